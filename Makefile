@@ -1,0 +1,65 @@
+# make demo    a learner becomes an API on this machine, answers, and is torn down
+# make test    the whole test suite
+# Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check format schema lock bench clean
+
+help:
+	@sed -n 's/^# \(make\)/\1/p' Makefile
+
+demo: $(VENV)/.demo
+	@PATH="$(abspath $(BIN)):$$PATH" sh examples/quickstart/demo.sh
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+check: lint types test
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: $(VENV)/.dev
+	$(BIN)/python -m fastai_deploy.settings.schema
+	$(BIN)/python -m fastai_deploy.settings.reference > docs/settings.md
+
+lock: $(VENV)/.dev
+	$(PIP) uv
+	echo '# Versions that the tests pass with, for every Python and platform; `make lock` writes this file.' > constraints.txt
+	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev \
+		--constraint - --no-annotate --no-header pyproject.toml >> constraints.txt
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "fdeploy needs Python 3.10 or newer; name one with make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing fdeploy into $(VENV): torch and transformers rebuild the learner and check it,"
+	@echo "onnxruntime serves it, boto3 and sagemaker-core speak to AWS. This takes minutes, once."
+	$(PIP) --editable '.[all]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing fdeploy and what its tests need into $(VENV). This takes minutes, once."
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,320 @@
+"""Everything that can go wrong, as one tree.
+
+    FdeployError
+    ├── UsageError             2   the command line asks for something impossible
+    ├── SettingsError          3   fdeploy.toml, a flag or a variable is wrong
+    │   ├── UnknownStage
+    │   └── NoProject
+    ├── FileError              4   a file cannot be read or written
+    │   ├── FileMissing
+    │   ├── FileDenied
+    │   └── DiskFull
+    ├── LearnerError           5   the learner cannot be read or rebuilt
+    │   ├── NotAPickle
+    │   ├── LearnerTruncated
+    │   ├── LearnerTooComplex
+    │   ├── NotALearner
+    │   ├── DangerousLearner
+    │   └── UnsupportedLearner
+    ├── GoldenError            5   the golden texts cannot be used
+    ├── ParityError            6   the answers differ from the learner's
+    ├── StageError             7   the stage cannot start from what is there
+    │   ├── RecordMissing
+    │   └── RecordStale
+    ├── WorkspaceBusy          8   another fdeploy is at work in this stage
+    │   └── StackBusy
+    ├── DeployError            9   the target could not be brought up
+    │   ├── PortTaken
+    │   ├── ServerDied
+    │   └── StackFailed
+    ├── InvocationError       10   the endpoint or the API answered with an error
+    ├── LeftoverError         11   teardown could not remove everything
+    ├── ExtraMissing          12   an optional dependency is not installed
+    ├── TargetUnavailable     13   the target cannot be used from here
+    └── AwsError              14   AWS refused, or could not be asked
+        ├── AwsCredentials
+        ├── AwsDenied
+        ├── AwsMissing
+        ├── AwsQuota
+        ├── AwsThrottled
+        ├── AwsUnreachable
+        └── NotOurs
+
+The number is the exit code of the command. 0 is success, 1 a defect of fdeploy itself and 130 an
+interruption (Ctrl-C). Every error says what happened, why, and in ``hint`` what to type next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FdeployError(Exception):
+    """The base of every error that fdeploy raises on purpose.
+
+    ``code`` is stable and meant for programs; ``hint`` is the way out, meant for people.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(FdeployError):
+    """The command line asks for something impossible."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class SettingsError(FdeployError):
+    """A setting is unknown, has the wrong type or cannot be combined with another."""
+
+    code = "settings"
+    exit_code = 3
+
+
+class UnknownStage(SettingsError):
+    """The stage named by ``--stage`` is not declared in the project file."""
+
+    code = "unknown-stage"
+
+
+class NoProject(SettingsError):
+    """The project file that ``--config`` names does not exist."""
+
+    code = "no-project"
+
+
+class FileError(FdeployError):
+    """A file cannot be read or written."""
+
+    code = "file"
+    exit_code = 4
+
+
+class FileMissing(FileError):
+    """A file that the user named does not exist."""
+
+    code = "file-missing"
+
+
+class FileDenied(FileError):
+    """The operating system refuses to read or write a file."""
+
+    code = "file-denied"
+
+
+class DiskFull(FileError):
+    """The disk or the quota is full; nothing half-written was kept."""
+
+    code = "disk-full"
+
+
+class LearnerError(FdeployError):
+    """The learner cannot be read or rebuilt."""
+
+    code = "learner"
+    exit_code = 5
+
+
+class NotAPickle(LearnerError):
+    """The file is not a pickle in any format that ``learn.export()`` ever wrote."""
+
+    code = "not-a-pickle"
+
+
+class LearnerTruncated(LearnerError):
+    """The file ends before the learner does, or its parts contradict each other."""
+
+    code = "learner-truncated"
+
+
+class LearnerTooComplex(LearnerError):
+    """Reading the file would take more memory, depth or steps than any real learner needs."""
+
+    code = "learner-too-complex"
+
+
+class NotALearner(LearnerError):
+    """The file is a sound pickle, but no fastai learner is in it."""
+
+    code = "not-a-learner"
+
+
+class DangerousLearner(LearnerError):
+    """Loading the file would run code that no learner needs. Nothing of it was run."""
+
+    code = "dangerous-learner"
+
+
+class UnsupportedLearner(LearnerError):
+    """The learner is sound, but cannot be rebuilt exactly, and is not guessed."""
+
+    code = "unsupported-learner"
+
+
+class GoldenError(FdeployError):
+    """The golden texts cannot be read, or do not fit the learner's labels."""
+
+    code = "golden"
+    exit_code = 5
+
+
+class ParityError(FdeployError):
+    """The answers differ from the learner's by more than the tolerance."""
+
+    code = "parity"
+    exit_code = 6
+
+
+class StageError(FdeployError):
+    """The stage cannot start from what is there."""
+
+    code = "stage"
+    exit_code = 7
+
+
+class RecordMissing(StageError):
+    """The stage before this one has not run yet."""
+
+    code = "record-missing"
+
+
+class RecordStale(StageError):
+    """What this stage would start from was made from something that has changed since."""
+
+    code = "record-stale"
+
+
+class WorkspaceBusy(FdeployError):
+    """Another fdeploy is at work in the same stage of the same project."""
+
+    code = "workspace-busy"
+    exit_code = 8
+
+
+class StackBusy(WorkspaceBusy):
+    """Somebody else is at work on a stack of this stage."""
+
+    code = "stack-busy"
+
+
+class DeployError(FdeployError):
+    """The target could not be brought up; what was serving before still is."""
+
+    code = "deploy"
+    exit_code = 9
+
+
+class PortTaken(DeployError):
+    """The port that the settings name is in use."""
+
+    code = "port-taken"
+
+
+class ServerDied(DeployError):
+    """The server ended, or never became healthy, while it was started."""
+
+    code = "server-died"
+
+
+class StackFailed(DeployError):
+    """CloudFormation could not do what was asked; ``reason`` is what it says of the first failure.
+
+    What was serving before still is.
+    """
+
+    code = "stack-failed"
+
+    def __init__(self, message: str, *, hint: str, reason: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class InvocationError(FdeployError):
+    """The endpoint or the API answered with an error, or not at all."""
+
+    code = "invocation"
+    exit_code = 10
+
+
+class LeftoverError(FdeployError):
+    """Teardown found something that it could not remove."""
+
+    code = "leftover"
+    exit_code = 11
+
+
+class ExtraMissing(FdeployError):
+    """An optional dependency is not installed."""
+
+    code = "extra-missing"
+    exit_code = 12
+
+
+class TargetUnavailable(FdeployError):
+    """The target cannot be used from here."""
+
+    code = "target-unavailable"
+    exit_code = 13
+
+
+class AwsError(FdeployError):
+    """AWS refused a request, or could not be asked.
+
+    ``aws_code`` is AWS's own name of the error (``ValidationError``), empty where there is none.
+    """
+
+    code = "aws"
+    exit_code = 14
+
+    def __init__(self, message: str, *, hint: str, aws_code: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.aws_code = aws_code
+
+
+class AwsCredentials(AwsError):
+    """There are no credentials, or AWS does not accept them (any more)."""
+
+    code = "aws-credentials"
+
+
+class AwsDenied(AwsError):
+    """The credentials are accepted, and may not do what is asked."""
+
+    code = "aws-denied"
+
+
+class AwsMissing(AwsError):
+    """What was asked for does not exist in this account and region."""
+
+    code = "aws-missing"
+
+
+class AwsQuota(AwsError):
+    """A quota of the account is used up, or is 0."""
+
+    code = "aws-quota"
+
+
+class AwsThrottled(AwsError):
+    """AWS asks for fewer requests, still after the retries."""
+
+    code = "aws-throttled"
+
+
+class AwsUnreachable(AwsError):
+    """There was no answer: no connection, a time-out, or a service that the region lacks."""
+
+    code = "aws-unreachable"
+
+
+class NotOurs(AwsError):
+    """Something of that name exists and belongs to somebody else; it is left alone."""
+
+    code = "not-ours"

@@ -1,0 +1,102 @@
+"""What each stage returns, and the next one starts from: frozen records.
+
+    Bundle --package--> Artifact --upload--> StoredArtifact --deploy--> Endpoint --create-api--> Api
+
+Every record names what it was made from, so that a stage can tell whether it is still current.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Source:
+    """The learner file as it was when it was exported."""
+
+    path: str
+    sha256: str
+    bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A converted learner in ``path``; ``version`` is the SHA-256 of its manifest.
+
+    ``proven`` counts the goldens that hold the learner's own answers, and ``max_difference`` is the
+    largest |Δprobability| of the ONNX model against all goldens. ``golden`` is the user's golden
+    file. ``made_from`` is a digest of the learner, the golden file and the settings of the export.
+    """
+
+    path: str
+    version: str
+    name: str
+    task: str
+    labels: tuple[str, ...]
+    proven: int
+    max_difference: float
+    source: Source
+    golden: str | None
+    made_from: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """``model.tar.gz``; ``made_from`` is the digest of the bundle and the settings of package."""
+
+    path: str
+    sha256: str
+    bytes: int
+    made_from: str
+
+    @property
+    def version(self) -> str:
+        """What answers call the model's version: the first 12 hexadecimal digits."""
+        return self.sha256[:12]
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    """An artifact where the target can read it; ``made_from`` is the artifact's SHA-256."""
+
+    target: str
+    uri: str
+    sha256: str
+    bytes: int
+    made_from: str
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A model server that answered its goldens; ``made_from`` is the artifact's SHA-256."""
+
+    target: str
+    name: str
+    url: str
+    version: str
+    made_from: str
+
+
+@dataclass(frozen=True)
+class Api:
+    """The public API; its key stands in ``key_file`` and nowhere else.
+
+    ``made_from`` is the endpoint's name.
+    """
+
+    target: str
+    url: str
+    endpoint: str
+    key_file: str
+    made_from: str
+
+
+@dataclass(frozen=True)
+class Teardown:
+    """The proof of a teardown: what was found, what was deleted, and what is left (nothing)."""
+
+    target: str
+    found: tuple[str, ...]
+    deleted: tuple[str, ...]
+    left: tuple[str, ...]

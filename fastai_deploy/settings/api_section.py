@@ -1,0 +1,112 @@
+"""``[api]``: the public API in front of the endpoint."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fastai_deploy.settings.section import Section
+
+ROUTE_PATTERN = r"^/[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
+# A scheme and a host and no more: the origin is written into headers of the API's own answers.
+ORIGIN_PATTERN = r"^(\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)$"
+ISSUER_PATTERN = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"
+
+# What API Gateway lets through (10 MB) is more than InvokeEndpoint takes (6 MB).
+MAX_BODY_BYTES = 6_000_000
+# The integration time-out of API Gateway is 29 s unless AWS raises it for an account.
+MAX_GATEWAY_SECONDS = 29.0
+
+Origin = Annotated[str, Field(pattern=ORIGIN_PATTERN)]
+Audience = Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+class ApiSettings(Section):
+    """The public API in front of the endpoint."""
+
+    type: Annotated[
+        Literal["rest", "http"],
+        Field(
+            description="AWS: kind of API Gateway: rest (API keys, quotas, errors of the contract "
+            "throughout) or http (cheaper; for auth iam, jwt or none)."
+        ),
+    ] = "rest"
+    auth: Annotated[
+        Literal["key", "iam", "jwt", "none"],
+        Field(
+            description="AWS: who may call: key (x-api-key), iam (signed requests), jwt (tokens of "
+            "an OpenID issuer, with type http) or none (everybody)."
+        ),
+    ] = "key"
+    jwt_issuer: Annotated[
+        str | None,
+        Field(pattern=ISSUER_PATTERN, description="AWS, auth jwt: URL of the tokens' issuer."),
+    ] = None
+    jwt_audience: Annotated[
+        tuple[Audience, ...],
+        Field(max_length=50, description="AWS, auth jwt: audiences that a token may be for."),
+    ] = ()
+    route: Annotated[
+        str, Field(pattern=ROUTE_PATTERN, description="Path of the POST route.", max_length=128)
+    ] = "/classify"
+    port: Annotated[
+        int,
+        Field(ge=0, le=65535, description="Port of the local API; 0 takes a free one."),
+    ] = 0
+    rate: Annotated[
+        float, Field(gt=0, le=10_000, description="Requests per second that a key may send.")
+    ] = 50.0
+    burst: Annotated[
+        int, Field(ge=1, le=5_000, description="Requests that a key may send at once.")
+    ] = 100
+    quota: Annotated[
+        int | None, Field(ge=1, description="Requests a day that a key may send; none: no limit.")
+    ] = None
+    max_body: Annotated[
+        int, Field(ge=1_024, le=MAX_BODY_BYTES, description="Largest request body in bytes.")
+    ] = 1_048_576
+    timeout: Annotated[
+        float,
+        Field(gt=0, le=MAX_GATEWAY_SECONDS, description="Seconds that a request may take."),
+    ] = 29.0
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        Field(
+            max_length=50,
+            description="Origins whose pages may call the API, such as https://example.com.",
+        ),
+    ] = ()
+    memory: Annotated[
+        int,
+        Field(
+            ge=128,
+            le=10_240,
+            description="AWS: memory of the Lambda in MB; its share of a processor grows with it.",
+        ),
+    ] = 512
+    concurrency: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=1_000,
+            description="AWS: requests that the Lambda may answer at once, reserved for it. "
+            "Default: what the account has.",
+        ),
+    ] = None
+    access_logs: Annotated[
+        bool,
+        Field(description="AWS: one log line a request from API Gateway itself, without texts."),
+    ] = True
+    alarm_errors: Annotated[
+        float,
+        Field(gt=0, le=1, description="AWS: alarm when more than this share is answered 5xx."),
+    ] = 0.05
+    alarm_client_errors: Annotated[
+        float,
+        Field(gt=0, le=1, description="AWS: alarm when more than this share is answered 4xx."),
+    ] = 0.5
+    alarm_latency: Annotated[
+        int,
+        Field(ge=1, le=30_000, description="AWS: alarm when the p95 is above so many ms."),
+    ] = 5_000

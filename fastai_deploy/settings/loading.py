@@ -1,0 +1,259 @@
+"""Reading the settings: defaults < file < the stage's part of the file < variables < flags.
+
+Each value remembers where it came from, so that ``fdeploy config`` can tell and an error can name
+the file and line, the variable or the flag that is wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli
+from pydantic import TypeAdapter, ValidationError
+
+from fastai_deploy.errors import FileDenied, NoProject, SettingsError, UnknownStage
+from fastai_deploy.settings.complaints import complaint, fields_of, nearest
+from fastai_deploy.settings.locate import line_of
+from fastai_deploy.settings.model import ProjectFile, Sections
+from fastai_deploy.settings.together import check_together
+
+PROJECT_FILE = "fdeploy.toml"
+DEFAULT_STAGE = "dev"
+_STAGE_PATTERN = re.compile(r"^[a-z]([a-z0-9-]{0,14}[a-z0-9])?$")
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from; ``where`` is readable: ``fdeploy.toml:7``, ``--instance``, ..."""
+
+    kind: Literal["default", "file", "variable", "flag"]
+    where: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one stage. ``root`` is the project's folder, which paths are relative to."""
+
+    root: Path
+    stage: str
+    sections: Sections
+    origins: Mapping[Key, Origin]
+
+    @property
+    def project_name(self) -> str:
+        """The project's name: the setting, else the folder's name made to fit."""
+        return self.sections.project.name or _name_from(self.root)
+
+    @property
+    def target(self) -> Literal["local", "aws"]:
+        """Where to deploy to; decided by the settings alone, never by what credentials exist."""
+        return self._decide_target()[0]
+
+    @property
+    def target_reason(self) -> str:
+        """Why :attr:`target` is what it is, for people."""
+        return self._decide_target()[1]
+
+    def path(self, setting: str) -> Path:
+        """A path setting, resolved against the project's folder."""
+        return self.root / Path(setting).expanduser()
+
+    def values(self) -> Iterator[tuple[Key, Any, Origin]]:
+        """Every setting with its value and origin, in the order of the documentation."""
+        for section in Sections.model_fields:
+            for name, value in getattr(self.sections, section):
+                key = (section, name)
+                yield key, value, self.origins.get(key, Origin("default", "default"))
+
+    def _decide_target(self) -> tuple[Literal["local", "aws"], str]:
+        chosen = self.sections.project.target
+        if chosen:
+            return chosen, f"project.target, from {self.origins['project', 'target'].where}"
+        for key in (("endpoint", "instance"), ("project", "region")):
+            if key in self.origins:
+                return "aws", f"{'.'.join(key)} is set, from {self.origins[key].where}"
+        return "local", "no region, instance or target is named"
+
+
+def load_settings(
+    *,
+    folder: Path,
+    config: Path | None = None,
+    stage: str | None = None,
+    environ: Mapping[str, str],
+    flags: Mapping[Key, tuple[str, Any]] | None = None,
+) -> Settings:
+    """The settings of a stage.
+
+    ``config`` names the project file; without it ``fdeploy.toml`` in ``folder`` is read where there
+    is one. ``flags`` maps a setting to the flag's name and its value. Raises SettingsError.
+    """
+    path = config or folder / PROJECT_FILE
+    document, text = _read(path, required=config is not None)
+    known = _file_sections(document, text, path)
+    name = stage or environ.get("FDEPLOY_STAGE") or DEFAULT_STAGE
+    _check_stage(name, known, path)
+
+    merged: dict[str, dict[str, Any]] = {}
+    origins: dict[Key, Origin] = {}
+    for prefix in ((), ("stages", name)):
+        for key, value in _walk(document, prefix):
+            line = line_of(text, (*prefix, *key))
+            _set(merged, origins, key, value, Origin("file", f"{path.name}:{line or '?'}"))
+    for variable, key, value in _variables(environ):
+        _set(merged, origins, key, value, Origin("variable", variable))
+    for key, (flag, value) in (flags or {}).items():
+        if value is not None:
+            _set(merged, origins, key, value, Origin("flag", flag))
+    try:
+        sections = Sections.model_validate(merged)
+    except ValidationError as error:
+        raise complaint(error, lambda loc: _origin_of(loc, origins)) from None
+    _check_target(sections, origins)
+    check_together(sections, lambda key: origins.get(key, Origin("default", "default")).where)
+    return Settings(path.parent.resolve(), name, sections, origins)
+
+
+def _read(path: Path, *, required: bool) -> tuple[dict[str, Any], str]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+        return tomli.loads(text), text
+    except FileNotFoundError:
+        if required:
+            raise NoProject(
+                f"the project file {path} does not exist",
+                hint="name an existing file with --config, or leave it out",
+            ) from None
+        return {}, ""
+    except OSError as error:
+        raise FileDenied(
+            f"{path} cannot be read: {error.strerror}", hint=f"check the permissions of {path}"
+        ) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path.name} is not UTF-8 text", hint="save it as UTF-8") from None
+    except tomli.TOMLDecodeError as error:
+        raise SettingsError(
+            f"{path.name} is not TOML: {error}", hint="mend that line, then run the command again"
+        ) from None
+
+
+def _file_sections(document: dict[str, Any], text: str, path: Path) -> ProjectFile:
+    """Check the whole file, also the stages that are not used now."""
+    try:
+        return ProjectFile.model_validate(_tuples(document))
+    except ValidationError as error:
+
+        def where(loc: tuple[str, ...]) -> str:
+            return f"{path.name}:{line_of(text, loc) or 1}"
+
+        raise complaint(error, where) from None
+
+
+def _check_stage(name: str, known: ProjectFile, path: Path) -> None:
+    stages = sorted({DEFAULT_STAGE, *known.stages})
+    for declared in (*stages, name):
+        if not _STAGE_PATTERN.match(declared):
+            raise SettingsError(
+                f"{declared!r} cannot be the name of a stage",
+                hint="use lower-case letters, digits and hyphens, at most 16, such as prod",
+            )
+    if name not in stages:
+        near = difflib.get_close_matches(name, stages, n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise UnknownStage(
+            f"there is no stage {name!r}; known: {', '.join(stages)}",
+            hint=f"{guess}a stage is declared by a table [stages.{name}] in {path.name}",
+        )
+
+
+def _walk(document: Mapping[str, Any], prefix: tuple[str, ...]) -> Iterator[tuple[Key, Any]]:
+    for part in prefix:
+        document = document.get(part, {})
+    for section in Sections.model_fields:
+        for name, value in document.get(section, {}).items():
+            yield (section, name), value
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key, Any]]:
+    """``FDEPLOY_ENDPOINT_INSTANCE=ml.m5.large`` sets ``endpoint.instance``; lists by commas."""
+    for variable in sorted(environ):
+        for section, field in Sections.model_fields.items():
+            prefix = f"FDEPLOY_{section.upper()}_"
+            if not variable.startswith(prefix):
+                continue
+            known = fields_of(field.annotation)
+            name = variable.removeprefix(prefix).lower()
+            if name not in known:
+                names = [f"{prefix}{other.upper()}" for other in known]
+                raise SettingsError(
+                    f"{variable} is no setting", hint=nearest(variable, names, "a variable")
+                )
+            yield variable, (section, name), _from_text(variable, known[name], environ[variable])
+
+
+def _from_text(variable: str, annotation: Any, text: str) -> Any:
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    try:
+        kind = str(annotation)
+        if "tuple" in kind:
+            return adapter.validate_python(tuple(part for part in text.split(",") if part))
+        if "dict" in kind:
+            pairs = [part.partition("=") for part in text.split(",") if part]
+            return adapter.validate_python({name: value for name, _, value in pairs})
+        if "Literal" in kind and text.isdecimal():
+            return adapter.validate_python(int(text))
+        return adapter.validate_strings(text)
+    except ValidationError as error:
+        raise complaint(error, lambda _loc: variable) from None
+
+
+def _set(
+    merged: dict[str, dict[str, Any]],
+    origins: dict[Key, Origin],
+    key: Key,
+    value: Any,
+    origin: Origin,
+) -> None:
+    section, name = key
+    merged.setdefault(section, {})[name] = tuple(value) if isinstance(value, list) else value
+    origins[key] = origin
+
+
+def _tuples(value: Any) -> Any:
+    """TOML arrays as tuples, which is what strict frozen models hold."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _origin_of(loc: tuple[str, ...], origins: Mapping[Key, Origin]) -> str:
+    origin = origins.get((loc[0], loc[1])) if len(loc) > 1 else None
+    return origin.where if origin else ".".join(loc)
+
+
+def _check_target(sections: Sections, origins: Mapping[Key, Origin]) -> None:
+    """What needs AWS cannot stand beside ``target = "local"``, when one place says both."""
+    project, endpoint = sections.project, sections.endpoint
+    if project.target == "local":
+        for key, value in {
+            ("endpoint", "instance"): endpoint.instance,
+            ("project", "region"): project.region,
+        }.items():
+            if value and origins[key].kind == origins["project", "target"].kind:
+                raise SettingsError(
+                    f"{'.'.join(key)} (from {origins[key].where}) needs AWS, but project.target is "
+                    f"local (from {origins['project', 'target'].where})",
+                    hint="remove one of the two",
+                )
+
+
+def _name_from(root: Path) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", root.name.lower()).lstrip("-0123456789")[:30].strip("-")
+    return name or "fdeploy"

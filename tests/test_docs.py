@@ -1,0 +1,62 @@
+"""The documentation is checked like code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastai_deploy import errors
+from fastai_deploy.settings.reference import markdown
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
+
+
+def every_error(base: type[errors.FdeployError]) -> Iterator[type[errors.FdeployError]]:
+    for kind in base.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            yield kind
+            yield from every_error(kind)
+
+
+ERRORS = sorted(set(every_error(errors.FdeployError)), key=lambda kind: kind.__name__)
+BASES = {kind for kind in ERRORS if kind.__subclasses__()}
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_every_error_is_documented(kind: type[errors.FdeployError]) -> None:
+    page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    assert f"| `{kind.code}` | {kind.exit_code} |" in page
+    assert kind.__name__ in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_every_error_is_raised_somewhere(kind: type[errors.FdeployError]) -> None:
+    package = Path(errors.__file__).parent
+    called = {
+        node.func.id
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert kind.__name__ in called or kind in BASES
+
+
+def test_codes_are_unique() -> None:
+    codes = [kind.code for kind in ERRORS]
+    assert len(codes) == len(set(codes))
+
+
+def test_the_reference_of_the_settings_is_current() -> None:
+    assert (ROOT / "docs/settings.md").read_text(encoding="utf-8") == markdown(), "make schema"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

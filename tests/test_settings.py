@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastai_deploy.errors import NoProject, SettingsError, UnknownStage
+from fastai_deploy.settings import Settings, load_settings
+from fastai_deploy.settings.schema import SCHEMA_FILE, json_schema
+
+
+def load(
+    folder: Path,
+    toml: str | None = None,
+    *,
+    environ: dict[str, str] | None = None,
+    flags: dict[tuple[str, str], tuple[str, Any]] | None = None,
+    stage: str | None = None,
+    config: Path | None = None,
+) -> Settings:
+    if toml is not None:
+        (folder / "fdeploy.toml").write_text(toml, encoding="utf-8")
+    return load_settings(
+        folder=folder, config=config, stage=stage, environ=environ or {}, flags=flags
+    )
+
+
+def origins(settings: Settings) -> dict[str, tuple[Any, str]]:
+    return {
+        ".".join(key): (value, origin.where)
+        for key, value, origin in settings.values()
+        if origin.kind != "default"
+    }
+
+
+def test_without_a_file_everything_has_a_default(tmp_path: Path) -> None:
+    folder = tmp_path / "My Project_1"
+    folder.mkdir()
+    settings = load(folder)
+    assert settings.project_name == "my-project-1"
+    assert (settings.target, settings.stage) == ("local", "dev")
+    assert origins(settings) == {}
+
+
+def test_later_sources_win_and_each_value_knows_its_own(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        "[api]\nrate = 10\nburst = 20\nroute = '/a'\nmax_body = 2000\n"
+        "[stages.prod.api]\nburst = 30\n",
+        environ={"FDEPLOY_API_ROUTE": "/b", "FDEPLOY_API_MAX_BODY": "3000"},
+        flags={("api", "max_body"): ("--max-body", 4000)},
+        stage="prod",
+    )
+    assert origins(settings) == {
+        "api.rate": (10, "fdeploy.toml:2"),
+        "api.burst": (30, "fdeploy.toml:7"),
+        "api.route": ("/b", "FDEPLOY_API_ROUTE"),
+        "api.max_body": (4000, "--max-body"),
+    }
+
+
+def test_a_flag_that_was_not_given_changes_nothing(tmp_path: Path) -> None:
+    settings = load(tmp_path, "[api]\nrate = 10\n", flags={("api", "rate"): ("--rate", None)})
+    assert settings.sections.api.rate == 10
+
+
+def test_lists_come_from_the_file_and_from_variables(tmp_path: Path) -> None:
+    assert load(tmp_path, "[api]\ncors_origins = ['https://a']").sections.api.cors_origins == (
+        "https://a",
+    )
+    settings = load(tmp_path, environ={"FDEPLOY_API_CORS_ORIGINS": "https://a,https://b"})
+    assert settings.sections.api.cors_origins == ("https://a", "https://b")
+
+
+@pytest.mark.parametrize(
+    ("toml", "flags", "target", "reason"),
+    [
+        ("", {}, "local", "no region, instance or target is named"),
+        ("[endpoint]\ninstance='ml.m5.large'", {}, "aws", "fdeploy.toml:2"),
+        ("[project]\nregion='eu-central-1'", {}, "aws", "project.region"),
+        ("", {("endpoint", "instance"): ("--instance", "ml.p2.xlarge")}, "aws", "--instance"),
+        ("[project]\ntarget='local'", {}, "local", "fdeploy.toml:2"),
+        (
+            "[endpoint]\ninstance='ml.m5.large'",
+            {("project", "target"): ("--target", "local")},
+            "local",
+            "--target",
+        ),
+    ],
+)
+def test_the_settings_decide_the_target_and_say_why(
+    tmp_path: Path,
+    toml: str,
+    flags: dict[tuple[str, str], tuple[str, Any]],
+    target: str,
+    reason: str,
+) -> None:
+    settings = load(tmp_path, toml, flags=flags)
+    assert settings.target == target
+    assert reason in settings.target_reason
+
+
+@pytest.mark.parametrize(
+    ("toml", "message", "hint"),
+    [
+        ("[endpoint]\ninstanc='x'", "fdeploy.toml:2: endpoint.instanc is no setting", "instance"),
+        ("\n[endpont]\n", "fdeploy.toml:2: endpont is no setting", "endpoint"),
+        ("[api]\nrate='10'", "fdeploy.toml:2: api.rate: expected a valid number", "Requests per"),
+        ("[api]\n\nburst=true", "fdeploy.toml:3: api.burst: expected a valid integer", "at once"),
+        ("[api]\ncors_origins='a'", "api.cors_origins: expected a valid list", "Origins"),
+        ("[stages.prod.api]\nport=99999", "fdeploy.toml:2: stages.prod.api.port", "Port"),
+        ("[stages.prod.apii]\n", "fdeploy.toml:1: stages.prod.apii is no setting", "api"),
+        ("[stages.prod.api]\nrat=1", "fdeploy.toml:2: stages.prod.api.rat is no setting", "rate"),
+        ("api = {burts = 3}", "fdeploy.toml:1: api.burts is no setting", "burst"),
+        ("api.burts = 3", "fdeploy.toml:1: api.burts is no setting", "burst"),
+        ("stages = 3", "fdeploy.toml:1: stages", ""),
+        ("[project]\nname='Bad Name'", "fdeploy.toml:2: project.name", "lower-case"),
+        ("[api]\nrate=", "fdeploy.toml is not TOML", "line"),
+        ("[project]\ntarget='local'\nregion='eu-central-1'", "needs AWS", "remove one"),
+        ("[stages.UP.api]\n", "'UP' cannot be the name of a stage", "lower-case"),
+    ],
+)
+def test_a_wrong_file_is_told_with_line_key_and_way_out(
+    tmp_path: Path, toml: str, message: str, hint: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, toml)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="FDEPLOY_API_RAT is no setting") as caught:
+        load(tmp_path, environ={"FDEPLOY_API_RAT": "20"})
+    assert "FDEPLOY_API_RATE" in caught.value.hint
+    with pytest.raises(SettingsError, match=r"FDEPLOY_API_RATE: .*'many'"):
+        load(tmp_path, environ={"FDEPLOY_API_RATE": "many"})
+
+
+def test_a_wrong_flag_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"--instance: endpoint.instance"):
+        load(tmp_path, flags={("endpoint", "instance"): ("--instance", "p2.xlarge")})
+
+
+def test_an_unknown_stage_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UnknownStage, match="there is no stage 'prd'; known: dev, prod") as caught:
+        load(tmp_path, "[stages.prod.api]\nrate=1", stage="prd")
+    assert "did you mean prod?" in caught.value.hint
+
+
+def test_the_stage_may_come_from_the_environment(tmp_path: Path) -> None:
+    settings = load(tmp_path, "[stages.prod]\n", environ={"FDEPLOY_STAGE": "prod"})
+    assert settings.stage == "prod"
+
+
+def test_a_named_project_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(NoProject, match=r"other.toml does not exist"):
+        load(tmp_path, config=tmp_path / "other.toml")
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "fdeploy.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        load(tmp_path)
+
+
+def test_the_shipped_schema_is_current() -> None:
+    assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == json_schema()
