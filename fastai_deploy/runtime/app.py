@@ -1,0 +1,202 @@
+"""The model server's routes: ``/ping``, ``/invocations`` and ``/metrics``, as a bare ASGI app.
+
+    body -> read (here, or on a thread when it is large) -> Batcher -> write -> body
+
+One event loop reads and answers; it never waits for the model and never works for long. A client
+that hangs up, or whose time is over, takes its texts out of the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections import Counter
+from concurrent.futures import Executor
+from http import HTTPStatus
+from typing import Any, Dict, List, Optional, Union
+
+from . import refusals
+from .answering import Answer, Question, read, refuse, write
+from .asgi import HungUp, Receive, Scope, Send, header, hung_up, read_body, send_answer
+from .batching import Batcher, Closed, Overloaded
+from .contract import Outcome, RequestError, encode
+from .encoding import Encoded
+from .log import Log
+from .predictor import Predictor
+
+MAX_BODY = 6 * 1024 * 1024
+"""Bytes; what InvokeEndpoint takes (SageMaker quotas)."""
+
+_INLINE_BYTES = 4096  # read and tokenized in under a millisecond
+_INLINE_TEXTS = 64
+_ROUTES = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
+_REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_UNWATCHED = 0.25  # seconds
+_CLIENT_CLOSED = 499  # the status that logs and counters use for a client that hung up
+
+
+class App:
+    """Answers requests; ``timeout`` is in seconds, ``readers`` run what takes long to read."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        batcher: Batcher[Encoded, Outcome],
+        readers: Executor,
+        log: Log,
+        *,
+        timeout: float,
+    ) -> None:
+        self._predictor = predictor
+        self._model = predictor.bundle.answered_as
+        self._batcher = batcher
+        self._readers = readers
+        self._log = log
+        self._timeout = timeout
+        self._statuses: Counter[int] = Counter()
+        self._texts = 0
+        self._refusal_logged = -1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        clock = asyncio.get_event_loop().time
+        started = clock()
+        request = _request_id(header(scope, b"x-request-id"))
+        extra = {"x-request-id": request}
+        try:
+            answer = await self._answer(scope, receive, request, extra)
+        except HungUp:
+            self._count(_CLIENT_CLOSED, request, clock() - started)
+            return
+        self._count(answer.status, request, clock() - started)
+        await send_answer(send, answer, extra)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, request: str, extra: Dict[str, str]
+    ) -> Answer:
+        path, method = scope["path"], scope["method"]
+        allowed = _ROUTES.get(path)
+        if allowed is None:
+            return refuse(refusals.not_found())
+        if method not in allowed:
+            extra["allow"] = ", ".join(allowed)
+            return refuse(refusals.method_not_allowed(allowed))
+        if path == "/invocations":
+            return await self._invocation(scope, receive, request)
+        if path == "/metrics":
+            return Answer(200, self._metrics(), "text/plain; version=0.0.4")
+        model = {"name": self._model.name, "version": self._model.version}
+        return Answer(200, encode({"status": "ready", "model": model}))
+
+    async def _invocation(self, scope: Scope, receive: Receive, request: str) -> Answer:
+        try:
+            return await self._invoke(scope, receive, request)
+        except HungUp:
+            raise
+        except Exception as error:  # noqa: BLE001  # the client is never shown a traceback
+            return refuse(self._refusal(error, request))
+
+    def _refusal(self, error: Exception, request: str) -> RequestError:
+        if isinstance(error, RequestError):
+            return error
+        if isinstance(error, Overloaded):
+            return refusals.overloaded(error.retry_after)
+        if isinstance(error, Closed):
+            return refusals.closing()
+        if isinstance(error, asyncio.TimeoutError):
+            return refusals.timed_out()
+        self._log.defect(request, error)
+        return refusals.internal()
+
+    async def _invoke(self, scope: Scope, receive: Receive, request: str) -> Answer:
+        loop = asyncio.get_event_loop()
+        deadline = loop.time() + self._timeout
+        body = await read_body(scope, receive, limit=MAX_BODY, timeout=self._timeout)
+        if (header(scope, b"content-encoding") or "identity") != "identity":
+            raise refusals.compressed()
+        self._batcher.refuse_if_full()
+        kind = header(scope, b"content-type")
+        if len(body) <= _INLINE_BYTES:
+            question = read(body, kind, self._predictor.encode)
+        else:
+            question = await loop.run_in_executor(
+                self._readers, read, body, kind, self._predictor.encode
+            )
+        outcomes = await self._ask(question, receive, deadline - loop.time())
+        answers = [self._logged(outcome, request) for outcome in outcomes]
+        self._texts += len(question.texts)
+        if len(answers) <= _INLINE_TEXTS:
+            return write(question, answers, self._model)
+        return await loop.run_in_executor(self._readers, write, question, answers, self._model)
+
+    async def _ask(
+        self, question: Question, receive: Receive, timeout: float
+    ) -> List[Union[Outcome, Exception]]:
+        """What the model says; given up when the client hangs up or the time is over."""
+        outcomes: asyncio.Future[List[Union[Outcome, Exception]]]
+        outcomes = asyncio.get_event_loop().create_future()
+        job = self._batcher.submit(question.encoded, outcomes.set_result)
+        try:
+            # Most answers are there before it is worth listening for a hang-up.
+            patience = min(_UNWATCHED, timeout)
+            await asyncio.wait((outcomes,), timeout=patience)
+            if not outcomes.done():
+                await self._watched(outcomes, receive, timeout - patience)
+            return outcomes.result()
+        finally:
+            job.cancel()
+
+    @staticmethod
+    async def _watched(outcomes: asyncio.Future[Any], receive: Receive, timeout: float) -> None:
+        gone: asyncio.Future[Any] = asyncio.ensure_future(hung_up(receive))
+        try:
+            done, _ = await asyncio.wait(
+                (outcomes, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            gone.cancel()
+        if outcomes not in done:
+            raise HungUp if done else asyncio.TimeoutError
+
+    def _logged(self, outcome: Union[Outcome, Exception], request: str) -> Outcome:
+        """The outcome as the client gets it; what is a defect has its reason logged."""
+        if isinstance(outcome, RequestError):
+            if outcome.__cause__ is not None:
+                self._log.defect(request, outcome.__cause__)
+            return outcome
+        if isinstance(outcome, Exception):
+            return self._refusal(outcome, request)
+        return outcome
+
+    def _count(self, status: int, request: str, seconds: float) -> None:
+        """Count a request and log it; of many refusals in a second, only the first is logged."""
+        self._statuses[status] += 1
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            second = int(time.monotonic())
+            if second == self._refusal_logged:
+                return
+            self._refusal_logged = second
+        self._log("request", request=request, status=status, ms=round(seconds * 1000, 1))
+
+    def _metrics(self) -> bytes:
+        """Counters in the text format that Prometheus reads."""
+        done = self._batcher.statistics()
+        lines = [
+            f'fdeploy_requests_total{{status="{status}"}} {count}'
+            for status, count in sorted(self._statuses.items())
+        ]
+        lines += [
+            f"fdeploy_texts_total {self._texts}",
+            f"fdeploy_model_runs_total {done.runs}",
+            f"fdeploy_model_texts_total {done.items}",
+            f"fdeploy_refused_total {done.refused}",
+            f"fdeploy_queued_texts {done.queued}",
+        ]
+        return ("\n".join(lines) + "\n").encode()
+
+
+def _request_id(given: Optional[str]) -> str:
+    """The caller's own id where it is harmless in a header and a log, else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()

@@ -1,0 +1,184 @@
+"""The unpacked model folder: what the manifest says, and proof that its files are the ones meant.
+
+``docs/bundle.md`` is the specification.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from .contract import Model
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+GOLDENS = "goldens.json"
+STEPS = ("drop-trailing-nul",)
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+SINGLE_LABEL = "single-label"
+MULTI_LABEL = "multi-label"
+PADDED = "mask"
+EQUAL_LENGTH = "equal-length"
+
+_CHUNK = 1 << 20
+_VERSION_DIGITS = 12
+
+
+class ModelError(Exception):
+    """The model folder cannot be served; says which file or setting is wrong."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A text, and the probabilities by label that every form of the model must reproduce."""
+
+    text: str
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What serving needs of the manifest; ``max_length`` is in tokens, special ones included."""
+
+    folder: Path
+    name: str
+    version: str
+    labels: Tuple[str, ...]
+    threshold: Optional[float]
+    steps: Tuple[str, ...]
+    max_length: int
+    equal_length: bool
+    pad_token_id: int
+    model_file: str
+    inputs: Tuple[str, ...]
+    output: str
+    tolerance: float
+
+    @property
+    def answered_as(self) -> Model:
+        """What the answers say of the model."""
+        return Model(self.name, self.version, self.threshold)
+
+
+def open_bundle(folder: Path, version: Optional[str] = None) -> Bundle:
+    """Read the manifest and check every file that it lists against its SHA-256.
+
+    ``version`` names the artifact; without it, the manifest's own hash does. Raises ModelError.
+    """
+    raw = _read(folder / MANIFEST)
+    manifest = _object(_json(raw, MANIFEST), MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise ModelError(f"{MANIFEST} is of a format that this server does not know")
+    bundle = _bundle(folder, manifest, version or hashlib.sha256(raw).hexdigest()[:_VERSION_DIGITS])
+    _verify(folder, manifest.get("files"), needed=(bundle.model_file, TOKENIZER, GOLDENS))
+    return bundle
+
+
+def read_goldens(bundle: Bundle) -> Tuple[Golden, ...]:
+    """The goldens, at least one. Raises ModelError."""
+    content = _object(_json(_read(bundle.folder / GOLDENS), GOLDENS), GOLDENS)
+    try:
+        goldens = tuple(
+            Golden(str(each["text"]), {str(k): float(v) for k, v in each["probabilities"].items()})
+            for each in content["goldens"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{GOLDENS} is damaged ({type(error).__name__})") from None
+    if not goldens:
+        raise ModelError(f"{GOLDENS} holds no golden, so nothing proves that the model is right")
+    return goldens
+
+
+def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
+    try:
+        task, text, model = manifest["task"], manifest["text"], manifest["model"]
+        bundle = Bundle(
+            folder=folder,
+            name=str(manifest["name"]),
+            version=version,
+            labels=tuple(str(label) for label in manifest["labels"]),
+            threshold=float(manifest["threshold"]) if task == MULTI_LABEL else None,
+            steps=tuple(text["steps"]),
+            max_length=int(text["max_length"]),
+            equal_length=_known("text.padding", text["padding"], (PADDED, EQUAL_LENGTH))
+            == EQUAL_LENGTH,
+            pad_token_id=int(text.get("pad_token_id") or 0),
+            model_file=str(model["file"]),
+            inputs=tuple(model["inputs"]),
+            output=str(model["output"]),
+            tolerance=float(manifest["tolerance"]),
+        )
+    except KeyError as error:
+        raise ModelError(f"{MANIFEST} lacks the key {error.args[0]!r}") from None
+    except (TypeError, ValueError, AttributeError):
+        raise ModelError(f"{MANIFEST} holds a value of the wrong type") from None
+    _known("task", task, (SINGLE_LABEL, MULTI_LABEL))
+    _known("text.kind", text.get("kind"), ("transformers",))
+    for step in bundle.steps:
+        _known("text.steps", step, STEPS)
+    for name in bundle.inputs:
+        _known("model.inputs", name, INPUTS)
+    if not bundle.labels or len(set(bundle.labels)) != len(bundle.labels):
+        raise ModelError(f"{MANIFEST} holds no labels, or one twice")
+    return bundle
+
+
+def _known(key: str, value: Any, known: Tuple[str, ...]) -> Any:
+    if value not in known:
+        raise ModelError(f"{MANIFEST} has a {key} that this server does not know: {value!r}")
+    return value
+
+
+def _verify(folder: Path, files: Any, needed: Tuple[str, ...]) -> None:
+    listed = _object(files, f"{MANIFEST}: files")
+    for name in needed:
+        if name not in listed:
+            raise ModelError(f"{MANIFEST} does not list {name}, so nothing vouches for it")
+    for name, entry in listed.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ModelError(f"{MANIFEST} lists a file outside the model folder: {name!r}")
+        expected = entry.get("sha256") if isinstance(entry, dict) else None
+        if _sha256(folder / path) != expected:
+            raise ModelError(f"{name} is not the file that {MANIFEST} names: its SHA-256 differs")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            for chunk in iter(lambda: file.read(_CHUNK), b""):
+                digest.update(chunk)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> ModelError:
+    if isinstance(error, FileNotFoundError):
+        return ModelError(f"{path.name} is missing from the model folder {path.parent}")
+    return ModelError(f"{path} cannot be read: {error.strerror}")
+
+
+def _json(raw: bytes, name: str) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ModelError(f"{name} is damaged: it is not JSON") from None
+
+
+def _object(value: Any, name: str) -> Dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ModelError(f"{name} is not a JSON object")
+    return value

@@ -1,0 +1,196 @@
+"""The contract on the wire: bytes to checked requests, predictions to an answer.
+
+The same functions serve the model server, the container handlers and the Lambda, so that a request
+means the same everywhere. Standard library only. ``docs/contract.md`` is the specification.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Dict, List, NoReturn, Optional, Sequence, Tuple, Union
+
+from .media_type import JSON, JSON_LINES, TEXT, media_type
+from .request_error import RequestError
+from .strict_json import Json, bad_json, encode, load
+
+__all__ = [
+    "JSON",
+    "JSON_LINES",
+    "MAX_TEXTS",
+    "TEXT",
+    "Json",
+    "Model",
+    "Outcome",
+    "Prediction",
+    "Request",
+    "RequestError",
+    "answer",
+    "encode",
+    "media_type",
+    "parse",
+    "render",
+]
+
+MAX_TEXTS = 1_000
+
+_KEYS = ("text", "texts", "top_k")
+
+Probabilities = Sequence[Tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that keeps the contract.
+
+    ``items`` holds, in order, the texts, and in the place of an item that is no text its error.
+    ``single`` is true for ``{"text": ...}`` and ``text/plain``: the answer is then no list.
+    """
+
+    items: Tuple[Union[str, RequestError], ...]
+    single: bool
+    top_k: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one text: ``(label, probability)`` in the order of the labels."""
+
+    probabilities: Probabilities
+    truncated: bool
+
+
+Outcome = Union[Prediction, RequestError]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What an answer says of the model; ``threshold`` is None for single-label models."""
+
+    name: str
+    version: str
+    threshold: Optional[float] = None
+
+
+def parse(body: bytes, content_type: Optional[str]) -> List[Request]:
+    """Read a body; one request, or for JSON lines as many as there are lines.
+
+    Raises RequestError with status 400, 413, 415 or 422, and nothing else, whatever the bytes are.
+    """
+    kind, codec = media_type(content_type)
+    try:
+        text = body.decode(codec)
+    except UnicodeError:  # UTF-16 without a whole code unit is no UnicodeDecodeError
+        bad_json("the body is not text in its charset", "send UTF-8")
+    if kind == TEXT:
+        return [Request((_checked(text),), single=True)]
+    if kind == JSON:
+        return [_request(load(text))]
+    return _lines(text)
+
+
+def render(outcomes: Sequence[Outcome], request: Request, model: Model) -> Json:
+    """The answer to one request: an object, or a list where the request held a list.
+
+    ``outcomes`` are those of the texts among ``request.items``, in order: a prediction, or the
+    error that is answered in its place.
+    """
+    ready = iter(outcomes)
+    answers = [
+        _rendered(item if isinstance(item, RequestError) else next(ready), request.top_k, model)
+        for item in request.items
+    ]
+    return answers[0] if request.single else answers
+
+
+def answer(prediction: Prediction, top_k: Optional[int], model: Model) -> Dict[str, Json]:
+    """The answer to one text, probabilities in falling order (ties keep the labels' order)."""
+    ranked = sorted(prediction.probabilities, key=lambda pair: -pair[1])
+    body: Dict[str, Json]
+    if model.threshold is None:
+        body = {"label": ranked[0][0], "score": ranked[0][1]}
+    else:
+        chosen = [pair for pair in ranked if pair[1] > model.threshold]
+        body = {"labels": [pair[0] for pair in chosen], "scores": [pair[1] for pair in chosen]}
+    body["probabilities"] = dict(ranked[:top_k])
+    body["truncated"] = prediction.truncated
+    body["model"] = {"name": model.name, "version": model.version}
+    return body
+
+
+def _rendered(outcome: Outcome, top_k: Optional[int], model: Model) -> Dict[str, Json]:
+    if isinstance(outcome, RequestError):
+        return outcome.body()
+    return answer(outcome, top_k, model)
+
+
+def _lines(text: str) -> List[Request]:
+    lines = [line for line in text.split("\n") if line.strip(" \t\r")]
+    if not lines:
+        _invalid("the body holds no line")
+    if len(lines) > MAX_TEXTS:
+        _too_many(len(lines))
+    requests = [_line(line) for line in lines]
+    items = sum(len(request.items) for request in requests)
+    if items > MAX_TEXTS:
+        _too_many(items)
+    return requests
+
+
+def _line(line: str) -> Request:
+    try:
+        return _request(load(line))
+    except RequestError as error:
+        return Request((error,), single=True)
+
+
+def _request(value: Json) -> Request:
+    if not isinstance(value, dict):
+        _invalid("the request is not a JSON object")
+    for key in value:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key[:40], _KEYS, n=1)
+            _invalid("the request has an unknown key", f'did you mean "{near[0]}"?' if near else "")
+    if ("text" in value) == ("texts" in value):
+        _invalid('the request needs exactly one of "text" and "texts"')
+    top_k = value.get("top_k")
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        _invalid('"top_k" is not a whole number of 1 or more', 'send {"text": "...", "top_k": 3}')
+    if "text" in value:
+        return Request((_checked(value["text"]),), single=True, top_k=top_k)
+    texts = value["texts"]
+    if not isinstance(texts, list) or not texts:
+        _invalid('"texts" is not a list of one text or more', 'send {"texts": ["...", "..."]}')
+    if len(texts) > MAX_TEXTS:
+        _too_many(len(texts))
+    return Request(tuple(_item(text) for text in texts), single=False, top_k=top_k)
+
+
+def _item(value: Json) -> Union[str, RequestError]:
+    try:
+        return _checked(value)
+    except RequestError as error:
+        return error
+
+
+def _checked(value: Json) -> str:
+    if not isinstance(value, str):
+        _invalid("a text is not a string")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        _invalid("a text holds a lone surrogate, which is no character", "send valid Unicode")
+    return str(value)
+
+
+def _invalid(message: str, hint: str = "") -> NoReturn:
+    raise RequestError(422, "invalid_request", message, hint or 'send {"text": "..."}') from None
+
+
+def _too_many(count: int) -> NoReturn:
+    raise RequestError(
+        413,
+        "too_large",
+        f"the request holds {count} texts; {MAX_TEXTS} is the most",
+        f"send at most {MAX_TEXTS} texts in one request",
+    )

@@ -1,0 +1,111 @@
+"""Asking the endpoint: one client, one time budget, every failure translated."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Callable, Dict, Mapping, Optional
+
+from ..contract import Json, RequestError  # noqa: TID252 the package has another name in AWS
+from ..media_type import JSON  # noqa: TID252
+from . import failures
+from .failures import Failure
+from .settings import GatewaySettings, TimeBudget
+
+# A Lambda may answer 6 MB, quotes escaped (AWS: Lambda quotas); the rest is for the headers.
+MAX_ANSWER = 6 * 1024 * 1024 - 16 * 1024
+_FIRST_PAUSE = 0.1
+
+
+class Endpoint:
+    """A SageMaker endpoint, asked through ``client``, whose own retries are off.
+
+    ``clock`` counts seconds; ``jitter`` gives numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        name: str,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+
+    def invoke(self, body: bytes, *, deadline: float, facts: Dict[str, Json]) -> bytes:
+        """The endpoint's answer to a JSON body; attempts begin until ``deadline``.
+
+        Raises Failure. ``facts`` learns how many attempts there were.
+        """
+        pause = _FIRST_PAUSE
+        facts["attempts"] = 0
+        while True:
+            facts["attempts"] += 1
+            try:
+                response = self._client.invoke_endpoint(
+                    EndpointName=self._name, ContentType=JSON, Accept=JSON, Body=body
+                )
+                answer = bytes(response["Body"].read())
+            except Exception as error:
+                failure = failures.of(error)
+                wait = pause * (0.5 + self._jitter() / 2)
+                if not failure.transient or self._clock() + wait > deadline:
+                    raise failure from error
+            else:
+                return _fitting(answer)
+            self._sleep(wait)
+            pause *= 2
+
+
+def sagemaker_runtime(
+    settings: GatewaySettings,
+    *,
+    connections: int = 1,
+    proxies: Optional[Mapping[str, str]] = None,
+    **options: Any,
+) -> Any:
+    """A ``sagemaker-runtime`` client within the time budget; ``options`` as in create_client.
+
+    Its own retries are off, because they know nothing of the time that is left. ``connections`` is
+    how many requests are asked at once (a Lambda answers one); without ``proxies`` those of the
+    environment are used.
+    """
+    # Most of the cold start, and not needed by who only wants an event answered by a fake.
+    import botocore.session  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    budget = TimeBudget.of(settings.timeout_ms)
+    config = Config(
+        connect_timeout=budget.connect,
+        read_timeout=budget.read,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        tcp_keepalive=True,
+        max_pool_connections=connections,
+        proxies=proxies,
+    )
+    session = botocore.session.Session()
+    return session.create_client("sagemaker-runtime", config=config, **options)
+
+
+def _fitting(answer: bytes) -> bytes:
+    """The model's answer, if it is JSON and a Lambda may return it. Raises Failure."""
+    if len(answer) + answer.count(b'"') + answer.count(b"\\") > MAX_ANSWER:
+        raise Failure(
+            RequestError(
+                413,
+                "too_large",
+                "the answer to so many texts is too large",
+                'send fewer texts in one request, or "top_k"',
+            ),
+            facts={"answer_bytes": len(answer)},
+        )
+    try:
+        json.loads(answer.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise failures.internal({"error": "the model's answer is not JSON"}) from None
+    return answer

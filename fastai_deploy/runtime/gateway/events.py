@@ -1,0 +1,174 @@
+"""HTTP as Lambda sees it: an event to a call, an answer to a proxy response.
+
+Three kinds of event mean the same here: REST APIs send format 1.0, HTTP APIs and Function URLs send
+format 2.0. Standard library only. Sources: "Lambda proxy integrations in API Gateway", "Create AWS
+Lambda proxy integrations for HTTP APIs" and "Invoking Lambda function URLs" in AWS's guides.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional, Sequence
+
+from ..contract import (  # noqa: TID252 the package has another name in AWS
+    Json,
+    RequestError,
+    encode,
+)
+
+REST = "rest"
+HTTP = "http"
+FUNCTION_URL = "function-url"
+
+# What a request id may hold: it is written into a header and a log.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,128}\Z")
+_ALLOWED_HEADERS = "authorization, content-type, x-api-key"
+_EXPOSED_HEADERS = "retry-after, x-request-id"
+_SECURITY = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request, whichever kind of event brought it.
+
+    ``path`` is without the API's stage; header names are lower-case.
+    """
+
+    kind: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    request_id: str
+    raw_body: str
+    is_base64: bool
+
+    def body(self) -> bytes:
+        """The body as the client sent it. Raises RequestError 400 for damaged base64."""
+        # Lone surrogates survive here, so that the contract is what refuses them.
+        data = self.raw_body.encode("utf-8", "surrogatepass")
+        if not self.is_base64:
+            return data
+        try:
+            return base64.b64decode(data, validate=True)
+        except binascii.Error:
+            raise RequestError(
+                400, "invalid_json", "the body is damaged", "send the request again"
+            ) from None
+
+
+def read(event: Any) -> Call:
+    """The call in an event. Anything that is no event becomes a call to no path; never raises."""
+    event = event if isinstance(event, dict) else {}
+    context = _mapping(event.get("requestContext"))
+    http = _mapping(context.get("http"))
+    body = event.get("body")
+    if http:
+        kind = FUNCTION_URL if ".lambda-url." in _text(context.get("domainName")) else HTTP
+        method, path = _text(http.get("method")), _path_v2(event, context, http)
+    else:
+        kind, method, path = REST, _text(event.get("httpMethod")), _path_v1(event)
+    return Call(
+        kind=kind,
+        method=method.upper(),
+        path=path,
+        headers=_headers(event),
+        request_id=_request_id(context.get("requestId")),
+        raw_body=body if isinstance(body, str) else "",
+        is_base64=event.get("isBase64Encoded") is True,
+    )
+
+
+def respond(status: int, body: Optional[bytes], headers: Mapping[str, str]) -> Dict[str, Json]:
+    """A proxy response that all three kinds of event understand; ``body`` is UTF-8 JSON."""
+    every = dict(_SECURITY)
+    if body is not None:
+        every["content-type"] = "application/json"
+    every.update(headers)
+    return {
+        "statusCode": status,
+        "headers": every,
+        "body": "" if body is None else body.decode("utf-8"),
+        "isBase64Encoded": False,
+    }
+
+
+def refuse(error: RequestError, headers: Mapping[str, str]) -> Dict[str, Json]:
+    """The proxy response that says what was wrong, as the contract spells it."""
+    every = dict(headers)
+    if error.retry_after is not None:
+        every["retry-after"] = str(error.retry_after)
+    return respond(error.status, encode(error.body()), every)
+
+
+def cors(
+    origin: Optional[str], allowed: Sequence[str], methods: Sequence[str] = ()
+) -> Dict[str, str]:
+    """The CORS headers of an answer; with ``methods`` those of a preflight.
+
+    Only an origin of the list is ever repeated; ``*`` in the list allows all.
+    """
+    if not allowed:
+        return {}
+    headers = {} if "*" in allowed else {"vary": "origin"}
+    if "*" in allowed:
+        headers["access-control-allow-origin"] = "*"
+    elif origin is not None and origin in allowed:
+        headers["access-control-allow-origin"] = origin
+    else:
+        return headers
+    headers["access-control-expose-headers"] = _EXPOSED_HEADERS
+    if methods:
+        headers["access-control-allow-methods"] = ", ".join(methods)
+        headers["access-control-allow-headers"] = _ALLOWED_HEADERS
+        headers["access-control-max-age"] = "600"
+    return headers
+
+
+def _path_v1(event: Mapping[str, Any]) -> str:
+    """The resource that the API matched: ``path`` may begin with a custom domain's base path."""
+    resource = _text(event.get("resource"))
+    if resource and "{" not in resource:
+        return resource
+    return _text(event.get("path"))
+
+
+def _path_v2(event: Mapping[str, Any], context: Mapping[str, Any], http: Mapping[str, Any]) -> str:
+    """The route's path; for ``$default`` the raw path, less the stage that it may begin with."""
+    _, _, route = _text(event.get("routeKey")).partition(" ")
+    if route and "{" not in route:
+        return route
+    path = _text(event.get("rawPath")) or _text(http.get("path"))
+    prefix = "/" + _text(context.get("stage"))
+    return path[len(prefix) :] if path.startswith(prefix + "/") else path
+
+
+def _headers(event: Mapping[str, Any]) -> Dict[str, str]:
+    """Headers by lower-case name; of a repeated one, format 1.0 keeps the last in ``headers``."""
+    many = _mapping(event.get("multiValueHeaders"))
+    found = {str(name).lower(): _last(values) for name, values in many.items()}
+    found.update({str(n).lower(): v for n, v in _mapping(event.get("headers")).items()})
+    return {name: value for name, value in found.items() if isinstance(value, str)}
+
+
+def _last(values: Any) -> Any:
+    return values[-1] if isinstance(values, list) and values else None
+
+
+def _request_id(value: Any) -> str:
+    text = _text(value)
+    return text if _REQUEST_ID.match(text) else "-"
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,145 @@
+"""From an event to its answer."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Mapping, Optional, TextIO, Tuple
+
+from ..contract import (  # noqa: TID252 the package has another name in AWS
+    Json,
+    RequestError,
+    encode,
+)
+from . import events, failures, request_log
+from .body import checked
+from .endpoint import Endpoint
+from .events import Call
+from .settings import GatewaySettings, TimeBudget
+
+HEALTH = "/health"
+
+Answer = Tuple[int, Optional[bytes], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A call while it is answered: until when the endpoint may be asked, and what the log learns.
+
+    ``deadline`` is in seconds of the gateway's clock.
+    """
+
+    call: Call
+    deadline: float
+    facts: Dict[str, Json]
+
+
+class Gateway:
+    """Answers events; one object serves all events of a process, from several threads if need be.
+
+    ``client`` is a ``sagemaker-runtime`` client whose own retries are off, ``clock`` counts
+    seconds, ``now`` tells the seconds since 1970, ``jitter`` gives numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        settings: GatewaySettings,
+        *,
+        log: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._endpoint = Endpoint(
+            client, settings.endpoint, clock=clock, sleep=sleep, jitter=jitter
+        )
+        self._settings = settings
+        self._budget = TimeBudget.of(settings.timeout_ms)
+        self._log = log
+        self._clock = clock
+        self._now = now
+        self._routes: Mapping[str, Mapping[str, Callable[[Exchange], Answer]]] = {
+            HEALTH: {"GET": self._health},
+            settings.route: {"POST": self._classify},
+        }
+
+    def handle(self, event: Any, context: Any = None) -> Dict[str, Json]:
+        """A proxy response for any event; never raises."""
+        started = self._clock()
+        call = events.read(event)
+        facts: Dict[str, Json] = {
+            "request_id": call.request_id,
+            "lambda_request_id": str(getattr(context, "aws_request_id", "-")),
+            "event": call.kind,
+            "texts": 0,
+            "bytes": 0,
+        }
+        headers = {
+            **events.cors(call.headers.get("origin"), self._settings.cors_origins),
+            "x-request-id": call.request_id,
+        }
+        try:
+            deadline = started + self._budget.retry_until - self._late(context)
+            status, body, more = self._answer(Exchange(call, deadline, facts))
+            response = events.respond(status, body, {**headers, **more})
+        except Exception as error:  # noqa: BLE001 whatever happens, the client gets an answer
+            failure = request_log.failure(error)
+            facts.update(failure.facts, code=failure.code)
+            response = events.refuse(failure, {**headers, **failure.headers})
+        facts["status"] = response["statusCode"]
+        facts["ms"] = round((self._clock() - started) * 1_000, 2)
+        entry = request_log.line(self._settings.endpoint, facts, now=self._now())
+        request_log.write(self._log, entry)
+        return response
+
+    def _answer(self, exchange: Exchange) -> Answer:
+        call, facts = exchange.call, exchange.facts
+        actions = self._routes.get(call.path)
+        if actions is None:
+            facts.update(route="none", method="none")  # names of the client's making stay out
+            raise failures.not_found(self._settings.route)
+        methods = (*actions, "OPTIONS")
+        facts.update(route=call.path, method=call.method if call.method in methods else "none")
+        if call.method == "OPTIONS":
+            origin = call.headers.get("origin")
+            preflight = events.cors(origin, self._settings.cors_origins, methods)
+            return 204, None, {**preflight, "allow": ", ".join(methods)}
+        if call.method not in actions:
+            raise failures.method_not_allowed(methods)
+        return actions[call.method](exchange)
+
+    def _health(self, _exchange: Exchange) -> Answer:
+        """Says that the gateway is up; the endpoint is not asked, because that costs."""
+        return 200, encode({"status": "ok"}), {}
+
+    def _classify(self, exchange: Exchange) -> Answer:
+        call, facts = exchange.call, exchange.facts
+        body = call.body()
+        facts["bytes"] = len(body)
+        if len(body) > self._settings.max_body:
+            raise failures.body_too_large(self._settings.max_body)
+        if call.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise RequestError(
+                415, "unsupported_media_type", "the body is compressed", "send it as it is"
+            )
+        request, body = checked(body, call.headers.get("content-type"))
+        texts = [item for item in request.items if isinstance(item, str)]
+        facts["texts"] = len(texts)
+        if self._settings.log_text:
+            facts["text"] = texts
+        if not texts:  # every item has its error already: there is nothing to ask the model
+            errors = [item.body() for item in request.items if isinstance(item, RequestError)]
+            return 200, encode(errors), {}
+        answer = self._endpoint.invoke(body, deadline=exchange.deadline, facts=facts)
+        return 200, answer, {}
+
+    def _late(self, context: Any) -> float:
+        """How many seconds of the Lambda's time were gone before the handler was called."""
+        remaining = getattr(context, "get_remaining_time_in_millis", None)
+        if not callable(remaining):
+            return 0.0
+        late = (self._settings.timeout_ms - float(remaining())) / 1_000
+        return max(0.0, late)

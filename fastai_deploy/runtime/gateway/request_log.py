@@ -1,0 +1,72 @@
+"""One line of JSON a request: for people, for queries, and for CloudWatch's metrics.
+
+The line is in CloudWatch's embedded metric format, so that metrics cost no call. It holds nothing
+that a user sent: no text, no header, no path. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import traceback
+from typing import Any, Dict, Mapping, TextIO
+
+from ..contract import Json, RequestError  # noqa: TID252 the package has another name in AWS
+from . import failures
+from .failures import Failure
+
+NAMESPACE = "fdeploy"
+_CLIENT_ERROR = 400
+_SERVER_ERROR = 500
+_METRICS = (
+    ("Requests", "Count"),
+    ("Texts", "Count"),
+    ("RequestBytes", "Bytes"),
+    ("Latency", "Milliseconds"),
+    ("ClientErrors", "Count"),
+    ("ServerErrors", "Count"),
+)
+
+
+def line(endpoint: str, facts: Mapping[str, Json], *, now: float) -> str:
+    """The line of a request; ``facts`` need ``status``, ``ms``, ``bytes`` and ``texts``.
+
+    ``now`` is in seconds since 1970.
+    """
+    status = int(facts["status"])
+    metrics = [{"Name": name, "Unit": unit} for name, unit in _METRICS]
+    directive = {"Namespace": NAMESPACE, "Dimensions": [["Endpoint"]], "Metrics": metrics}
+    entry: Dict[str, Json] = {
+        **facts,
+        "_aws": {"Timestamp": int(now * 1_000), "CloudWatchMetrics": [directive]},
+        "Endpoint": endpoint,
+        "Requests": 1,
+        "Texts": facts["texts"],
+        "RequestBytes": facts["bytes"],
+        "Latency": facts["ms"],
+        "ClientErrors": int(_CLIENT_ERROR <= status < _SERVER_ERROR),
+        "ServerErrors": int(status >= _SERVER_ERROR),
+    }
+    return json.dumps(entry, separators=(",", ":")) + "\n"
+
+
+def write(stream: TextIO, text: str) -> None:
+    """Write a whole line at once; an answer is never lost because its log line is."""
+    with contextlib.suppress(OSError, ValueError):
+        stream.write(text)
+        stream.flush()
+
+
+def failure(error: Exception) -> Failure:
+    """What an exception means to the client, and what the log learns of it.
+
+    Of a defect the log learns where it happened, but not the exception's message, which may repeat
+    what a user sent.
+    """
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, RequestError):
+        return Failure(error)
+    frames: Any = traceback.extract_tb(error.__traceback__)
+    where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return failures.internal({"error": type(error).__name__, "where": where})

@@ -1,0 +1,67 @@
+"""The four functions of the SageMaker PyTorch toolkit, over the same predictor.
+
+The toolkit calls ``model_fn`` once, then ``input_fn`` -> ``predict_fn`` -> ``output_fn`` for each
+request. What they raise it answers with status 500 and a traceback, so for a request they raise
+nothing: an error of the contract is an answer too, and ``output_fn`` sets its status.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Optional, Tuple, Union
+
+from . import hardware, refusals
+from .answering import Answer, read, refuse, write
+from .contract import RequestError
+from .loading import load
+from .predictor import Predictor
+
+_WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"
+_VERSION_VARIABLE = "FDEPLOY_VERSION"
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request's body as it came."""
+
+    body: bytes
+    content_type: Optional[str]
+
+
+def model_fn(model_dir: str) -> Predictor:
+    """Load and self-check the model. Raises ModelError: the worker must not become healthy."""
+    found = hardware.detect()
+    # TorchServe starts a worker for every core unless it is told a number.
+    workers = int(os.environ.get(_WORKERS_VARIABLE) or found.cores)
+    threads = max(1, found.cores // max(1, workers))
+    return load(
+        Path(model_dir), found, threads, version=os.environ.get(_VERSION_VARIABLE)
+    ).predictor
+
+
+def input_fn(data: Union[str, bytes, bytearray], content_type: Optional[str]) -> Received:
+    """Take a body in; the toolkit hands over JSON as ``str`` and everything else as bytes."""
+    body = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
+    return Received(body, content_type)
+
+
+def predict_fn(received: Received, predictor: Predictor) -> Answer:
+    """Answer a request, or refuse it."""
+    try:
+        question = read(received.body, received.content_type, predictor.encode)
+        outcomes = predictor.predict_encoded(question.encoded)
+        return write(question, outcomes, predictor.bundle.answered_as)
+    except RequestError as error:
+        return refuse(error)
+    except Exception:  # noqa: BLE001  # the toolkit would answer with the traceback
+        return refuse(refusals.internal())
+
+
+def output_fn(answer: Answer, _accept: str, context: Any) -> Tuple[bytes, str]:
+    """The body and its content type; ``context`` is TorchServe's, for the status."""
+    if answer.status != HTTPStatus.OK and context is not None:
+        context.set_response_status(code=answer.status, phrase=HTTPStatus(answer.status).phrase)
+    return answer.body, answer.content_type

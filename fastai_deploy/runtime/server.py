@@ -1,0 +1,170 @@
+"""The model server's process: ``python -m fdeploy_runtime.server --model-dir DIR --announce FILE``.
+
+    bind -> load, verify, self-check -> serve -> announce -> (SIGTERM) -> answer what is left -> end
+
+It listens on 127.0.0.1 only. FILE appears when the server is ready, as ``{"pid": ..., "port":
+...}``; until then connections wait. Events go to stderr, one JSON object a line. Exit codes: 0
+ended by SIGTERM or SIGINT, 2 wrong arguments, 3 the model cannot be served, 4 the port is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Callable, List, Optional
+
+import uvicorn
+
+from . import hardware
+from .app import App
+from .batching import Batcher, Capacity
+from .bundle import ModelError
+from .contract import Outcome
+from .encoding import Encoded
+from .loading import Loaded, load
+from .log import Log, LoggingBridge
+from .session import plan
+
+EXIT_MODEL = 3
+EXIT_PORT = 4
+VERSION_VARIABLE = "FDEPLOY_VERSION"
+
+_HOST = "127.0.0.1"
+_BACKLOG = 2048
+_READERS = 2
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the server until a signal ends it; the exit code."""
+    options = _parser().parse_args(arguments)
+    log = Log(sys.stderr)
+    logging.getLogger().addHandler(LoggingBridge(log))
+    try:
+        listener = _listen(options.port)
+    except OSError as error:
+        log("refused", reason=f"port {options.port} cannot be used: {error.strerror}")
+        return EXIT_PORT
+    with listener:
+        started = time.perf_counter()
+        found = hardware.detect()
+        planned = plan(found)
+        threads = options.threads or planned.threads
+        workers = options.workers or planned.workers
+        try:
+            loaded = load(
+                options.model_dir, found, threads, version=os.environ.get(VERSION_VARIABLE)
+            )
+        except ModelError as error:
+            log("refused", reason=str(error))
+            return EXIT_MODEL
+        log(
+            "ready",
+            port=listener.getsockname()[1],
+            seconds=round(time.perf_counter() - started, 2),
+            threads=threads,
+            workers=workers,
+            goldens=loaded.goldens,
+            deviation=loaded.deviation,
+            tokens_per_second=round(loaded.tokens_per_second),
+        )
+        asyncio.run(_serve(loaded, workers, listener, options, log))
+    log("ended")
+    return 0
+
+
+async def _serve(
+    loaded: Loaded, workers: int, listener: socket.socket, options: argparse.Namespace, log: Log
+) -> None:
+    predictor = loaded.predictor
+    batcher: Batcher[Encoded, Outcome] = Batcher(
+        predictor.run,
+        predictor.limits,
+        Capacity(loaded.tokens_per_second, options.max_wait, options.timeout),
+        workers=workers,
+        deliver=asyncio.get_event_loop().call_soon_threadsafe,
+    )
+    with batcher, ThreadPoolExecutor(_READERS) as readers:
+        app = App(predictor, batcher, readers, log, timeout=options.timeout)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                backlog=_BACKLOG,
+                timeout_graceful_shutdown=int(options.timeout) + 1,
+            ),
+            lambda: _announce(options.announce, listener.getsockname()[1]),
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.end)
+        await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with a word when it has started; ends with success on a signal."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: Optional[List[socket.socket]] = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    def end(self, *_signal: object) -> None:
+        """A signal handler: finish what is in flight, then return from ``serve``.
+
+        uvicorn puts handlers of its own in place while it serves, and raises the signal again
+        afterwards; that one, too, comes here and not to the handler that would kill the process.
+        """
+        self.should_exit = True
+
+
+def _listen(port: int) -> socket.socket:
+    # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is spelt out.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((_HOST, port))
+        # Not only bound: two sockets may be bound to one port as long as neither listens.
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _announce(path: Path, port: int) -> None:
+    """Write the file whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps({"pid": os.getpid(), "port": port}))
+    partial.replace(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fdeploy_runtime.server", allow_abbrev=False)
+    parser.add_argument("--model-dir", type=Path, required=True, help="the unpacked artifact")
+    parser.add_argument("--announce", type=Path, required=True, help="file to write when ready")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--home", help="whose server this is; only to be read in process lists")
+    parser.add_argument("--threads", type=int, help="of the model; by default the cores")
+    parser.add_argument("--workers", type=int, help="runs of the model at a time")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds; InvokeEndpoint's 60")
+    parser.add_argument("--max-wait", type=float, default=5.0, help="seconds in the queue, at most")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
