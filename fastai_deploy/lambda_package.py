@@ -1,0 +1,64 @@
+"""The zip that Lambda receives: the gateway and the part of the runtime that it imports.
+
+    fdeploy_runtime/__init__.py
+    fdeploy_runtime/contract.py ...      what the gateway imports, found by reading the imports
+    fdeploy_runtime/gateway/...          the handler
+
+The same sources give the same bytes on any machine: members are sorted, with one date and one mode,
+and stored as they are, because compressors differ between builds of Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from fastai_deploy import files
+
+PACKAGE = "fdeploy_runtime"
+HANDLER = f"{PACKAGE}.gateway.handler"
+_RUNTIME = Path(__file__).parent / "runtime"
+_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
+_UNIX = 3
+_MODE = 0o100644  # a regular file that Lambda's own user can read
+
+
+def build_lambda_package() -> bytes:
+    """The zip file. Raises FileError when fdeploy's own files cannot be read."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as package:
+        for path in sorted(_members()):
+            with files.file_errors(_RUNTIME / path):
+                source = (_RUNTIME / path).read_bytes()
+            info = zipfile.ZipInfo(f"{PACKAGE}/{path}", _DATE)
+            info.create_system = _UNIX
+            info.external_attr = _MODE << 16
+            package.writestr(info, source)
+    return archive.getvalue()
+
+
+def _members() -> set[str]:
+    """The gateway's files and every file that they import, below the runtime's folder."""
+    found = {"__init__.py"}
+    waiting = {f"gateway/{path.name}" for path in (_RUNTIME / "gateway").glob("*.py")}
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        waiting.update(set(_imports(path)) - found)
+    return found
+
+
+def _imports(path: str) -> Iterator[str]:
+    """The runtime's files that a file imports: ``from .a import b`` and ``from . import a``."""
+    with files.file_errors(_RUNTIME / path):
+        tree = ast.parse((_RUNTIME / path).read_bytes())
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        folder = PurePosixPath(path).parents[node.level - 1]
+        names = [node.module] if node.module else [alias.name for alias in node.names]
+        for name in names:
+            yield str(folder.joinpath(*name.split("."))) + ".py"

@@ -1,0 +1,134 @@
+"""API Gateway on this machine, as a bare ASGI application.
+
+    route and method -> key -> usage plan -> body limit -> event -> function -> response
+
+What API Gateway itself refuses (an unknown route, a missing key, too many requests) is refused
+here, before the function is asked, in the contract's words.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+from fastai_deploy.runtime.gateway import events, failures, request_log
+from fastai_deploy.runtime.gateway.gateway import HEALTH
+from fastai_deploy.runtime.request_error import RequestError
+from fastai_deploy.targets.local.gateway.config import GatewayConfig
+from fastai_deploy.targets.local.gateway.integration import Integration
+from fastai_deploy.targets.local.gateway.keys import KeyRing
+from fastai_deploy.targets.local.gateway.request_body import RequestBody
+from fastai_deploy.targets.local.gateway.rest_event import HttpRequest, rest_event
+from fastai_deploy.targets.local.gateway.usage_plan import UsagePlan
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class GatewayApp:
+    """One API with one stage."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        *,
+        keys: KeyRing,
+        plan: UsagePlan,
+        integration: Integration,
+        log: TextIO,
+    ) -> None:
+        self._config = config
+        self._keys = keys
+        self._plan = plan
+        self._integration = integration
+        self._log = log
+        # The methods of each route, and whether they need a key.
+        self._routes: Mapping[str, Mapping[str, bool]] = {
+            HEALTH: {"GET": False, "OPTIONS": False},
+            config.route: {"POST": True, "OPTIONS": False},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        started = time.monotonic()
+        request_id = str(uuid.uuid4())
+        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
+        body = RequestBody(receive, headers, seconds=self._config.timeout_ms / 1_000)
+        try:
+            response = await self._answer(scope, headers, body, request_id)
+        except Exception as error:  # noqa: BLE001 whatever happens, the client gets an answer
+            failure = request_log.failure(error)
+            origin = dict(headers).get("origin")
+            cors = events.cors(origin, self._config.cors_origins)
+            response = events.refuse(
+                failure, {**cors, **failure.headers, "x-request-id": request_id}
+            )
+            facts = {
+                **failure.facts,
+                "request_id": request_id,
+                "status": failure.status,
+                "code": failure.code,
+                "ms": round((time.monotonic() - started) * 1_000, 2),
+            }
+            request_log.write(self._log, json.dumps({"gateway": facts}) + "\n")
+        await _send(response, send)
+
+    async def _answer(
+        self, scope: Scope, headers: list[tuple[str, str]], body: RequestBody, request_id: str
+    ) -> Mapping[str, Any]:
+        # As it was sent: what a client writes as %2e%2e or // is no route of ours.
+        path = scope["raw_path"].decode("latin-1")
+        method = scope["method"]
+        methods = self._routes.get(path)
+        if methods is None:
+            raise failures.not_found(self._config.route)
+        if method not in methods:
+            raise failures.method_not_allowed(tuple(methods))
+        key_id = self._admit(headers) if methods[method] else None
+        request = HttpRequest(
+            method=method,
+            path=path,
+            query=scope["query_string"].decode("latin-1"),
+            headers=headers,
+            body=await body.read(self._config.max_body),
+            source_ip=scope["client"][0] if scope["client"] else "",
+            http_version=scope["http_version"],
+            request_id=request_id,
+            key_id=key_id,
+            stage=self._config.stage,
+            arrived=datetime.now(timezone.utc),
+        )
+        return await self._integration.invoke(rest_event(request))
+
+    def _admit(self, headers: list[tuple[str, str]]) -> str:
+        """The id of the request's key. Raises RequestError 403 or 429."""
+        sent = [value for name, value in headers if name == "x-api-key"]
+        key_id = self._keys.identify(sent[0]) if len(sent) == 1 else None
+        if key_id is None:
+            raise RequestError(
+                403,
+                "forbidden",
+                "the request has no valid API key",
+                "send the key in the header x-api-key",
+            )
+        self._plan.admit(key_id)
+        return key_id
+
+
+async def _send(response: Mapping[str, Any], send: Send) -> None:
+    status: int = response["statusCode"]
+    body: bytes = response["body"].encode("utf-8")
+    headers = {name.lower(): str(value) for name, value in response["headers"].items()}
+    if body:
+        headers["content-length"] = str(len(body))
+    elif status != 204:  # noqa: PLR2004 which may not have a length
+        headers["content-length"] = "0"
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})

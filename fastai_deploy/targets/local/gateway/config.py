@@ -1,0 +1,67 @@
+"""What a gateway process is told: one frozen record, kept as a JSON file."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from fastai_deploy.errors import SettingsError
+
+KEY_LENGTH = 40
+QuotaPeriod = Literal["DAY", "WEEK", "MONTH"]
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True)
+class GatewayConfig:
+    """The settings of one gateway.
+
+    ``endpoint_state`` is the file that names the live model server (``{"port": ...}``) and is read
+    on every request; ``key_files`` hold one key each and are read on every request, too. ``rate``
+    is in requests a second, ``max_body`` in bytes, ``timeout_ms`` what a request may take at most;
+    ``concurrency`` is how many requests the function answers at once.
+    """
+
+    endpoint: str
+    endpoint_state: str
+    key_files: tuple[str, ...]
+    route: str = "/classify"
+    port: int = 0
+    stage: str = "dev"
+    rate: float = 50.0
+    burst: int = 100
+    quota: int | None = None
+    quota_period: QuotaPeriod = "DAY"
+    max_body: int = 1_048_576
+    timeout_ms: int = 29_000
+    cors_origins: tuple[str, ...] = ()
+    concurrency: int = 32
+    log_text: bool = False
+
+    def encode(self) -> bytes:
+        """The record as a JSON file; the same record gives the same bytes."""
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> GatewayConfig:
+        """The record of a file. Raises SettingsError for one that fdeploy did not write."""
+        try:
+            values: dict[str, Any] = json.loads(data)
+            for name in ("key_files", "cors_origins"):
+                values[name] = tuple(str(item) for item in values.get(name, ()))
+            return cls(**values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SettingsError(
+                f"the gateway's configuration cannot be understood: {error}",
+                hint="run fdeploy create-api, which writes it",
+            ) from None
+
+
+def new_key() -> str:
+    """A fresh API key: 40 letters and digits, about 238 bits, from the system's random source.
+
+    As long as those of API Gateway. The caller keeps it in a file of mode 0600.
+    """
+    return "".join(secrets.choice(_ALPHABET) for _ in range(KEY_LENGTH))

@@ -1,0 +1,83 @@
+"""Lambda on this machine: the very package that is uploaded, unpacked and imported from there."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import sys
+import time
+import uuid
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from fastai_deploy import files
+from fastai_deploy.lambda_package import PACKAGE
+from fastai_deploy.targets.local.gateway.config import GatewayConfig
+
+_REGION = "us-east-1"  # a name for the signature; nothing leaves this machine
+
+Handler = Callable[[Any, Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class LambdaContext:
+    """What Lambda passes to a handler beside the event; ``deadline`` is in monotonic seconds."""
+
+    aws_request_id: str
+    deadline: float
+    function_name: str = "local"
+    memory_limit_in_mb: str = "256"
+
+    @classmethod
+    def begin(cls, timeout_ms: int) -> LambdaContext:
+        """The context of an invocation that begins now."""
+        return cls(str(uuid.uuid4()), time.monotonic() + timeout_ms / 1_000)
+
+    def get_remaining_time_in_millis(self) -> int:
+        """The milliseconds until Lambda would end the invocation."""
+        return max(0, int((self.deadline - time.monotonic()) * 1_000))
+
+
+def unpack_package(package: bytes, folder: Path) -> Path:
+    """Unpack a package below ``folder``, under the name of its hash. Raises FileError."""
+    home = folder / hashlib.sha256(package).hexdigest()[:12]
+    with zipfile.ZipFile(io.BytesIO(package)) as archive:
+        for name in archive.namelist():
+            files.write(home / name, archive.read(name))
+    return home
+
+
+def load_handler(
+    home: Path, config: GatewayConfig, *, endpoint_url: str, access_key: str, log: TextIO
+) -> Handler:
+    """The handler of an unpacked package, with a real client that knows this machine only.
+
+    Imports the package for the whole process. The client's credentials are made up, and its
+    settings come from here alone.
+    """
+    sys.path.insert(0, str(home))
+    gateway = importlib.import_module(f"{PACKAGE}.gateway.gateway")
+    endpoint = importlib.import_module(f"{PACKAGE}.gateway.endpoint")
+    settings = importlib.import_module(f"{PACKAGE}.gateway.settings").GatewaySettings(
+        endpoint=config.endpoint,
+        route=config.route,
+        max_body=config.max_body,
+        cors_origins=config.cors_origins,
+        timeout_ms=config.timeout_ms,
+        log_text=config.log_text,
+    )
+    client = endpoint.sagemaker_runtime(
+        settings,
+        region_name=_REGION,
+        endpoint_url=endpoint_url,
+        aws_access_key_id=access_key,
+        aws_secret_access_key="none",  # noqa: S106 nobody checks it
+        connections=config.concurrency,
+        proxies={},
+    )
+    handler: Handler = gateway.Gateway(client, settings, log=log).handle
+    return handler

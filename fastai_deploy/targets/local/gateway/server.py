@@ -1,0 +1,116 @@
+"""The gateway's process: its sockets, its threads, its beginning and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TextIO
+
+import uvicorn
+
+from fastai_deploy import files
+from fastai_deploy.errors import PortTaken
+from fastai_deploy.lambda_package import build_lambda_package
+from fastai_deploy.targets.local.gateway.app import GatewayApp
+from fastai_deploy.targets.local.gateway.config import GatewayConfig
+from fastai_deploy.targets.local.gateway.function import load_handler, unpack_package
+from fastai_deploy.targets.local.gateway.integration import Integration
+from fastai_deploy.targets.local.gateway.keys import KeyRing
+from fastai_deploy.targets.local.gateway.sagemaker_front import FrontConfig, sagemaker_front
+from fastai_deploy.targets.local.gateway.usage_plan import UsagePlan
+
+_LOOPBACK = "127.0.0.1"
+_GRACE_SECONDS = 5  # what a request in flight gets when the process is told to end
+
+
+def serve(config: GatewayConfig, *, folder: Path, announce: Path, log: TextIO) -> None:
+    """Serve until SIGTERM or SIGINT; ``announce`` is written when requests are answered.
+
+    The Lambda package is unpacked below ``folder``. Raises PortTaken or FileError.
+    """
+    keys = KeyRing([Path(path) for path in config.key_files])
+    keys.check()
+    access_key = secrets.token_hex(10).upper()
+    front_config = FrontConfig(config.endpoint, Path(config.endpoint_state), access_key)
+    # The front ends before the threads do: they may be waiting for it.
+    with (
+        listen(config.port) as listener,
+        ThreadPoolExecutor(config.concurrency, thread_name_prefix="function") as pool,
+        sagemaker_front(front_config) as endpoint_url,
+    ):
+        home = unpack_package(build_lambda_package(), folder)
+        handler = load_handler(
+            home, config, endpoint_url=endpoint_url, access_key=access_key, log=log
+        )
+        app = GatewayApp(
+            config,
+            keys=keys,
+            plan=UsagePlan(
+                rate=config.rate,
+                burst=config.burst,
+                quota=config.quota,
+                period=config.quota_period,
+                clock=time.monotonic,
+                now=lambda: datetime.now(timezone.utc),
+            ),
+            integration=Integration(
+                handler, pool, concurrency=config.concurrency, timeout_ms=config.timeout_ms
+            ),
+            log=log,
+        )
+        announcement = {"pid": os.getpid(), "port": listener.getsockname()[1]}
+        text = json.dumps(announcement).encode()
+        _Server(_uvicorn_config(app), ready=lambda: files.write(announce, text)).run([listener])
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on the loopback address; port 0 takes a free one. Raises PortTaken."""
+    # With its protocol named: asyncio switches Nagle's algorithm (40 ms) off for such sockets only.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((_LOOPBACK, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise PortTaken(
+            f"the gateway cannot listen on port {port}: {error.strerror}",
+            hint="choose another port under [api] in fdeploy.toml; 0 takes a free one",
+        ) from None
+    return listener
+
+
+def _uvicorn_config(app: GatewayApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        # Strict, and the same whatever else is installed.
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, *, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
