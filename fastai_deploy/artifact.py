@@ -1,0 +1,203 @@
+"""``model.tar.gz``: what the model server is given, the same bytes for the same bundle.
+
+    manifest.json model.onnx tokenizer.json goldens.json ...     what serving reads of the bundle
+    code/inference.py                                            the four functions of the toolkit
+    code/fdeploy_runtime/                                        the serving path itself
+    code/requirements.txt                                        what the code needs
+
+Members are sorted, with one owner, one date and one mode, so that the SHA-256 of the file is the
+version of the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+from fastai_deploy import files
+from fastai_deploy.errors import FileError
+from fastai_deploy.gzip_stored import StoredGzip
+
+_RUNTIME = Path(__file__).parent / "runtime"
+# The torch weights stay behind: serving reads model.onnx, and they would double the artifact.
+_LEFT_BEHIND = frozenset({"model.safetensors"})
+# What the serving code imports; all of it is in the environment that export ran in.
+_SERVING = ("numpy", "onnxruntime", "tokenizers")
+_INFERENCE = b"""\
+from fdeploy_runtime.inference import input_fn, model_fn, output_fn, predict_fn
+
+__all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
+"""
+
+
+@dataclass(frozen=True)
+class Written:
+    """The file that was written."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    size: int
+    open: Callable[[], BinaryIO]
+    sha256: str | None = None
+
+
+def write_artifact(
+    bundle: Path,
+    destination: Path,
+    *,
+    name: str,
+    told: Callable[[int, int], None],
+) -> Written:
+    """Pack a bundle; ``destination`` is replaced when the whole file is written, or not at all.
+
+    ``name`` is what answers call the model; ``told`` hears the bytes packed so far and in all.
+    Raises FileError when a file of the bundle is not the one that its manifest names.
+    """
+    members = sorted(_members(bundle, name), key=lambda member: member.name)
+    total = sum(member.size for member in members)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        told(done, total)
+
+    with files.replacing(destination) as raw:
+        hashed = _Hashed(raw)
+        stream = StoredGzip(hashed)
+        for member in members:
+            stream.write(_header(member))
+            with member.open() as content:
+                digest = _copy(content, stream, advance)
+            if member.sha256 not in (None, digest):
+                raise FileError(
+                    f"{bundle / member.name} has changed since export made it",
+                    hint="run fdeploy export",
+                )
+            stream.write(bytes(-member.size % tarfile.BLOCKSIZE))
+        stream.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of a tar file
+        stream.close()
+    return Written(hashed.digest.hexdigest(), hashed.size)
+
+
+def unpack(artifact: Path, folder: Path) -> None:
+    """Unpack an artifact into a new folder. Raises FileError when it is not sound.
+
+    Regular files alone are written, below ``folder``, and never twice.
+    """
+    try:
+        with files.file_errors(artifact), tarfile.open(artifact, "r:gz") as tar:
+            for info in tar:
+                content = tar.extractfile(info) if _is_ours(info) else None
+                if content is None:
+                    raise FileError(
+                        f"{artifact} holds {info.name!r}, which no artifact of fdeploy holds",
+                        hint="run fdeploy package",
+                    )
+                path = folder / info.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with content, path.open("xb") as file:
+                    shutil.copyfileobj(content, file, files.CHUNK)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise FileError(
+            f"{artifact} is not a sound model.tar.gz: {error}", hint="run fdeploy package"
+        ) from None
+
+
+def _is_ours(info: tarfile.TarInfo) -> bool:
+    path = PurePosixPath(info.name)
+    return info.isreg() and not path.is_absolute() and ".." not in path.parts
+
+
+def runtime_digest() -> str:
+    """The SHA-256 over the serving code: another code makes another artifact."""
+    digest = hashlib.sha256()
+    for source in _runtime_sources():
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _members(bundle: Path, name: str) -> Iterator[_Member]:
+    manifest = _manifest(bundle)
+    manifest["name"] = name
+    manifest["files"] = {
+        path: entry for path, entry in manifest["files"].items() if path not in _LEFT_BEHIND
+    }
+    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    yield _from_bytes("manifest.json", text.encode())
+    for path, entry in manifest["files"].items():
+        yield _from_file(path, bundle / path, entry["sha256"])
+    yield _from_bytes("code/inference.py", _INFERENCE)
+    yield _from_bytes("code/requirements.txt", _requirements(manifest).encode())
+    for source in _runtime_sources():
+        yield _from_file(f"code/fdeploy_runtime/{source.name}", source)
+
+
+def _manifest(bundle: Path) -> dict[str, Any]:
+    path = bundle / "manifest.json"
+    with files.file_errors(path):
+        return cast("dict[str, Any]", json.loads(path.read_bytes()))
+
+
+def _requirements(manifest: dict[str, Any]) -> str:
+    """The versions that the parity gate was passed with."""
+    versions = manifest["provenance"]["converter"]
+    return "".join(f"{package}=={versions[package]}\n" for package in _SERVING)
+
+
+def _runtime_sources() -> list[Path]:
+    return sorted(_RUNTIME.glob("*.py"))
+
+
+def _from_bytes(name: str, data: bytes) -> _Member:
+    return _Member(name, len(data), lambda: io.BytesIO(data))
+
+
+def _from_file(name: str, path: Path, sha256: str | None = None) -> _Member:
+    with files.file_errors(path):
+        return _Member(name, path.stat().st_size, lambda: path.open("rb"), sha256)
+
+
+def _header(member: _Member) -> bytes:
+    info = tarfile.TarInfo(member.name)
+    info.size = member.size
+    info.mode = 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _copy(content: BinaryIO, stream: StoredGzip, advance: Callable[[int], None]) -> str:
+    """Copy a member's content; return its SHA-256."""
+    digest = hashlib.sha256()
+    while chunk := content.read(files.CHUNK):
+        digest.update(chunk)
+        stream.write(chunk)
+        advance(len(chunk))
+    return digest.hexdigest()
+
+
+class _Hashed:
+    """A file that hashes and counts what goes through it."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Pass the data on."""
+        self.digest.update(data)
+        self.size += len(data)
+        return self._raw.write(data)

@@ -1,0 +1,199 @@
+"""What the command line shows: talk on stderr, results on stdout.
+
+Three reporters paint the same events: rich in a terminal, plain lines elsewhere (CI), and JSON
+lines with ``--json``. NO_COLOR and TERM=dumb are honoured by rich.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TextIO
+
+from fastai_deploy.errors import FdeployError
+from fastai_deploy.progress import (
+    Advanced,
+    Event,
+    Reporter,
+    StageFinished,
+    StageStarted,
+    Step,
+    Warned,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+_UNIT = 1_000_000
+_WORTH_A_LINE = 10 * _UNIT  # what is smaller is done before the line is read
+
+
+@contextmanager
+def reporter(stream: TextIO, *, as_json: bool) -> Iterator[Reporter]:
+    """The reporter that fits the stream; leaves the terminal as it was, however the block ends."""
+    if as_json:
+        yield JsonReporter(stream)
+    elif stream.isatty():
+        painter = RichReporter(stream)
+        try:
+            yield painter
+        finally:
+            painter.stop()
+    else:
+        yield PlainReporter(stream)
+
+
+class PlainReporter:
+    """One line an event; a long piece of work is told when it is finished."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Print the event."""
+        line = plain_line(event)
+        if line is not None:
+            print(line, file=self._stream, flush=True)
+
+
+class JsonReporter:
+    """One JSON object an event."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._percent = -1
+
+    def __call__(self, event: Event) -> None:
+        """Print the event, and of a long piece of work ten of them."""
+        if isinstance(event, Advanced) and not self._moved(event):
+            return
+        values = {"event": _event_name(event), **asdict(event)}
+        print(json.dumps(values, ensure_ascii=False), file=self._stream, flush=True)
+
+    def _moved(self, event: Advanced) -> bool:
+        """Ten steps of a long piece of work are enough for a log."""
+        percent = 100 if event.done >= event.total else event.done * 10 // event.total * 10
+        moved = percent != self._percent
+        self._percent = percent if percent < 100 else -1  # noqa: PLR2004 - per cent
+        return moved
+
+
+class RichReporter:
+    """Colours, and a bar for what takes long."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console  # noqa: PLC0415 - not needed in CI
+
+        self._console: Console = Console(file=stream, highlight=False)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Paint the event."""
+        from rich.text import Text  # noqa: PLC0415
+
+        match event:
+            case Advanced():
+                self._advance(event)
+            case StageStarted(stage):
+                self._console.print(Text(stage, style="bold cyan"))
+            case Step(message):
+                self._console.print(Text(f"  {message}", style="dim"))
+            case Warned(message, hint):
+                self._console.print(Text(f"  warning: {message}", style="yellow"))
+                if hint:
+                    self._console.print(Text(f"           {hint}", style="yellow"))
+            case StageFinished(_, summary, seconds):
+                line = Text("  ✓ ", style="green")
+                line.append(summary, style="default")
+                line.append(f"  {seconds:.1f} s", style="dim")
+                self._console.print(line)
+
+    def _advance(self, event: Advanced) -> None:
+        if self._progress is None:
+            self._start(event)
+        if self._progress is None or self._task is None:
+            return
+        self._progress.update(self._task, completed=event.done, total=event.total)
+        if event.done >= event.total:
+            self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away, if there is one."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _start(self, event: Advanced) -> None:
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TransferSpeedColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            *((DownloadColumn(), TransferSpeedColumn()) if event.unit == "bytes" else ()),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task(event.task, total=event.total)
+        self._progress.start()
+
+
+def plain_line(event: Event) -> str | None:
+    """An event as one line, or None for one that is not worth a line."""
+    line = None
+    match event:
+        case StageStarted(stage):
+            line = f"{stage}:"
+        case Step(message):
+            line = f"  {message}"
+        case Warned(message, hint):
+            line = f"  warning: {message}" + (f" ({hint})" if hint else "")
+        case StageFinished(_, summary, seconds):
+            line = f"  done: {summary} ({seconds:.1f} s)"
+        case Advanced(task, done, total, unit) if done >= total >= _WORTH_A_LINE:
+            amount = f"{total / _UNIT:,.1f} MB" if unit == "bytes" else f"{total:,} {unit}"
+            line = f"  {task}: {amount}"
+    return line
+
+
+def show_error(error: FdeployError, stream: TextIO, *, as_json: bool) -> None:
+    """The one printer of errors: what and why, then what to type next."""
+    if as_json:
+        values = {
+            "event": "error",
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+        print(json.dumps(values, ensure_ascii=False), file=stream, flush=True)
+        return
+    from rich.console import Console  # noqa: PLC0415 - only errors that people read need it
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), error.message))
+    console.print(Text.assemble(("  try: ", "bold"), error.hint))
+
+
+def _event_name(event: Event) -> str:
+    match event:
+        case StageStarted():
+            return "stage_started"
+        case StageFinished():
+            return "stage_finished"
+        case Step():
+            return "step"
+        case Warned():
+            return "warned"
+        case Advanced():
+            return "advanced"

@@ -1,0 +1,117 @@
+"""What a command answers on stdout: JSON for programs, a few lines for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, TextIO
+
+from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.settings import Settings
+
+_BAR = 30
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer of ``invoke``, as the contract has it."""
+
+    body: dict[str, Any]
+
+
+Result = Bundle | Artifact | StoredArtifact | Endpoint | Api | Teardown | Answered | Settings
+
+
+def show(result: Result, stream: TextIO, *, as_json: bool) -> None:
+    """Print a result."""
+    if as_json:
+        print(json.dumps(_values(result), ensure_ascii=False), file=stream, flush=True)
+        return
+    for line in _lines(result):
+        print(line, file=stream)
+    stream.flush()
+
+
+def _values(result: Result) -> dict[str, Any]:
+    match result:
+        case Answered(body):
+            return body
+        case Settings():
+            return {
+                "root": str(result.root),
+                "stage": result.stage,
+                "project": result.project_name,
+                "target": result.target,
+                "target_reason": result.target_reason,
+                "settings": {
+                    ".".join(key): {"value": value, "from": origin.where}
+                    for key, value, origin in result.values()
+                },
+            }
+        case _:
+            return asdict(result)
+
+
+def _lines(result: Result) -> Iterator[str]:
+    match result:
+        case Bundle():
+            yield f"bundle   {result.path}"
+            yield f"labels   {', '.join(result.labels)}"
+            difference = f"max |Δprobability| {result.max_difference:.1e}"
+            if result.proven:
+                yield f"answers  the learner's own {result.proven} goldens, {difference}"
+            else:
+                yield f"answers  those of the rebuilt model, {difference}; --golden proves more"
+        case Artifact():
+            yield f"artifact {result.path}"
+            yield f"version  {result.version}"
+        case StoredArtifact():
+            yield f"stored   {result.uri}"
+        case Endpoint():
+            yield f"endpoint {result.name}, version {result.version}"
+            yield f"url      {result.url}/invocations"
+        case Api():
+            yield from _api(result)
+        case Teardown():
+            yield from _teardown(result)
+        case Answered(body):
+            yield from _answer(body)
+        case Settings():
+            yield from _settings(result)
+
+
+def _api(api: Api) -> Iterator[str]:
+    yield f"url      {api.url}"
+    yield f"key      {api.key_file}"
+    yield ""
+    yield f"""curl -H "x-api-key: $(cat '{api.key_file}')" \\"""
+    yield """     -H 'content-type: application/json' -d '{"text": "some text"}' \\"""
+    yield f"     {api.url}"
+
+
+def _teardown(proof: Teardown) -> Iterator[str]:
+    for thing in proof.deleted:
+        yield f"deleted  {thing}"
+    for thing in proof.left:
+        yield f"LEFT     {thing}"
+    yield f"{len(proof.found)} found, {len(proof.deleted)} deleted, {len(proof.left)} left"
+
+
+def _answer(body: dict[str, Any]) -> Iterator[str]:
+    labels = body["labels"] if "labels" in body else [body["label"]]
+    yield ", ".join(labels) or "(no label)"
+    width = max(map(len, body["probabilities"]), default=0)
+    for label, probability in body["probabilities"].items():
+        bar = "█" * round(probability * _BAR)
+        yield f"  {label:<{width}}  {probability:7.4f}  {bar}".rstrip()
+    if body["truncated"]:
+        yield "  the text was longer than the model reads, and was cut"
+
+
+def _settings(settings: Settings) -> Iterator[str]:
+    yield f"project  {settings.project_name}, stage {settings.stage}, in {settings.root}"
+    yield f"target   {settings.target}: {settings.target_reason}"
+    for (section, name), value, origin in settings.values():
+        shown = "-" if value is None else json.dumps(value)
+        yield f"{f'{section}.{name}':<26} {shown:<24} {origin.where}"

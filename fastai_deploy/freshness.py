@@ -1,0 +1,93 @@
+"""Whether what a stage starts from is still what it would be made again.
+
+Every record carries a digest of what it was made from. Looking back along the chain finds the first
+stage whose input has changed since; that is the command to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from fastai_deploy import __version__, files
+from fastai_deploy.artifact import runtime_digest
+from fastai_deploy.errors import RecordStale
+from fastai_deploy.project import Project
+from fastai_deploy.records import Artifact, Bundle, Endpoint, Source, StoredArtifact
+
+
+def bundle(project: Project) -> Bundle:
+    """The bundle to package. Raises RecordMissing or RecordStale."""
+    record = project.workspace.need(Bundle)
+    learner = Path(record.source.path)
+    if learner.exists() and not unchanged(record.source):
+        raise _stale(f"{learner} has changed since it was exported", "export")
+    manifest = Path(record.path) / "manifest.json"
+    if not manifest.exists() or files.sha256(manifest) != record.version:
+        raise _stale(f"{record.path} is not the bundle that export made", "export")
+    return record
+
+
+def artifact(project: Project) -> Artifact:
+    """The artifact to upload. Raises RecordMissing or RecordStale."""
+    record = project.workspace.need(Artifact)
+    if project.workspace.find(Bundle) and record.made_from != package_digest(
+        project, bundle(project)
+    ):
+        raise _stale("the bundle has changed since it was packaged", "package")
+    path = Path(record.path)
+    if not path.exists() or path.stat().st_size != record.bytes:
+        raise _stale(f"{path} is not the file that package made", "package")
+    return record
+
+
+def stored(project: Project) -> StoredArtifact:
+    """The stored artifact to deploy. Raises RecordMissing or RecordStale."""
+    record = project.workspace.need(StoredArtifact)
+    if project.workspace.find(Artifact) and record.made_from != artifact(project).sha256:
+        raise _stale("model.tar.gz has changed since it was uploaded", "upload")
+    _same_target(project, record.target, "upload")
+    return record
+
+
+def endpoint(project: Project) -> Endpoint:
+    """The endpoint to put an API before. Raises RecordMissing or RecordStale."""
+    record = project.workspace.need(Endpoint)
+    if project.workspace.find(StoredArtifact) and record.made_from != stored(project).sha256:
+        raise _stale("another artifact was uploaded since the last deploy", "deploy")
+    _same_target(project, record.target, "deploy")
+    return record
+
+
+def unchanged(source: Source) -> bool:
+    """Whether the learner file is the one that was exported; read only when its date differs."""
+    path = Path(source.path)
+    status = path.stat()
+    if (status.st_size, status.st_mtime_ns) == (source.bytes, source.modified_ns):
+        return True
+    return status.st_size == source.bytes and files.sha256(path) == source.sha256
+
+
+def export_digest(learner: str, golden: str | None, tolerance: float) -> str:
+    """What a bundle depends on: the hashes of the learner and the goldens, and the settings."""
+    return _digest(__version__, learner, golden, tolerance)
+
+
+def package_digest(project: Project, made_from: Bundle) -> str:
+    """What an artifact depends on: the bundle, the model's name, and the code that ships."""
+    name = project.settings.sections.package.name
+    return _digest(__version__, made_from.version, name, runtime_digest())
+
+
+def _same_target(project: Project, target: str, command: str) -> None:
+    if target != project.target.name:
+        raise _stale(f"the last {command} was for the target {target}", command)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _stale(reason: str, command: str) -> RecordStale:
+    return RecordStale(reason, hint=f"run fdeploy {command}")

@@ -1,0 +1,1 @@
+"""Where an artifact is served: this machine, or AWS."""

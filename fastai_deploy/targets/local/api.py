@@ -1,0 +1,156 @@
+"""The API on this machine: the real Lambda code behind a gateway process.
+
+Its key stands in a file that its owner alone can read; it is in no record, log or command line.
+"""
+
+from __future__ import annotations
+
+import errno
+import http
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from fastai_deploy import files
+from fastai_deploy.errors import DeployError, FileMissing, PortTaken
+from fastai_deploy.extras import need_extra
+from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.records import Api, Endpoint
+from fastai_deploy.settings import ApiSettings
+from fastai_deploy.targets.base import Json, Verify
+from fastai_deploy.targets.local.client import exchange, post
+from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
+from fastai_deploy.targets.local.processes import (
+    Processes,
+    ServerSpec,
+    clean_environment,
+    read_announcement,
+)
+
+MODULE = "fastai_deploy.targets.local.gateway"
+_START_SECONDS = 30.0
+_LOOPBACK = "127.0.0.1"
+
+
+class LocalApi:
+    """The gateway of one stage, below ``home``; ``state`` is the file that names the endpoint."""
+
+    def __init__(
+        self, stage: str, home: Path, state: Path, processes: Processes, report: Reporter
+    ) -> None:
+        self._stage = stage
+        self._state = state
+        self._processes = processes
+        self._report = report
+        self._config = home / "gateway.json"
+        self._announce = home / "gateway.announce.json"
+        self._key = home / "key"
+        self.log = home / "gateway.log"
+
+    def create(self, endpoint: Endpoint, settings: ApiSettings, verify: Verify) -> Api:
+        """Start the gateway; with unchanged settings the one that runs goes on.
+
+        Raises PortTaken, ServerDied, ParityError or InvocationError.
+        """
+        need_extra("local", "uvicorn")
+        if not self._key.exists():
+            files.write(self._key, new_key().encode(), mode=0o600)
+        running = self._running_port()
+        config = self._wanted(endpoint, settings, port=settings.port or running or 0)
+        if running and running == config.port and self._is_stored(config):
+            self._report(Step("the gateway is up already"))
+            port = running
+        else:
+            port = self._restart(config, running)
+        api = Api(
+            target="local",
+            url=f"http://{_LOOPBACK}:{port}{settings.route}",
+            endpoint=endpoint.name,
+            key_file=str(self._key),
+            made_from=endpoint.name,
+        )
+        verify(lambda request: self.call(api, request))
+        self._check_keyless(api)
+        return api
+
+    def call(self, api: Api, request: Json) -> Json:
+        """Send a request with the key. Raises InvocationError, or FileMissing without a key."""
+        try:
+            with files.file_errors(self._key):
+                key = self._key.read_text()
+        except FileMissing:
+            raise FileMissing(
+                f"the API key {self._key} is gone", hint="run fdeploy create-api"
+            ) from None
+        return post(api.url, request, headers={"x-api-key": key}, timeout=60.0)
+
+    def _restart(self, config: GatewayConfig, running: int | None) -> int:
+        """Start a gateway in the place of the one that runs; return its port."""
+        if config.port not in (0, running) and _taken(config.port):
+            raise PortTaken(
+                f"port {config.port} of {_LOOPBACK} is in use",
+                hint="choose another one with --port, or 0 for a free one",
+            )
+        self._processes.stop(self._processes.running(MODULE))
+        files.write(self._config, config.encode())
+        self._report(Step("starting the gateway"))
+        server = self._processes.start(
+            ServerSpec(
+                name="gateway",
+                command=(
+                    *(sys.executable, "-m", MODULE),
+                    *("--config", str(self._config), "--announce", str(self._announce)),
+                ),
+                environment=clean_environment(),
+                log=self.log,
+                announce=self._announce,
+                timeout=_START_SECONDS,
+            )
+        )
+        files.write(self._config, replace(config, port=server.port).encode())
+        return server.port
+
+    def _running_port(self) -> int | None:
+        announcement = read_announcement(self._announce)
+        running = announcement is not None and self._processes.alive(announcement) is not None
+        return announcement.port if announcement and running else None
+
+    def _is_stored(self, config: GatewayConfig) -> bool:
+        return self._config.exists() and self._config.read_bytes() == config.encode()
+
+    def _wanted(self, endpoint: Endpoint, settings: ApiSettings, port: int) -> GatewayConfig:
+        return GatewayConfig(
+            endpoint=endpoint.name,
+            endpoint_state=str(self._state),
+            key_files=(str(self._key),),
+            route=settings.route,
+            port=port,
+            stage=self._stage,
+            rate=settings.rate,
+            burst=settings.burst,
+            quota=settings.quota,
+            max_body=settings.max_body,
+            timeout_ms=round(settings.timeout * 1000),
+            cors_origins=settings.cors_origins,
+        )
+
+    def _check_keyless(self, api: Api) -> None:
+        """The proof that nobody gets an answer without the key."""
+        status, _ = exchange(api.url, {"text": "no key"}, headers={}, timeout=_START_SECONDS)
+        if status != http.HTTPStatus.FORBIDDEN:
+            raise DeployError(
+                f"the API answered {status} to a request without a key, and not 403",
+                hint="run fdeploy teardown, then fdeploy up",
+            )
+
+
+def _taken(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do: a port that is only waiting for late packets is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError as error:
+            return error.errno in (errno.EADDRINUSE, errno.EACCES)
+    return False

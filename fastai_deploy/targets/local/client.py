@@ -1,0 +1,66 @@
+"""One JSON request to a server on this machine, with the contract's errors translated."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastai_deploy.errors import InvocationError
+
+Json = Any
+
+
+def post(url: str, request: Json, *, headers: Mapping[str, str], timeout: float) -> Json:
+    """POST a request and return the answer; ``timeout`` is in seconds.
+
+    Raises InvocationError with the server's code, message and hint, or when there is no answer.
+    """
+    status, data = exchange(url, request, headers=headers, timeout=timeout)
+    if status != http.HTTPStatus.OK:
+        raise _refused(url, status, data)
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise InvocationError(f"{url} answered no JSON", hint="run fdeploy deploy") from None
+
+
+def exchange(
+    url: str, request: Json, *, headers: Mapping[str, str], timeout: float
+) -> tuple[int, bytes]:
+    """POST a request and return status and body, whatever they are. Raises InvocationError."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+    try:
+        connection.request(
+            "POST",
+            parts.path,
+            json.dumps(request).encode(),
+            {"content-type": "application/json", **headers},
+        )
+        response = connection.getresponse()
+        return response.status, response.read()
+    except TimeoutError:
+        raise InvocationError(
+            f"{url} did not answer within {timeout:g} s", hint="send less text at once"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise InvocationError(
+            f"{url} does not answer: {error}",
+            hint="the server is not running any more; run fdeploy up",
+        ) from None
+    finally:
+        connection.close()
+
+
+def _refused(url: str, status: int, data: bytes) -> InvocationError:
+    try:
+        error = json.loads(data)["error"]
+        return InvocationError(
+            f"{url} answered {status} {error['code']}: {error['message']}",
+            hint=error["hint"] or "see docs/contract.md",
+        )
+    except (ValueError, TypeError, KeyError):
+        return InvocationError(f"{url} answered {status}", hint="see docs/contract.md")

@@ -1,0 +1,118 @@
+"""The local target: the artifact in a model server process, the Lambda code behind a gateway.
+
+.fdeploy/<stage>/local/
+    store/<sha256>/model.tar.gz         the stand-in for the bucket
+    models/<version>-<random>/          an artifact, unpacked, that a server serves
+    endpoint.json  endpoint.log         the server that is live, and what it says
+    gateway.json   gateway.log          the gateway's settings, and what it says
+    key                                 the API key, readable by its owner alone
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from fastai_deploy.naming import endpoint_name
+from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.settings import Settings
+from fastai_deploy.targets.base import Json, Verify
+from fastai_deploy.targets.local import api, endpoint
+from fastai_deploy.targets.local.api import LocalApi
+from fastai_deploy.targets.local.endpoint import LocalEndpoint
+from fastai_deploy.targets.local.processes import Processes
+from fastai_deploy.targets.local.store import Store
+
+_KINDS = {endpoint.MODULE: "model server", api.MODULE: "gateway"}
+
+
+class LocalTarget:
+    """Serves one stage of a project from ``home``, on loopback addresses only."""
+
+    name = "local"
+
+    def __init__(
+        self,
+        settings: Settings,
+        home: Path,
+        report: Reporter,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._settings = settings
+        # Resolved, because processes are found by the path that stands in their command line.
+        self._home = home.resolve()
+        self._report = report
+        self._processes = Processes(self._home, tuple(_KINDS), clock=clock, sleep=sleep)
+        self._store = Store(self._home / "store", report)
+        name = endpoint_name(settings.project_name, settings.stage)
+        self._endpoint = LocalEndpoint(name, self._home, self._processes, report)
+        self._api = LocalApi(
+            settings.stage, self._home, self._endpoint.state, self._processes, report
+        )
+
+    def upload(self, artifact: Artifact) -> StoredArtifact:
+        """Copy the artifact into the store, checked; a second time nothing is copied."""
+        if self._store.has(artifact.sha256, artifact.bytes):
+            path = self._store.checked(artifact.sha256)
+            self._report(Step(f"version {artifact.version} is stored already"))
+        else:
+            path = self._store.put(Path(artifact.path), artifact.sha256, artifact.bytes)
+        return StoredArtifact(
+            target=self.name,
+            uri=path.as_uri(),
+            sha256=artifact.sha256,
+            bytes=artifact.bytes,
+            made_from=artifact.sha256,
+        )
+
+    def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
+        """Start a model server for the artifact; the one before goes when the new one is right."""
+        timeout = self._settings.sections.endpoint.startup_timeout
+        return self._endpoint.deploy(stored, self._store, timeout=timeout, verify=verify)
+
+    def invoke(self, endpoint: Endpoint, request: Json) -> Json:
+        """Send a request to the model server."""
+        return self._endpoint.invoke(endpoint, request)
+
+    def create_api(self, endpoint: Endpoint, verify: Verify) -> Api:
+        """Start the gateway in front of the model server."""
+        return self._api.create(endpoint, self._settings.sections.api, verify)
+
+    def call_api(self, api: Api, request: Json) -> Json:
+        """Send a request through the gateway, with the key."""
+        return self._api.call(api, request)
+
+    def teardown(self) -> Teardown:
+        """End every server of this stage and remove its folder.
+
+        Processes are found by their command lines, ports by their processes, files by looking;
+        the same inventory, taken again afterwards, is the proof.
+        """
+        found = tuple(self._inventory())
+        self._processes.stop(self._processes.running())
+        shutil.rmtree(self._home, ignore_errors=True)
+        left = tuple(self._inventory())
+        return Teardown(self.name, found, tuple(x for x in found if x not in left), left)
+
+    def _inventory(self) -> Iterator[str]:
+        for process in self._processes.running():
+            yield from _process(process)
+        if self._home.is_dir():
+            yield from (f"file {path}" for path in sorted(self._home.iterdir()))
+
+
+def _process(process: psutil.Process) -> Iterator[str]:
+    try:
+        kind = next(kind for module, kind in _KINDS.items() if module in process.cmdline())
+        yield f"{kind}, process {process.pid}"
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                yield f"port {connection.laddr.port} of the {kind}"
+    except psutil.Error:
+        return

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LEARNERS = Path(__file__).parent / "learners"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run of the command answered."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error event of a run with --json."""
+        event: dict[str, Any] = json.loads(self.stderr.splitlines()[-1])
+        assert event["event"] == "error"
+        return event
+
+
+@dataclass
+class Fdeploy:
+    """The real command, run in a folder as a user does."""
+
+    folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str, stdin: str | bytes = b"", timeout: float = 240) -> Outcome:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastai_deploy", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **self.environ},
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def ok(self, *arguments: str, stdin: str | bytes = b"") -> Outcome:
+        outcome = self(*arguments, stdin=stdin)
+        assert outcome.status == 0, outcome.stderr
+        return outcome
+
+
+@pytest.fixture
+def fdeploy(tmp_path: Path) -> Iterator[Fdeploy]:
+    """The command in an empty project folder; what it started is torn down at the end."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    command = Fdeploy(folder)
+    yield command
+    command("teardown", "--target", "local")

@@ -1,0 +1,48 @@
+"""The real learners and their own answers, as a user would hand them to the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LEARNERS = Path(__file__).parent.parent / "learners"
+CONVERTIBLE = (
+    "v1/roberta_fastai1052_t211",
+    "v1/bert_fastai1061_t2110",
+    "v1/distilbert_fastai1061_t418_zip",
+    "v1/bert_multilabel_fastai1052_t211",
+    "v2/v2_hfwrapper_f2812_t523",
+    "v2/v2_hfwrapper_f2712_py39_plainpickle",
+)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A text with the learner's own probabilities, by label."""
+
+    text: str
+    probabilities: dict[str, float]
+
+
+def goldens(name: str) -> list[Golden]:
+    """What ``learn.predict`` of the reloaded learner answered."""
+    document: dict[str, Any] = json.loads((LEARNERS / f"{name}.golden.json").read_bytes())
+    labels = [str(label) for label in document["meta"]["classes"]]
+    return [
+        Golden(row["text"], dict(zip(labels, row["probs"], strict=True)))
+        for row in document["golden"]
+    ]
+
+
+def bring(name: str, folder: Path) -> tuple[str, str]:
+    """Copy a learner and its golden texts into a folder; return the two file names."""
+    shutil.copyfile(LEARNERS / f"{name}.pkl", folder / "learner.pkl")
+    lines = (
+        json.dumps({"text": golden.text, "probabilities": golden.probabilities})
+        for golden in goldens(name)
+    )
+    (folder / "golden.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "learner.pkl", "golden.jsonl"

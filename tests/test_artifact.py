@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from fastai_deploy.artifact import unpack, write_artifact
+from fastai_deploy.errors import FileError, FileMissing
+
+FILES = {"model.onnx": b"onnx" * 50_000, "tokenizer.json": b"{}", "model.safetensors": b"weights"}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    entries = {}
+    for name, data in FILES.items():
+        (folder / name).write_bytes(data)
+        entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    versions = {"numpy": "2.0", "onnxruntime": "1.0", "tokenizers": "0.1", "torch": "2.0"}
+    manifest = {"name": "learner", "files": entries, "provenance": {"converter": versions}}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def silent(_done: int, _total: int) -> None:
+    pass
+
+
+def test_the_same_bundle_gives_the_same_bytes(tmp_path: Path, bundle: Path) -> None:
+    one = write_artifact(bundle, tmp_path / "1.tar.gz", name="n", told=silent)
+    (bundle / "tokenizer.json").touch()
+    two = write_artifact(bundle, tmp_path / "2.tar.gz", name="n", told=silent)
+    data = (tmp_path / "1.tar.gz").read_bytes()
+    assert one == two
+    assert (tmp_path / "2.tar.gz").read_bytes() == data
+    assert one.sha256 == hashlib.sha256(data).hexdigest()
+    assert one.bytes == len(data)
+
+
+def test_what_is_in_it(tmp_path: Path, bundle: Path) -> None:
+    write_artifact(bundle, tmp_path / "m.tar.gz", name="renamed", told=silent)
+    unpack(tmp_path / "m.tar.gz", tmp_path / "out")
+    out = tmp_path / "out"
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    assert manifest["name"] == "renamed"
+    assert set(manifest["files"]) == {"model.onnx", "tokenizer.json"}
+    assert (out / "model.onnx").read_bytes() == FILES["model.onnx"]
+    assert not (out / "model.safetensors").exists()
+    assert (out / "code/fdeploy_runtime/contract.py").exists()
+    assert "input_fn" in (out / "code/inference.py").read_text()
+    requirements = (out / "code/requirements.txt").read_text()
+    assert requirements == "numpy==2.0\nonnxruntime==1.0\ntokenizers==0.1\n"
+
+
+def test_progress_ends_at_the_total(tmp_path: Path, bundle: Path) -> None:
+    told: list[tuple[int, int]] = []
+    write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=lambda *pair: told.append(pair))
+    assert told[-1][0] == told[-1][1]
+    assert told == sorted(told)
+
+
+def test_a_bundle_that_changed_is_refused(tmp_path: Path, bundle: Path) -> None:
+    (bundle / "tokenizer.json").write_bytes(b"[]")
+    with pytest.raises(FileError, match=r"tokenizer.json has changed") as caught:
+        write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=silent)
+    assert caught.value.hint == "run fdeploy export"
+    assert not (tmp_path / "m.tar.gz").exists()
+
+
+def test_a_bundle_without_its_files(tmp_path: Path, bundle: Path) -> None:
+    (bundle / "model.onnx").unlink()
+    with pytest.raises(FileMissing, match=r"model.onnx"):
+        write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=silent)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/absolute", "a/../../outside"])
+def test_a_member_that_would_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    archive = tmp_path / "evil.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(FileError, match="which no artifact of fdeploy holds"):
+        unpack(archive, tmp_path / "in" / "out")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "evil.tar.gz"
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.addfile(link)
+    with pytest.raises(FileError, match="link"):
+        unpack(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 1000])
+def test_half_an_archive_is_refused(tmp_path: Path, bundle: Path, keep: int) -> None:
+    write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=silent)
+    half = tmp_path / "half.tar.gz"
+    half.write_bytes((tmp_path / "m.tar.gz").read_bytes()[:keep])
+    with pytest.raises(FileError, match=r"not a sound model.tar.gz"):
+        unpack(half, tmp_path / "out")
