@@ -1,0 +1,12 @@
+#!/bin/sh
+# The main job on this machine: no AWS account, no Docker. Run it with `make demo`.
+set -eu
+cd "$(dirname "$0")"
+
+say() { printf '\n\033[1m$ %s\033[0m\n' "$*" >&2; "$@"; }
+
+trap 'say fdeploy teardown' EXIT
+
+say fdeploy up
+say fdeploy invoke "the plot is thin but I loved it"
+say fdeploy invoke --api "I want my money back"
