@@ -1,0 +1,29 @@
+"""The bundle, and the manifest that vouches for it; ``docs/bundle.md`` is the specification."""
+
+from fastai_deploy.bundle.folder import Bundle, building, read_bundle, read_manifest, seal
+from fastai_deploy.bundle.manifest import (
+    FileEntry,
+    LearnerSpec,
+    Manifest,
+    ModelSpec,
+    Padding,
+    Provenance,
+    Task,
+    TextSpec,
+)
+
+__all__ = [
+    "Bundle",
+    "FileEntry",
+    "LearnerSpec",
+    "Manifest",
+    "ModelSpec",
+    "Padding",
+    "Provenance",
+    "Task",
+    "TextSpec",
+    "building",
+    "read_bundle",
+    "read_manifest",
+    "seal",
+]

@@ -1,0 +1,219 @@
+"""``manifest.json``: how to serve a bundle, where it came from, and the hashes of its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, NoReturn
+
+from fastai_deploy.errors import FileError
+
+FORMAT = 1
+EXPORT_AGAIN = "run fdeploy export again"
+
+Task = Literal["single-label", "multi-label"]
+Padding = Literal["mask", "equal-length"]
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """What is done to a text before the model; ``max_length`` is in tokens."""
+
+    kind: str
+    steps: tuple[str, ...]
+    max_length: int
+    padding: Padding
+    pad_token_id: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The graph: int64 inputs of shape (batch, sequence), one float32 output (batch, labels)."""
+
+    file: str
+    inputs: tuple[str, ...]
+    output: str
+    architecture: str
+    parameters: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class LearnerSpec:
+    """The learner that a bundle was made from; ``fastai`` is the major version."""
+
+    file: str
+    sha256: str
+    bytes: int
+    fastai: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a bundle came from: the learner, and the libraries that converted it."""
+
+    learner: LearnerSpec
+    converter: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of ``manifest.json``; ``threshold`` is None for single-label models."""
+
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    threshold: float | None
+    text: TextSpec
+    model: ModelSpec
+    tolerance: float
+    residues: tuple[str, ...]
+    provenance: Provenance
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def listing(self, files: Mapping[str, FileEntry]) -> Manifest:
+        """The same with these files."""
+        return replace(self, files=dict(files))
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """The same bytes for the same manifest."""
+    text = json.dumps(
+        asdict(manifest), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False
+    )
+    return text.encode("utf-8") + b"\n"
+
+
+def parse_manifest(value: Any, where: str) -> Manifest:
+    """Check a manifest. Raises FileError that names the key and what is wrong with it."""
+    top = _Reader(value, where)
+    if top.value.get("format") != FORMAT:
+        top.wrong("format", f"this fdeploy reads format {FORMAT}")
+    text, model = top.section("text"), top.section("model")
+    provenance = top.section("provenance")
+    learner = provenance.section("learner")
+    converter = provenance.section("converter")
+    files = top.section("files")
+    manifest = Manifest(
+        name=top.text("name"),
+        task="multi-label"
+        if top.choice("task", "single-label", "multi-label") == "multi-label"
+        else "single-label",
+        labels=top.texts("labels"),
+        threshold=top.number("threshold") if value.get("threshold") is not None else None,
+        text=TextSpec(
+            kind=text.text("kind"),
+            steps=text.texts("steps"),
+            max_length=text.whole("max_length"),
+            padding="mask"
+            if text.choice("padding", "mask", "equal-length") == "mask"
+            else "equal-length",
+            pad_token_id=text.whole("pad_token_id"),
+        ),
+        model=ModelSpec(
+            file=model.text("file"),
+            inputs=model.texts("inputs"),
+            output=model.text("output"),
+            architecture=model.text("architecture"),
+            parameters=model.whole("parameters"),
+            precision=model.text("precision"),
+        ),
+        tolerance=top.number("tolerance"),
+        residues=top.texts("residues"),
+        provenance=Provenance(
+            LearnerSpec(
+                file=learner.text("file"),
+                sha256=learner.text("sha256"),
+                bytes=learner.whole("bytes"),
+                fastai=learner.text("fastai"),
+            ),
+            {name: converter.text(name) for name in converter.value},
+        ),
+        files={
+            name: FileEntry(files.section(name).text("sha256"), files.section(name).whole("bytes"))
+            for name in files.value
+        },
+    )
+    _check(top, manifest)
+    return manifest
+
+
+def _check(top: _Reader, manifest: Manifest) -> None:
+    if not manifest.labels or len(set(manifest.labels)) != len(manifest.labels):
+        top.wrong("labels", "there must be labels, each once")
+    if (manifest.threshold is not None) != (manifest.task == "multi-label"):
+        top.wrong("threshold", "multi-label models have one, single-label models null")
+    if not 0 < manifest.tolerance < 1:
+        top.wrong("tolerance", "it must be between 0 and 1")
+    if "input_ids" not in manifest.model.inputs:
+        top.wrong("model.inputs", "input_ids is missing")
+    if manifest.model.file not in manifest.files:
+        top.wrong("files", f"{manifest.model.file} is missing")
+    for name in manifest.files:
+        if name.startswith(".") or "/" in name or "\\" in name:
+            top.wrong("files", f"{name!r} is no name of a file in the bundle")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A JSON object, whose values are asked for by type."""
+
+    value: Any
+    where: str
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, dict):
+            self.wrong("", "an object is expected")
+
+    def wrong(self, key: str, what: str) -> NoReturn:
+        name = f"{self.path}{key}".rstrip(".")
+        raise FileError(f"{self.where}: {name + ': ' if name else ''}{what}", hint=EXPORT_AGAIN)
+
+    def section(self, key: str) -> _Reader:
+        return _Reader(self._get(key), self.where, f"{self.path}{key}.")
+
+    def text(self, key: str) -> str:
+        value = self._get(key)
+        if not isinstance(value, str):
+            self.wrong(key, "text is expected")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self._get(key)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.wrong(key, "a list of texts is expected")
+        return tuple(value)
+
+    def whole(self, key: str) -> int:
+        value = self._get(key)
+        if type(value) is not int or value < 0:
+            self.wrong(key, "a whole number is expected")
+        return value
+
+    def number(self, key: str) -> float:
+        value = self._get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            self.wrong(key, "a number is expected")
+        return float(value)
+
+    def choice(self, key: str, *choices: str) -> str:
+        value = self._get(key)
+        if value not in choices:
+            self.wrong(key, f"one of {', '.join(choices)} is expected")
+        return str(value)
+
+    def _get(self, key: str) -> Any:
+        if key not in self.value:
+            self.wrong(key, "it is missing")
+        return self.value[key]

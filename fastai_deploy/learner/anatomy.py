@@ -1,0 +1,168 @@
+"""Everything that can be known of a learner without loading it, in one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastai_deploy.errors import NotALearner
+from fastai_deploy.learner.architecture import Transformer, find_transformer
+from fastai_deploy.learner.embedded import functions, python_needed
+from fastai_deploy.learner.family import Family, family_of
+from fastai_deploy.learner.globals import Imported, dangers, refuse_danger, sort_globals
+from fastai_deploy.learner.hints import library_hints
+from fastai_deploy.learner.labels import Labels, find_labels, threshold_of
+from fastai_deploy.learner.losses import Loss, find_loss
+from fastai_deploy.learner.modules import Module, read_modules, state_dict
+from fastai_deploy.learner.reading.archive import Archive, Format
+from fastai_deploy.learner.reading.storages import EmbeddedSource
+from fastai_deploy.learner.reading.tensors import Tensor
+from fastai_deploy.learner.roots import Root, find_learner
+from fastai_deploy.learner.text.found import Tokenizer, find_tokenizers
+from fastai_deploy.learner.text.rules import TextRules
+from fastai_deploy.learner.text.rules_v1 import rules_v1
+from fastai_deploy.learner.text.rules_v2 import rules_v2
+from fastai_deploy.learner.verdict import Findings, Verdict, judge
+
+Task = Literal["single-label", "multi-label", "regression", "unknown"]
+_TASKS: dict[str, Task] = {"one": "single-label", "several": "multi-label", "number": "regression"}
+
+
+@dataclass(frozen=True)
+class ModuleSize:
+    """A module of the model: parameters and bytes, with everything in it, buffers included."""
+
+    path: str
+    cls: str
+    parameters: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Anatomy:
+    """A learner, taken apart. ``weights`` maps the names of the model's tensors to where they are.
+
+    ``python`` is the version that loading the file needs, None when any will do; ``threshold`` is
+    the probability above which a multi-label learner gives a label.
+    """
+
+    format: Format
+    size: int
+    fastai: Literal[1, 2]
+    libraries: dict[str, str]
+    python: str | None
+    learner_class: str
+    family: Family
+    modules: tuple[ModuleSize, ...]
+    parameters: int
+    weights_size: int
+    weights: dict[str, Tensor]
+    tree: tuple[Module, ...]
+    transformer: Transformer | None
+    tokenizer: Tokenizer | None
+    text: TextRules | None
+    labels: Labels
+    loss: Loss
+    task: Task
+    threshold: float | None
+    imports: tuple[Imported, ...]
+    dangers: tuple[str, ...]
+    sources: tuple[EmbeddedSource, ...]
+    verdict: Verdict
+
+    @property
+    def python_37(self) -> bool:
+        """Whether the learner works in the Python of its time, which is taken to be 3.7.
+
+        Torch before 1.6 needs 3.8 or older.
+        """
+        return self.format == "legacy"
+
+
+def examine(archive: Archive, size: int) -> Anatomy:
+    """Take a learner apart; ``size`` is that of the file in bytes.
+
+    Raises DangerousLearner or NotALearner for a pickle that holds no learner, and LearnerTruncated,
+    LearnerTooComplex or UnsupportedLearner for one whose parts cannot be read.
+    """
+    pickled = archive.pickled
+    try:
+        root = find_learner(pickled.root)
+    except NotALearner:
+        refuse_danger(pickled)
+        raise
+    modules = read_modules(root.model, archive.nested)
+    weights = state_dict(modules)
+    transformer = find_transformer(modules, root.model, pickled.calls, archive.sources)
+    tokenizers = find_tokenizers(pickled.calls)
+    tokenizer = tokenizers[0] if len(tokenizers) == 1 else None
+    text = _text_rules(root, archive, tokenizer) if transformer and tokenizer else None
+    labels = find_labels(root, pickled.calls)
+    loss = find_loss(root.major, root.loss)
+    family = "transformers" if transformer else family_of(root, pickled.globals, modules)
+    found_dangers = tuple(dangers(pickled))
+    distinct = {(id(t.storage.data), t.offset, t.shape): t for t in weights.values()}.values()
+    return Anatomy(
+        format=archive.format,
+        size=size,
+        fastai=root.major,
+        libraries=library_hints(
+            root.major,
+            archive.format,
+            pickled.globals,
+            transformer.config if transformer else None,
+            tokenizer,
+        ),
+        python=python_needed(functions(pickled.calls)),
+        learner_class=str(root.cls or "unknown"),
+        family=family,
+        modules=_sizes(modules),
+        parameters=sum(tensor.count for tensor in distinct),
+        weights_size=sum(tensor.size for tensor in distinct),
+        weights=weights,
+        tree=modules,
+        transformer=transformer,
+        tokenizer=tokenizer,
+        text=text,
+        labels=labels,
+        loss=loss,
+        task=_TASKS.get(labels.targets, "unknown"),
+        threshold=_threshold(root, labels),
+        imports=sort_globals(pickled),
+        dangers=found_dangers,
+        sources=archive.sources,
+        verdict=judge(Findings(found_dangers, family, transformer, tokenizers, text, labels, loss)),
+    )
+
+
+def _text_rules(root: Root, archive: Archive, tokenizer: Tokenizer) -> TextRules:
+    if root.major == 1:
+        return rules_v1(root, tokenizer)
+    return rules_v2(archive.pickled.calls, tokenizer)
+
+
+def _threshold(root: Root, labels: Labels) -> float | None:
+    """0.5 is the default of ``learn.predict`` in fastai 1 and of the loss in fastai 2."""
+    if labels.targets != "several":
+        return None
+    stored = threshold_of(root.loss) if root.major != 1 else None
+    return 0.5 if stored is None else stored
+
+
+def _sizes(modules: tuple[Module, ...]) -> tuple[ModuleSize, ...]:
+    parameters: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for module in modules:
+        count = sum(tensor.count for tensor in module.tensors.values())
+        size = sum(tensor.size for tensor in module.tensors.values())
+        path = module.path
+        while True:
+            parameters[path] = parameters.get(path, 0) + count
+            sizes[path] = sizes.get(path, 0) + size
+            if not path:
+                break
+            path = path.rpartition(".")[0]
+    return tuple(
+        ModuleSize(m.path, m.cls.name if m.cls else "?", parameters[m.path], sizes[m.path])
+        for m in modules
+    )

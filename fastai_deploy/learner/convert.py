@@ -1,0 +1,183 @@
+"""From a learner file to a bundle, in one straight line.
+
+read and examine -> rebuild in torch -> answer the goldens -> export to ONNX -> answer again
+    -> write the bundle, if every gate was passed and the file is still the same
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastai_deploy.bundle import Bundle, LearnerSpec, building, read_bundle, seal
+from fastai_deploy.errors import DangerousLearner, UnsupportedLearner
+from fastai_deploy.files import write
+from fastai_deploy.goldens import Case, Golden, Labels, read_cases, render
+from fastai_deploy.learner.anatomy import Anatomy, examine
+from fastai_deploy.learner.probes import PROBES
+from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.rebuilding.libraries import require
+from fastai_deploy.parity import answer, check, compare
+from fastai_deploy.progress import Advanced, Reporter, Step, Warned
+
+if TYPE_CHECKING:
+    from fastai_deploy.learner.reading.sources import FileSource
+    from fastai_deploy.learner.rebuilding.onnx_export import Graph
+    from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt
+
+CHUNK = 1 << 22  # bytes that are hashed at a time
+_BRING = "bring texts with the learner's own probabilities: --golden texts.jsonl"
+
+
+def convert(
+    learner: Path,
+    destination: Path,
+    *,
+    golden: Path | None,
+    tolerance: float,
+    name: str,
+    report: Reporter,
+) -> Bundle:
+    """Convert ``learner`` into a bundle at ``destination``, without running anything in it.
+
+    ``golden`` is a file of texts, perhaps with the learner's own probabilities, which the torch
+    model and the ONNX graph must reproduce within ``tolerance``.
+    Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing; an old bundle is
+    then as it was.
+    """
+    with open_archive(learner) as (source, archive):
+        digest = _hash(source, "reading the learner", report)
+        anatomy = examine(archive, source.size)
+        refuse(anatomy)
+        labels = Labels(anatomy.labels.names, several=anatomy.task == "multi-label")
+        cases = read_cases(golden, labels) if golden else _probes()
+        require()
+        # Torch and transformers take seconds to import: a learner that is refused does not wait.
+        from fastai_deploy.learner.rebuilding.publish import manifest, write_model  # noqa: PLC0415
+        from fastai_deploy.learner.rebuilding.rebuilt import rebuild_learner  # noqa: PLC0415
+
+        report(Step(f"rebuilding {_architecture(anatomy)} in torch"))
+        rebuilt = rebuild_learner(anatomy, cases)
+        goldens = _answer(rebuilt, cases, tolerance, report)
+        with building(destination) as folder:
+            report(Step("exporting it to ONNX"))
+            graph = rebuilt.export(folder / "model.onnx")
+            difference = _check_graph(rebuilt, graph, goldens, tolerance, report)
+            write_model(folder, rebuilt)
+            write(folder / "goldens.json", render(goldens, labels))
+            origin = LearnerSpec(learner.name, digest, source.size, str(anatomy.fastai))
+            proven = any(each.source == "learner" for each in goldens)
+            seal(
+                folder,
+                manifest(
+                    rebuilt, graph, name=name, tolerance=tolerance, origin=origin, proven=proven
+                ),
+            )
+            source.check_unchanged()
+            if _hash(source, "checking the learner again", report) != digest:
+                raise source.changed()
+    written, version = read_bundle(destination)
+    return Bundle(
+        path=destination,
+        version=version,
+        name=written.name,
+        task=written.task,
+        labels=written.labels,
+        max_difference=difference,
+        learner_sha256=digest,
+        learner_bytes=anatomy.size,
+    )
+
+
+def refuse(anatomy: Anatomy) -> None:
+    """Raise DangerousLearner or UnsupportedLearner unless the learner can be converted."""
+    verdict = anatomy.verdict
+    if anatomy.dangers:
+        raise DangerousLearner(
+            f"{verdict.reason}; fdeploy only read it, and nothing was run", hint=verdict.hint
+        )
+    if verdict.kind != "convertible":
+        raise UnsupportedLearner(
+            f"this learner cannot be converted: {verdict.reason}", hint=verdict.hint
+        )
+
+
+def _answer(
+    rebuilt: Rebuilt, cases: Sequence[Case], tolerance: float, report: Reporter
+) -> tuple[Golden, ...]:
+    """The goldens: the learner's own answers where there are any, which the model must give too."""
+    given = rebuilt.answer([case.text for case in cases])
+    answered = [(case, mine) for case, mine in zip(cases, given, strict=True) if case.probabilities]
+    if answered:
+        parity = compare(
+            [case.text for case, _ in answered],
+            [case.probabilities or () for case, _ in answered],
+            [mine for _, mine in answered],
+            threshold=rebuilt.anatomy.threshold,
+        )
+        check(parity, tolerance)
+        report(Step(f"{len(answered)} of the learner's own answers reproduced in torch: "
+                    f"max |Δprobability| {parity.max_difference:.1e}"))  # fmt: skip
+    else:
+        for assumption in rebuilt.text.assumptions:
+            report(Warned(assumption, _BRING))
+    _tell_accuracy(rebuilt, cases, given, report)
+    return tuple(
+        Golden(case.text, case.probabilities or mine,
+               "learner" if case.probabilities else "rebuilt", case.expected)
+        for case, mine in zip(cases, given, strict=True)
+    )  # fmt: skip
+
+
+def _tell_accuracy(
+    rebuilt: Rebuilt,
+    cases: Sequence[Case],
+    given: Sequence[tuple[float, ...]],
+    report: Reporter,
+) -> None:
+    """How many of the true labels are answered, where a golden file has them."""
+    names = rebuilt.anatomy.labels.names
+    right = [
+        {names[index] for index in answer(mine, rebuilt.anatomy.threshold)} == set(case.expected)
+        for case, mine in zip(cases, given, strict=True)
+        if case.expected is not None
+    ]
+    if right:
+        report(Step(f"accuracy on {len(right)} labelled texts: {sum(right) / len(right):.3f}"))
+
+
+def _check_graph(
+    rebuilt: Rebuilt, graph: Graph, goldens: Sequence[Golden], tolerance: float, report: Reporter
+) -> float:
+    """The largest |Δprobability| of the graph. Raises ParityError."""
+    texts = [each.text for each in goldens]
+    parity = compare(
+        texts,
+        [each.probabilities for each in goldens],
+        rebuilt.answer_onnx(graph, texts),
+        threshold=rebuilt.anatomy.threshold,
+    )
+    check(parity, tolerance, subject="the ONNX model")
+    report(Step(f"{len(texts)} goldens reproduced in ONNX Runtime: max |Δprobability| "
+                f"{parity.max_difference:.1e}, 0 answers changed"))  # fmt: skip
+    return parity.max_difference
+
+
+def _probes() -> tuple[Case, ...]:
+    return tuple(Case(text, None, None, line) for line, text in enumerate(PROBES, start=1))
+
+
+def _architecture(anatomy: Anatomy) -> str:
+    return anatomy.transformer.cls.name if anatomy.transformer else anatomy.family
+
+
+def _hash(source: FileSource, task: str, report: Reporter) -> str:
+    """The SHA-256 of the whole file, through the descriptor from which everything is read."""
+    digest = hashlib.sha256()
+    for offset in range(0, source.size, CHUNK):
+        size = min(CHUNK, source.size - offset)
+        digest.update(source.read(offset, size))
+        report(Advanced(task, offset + size, source.size))
+    return digest.hexdigest()

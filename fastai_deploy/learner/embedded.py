@@ -1,0 +1,123 @@
+"""Code that a pickle carries: functions and classes that cloudpickle stored by value.
+
+Only its tables are looked at (constants, names, file); the bytecode is never run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.views import attribute, data, elements, named_entries
+
+MAX_CONSTANTS = 10_000  # looked at in one function
+_ARGUMENTS_311 = 18  # of CodeType, from Python 3.11 on; 16 before
+_RESUME = {0x97: "3.11 or 3.12", 0x95: "3.13", 0x80: "3.14"}  # the first opcode of a function
+_COMPARE = {"3.13": 0x3A, "3.14": 0x38}  # COMPARE_OP; before 3.13 it is 0x6B
+_COMPARE_BEFORE = 0x6B
+_COPY_FREE_VARS, _MAKE_CELL = 0x95, 0x87  # may come before RESUME in 3.11 and 3.12
+
+
+@dataclass(frozen=True)
+class Code:
+    """The tables of one function: the texts and numbers in its constants, and the names it uses."""
+
+    name: str
+    arguments: tuple[str, ...]
+    texts: frozenset[str]
+    numbers: tuple[int, ...]
+    keywords: frozenset[str]
+    names: frozenset[str]
+    compares: bool
+    python: str
+
+
+def functions(calls: Iterable[Call]) -> Iterator[Code]:
+    """Every function stored by value."""
+    for call in calls:
+        code = read_code(call)
+        if code is not None:
+            yield code
+
+
+def class_bodies(calls: Iterable[Call]) -> dict[int, dict[str, object]]:
+    """Attributes of the classes stored by value, by the identity of the node of the class."""
+    bodies: dict[int, dict[str, object]] = {}
+    for call in calls:
+        match call:
+            case Call(func=Global(name="_class_setstate"), args=(cls, (body, *_))):
+                bodies[id(cls)] = named_entries(body)
+            case Call(func=Global(name="_rehydrate_skeleton_class"), args=(cls, body)):
+                bodies[id(cls)] = named_entries(body)
+    return bodies
+
+
+def read_code(value: object) -> Code | None:
+    """The code of a function that is stored by value; None for anything else."""
+    inner = attribute(value, "_f")  # a function of several signatures (plum) wraps the first
+    if inner is not None:
+        value = inner
+    match value:
+        case Call(
+            func=Global(name="_make_function" | "_make_skel_func"), args=(Call() as code, *_)
+        ):
+            return _tables(code.args)
+    return None
+
+
+def _tables(args: tuple[object, ...]) -> Code | None:
+    raw = next((held for item in args if (held := data(item)) is not None), None)
+    tuples = [item for item in args if isinstance(item, tuple)]
+    strings = [item for item in args if isinstance(item, str)]
+    if raw is None or len(tuples) < 3 or len(strings) < 2 or not isinstance(args[0], int):  # noqa: PLR2004 - constants, names, variables; file, name
+        return None
+    constants, names, variables = tuples[:3]
+    python = _python(len(args), raw, strings[0])
+    compare = _COMPARE.get(python, _COMPARE_BEFORE)
+    return Code(
+        name=strings[1],
+        arguments=tuple(str(name) for name in variables[: args[0]] if isinstance(name, str)),
+        texts=frozenset(_texts(constants)),
+        numbers=tuple(item for item in constants[:MAX_CONSTANTS] if type(item) is int),
+        keywords=frozenset(
+            text
+            for item in constants[:MAX_CONSTANTS]
+            if isinstance(item, tuple)
+            for text in item
+            if isinstance(text, str)
+        ),
+        names=frozenset(name for name in (*names, *variables) if isinstance(name, str)),
+        compares=compare in raw[::2],
+        python=python,
+    )
+
+
+def _texts(constants: tuple[object, ...]) -> Iterator[str]:
+    for item in constants[:MAX_CONSTANTS]:
+        for inner in elements(item) if isinstance(item, tuple) else (item,):
+            if isinstance(inner, str):
+                yield inner
+
+
+def _python(arguments: int, raw: bytes, file: str) -> str:
+    """The version of Python that can run the bytecode."""
+    named = re.search(r"python(3\.\d+)", file)
+    if named:
+        return named.group(1)
+    if arguments < _ARGUMENTS_311:
+        return "3.8 to 3.10"
+    first = next((op for op in raw[:16:2] if op in (0x97, 0x80)), raw[0] if raw else 0)
+    return _RESUME.get(first, "3.11 or newer")
+
+
+def python_needed(codes: Iterable[Code]) -> str | None:
+    """The version of Python that loading the file needs; None when any will do.
+
+    A path in one function names the version exactly; bytecode alone leaves a choice.
+    """
+    found = {code.python for code in codes}
+    if not found:
+        return None
+    return min(found, key=len)

@@ -1,0 +1,147 @@
+"""The labels of a learner, in the order of its model's outputs, and the task that they make."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.views import (
+    attribute,
+    attributes,
+    class_of,
+    data,
+    elements,
+    lookup,
+)
+from fastai_deploy.learner.roots import Root
+
+Targets = Literal["one", "several", "number", "unknown"]
+
+# What turns labels into numbers, by class name: fastai 1, then fastai 2 and what builds on it.
+PROCESSORS: dict[str, Targets] = {
+    "CategoryProcessor": "one",
+    "MultiCategoryProcessor": "several",
+    "FloatProcessor": "number",
+    "Categorize": "one",
+    "MultiCategorize": "several",
+    "EncodedMultiCategorize": "several",
+    "RegressionSetup": "number",
+}
+_NUMBERS = {
+    ("i", 1): "<b", ("i", 2): "<h", ("i", 4): "<i", ("i", 8): "<q", ("f", 4): "<f",
+    ("u", 1): "<B", ("u", 2): "<H", ("u", 4): "<I", ("u", 8): "<Q", ("f", 8): "<d", ("b", 1): "<?",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Labels:
+    """``names`` in the order of the outputs; empty when the file holds none.
+
+    ``targets``: whether a text has one label, several, or a number. ``problem`` says why the labels
+    cannot be used as they are, and is empty when they can.
+    """
+
+    targets: Targets
+    names: tuple[str, ...]
+    problem: str = ""
+
+
+def find_labels(root: Root, calls: Iterable[Call]) -> Labels:
+    """The labels of a learner."""
+    found: dict[tuple[Targets, tuple[str, ...]], Labels] = {}
+    for processor in _processors(root, calls):
+        cls = class_of(processor)
+        labels = _labels(PROCESSORS[cls.name], processor) if cls else None
+        if labels is not None:
+            found[(labels.targets, labels.names)] = labels
+    if not found:
+        return Labels("unknown", (), "the learner holds no labels")
+    if len(found) > 1:
+        return Labels("unknown", (), "the learner holds more than one set of labels")
+    return next(iter(found.values()))
+
+
+def _processors(root: Root, calls: Iterable[Call]) -> list[object]:
+    """The objects that turn labels into numbers."""
+    candidates: Iterable[object] = calls
+    if root.major == 1:
+        candidates = elements(lookup(root.data, "y_proc"))
+    return [
+        value
+        for value in candidates
+        if (cls := class_of(value)) is not None and cls.name in PROCESSORS and attributes(value)
+    ]
+
+
+def _labels(targets: Targets, processor: object) -> Labels | None:
+    own = attributes(processor)
+    names = own.get("classes", own.get("vocab"))
+    if targets == "number":
+        return Labels(targets, ())
+    if names is None:
+        return None
+    texts = [label_text(item) for item in elements(names)]
+    known = tuple(text for text in texts if text is not None)
+    if len(known) != len(texts):
+        return Labels(targets, (), "a label is neither text nor a number")
+    return Labels(targets, known, _problem(known))
+
+
+def _problem(names: tuple[str, ...]) -> str:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        return f"two labels are both called {twice[0]!r}"
+    if any(not _is_unicode(name) for name in names):
+        return "a label is not valid Unicode text"
+    return "" if names else "the list of labels is empty"
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def label_text(value: object) -> str | None:
+    """A label as text: integers and other numbers as Python writes them; None for anything else."""
+    if isinstance(value, Call):
+        value = numpy_scalar(value)
+    return str(value) if isinstance(value, (str, bool, int, float)) else None
+
+
+def numpy_scalar(value: Call) -> str | bool | int | float | None:
+    """The number or text of a pickled NumPy scalar; None for anything else."""
+    match value:
+        case Call(func=Global(name="scalar"), args=(Call(args=(str(code), *_)), raw, *_)):
+            held = data(raw)
+        case _:
+            return None
+    kind, size = code.lstrip("<>=|")[:1], code.lstrip("<>=|")[1:]
+    if held is None or not (size.isascii() and size.isdigit()):
+        return None
+    if kind == "U":
+        return _utf32(held)
+    layout = _NUMBERS.get((kind, len(held)))
+    if layout is None:
+        return None
+    number: bool | int | float = struct.unpack(layout, held)[0]
+    return number
+
+
+def _utf32(held: bytes) -> str | None:
+    try:
+        return held.decode("utf-32-le").rstrip("\0")
+    except UnicodeDecodeError:
+        return None
+
+
+def threshold_of(loss: object) -> float | None:
+    """The probability above which a label is given, where the loss of fastai 2 stores it."""
+    found = attribute(loss, "thresh")
+    return float(found) if isinstance(found, (int, float)) else None

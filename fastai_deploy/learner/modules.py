@@ -1,0 +1,113 @@
+"""The modules of a pickled torch model: their classes, paths and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fastai_deploy.errors import LearnerTooComplex
+from fastai_deploy.learner.reading.storages import Storage
+from fastai_deploy.learner.reading.tensors import Tensor, tensor
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.views import (
+    attributes,
+    class_of,
+    elements,
+    entries,
+    named_entries,
+)
+
+MAX_MODULES = 50_000  # the largest transformers have a few thousand
+MAX_DEPTH = 60  # levels of modules in modules; a deep transformer in three wrappers has 12
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Module:
+    """A torch module: its ``path`` in the model (empty for the model itself) and its own tensors.
+
+    ``tensors`` are the parameters and the buffers that its ``state_dict`` holds, by their names
+    within the module; ``children`` are the names of the modules within it.
+    """
+
+    path: str
+    cls: Global | None
+    attributes: dict[str, object]
+    tensors: dict[str, Tensor]
+    children: tuple[str, ...]
+
+    def name_of(self, local: str) -> str:
+        """The name of one of its tensors or children in the whole model."""
+        return f"{self.path}.{local}" if self.path else local
+
+    @property
+    def changed(self) -> str | None:
+        """What makes it behave unlike its class: a hook or a method of its own; else None."""
+        for hooks in HOOKS:
+            if entries(self.attributes.get(hooks)):
+                return "a forward hook"
+        return "a forward() of its own" if "forward" in self.attributes else None
+
+
+def is_module(value: object) -> bool:
+    """Whether a value is a pickled ``torch.nn.Module``."""
+    return isinstance(value, Call) and {"_modules", "_parameters"} <= attributes(value).keys()
+
+
+def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, ...]:
+    """Every module of a model, each before those within it.
+
+    A module that is used in two places is listed in both, as ``state_dict`` does.
+    Raises LearnerTooComplex for more or deeper ones than any model has.
+    """
+    found: list[Module] = []
+    waiting: list[tuple[str, object, int]] = [("", model, 0)]
+    while waiting:
+        path, node, depth = waiting.pop()
+        if depth > MAX_DEPTH or len(found) >= MAX_MODULES:
+            raise LearnerTooComplex(
+                "the model has more modules, or deeper ones, than any real model",
+                hint="the file is damaged or was made to do harm; export the learner again",
+            )
+        own = attributes(node)
+        children = [
+            (name, child)
+            for name, child in named_entries(own.get("_modules")).items()
+            if is_module(child)
+        ]
+        found.append(
+            Module(
+                path=path,
+                cls=class_of(node),
+                attributes=own,
+                tensors=_tensors(own, nested),
+                children=tuple(name for name, _ in children),
+            )
+        )
+        prefix = f"{path}." if path else ""
+        waiting.extend((prefix + name, child, depth + 1) for name, child in reversed(children))
+    return tuple(found)
+
+
+def _tensors(own: dict[str, object], nested: Mapping[int, Storage]) -> dict[str, Tensor]:
+    transient = {
+        name for name in elements(own.get("_non_persistent_buffers_set")) if isinstance(name, str)
+    }
+    found: dict[str, Tensor] = {}
+    for table in ("_parameters", "_buffers"):
+        for name, value in named_entries(own.get(table)).items():
+            made = tensor(value, nested)
+            if made is not None and not (table == "_buffers" and name in transient):
+                found[name] = made
+    return found
+
+
+def state_dict(modules: Iterable[Module], within: str = "") -> dict[str, Tensor]:
+    """The tensors of the module at ``within`` and those in it, named from there."""
+    prefix = f"{within}." if within else ""
+    return {
+        name.removeprefix(prefix): value
+        for module in modules
+        for local, value in module.tensors.items()
+        if (name := module.name_of(local)).startswith(prefix)
+    }

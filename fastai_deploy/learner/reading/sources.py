@@ -1,0 +1,161 @@
+"""Random access to the bytes of a learner: the file, a part of it, or bytes in memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fastai_deploy.errors import FileDenied, FileError, FileMissing, LearnerTruncated
+
+DOWNLOAD_AGAIN = "copy or download the file again, or call learn.export() again"
+
+
+class Source(Protocol):
+    """Bytes that can be read at any offset."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly ``size`` bytes from ``offset``; LearnerTruncated when there are fewer."""
+        ...
+
+
+def truncated(message: str) -> LearnerTruncated:
+    """The error for a file that ends too early or contradicts itself."""
+    return LearnerTruncated(message, hint=DOWNLOAD_AGAIN)
+
+
+def check_range(offset: int, size: int, total: int) -> None:
+    """Raise LearnerTruncated unless ``size`` bytes at ``offset`` lie within ``total`` bytes."""
+    if offset < 0 or size < 0 or offset + size > total:
+        raise truncated(
+            f"the file is damaged or incomplete: {size} bytes are wanted at {offset}, "
+            f"but there are only {total}"
+        )
+
+
+@dataclass(frozen=True)
+class BytesSource:
+    """Bytes in memory."""
+
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return len(self.data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``. Raises LearnerTruncated."""
+        check_range(offset, size, len(self.data))
+        return self.data[offset : offset + size]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """``size`` bytes of another source, from ``start``."""
+
+    source: Source
+    start: int
+    size: int
+
+    def read(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset`` within the slice. Raises LearnerTruncated."""
+        check_range(offset, size, self.size)
+        return self.source.read(self.start + offset, size)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the file system says of a file; any write changes it."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+class FileSource:
+    """A regular file, held open; reads never move a shared position."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path``. Raises FileMissing, FileDenied or FileError."""
+        self.path = path
+        self._fd = _open(path)
+        try:
+            self.fingerprint = self._fingerprint()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """Number of bytes when the file was opened."""
+        return self.fingerprint.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``. Raises LearnerTruncated or FileError."""
+        check_range(offset, size, self.size)
+        parts: list[bytes] = []
+        while size:
+            try:
+                part = os.pread(self._fd, min(size, 1 << 30), offset)
+            except OSError as error:
+                raise FileError(
+                    f"{self.path} cannot be read: {error.strerror}", hint="try another copy"
+                ) from error
+            if not part:
+                raise self.changed()
+            parts.append(part)
+            offset += len(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def check_unchanged(self) -> None:
+        """Raise LearnerTruncated when the file was written to since it was opened."""
+        if self._fingerprint() != self.fingerprint:
+            raise self.changed()
+
+    def changed(self) -> LearnerTruncated:
+        """The error for a file that is no longer what it was when it was opened."""
+        return LearnerTruncated(
+            f"{self.path} changed while it was read",
+            hint="wait until it is written, then try again",
+        )
+
+    def close(self) -> None:
+        """Close the file; reading it afterwards is an error."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _fingerprint(self) -> Fingerprint:
+        status = os.fstat(self._fd)
+        return Fingerprint(
+            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        )
+
+
+def _open(path: Path) -> int:
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise FileMissing(f"{path} does not exist", hint="check the path") from error
+    except PermissionError as error:
+        raise FileDenied(f"{path} may not be read", hint=f"chmod u+r {path}") from error
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be opened: {error}", hint="check the path") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileError(
+            f"{path} is not a file", hint="name the .pkl file that learn.export() wrote"
+        )
+    return descriptor

@@ -1,0 +1,175 @@
+"""Tensors as a pickle describes them: views of storages, whose numbers are read on demand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass
+
+from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.learner.reading.sources import truncated
+from fastai_deploy.learner.reading.storages import Storage
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.views import class_name
+
+MAX_DIMENSIONS = 64  # as in torch
+MAX_WRAPPERS = 8  # a parameter of a subclass of a view is three
+
+_WRAPPERS = frozenset({"_rebuild_parameter", "_rebuild_parameter_with_state"})
+_SUBCLASSES = frozenset({"_rebuild_from_type", "_rebuild_from_type_v2"})
+_VIEWS = frozenset({"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"})
+_V3_DTYPES = frozenset(
+    {
+        "float32",
+        "float16",
+        "bfloat16",
+        "float64",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "bool",
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A strided view: ``offset`` and ``stride`` count elements of the storage.
+
+    ``trainable`` is true for parameters that were not frozen.
+    """
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    trainable: bool
+
+    @property
+    def dtype(self) -> str:
+        """Name of the data type, as in ``torch``."""
+        return self.storage.dtype
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the elements."""
+        return self.count * self.storage.item_size
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the elements lie in the storage in order, without gaps."""
+        expected = 1
+        for length, step in zip(reversed(self.shape), reversed(self.stride), strict=True):
+            if length != 1 and step != expected:
+                return False
+            expected *= length
+        return True
+
+    @property
+    def span(self) -> int:
+        """Number of elements of the storage from the first to the last one of the view."""
+        if self.count == 0:
+            return 0
+        return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
+
+    def read(self) -> bytes:
+        """The bytes of the ``span``, little-endian. Raises LearnerTruncated."""
+        return self.storage.read(self.offset, self.span)
+
+
+def tensor(value: object, nested: MappingType[int, Storage]) -> Tensor | None:
+    """The tensor that a value describes; None for anything else.
+
+    Raises LearnerTruncated for one that lies outside its storage, and UnsupportedLearner for a
+    kind of tensor (quantized, sparse, on the meta device) that cannot be served as it is.
+    """
+    trainable: bool | None = None
+    for _ in range(MAX_WRAPPERS):
+        if not isinstance(value, Call) or not isinstance(value.func, Global):
+            return None
+        func = value.func
+        name = func.name
+        if name in _VIEWS:
+            return _view(value, nested, trainable=trainable)
+        if name in _WRAPPERS and value.args:
+            trainable = value.args[1] is True if len(value.args) > 1 else True
+            value = value.args[0]
+        elif name in _SUBCLASSES:
+            value = _inner(value)
+        elif name.startswith("_rebuild_") and func.module.startswith("torch"):
+            raise UnsupportedLearner(
+                f"the learner holds a tensor of a special kind ({name.removeprefix('_rebuild_')})",
+                hint="make its weights plain float32 tensors before learn.export()",
+            )
+        else:
+            return None
+    return None
+
+
+def _inner(value: Call) -> object:
+    """The tensor that a call would turn into one of a subclass."""
+    match value.args:
+        case (func, cls, tuple() as args, *_) if class_name(cls) is not None:
+            return Call(func, args)
+    return None
+
+
+def _view(value: Call, nested: MappingType[int, Storage], *, trainable: bool | None) -> Tensor:
+    match value.args:
+        case (storage, int(offset), shape, stride, *rest):
+            found = storage if isinstance(storage, Storage) else nested.get(id(storage))
+            sizes, steps = _numbers(shape), _numbers(stride)
+            if found is None or sizes is None or steps is None:
+                raise truncated("a tensor in the file has no numbers")
+            needs_gradient = bool(rest[0]) if rest and isinstance(rest[0], bool) else False
+            made = Tensor(
+                _typed(found, value, rest),
+                offset,
+                sizes,
+                steps,
+                needs_gradient if trainable is None else trainable,
+            )
+            _check(made)
+            return made
+    raise truncated("a tensor in the file is described wrongly")
+
+
+def _typed(storage: Storage, value: Call, rest: list[object]) -> Storage:
+    """The storage as the third version of torch's description types it."""
+    if not isinstance(value.func, Global) or value.func.name != "_rebuild_tensor_v3":
+        return storage
+    dtype = rest[2] if len(rest) > 2 else None  # noqa: PLR2004 - requires_grad, hooks, dtype
+    if not isinstance(dtype, Global) or dtype.name not in _V3_DTYPES:
+        raise UnsupportedLearner(
+            f"the learner holds numbers of an unknown type ({getattr(dtype, 'name', 'none')})",
+            hint="convert the model to float32 before learn.export() (learn.model.float())",
+        )
+    size = storage.count * storage.item_size
+    typed = Storage(storage.key, dtype.name, 0, storage.device)
+    typed.count = size // typed.item_size
+    typed.data = storage.data
+    return typed
+
+
+def _numbers(value: object) -> tuple[int, ...] | None:
+    """Shape or stride: a tuple of whole numbers, or a ``torch.Size`` of one."""
+    if isinstance(value, Call) and class_name(value.func) == Global("torch", "Size") and value.args:
+        value = value.args[0]
+    if not isinstance(value, tuple) or len(value) > MAX_DIMENSIONS:
+        return None
+    numbers = tuple(item for item in value if type(item) is int and item >= 0)
+    return numbers if len(numbers) == len(value) else None
+
+
+def _check(made: Tensor) -> None:
+    inside = made.offset >= 0 and made.offset + made.span <= made.storage.count
+    # A view that repeats elements would make a small file take any amount of memory.
+    if len(made.shape) != len(made.stride) or not inside or made.count > made.storage.count:
+        raise truncated("a tensor in the file lies outside its numbers")

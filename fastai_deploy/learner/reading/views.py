@@ -1,0 +1,217 @@
+"""Looking at the graph of a pickle: an object's class and attributes, a dict's entries, plain data.
+
+Every function takes any value and answers "nothing" for one of another kind; none recurses over
+the graph, whose shape the file decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fastai_deploy.errors import LearnerTooComplex
+from fastai_deploy.learner.reading.values import Blob, Call, Global, Mapping, Sequence
+
+Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+
+MAX_PLAIN = 1_000_000  # values in one piece of plain data, such as a configuration or a vocabulary
+MAX_PLAIN_DEPTH = 32  # levels in it; configurations have 4
+
+RECONSTRUCTORS = frozenset(
+    {
+        Global("copyreg", "_reconstructor"),
+        Global("copyreg", "__newobj__"),
+        Global("copyreg", "__newobj_ex__"),
+    }
+)  # what protocols 0 and 1 call in place of NEWOBJ: the class is the first argument
+MAKE_CLASS = frozenset({"_make_skeleton_class", "_rehydrate_skeleton_class"})
+MAX_DATA = 64 << 20  # bytes; the largest tokenizers have 20 MB
+MAX_LAYERS = 5  # of wrappers around a list
+_TUPLE_STATE = 2  # a state of two parts is the attributes and the slots
+
+
+def class_of(value: object) -> Global | None:
+    """The class of an object that the file would make; None for plain data.
+
+    A class that cloudpickle stored by value is given the name that it had where it was written.
+    """
+    if not isinstance(value, Call):
+        return None
+    if value.func in RECONSTRUCTORS if isinstance(value.func, Global) else False:
+        return class_name(value.args[0]) if value.args else None
+    return class_name(value.func)
+
+
+def class_name(value: object) -> Global | None:
+    """The name of a class, imported or stored by value."""
+    if isinstance(value, Global):
+        return value
+    if isinstance(value, Call) and isinstance(value.func, Global) and value.func.name in MAKE_CLASS:
+        match value.args:
+            case (_, str(name), _, body, *_):
+                module = lookup(body, "__module__")
+                return Global(module if isinstance(module, str) else "__main__", name)
+    return None
+
+
+def attributes(value: object) -> dict[str, object]:
+    """The attributes that BUILD would set on an object, the last one of a name winning."""
+    found: dict[str, object] = {}
+    if isinstance(value, Call):
+        for state in value.states:
+            parts = state if isinstance(state, tuple) and len(state) == _TUPLE_STATE else (state,)
+            for part in parts:
+                if isinstance(part, Mapping):
+                    found.update((key, item) for key, item in part.pairs if isinstance(key, str))
+    return found
+
+
+def attribute(value: object, *path: str) -> object:
+    """The attribute of an attribute ... of an object; None where there is none."""
+    for name in path:
+        value = attributes(value).get(name)
+    return value
+
+
+def entries(value: object) -> list[tuple[object, object]]:
+    """The entries of a dict or of an instance of a subclass of dict, in order."""
+    if isinstance(value, Mapping):
+        return value.pairs
+    if isinstance(value, Call):
+        return [*_listed_pairs(value), *value.pairs]
+    return []
+
+
+def _listed_pairs(value: Call) -> Iterator[tuple[object, object]]:
+    """Entries given to a constructor as ``[[key, value], ...]``, as Python 2 and jit do."""
+    match value.args:
+        case (Sequence(items=items),):
+            for item in items:
+                pair = elements(item)
+                if len(pair) == 2:  # noqa: PLR2004 - key and value
+                    yield pair[0], pair[1]
+        case (Mapping(pairs=pairs),):
+            yield from pairs
+
+
+def named_entries(value: object) -> dict[str, object]:
+    """The entries whose keys are text."""
+    return {key: item for key, item in entries(value) if isinstance(key, str)}
+
+
+def lookup(value: object, key: str) -> object:
+    """The entry of a dict called ``key``; None where there is none."""
+    return named_entries(value).get(key)
+
+
+def elements(value: object) -> list[object]:
+    """The elements of a list, tuple or set, of an instance of a subclass, or of a fastcore L.
+
+    fastai wraps lists in several layers (a ``CategoryMap`` of an ``L`` of a list).
+    """
+    for _ in range(MAX_LAYERS):
+        if isinstance(value, Sequence):
+            return value.items
+        if isinstance(value, tuple):
+            return list(value)
+        if not isinstance(value, Call):
+            break
+        if value.items:
+            return value.items
+        inner = attributes(value).get("items")
+        if inner is None and len(value.args) == 1:
+            inner = value.args[0]
+        value = inner
+    return []
+
+
+def texts(values: Iterable[object]) -> list[str] | None:
+    """The values as text; None where one of them is something else."""
+    found = list(values)
+    return [item for item in found if isinstance(item, str)] if all_text(found) else None
+
+
+def all_text(values: Iterable[object]) -> bool:
+    """Whether every value is text."""
+    return all(isinstance(item, str) for item in values)
+
+
+def data(value: object) -> bytes | None:
+    """Bytes, however the pickle's protocol spelt them; None for anything else.
+
+    Bytes that the file holds in one piece of more than ``MAX_DATA`` are weights, and not read here.
+    """
+    match value:
+        case bytes():
+            return value
+        case Blob():
+            return value.read() if value.size <= MAX_DATA else None
+        case Call(func=Global("_codecs", "encode"), args=(str(text), "latin1" | "latin-1")):
+            return _latin1(text)
+        case Call(func=Global("builtins", "bytes" | "bytearray"), args=()):
+            return b""
+        case Call(func=Global("builtins", "bytes" | "bytearray"), args=(inner, *_)):
+            # Of a call within a call only the innermost can hold the bytes.
+            return data(inner) if not isinstance(inner, Call) or inner.func != value.func else None
+    return None
+
+
+def _latin1(text: str) -> bytes | None:
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return None
+
+
+def walk(root: object) -> Iterator[object]:
+    """Every value that can be reached from ``root``, each node once, in no useful order."""
+    seen: set[int] = set()
+    waiting: list[object] = [root]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (Call, Mapping, Sequence, tuple)):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            waiting.extend(_children(value))
+        yield value
+
+
+def _children(value: Call | Mapping | Sequence | tuple[object, ...]) -> Iterator[object]:
+    if isinstance(value, tuple):
+        yield from value
+    elif isinstance(value, Sequence):
+        yield from value.items
+    else:
+        if isinstance(value, Call):
+            yield value.func
+            yield value.args
+            yield value.kwargs
+            yield from value.states
+            yield from value.items
+        for key, item in value.pairs:
+            yield key
+            yield item
+
+
+def plain(value: object, budget: list[int] | None = None, depth: int = 0) -> Plain:
+    """Plain data as JSON has it; an object becomes its class's name.
+
+    Raises LearnerTooComplex for more than ``MAX_PLAIN`` values or ``MAX_PLAIN_DEPTH`` levels: the
+    graph may contain itself.
+    """
+    budget = budget if budget is not None else [MAX_PLAIN]
+    budget[0] -= 1
+    if budget[0] < 0 or depth > MAX_PLAIN_DEPTH:
+        raise LearnerTooComplex(
+            "a configuration in the file is larger or deeper than any learner's",
+            hint="the file is damaged or was made to do harm; export the learner again",
+        )
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping) or (isinstance(value, Call) and value.pairs):
+        return {
+            str(plain(k, budget, depth + 1)): plain(v, budget, depth + 1) for k, v in entries(value)
+        }
+    if isinstance(value, (Sequence, tuple)):
+        return [plain(item, budget, depth + 1) for item in elements(value)]
+    return str(class_of(value) or value) if isinstance(value, (Call, Global)) else None

@@ -1,0 +1,1 @@
+"""Rebuilding a learner in torch and exporting it; the only part that needs heavy libraries."""

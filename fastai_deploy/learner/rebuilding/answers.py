@@ -1,0 +1,108 @@
+"""Texts to probabilities, through the rebuilt model and through its ONNX graph, one at a time.
+
+A learner's ``predict`` sees one text alone, without padding; so do these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+
+from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.learner.losses import Activation
+from fastai_deploy.learner.rebuilding.agreement import open_graph
+from fastai_deploy.learner.rebuilding.classifier import Classifier
+from fastai_deploy.learner.text.rules import DROP_TRAILING_NUL, PREFIX_SPACE
+from fastai_deploy.learner.text.serialized import OWN_TOKENIZER, Json
+
+Ids = list[int]
+Scores = Callable[[Ids], "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"]
+
+
+class Encoder:
+    """Texts to ids: the named steps, then the rebuilt tokenizer, cut to ``max_length`` tokens."""
+
+    def __init__(self, serialized: Json, steps: Iterable[str], max_length: int) -> None:
+        """Raises UnsupportedLearner when the tokenizers library cannot read the tokenizer."""
+        try:
+            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(serialized))
+        except Exception as error:  # the library raises Exception itself
+            raise UnsupportedLearner(
+                f"the tokenizer in the learner cannot be rebuilt: {error}", hint=OWN_TOKENIZER
+            ) from error
+        self.vocabulary = _largest_id(tokenizer) + 1
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length)
+        self._tokenizer = tokenizer
+        self._steps = tuple(steps)
+
+    def __call__(self, text: str) -> Ids:
+        """The ids of a text, special tokens included."""
+        for step in self._steps:
+            text = STEPS[step](text)
+        ids: Ids = self._tokenizer.encode(text).ids
+        return ids
+
+
+def _drop_trailing_nul(text: str) -> str:
+    return text.rstrip("\0")
+
+
+def _prefix_space(text: str) -> str:
+    return text if not text or text[0].isspace() else " " + text
+
+
+STEPS: dict[str, Callable[[str], str]] = {
+    DROP_TRAILING_NUL: _drop_trailing_nul,
+    PREFIX_SPACE: _prefix_space,
+}
+
+
+def _largest_id(tokenizer: tokenizers.Tokenizer) -> int:
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+
+def torch_scores(classifier: Classifier) -> Scores:
+    """Scores by the rebuilt model in torch."""
+
+    def scores(ids: Ids) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        row = torch.tensor([ids])
+        with torch.no_grad():
+            logits = classifier(*classifier.arguments(row, torch.ones_like(row)))
+        return np.asarray(logits[0].numpy(), dtype=np.float64)
+
+    return scores
+
+
+def onnx_scores(graph: Path, inputs: Iterable[str]) -> Scores:
+    """Scores by the exported graph in ONNX Runtime."""
+    session = open_graph(graph)
+    names = tuple(inputs)
+
+    def scores(ids: Ids) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        row = np.array([ids], dtype=np.int64)
+        feed = {name: row if name == "input_ids" else np.ones_like(row) for name in names}
+        return np.asarray(session.run(None, feed)[0][0], dtype=np.float64)
+
+    return scores
+
+
+def probabilities(
+    encoded: Iterable[Ids], scores: Scores, activation: Activation
+) -> list[tuple[float, ...]]:
+    """The probabilities of every text, in the order of the labels, in float64."""
+    return [tuple(_activated(scores(ids), activation).tolist()) for ids in encoded]
+
+
+def _activated(
+    logits: np.ndarray[tuple[int, ...], np.dtype[np.float64]], activation: Activation
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    if activation == "sigmoid":
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())

@@ -1,0 +1,73 @@
+"""The rebuilt model as a function from ids to scores, as the learner's own wrapper is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    import transformers
+
+    from fastai_deploy.learner.anatomy import Anatomy
+
+OUTPUT = "logits"
+
+
+class Classifier(nn.Module):
+    """Ids to logits.
+
+    ``input_ids`` of shape (batch, sequence), and where the learner does not find padding itself
+    ``attention_mask`` of the same shape, to logits of shape (batch, labels).
+
+    ``mask_pad`` is the id that the learner's wrapper takes for padding wherever it stands, also in
+    the middle of a text; None where all tokens of a text are attended to. ``first_position`` is the
+    number of the first position where positions are simply counted, as RoBERTa did in transformers
+    before 2.4; later versions leave padding out of the count, which is left to the model.
+    """
+
+    def __init__(
+        self,
+        model: transformers.PreTrainedModel,
+        *,
+        mask_pad: int | None,
+        first_position: int | None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.mask_pad = mask_pad
+        self.first_position = first_position
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs, in order."""
+        return ("input_ids",) if self.mask_pad is not None else ("input_ids", "attention_mask")
+
+    def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What ``forward`` is called with, in the order of ``inputs``."""
+        return (ids,) if self.mask_pad is not None else (ids, mask)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The scores of every label, before softmax or sigmoid."""
+        if self.mask_pad is not None:
+            attention_mask = (input_ids != self.mask_pad).long()
+        options: dict[str, torch.Tensor] = {}
+        if self.first_position is not None:
+            count = torch.arange(input_ids.shape[1], device=input_ids.device)
+            options["position_ids"] = (count + self.first_position).unsqueeze(0)
+        answer = self.model(input_ids, attention_mask=attention_mask, return_dict=False, **options)
+        scores: torch.Tensor = answer[0]
+        return scores
+
+
+def first_position(anatomy: Anatomy) -> int | None:
+    """Where a RoBERTa of transformers before 2.4 begins to count; None for every other model."""
+    early = anatomy.tokenizer is not None and anatomy.tokenizer.era in ("2.1", "2.2")
+    for module in anatomy.tree:
+        padding = module.attributes.get("padding_idx")
+        if module.cls is not None and module.cls.name == "RobertaEmbeddings" and early:
+            return padding + 1 if type(padding) is int else None
+    return None

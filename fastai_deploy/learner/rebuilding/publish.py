@@ -1,0 +1,110 @@
+"""Writing a rebuilt learner into the folder of a bundle."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import fastai_deploy
+from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, TextSpec
+from fastai_deploy.files import write
+from fastai_deploy.learner.rebuilding.classifier import OUTPUT
+from fastai_deploy.learner.rebuilding.onnx_export import Graph
+from fastai_deploy.learner.rebuilding.rebuild import configuration, learner_weights
+from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt
+from fastai_deploy.learner.rebuilding.safetensors_file import write_safetensors
+from fastai_deploy.learner.text.rules import residues
+from fastai_deploy.learner.text.serialized import Json
+
+_CONVERTERS = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+
+
+def write_model(folder: Path, rebuilt: Rebuilt) -> None:
+    """Write weights, configuration and tokenizer. Raises FileError or LearnerTruncated."""
+    write(folder / "config.json", _json(configuration(rebuilt.classifier.model)))
+    write(folder / "tokenizer.json", _json(rebuilt.serialized))
+    write(folder / "tokenizer_config.json", _json(_tokenizer_config(rebuilt)))
+    weights = learner_weights(rebuilt.anatomy, rebuilt.transformer, rebuilt.classifier.model)
+    write_safetensors(folder / "model.safetensors", weights)
+
+
+def manifest(
+    rebuilt: Rebuilt,
+    graph: Graph,
+    *,
+    name: str,
+    tolerance: float,
+    origin: LearnerSpec,
+    proven: bool,
+) -> Manifest:
+    """The manifest of the bundle; ``proven``: the learner's own answers were reproduced."""
+    anatomy = rebuilt.anatomy
+    return Manifest(
+        name=name,
+        task="multi-label" if anatomy.task == "multi-label" else "single-label",
+        labels=anatomy.labels.names,
+        threshold=anatomy.threshold,
+        text=TextSpec(
+            kind="transformers",
+            steps=rebuilt.text.steps,
+            max_length=rebuilt.max_length,
+            padding="mask",
+            pad_token_id=rebuilt.pad_token_id,
+        ),
+        model=ModelSpec(
+            file=graph.path.name,
+            inputs=graph.inputs,
+            output=OUTPUT,
+            architecture=rebuilt.transformer.cls.name,
+            parameters=sum(each.numel() for each in rebuilt.classifier.parameters()),
+            precision="fp32",
+        ),
+        tolerance=tolerance,
+        residues=_residues(rebuilt, proven=proven),
+        provenance=Provenance(origin, _converter()),
+    )
+
+
+def _residues(rebuilt: Rebuilt, *, proven: bool) -> tuple[str, ...]:
+    """Where the answers may differ from the learner's own."""
+    anatomy = rebuilt.anatomy
+    found = (
+        list(residues(anatomy.tokenizer, python_37=anatomy.python_37)) if anatomy.tokenizer else []
+    )
+    if not rebuilt.mask_known:
+        found.append(
+            "a text that spells out the padding token: the file does not show whether the learner "
+            "attends to it; here it does not"
+        )
+    if anatomy.loss.raw:
+        found.append(
+            f"the learner answers raw scores, because fastai knows no activation for its loss "
+            f"({anatomy.loss.name}); here they are made probabilities ({anatomy.loss.activation})"
+        )
+    if any(tensor.dtype in ("float16", "bfloat16") for tensor in anatomy.weights.values()):
+        found.append("the learner's weights are of half precision; here they work in float32")
+    if not proven:
+        found.extend(rebuilt.text.assumptions)
+    return tuple(found)
+
+
+def _tokenizer_config(rebuilt: Rebuilt) -> Json:
+    tokenizer = rebuilt.anatomy.tokenizer
+    special = tokenizer.special if tokenizer else {}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": rebuilt.max_length,
+        **{f"{role}_token": token.text for role, token in special.items()},
+    }
+
+
+def _converter() -> dict[str, str]:
+    """The versions, without the build (``+cpu``): it changes nothing of what is written."""
+    installed = {name: version(name).partition("+")[0] for name in _CONVERTERS}
+    return {"fastai-deploy": fastai_deploy.__version__, **installed}
+
+
+def _json(value: Json) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True)
+    return text.encode("utf-8") + b"\n"

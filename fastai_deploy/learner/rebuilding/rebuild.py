@@ -1,0 +1,217 @@
+"""The learner's model, rebuilt in torch from its configuration and its weights.
+
+Nothing is guessed: the class is transformers' own, every weight must have its place and every place
+its weight, and what differs in kind or size is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from fastai_deploy.errors import LearnerTruncated, UnsupportedLearner
+from fastai_deploy.learner.anatomy import Anatomy
+from fastai_deploy.learner.architecture import Transformer
+from fastai_deploy.learner.modules import Module
+from fastai_deploy.learner.reading.tensors import Tensor
+from fastai_deploy.learner.rebuilding.libraries import explain
+from fastai_deploy.learner.verdict import RUNTIME
+
+# Kept by some versions as weights and computed by others.
+COMPUTED = ("position_ids", "token_type_ids")
+_OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, before transformers had its name
+
+
+def rebuild(anatomy: Anatomy) -> transformers.PreTrainedModel:
+    """The transformer of a convertible learner, on the CPU, in float32, ready to answer.
+
+    Raises UnsupportedLearner when it is not exactly one of transformers' own, LearnerTruncated when
+    its weights cannot be read, ExtraMissing when transformers cannot be loaded.
+    """
+    transformer = anatomy.transformer
+    if transformer is None or transformer.problem:
+        reason = transformer.problem if transformer else "it holds no transformer"
+        raise UnsupportedLearner(f"the learner cannot be rebuilt: {reason}", hint=RUNTIME)
+    model = _empty(transformer, anatomy)
+    load_weights(model, learner_weights(anatomy, transformer, model))
+    _compare_modules(model, anatomy, transformer)
+    model.requires_grad_(requires_grad=False).train(mode=False)
+    return model
+
+
+def configuration(model: transformers.PreTrainedModel) -> dict[str, Any]:
+    """``config.json`` of a rebuilt model: what shapes it, its class and its labels."""
+    general = set(transformers.PreTrainedConfig().to_dict())
+    kept = {"model_type", "id2label", "label2id"}
+    found = {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if name not in general or name in kept
+    }
+    return {**found, "architectures": [type(model).__name__]}
+
+
+def _empty(transformer: Transformer, anatomy: Anatomy) -> transformers.PreTrainedModel:
+    """A model of the right class and size, with weights of no meaning yet."""
+    name = transformer.cls.name
+    try:
+        model_class = getattr(transformers, name)
+    except AttributeError as error:
+        raise UnsupportedLearner(
+            f"transformers {transformers.__version__} has no class {name}", hint=RUNTIME
+        ) from error
+    except Exception as error:  # transformers imports the class now, and whatever it needs
+        raise explain("transformers", error) from error
+    try:
+        config_class = model_class.config_class
+        config = config_class(**_config(config_class, transformer, anatomy))
+        config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
+        model = model_class(config)
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        raise UnsupportedLearner(
+            f"transformers {transformers.__version__} cannot build {name} from the learner's "
+            f"configuration: {error}",
+            hint=RUNTIME,
+        ) from error
+    if not isinstance(model, transformers.PreTrainedModel):
+        raise UnsupportedLearner(f"{name} is no model of transformers", hint=RUNTIME)
+    return model
+
+
+def _config(
+    config_class: type[transformers.PreTrainedConfig], transformer: Transformer, anatomy: Anatomy
+) -> dict[str, Any]:
+    """The part of the configuration that shapes this architecture, and the learner's labels."""
+    general = set(transformers.PreTrainedConfig().to_dict())
+    shaping = set(config_class().to_dict()) - general
+    found = {name: value for name, value in transformer.config.items() if name in shaping}
+    padding = _padding(anatomy.tree, transformer)
+    if padding is not None:
+        found["pad_token_id"] = padding
+    if found.get("is_decoder") is True:
+        raise UnsupportedLearner("the learner's transformer is a decoder", hint=RUNTIME)
+    names = anatomy.labels.names
+    return {
+        **found,
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
+
+
+def _padding(modules: tuple[Module, ...], transformer: Transformer) -> int | None:
+    """The padding id that the embeddings really use.
+
+    Transformers 2 fixed it in the class, and its configurations say something else or nothing.
+    """
+    for module in modules:
+        padding = module.attributes.get("padding_idx")
+        is_embeddings = module.cls is not None and module.cls.name.endswith("Embeddings")
+        if is_embeddings and type(padding) is int and module.path.startswith(transformer.path):
+            return padding
+    return None
+
+
+def learner_weights(
+    anatomy: Anatomy, transformer: Transformer, model: nn.Module
+) -> dict[str, Tensor]:
+    """The learner's weights by the names that ``model`` has for them, spare ones left out."""
+    places = model.state_dict()
+    prefix = f"{transformer.path}." if transformer.path else ""
+    found: dict[str, Tensor] = {}
+    for name, tensor in anatomy.weights.items():
+        *path, last = name.removeprefix(prefix).split(".")
+        if path and path[-1] == "LayerNorm":
+            last = _OLD_NAMES.get(last, last)
+        place = ".".join((*path, last))
+        if not _spare(place, places):
+            found[place] = tensor
+    return found
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy every weight to its place, one after the other, so that two sets are never in memory.
+
+    Raises UnsupportedLearner unless names and shapes agree and every number is finite.
+    """
+    places = model.state_dict()
+    missing = sorted(places.keys() - weights.keys())
+    unknown = sorted(weights.keys() - places.keys())
+    if missing or unknown:
+        what = f"{missing[0]} is missing" if missing else f"{unknown[0]} has no place"
+        raise UnsupportedLearner(
+            f"the learner's weights do not fit {type(model).__name__}: {what} "
+            f"({len(missing)} missing, {len(unknown)} without a place)",
+            hint=RUNTIME,
+        )
+    with torch.no_grad():
+        for name, place in places.items():
+            _copy(name, weights[name], place)
+
+
+def _spare(name: str, places: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a weight is one that the rebuilt model computes, or has no use for."""
+    if name in places:
+        return False
+    if name.rsplit(".", 1)[-1] in COMPUTED:
+        return True
+    return "pooler" in name.split(".") and not any("pooler" in key.split(".") for key in places)
+
+
+def _copy(name: str, tensor: Tensor, place: torch.Tensor) -> None:
+    if tensor.shape != tuple(place.shape):
+        raise UnsupportedLearner(
+            f"{name} is {_by(tensor.shape)} in the learner, but its configuration makes it "
+            f"{_by(tuple(place.shape))}",
+            hint=RUNTIME,
+        )
+    value = read_tensor(tensor)
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise UnsupportedLearner(
+            f"{name} holds numbers that are not finite (NaN or infinite): the training diverged",
+            hint="train again with a lower learning rate, and export a learner that predicts",
+        )
+    place.copy_(value)
+
+
+def read_tensor(tensor: Tensor) -> torch.Tensor:
+    """The numbers of a tensor, read from the file. Raises LearnerTruncated."""
+    dtype = getattr(torch, tensor.dtype)
+    if tensor.count == 0:
+        return torch.empty(tensor.shape, dtype=dtype)
+    flat = torch.frombuffer(bytearray(tensor.read()), dtype=dtype)
+    if flat.numel() != tensor.span:
+        raise LearnerTruncated(
+            "a tensor in the file is incomplete", hint="export the learner again"
+        )
+    return flat.as_strided(tensor.shape, tensor.stride)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a number"
+
+
+def _compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer) -> None:
+    """Refuse a model whose parts were exchanged for others that fit the same weights."""
+    rebuilt = dict(model.named_modules())
+    prefix = f"{transformer.path}." if transformer.path else ""
+    for module in anatomy.tree:
+        twin = rebuilt.get(module.path.removeprefix(prefix))
+        if twin is None or module.cls is None or not module.path.startswith(prefix):
+            continue
+        epsilon = module.attributes.get("eps")
+        if isinstance(epsilon, float) and getattr(twin, "eps", epsilon) != epsilon:
+            raise _exchanged(module, f"eps {epsilon}", f"eps {twin.eps}")
+        theirs, ours = module.cls.name, type(twin).__name__
+        plain = module.cls.module.startswith("torch.nn") and hasattr(nn, ours)
+        if plain and theirs != ours and "Dropout" not in theirs + ours:
+            raise _exchanged(module, theirs, ours)
+
+
+def _exchanged(module: Module, theirs: str, ours: str) -> UnsupportedLearner:
+    return UnsupportedLearner(
+        f"{module.path} is {theirs} in the learner, but {ours} in transformers", hint=RUNTIME
+    )

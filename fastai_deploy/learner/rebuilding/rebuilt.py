@@ -1,0 +1,178 @@
+"""A learner that answers again: its model in torch behind its own tokenizer and text rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import transformers
+from torch import nn
+
+from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.goldens import Case
+from fastai_deploy.learner.anatomy import Anatomy
+from fastai_deploy.learner.architecture import Transformer
+from fastai_deploy.learner.rebuilding.agreement import Checks
+from fastai_deploy.learner.rebuilding.answers import (
+    Encoder,
+    onnx_scores,
+    probabilities,
+    torch_scores,
+)
+from fastai_deploy.learner.rebuilding.classifier import Classifier, first_position
+from fastai_deploy.learner.rebuilding.onnx_export import Graph, export_onnx
+from fastai_deploy.learner.rebuilding.rebuild import rebuild
+from fastai_deploy.learner.text.found import Tokenizer
+from fastai_deploy.learner.text.rules import TextRules
+from fastai_deploy.learner.text.serialized import Json, fast_vocabulary, tokenizer_json
+from fastai_deploy.learner.verdict import RUNTIME
+from fastai_deploy.parity import compare
+
+Answers = list[tuple[float, ...]]
+SAME = 1e-6  # differences of probabilities below this are float32's rounding
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rebuilt:
+    """A convertible learner, rebuilt.
+
+    ``max_length`` is in tokens. ``mask_known`` is false when neither the file nor the goldens show
+    whether the learner attends to a padding token that stands in a text.
+    """
+
+    anatomy: Anatomy
+    transformer: Transformer
+    text: TextRules
+    serialized: Json
+    encoder: Encoder
+    classifier: Classifier
+    max_length: int
+    pad_token_id: int
+    mask_known: bool
+
+    def answer(self, texts: Iterable[str]) -> Answers:
+        """Probabilities by the model in torch."""
+        encoded = [self.encoder(text) for text in texts]
+        return probabilities(encoded, torch_scores(self.classifier), self.anatomy.loss.activation)
+
+    def answer_onnx(self, graph: Graph, texts: Iterable[str]) -> Answers:
+        """Probabilities by the exported graph."""
+        encoded = [self.encoder(text) for text in texts]
+        scores = onnx_scores(graph.path, graph.inputs)
+        return probabilities(encoded, scores, self.anatomy.loss.activation)
+
+    def export(self, path: Path) -> Graph:
+        """Write the model as an ONNX graph. Raises UnsupportedLearner or FileError."""
+        checks = Checks(
+            self.classifier,
+            vocabulary=self.encoder.vocabulary,
+            max_length=self.max_length,
+            pad=self.pad_token_id,
+        )
+        return export_onnx(self.classifier, path, checks)
+
+
+def rebuild_learner(anatomy: Anatomy, cases: Sequence[Case]) -> Rebuilt:
+    """Rebuild a convertible learner.
+
+    ``cases`` with the learner's own answers settle what the file does not show.
+    Raises UnsupportedLearner, LearnerTruncated or ExtraMissing.
+    """
+    transformer, tokenizer, text = anatomy.transformer, anatomy.tokenizer, anatomy.text
+    if transformer is None or tokenizer is None or text is None:
+        raise UnsupportedLearner("the learner is no transformer with a tokenizer", hint=RUNTIME)
+    model = rebuild(anatomy)
+    limit = _max_length(text, model.config)
+    serialized = tokenizer_json(
+        tokenizer, prefix_space=text.prefix_space, python_37=anatomy.python_37
+    )
+    encoder = Encoder(serialized, text.steps, limit)
+    _check_vocabulary(encoder, model)
+    pad = _pad(tokenizer, serialized)
+    forward = transformer.forward
+    mask_pad = pad if forward.pad_token_id is None else forward.pad_token_id
+    first = first_position(anatomy)
+    masked = Classifier(model, mask_pad=mask_pad, first_position=first).eval()
+    unmasked = Classifier(model, mask_pad=None, first_position=first).eval()
+    chosen, known = (masked, True) if forward.mask == "from-ids" else (unmasked, True)
+    if forward.mask == "unknown":
+        chosen, known = _settle(masked, unmasked, encoder, anatomy, cases)
+    return Rebuilt(
+        anatomy=anatomy,
+        transformer=transformer,
+        text=text,
+        serialized=serialized,
+        encoder=encoder,
+        classifier=chosen,
+        max_length=limit,
+        pad_token_id=pad,
+        mask_known=known,
+    )
+
+
+def _check_vocabulary(encoder: Encoder, model: transformers.PreTrainedModel) -> None:
+    embeddings = model.get_input_embeddings()
+    rows = embeddings.num_embeddings if isinstance(embeddings, nn.Embedding) else 0
+    if encoder.vocabulary > rows:
+        raise UnsupportedLearner(
+            f"the tokenizer has {encoder.vocabulary} tokens, but the model knows {rows}",
+            hint="export the learner again, with the tokenizer that it was trained with",
+        )
+
+
+def _settle(
+    masked: Classifier,
+    unmasked: Classifier,
+    encoder: Encoder,
+    anatomy: Anatomy,
+    cases: Sequence[Case],
+) -> tuple[Classifier, bool]:
+    """The one that answers as the learner did, and whether the goldens tell them apart.
+
+    Both agree on every text that does not spell out the padding token. Where nothing tells, the
+    wrapper is taken to mask, as every published one does.
+    """
+    answered = [case for case in cases if case.probabilities is not None]
+    encoded = [encoder(case.text) for case in answered]
+    differences = [
+        compare(
+            [case.text for case in answered],
+            [case.probabilities or () for case in answered],
+            probabilities(encoded, torch_scores(each), anatomy.loss.activation),
+            threshold=anatomy.threshold,
+        ).rows
+        for each in (masked, unmasked)
+    ]
+    for with_mask, without in zip(*differences, strict=True):
+        if abs(with_mask.difference - without.difference) > SAME:
+            return (masked, True) if with_mask.difference < without.difference else (unmasked, True)
+    return masked, False
+
+
+def _max_length(text: TextRules, config: object) -> int:
+    """Tokens of the longest text: what the learner cuts at, and never more than positions.
+
+    A RoBERTa's first positions are never used: it has two more than its texts have tokens.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        offset = (getattr(config, "pad_token_id", 0) or 0) + 1
+        known = positions - offset if _counts_from_padding(config) else positions
+        return min(text.max_length, known) if text.max_length else known
+    return text.max_length or 512
+
+
+def _counts_from_padding(config: object) -> bool:
+    """Whether positions begin behind the padding id, as in RoBERTa and what was made from it."""
+    return str(getattr(config, "model_type", "")) in (
+        "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer", "mpnet", "xmod",
+        "data2vec-text", "ibert", "luke", "esm", "roberta-prelayernorm",
+    )  # fmt: skip
+
+
+def _pad(tokenizer: Tokenizer, serialized: Json) -> int:
+    """The id that fills shorter texts of a batch; any will do where the model masks it."""
+    token = tokenizer.special.get("pad")
+    vocabulary = fast_vocabulary(serialized)
+    return vocabulary.get(token.text, 0) if token else 0

@@ -1,0 +1,144 @@
+"""Whether a learner can be rebuilt exactly, and if not, why and what to do instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastai_deploy.learner.architecture import Transformer
+from fastai_deploy.learner.family import Family
+from fastai_deploy.learner.labels import Labels
+from fastai_deploy.learner.losses import Loss
+from fastai_deploy.learner.text.found import Tokenizer
+from fastai_deploy.learner.text.rules import TextRules
+
+Kind = Literal["convertible", "learner-runtime", "refused"]
+
+RUNTIME = (
+    "serve the pickle itself: fdeploy export --runtime learner --definitions model_def.py "
+    "--trust-pickle"
+)
+_OTHER_TASKS: dict[Family, str] = {
+    "vision": "it classifies images",
+    "tabular": "it works on tables",
+    "collaborative filtering": "it recommends items",
+    "language model": "it is a language model, which writes text and has no labels",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``reason`` says why in words; ``hint`` what to do next; both are empty when convertible."""
+
+    kind: Kind
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Findings:
+    """What a verdict is made from."""
+
+    dangers: tuple[str, ...]
+    family: Family
+    transformer: Transformer | None
+    tokenizers: tuple[Tokenizer, ...]
+    text: TextRules | None
+    labels: Labels
+    loss: Loss
+
+
+def judge(found: Findings) -> Verdict:
+    """The verdict; the first reason counts, the gravest first."""
+    for step in (_danger, _task, _model, _tokenizer, _answers):
+        verdict = step(found)
+        if verdict is not None:
+            return verdict
+    return Verdict("convertible")
+
+
+def _danger(found: Findings) -> Verdict | None:
+    if not found.dangers:
+        return None
+    return Verdict(
+        "refused",
+        f"loading this file would {found.dangers[0]}",
+        "do not load this file; if a colleague made it, ask for a new learn.export()",
+    )
+
+
+def _task(found: Findings) -> Verdict | None:
+    if found.family in _OTHER_TASKS:
+        return Verdict(
+            "refused",
+            f"this learner is not a text classifier: {_OTHER_TASKS[found.family]}",
+            "hand in a learner that gives labels to texts",
+        )
+    if found.labels.targets == "number" or found.loss.regression:
+        return Verdict(
+            "refused",
+            f"this learner predicts numbers (loss {found.loss.name}), not labels",
+            "hand in a learner that gives labels to texts",
+        )
+    return None
+
+
+def _model(found: Findings) -> Verdict | None:
+    if found.family == "awd-lstm":
+        return Verdict(
+            "learner-runtime",
+            "its model is an AWD-LSTM (ULMFiT), which fdeploy cannot convert yet",
+            RUNTIME,
+        )
+    transformer = found.transformer
+    if transformer is None:
+        return Verdict("learner-runtime", "its model is none that fdeploy can rebuild", RUNTIME)
+    if transformer.problem:
+        return Verdict("learner-runtime", transformer.problem, RUNTIME)
+    if transformer.forward.processes:
+        return Verdict(
+            "learner-runtime",
+            f"its wrapper changes the scores with {transformer.forward.processes}()",
+            RUNTIME,
+        )
+    return None
+
+
+def _tokenizer(found: Findings) -> Verdict | None:
+    if not found.tokenizers:
+        return Verdict("learner-runtime", "no tokenizer is in the file", RUNTIME)
+    if len(found.tokenizers) > 1:
+        return Verdict("learner-runtime", "more than one tokenizer is in the file", RUNTIME)
+    tokenizer = found.tokenizers[0]
+    if tokenizer.kind in ("SentencePiece", "unknown"):
+        return Verdict(
+            "learner-runtime",
+            f"the vocabulary of its tokenizer ({tokenizer.cls.name}) is not in the file",
+            RUNTIME,
+        )
+    if found.text is None or found.text.problem:
+        return Verdict(
+            "learner-runtime", found.text.problem if found.text else "it has no text rules", RUNTIME
+        )
+    return None
+
+
+def _answers(found: Findings) -> Verdict | None:
+    labels, transformer = found.labels, found.transformer
+    if labels.problem:
+        return Verdict("refused", labels.problem, "export the learner again, with its labels")
+    outputs = transformer.outputs if transformer else None
+    if outputs is not None and outputs != len(labels.names):
+        return Verdict(
+            "refused",
+            f"its model has {outputs} outputs, but it has {len(labels.names)} labels",
+            "export the learner again, with the labels that it was trained on",
+        )
+    expected = {"one": "softmax", "several": "sigmoid"}.get(labels.targets)
+    if found.loss.activation != expected:
+        return Verdict(
+            "learner-runtime",
+            f"how its scores become probabilities is unknown (loss {found.loss.name})",
+            RUNTIME,
+        )
+    return None
