@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fastai_deploy import files, freshness
 from fastai_deploy.artifact import write_artifact
 from fastai_deploy.errors import LeftoverError, UsageError
+from fastai_deploy.learner.summary import inspect as learner_summary
 from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step
 from fastai_deploy.project import Project
 from fastai_deploy.records import (
@@ -32,6 +34,11 @@ from fastai_deploy.records import (
 )
 from fastai_deploy.targets.base import Json
 from fastai_deploy.verification import stored_goldens, verifier
+
+
+def inspect(project: Project) -> dict[str, Any]:
+    """What is in the learner that the settings name. Raises LearnerError or FileError."""
+    return learner_summary(_learner(project))
 
 
 def export(project: Project) -> Bundle:

@@ -11,7 +11,7 @@ from fastai_deploy.cli import options as opt
 from fastai_deploy.cli.command import command
 
 if TYPE_CHECKING:
-    from fastai_deploy.cli.results import Answered
+    from fastai_deploy.cli.results import Answered, Inspected
     from fastai_deploy.project import Project
     from fastai_deploy.records import (
         Api,
@@ -31,6 +31,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@command(app, locked=False)
+def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
+    """Tell what is in a learner, without running it."""
+    from fastai_deploy import stages
+    from fastai_deploy.cli.results import Inspected
+
+    return Inspected(stages.inspect(project))
 
 
 @command(app)

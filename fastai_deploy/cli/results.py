@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
+from fastai_deploy.cli.anatomy import anatomy_lines
 from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
 
@@ -20,7 +21,16 @@ class Answered:
     body: dict[str, Any]
 
 
-Result = Bundle | Artifact | StoredArtifact | Endpoint | Api | Teardown | Answered | Settings
+@dataclass(frozen=True)
+class Inspected:
+    """The answer of ``inspect``: a learner's anatomy as plain data."""
+
+    summary: dict[str, Any]
+
+
+Result = (
+    Inspected | Bundle | Artifact | StoredArtifact | Endpoint | Api | Teardown | Answered | Settings
+)
 
 
 def show(result: Result, stream: TextIO, *, as_json: bool) -> None:
@@ -35,7 +45,7 @@ def show(result: Result, stream: TextIO, *, as_json: bool) -> None:
 
 def _values(result: Result) -> dict[str, Any]:
     match result:
-        case Answered(body):
+        case Answered(body) | Inspected(body):
             return body
         case Settings():
             return {
@@ -73,8 +83,16 @@ def _lines(result: Result) -> Iterator[str]:
             yield f"url      {result.url}/invocations"
         case Api():
             yield from _api(result)
+        case _:
+            yield from _report(result)
+
+
+def _report(result: Teardown | Inspected | Answered | Settings) -> Iterator[str]:
+    match result:
         case Teardown():
             yield from _teardown(result)
+        case Inspected(summary):
+            yield from anatomy_lines(summary)
         case Answered(body):
             yield from _answer(body)
         case Settings():

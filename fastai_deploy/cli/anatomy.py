@@ -1,0 +1,75 @@
+"""What ``fdeploy inspect`` shows to people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_DEPTH = 3  # levels of the module tree that are shown; --json has them all
+_NAMES = 12  # names of a kind of import that are shown
+
+
+def anatomy_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """A learner's summary, a fact a line.
+
+    What stands in a learner file is its author's text: control characters are made visible, so that
+    no file can paint on the terminal of who looks at it.
+    """
+    for line in _lines(found):
+        yield "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    file, model, verdict = found["file"], found["model"], found["verdict"]
+    hints = ", ".join(f"{name} {version}".strip() for name, version in found["libraries"].items())
+    yield f"file       {file['name']}, {file['bytes']:,} bytes, format {file['format']}"
+    yield f"learner    {found['learner_class']} of fastai {found['fastai']}"
+    yield f"libraries  {hints or 'unknown'}"
+    yield f"python     {found['python'] or 'any'}"
+    yield f"task       {found['task']}, loss {found['loss']}"
+    yield f"labels     {len(found['labels'])}: {_some(found['labels'])}"
+    size = f"{model['parameters']:,} parameters, {model['bytes']:,} bytes"
+    yield f"model      {model['architecture'] or model['family']}, {size}"
+    if model["head"]:
+        yield f"head       {', '.join(model['head'])}"
+    if model["mask"]:
+        yield f"mask       {model['mask']}"
+    yield from _tree(model["modules"])
+    yield from _tokenizer(found["tokenizer"], found["text"])
+    for kind, names in found["imports"].items():
+        yield f"{kind:<10} {len(names)} imports: {_some(names)}".rstrip(": ")
+    for source in found["sources"]:
+        yield f"source     of {source['class']}, {len(source['text'].splitlines())} lines"
+        yield from (f"           | {line}" for line in source["text"].splitlines())
+    yield f"verdict    {verdict['kind']}"
+    if verdict["reason"]:
+        yield f"           {verdict['reason']}"
+        yield f"     try:  {verdict['hint']}"
+
+
+def _tree(modules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for module in modules:
+        depth = module["path"].count(".") + 1 if module["path"] else 0
+        if depth <= _DEPTH:
+            name = module["path"].rpartition(".")[2]
+            label = f"{name}: {module['class']}" if name else str(module["class"])
+            yield f"           {'  ' * depth}{label}  {module['parameters']:,}"
+
+
+def _tokenizer(
+    tokenizer: Mapping[str, Any] | None, text: Mapping[str, Any] | None
+) -> Iterator[str]:
+    if tokenizer:
+        kind = f"{tokenizer['kind']}, era {tokenizer['era']}"
+        yield f"tokenizer  {tokenizer['class']}: {kind}, {tokenizer['vocabulary']:,} tokens"
+        special = tokenizer["special_tokens"].items()
+        yield f"special    {', '.join(f'{role} {token}' for role, token in special)}"
+    if text:
+        yield f"length     {text['max_length'] or 'unknown'} tokens"
+        yield from (f"rule       {rule}" for rule in text["rules"])
+        yield from (f"assumed    {assumption}" for assumption in text["assumptions"])
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ", ".join(names[:_NAMES]) + more

@@ -1,0 +1,98 @@
+"""An anatomy as plain data: what ``fdeploy inspect`` answers, and nothing that lies elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastai_deploy.learner.anatomy import Anatomy, examine
+from fastai_deploy.learner.reading.archive import open_archive
+
+
+def inspect(learner: Path) -> dict[str, Any]:
+    """Take a learner file apart, without running anything in it.
+
+    Needs neither torch nor fastai. Raises LearnerError or FileError.
+    """
+    with open_archive(learner) as (source, archive):
+        return summary(learner.name, examine(archive, source.size))
+
+
+def summary(name: str, anatomy: Anatomy) -> dict[str, Any]:
+    """The anatomy of the learner in the file ``name``, ready for JSON; sizes are in bytes."""
+    return {
+        "file": {"name": name, "bytes": anatomy.size, "format": anatomy.format},
+        "fastai": anatomy.fastai,
+        "learner_class": anatomy.learner_class,
+        "libraries": anatomy.libraries,
+        "python": anatomy.python,
+        "task": anatomy.task,
+        "labels": list(anatomy.labels.names),
+        "threshold": anatomy.threshold,
+        "loss": anatomy.loss.name,
+        "model": _model(anatomy),
+        "tokenizer": _tokenizer(anatomy),
+        "text": _text(anatomy),
+        "imports": {
+            kind: [item.name for item in anatomy.imports if item.kind == kind]
+            for kind in ("dangerous", "user", "known")
+        },
+        "sources": [
+            {"class": str(source.name), "file": source.file, "text": source.text}
+            for source in anatomy.sources
+        ],
+        "verdict": {
+            "kind": anatomy.verdict.kind,
+            "reason": anatomy.verdict.reason,
+            "hint": anatomy.verdict.hint,
+        },
+    }
+
+
+def _model(anatomy: Anatomy) -> dict[str, Any]:
+    transformer = anatomy.transformer
+    return {
+        "family": anatomy.family,
+        "architecture": transformer.cls.name if transformer else None,
+        "path": transformer.path if transformer else None,
+        "head": list(transformer.head) if transformer else [],
+        "outputs": transformer.outputs if transformer else None,
+        "mask": transformer.forward.mask if transformer else None,
+        "config": dict(transformer.config) if transformer else {},
+        "parameters": anatomy.parameters,
+        "bytes": anatomy.weights_size,
+        "modules": [
+            {
+                "path": module.path,
+                "class": module.cls,
+                "parameters": module.parameters,
+                "bytes": module.size,
+            }
+            for module in anatomy.modules
+        ],
+    }
+
+
+def _tokenizer(anatomy: Anatomy) -> dict[str, Any] | None:
+    tokenizer = anatomy.tokenizer
+    if tokenizer is None:
+        return None
+    return {
+        "class": tokenizer.cls.name,
+        "kind": tokenizer.kind,
+        "era": tokenizer.era,
+        "vocabulary": tokenizer.vocabulary_size,
+        "special_tokens": {role: token.text for role, token in tokenizer.special.items()},
+        "max_length": tokenizer.max_length,
+    }
+
+
+def _text(anatomy: Anatomy) -> dict[str, Any] | None:
+    text = anatomy.text
+    if text is None:
+        return None
+    return {
+        "max_length": text.max_length,
+        "rules": list(text.rules),
+        "assumptions": list(text.assumptions),
+    }

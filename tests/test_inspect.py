@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from fastai_deploy.cli.anatomy import anatomy_lines
+from tests.conftest import Fdeploy
+from tests.flow.learners import CONVERTIBLE, LEARNERS
+
+
+@pytest.mark.parametrize("name", CONVERTIBLE)
+def test_a_convertible_learner(fdeploy: Fdeploy, name: str) -> None:
+    path = str(LEARNERS / f"{name}.pkl")
+    found = fdeploy.ok("inspect", path, "--json").json
+    assert found["verdict"]["kind"] == "convertible"
+    assert found["imports"]["dangerous"] == []
+    assert found["model"]["architecture"].endswith("ForSequenceClassification")
+    assert found["model"]["outputs"] == len(found["labels"])
+    assert sum(m["parameters"] for m in found["model"]["modules"] if m["path"] == "") > 10_000
+    shown = fdeploy.ok("inspect", path).stdout
+    assert "verdict    convertible\n" in shown
+
+
+def test_a_refused_learner_says_why(fdeploy: Fdeploy) -> None:
+    path = str(LEARNERS / "v1/roberta_customhead_fastai1052_t211.pkl")
+    verdict = fdeploy.ok("inspect", path, "--json").json["verdict"]
+    assert verdict["kind"] == "learner-runtime"
+    assert verdict["reason"]
+    assert verdict["hint"]
+
+
+def test_the_users_own_class_is_shown(fdeploy: Fdeploy) -> None:
+    path = str(LEARNERS / "v1/roberta_fastai1052_t211.pkl")
+    assert "def forward(self, input_ids" in fdeploy.ok("inspect", path).stdout
+
+
+def test_inspecting_needs_no_heavy_library(fdeploy: Fdeploy) -> None:
+    blocked = fdeploy.folder / "blocked"
+    for module in ("torch", "numpy", "transformers", "onnxruntime", "fastai"):
+        (blocked / module).mkdir(parents=True)
+        (blocked / module / "__init__.py").write_text("raise ImportError", encoding="utf-8")
+    command = Fdeploy(fdeploy.folder, {"PYTHONPATH": str(blocked)})
+    command.ok("inspect", str(LEARNERS / f"{CONVERTIBLE[0]}.pkl"))
+
+
+def test_a_file_cannot_paint_on_the_terminal(fdeploy: Fdeploy) -> None:
+    found: dict[str, Any] = fdeploy.ok(
+        "inspect", str(LEARNERS / f"{CONVERTIBLE[0]}.pkl"), "--json"
+    ).json
+    found["labels"] = ["\x1b[2J\x1b]0;owned\x07", "two\nlines", "\u202egnp.exe"]
+    for line in anatomy_lines(found):
+        assert line.isprintable()
+
+
+def test_what_is_no_learner(fdeploy: Fdeploy) -> None:
+    (fdeploy.folder / "x.pkl").write_bytes(pickle.dumps([1, 2]))
+    assert fdeploy("inspect", "x.pkl", "--json").error["code"] == "not-a-learner"
