@@ -116,7 +116,7 @@ def upload(project: Project, artifact: Artifact) -> StoredArtifact:
     with _stage(project, "upload") as ending:
         record = project.target.upload(artifact)
         project.workspace.save(record)
-        ending.summary = record.uri
+        ending.summary = f"version {artifact.version}, {artifact.bytes:,} bytes"
     return record
 
 

@@ -17,6 +17,9 @@ CONVERTIBLE = (
     "v2/v2_hfwrapper_f2812_t523",
     "v2/v2_hfwrapper_f2712_py39_plainpickle",
 )
+# Transformers 2.1 put a random special token in the place of a blank text, another in each process:
+# such an answer cannot be reproduced, and the answer to the empty text stands in for it.
+BLANK_BY_CHANCE = ("v1/roberta_fastai1052_t211", "v1/bert_multilabel_fastai1052_t211")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,19 @@ def goldens(name: str) -> list[Golden]:
     return [
         Golden(row["text"], dict(zip(labels, row["probs"], strict=True)))
         for row in document["golden"]
+    ]
+
+
+def answers(name: str) -> list[Golden]:
+    """What fdeploy answers: the goldens, but for the blank text where the original left it open."""
+    known = goldens(name)
+    empty = next(golden for golden in known if golden.text == "")
+    by_chance = name in BLANK_BY_CHANCE
+    return [
+        Golden(golden.text, empty.probabilities)
+        if by_chance and not golden.text.strip()
+        else golden
+        for golden in known
     ]
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.conftest import Fdeploy
-from tests.flow.learners import CONVERTIBLE, bring, goldens
+from tests.flow.learners import CONVERTIBLE, answers, bring
 
 TOLERANCE = 1e-4
 
@@ -33,7 +33,7 @@ def test_a_learner_becomes_an_api_that_answers_as_it_does(fdeploy: Fdeploy, name
     learner, golden = bring(name, fdeploy.folder)
     api = fdeploy.ok("up", learner, "--golden", golden, "--json").json
     key = Path(api["key_file"]).read_text(encoding="utf-8")
-    for expected in goldens(name):
+    for expected in answers(name):
         status, answer = call(api["url"], key, {"text": expected.text})
         assert status == 200, answer
         assert isinstance(answer, dict)
@@ -48,8 +48,7 @@ def test_a_learner_becomes_an_api_that_answers_as_it_does(fdeploy: Fdeploy, name
 
 
 def test_stage_by_stage(fdeploy: Fdeploy) -> None:
-    name = CONVERTIBLE[0]
-    learner, golden = bring(name, fdeploy.folder)
+    learner, golden = bring(CONVERTIBLE[0], fdeploy.folder)
     bundle = fdeploy.ok("export", learner, "--golden", golden, "--json").json
     assert bundle["labels"] == ["0", "1", "2", "3", "4"]
     assert bundle["max_difference"] <= TOLERANCE
