@@ -1,5 +1,6 @@
 # make demo    a learner becomes an API on this machine, answers, and is torn down
 # make test    the whole test suite
+# make check-templates   checkov and parliament over the golden templates
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format schema lock bench clean
+.PHONY: help demo test lint types check check-templates format schema lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -27,6 +28,13 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint types test
+
+# Checkers whose many pins stay out of .venv: checkov on the templates, parliament on the policies.
+check-templates: $(VENV)/.dev
+	$(PYTHON) -m venv .venv-checkers
+	.venv-checkers/bin/python -m pip install --quiet checkov==3.3.30 parliament==1.6.4 'setuptools<80'
+	.venv-checkers/bin/python tests/aws_templates/check_security.py
+	.venv-checkers/bin/python tests/aws_templates/check_policies.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

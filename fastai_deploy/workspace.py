@@ -29,7 +29,7 @@ from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, Source, Store
 Record = Bundle | Artifact | StoredArtifact | Endpoint | Api
 R = TypeVar("R", bound=Record)
 
-COMMANDS: Mapping[type[Record], str] = {
+COMMANDS: Mapping[type, str] = {
     Bundle: "export",
     Artifact: "package",
     StoredArtifact: "upload",
@@ -113,7 +113,7 @@ class Workspace:
         if not ignore.exists():
             files.write(ignore, b"*\n")
 
-    def _record(self, kind: type[Record]) -> Path:
+    def _record(self, kind: type) -> Path:
         return self.folder / f"{COMMANDS[kind]}.json"
 
 
