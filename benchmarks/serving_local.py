@@ -63,7 +63,8 @@ def main() -> None:
         write_roberta_base(options.model_dir)
     bundle = open_bundle(options.model_dir)
     hardware = detect()
-    session = open_session(bundle, hardware, options.threads or plan(hardware).threads)
+    threads = options.threads or plan(hardware).threads
+    session = open_session(bundle, hardware, threads, alone=options.alone)
     server, port = start_server(options)
     try:
         rounds = [
@@ -170,6 +171,8 @@ def start_server(options: argparse.Namespace) -> tuple[subprocess.Popen[bytes], 
         for name in ("threads", "workers"):
             if getattr(options, name):
                 command += [f"--{name}", str(getattr(options, name))]
+        if options.alone:
+            command.append("--alone")
         started = time.perf_counter()
         server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not announced.exists():
@@ -222,6 +225,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--alone", action="store_true", help="the machine does nothing else")
     return parser.parse_args()
 
 

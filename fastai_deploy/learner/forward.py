@@ -10,6 +10,7 @@ import ast
 import io
 import textwrap
 import tokenize
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,7 +92,9 @@ def _find_forward(text: str, name: str) -> ast.FunctionDef | None:
     if not _parsable(text):
         return None
     try:
-        tree = ast.parse(textwrap.dedent(text))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an odd escape in the user's source, say
+            tree = ast.parse(textwrap.dedent(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     for node in ast.walk(tree):

@@ -80,10 +80,10 @@ def dangers(pickled: Pickled) -> Iterator[str]:
 def kind_of(name: Global) -> Kind:
     """The kind of an import."""
     top = name.module.split(".")[0]
-    if top in ("__main__", "__mp_main__"):
-        return "user"
     if _reaches_in(name):
         return "dangerous"
+    if top in ("__main__", "__mp_main__"):
+        return "user"
     if top in _STANDARD or top in NEVER_MODULES:
         return "dangerous" if _never(name, top) else "known"
     if top in KNOWN_LIBRARIES:

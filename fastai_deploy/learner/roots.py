@@ -74,7 +74,7 @@ def _describe(value: object) -> str:
         return "it is a checkpoint of weights, as learn.save() writes it"
     if {"state_dict", "model_state_dict"} & set(names):
         return "it is a training checkpoint"
-    if any(name.endswith((".weight", ".bias")) for name in names):
+    if any(name.split(".")[-1] in ("weight", "bias") for name in names):
         return "it is a checkpoint of weights (a state_dict)"
     return f"it is {_named(cls, value, names)}"
 
@@ -83,4 +83,6 @@ def _named(cls: Global | None, value: object, names: list[str]) -> str:
     if isinstance(value, Mapping):
         shown = ", ".join(sorted(names)[:_SHOWN])
         return f"a dictionary{f' with the keys {shown}' if shown else ''}"
+    if isinstance(value, Global):
+        return f"only the name {value}"
     return f"an object of the class {cls}" if cls else f"a {type(value).__name__.lower()}"

@@ -31,6 +31,7 @@ MAX_BODY = 6 * 1024 * 1024
 
 _INLINE_BYTES = 4096  # read and tokenized in under a millisecond
 _INLINE_TEXTS = 64
+_MOST_READING = 64
 _ROUTES = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _UNWATCHED = 0.25  # seconds
@@ -57,6 +58,7 @@ class App:
         self._timeout = timeout
         self._statuses: Counter[int] = Counter()
         self._texts = 0
+        self._reading = 0
         self._refusal_logged = -1
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,15 +123,25 @@ class App:
         if len(body) <= _INLINE_BYTES:
             question = read(body, kind, self._predictor.encode)
         else:
-            question = await loop.run_in_executor(
-                self._readers, read, body, kind, self._predictor.encode
-            )
+            question = await self._read_aside(body, kind)
         outcomes = await self._ask(question, receive, deadline - loop.time())
         answers = [self._logged(outcome, request) for outcome in outcomes]
         self._texts += len(question.texts)
         if len(answers) <= _INLINE_TEXTS:
             return write(question, answers, self._model)
         return await loop.run_in_executor(self._readers, write, question, answers, self._model)
+
+    async def _read_aside(self, body: bytes, content_type: Optional[str]) -> Question:
+        """Read a large body on a thread; bodies that wait for one are memory, so few may."""
+        if self._reading >= _MOST_READING:
+            raise Overloaded(1)
+        self._reading += 1
+        try:
+            return await asyncio.get_event_loop().run_in_executor(
+                self._readers, read, body, content_type, self._predictor.encode
+            )
+        finally:
+            self._reading -= 1
 
     async def _ask(
         self, question: Question, receive: Receive, timeout: float

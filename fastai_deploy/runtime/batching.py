@@ -243,6 +243,8 @@ class Batcher(Generic[Item, Result]):
         for member in sorted(chosen, reverse=True):
             del self._queue[member]
         self._measure()
+        if self._queue:
+            self._changed.notify()  # there is work for another worker, if one is idle
         return [candidates[member] for member in chosen]
 
     def _measure(self) -> None:

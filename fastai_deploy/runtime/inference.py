@@ -8,6 +8,7 @@ nothing: an error of the contract is an answer too, and ``output_fn`` sets its s
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +18,7 @@ from . import hardware, refusals
 from .answering import Answer, read, refuse, write
 from .contract import RequestError
 from .loading import load
+from .log import Log
 from .predictor import Predictor
 
 _WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"
@@ -56,7 +58,8 @@ def predict_fn(received: Received, predictor: Predictor) -> Answer:
         return write(question, outcomes, predictor.bundle.answered_as)
     except RequestError as error:
         return refuse(error)
-    except Exception:  # noqa: BLE001  # the toolkit would answer with the traceback
+    except Exception as error:  # noqa: BLE001  # the toolkit would answer with the traceback
+        Log(sys.stderr).defect("-", error)
         return refuse(refusals.internal())
 
 

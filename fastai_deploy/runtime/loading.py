@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,17 +35,21 @@ def load(
     hardware: Hardware,
     threads: int,
     *,
+    alone: bool = False,
     version: Optional[str] = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Loaded:
     """Open the model, check every golden (which warms it up) and measure its speed.
 
-    Raises ModelError when anything in the folder is not as the manifest says.
+    ``alone``: the machine has nothing else to do. Raises ModelError when anything in the folder is
+    not as the manifest says.
     """
+    # Texts are tokenized one by one; without this, each goes to another thread and back.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     bundle = open_bundle(folder, version)
     goldens = read_goldens(bundle)
     encoder = Encoder(bundle)
-    session = open_session(bundle, hardware, threads)
+    session = open_session(bundle, hardware, threads, alone=alone)
     predictor = Predictor(bundle, encoder, session, limits_for(bundle, threads))
     deviation = check_goldens(predictor, goldens)
     speed = _tokens_per_second(predictor, encoder.encode(goldens[0].text), clock)

@@ -29,10 +29,17 @@ class Log:
             pass
 
     def defect(self, request: str, error: BaseException) -> None:
-        """Where an exception came from. Its message stays out: it may quote what a user sent."""
+        """Where an exception came from.
+
+        Its message stays out, because it may quote what a user sent; but not ONNX Runtime's, which
+        sees numbers only.
+        """
         frames = traceback.extract_tb(error.__traceback__)[-5:]
         at = " < ".join(f"{_file(frame)}:{frame.lineno} {frame.name}" for frame in reversed(frames))
-        self("defect", request=request, error=type(error).__name__, at=at)
+        kind = type(error)
+        told = kind.__module__.startswith("onnxruntime")
+        message = " ".join(str(error).split())[:300] if told else ""
+        self("defect", request=request, error=kind.__name__, message=message, at=at)
 
 
 class LoggingBridge(logging.Handler):

@@ -105,6 +105,8 @@ class Predictor:
 
 
 def _failed(message: str, cause: Optional[Exception] = None) -> RequestError:
-    error = RequestError(500, "internal", message, "try another text; the server's log says more")
+    error = RequestError(
+        500, "model_error", message, "try another text; the server's log says more"
+    )
     error.__cause__ = cause
     return error

@@ -41,11 +41,15 @@ VERSION_VARIABLE = "FDEPLOY_VERSION"
 _HOST = "127.0.0.1"
 _BACKLOG = 2048
 _READERS = 2
+_KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close first
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the server until a signal ends it; the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.announce.parent.is_dir():
+        parser.error(f"there is no folder {options.announce.parent} to announce in")
     log = Log(sys.stderr)
     logging.getLogger().addHandler(LoggingBridge(log))
     try:
@@ -61,28 +65,43 @@ def main(arguments: Optional[List[str]] = None) -> int:
         workers = options.workers or planned.workers
         try:
             loaded = load(
-                options.model_dir, found, threads, version=os.environ.get(VERSION_VARIABLE)
+                options.model_dir,
+                found,
+                threads,
+                alone=options.alone,
+                version=os.environ.get(VERSION_VARIABLE),
             )
         except ModelError as error:
             log("refused", reason=str(error))
             return EXIT_MODEL
-        log(
-            "ready",
-            port=listener.getsockname()[1],
-            seconds=round(time.perf_counter() - started, 2),
-            threads=threads,
-            workers=workers,
-            goldens=loaded.goldens,
-            deviation=loaded.deviation,
-            tokens_per_second=round(loaded.tokens_per_second),
-        )
-        asyncio.run(_serve(loaded, workers, listener, options, log))
+
+        def ready() -> None:
+            port = listener.getsockname()[1]
+            _announce(options.announce, port)
+            log(
+                "ready",
+                port=port,
+                seconds=round(time.perf_counter() - started, 2),
+                threads=threads,
+                workers=workers,
+                goldens=loaded.goldens,
+                deviation=loaded.deviation,
+                tokens_per_second=round(loaded.tokens_per_second),
+            )
+
+        asyncio.run(_serve(loaded, workers, listener, options, log, ready=ready))
     log("ended")
     return 0
 
 
 async def _serve(
-    loaded: Loaded, workers: int, listener: socket.socket, options: argparse.Namespace, log: Log
+    loaded: Loaded,
+    workers: int,
+    listener: socket.socket,
+    options: argparse.Namespace,
+    log: Log,
+    *,
+    ready: Callable[[], None],
 ) -> None:
     predictor = loaded.predictor
     batcher: Batcher[Encoded, Outcome] = Batcher(
@@ -103,9 +122,10 @@ async def _serve(
                 log_config=None,
                 server_header=False,
                 backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=int(options.timeout) + 1,
             ),
-            lambda: _announce(options.announce, listener.getsockname()[1]),
+            ready,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.end)
@@ -161,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--home", help="whose server this is; only to be read in process lists")
     parser.add_argument("--threads", type=int, help="of the model; by default the cores")
     parser.add_argument("--workers", type=int, help="runs of the model at a time")
+    parser.add_argument("--alone", action="store_true", help="nothing else needs the cores")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds; InvokeEndpoint's 60")
     parser.add_argument("--max-wait", type=float, default=5.0, help="seconds in the queue, at most")
     return parser

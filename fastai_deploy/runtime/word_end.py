@@ -12,7 +12,9 @@ from typing import Any, List, Optional, Pattern
 _SPLITTING = ("BertPreTokenizer", "ByteLevel", "Whitespace")
 # Normalizers that work character by character, or up to the next character that cannot combine
 # with the one before it. White space and punctuation never combine.
-_LOCAL = ("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents")
+_LOCAL = ("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Strip", "StripAccents")
+# One character class, and nothing around it.
+_CLASS = re.compile(r"\[(?:[^\[\]\\]|\\.)+\]", re.DOTALL)
 _SPACE = " \n\t"
 _PUNCTUATION = ".,;:!?\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"
 # Python and the tokenizer may know different versions of Unicode. A sign that only one of them
@@ -31,14 +33,26 @@ def word_end(tokenizer: Any) -> Optional[Pattern[str]]:
         return None
     if not splitters[0].get("use_regex", True):
         return None
-    if any(each["type"] not in _LOCAL for each in _components(tokenizer.normalizer, "normalizers")):
+    normalizers = _components(tokenizer.normalizer, "normalizers")
+    deleting = [each for each in normalizers if _deletes_characters(each)]
+    if any(each["type"] not in _LOCAL for each in normalizers if each not in deleting):
         return None
     added = _added_characters(tokenizer)
     if any(char.isspace() for char in added):
         return None
+    space = rf"[^\W_](?=[{_SPACE}])"
     signs = re.escape("".join(sign for sign in _PUNCTUATION if sign not in added))
-    before_signs = rf"|[{_OLD_LETTERS}](?=[{signs}])" if signs else ""
-    return re.compile(rf"[^\W_](?=[{_SPACE}]){before_signs}")
+    # Where letters may be deleted, a sign may come to stand behind a space and share its token.
+    return re.compile(space if deleting or not signs else rf"{space}|[{_OLD_LETTERS}](?=[{signs}])")
+
+
+def _deletes_characters(normalizer: Any) -> bool:
+    """Whether it takes out single characters, wherever they stand, and does nothing else."""
+    return bool(
+        normalizer["type"] == "Replace"
+        and not normalizer["content"]
+        and _CLASS.fullmatch(normalizer["pattern"].get("Regex", ""))
+    )
 
 
 def _added_characters(tokenizer: Any) -> str:

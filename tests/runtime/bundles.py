@@ -111,12 +111,16 @@ def write_bundle(
     layers: int = 0,
     hidden: int = HIDDEN,
     goldens: Sequence[str] = GOLDEN_TEXTS,
+    rows_left_out: int = 0,
 ) -> TinyBundle:
-    """Write a bundle; with ``equal_length`` its graph has no mask and averages over padding too."""
+    """Write a bundle; with ``equal_length`` its graph has no mask and averages over padding too.
+
+    The last tokens have no row in the embedding if so many are left out: the graph fails on them.
+    """
     folder.mkdir(parents=True)
     tokenizer = tokenizer or wordpiece()
     tokenizer.save(str(folder / "tokenizer.json"))
-    weights = _weights(tokenizer.get_vocab_size(), hidden, layers)
+    weights = _weights(tokenizer.get_vocab_size() - rows_left_out, hidden, layers)
     onnx.save(_graph(weights, masked=not equal_length), str(folder / "model.onnx"))
     manifest = {
         "format": 1,

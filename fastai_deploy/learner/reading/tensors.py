@@ -169,7 +169,8 @@ def _numbers(value: object) -> tuple[int, ...] | None:
 
 
 def _check(made: Tensor) -> None:
-    inside = made.offset >= 0 and made.offset + made.span <= made.storage.count
+    if len(made.shape) != len(made.stride) or made.offset < 0:
+        raise truncated("a tensor in the file is described wrongly")
     # A view that repeats elements would make a small file take any amount of memory.
-    if len(made.shape) != len(made.stride) or not inside or made.count > made.storage.count:
+    if made.offset + made.span > made.storage.count or made.count > made.storage.count:
         raise truncated("a tensor in the file lies outside its numbers")

@@ -20,14 +20,17 @@ from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.files import file_errors, write
+from fastai_deploy.files import file_errors
 from fastai_deploy.learner.rebuilding.agreement import AGREEMENT, Checks
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT, Classifier
+from fastai_deploy.learner.rebuilding.onnx_file import write_onnx
 
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.13 and later read it
 LARGEST = 2 << 30  # bytes; what one protobuf file can hold
+SMALL = 1 << 14  # elements of a weight that may be copied without a thought
 _EXAMPLE = (2, 9)  # (batch, sequence) of the trace
-_TRACED, _FUSED = ".traced.onnx", ".fused.onnx"
+
+Weights = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,66 +59,119 @@ def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
             f"the model has {size:,} bytes; an ONNX file can hold {LARGEST:,}",
             hint="train a smaller model (base instead of large)",
         )
-    traced, fused = path.with_name(_TRACED), path.with_name(_FUSED)
-    try:
-        with file_errors(path):
-            _trace(classifier, traced)
-            attention = _fuse(classifier, traced, fused)
-            candidates = [(fused, attention)] if attention else []
-            for candidate, count in (*candidates, (traced, 0)):
-                difference = checks.difference(candidate)
-                if difference <= AGREEMENT:
-                    candidate.replace(path)
-                    return Graph(path, classifier.inputs, count, difference)
-    finally:
-        traced.unlink(missing_ok=True)
-        fused.unlink(missing_ok=True)
+    difference = float("inf")
+    model, weights = _trace(classifier, path)
+    fused, attention = _fuse(classifier, model, weights)
+    candidates = [(fused, attention)] if attention else []
+    for candidate, count in (*candidates, (model, 0)):
+        write_onnx(path, candidate, _take(candidate, weights))
+        difference = checks.difference(path)
+        if difference <= AGREEMENT:
+            return Graph(path, classifier.inputs, count, difference)
     raise UnsupportedLearner(
         f"the exported graph answers differently from torch (by {difference:.1e})",
         hint="report this with the output of: fdeploy inspect",
     )
 
 
-def _trace(classifier: Classifier, path: Path) -> None:
+def _trace(classifier: Classifier, path: Path) -> tuple[onnx.ModelProto, Weights]:
+    """The graph, whose weights are inputs like the ids, and the weights by the names of these."""
     ids = torch.ones(_EXAMPLE, dtype=torch.int64).cumsum(dim=1) + 3
     axes = {name: {0: "batch", 1: "sequence"} for name in classifier.inputs}
-    with _quiet(), torch.no_grad():
-        torch.onnx.export(
-            classifier,
-            classifier.arguments(ids, torch.ones_like(ids)),
-            str(path),
-            input_names=list(classifier.inputs),
-            output_names=[OUTPUT],
-            dynamic_axes={**axes, OUTPUT: {0: "batch"}},
-            opset_version=OPSET,
-            dynamo=False,
-        )
+    traced = path.with_name(".traced.onnx")
+    try:
+        with file_errors(traced), _quiet(), torch.no_grad():
+            torch.onnx.export(
+                classifier,
+                classifier.arguments(ids, torch.ones_like(ids)),
+                str(traced),
+                input_names=list(classifier.inputs),
+                output_names=[OUTPUT],
+                dynamic_axes={**axes, OUTPUT: {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+                export_params=False,
+                do_constant_folding=False,
+            )
+        model = onnx.load(traced)
+    finally:
+        traced.unlink(missing_ok=True)
+    weights = {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())}
+    return model, _transpose({name: value.detach() for name, value in weights.items()}, model)
 
 
-def _fuse(classifier: Classifier, traced: Path, fused: Path) -> int:
-    """Write the graph with fused attention; the number of its nodes, 0 where nothing was fused."""
+def _transpose(weights: Weights, model: onnx.ModelProto) -> Weights:
+    """The weights, with those that the graph turns round before it uses them turned beforehand."""
+    found = dict(weights)
+    for node in list(model.graph.node):
+        if node.op_type == "Transpose" and node.input[0] in weights:
+            order = onnx.helper.get_node_attr_value(node, "perm")
+            found[node.output[0]] = turned = weights[node.input[0]].permute(*order)
+            model.graph.node.remove(node)
+            model.graph.input.append(
+                onnx.helper.make_tensor_value_info(
+                    node.output[0], onnx.TensorProto.FLOAT, list(turned.shape)
+                )
+            )
+    used = {name for node in model.graph.node for name in node.input}
+    for value in list(model.graph.input):
+        if value.name in weights and value.name not in used:
+            model.graph.input.remove(value)
+    return found
+
+
+def _fuse(
+    classifier: Classifier, model: onnx.ModelProto, weights: Weights
+) -> tuple[onnx.ModelProto, int]:
+    """The graph with fused attention, and the number of its nodes: 0 where nothing was fused.
+
+    The optimizer joins the projections of an attention, so those are handed to it; it copies what
+    it is given several times, so the larger weights are not.
+    """
+    hidden = _size(classifier, "hidden_size")
+    largest = max(hidden * hidden, SMALL)
+    inner = _with_initializers(
+        model, {name: each for name, each in weights.items() if each.numel() <= largest}
+    )
     options = FusionOptions("bert")
     # The mask itself instead of the length of the text: padding may stand in the middle of it.
     options.use_raw_attention_mask(use_raw_mask=True)
     options.enable_embed_layer_norm = False  # it would derive that length from the mask
-    model = onnx.load(traced)
     try:
         with _quiet():
             made = optimizer.optimize_model(
-                model,
+                inner,
                 model_type="bert",
                 num_heads=_size(classifier, "num_attention_heads"),
-                hidden_size=_size(classifier, "hidden_size"),
+                hidden_size=hidden,
                 opt_level=0,
                 optimization_options=options,
             )
             statistics = made.get_fused_operator_statistics()
     except Exception:  # noqa: BLE001 - its errors have no common base; the plain graph remains
-        return 0
+        return model, 0
     attention = sum(int(statistics.get(name, 0)) for name in ("Attention", "MultiHeadAttention"))
-    if attention:
-        write(fused, made.model.SerializeToString(deterministic=True))
-    return attention
+    return made.model, attention
+
+
+def _with_initializers(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
+    """A copy of the graph in which these weights are no inputs any more, but part of it."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for name, weight in _take(made, weights).items():
+        array = weight.contiguous().numpy()
+        made.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return made
+
+
+def _take(model: onnx.ModelProto, weights: Weights) -> Weights:
+    """Remove the inputs that are weights from the graph, and return those weights."""
+    taken: Weights = {}
+    for value in list(model.graph.input):
+        if value.name in weights:
+            taken[value.name] = weights[value.name]
+            model.graph.input.remove(value)
+    return taken
 
 
 def _size(classifier: Classifier, name: str) -> int:

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastai_deploy.errors import NotALearner
+from fastai_deploy.learner.anatomy import Anatomy, examine
+from fastai_deploy.learner.reading.archive import open_archive, read_archive
+from fastai_deploy.learner.reading.sources import BytesSource
+from fastai_deploy.learner.reading.storages import Storage
+from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
+from fastai_deploy.learner.reading.views import attributes, class_of, walk
+from tests.learner.assemble import assemble, listing, mapping, new, torch_zip
+from tests.learner.files import ALL, AWD_LSTM, CONVERTIBLE, CUSTOM_HEAD, document, learner
+
+ROBERTA, BERT, DISTILBERT, TAGS, V2_CLOUDPICKLE, V2_PLAIN = CONVERTIBLE
+
+
+def anatomy(name: str) -> Anatomy:
+    with open_archive(learner(name)) as (source, archive):
+        return examine(archive, source.size)
+
+
+def changed(name: str, change: Callable[[Any], None]) -> Anatomy:
+    """The anatomy of a real learner in which something was changed."""
+    with open_archive(learner(name)) as (_, archive):
+        root = archive.pickled.root
+        change(root)
+        storages: dict[str, bytes] = {}
+        for value in walk(root):
+            if isinstance(value, Storage) and value.data is not None:
+                storages[value.key] = value.data.read(0, value.data.size)
+        data = torch_zip(assemble(root), storages)
+    return examine(read_archive(BytesSource(data)), len(data))
+
+
+def objects(root: object, name: str) -> list[Call]:
+    found = [value for value in walk(root) if isinstance(value, Call)]
+    return [value for value in found if (cls := class_of(value)) is not None and cls.name == name]
+
+
+def set_attribute(value: Call, name: str, to: object) -> None:
+    for state in value.states:
+        if isinstance(state, Mapping):
+            state.pairs[:] = [(k, to if k == name else v) for k, v in state.pairs]
+            if name not in attributes(value):
+                state.pairs.append((name, to))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_labels_and_task(name: str) -> None:
+    found, meta = anatomy(name), document(name)["meta"]
+    assert found.labels.names == tuple(map(str, meta["classes"]))
+    assert found.task == ("multi-label" if name == TAGS else "single-label")
+    assert found.threshold == (0.5 if name == TAGS else None)
+    assert found.fastai == (1 if name.startswith("v1") else 2)
+    assert not found.dangers
+    assert not [each for each in found.imports if each.kind == "dangerous"]
+
+
+@pytest.mark.parametrize("name", CONVERTIBLE)
+def test_a_convertible_learner(name: str) -> None:
+    found, meta = anatomy(name), document(name)["meta"]
+    assert found.verdict.kind == "convertible"
+    assert found.family == "transformers"
+    assert found.transformer is not None
+    assert found.transformer.outputs == len(meta["classes"])
+    assert found.text is not None
+    assert found.text.max_length == 512
+    assert found.tokenizer is not None
+    assert found.tokenizer.special["pad"].text in ("<pad>", "[PAD]")
+
+
+FORWARDS = {
+    ROBERTA: ("from-ids", None, "source"),
+    BERT: ("from-ids", None, "source"),
+    TAGS: ("from-ids", None, "source"),
+    DISTILBERT: ("unknown", None, "not hold"),
+    V2_CLOUDPICKLE: ("from-ids", 1, "bytecode"),
+    V2_PLAIN: ("unknown", None, "not hold"),
+}
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_the_wrapper_is_read_where_it_is_in_the_file(name: str) -> None:
+    transformer = anatomy(name).transformer
+    assert transformer is not None
+    mask, pad, evidence = FORWARDS[name]
+    assert (transformer.forward.mask, transformer.forward.pad_token_id) == (mask, pad)
+    assert evidence in transformer.forward.evidence
+
+
+def test_versions_and_python() -> None:
+    assert anatomy(V2_CLOUDPICKLE).python == "3.11"
+    assert anatomy(V2_PLAIN).python is None
+    assert anatomy(V2_CLOUDPICKLE).libraries["fastai"] == "2.8 or newer"
+    assert anatomy(V2_PLAIN).libraries["fastai"] == "2 before 2.8"
+    assert anatomy(ROBERTA).libraries["transformers"] == "2.0 or 2.1"
+    assert anatomy(BERT).libraries["transformers"] == "2.4 to 2.11"
+    assert anatomy(ROBERTA).format == "legacy"
+    assert anatomy(DISTILBERT).format == "zip"
+
+
+def test_sources_and_sizes() -> None:
+    found = anatomy(ROBERTA)
+    assert "def forward(self, input_ids" in found.sources[0].text
+    assert found.modules[0].parameters == found.parameters == 58_309
+    assert found.weights_size == 4 * 58_309
+    classifier = next(each for each in found.modules if each.path == "transformer.classifier")
+    assert (classifier.cls, classifier.parameters) == ("RobertaClassificationHead", 1_221)
+
+
+def test_a_head_of_its_own_is_refused_with_the_way_out() -> None:
+    verdict = anatomy(CUSTOM_HEAD).verdict
+    assert verdict.kind == "learner-runtime"
+    assert "outside the transformer" in verdict.reason
+    assert "--runtime learner --definitions model_def.py --trust-pickle" in verdict.hint
+
+
+@pytest.mark.parametrize("name", AWD_LSTM)
+def test_an_awd_lstm_is_recognised(name: str) -> None:
+    found = anatomy(name)
+    assert found.family == "awd-lstm"
+    assert found.verdict.kind == "learner-runtime"
+    assert "AWD-LSTM" in found.verdict.reason
+
+
+def _relabel(*names: str) -> Callable[[Any], None]:
+    def change(root: Any) -> None:
+        set_attribute(objects(root, "CategoryProcessor")[0], "classes", listing(*names))
+
+    return change
+
+
+def _loss(name: str) -> Callable[[Any], None]:
+    def change(root: Any) -> None:
+        for inner in objects(root, "CrossEntropyLoss"):
+            inner.func = Global("torch.nn.modules.loss", name)
+
+    return change
+
+
+def _drop_tokenizer(root: Any) -> None:
+    for value in objects(root, "DistilBertTokenizer"):
+        value.states.clear()
+
+
+def _lose_vocabulary(root: Any) -> None:
+    for value in objects(root, "DistilBertTokenizer"):
+        value.states[:] = [mapping({"sp_model": None})]
+
+
+def _rules(root: Any) -> None:
+    rule = Global("fastai.text.transform", "fix_html")
+    for value in objects(root, "Tokenizer"):
+        set_attribute(value, "pre_rules", listing(rule))
+
+
+def _mark(root: Any) -> None:
+    for value in objects(root, "TokenizeProcessor"):
+        set_attribute(value, "include_bos", to=True)
+
+
+def _hook(root: Any) -> None:
+    for value in objects(root, "MultiHeadSelfAttention"):
+        set_attribute(value, "_forward_hooks", mapping({"0": Global("__main__", "hook")}))
+
+
+def _own_class(root: Any) -> None:
+    for value in objects(root, "FFN"):
+        value.func = Global("__main__", "MyFFN")
+
+
+def _own_forward(root: Any) -> None:
+    for value in objects(root, "FFN"):
+        set_attribute(value, "forward", Global("__main__", "forward"))
+
+
+def _own_head(root: Any) -> None:
+    for value in objects(root, "DistilBertForSequenceClassification"):
+        value.func = Global("__main__", "MyClassifier")
+
+
+def _no_labels(root: Any) -> None:
+    for value in objects(root, "CategoryProcessor"):
+        value.states.clear()
+
+
+CHANGES: dict[str, tuple[Callable[[Any], None], str, str]] = {
+    "labels twice": (_relabel("a", "a"), "refused", "both called 'a'"),
+    "more labels than outputs": (_relabel("a", "b", "c"), "refused", "2 outputs, but it has 3"),
+    "no labels": (_no_labels, "refused", "no labels"),
+    "a label that is no character": (_relabel("a", "\ud800"), "refused", "Unicode"),
+    "a regression": (_loss("MSELoss"), "refused", "predicts numbers"),
+    "a loss of its own": (_loss("MyLoss"), "learner-runtime", "become probabilities"),
+    "no tokenizer": (_drop_tokenizer, "learner-runtime", "no tokenizer"),
+    "a lost vocabulary": (_lose_vocabulary, "learner-runtime", "not in the file"),
+    "fastai's rules": (_rules, "learner-runtime", "fix_html"),
+    "fastai's marks": (_mark, "learner-runtime", "include_bos"),
+    "a hook": (_hook, "learner-runtime", "hook"),
+    "a class of the user's": (_own_class, "learner-runtime", "MyFFN"),
+    "a patched forward": (_own_forward, "learner-runtime", "forward()"),
+    "a model class of the user's": (_own_head, "learner-runtime", "MyClassifier"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_cannot_be_rebuilt_exactly_is_not_guessed(name: str, deep_recursion: None) -> None:
+    del deep_recursion
+    change, kind, reason = CHANGES[name]
+    verdict = changed(DISTILBERT, change).verdict
+    assert verdict.kind == kind
+    assert reason in verdict.reason
+    assert verdict.hint
+
+
+def test_an_unchanged_learner_survives_the_assembler(deep_recursion: None) -> None:
+    del deep_recursion
+    assert changed(DISTILBERT, lambda _root: None).verdict.kind == "convertible"
+
+
+OTHER_TASKS = {
+    "fastai.vision.data": "classifies images",
+    "fastai.vision.core": "classifies images",
+    "fastai.tabular.core": "works on tables",
+    "fastai.collab": "recommends items",
+}
+
+
+@pytest.mark.parametrize("module", OTHER_TASKS)
+def test_a_learner_of_another_task_is_told(module: str) -> None:
+    model = new("torch.nn", "Linear", {"_modules": Mapping([]), "_parameters": Mapping([])})
+    dls = new("fastai.data.core", "DataLoaders", {"x": Global(module, "Thing")})
+    root = new("fastai.learner", "Learner", {"dls": dls, "model": model})
+    verdict = examine(read_archive(BytesSource(assemble(root))), 0).verdict
+    assert verdict.kind == "refused"
+    assert OTHER_TASKS[module] in verdict.reason
+
+
+def test_a_language_model_is_told() -> None:
+    model = new("torch.nn", "Linear", {"_modules": Mapping([]), "_parameters": Mapping([])})
+    root = new("fastai.text.learner", "LMLearner", {"dls": None, "model": model})
+    assert "language model" in examine(read_archive(BytesSource(assemble(root))), 0).verdict.reason
+
+
+def _module(**attributes_: object) -> Call:
+    return new("torch.nn", "Linear",
+               {"_modules": Mapping([]), "_parameters": Mapping([]), **attributes_})  # fmt: skip
+
+
+def _learner() -> Call:
+    return new("fastai.learner", "Learner", {"dls": None, "model": _module()})
+
+
+NO_LEARNERS: dict[str, tuple[object, str]] = {
+    "a model": (_module(), "bare model"),
+    "a state dict": (mapping({"fc.weight": 1, "fc.bias": 2}), "checkpoint of weights"),
+    "learn.save": (mapping({"model": mapping({}), "opt": None}), "learn.save()"),
+    "a checkpoint": (mapping({"state_dict": mapping({}), "epoch": 3}), "training checkpoint"),
+    "two learners": (listing(_learner(), _learner()), "collection that holds learners"),
+    "a list": (Sequence("list", []), "a sequence"),
+    "a number": (3, "a int"),
+    "a name": (Global("fastai.learner", "Learner"), "only the name"),
+    "an object": (new("__main__", "Thing"), "class __main__.Thing"),
+    "no model": (new("fastai.learner", "Learner", {"dls": None, "model": None}), "has no model"),
+}
+
+
+@pytest.mark.parametrize("name", NO_LEARNERS)
+def test_what_is_no_learner_is_named(name: str) -> None:
+    root, message = NO_LEARNERS[name]
+    with pytest.raises(NotALearner, match=message.replace("(", r"\(").replace(")", r"\)")):
+        examine(read_archive(BytesSource(assemble(root))), 0)
+
+
+def test_reading_needs_nothing_but_the_standard_library() -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from fastai_deploy.learner.anatomy import examine\n"
+        "from fastai_deploy.learner.reading.archive import open_archive\n"
+        "with open_archive(Path(sys.argv[1])) as (source, archive):\n"
+        "    assert examine(archive, source.size).verdict.kind == 'convertible'\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'tokenizers', 'onnxruntime', 'fastai'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
+    )
+    path = Path(learner(V2_CLOUDPICKLE))
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)

@@ -1,0 +1,321 @@
+"""Pickles made to do harm: each is refused, and nothing of it is run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from fastai_deploy.errors import (
+    DangerousLearner,
+    LearnerError,
+    LearnerTooComplex,
+    LearnerTruncated,
+    NotALearner,
+)
+from fastai_deploy.learner.anatomy import examine
+from fastai_deploy.learner.convert import convert
+from fastai_deploy.learner.globals import dangers
+from fastai_deploy.learner.reading.archive import open_archive, read_archive
+from fastai_deploy.learner.reading.sources import BytesSource
+from fastai_deploy.learner.reading.values import Call, Global, Mapping
+from fastai_deploy.progress import silent
+from tests.learner.assemble import assemble, listing, new, torch_zip
+from tests.learner.files import CONVERTIBLE, learner
+
+
+class Payload:
+    """An object whose loading leaves a file behind."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_payload_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None:
+    mark, file = tmp_path / "mark", tmp_path / "learner.pkl"
+    file.write_bytes(pickle.dumps({"model": Payload(mark)}, protocol))
+    with pytest.raises(DangerousLearner, match="system"):
+        convert(file, tmp_path / "bundle", golden=None, tolerance=1e-4, name="x", report=silent)
+    assert not mark.exists()
+    assert list(tmp_path.iterdir()) == [file]
+
+    # The same file, loaded as fastai loads it, does leave its mark.
+    subprocess.run([sys.executable, "-c", f"import pickle; pickle.load(open({str(file)!r}, 'rb'))"],
+                   check=True)  # fmt: skip
+    assert mark.exists()
+
+
+def hostile(func: Global, *args: object) -> bytes:
+    return assemble(Call(func, args))
+
+
+def _attribute(owner: object, name: object) -> Call:
+    return Call(Global("builtins", "getattr"), (owner, name))
+
+
+OS_SYSTEM = Global("os", "system")
+NAMES = [
+    "os system", "os popen", "os execvp", "os remove", "posix system", "nt system", "os environ",
+    "subprocess Popen", "subprocess run", "subprocess check_output", "builtins eval",
+    "builtins exec", "builtins compile", "builtins open", "builtins __import__", "builtins setattr",
+    "builtins globals", "builtins breakpoint", "builtins input", "sys modules", "sys exit",
+    "sys settrace", "socket socket", "socket create_connection", "shutil rmtree", "shutil move",
+    "runpy run_path", "importlib import_module", "importlib.util spec_from_file_location",
+    "ctypes CDLL", "code InteractiveInterpreter", "code interact", "pty spawn", "webbrowser open",
+    "pickle loads", "_pickle loads", "marshal loads", "timeit timeit", "bdb Bdb", "pdb run",
+    "cProfile run", "profile runctx", "trace Trace", "doctest testfile", "asyncio run",
+    "asyncio.subprocess create_subprocess_exec", "http.client HTTPSConnection",
+    "urllib.request urlopen", "ftplib FTP", "smtplib SMTP", "tempfile mkstemp", "zipfile ZipFile",
+    "tarfile open", "sqlite3 connect", "multiprocessing Process", "threading Thread",
+    "_thread start_new_thread", "signal raise_signal", "io open", "io FileIO", "codecs open",
+    "gzip open", "types FunctionType", "types CodeType", "operator call", "typing get_type_hints",
+    "logging FileHandler", "logging.config fileConfig", "platform popen", "getpass getpass",
+    "pip main", "pip._internal main", "setuptools setup", "distutils.core setup",
+    "idlelib.run main",
+    "lib2to3.main main", "test.support run_code", "unittest main", "ensurepip bootstrap",
+    "venv create", "site main", "sysconfig get_paths", "gc get_objects", "faulthandler _sigsegv",
+    "torch load", "torch.serialization load", "torch.hub load",
+    "torch.hub load_state_dict_from_url",
+    "torch.utils.cpp_extension load", "torch.jit load", "torch.package PackageImporter",
+    "torch.distributed.rpc remote", "torch.utils.collect_env run", "numpy load",
+    "numpy.lib.npyio load",
+    "numpy.testing._private.utils runstring", "numpy.f2py.crackfortran getlincoef",
+    "pandas read_pickle",
+    "pandas.io.pickle read_pickle", "pandas eval", "joblib load", "sklearn.externals.joblib load",
+    "yaml unsafe_load", "dill loads", "cloudpickle loads", "cloudpickle.cloudpickle loads",
+    "fastai.learner load_learner", "fastai.basic_train load_learner", "fastcore.xtras run",
+    "fastcore.basics exec_local", "fastai.basics run", "fastcore.xtras load_pickle",
+    "transformers.utils.generic os", "fastai.imports subprocess",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dangerous_name_is_refused(name: str) -> None:
+    module, _, attribute = name.partition(" ")
+    with pytest.raises(DangerousLearner, match=attribute):
+        examine(read_archive(BytesSource(hostile(Global(module, attribute), "x"))), 0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["__builtin__ eval", "__builtin__ execfile", "__builtin__ apply", "commands getoutput",
+     "cPickle loads", "urllib urlopen", "thread start_new_thread"],
+)  # fmt: skip
+def test_a_dangerous_name_of_python_2_is_refused(name: str) -> None:
+    module, _, attribute = name.partition(" ")
+    pickled = f"c{module}\n{attribute}\n(Vx\ntR.".encode()
+    with pytest.raises(DangerousLearner):
+        examine(read_archive(BytesSource(pickled)), 0)
+
+
+PATHS = [
+    ("torch.serialization", "os.system"),
+    ("torch", "serialization.os.system"),
+    ("fastai.imports", "subprocess.Popen"),
+    ("collections", "abc.sys.modules"),
+    ("builtins", "str.__class__.__subclasses__"),
+    ("functools", "partial.__init__.__globals__"),
+    ("fastai.learner", "Learner.__reduce__"),
+    ("__main__", "Thing.__globals__"),
+]
+
+
+@pytest.mark.parametrize(("module", "name"), PATHS)
+def test_a_name_that_leads_elsewhere_is_refused(module: str, name: str) -> None:
+    pickled = b"\x80\x04\x8c" + bytes([len(module)]) + module.encode()
+    pickled += b"\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
+    with pytest.raises(DangerousLearner):
+        examine(read_archive(BytesSource(pickled)), 0)
+
+
+def _function_by_value() -> Call:
+    code = Call(Call(Global("cloudpickle.cloudpickle", "_builtin_type"), ("CodeType",)), (0,))
+    return Call(Global("cloudpickle.cloudpickle", "_make_function"), (code, Mapping([])))
+
+
+def _os_by_value() -> Call:
+    return Call(Global("cloudpickle.cloudpickle", "subimport"), ("os",))
+
+
+FUNCTIONS: dict[str, object] = {
+    "partial": Call(Global("functools", "partial"), (Global("__main__", "f"),)),
+    "attrgetter": Call(Global("operator", "attrgetter"), ("system",)),
+    "methodcaller": Call(Global("operator", "methodcaller"), ("unlink",)),
+    "getattr on a module": _attribute(_os_by_value(), "system"),
+    "getattr of a dunder": _attribute(Global("fastai.learner", "Learner"), "__globals__"),
+    "getattr of a computed name": _attribute(Global("fastai.learner", "Learner"), Call(Global(
+        "builtins", "str"), ("x",))),
+    "a method of a path": _attribute(Call(Global("pathlib", "PosixPath"), ("/x",)), "unlink"),
+    "a method of the standard library": _attribute(Global("pathlib", "Path"), "unlink"),
+    "a method of text": _attribute("{0.__class__}", "format"),
+    "a function by value": _function_by_value(),
+    "a tuple": (1, 2),
+    "text": "system",
+    "what another call gave": Call(Call(Global("fastai.learner", "f"), ()), ()),
+    "map": Global("builtins", "map"),
+    "reduce": Global("functools", "reduce"),
+    "print": Global("builtins", "print"),
+    "a function that may only be named": Global("html", "unescape"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_call_that_no_learner_makes_is_refused(name: str) -> None:
+    archive = read_archive(BytesSource(assemble(Call(FUNCTIONS[name], ("x",)))))
+    assert list(dangers(archive.pickled)), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["html unescape", "re sub", "json loads", "os.path join", "posixpath join", "math log",
+     "builtins len", "builtins print", "string punctuation", "unicodedata normalize"],
+)  # fmt: skip
+def test_a_name_that_labelling_code_uses_may_be_named(name: str) -> None:
+    module, _, attribute = name.partition(" ")
+    archive = read_archive(BytesSource(assemble(listing(Global(module, attribute)))))
+    assert not list(dangers(archive.pickled))
+
+
+def test_attributes_set_on_a_class_are_refused() -> None:
+    pickled = b"\x80\x02cfastai.learner\nLearner\n}X\x01\x00\x00\x00xNsb."
+    with pytest.raises(DangerousLearner, match="set attributes"):
+        examine(read_archive(BytesSource(pickled)), 0)
+
+
+@pytest.mark.parametrize("code", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"])
+def test_extensions_are_refused(code: bytes) -> None:
+    with pytest.raises(DangerousLearner, match="extension"):
+        read_archive(BytesSource(b"\x80\x02" + code + b"."))
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [b"(ios\nsystem\n.", b"(cos\nsystem\no.", b"cos\nsystem\n)\x81.", b"cos\nsystem\n)}\x92.",
+     b"cos\nsystem\n)R0N.", b"\x80\x04\x8c\x02os\x8c\x06system\x93)R."],
+    ids=["INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "POP", "STACK_GLOBAL"],
+)  # fmt: skip
+def test_every_way_to_call_is_seen(pickled: bytes) -> None:
+    archive = read_archive(BytesSource(pickled))
+    assert "import os.system" in list(dangers(archive.pickled))
+
+
+def test_a_payload_within_a_real_learner_is_refused(tmp_path: Path, deep_recursion: None) -> None:
+    del deep_recursion
+    with open_archive(learner(CONVERTIBLE[0])) as (_, archive):
+        root = archive.pickled.root
+        assert isinstance(root, Mapping)
+        mark = tmp_path / "mark"
+        root.pairs.append(("metrics", listing(Call(OS_SYSTEM, (f"touch {mark}",)))))
+        file = tmp_path / "learner.pkl"
+        file.write_bytes(assemble(root))
+    with open_archive(file) as (source, archive):
+        anatomy = examine(archive, source.size)
+    assert anatomy.verdict.kind == "refused"
+    assert anatomy.imports[0].kind == "dangerous"
+    assert "os.system" in anatomy.verdict.reason
+    with pytest.raises(DangerousLearner, match="nothing was run"):
+        convert(file, tmp_path / "out", golden=None, tolerance=1e-4, name="x", report=silent)
+    assert not mark.exists()
+
+
+def test_a_pickle_within_a_tensor_is_refused() -> None:
+    inner = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
+    inner += hostile(OS_SYSTEM, "ls") + pickle.dumps([], 2)
+    outer = hostile(Global("torch.storage", "_load_from_bytes"), inner)
+    with pytest.raises(DangerousLearner, match=r"os\.system"):
+        read_archive(BytesSource(outer))
+
+
+def test_a_zip_that_inflates_without_end_is_refused() -> None:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", b"N" * 70_000_000)
+    with pytest.raises(LearnerTooComplex, match="inflates"):
+        read_archive(BytesSource(buffer.getvalue()))
+
+
+def test_a_zip_of_members_upon_each_other_is_refused() -> None:
+    data = bytearray(torch_zip(b"\x80\x02N.", {str(n): b"x" * 1000 for n in range(50)}))
+    first = data.find(b"PK\x01\x02", data.find(b"PK\x01\x02") + 1)
+    header = data[first + 42 : first + 46]
+    position = data.find(b"PK\x01\x02", first + 1)
+    while position > 0:
+        data[position + 20 : position + 28] = (900_000).to_bytes(4, "little") * 2
+        data[position + 42 : position + 46] = header
+        position = data.find(b"PK\x01\x02", position + 1)
+    with pytest.raises(LearnerTruncated):
+        read_archive(BytesSource(bytes(data)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../data.pkl", "/a/data.pkl", "a//data.pkl", "a\\data.pkl", "a/./data.pkl", "C:/data.pkl"],
+)
+def test_a_zip_with_an_unsafe_name_is_refused(name: str) -> None:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("b/data.pkl", b"\x80\x02N.")
+        info = zipfile.ZipInfo("placeholder")
+        info.filename = name
+        archive.writestr(info, b"")
+    with pytest.raises(LearnerTruncated, match="unsafe name"):
+        read_archive(BytesSource(buffer.getvalue()))
+
+
+def test_a_configuration_that_holds_itself_is_refused(deep_recursion: None) -> None:
+    del deep_recursion
+    root = new("fastai.learner", "Learner", {"dls": None, "loss_func": None})
+    config: dict[str, object] = {"vocab_size": 1}
+    state = Mapping(list(config.items()))
+    state.pairs.append(("self", state))
+    made = new("transformers", "BertConfig")
+    made.states.append(state)
+    module = new("transformers", "BertForSequenceClassification",
+                 {"_modules": Mapping([]), "_parameters": Mapping([]), "config": made})  # fmt: skip
+    root.states.append(Mapping([("model", module)]))
+    with pytest.raises(LearnerTooComplex):
+        examine(read_archive(BytesSource(assemble(root))), 0)
+
+
+def test_modules_within_themselves_are_refused() -> None:
+    modules = Mapping([])
+    module = new("torch.nn", "Sequential", {"_modules": modules, "_parameters": Mapping([])})
+    modules.pairs.extend([("a", module), ("b", module)])
+    root = new("fastai.learner", "Learner", {"dls": None, "model": module})
+    with pytest.raises(LearnerTooComplex):
+        examine(read_archive(BytesSource(assemble(root))), 0)
+
+
+def test_a_tensor_that_repeats_its_numbers_is_refused() -> None:
+    storage = ("storage", Global("torch", "FloatStorage"), "0", "cpu", 1)
+    pickled = bytearray(b"\x80\x02")
+    pickled += assemble((storage,))[2:-1].replace(b"t", b"t", 1)
+    tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"),
+                  ("S", 0, (1 << 40,), (0,), False, Mapping([])))  # fmt: skip
+    parameters = Mapping([("weight", tensor)])
+    module = new("torch.nn", "Linear", {"_modules": Mapping([]), "_parameters": parameters})
+    root = new("fastai.learner", "Learner", {"dls": None, "model": module})
+    data = assemble(root)
+    named = b"X\x01\x00\x00\x00S"
+    persistent = assemble(storage)[2:-1] + b"Q"
+    data = torch_zip(data.replace(named, persistent), {"0": b"\x00" * 4})
+    with pytest.raises(LearnerTruncated, match="outside"):
+        examine(read_archive(BytesSource(data)), len(data))
+
+
+def test_no_learner_error_is_without_a_way_out() -> None:
+    with pytest.raises(NotALearner) as caught:
+        examine(read_archive(BytesSource(pickle.dumps([1, 2]))), 0)
+    assert isinstance(caught.value, LearnerError)
+    assert "learn.export()" in caught.value.hint

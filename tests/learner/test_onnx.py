@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.learner.rebuilding.agreement import Checks
+from fastai_deploy.learner.rebuilding.classifier import Classifier
+from fastai_deploy.learner.rebuilding.onnx_export import export_onnx
+from fastai_deploy.learner.rebuilding.onnx_file import write_onnx
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (1,), (31,), (32,), (127, 129), (3, 5, 7)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_weights_are_written_as_onnx_reads_them(
+    tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    weights = {"b": (torch.rand(shape) * 9).to(dtype), "a": torch.arange(6.0).reshape(2, 3).t()}
+    node = onnx.helper.make_node("Identity", ["a"], ["y"])
+    graph = onnx.helper.make_graph(
+        [node], "g", [], [onnx.helper.make_tensor_value_info("y", 1, [3, 2])]
+    )
+    model = onnx.helper.make_model(graph)
+    write_onnx(tmp_path / "m.onnx", model, weights)
+    read = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(read)
+    found = {each.name: onnx.numpy_helper.to_array(each) for each in read.graph.initializer}
+    assert {name: each.shape for name, each in found.items()} == {"a": (3, 2), "b": shape}
+    for name, weight in weights.items():
+        assert np.array_equal(found[name], weight.numpy())
+    assert not model.graph.initializer
+
+
+class Model(nn.Module):
+    """As much of a transformer as the exporter asks for; ``limit`` hides a trap in it."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(num_attention_heads=2, hidden_size=8)
+        self.embedding = nn.Embedding(50, 8)
+        self.head = nn.Linear(8, 3)
+        self.limit = limit
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        *,
+        return_dict: bool,
+    ) -> tuple[torch.Tensor]:
+        assert not return_dict
+        hidden = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+        if input_ids.shape[1] > self.limit:  # a trace keeps one of the two ways
+            hidden = hidden * 2
+        return (self.head(hidden.sum(1)),)
+
+
+def classifier(limit: int) -> Classifier:
+    torch.manual_seed(0)
+    model = cast("transformers.PreTrainedModel", Model(limit))
+    made = Classifier(model, mask_pad=1, first_position=None).eval()
+    return made.requires_grad_(requires_grad=False)
+
+
+def test_a_graph_that_answers_as_torch_does_is_kept(tmp_path: Path) -> None:
+    made = classifier(limit=1_000)
+    checks = Checks(made, vocabulary=50, max_length=40, pad=1)
+    graph = export_onnx(made, tmp_path / "m.onnx", checks)
+    assert graph.inputs == ("input_ids",)
+    assert graph.fused == 0
+    assert graph.difference < 1e-5
+    assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_graph_that_answers_differently_is_refused(tmp_path: Path) -> None:
+    made = classifier(limit=8)
+    checks = Checks(made, vocabulary=50, max_length=40, pad=1)
+    with pytest.raises(UnsupportedLearner, match="answers differently"):
+        export_onnx(made, tmp_path / "m.onnx", checks)
+
+
+def test_a_model_that_one_file_cannot_hold_is_refused(tmp_path: Path) -> None:
+    made = classifier(limit=8)
+    checks = Checks(made, vocabulary=50, max_length=40, pad=1)
+    with torch.device("meta"):
+        made.model.embedding = nn.Embedding(1 << 20, 1 << 10)
+    with pytest.raises(UnsupportedLearner, match="an ONNX file can hold"):
+        export_onnx(made, tmp_path / "m.onnx", checks)
+
+
+def test_a_file_that_is_no_graph_agrees_with_nothing(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    checks = Checks(classifier(limit=8), vocabulary=50, max_length=40, pad=1)
+    assert checks.difference(tmp_path / "m.onnx") == float("inf")

@@ -1,0 +1,182 @@
+"""The real server process: how it starts, refuses to start, is overrun and ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import fastai_deploy.runtime
+from tests.runtime.bundles import MAX_LENGTH, TinyBundle, write_bundle
+from tests.runtime.server_process import Reply, ServerProcess, serving, started, until
+
+LONG = "the " * MAX_LENGTH
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinyBundle:
+    return write_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def announced(tmp_path: Path) -> Path:
+    return tmp_path / "announced"
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
+    """A bundle whose model takes about a tenth of a second for a long text."""
+    folder = tmp_path_factory.mktemp("slow") / "bundle"
+    return write_bundle(folder, layers=1_000, hidden=256, goldens=["the"])
+
+
+def refusal(folder: Path, announced: Path, *arguments: str) -> tuple[int, str]:
+    """The exit code and the reason of a server that does not start."""
+    with started(folder, announced, *arguments) as server:
+        reason = server.wait_for("refused")["reason"]
+        assert not announced.exists()
+        return server.wait(), reason
+
+
+def test_a_tampered_file(tiny: TinyBundle, announced: Path) -> None:
+    with (tiny.folder / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    status, reason = refusal(tiny.folder, announced)
+    assert status == 3
+    assert reason == "model.onnx is not the file that manifest.json names: its SHA-256 differs"
+
+
+def test_goldens_that_are_not_reproduced(tiny: TinyBundle, announced: Path) -> None:
+    wrong = {**tiny.golden("a film that is long"), "probabilities": tiny.expected("a bad film")}
+    tiny.write_goldens([tiny.golden("the"), wrong])
+    status, reason = refusal(tiny.folder, announced)
+    assert status == 3
+    assert reason.startswith(
+        "1 of 2 goldens are not reproduced; the first, 'a film tha...', is off"
+    )
+
+
+def test_no_model_there(tmp_path: Path, announced: Path) -> None:
+    status, reason = refusal(tmp_path / "nowhere", announced)
+    assert status == 3
+    assert "manifest.json is missing" in reason
+
+
+def test_a_port_that_is_taken(tiny: TinyBundle, announced: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        status, reason = refusal(tiny.folder, announced, "--port", str(port))
+    assert status == 4
+    assert reason == f"port {port} cannot be used: Address already in use"
+
+
+def test_nowhere_to_announce(tiny: TinyBundle, tmp_path: Path) -> None:
+    with started(tiny.folder, tmp_path / "no-such-folder" / "announced") as server:
+        assert server.process.wait(60) == 2
+
+
+def test_the_port_that_was_asked_for(tiny: TinyBundle, announced: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    with serving(tiny.folder, announced, "--port", str(port), "--home", "/srv/project") as server:
+        assert server.port == port
+
+
+def test_the_shipped_copy_serves_without_the_package(
+    tiny: TinyBundle, announced: Path, tmp_path: Path
+) -> None:
+    runtime = Path(fastai_deploy.runtime.__file__).parent
+    ignored = shutil.ignore_patterns("__pycache__", "gateway")
+    shutil.copytree(runtime, tmp_path / "code" / "fdeploy_runtime", ignore=ignored)
+    with serving(
+        tiny.folder,
+        announced,
+        module="fdeploy_runtime.server",
+        environ={"PYTHONPATH": str(tmp_path / "code")},
+        cwd=tmp_path,
+    ) as server:
+        answer = server.post({"text": "no"}).json
+    assert answer["probabilities"] == pytest.approx(tiny.expected("no"), abs=1e-6)
+    assert len(answer["model"]["version"]) == 12
+
+
+def test_a_signal_ends_it_and_nothing_is_left_listening(tiny: TinyBundle, announced: Path) -> None:
+    with serving(tiny.folder, announced) as server:
+        idle = server.connect()
+        idle.connect()
+        server.terminate()
+        assert server.wait() == 0
+        idle.close()
+        assert '"event": "ended"' in server.log[-1]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port))
+
+
+def test_a_signal_lets_what_is_in_flight_finish(slow: TinyBundle, announced: Path) -> None:
+    with serving(slow.folder, announced) as server, ThreadPoolExecutor(3) as clients:
+        answers = in_flight(server, clients, lambda: server.post({"text": LONG}))
+        server.terminate()
+        assert [answer.result().status for answer in answers] == [200, 200, 200]
+        assert server.wait() == 0
+
+
+def test_overload_is_refused_with_a_hint_when_to_come_back(
+    slow: TinyBundle, announced: Path
+) -> None:
+    with serving(slow.folder, announced, "--max-wait", "0") as server:
+        with ThreadPoolExecutor(12) as clients:
+            replies = list(clients.map(lambda _: server.post({"text": LONG}), range(24)))
+        refused = [reply for reply in replies if reply.status == 503]
+        answered = [reply for reply in replies if reply.status == 200]
+        assert len(refused) + len(answered) == 24
+        assert refused
+        assert answered
+        assert {reply.code for reply in refused} == {"overloaded"}
+        assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
+        assert server.post({"text": "no"}).status == 200
+        assert server.metric("fdeploy_refused_total") == len(refused)
+
+
+def test_an_answer_that_does_not_come_in_time(slow: TinyBundle, announced: Path) -> None:
+    with serving(slow.folder, announced, "--timeout", "0.01") as server:
+        reply = server.post({"text": LONG})
+        assert (reply.status, reply.code) == (504, "timeout")
+
+
+def test_who_hangs_up_is_not_waited_for(slow: TinyBundle, announced: Path) -> None:
+    with serving(slow.folder, announced) as server, ThreadPoolExecutor(3) as clients:
+        answers = in_flight(server, clients, lambda: server.post({"text": LONG}))
+        waiting = server.connect()
+        waiting.request("POST", "/invocations", json.dumps({"texts": [LONG] * 1_000}).encode())
+        until(lambda: server.metric("fdeploy_queued_texts") >= 1_000)
+        waiting.close()
+        until(lambda: server.metric('fdeploy_requests_total{status="499"}'))
+        assert [answer.result().status for answer in answers] == [200, 200, 200]
+        assert server.post({"text": "no"}).status == 200
+        assert server.metric("fdeploy_queued_texts") == 0
+
+
+def in_flight(
+    server: ServerProcess, clients: ThreadPoolExecutor, request: Callable[[], Reply]
+) -> list[Future[Reply]]:
+    """Three requests: one is being answered and two wait (or the machine is so slow that all are
+    answered, and there is nothing to see)."""
+    answers = [clients.submit(request) for _ in range(3)]
+    until(lambda: server.metric("fdeploy_queued_texts") == 2 or all(map(Future.done, answers)))
+    return answers
+
+
+def test_two_servers_side_by_side(tiny: TinyBundle, tmp_path: Path) -> None:
+    with (
+        serving(tiny.folder, tmp_path / "first") as first,
+        serving(tiny.folder, tmp_path / "second") as second,
+    ):
+        assert first.port != second.port
+        assert threading.active_count() >= 3
+        assert first.post({"text": "no"}).json == second.post({"text": "no"}).json
