@@ -28,6 +28,7 @@
     │   ├── ServerDied
     │   └── StackFailed
     ├── InvocationError       10   the endpoint or the API answered with an error
+    │   └── NoAnswer
     ├── LeftoverError         11   teardown could not remove everything
     ├── ExtraMissing          12   an optional dependency is not installed
     ├── TargetUnavailable     13   the target cannot be used from here
@@ -241,6 +242,12 @@ class InvocationError(FdeployError):
 
     code = "invocation"
     exit_code = 10
+
+
+class NoAnswer(InvocationError):
+    """Nothing was answered: that may be the way there, so it says nothing about the model."""
+
+    code = "no-answer"
 
 
 class LeftoverError(FdeployError):

@@ -170,13 +170,14 @@ def invoke(project: Project, request: Json, *, through_api: bool = False) -> Jso
     return project.target.invoke(project.workspace.need(Endpoint), request)
 
 
-def teardown(project: Project) -> Teardown:
+def teardown(project: Project, *, artifacts: bool = False, confirmed: bool = False) -> Teardown:
     """Remove what the target runs and stores, and prove that nothing is left.
 
-    The bundle and ``model.tar.gz`` stay: they are the user's. Raises LeftoverError.
+    The bundle and ``model.tar.gz`` stay: they are the user's. ``artifacts`` and ``confirmed`` are
+    explained in ``targets.base``. Raises LeftoverError, or UsageError for a protected stage.
     """
     with _stage(project, "teardown") as ending:
-        proof = project.target.teardown()
+        proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed)
         project.workspace.forget(Api, Endpoint, StoredArtifact)
         ending.summary = (
             f"{len(proof.found)} found, {len(proof.deleted)} deleted, {len(proof.left)} left"

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from fastai_deploy.errors import NoProject, SettingsError, UnknownStage
+from fastai_deploy.records import Endpoint
 from fastai_deploy.settings import Settings, load_settings
 from fastai_deploy.settings.schema import SCHEMA_FILE, json_schema
+from fastai_deploy.workspace import Workspace
+from tests.conftest import Fdeploy
 
 
 def load(
@@ -129,6 +132,16 @@ def test_a_wrong_file_is_told_with_line_key_and_way_out(
         load(tmp_path, toml)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_what_was_deployed_to_aws_by_a_flag_is_found_again(fdeploy: Fdeploy) -> None:
+    endpoint = Endpoint("aws", "demo-dev", "https://example.org", "ab", "ab")
+    Workspace(fdeploy.folder, "dev").save(endpoint)
+    command = Fdeploy(fdeploy.folder, {"AWS_DEFAULT_REGION": "eu-central-1"})
+    found = command.ok("config", "--json").json
+    assert found["target"] == "aws"
+    assert found["target_reason"] == "the last deploy of this stage went there"
+    assert command.ok("config", "--target", "local", "--json").json["target"] == "local"
 
 
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:

@@ -127,11 +127,15 @@ def invoke(
 
 
 @command(app)
-def teardown(project: "Project") -> "Teardown":
+def teardown(
+    project: "Project",
+    artifacts: opt.Artifacts = False,  # noqa: FBT002 - a flag
+    yes: opt.Yes = False,  # noqa: FBT002
+) -> "Teardown":
     """End and remove everything, and prove it."""
     from fastai_deploy import stages
 
-    return stages.teardown(project)
+    return stages.teardown(project, artifacts=artifacts, confirmed=yes)
 
 
 @command(app, locked=False)

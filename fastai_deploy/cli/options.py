@@ -57,6 +57,11 @@ Text = Annotated[str, typer.Argument(help="The text to classify; - reads standar
 TopK = Annotated[int | None, typer.Option(help="Show this many probabilities.", min=1)]
 ThroughApi = Annotated[bool, typer.Option("--api", help="Go through the public API.")]
 
+Artifacts = Annotated[
+    bool, typer.Option("--artifacts", help="Remove the artifacts in the bucket, too.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Also when the settings protect the stage.")]
+
 
 def _common(name: str, annotation: Any, default: Any, *flags: str, help: str) -> inspect.Parameter:  # noqa: A002 - typer's word
     option = typer.Option(*flags, help=help, rich_help_panel=_COMMON)

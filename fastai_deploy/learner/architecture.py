@@ -16,7 +16,6 @@ LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 HEAD = "ForSequenceClassification"
 # torch's own wrappers that hand everything through.
 TRANSPARENT = frozenset({"DataParallel", "DistributedDataParallel"})
-_MAX_TEXT = 4_096  # characters of one value of a configuration
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,12 +76,7 @@ def _encloses(outer: str, inner: str) -> bool:
 
 
 def _plain_config(node: object) -> dict[str, Plain]:
-    found: dict[str, Plain] = {}
-    for name, value in attributes(node).items():
-        made = plain(value)
-        if not (isinstance(made, str) and len(made) > _MAX_TEXT):
-            found[name] = made
-    return found
+    return {name: plain(value) for name, value in attributes(node).items()}
 
 
 def _model_type(config: Mapping[str, Plain], cls: Global | None) -> str:

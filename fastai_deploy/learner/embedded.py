@@ -8,11 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import attribute, data, elements, named_entries
 
-MAX_CONSTANTS = 10_000  # looked at in one function
+# What is looked at; real learners stay far below, and a hostile file may share one large tuple.
+MAX_FUNCTIONS = 10_000
+MAX_NAMES = 1_000  # constants, names and variables of one function, each
+MAX_CODE = 1 << 16  # bytes of bytecode
+MAKERS = ("_make_function", "_make_skel_func")
+_MOST_ARGUMENTS = 20
 _ARGUMENTS_311 = 18  # of CodeType, from Python 3.11 on; 16 before
 _RESUME = {0x97: "3.11 or 3.12", 0x95: "3.13", 0x80: "3.14"}  # the first opcode of a function
 _COMPARE = {"3.13": 0x3A, "3.14": 0x38}  # COMPARE_OP; before 3.13 it is 0x6B
@@ -36,7 +42,8 @@ class Code:
 
 def functions(calls: Iterable[Call]) -> Iterator[Code]:
     """Every function stored by value."""
-    for call in calls:
+    made = (call for call in calls if isinstance(call.func, Global) and call.func.name in MAKERS)
+    for call in islice(made, MAX_FUNCTIONS):
         code = read_code(call)
         if code is not None:
             yield code
@@ -68,22 +75,22 @@ def read_code(value: object) -> Code | None:
 
 
 def _tables(args: tuple[object, ...]) -> Code | None:
-    raw = next((held for item in args if (held := data(item)) is not None), None)
+    raw = next((held for item in args if (held := _bytecode(item)) is not None), None)
     tuples = [item for item in args if isinstance(item, tuple)]
     strings = [item for item in args if isinstance(item, str)]
     if raw is None or len(tuples) < 3 or len(strings) < 2 or not isinstance(args[0], int):  # noqa: PLR2004 - constants, names, variables; file, name
         return None
-    constants, names, variables = tuples[:3]
+    constants, names, variables = (found[:MAX_NAMES] for found in tuples[:3])
     python = _python(len(args), raw, strings[0])
     compare = _COMPARE.get(python, _COMPARE_BEFORE)
     return Code(
         name=strings[1],
         arguments=tuple(str(name) for name in variables[: args[0]] if isinstance(name, str)),
         texts=frozenset(_texts(constants)),
-        numbers=tuple(item for item in constants[:MAX_CONSTANTS] if type(item) is int),
+        numbers=tuple(item for item in constants if type(item) is int),
         keywords=frozenset(
             text
-            for item in constants[:MAX_CONSTANTS]
+            for item in constants
             if isinstance(item, tuple)
             for text in item
             if isinstance(text, str)
@@ -94,8 +101,18 @@ def _tables(args: tuple[object, ...]) -> Code | None:
     )
 
 
+def _bytecode(value: object) -> bytes | None:
+    """Bytes that are short enough to be a function's."""
+    match value:
+        case bytes() if len(value) <= MAX_CODE:
+            return value
+        case Call(func=Global(name="encode"), args=(str(text), *_)) if len(text) <= MAX_CODE:
+            return data(value)
+    return None
+
+
 def _texts(constants: tuple[object, ...]) -> Iterator[str]:
-    for item in constants[:MAX_CONSTANTS]:
+    for item in constants:
         for inner in elements(item) if isinstance(item, tuple) else (item,):
             if isinstance(inner, str):
                 yield inner

@@ -18,6 +18,8 @@ from fastai_deploy.learner.reading.views import (
 )
 
 MAX_MODULES = 50_000  # the largest transformers have a few thousand
+MAX_TENSORS = 200_000  # likewise
+MAX_PATH = 1_000  # characters of the path of a module or a tensor
 MAX_DEPTH = 60  # levels of modules in modules; a deep transformer in three wrappers has 12
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
@@ -61,32 +63,41 @@ def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, 
     Raises LearnerTooComplex for more or deeper ones than any model has.
     """
     found: list[Module] = []
+    tensors = 0
     waiting: list[tuple[str, object, int]] = [("", model, 0)]
     while waiting:
         path, node, depth = waiting.pop()
-        if depth > MAX_DEPTH or len(found) >= MAX_MODULES:
-            raise LearnerTooComplex(
-                "the model has more modules, or deeper ones, than any real model",
-                hint="the file is damaged or was made to do harm; export the learner again",
-            )
+        if depth > MAX_DEPTH or len(found) >= MAX_MODULES or tensors > MAX_TENSORS:
+            raise _too_complex()
         own = attributes(node)
         children = [
             (name, child)
             for name, child in named_entries(own.get("_modules")).items()
             if is_module(child)
         ]
+        held = _tensors(own, nested)
+        tensors += len(held)
         found.append(
             Module(
                 path=path,
                 cls=class_of(node),
                 attributes=own,
-                tensors=_tensors(own, nested),
+                tensors=held,
                 children=tuple(name for name, _ in children),
             )
         )
         prefix = f"{path}." if path else ""
+        if any(len(prefix) + len(name) > MAX_PATH for name in (*held, *dict(children))):
+            raise _too_complex()
         waiting.extend((prefix + name, child, depth + 1) for name, child in reversed(children))
     return tuple(found)
+
+
+def _too_complex() -> LearnerTooComplex:
+    return LearnerTooComplex(
+        "the model has more modules, or deeper ones, than any real model",
+        hint="the file is damaged or was made to do harm; export the learner again",
+    )
 
 
 def _tensors(own: dict[str, object], nested: Mapping[int, Storage]) -> dict[str, Tensor]:

@@ -20,11 +20,12 @@ from typing import Any, Dict, List, Optional, Union
 from . import refusals
 from .answering import Answer, Question, read, refuse, write
 from .asgi import HungUp, Receive, Scope, Send, header, hung_up, read_body, send_answer
-from .batching import Batcher, Closed, Overloaded
+from .batching import Batcher, Closed
 from .contract import Outcome, RequestError, encode
 from .encoding import Encoded
 from .log import Log
 from .predictor import Predictor
+from .waiting_line import Overloaded
 
 MAX_BODY = 6 * 1024 * 1024
 """Bytes; what InvokeEndpoint takes (SageMaker quotas)."""
@@ -63,7 +64,7 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        clock = asyncio.get_event_loop().time
+        clock = asyncio.get_running_loop().time
         started = clock()
         request = _request_id(header(scope, b"x-request-id"))
         extra = {"x-request-id": request}
@@ -113,7 +114,7 @@ class App:
         return refusals.internal()
 
     async def _invoke(self, scope: Scope, receive: Receive, request: str) -> Answer:
-        loop = asyncio.get_event_loop()
+        loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         body = await read_body(scope, receive, limit=MAX_BODY, timeout=self._timeout)
         if (header(scope, b"content-encoding") or "identity") != "identity":
@@ -137,7 +138,7 @@ class App:
             raise Overloaded(1)
         self._reading += 1
         try:
-            return await asyncio.get_event_loop().run_in_executor(
+            return await asyncio.get_running_loop().run_in_executor(
                 self._readers, read, body, content_type, self._predictor.encode
             )
         finally:
@@ -148,7 +149,7 @@ class App:
     ) -> List[Union[Outcome, Exception]]:
         """What the model says; given up when the client hangs up or the time is over."""
         outcomes: asyncio.Future[List[Union[Outcome, Exception]]]
-        outcomes = asyncio.get_event_loop().create_future()
+        outcomes = asyncio.get_running_loop().create_future()
         job = self._batcher.submit(question.encoded, outcomes.set_result)
         try:
             # Most answers are there before it is worth listening for a hang-up.

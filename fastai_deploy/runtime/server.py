@@ -26,13 +26,14 @@ import uvicorn
 
 from . import hardware
 from .app import App
-from .batching import Batcher, Capacity
+from .batching import Batcher
 from .bundle import ModelError
 from .contract import Outcome
 from .encoding import Encoded
 from .loading import Loaded, load
 from .log import Log, LoggingBridge
 from .session import plan
+from .waiting_line import Capacity
 
 EXIT_MODEL = 3
 EXIT_PORT = 4
@@ -109,7 +110,7 @@ async def _serve(
         predictor.limits,
         Capacity(loaded.tokens_per_second, options.max_wait, options.timeout),
         workers=workers,
-        deliver=asyncio.get_event_loop().call_soon_threadsafe,
+        deliver=asyncio.get_running_loop().call_soon_threadsafe,
     )
     with batcher, ThreadPoolExecutor(_READERS) as readers:
         app = App(predictor, batcher, readers, log, timeout=options.timeout)

@@ -39,12 +39,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one stage. ``root`` is the project's folder, which paths are relative to."""
+    """The settings of one stage. ``root`` is the project's folder, which paths are relative to.
+
+    ``last_target`` is where the stage was last uploaded or deployed to: ``fdeploy deploy
+    --instance ...`` is followed by ``fdeploy teardown``, which names no target and means the same.
+    """
 
     root: Path
     stage: str
     sections: Sections
     origins: Mapping[Key, Origin]
+    last_target: Literal["local", "aws"] | None = None
 
     @property
     def project_name(self) -> str:
@@ -53,7 +58,7 @@ class Settings:
 
     @property
     def target(self) -> Literal["local", "aws"]:
-        """Where to deploy to; decided by the settings alone, never by what credentials exist."""
+        """Where to deploy to; never decided by what credentials happen to exist."""
         return self._decide_target()[0]
 
     @property
@@ -79,6 +84,8 @@ class Settings:
         for key in (("endpoint", "instance"), ("project", "region")):
             if key in self.origins:
                 return "aws", f"{'.'.join(key)} is set, from {self.origins[key].where}"
+        if self.last_target:
+            return self.last_target, "the last deploy of this stage went there"
         return "local", "no region, instance or target is named"
 
 

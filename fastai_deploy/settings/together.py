@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.settings.model import Sections
+from fastai_deploy.settings.project_section import MAX_TAG_LETTERS
 
 Key = tuple[str, str]
 
@@ -99,6 +100,15 @@ RULES = (
         lambda all_: all_.endpoint.canary and all_.endpoint.instance_count == 1,
         "a canary needs an instance beside it",
         "set instance_count to at least 2, or canary = false",
+    ),
+    Rule(
+        (("project", "tags"),),
+        lambda all_: (
+            sum(len(key) + len(value) for key, value in all_.project.tags.items()) > MAX_TAG_LETTERS
+        ),
+        f"tags have more than {MAX_TAG_LETTERS} letters together, and CloudFormation's templates "
+        "take no more",
+        "use fewer or shorter tags",
     ),
     Rule(
         (("project", "ttl"), ("project", "protect")),

@@ -34,5 +34,9 @@ class Target(Protocol):
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the public API, with its key."""
 
-    def teardown(self) -> Teardown:
-        """Remove everything of this project and stage, found by inventory and not by memory."""
+    def teardown(self, *, artifacts: bool, confirmed: bool) -> Teardown:
+        """Remove everything of this project and stage, found by inventory and not by memory.
+
+        ``artifacts`` also removes what was uploaded, where that would stay; a stage that the
+        settings protect must be ``confirmed``, or UsageError is raised.
+        """

@@ -3,6 +3,7 @@
 Atoms (``None``, booleans, numbers, text, short bytes) and tuples stand for themselves. Whatever
 loading the file would build is one of the records below. The graph may share nodes and contain
 cycles, so the records compare by identity and are never printed, hashed or compared in depth.
+``looks`` counts how often a record was looked through (see ``views``).
 """
 
 from __future__ import annotations
@@ -30,20 +31,22 @@ class Global:
 class Sequence:
     """A list, a set or a frozenset; ``items`` are in the order of the file."""
 
-    __slots__ = ("items", "kind")
+    __slots__ = ("items", "kind", "looks")
 
     def __init__(self, kind: Literal["list", "set", "frozenset"], items: list[object]) -> None:
         self.kind = kind
         self.items = items
+        self.looks = 0
 
 
 class Mapping:
     """A dict; ``pairs`` are in the order of the file, and of equal keys the last one counts."""
 
-    __slots__ = ("pairs",)
+    __slots__ = ("looks", "pairs")
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
+        self.looks = 0
 
 
 class Call:
@@ -54,7 +57,7 @@ class Call:
     set by key (subclasses of list and dict).
     """
 
-    __slots__ = ("args", "func", "items", "kwargs", "new", "pairs", "states")
+    __slots__ = ("args", "func", "items", "kwargs", "looks", "new", "pairs", "states")
 
     def __init__(
         self, func: object, args: tuple[object, ...], kwargs: object = None, *, new: bool = False
@@ -66,6 +69,7 @@ class Call:
         self.states: list[object] = []
         self.items: list[object] = []
         self.pairs: Pairs = []
+        self.looks = 0
 
 
 class Persistent:

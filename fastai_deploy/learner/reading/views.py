@@ -6,15 +6,21 @@ the graph, whose shape the file decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from fastai_deploy.errors import LearnerTooComplex
 from fastai_deploy.learner.reading.values import Blob, Call, Global, Mapping, Sequence
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
-MAX_PLAIN = 1_000_000  # values in one piece of plain data, such as a configuration or a vocabulary
+MAX_PLAIN = 200_000  # values in one piece of plain data; a configuration has hundreds
 MAX_PLAIN_DEPTH = 32  # levels in it; configurations have 4
+MAX_PLAIN_TEXT = 1_000  # characters of a text in it
+# A file can let a million objects share one dict of a million entries, and nothing in it would be
+# large. What has more entries than the first number is looked through so many times at most.
+LARGE = 200
+MOST_LOOKS = 100
 
 RECONSTRUCTORS = frozenset(
     {
@@ -61,6 +67,7 @@ def attributes(value: object) -> dict[str, object]:
             parts = state if isinstance(state, tuple) and len(state) == _TUPLE_STATE else (state,)
             for part in parts:
                 if isinstance(part, Mapping):
+                    _look(part, part.pairs)
                     found.update((key, item) for key, item in part.pairs if isinstance(key, str))
     return found
 
@@ -75,21 +82,36 @@ def attribute(value: object, *path: str) -> object:
 def entries(value: object) -> list[tuple[object, object]]:
     """The entries of a dict or of an instance of a subclass of dict, in order."""
     if isinstance(value, Mapping):
+        _look(value, value.pairs)
         return value.pairs
     if isinstance(value, Call):
+        _look(value, value.pairs)
         return [*_listed_pairs(value), *value.pairs]
     return []
+
+
+def _look(node: Mapping | Sequence | Call, within: list[Any]) -> None:
+    """Count a look through ``within``. Raises LearnerTooComplex for one too many."""
+    if len(within) > LARGE:
+        node.looks += 1
+        if node.looks > MOST_LOOKS:
+            raise LearnerTooComplex(
+                "the file lets many objects share one large part, as no learner does",
+                hint="the file is damaged or was made to do harm; export the learner again",
+            )
 
 
 def _listed_pairs(value: Call) -> Iterator[tuple[object, object]]:
     """Entries given to a constructor as ``[[key, value], ...]``, as Python 2 and jit do."""
     match value.args:
-        case (Sequence(items=items),):
+        case (Sequence(items=items) as listed,):
+            _look(listed, items)
             for item in items:
                 pair = elements(item)
                 if len(pair) == 2:  # noqa: PLR2004 - key and value
                     yield pair[0], pair[1]
-        case (Mapping(pairs=pairs),):
+        case (Mapping(pairs=pairs) as given,):
+            _look(given, pairs)
             yield from pairs
 
 
@@ -110,29 +132,20 @@ def elements(value: object) -> list[object]:
     """
     for _ in range(MAX_LAYERS):
         if isinstance(value, Sequence):
+            _look(value, value.items)
             return value.items
         if isinstance(value, tuple):
             return list(value)
         if not isinstance(value, Call):
             break
         if value.items:
+            _look(value, value.items)
             return value.items
         inner = attributes(value).get("items")
         if inner is None and len(value.args) == 1:
             inner = value.args[0]
         value = inner
     return []
-
-
-def texts(values: Iterable[object]) -> list[str] | None:
-    """The values as text; None where one of them is something else."""
-    found = list(values)
-    return [item for item in found if isinstance(item, str)] if all_text(found) else None
-
-
-def all_text(values: Iterable[object]) -> bool:
-    """Whether every value is text."""
-    return all(isinstance(item, str) for item in values)
 
 
 def data(value: object) -> bytes | None:
@@ -206,7 +219,9 @@ def plain(value: object, budget: list[int] | None = None, depth: int = 0) -> Pla
             "a configuration in the file is larger or deeper than any learner's",
             hint="the file is damaged or was made to do harm; export the learner again",
         )
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, str):
+        return value[:MAX_PLAIN_TEXT]
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Mapping) or (isinstance(value, Call) and value.pairs):
         return {

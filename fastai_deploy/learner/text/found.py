@@ -22,6 +22,7 @@ Era = Literal["2.1", "2.2", "2.5", "3", "4", "fast"]
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 _PARTS = frozenset({"BasicTokenizer", "WordpieceTokenizer", "JumanppTokenizer", "MecabTokenizer"})
+MOST = 8  # more than one is already one too many
 NO_LIMIT = 1_000_000  # a model_max_length above this means that there is none
 
 
@@ -57,6 +58,8 @@ def find_tokenizers(calls: Iterable[Call]) -> tuple[Tokenizer, ...]:
     found: dict[int, Tokenizer] = {}
     for call in calls:
         cls = class_of(call)
+        if len(found) > MOST:
+            break
         if cls is not None and id(call) not in found and _is_tokenizer(cls) and call.states:
             found[id(call)] = _describe(cls, call)
     return tuple(found.values())

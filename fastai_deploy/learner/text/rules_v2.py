@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping
 
 from fastai_deploy.learner.embedded import Code, class_bodies, read_code
 from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import attribute, attributes, class_of, data, elements
+from fastai_deploy.learner.reading.views import (
+    attribute,
+    attributes,
+    class_of,
+    data,
+    elements,
+    lookup,
+    named_entries,
+)
 from fastai_deploy.learner.text.found import Tokenizer
 from fastai_deploy.learner.text.rules import TextRules, length_of
 from fastai_deploy.learner.words import words
@@ -20,7 +28,7 @@ from fastai_deploy.learner.words import words
 CHANGES_TEXT = words(
     """
     lower upper casefold title strip lstrip rstrip replace sub translate normalize unescape
-    fix_text clean split join removeprefix removesuffix encode_plus_cleaned
+    fix_text clean split join removeprefix removesuffix
     """
 )
 PLAIN_CLASSES = frozenset({"ToTensor", "ColReader", "AttrGetter", "ItemGetter"})
@@ -32,8 +40,8 @@ def rules_v2(calls: Iterable[Call], tokenizer: Tokenizer) -> TextRules:
     holder = _holder(calls, tokenizer)
     own = attributes(holder)
     code = _code(calls, holder)
-    limit = length_of(own, tokenizer) or _truncation(tokenizer)
-    name = class_of(holder)
+    limit = _truncation(tokenizer) or length_of(own, tokenizer)
+    name = code.name if code is not None and _is_function(holder) else class_of(holder)
     specials = _adds_specials(code)
     assumptions: list[str] = []
     if code is None:
@@ -61,19 +69,38 @@ def rules_v2(calls: Iterable[Call], tokenizer: Tokenizer) -> TextRules:
 
 
 def _holder(calls: Iterable[Call], tokenizer: Tokenizer) -> Call | None:
-    """The object of which the tokenizer is an attribute."""
+    """The object of which the tokenizer is an attribute, or the function that uses it by name."""
     for call in calls:
         if call.states and call is not tokenizer.node:
             own = attributes(call)
             if any(value is tokenizer.node for value in own.values()):
                 return call
+    for call in calls:
+        match call:
+            case Call(func=Global(name="_function_setstate"), args=(Call() as function, state)):
+                within = [each for part in elements(state) for each in _names_of(part)]
+                if any(each is tokenizer.node for each in within):
+                    return function
     return None
+
+
+def _names_of(state: object) -> list[object]:
+    """What a function stored by value finds under global names and in its closure."""
+    cells = [cell for cell in elements(lookup(state, "__closure__")) if isinstance(cell, Call)]
+    return [
+        *named_entries(lookup(state, "__globals__")).values(),
+        *(value for cell in cells for value in cell.args),
+    ]
+
+
+def _is_function(holder: Call | None) -> bool:
+    return read_code(holder) is not None
 
 
 def _code(calls: Iterable[Call], holder: Call | None) -> Code | None:
     """The code of the method that turns a text into ids, where the file holds it."""
-    if holder is None:
-        return None
+    if holder is None or _is_function(holder):
+        return read_code(holder)
     body: Mapping[str, object] = class_bodies(calls).get(id(holder.func), {})
     for method in ("encodes", "__call__"):
         found = read_code(body.get(method))
@@ -122,6 +149,11 @@ def _problem(
     return f"its texts go through {other} before the tokenizer" if other else ""
 
 
+def _is_by(transform: object, holder: Call) -> bool:
+    """Whether a transform is the holder of the tokenizer, or was made from it."""
+    return transform is holder or attribute(transform, "encodes", "_f") is holder
+
+
 def _other_transform(calls: Iterable[Call], holder: Call) -> str | None:
     """A transform of the user's that a text given to ``predict`` meets beside the tokenizer.
 
@@ -134,14 +166,14 @@ def _other_transform(calls: Iterable[Call], holder: Call) -> str | None:
             continue
         own = attributes(call)
         transforms = elements(attribute(own.get("tfms"), "fs"))
-        if not any(item is holder for item in transforms):
+        if not any(_is_by(item, holder) for item in transforms):
             continue
         types = elements(own.get("types"))
         text = Global("builtins", "str")
         first = next((i for i, found in enumerate(types) if found == text), len(transforms) - 1)
         for item in transforms[first:]:
             found = class_of(item)
-            if item is not holder and found is not None and found.name not in PLAIN_CLASSES:
+            if not _is_by(item, holder) and found is not None and found.name not in PLAIN_CLASSES:
                 named = attributes(item).get("_name")
                 return named if isinstance(named, str) else found.name
         return None

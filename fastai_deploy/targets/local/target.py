@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from fastai_deploy.errors import UsageError
 from fastai_deploy.naming import endpoint_name
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
@@ -88,12 +89,17 @@ class LocalTarget:
         """Send a request through the gateway, with the key."""
         return self._api.call(api, request)
 
-    def teardown(self) -> Teardown:
-        """End every server of this stage and remove its folder.
+    def teardown(self, *, artifacts: bool, confirmed: bool) -> Teardown:  # noqa: ARG002
+        """End every server of this stage and remove its folder, the store with it.
 
         Processes are found by their command lines, ports by their processes, files by looking;
         the same inventory, taken again afterwards, is the proof.
         """
+        if self._settings.sections.project.protect and not confirmed:
+            raise UsageError(
+                f"stage {self._settings.stage} is protected: protect is true in [project]",
+                hint="fdeploy teardown --yes",
+            )
         found = tuple(self._inventory())
         self._processes.stop(self._processes.running())
         shutil.rmtree(self._home, ignore_errors=True)

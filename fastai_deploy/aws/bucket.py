@@ -1,0 +1,213 @@
+"""The bucket that keeps the artifacts: the user's own, or one that is made once for all projects.
+
+    fdeploy-<account>-<region>    public access blocked, TLS only, encrypted, versioned;
+                                  old versions and broken-off uploads go by themselves
+
+Every request names the account that the bucket must belong to, because bucket names are global:
+somebody else may have taken ours. Source: "Verifying bucket ownership" in the S3 user guide.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastai_deploy.aws.session import Aws
+from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, NotOurs
+from fastai_deploy.progress import Reporter, Step
+
+_SETTINGS_TAG = "fdeploy:settings"
+_SETTINGS_VERSION = "1"  # another number makes the settings be made again
+_OLD_VERSION_DAYS = 30
+_BROKEN_UPLOAD_DAYS = 7
+_NO_CONSTRAINT = "us-east-1"  # the one region whose name CreateBucket refuses
+_MOST_DELETED = 1_000  # objects in one request (AWS: DeleteObjects)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of this account; ``ours`` when fdeploy made it."""
+
+    name: str
+    account: str
+    ours: bool
+
+    def uri(self, key: str) -> str:
+        """Where an object stands."""
+        return f"s3://{self.name}/{key}"
+
+    @property
+    def owned(self) -> dict[str, str]:
+        """The parameters of a request that name the bucket and whose it must be."""
+        return {"Bucket": self.name, "ExpectedBucketOwner": self.account}
+
+
+def default_bucket(aws: Aws) -> str:
+    """The name of the bucket that fdeploy makes; at most 36 characters of the 63 that S3 allows."""
+    return f"fdeploy-{aws.account}-{aws.region}"
+
+
+def find_bucket(aws: Aws, chosen: str | None) -> Bucket | None:
+    """The bucket, if it exists. Raises NotOurs for another account's, or AwsError."""
+    bucket = Bucket(chosen or default_bucket(aws), aws.account, ours=chosen is None)
+    try:
+        answer = aws.call("s3", "head_bucket", **bucket.owned)
+    except AwsMissing:
+        return None
+    except AwsDenied as error:
+        raise NotOurs(
+            f"the bucket {bucket.name} belongs to another account than {bucket.account}, "
+            f"or may not be used: {error.message}",
+            hint="name one of your own with bucket in [project], or ask for s3:ListBucket on it",
+        ) from None
+    except AwsError as error:
+        if error.aws_code not in ("301", "PermanentRedirect"):
+            raise
+        raise _elsewhere(bucket, "another region", aws.region) from None
+    region = answer.get("BucketRegion", aws.region)
+    if region != aws.region:
+        raise _elsewhere(bucket, region, aws.region)
+    return bucket
+
+
+def ensure_bucket(aws: Aws, chosen: str | None, report: Reporter) -> Bucket:
+    """The bucket; where none is chosen, ours is made. Raises NotOurs, AwsMissing or AwsError."""
+    bucket = find_bucket(aws, chosen)
+    if bucket is None:
+        if chosen is not None:
+            raise AwsMissing(
+                f"the bucket {chosen}, which bucket in [project] names, does not exist",
+                hint="make it, or remove the setting and let fdeploy make one",
+            )
+        bucket = _create(aws, report)
+    if bucket.ours and _tags(aws, bucket).get(_SETTINGS_TAG) != _SETTINGS_VERSION:
+        _set_up(aws, bucket)
+    return bucket
+
+
+def object_versions(aws: Aws, bucket: Bucket, prefix: str) -> Iterator[tuple[str, str]]:
+    """Key and version of everything below a prefix, delete markers too. Raises AwsError."""
+    for page in aws.pages("s3", "list_object_versions", **bucket.owned, Prefix=prefix):
+        for kind in ("Versions", "DeleteMarkers"):
+            for item in page.get(kind, []):
+                yield item["Key"], item["VersionId"]
+
+
+def delete_objects(aws: Aws, bucket: Bucket, found: list[tuple[str, str]]) -> None:
+    """Delete versions of objects for good. Raises AwsError."""
+    for start in range(0, len(found), _MOST_DELETED):
+        chosen = found[start : start + _MOST_DELETED]
+        answer = aws.call(
+            "s3",
+            "delete_objects",
+            **bucket.owned,
+            Delete={
+                "Objects": [{"Key": key, "VersionId": version} for key, version in chosen],
+                "Quiet": True,
+            },
+        )
+        for error in answer.get("Errors", [])[:1]:
+            raise AwsDenied(
+                f"{bucket.uri(error['Key'])} cannot be deleted: {error['Code']}: "
+                f"{error.get('Message', '')}",
+                hint="ask for s3:DeleteObjectVersion on it, then run the same command again",
+                aws_code=error["Code"],
+            )
+
+
+def _create(aws: Aws, report: Reporter) -> Bucket:
+    name = default_bucket(aws)
+    report(Step(f"making the bucket {name}"))
+    parameters: dict[str, Any] = {"Bucket": name, "ObjectOwnership": "BucketOwnerEnforced"}
+    if aws.region != _NO_CONSTRAINT:
+        parameters["CreateBucketConfiguration"] = {"LocationConstraint": aws.region}
+    try:
+        aws.call("s3", "create_bucket", **parameters)
+    except AwsError as error:
+        # Made by the attempt before, whose answer was lost, or by a run beside this one.
+        if error.aws_code != "BucketAlreadyOwnedByYou":
+            raise
+    return Bucket(name, aws.account, ours=True)
+
+
+def _set_up(aws: Aws, bucket: Bucket) -> None:
+    """Give the bucket its settings; its tag comes last, and says that all are there."""
+    aws.call(
+        "s3",
+        "put_public_access_block",
+        **bucket.owned,
+        PublicAccessBlockConfiguration={
+            "BlockPublicAcls": True,
+            "IgnorePublicAcls": True,
+            "BlockPublicPolicy": True,
+            "RestrictPublicBuckets": True,
+        },
+    )
+    policy = _policy(aws.partition, bucket.name)
+    aws.call("s3", "put_bucket_policy", **bucket.owned, Policy=json.dumps(policy))
+    aws.call(
+        "s3",
+        "put_bucket_encryption",
+        **bucket.owned,
+        ServerSideEncryptionConfiguration={
+            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+        },
+    )
+    aws.call(
+        "s3",
+        "put_bucket_versioning",
+        **bucket.owned,
+        VersioningConfiguration={"Status": "Enabled"},
+    )
+    aws.call(
+        "s3",
+        "put_bucket_lifecycle_configuration",
+        **bucket.owned,
+        LifecycleConfiguration={"Rules": [_OLD_VERSIONS_GO]},
+    )
+    tags = [{"Key": _SETTINGS_TAG, "Value": _SETTINGS_VERSION}]
+    aws.call("s3", "put_bucket_tagging", **bucket.owned, Tagging={"TagSet": tags})
+
+
+_OLD_VERSIONS_GO: dict[str, Any] = {
+    "ID": "what nobody reads any more",
+    "Status": "Enabled",
+    "Filter": {"Prefix": ""},
+    "NoncurrentVersionExpiration": {"NoncurrentDays": _OLD_VERSION_DAYS},
+    "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _BROKEN_UPLOAD_DAYS},
+    "Expiration": {"ExpiredObjectDeleteMarker": True},
+}
+
+
+def _policy(partition: str, name: str) -> dict[str, Any]:
+    arn = f"arn:{partition}:s3:::{name}"
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "TlsOnly",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": [arn, f"{arn}/*"],
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ],
+    }
+
+
+def _tags(aws: Aws, bucket: Bucket) -> dict[str, str]:
+    try:
+        answer = aws.call("s3", "get_bucket_tagging", **bucket.owned)
+    except AwsMissing:
+        return {}
+    return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+
+
+def _elsewhere(bucket: Bucket, region: str, wanted: str) -> NotOurs:
+    return NotOurs(
+        f"the bucket {bucket.name} is in {region}, and the endpoint goes to {wanted}",
+        hint=f"name a bucket in {wanted} with bucket in [project], or none",
+    )

@@ -1,0 +1,184 @@
+"""What there is of a stage, by asking AWS: by its names, and by its tags.
+
+Neither alone is a proof: what was made outside of the stacks has no tags (a log group that a
+container made anew), and what has a generated name is found by tags alone. The index of tags is
+late by minutes, so what it names is looked at before it counts.
+Sources: the API references of the List and Describe operations used; "GetResources" of the
+Resource Groups Tagging API.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastai_deploy import naming
+from fastai_deploy.aws.ownership import Owner
+from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.stacks import find_stack, resources
+from fastai_deploy.aws.things import Thing, of_arn, of_resource
+from fastai_deploy.errors import AwsError, AwsMissing
+
+KINDS = ("real-time", "serverless", "async")
+
+
+@dataclass(frozen=True)
+class Names:
+    """Everything of a stage whose name is known."""
+
+    project: str
+    stage: str
+
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """The stacks, in the order in which they are deleted."""
+        return (
+            naming.ttl_stack(self.project, self.stage),
+            naming.api_stack(self.project, self.stage),
+            naming.endpoint_stack(self.project, self.stage),
+        )
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The endpoint of each kind."""
+        return tuple(naming.endpoint_name(self.project, self.stage, kind) for kind in KINDS)
+
+
+class Inventory:
+    """Finds what there is of one owner."""
+
+    def __init__(self, aws: Aws, owner: Owner) -> None:
+        self._aws = aws
+        self._owner = owner
+        self.names = Names(owner.project, owner.stage)
+        self._looks: Mapping[str, Callable[[str], Any]] = {
+            "endpoint": lambda name: self._ask("sagemaker", "describe_endpoint", EndpointName=name),
+            "endpoint configuration": lambda name: self._ask(
+                "sagemaker", "describe_endpoint_config", EndpointConfigName=name
+            ),
+            "model": lambda name: self._ask("sagemaker", "describe_model", ModelName=name),
+            "function": lambda name: self._ask("lambda", "get_function", FunctionName=name),
+            "log group": self._log_group,
+            "REST API": lambda name: self._ask("apigateway", "get_rest_api", restApiId=name),
+            "HTTP API": lambda name: self._ask("apigatewayv2", "get_api", ApiId=name),
+            "API stage": self._stage,
+            "API key": lambda name: self._ask("apigateway", "get_api_key", apiKey=name),
+            "usage plan": lambda name: self._ask("apigateway", "get_usage_plan", usagePlanId=name),
+            "alarm": lambda name: self._ask("cloudwatch", "describe_alarms", AlarmNames=[name])[
+                "MetricAlarms"
+            ],
+            "stack": lambda name: find_stack(self._aws, name),
+            "schedule group": lambda name: self._ask("scheduler", "get_schedule_group", Name=name),
+            "role": lambda name: self._ask("iam", "get_role", RoleName=name),
+        }
+
+    def everything(self) -> list[Thing]:
+        """What there is, the resources of the stacks included. Raises AwsError."""
+        return sorted({*self._of_stacks(), *self.outside()})
+
+    def outside(self) -> list[Thing]:
+        """What there is without asking the stacks: the proof after they are gone."""
+        return sorted({*self._by_name(), *self._by_tag()})
+
+    def _of_stacks(self) -> Iterator[Thing]:
+        for name in self.names.stacks:
+            stack = find_stack(self._aws, name)
+            if stack is not None and self._owner.owns(stack.tags):
+                for resource in resources(self._aws, stack):
+                    if resource.physical_id:
+                        yield of_resource(resource)
+
+    def _by_name(self) -> Iterator[Thing]:
+        for name in self.names.stacks:
+            stack = find_stack(self._aws, name)
+            if stack is not None and (self._owner.owns(stack.tags) or not stack.tags):
+                yield Thing("stack", name)
+        for name in self.names.endpoints:
+            yield from self._endpoint(name)
+        yield from self._versioned("list_models", "Models", "Model", "model")
+        yield from self._versioned(
+            "list_endpoint_configs", "EndpointConfigs", "EndpointConfig", "endpoint configuration"
+        )
+        yield from self._function(naming.function_name(self._owner.project, self._owner.stage))
+        yield from self._if_there(
+            Thing("log group", naming.access_log_group(self._owner.project, self._owner.stage))
+        )
+        path = naming.role_path(self._owner.project, self._owner.stage)
+        for page in self._aws.pages("iam", "list_roles", PathPrefix=path):
+            for role in page["Roles"]:
+                yield Thing("role", role["RoleName"])
+
+    def _endpoint(self, name: str) -> Iterator[Thing]:
+        """An endpoint and its log group, unless the endpoint of that name is somebody else's."""
+        found = self._ask("sagemaker", "describe_endpoint", EndpointName=name)
+        if found and not self._is_ours(found["EndpointArn"]):
+            return
+        if found:
+            yield Thing("endpoint", name)
+        yield from self._if_there(Thing("log group", naming.endpoint_log_group(name)))
+
+    def _function(self, name: str) -> Iterator[Thing]:
+        """The function and its log group, likewise."""
+        found = self._ask("lambda", "get_function", FunctionName=name)
+        if found and not self._owner.owns(found.get("Tags", {})):
+            return
+        if found:
+            yield Thing("function", name)
+        yield from self._if_there(Thing("log group", naming.function_log_group(name)))
+
+    def _is_ours(self, arn: str) -> bool:
+        """Whether something of SageMaker carries our tags."""
+        found = [
+            tag
+            for page in self._aws.pages("sagemaker", "list_tags", ResourceArn=arn)
+            for tag in page["Tags"]
+        ]
+        return self._owner.owns({tag["Key"]: tag["Value"] for tag in found})
+
+    def _by_tag(self) -> Iterator[Thing]:
+        filters = [{"Key": key, "Values": [value]} for key, value in self._owner.tags.items()]
+        for page in self._aws.pages(
+            "resourcegroupstaggingapi", "get_resources", TagFilters=filters
+        ):
+            for item in page["ResourceTagMappingList"]:
+                yield from self._if_there(of_arn(item["ResourceARN"]))
+
+    def _versioned(self, operation: str, key: str, member: str, kind: str) -> Iterator[Thing]:
+        part = naming.versioned_name(self._owner.project, self._owner.stage, "")
+        for page in self._aws.pages("sagemaker", operation, NameContains=part):
+            for item in page[key]:
+                name = item[f"{member}Name"]
+                if self._is_versioned(name) and self._is_ours(item[f"{member}Arn"]):
+                    yield Thing(kind, name)
+
+    def _is_versioned(self, name: str) -> bool:
+        """Whether a model or an endpoint configuration is named as this stage's are."""
+        part = naming.versioned_name(self._owner.project, self._owner.stage, "")
+        return re.fullmatch(re.escape(part) + "[0-9a-f]{12}", name) is not None
+
+    def _if_there(self, thing: Thing) -> Iterator[Thing]:
+        """The thing, unless AWS says that it does not exist; what cannot be asked counts."""
+        look = self._looks.get(thing.kind)
+        if look is None or look(thing.name):
+            yield thing
+
+    def _ask(self, service: str, operation: str, **parameters: Any) -> Any:
+        """The answer; None for what does not exist."""
+        try:
+            return self._aws.call(service, operation, **parameters)
+        except AwsMissing:
+            return None
+
+    def _log_group(self, name: str) -> bool:
+        answer = self._aws.call("logs", "describe_log_groups", logGroupNamePrefix=name)
+        return any(group["logGroupName"] == name for group in answer["logGroups"])
+
+    def _stage(self, name: str) -> Any:
+        api, _, stage = name.partition("/stages/")
+        try:
+            found = self._ask("apigateway", "get_stage", restApiId=api, stageName=stage)
+            return found or self._ask("apigatewayv2", "get_stage", ApiId=api, StageName=stage)
+        except AwsError:  # a REST API's id is refused by the other service
+            return None

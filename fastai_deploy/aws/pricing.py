@@ -1,0 +1,131 @@
+"""What an endpoint costs by the hour and the month, from AWS's price list.
+
+    get_products ──documents──> hourly_price ──> Price ──> Cost of a spec
+
+What cannot be found out is unknown, and says why; it is never 0. Prices are on demand, without
+taxes, discounts and what is billed by use (requests, storage, logs).
+Sources: "GetProducts" of the AWS Price List API; "Reading service price list files" for the shape.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from fastai_deploy.aws.template.spec import EndpointSpec, Serverless
+from fastai_deploy.errors import AwsError
+
+Json = Any
+# ``get_products`` of a ``pricing`` client, in one of the regions below. Raises AwsError.
+GetProducts = Callable[..., Mapping[str, Json]]
+
+# AWS counts a month as 730 hours in its own calculator.
+HOURS_A_MONTH = 730
+_HOURS = frozenset(("hrs", "hours", "hour"))
+
+
+@dataclass(frozen=True)
+class Price:
+    """The price of one instance and hour; ``per_hour`` None is unknown, and ``reason`` says why."""
+
+    per_hour: Decimal | None
+    currency: str = "USD"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an endpoint costs while it runs: at least, and at most where it scales.
+
+    None is unknown. ``note`` says what the figures leave out, or why there are none.
+    """
+
+    least_per_hour: Decimal | None
+    most_per_hour: Decimal | None
+    currency: str
+    note: str
+
+    @property
+    def least_per_month(self) -> Decimal | None:
+        """For a month of :data:`HOURS_A_MONTH` hours."""
+        return None if self.least_per_hour is None else self.least_per_hour * HOURS_A_MONTH
+
+    @property
+    def most_per_month(self) -> Decimal | None:
+        """Likewise."""
+        return None if self.most_per_hour is None else self.most_per_hour * HOURS_A_MONTH
+
+
+def pricing_region(region: str) -> str:
+    """The region whose price list to ask: the API is in four regions only."""
+    if region.startswith("cn-"):
+        return "cn-northwest-1"
+    if region.startswith(("eu-", "me-", "af-", "il-")):
+        return "eu-central-1"
+    return "ap-south-1" if region.startswith("ap-") else "us-east-1"
+
+
+def instance_price(get_products: GetProducts, instance: str, region: str) -> Price:
+    """The price of an instance type for hosting in a region; never raises AwsError."""
+    wanted = {"component": "Hosting", "instanceName": instance, "regionCode": region}
+    try:
+        answer = get_products(
+            ServiceCode="AmazonSageMaker",
+            FormatVersion="aws_v1",
+            Filters=[
+                {"Type": "TERM_MATCH", "Field": field, "Value": value}
+                for field, value in wanted.items()
+            ],
+        )
+    except AwsError as error:
+        return Price(None, reason=f"the price list cannot be asked: {error.message}")
+    return hourly_price(answer.get("PriceList", []))
+
+
+def hourly_price(documents: Sequence[str]) -> Price:
+    """The one price by the hour in the documents of a price list."""
+    found = {price for document in documents for price in _prices(document)}
+    if len(found) == 1:
+        amount, currency = found.pop()
+        return Price(amount, currency)
+    if not found:
+        return Price(None, reason="AWS lists no price for it")
+    return Price(None, reason=f"AWS lists {len(found)} different prices for it")
+
+
+def endpoint_cost(spec: EndpointSpec, price: Price) -> Cost:
+    """What an endpoint costs, from the price of one of its instances."""
+    if isinstance(spec.capacity, Serverless):
+        note = "billed by use: memory and seconds of each request"
+        if spec.capacity.provisioned:
+            note += f"; {spec.capacity.provisioned} kept warm cost by the hour beside that"
+        return Cost(None, None, price.currency, note)
+    if price.per_hour is None:
+        return Cost(None, None, price.currency, price.reason)
+    least = most = spec.capacity.count
+    if spec.scaling:
+        least, most = spec.scaling.minimum, spec.scaling.maximum
+    note = "instances alone: requests, logs, storage and taxes are not in it"
+    if spec.rollout.bake and spec.kind != "serverless":
+        note += "; during an update the old ones run beside the new ones"
+    return Cost(price.per_hour * least, price.per_hour * most, price.currency, note)
+
+
+def _prices(document: str) -> list[tuple[Decimal, str]]:
+    """The prices by the hour in one document; none in one that cannot be understood."""
+    try:
+        terms = json.loads(document, parse_float=Decimal)["terms"]["OnDemand"].values()
+        dimensions = [one for term in terms for one in term["priceDimensions"].values()]
+        prices = [
+            (Decimal(amount), currency)
+            for dimension in dimensions
+            if str(dimension["unit"]).lower() in _HOURS
+            for currency, amount in dimension["pricePerUnit"].items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation):
+        return []
+    # A price of 0 is a free tier or a placeholder, and no promise.
+    return [price for price in prices if price[0].is_finite() and price[0] > 0]

@@ -1,0 +1,188 @@
+"""Nothing is left of a stage: what is deleted, in which order, and the proof.
+
+    1. the ttl stack         before it deletes the others beneath us
+    2. the api stack         nobody is let in any more
+    3. the endpoint stack    nothing costs by the hour any more
+    4. what no stack holds   endpoints, configurations and models that a stack had to give up;
+                             log groups, which containers and functions make anew
+    5. data in the bucket    captured and asynchronous data, the list of deploys; with ``artifacts``
+                             what no other stage uses, and our bucket when it is empty then
+    6. the inventory         by names and by tags
+
+A stack that cannot delete something is asked again, and lets go of it at last; step 4 takes care of
+that, or the inventory names it. Everything may be gone already, deleted by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastai_deploy.aws import bucket as buckets
+from fastai_deploy.aws.bucket import Bucket
+from fastai_deploy.aws.deployment import Deployment
+from fastai_deploy.aws.inventory import Inventory
+from fastai_deploy.aws.ownership import Owner
+from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.stored import artifacts_of, data_of
+from fastai_deploy.aws.things import Thing
+from fastai_deploy.errors import AwsError, AwsMissing, StackFailed
+from fastai_deploy.progress import Reporter, Step, Warned
+from fastai_deploy.records import Teardown
+
+_STACK_ATTEMPTS = 3
+_PAUSE_SECONDS = 15.0
+_ENDPOINT_SECONDS = 3_600.0  # one that is being created cannot be deleted until it fails
+_INDEX_SECONDS = 60.0  # the index of tags is late
+_POLL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much is removed; ``bucket`` is the user's own, or None for fdeploy's."""
+
+    artifacts: bool
+    bucket: str | None
+
+
+class Removal:
+    """Removes everything of one owner."""
+
+    def __init__(self, aws: Aws, owner: Owner, deployment: Deployment, report: Reporter) -> None:
+        self._aws = aws
+        self._owner = owner
+        self._deployment = deployment
+        self._report = report
+        self._inventory = Inventory(aws, owner)
+        self._deletes: Mapping[str, Callable[[str], None]] = {
+            "endpoint": self._delete_endpoint,
+            "endpoint configuration": lambda name: self._delete(
+                "sagemaker", "delete_endpoint_config", EndpointConfigName=name
+            ),
+            "model": lambda name: self._delete("sagemaker", "delete_model", ModelName=name),
+            "function": lambda name: self._delete("lambda", "delete_function", FunctionName=name),
+            "log group": lambda name: self._delete("logs", "delete_log_group", logGroupName=name),
+            "alarm": lambda name: self._delete("cloudwatch", "delete_alarms", AlarmNames=[name]),
+        }
+
+    def run(self, scope: Scope) -> Teardown:
+        """Remove it all; the proof says what is left. Raises NotOurs, StackBusy or AwsError."""
+        bucket = buckets.find_bucket(self._aws, scope.bucket)
+        found = [*self._inventory.everything(), *self._stored(bucket, scope)]
+        self._report(Step(f"{len(found)} found"))
+        for name in self._inventory.names.stacks:
+            self._remove_stack(name)
+        for thing in self._inventory.outside():
+            self._remove(thing)
+        if bucket is not None:
+            self._remove_stored(bucket, scope)
+        left = self._left(bucket, scope)
+        self._tell_kept(bucket, scope)
+        return Teardown(
+            target="aws",
+            found=tuple(map(str, found)),
+            deleted=tuple(str(thing) for thing in found if thing not in left),
+            left=tuple(map(str, left)),
+        )
+
+    # Stacks and what they let go of
+
+    def _remove_stack(self, name: str) -> None:
+        for attempt in range(1, _STACK_ATTEMPTS + 1):
+            if self._is_removed(name, let_go=attempt == _STACK_ATTEMPTS):
+                return
+            self._aws.sleep(_PAUSE_SECONDS)
+
+    def _is_removed(self, name: str, *, let_go: bool) -> bool:
+        try:
+            self._deployment.remove(name, let_go=let_go)
+        except StackFailed as error:
+            self._report(Warned(error.message, hint="asking AWS again"))
+            return False
+        return True
+
+    def _remove(self, thing: Thing) -> None:
+        delete = self._deletes.get(thing.kind)
+        if delete is None:
+            return
+        self._report(Step(f"deleting the {thing}"))
+        try:
+            delete(thing.name)
+        except AwsError as error:
+            self._report(Warned(f"{thing}: {error.message}", hint=error.hint))
+
+    def _delete_endpoint(self, name: str) -> None:
+        deadline = self._aws.clock() + _ENDPOINT_SECONDS
+        while True:
+            try:
+                state = self._aws.call("sagemaker", "describe_endpoint", EndpointName=name)
+            except AwsMissing:
+                return
+            if state["EndpointStatus"] not in ("Creating", "Updating", "Deleting"):
+                self._delete("sagemaker", "delete_endpoint", EndpointName=name)
+            elif self._aws.clock() > deadline:
+                return
+            self._aws.sleep(_POLL_SECONDS)
+
+    def _delete(self, service: str, operation: str, **parameters: Any) -> None:
+        try:
+            self._aws.call(service, operation, **parameters)
+        except AwsMissing:
+            return
+
+    # The bucket
+
+    def _stored(self, bucket: Bucket | None, scope: Scope) -> list[Thing]:
+        """What the bucket holds that goes, and the bucket where it goes too."""
+        if bucket is None:
+            return []
+        data = data_of(self._aws, bucket, self._owner)
+        things = {Thing("data", bucket.uri(key)) for key, _ in data}
+        if scope.artifacts:
+            artifacts = artifacts_of(self._aws, bucket, self._owner)
+            things |= {Thing("artifact", bucket.uri(key)) for key, _ in artifacts}
+            if bucket.ours and self._is_all(bucket, things):
+                things.add(Thing("bucket", bucket.name))
+        return sorted(things)
+
+    def _remove_stored(self, bucket: Bucket, scope: Scope) -> None:
+        found = list(data_of(self._aws, bucket, self._owner))
+        if scope.artifacts:
+            found += artifacts_of(self._aws, bucket, self._owner)
+        if found:
+            self._report(Step(f"deleting {len(found)} stored objects"))
+            buckets.delete_objects(self._aws, bucket, found)
+        if scope.artifacts and bucket.ours and self._is_all(bucket, set()):
+            self._report(Step(f"deleting the bucket {bucket.name}"))
+            self._delete("s3", "delete_bucket", **bucket.owned)
+
+    def _is_all(self, bucket: Bucket, things: set[Thing]) -> bool:
+        """Whether the bucket holds nothing else."""
+        names = {thing.name for thing in things}
+        held = buckets.object_versions(self._aws, bucket, "")
+        return all(bucket.uri(key) in names for key, _version in held)
+
+    def _tell_kept(self, bucket: Bucket | None, scope: Scope) -> None:
+        if bucket is None or scope.artifacts:
+            return
+        kept = {key for key, _version in artifacts_of(self._aws, bucket, self._owner)}
+        if kept:
+            self._report(
+                Warned(
+                    f"kept in the bucket {bucket.name}: {len(kept)} artifacts",
+                    hint="fdeploy teardown --artifacts removes them too",
+                )
+            )
+
+    # The proof
+
+    def _left(self, bucket: Bucket | None, scope: Scope) -> list[Thing]:
+        """What is still there when the index of tags had the time to notice."""
+        deadline = self._aws.clock() + _INDEX_SECONDS
+        while True:
+            there = bucket and buckets.find_bucket(self._aws, scope.bucket)
+            left = [*self._inventory.outside(), *self._stored(there or None, scope)]
+            if not left or self._aws.clock() > deadline:
+                return left
+            self._aws.sleep(_POLL_SECONDS)

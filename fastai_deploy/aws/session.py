@@ -1,0 +1,165 @@
+"""The one door to AWS: every request of fdeploy goes through :class:`Aws`.
+
+It is made once, from the settings, and handed in; clock, sleep and date come with it. What boto3
+raises stops here: callers see the errors of ``failures`` alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any
+
+import boto3
+from boto3.exceptions import Boto3Error
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.parsers import ResponseParserError
+
+from fastai_deploy import __version__
+from fastai_deploy.aws.failures import translated
+from fastai_deploy.errors import AwsUnreachable
+
+ATTEMPTS = 6
+_CONNECT_SECONDS = 10.0
+# An invocation may take 60 s (AWS: InvokeEndpoint); all else answers far sooner.
+READ_SECONDS = 70.0
+_FOREIGN = (BotoCoreError, ClientError, Boto3Error, ResponseParserError)
+
+
+class Aws:
+    """One account and region; ``clock`` counts seconds, ``now`` tells the date in UTC.
+
+    Requests that are throttled, break off or are not answered within ``read_seconds`` are tried
+    again by botocore, ``attempts`` times in all.
+    """
+
+    def __init__(
+        self,
+        session: boto3.Session,
+        *,
+        region: str,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        attempts: int = ATTEMPTS,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
+        self.region = region
+        self.clock = clock
+        self.sleep = sleep
+        self.now = now
+        self._limits: dict[str, Any] = {"attempts": attempts, "read_seconds": read_seconds}
+        self._session = session
+        self._clients: dict[str, Any] = {}
+        self._config = Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=read_seconds,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            user_agent_extra=f"fdeploy/{__version__}",
+            tcp_keepalive=True,
+        )
+
+    def call(self, service: str, operation: str, **parameters: Any) -> Any:
+        """One request, ``("cloudformation", "describe_stacks", ...)``; its answer.
+
+        Raises AwsError; AwsMissing where what it names does not exist.
+        """
+        client = self.client(service)
+        with boundary(service, _camel(operation)):
+            return getattr(client, operation)(**parameters)
+
+    def pages(self, service: str, operation: str, **parameters: Any) -> Iterator[Any]:
+        """The answers of a request whose result comes in pages. Raises AwsError."""
+        client = self.client(service)
+        with boundary(service, _camel(operation)):
+            pages = iter(client.get_paginator(operation).paginate(**parameters))
+        while True:
+            with boundary(service, _camel(operation)):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield page
+
+    def elsewhere(self, region: str) -> Aws:
+        """The same account in another region."""
+        return Aws(
+            self._session,
+            region=region,
+            clock=self.clock,
+            sleep=self.sleep,
+            now=self.now,
+            **self._limits,
+        )
+
+    def client(self, service: str) -> Any:
+        """The client of a service, for what is not one request, such as a transfer."""
+        if service not in self._clients:
+            make: Any = self._session.client
+            with boundary(service, "CreateClient"):
+                self._clients[service] = make(service, region_name=self.region, config=self._config)
+        return self._clients[service]
+
+    def signature(self, service: str, url: str, body: bytes) -> dict[str, str]:
+        """The headers that sign a POST of JSON to a URL. Raises AwsError."""
+        with boundary(service, "Sign"):
+            credentials = self._session.get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+            request = AWSRequest("POST", url, {"content-type": "application/json"}, body)
+            SigV4Auth(credentials, service, self.region).add_auth(request)
+        return {name: value for name, value in request.headers.items() if name != "content-type"}
+
+    @cached_property
+    def account(self) -> str:
+        """The account's 12 digits. Raises AwsError."""
+        return str(self._identity["Account"])
+
+    @cached_property
+    def caller(self) -> str:
+        """The ARN of who the credentials are. Raises AwsError."""
+        return str(self._identity["Arn"])
+
+    @cached_property
+    def partition(self) -> str:
+        """``aws``, or the name of another family of regions such as ``aws-cn``."""
+        with boundary("sts", "GetPartition"):
+            return str(self._session.get_partition_for_region(self.region))
+
+    @cached_property
+    def _identity(self) -> Any:
+        return self.call("sts", "get_caller_identity")
+
+
+def open_aws(region: str | None, profile: str | None = None) -> Aws:
+    """The door to the region of the settings, else of the user's own AWS configuration.
+
+    Credentials are found as every AWS tool finds them. Raises AwsError.
+    """
+    with boundary("sts", "CreateSession"):
+        session = boto3.Session(region_name=region, profile_name=profile)
+        found = session.region_name
+    if not found:
+        raise AwsUnreachable(
+            "no AWS region is named",
+            hint="set region in [project] of fdeploy.toml, or --region, such as eu-central-1",
+        )
+    return Aws(session, region=found)
+
+
+@contextmanager
+def boundary(service: str, operation: str) -> Iterator[None]:
+    """Turn what boto3 raises in the block into AwsErrors."""
+    try:
+        yield
+    except _FOREIGN as error:
+        raise translated(error, service, operation) from error
+
+
+def _camel(operation: str) -> str:
+    return "".join(part.capitalize() for part in operation.split("_"))

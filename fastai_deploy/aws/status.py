@@ -1,0 +1,189 @@
+"""How a stage is doing: its stacks, its endpoint, its last hour, and what it costs.
+
+Source: "Metrics for monitoring SageMaker": ``AWS/SageMaker`` by endpoint and variant; ModelLatency
+is in microseconds. What cannot be asked is unknown, and never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from fastai_deploy.aws.endpoint import find_endpoint
+from fastai_deploy.aws.inventory import Names
+from fastai_deploy.aws.ownership import Owner
+from fastai_deploy.aws.pricing import GetProducts, instance_price, pricing_region
+from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.stacks import Stack, our_stack
+from fastai_deploy.errors import AwsError, AwsMissing
+from fastai_deploy.naming import VERSION_TAG
+
+_HOUR = 3_600
+_MICROSECONDS_A_MS = 1_000
+
+
+@dataclass(frozen=True)
+class StackLine:
+    """A stack of the stage."""
+
+    name: str
+    status: str
+    since: str
+
+
+@dataclass(frozen=True)
+class LastHour:
+    """What the endpoint did; None is unknown. Latencies are the model's own, in ms."""
+
+    invocations: int | None
+    errors: int | None
+    p50_ms: float | None
+    p95_ms: float | None
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What the endpoint's instances cost, in ``currency``; None is unknown, ``note`` says why."""
+
+    per_hour: Decimal | None
+    so_far: Decimal | None
+    currency: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """One stage; ``endpoint_status`` and ``version`` are empty where there is no endpoint."""
+
+    stacks: tuple[StackLine, ...]
+    endpoint: str
+    endpoint_status: str
+    reason: str
+    version: str
+    instances: int
+    url: str
+    ends: str
+    last_hour: LastHour
+    bill: Bill
+
+
+def status(aws: Aws, owner: Owner) -> Status:
+    """The status of a stage. Raises NotOurs or AwsError."""
+    ttl, api, endpoint = (
+        our_stack(aws, name, owner) for name in Names(owner.project, owner.stage).stacks
+    )
+    outputs = endpoint.outputs if endpoint else {}
+    name = outputs.get("EndpointName", "")
+    state = find_endpoint(aws, name) if name else None
+    return Status(
+        stacks=tuple(_line(stack) for stack in (endpoint, api, ttl) if stack),
+        endpoint=name,
+        endpoint_status=state.status if state else "",
+        reason=state.reason if state else "",
+        version=endpoint.tags.get(VERSION_TAG, "") if endpoint else "",
+        instances=state.instances if state else 0,
+        url=api.outputs.get("Url", "") if api else "",
+        ends=ttl.outputs.get("Ends", "") if ttl else "",
+        last_hour=_last_hour(aws, name, outputs.get("VariantName", "")),
+        bill=_bill(
+            aws, outputs.get("EndpointConfigName", ""), endpoint, state.instances if state else 0
+        ),
+    )
+
+
+def _line(stack: Stack) -> StackLine:
+    return StackLine(stack.name, stack.status, f"{stack.updated:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _last_hour(aws: Aws, endpoint: str, variant: str) -> LastHour:
+    if not endpoint:
+        return LastHour(None, None, None, None)
+    wanted = {
+        "invocations": ("Invocations", "Sum"),
+        "errors4": ("Invocation4XXErrors", "Sum"),
+        "errors5": ("Invocation5XXErrors", "Sum"),
+        "p50": ("ModelLatency", "p50"),
+        "p95": ("ModelLatency", "p95"),
+    }
+    now = aws.now()
+    try:
+        answer = aws.call(
+            "cloudwatch",
+            "get_metric_data",
+            MetricDataQueries=[
+                _query(identity, metric, how, endpoint, variant)
+                for identity, (metric, how) in wanted.items()
+            ],
+            StartTime=now - timedelta(seconds=_HOUR),
+            EndTime=now,
+        )
+    except AwsError:
+        return LastHour(None, None, None, None)
+    found = {result["Id"]: result["Values"] for result in answer["MetricDataResults"]}
+    latency = {
+        name: found[name][0] / _MICROSECONDS_A_MS for name in ("p50", "p95") if found.get(name)
+    }
+    # SageMaker writes no zero: an hour without a request has no value.
+    return LastHour(
+        invocations=_sum(found, "invocations"),
+        errors=_sum(found, "errors4") + _sum(found, "errors5"),
+        p50_ms=latency.get("p50"),
+        p95_ms=latency.get("p95"),
+    )
+
+
+def _query(identity: str, metric: str, how: str, endpoint: str, variant: str) -> dict[str, Any]:
+    return {
+        "Id": identity,
+        "MetricStat": {
+            "Metric": {
+                "Namespace": "AWS/SageMaker",
+                "MetricName": metric,
+                "Dimensions": [
+                    {"Name": "EndpointName", "Value": endpoint},
+                    {"Name": "VariantName", "Value": variant},
+                ],
+            },
+            "Period": _HOUR,
+            "Stat": how,
+        },
+    }
+
+
+def _sum(found: Mapping[str, list[float]], name: str) -> int:
+    return round(sum(found.get(name, [])))
+
+
+def _bill(aws: Aws, config: str, stack: Stack | None, instances: int) -> Bill:
+    """The price of the instances now, and since the stack was made as if it had always been so."""
+    if stack is None or not config:
+        return Bill(None, None, "USD", "there is no endpoint")
+    try:
+        found = aws.call("sagemaker", "describe_endpoint_config", EndpointConfigName=config)
+    except AwsMissing:
+        return Bill(None, None, "USD", "the endpoint configuration is gone")
+    instance = found["ProductionVariants"][0].get("InstanceType")
+    if instance is None:
+        return Bill(None, None, "USD", "serverless: billed by use")
+
+    price = instance_price(price_list(aws), instance, aws.region)
+    if price.per_hour is None:
+        return Bill(None, None, price.currency, price.reason)
+    hours = Decimal((aws.now() - stack.created).total_seconds()) / _HOUR
+    per_hour = price.per_hour * instances
+    note = f"{instances} {instance}; the same number all the time is assumed"
+    return Bill(per_hour, (per_hour * hours).quantize(Decimal("0.01")), price.currency, note)
+
+
+def price_list(aws: Aws) -> GetProducts:
+    """The door to AWS's price list, which stands in few regions."""
+    near = aws.elsewhere(pricing_region(aws.region))
+
+    def get_products(**parameters: Any) -> Mapping[str, Any]:
+        answer: Mapping[str, Any] = near.call("pricing", "get_products", **parameters)
+        return answer
+
+    return get_products

@@ -1,0 +1,223 @@
+"""A file becomes an object: sent once, checked by S3 itself, resumed after a break.
+
+S3 is told the SHA-256 of every part, and keeps no part that differs; what it then calls the
+object's checksum is compared with the file's. Source: "Checking object integrity for data uploads"
+in the S3 user guide: the checksum of an object in parts is that of the parts' checksums, and the
+number of parts behind a hyphen.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boto3.s3.transfer import TransferConfig
+
+from fastai_deploy import files
+from fastai_deploy.aws.bucket import Bucket
+from fastai_deploy.aws.session import Aws, boundary
+from fastai_deploy.errors import AwsError, AwsMissing, FileError
+from fastai_deploy.progress import Advanced, Reporter, Step
+
+PART = 16 << 20  # bytes; also the size from which an object is sent in parts
+_SENDERS = 8
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """What a file is: its size, its SHA-256, and the SHA-256 of each of its parts."""
+
+    size: int
+    sha256: str
+    parts: tuple[bytes, ...]
+
+    @property
+    def checksum(self) -> str:
+        """What S3 calls the checksum of the object."""
+        if self.size < PART:
+            return _base64(bytes.fromhex(self.sha256))
+        return f"{_base64(hashlib.sha256(b''.join(self.parts)).digest())}-{len(self.parts)}"
+
+
+def digest(path: Path) -> FileDigest:
+    """Read a file once. Raises FileError."""
+    whole, parts, size = hashlib.sha256(), [], 0
+    with files.file_errors(path), path.open("rb") as file:
+        while chunk := file.read(PART):
+            whole.update(chunk)
+            parts.append(hashlib.sha256(chunk).digest())
+            size += len(chunk)
+    return FileDigest(size, whole.hexdigest(), tuple(parts))
+
+
+class Uploads:
+    """Sends files to a bucket; ``metadata`` is kept with every object."""
+
+    def __init__(
+        self, aws: Aws, bucket: Bucket, report: Reporter, metadata: Mapping[str, str]
+    ) -> None:
+        self._aws = aws
+        self._bucket = bucket
+        self._report = report
+        self._metadata = dict(metadata)
+
+    def file(self, path: Path, key: str, *, sha256: str) -> str:
+        """The URI of a file that has this hash; no byte is sent when it is stored already.
+
+        Raises FileError when the file is another one, or AwsError.
+        """
+        found = digest(path)
+        if found.sha256 != sha256:
+            raise FileError(
+                f"{path} is not the artifact that package made: its checksum differs",
+                hint="run fdeploy package",
+            )
+        if self._has(key, found):
+            self._report(Step(f"{self._bucket.uri(key)} is stored already"))
+        else:
+            progress = _Progress(self._report, found.size)
+            if found.size < PART or not self._resume(path, key, found, progress):
+                self._send(path, key, progress)
+            self._check(key, found)
+        return self._bucket.uri(key)
+
+    def data(self, data: bytes, key: str) -> str:
+        """The URI of a few bytes, stored unless they are already. Raises AwsError."""
+        sha256 = hashlib.sha256(data)
+        found = FileDigest(len(data), sha256.hexdigest(), (sha256.digest(),))
+        if not self._has(key, found):
+            self._aws.call(
+                "s3",
+                "put_object",
+                **self._bucket.owned,
+                Key=key,
+                Body=data,
+                ChecksumSHA256=found.checksum,
+                Metadata=self._metadata,
+            )
+        return self._bucket.uri(key)
+
+    def _has(self, key: str, found: FileDigest) -> bool:
+        try:
+            answer = self._aws.call(
+                "s3", "head_object", **self._bucket.owned, Key=key, ChecksumMode="ENABLED"
+            )
+        except AwsMissing:
+            return False
+        stored = (answer["ContentLength"], answer.get("ChecksumSHA256"))
+        return stored == (found.size, found.checksum)
+
+    def _check(self, key: str, found: FileDigest) -> None:
+        if not self._has(key, found):
+            raise AwsError(
+                f"{self._bucket.uri(key)} is not what was sent", hint="run fdeploy upload again"
+            )
+
+    def _send(self, path: Path, key: str, progress: _Progress) -> None:
+        """Send a file with boto3's own transfer manager."""
+        client = self._aws.client("s3")
+        with boundary("s3", "PutObject"), files.file_errors(path):
+            client.upload_file(
+                str(path),
+                self._bucket.name,
+                key,
+                ExtraArgs={
+                    "ChecksumAlgorithm": "SHA256",
+                    "ExpectedBucketOwner": self._bucket.account,
+                    "Metadata": self._metadata,
+                },
+                Callback=progress.add,
+                Config=TransferConfig(
+                    multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=_SENDERS
+                ),
+            )
+
+    def _resume(self, path: Path, key: str, found: FileDigest, progress: _Progress) -> bool:
+        """Send what is missing of an upload that broke off; False where there is none."""
+        upload = self._broken_off(key)
+        if upload is None:
+            return False
+        stored = self._stored_parts(upload, key)
+        parts = []
+        self._report(Step("going on with the upload that broke off"))
+        with files.file_errors(path), path.open("rb") as file:
+            for number, part in enumerate(found.parts, start=1):
+                checksum = _base64(part)
+                etag = stored.get((number, checksum))
+                data = b"" if etag else _part(file, number)
+                etag = etag or self._send_part(upload, key, number, data, checksum)
+                parts.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum})
+                progress.add(min(PART, found.size - (number - 1) * PART))
+        self._aws.call(
+            "s3",
+            "complete_multipart_upload",
+            **self._bucket.owned,
+            Key=key,
+            UploadId=upload,
+            MultipartUpload={"Parts": parts},
+        )
+        return True
+
+    def _broken_off(self, key: str) -> str | None:
+        """The newest unfinished upload of a key whose parts S3 checks as we do."""
+        answer = self._aws.call("s3", "list_multipart_uploads", **self._bucket.owned, Prefix=key)
+        uploads = [
+            item
+            for item in answer.get("Uploads", [])
+            if item["Key"] == key and item.get("ChecksumAlgorithm", "SHA256") == "SHA256"
+        ]
+        newest = max(uploads, key=lambda item: item["Initiated"], default=None)
+        return str(newest["UploadId"]) if newest else None
+
+    def _stored_parts(self, upload: str, key: str) -> dict[tuple[int, str], str]:
+        """The ETag of each part that is there, by number and checksum."""
+        pages = self._aws.pages("s3", "list_parts", **self._bucket.owned, Key=key, UploadId=upload)
+        return {
+            (part["PartNumber"], part.get("ChecksumSHA256", "")): part["ETag"]
+            for page in pages
+            for part in page.get("Parts", [])
+        }
+
+    def _send_part(self, upload: str, key: str, number: int, data: bytes, checksum: str) -> str:
+        answer = self._aws.call(
+            "s3",
+            "upload_part",
+            **self._bucket.owned,
+            Key=key,
+            UploadId=upload,
+            PartNumber=number,
+            Body=data,
+            ChecksumSHA256=checksum,
+        )
+        return str(answer["ETag"])
+
+
+class _Progress:
+    """Counts the bytes that several threads send, and tells."""
+
+    def __init__(self, report: Reporter, total: int) -> None:
+        self._report = report
+        self._total = total
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """``count`` is below zero when a part is sent anew."""
+        with self._lock:
+            self._done += count
+            self._report(Advanced("upload", max(0, self._done), self._total))
+
+
+def _part(file: Any, number: int) -> bytes:
+    file.seek((number - 1) * PART)
+    data: bytes = file.read(PART)
+    return data
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

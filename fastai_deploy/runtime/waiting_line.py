@@ -1,0 +1,127 @@
+"""What waits for the model: in which order, how much at most, and what goes together next.
+
+Urgency is the moment at which a text would start if its request had the model to itself: the tail
+of a large request does not keep a small one waiting, and nothing waits for ever. The line is
+bounded by time, not by number: work that could not be answered in time is refused at once.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from dataclasses import dataclass
+from typing import Any, Callable, List, NamedTuple, Sequence, Sized
+
+from .grouping import Limits, group
+
+_LOOKAHEAD = 64
+
+
+class Overloaded(Exception):
+    """The line is full; ``retry_after`` says in how many seconds there may be room."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the line is full; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How much may wait, by the speed of the model in tokens a second.
+
+    A request is refused when what is due before it takes longer than ``max_wait`` seconds, or all
+    that waits and itself longer than ``max_backlog`` seconds. An empty line takes any request.
+    """
+
+    tokens_per_second: float
+    max_wait: float = 5.0
+    max_backlog: float = 60.0
+
+
+class Job:
+    """One request: the results that it has so far, and how many are still to come."""
+
+    def __init__(self, size: int, done: Callable[[List[Any]], None]) -> None:
+        self.cancelled = False
+        self.results: List[Any] = [None] * size
+        self.left = size
+        self.done = done
+
+    def cancel(self) -> None:
+        """Leave the line with what still waits; ``done`` is not called any more."""
+        self.cancelled = True
+
+
+class Waiting(NamedTuple):
+    """One item in the line; ``number`` is unique, so that it decides where urgency does not."""
+
+    urgency: float
+    number: int
+    item: Any
+    job: Job
+    place: int
+
+
+class WaitingLine:
+    """The items that wait, the most urgent first. Not thread-safe; ``now`` is in seconds."""
+
+    def __init__(self, limits: Limits, capacity: Capacity) -> None:
+        self._limits = limits
+        self._speed = capacity.tokens_per_second
+        self._due_limit = capacity.max_wait * self._speed
+        self._backlog_limit = capacity.max_backlog * self._speed
+        self._line: List[Waiting] = []
+        self._due = 0  # tokens whose urgency had come when they were last counted
+        self._backlog = 0  # tokens in all
+        self._numbers = 0
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    @property
+    def fills_a_run(self) -> bool:
+        """Whether as many tokens wait as one run may have."""
+        return self._backlog >= self._limits.tokens
+
+    def admit(self, tokens: int) -> None:
+        """Raise Overloaded if a request of so many tokens would wait too long."""
+        if not self._line:
+            return
+        if self._due > self._due_limit:
+            raise Overloaded(self._seconds(self._due))
+        if self._backlog + tokens > self._backlog_limit:
+            raise Overloaded(self._seconds(self._backlog))
+
+    def add(self, items: Sequence[Sized], job: Job, now: float) -> None:
+        """Put the items of a request in their places; at least one. Raises Overloaded."""
+        tokens = sum(len(item) for item in items)
+        self.admit(tokens)
+        urgency = now
+        for place, item in enumerate(items):
+            self._numbers += 1
+            insort(self._line, Waiting(urgency, self._numbers, item, job, place))
+            urgency += len(item) / self._speed
+        self._due += len(items[0])
+        self._backlog += tokens
+
+    def drop_cancelled(self, now: float) -> None:
+        """Let go of what nobody waits for any more."""
+        self._line = [each for each in self._line if not each.job.cancelled]
+        self._count(now)
+
+    def take_group(self, now: float) -> List[Waiting]:
+        """Take out the most urgent item, and those that share its run at least cost."""
+        candidates = self._line[:_LOOKAHEAD]
+        groups = group([len(each.item) for each in candidates], self._limits)
+        chosen = next(members for members in groups if 0 in members)
+        for member in sorted(chosen, reverse=True):
+            del self._line[member]
+        self._count(now)
+        return [candidates[member] for member in chosen]
+
+    def _count(self, now: float) -> None:
+        self._backlog = sum(len(each.item) for each in self._line)
+        self._due = sum(len(each.item) for each in self._line if each.urgency <= now)
+
+    def _seconds(self, tokens: int) -> int:
+        return max(1, math.ceil(tokens / self._speed))

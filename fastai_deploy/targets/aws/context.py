@@ -1,0 +1,107 @@
+"""What everything that is done for one stage in AWS works with, in one frozen value."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastai_deploy import naming
+from fastai_deploy.aws.bucket import Bucket, find_bucket
+from fastai_deploy.aws.change_set import StackRequest
+from fastai_deploy.aws.deployment import Deployment
+from fastai_deploy.aws.image_tables import installed_tables
+from fastai_deploy.aws.ownership import Operator, Owner
+from fastai_deploy.aws.public_api import PublicApi
+from fastai_deploy.aws.publishing import Publishing
+from fastai_deploy.aws.serving import LogWatch, Serving
+from fastai_deploy.aws.session import Aws, open_aws
+from fastai_deploy.aws.upload import Uploads
+from fastai_deploy.aws.versions import Deployments
+from fastai_deploy.errors import AwsMissing, FileMissing
+from fastai_deploy.progress import Reporter, Step, Warned
+from fastai_deploy.records import StoredArtifact
+from fastai_deploy.settings import Settings
+from fastai_deploy.targets.aws.blueprints import Blueprint, Blueprints, SettingsBlueprints
+
+
+@dataclass(frozen=True)
+class Context:
+    """One stage in one account and region; ``home`` holds the API key."""
+
+    settings: Settings
+    home: Path
+    report: Reporter
+    aws: Aws
+    blueprints: Blueprints
+    public: PublicApi
+    operator: Operator
+
+    @property
+    def owner(self) -> Owner:
+        """Whose everything is."""
+        return Owner(self.settings.project_name, self.settings.stage)
+
+    @property
+    def publishing(self) -> Publishing:
+        """Calls the public API."""
+        return Publishing(self.aws, self.public, self.report)
+
+    def deployment(self, watch: LogWatch | None = None) -> Deployment:
+        """Applies and removes stacks."""
+        heard: dict[str, Any] = {"watch": watch} if watch else {}
+        return Deployment(self.aws, self.owner, self.operator, self.report, **heard)
+
+    def serving(self, log_group: str) -> Serving:
+        """Applies a stack whose service writes to a log group, and must prove itself."""
+        watch = LogWatch(self.aws, log_group)
+        return Serving(self.deployment(watch), watch, self.report)
+
+    def uploads(self, bucket: Bucket) -> Uploads:
+        """Sends objects to the bucket."""
+        return Uploads(self.aws, bucket, self.report, {"uploaded-by": str(self.operator)})
+
+    def deployments(self, bucket: Bucket) -> Deployments:
+        """The versions that were deployed."""
+        return Deployments(self.aws, bucket, self.owner.project, self.owner.stage)
+
+    def bucket_of(self, stored: StoredArtifact) -> Bucket:
+        """The bucket that an artifact is in. Raises FileMissing where it is not."""
+        bucket = find_bucket(self.aws, self.settings.sections.project.bucket)
+        place, _, key = stored.uri.removeprefix("s3://").partition("/")
+        if bucket is not None and bucket.name == place:
+            with contextlib.suppress(AwsMissing):
+                self.aws.call("s3", "head_object", **bucket.owned, Key=key)
+                return bucket
+        raise FileMissing(f"the stored artifact {stored.uri} is gone", hint="run fdeploy upload")
+
+    def request(self, stack: str, blueprint: Blueprint) -> StackRequest:
+        """The request for a stack; tells what the blueprint has to say."""
+        for note in blueprint.notes:
+            self.report(Step(note))
+        for warning in blueprint.warnings:
+            self.report(Warned(warning))
+        project = self.settings.sections.project
+        version = {naming.VERSION_TAG: blueprint.version}
+        tags = {**project.tags, **self.owner.tags, **version}
+        return StackRequest(stack, blueprint.template, tags, protected=project.protect)
+
+
+def open_context(settings: Settings, home: Path, report: Reporter) -> Context:
+    """The context of these settings, with the user's own credentials. Raises AwsError.
+
+    Requests of the public API go where boto3 sends its own: ``AWS_ENDPOINT_URL``, if that is set.
+    """
+    project = settings.sections.project
+    aws = open_aws(project.region, project.profile)
+    return Context(
+        settings=settings,
+        home=home,
+        report=report,
+        aws=aws,
+        blueprints=SettingsBlueprints(settings, aws, installed_tables()),
+        public=PublicApi(os.environ.get("AWS_ENDPOINT_URL")),
+        operator=Operator.here(),
+    )

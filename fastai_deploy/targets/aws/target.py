@@ -1,0 +1,184 @@
+"""The AWS target: what each stage does with an account, one method a stage.
+
+    upload       the bucket, made once; the artifact, sent once
+    deploy       the endpoint stack; the configuration in use compared; the goldens; else back
+    create_api   the Lambda's package; the api stack; the goldens through the public URL; else back
+    teardown     all of it away, and the proof
+
+The home folder, ``.fdeploy/<stage>/aws/``, holds the API key and nothing else: AWS is the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+from fastai_deploy import files, naming
+from fastai_deploy.aws import endpoint as endpoints
+from fastai_deploy.aws.async_endpoint import Queue, invoke_async
+from fastai_deploy.aws.bucket import ensure_bucket
+from fastai_deploy.aws.deployment import Applied
+from fastai_deploy.aws.publishing import Gate
+from fastai_deploy.aws.removal import Removal, Scope
+from fastai_deploy.aws.stacks import first_of, resources
+from fastai_deploy.aws.template.spec import Location
+from fastai_deploy.errors import FileMissing, UsageError
+from fastai_deploy.lambda_package import build_lambda_package
+from fastai_deploy.progress import Step
+from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.targets.aws.context import Context
+from fastai_deploy.targets.base import Json, Verify
+
+_TTL_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_CONFIG = "AWS::SageMaker::EndpointConfig"
+
+
+class AwsTarget:
+    """Serves one stage of a project from an account."""
+
+    name = "aws"
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def upload(self, artifact: Artifact) -> StoredArtifact:
+        """Send the artifact to the bucket; a second time no byte is sent."""
+        context = self.context
+        bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
+        key = naming.artifact_key(context.owner.project, artifact.sha256)
+        uri = context.uploads(bucket).file(Path(artifact.path), key, sha256=artifact.sha256)
+        return StoredArtifact(
+            target=self.name,
+            uri=uri,
+            sha256=artifact.sha256,
+            bytes=artifact.bytes,
+            made_from=artifact.sha256,
+        )
+
+    def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
+        """Bring the stack of the endpoint to this artifact; the one before serves until then."""
+        context, aws = self.context, self.context.aws
+        bucket = context.bucket_of(stored)
+        blueprint = context.blueprints.endpoint(stored)
+        name = blueprint.service
+
+        def prove(applied: Applied) -> None:
+            config = first_of(resources(aws, applied.stack), _CONFIG)
+            endpoints.check_in_use(aws, name, config.name if config else "")
+            verify(lambda request: self._invoke(name, request))
+
+        stack = naming.endpoint_stack(context.owner.project, context.owner.stage)
+        serving = context.serving(naming.endpoint_log_group(name))
+        applied = serving.apply(context.request(stack, blueprint), prove)
+        context.deployments(bucket).add(stored, context.operator, again=applied.changed)
+        self._set_end(stored.sha256)
+        return Endpoint(
+            target=self.name,
+            name=name,
+            url=f"https://runtime.sagemaker.{aws.region}.amazonaws.com/endpoints/{name}",
+            version=stored.sha256[:12],
+            made_from=stored.sha256,
+        )
+
+    def invoke(self, endpoint: Endpoint, request: Json) -> Json:
+        """Send a request to the endpoint itself."""
+        return self._invoke(endpoint.name, request)
+
+    def create_api(self, endpoint: Endpoint, verify: Verify) -> Api:
+        """Put the Lambda and API Gateway in front of the endpoint."""
+        context = self.context
+        bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
+        package = build_lambda_package()
+        digest = hashlib.sha256(package).hexdigest()
+        code = Location(bucket.name, naming.code_key(context.owner.project, digest))
+        context.uploads(bucket).data(package, code.key)
+        blueprint = context.blueprints.api(code, digest)
+        publishing, auth = context.publishing, context.settings.sections.api.auth
+
+        def prove(applied: Applied) -> None:
+            publishing.prove(publishing.gate(applied.stack, auth), verify)
+
+        stack = naming.api_stack(context.owner.project, context.owner.stage)
+        serving = context.serving(naming.function_log_group(blueprint.service))
+        applied = serving.apply(context.request(stack, blueprint), prove)
+        gate = publishing.gate(applied.stack, auth)
+        if gate.key:
+            files.write(self._key_file, gate.key.encode(), mode=0o600)
+        return Api(
+            target=self.name,
+            url=gate.url,
+            endpoint=endpoint.name,
+            key_file=str(self._key_file) if gate.key else "",
+            made_from=endpoint.name,
+        )
+
+    def call_api(self, api: Api, request: Json) -> Json:
+        """Send a request through the API, as who may call it."""
+        auth = self.context.settings.sections.api.auth
+        return self.context.publishing.call(Gate(api.url, auth, self._key(api)), request)
+
+    def teardown(self, *, artifacts: bool = False, confirmed: bool = False) -> Teardown:
+        """Remove the stacks and everything else of the stage.
+
+        ``artifacts`` also removes what is stored; a protected stage must be ``confirmed``. Raises
+        UsageError, NotOurs, StackBusy or AwsError.
+        """
+        context = self.context
+        project = context.settings.sections.project
+        if project.protect and not confirmed:
+            raise UsageError(
+                f"stage {context.owner.stage} is protected: protect is true in [project]",
+                hint="fdeploy teardown --yes",
+            )
+        removal = Removal(context.aws, context.owner, context.deployment(), context.report)
+        proof = removal.run(Scope(artifacts=artifacts, bucket=project.bucket))
+        shutil.rmtree(context.home, ignore_errors=True)
+        return proof
+
+    def _invoke(self, name: str, request: Json) -> Json:
+        context = self.context
+        if context.settings.sections.endpoint.kind != "async":
+            return endpoints.invoke(context.aws, name, request)
+        bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
+        prefix = naming.async_prefix(context.owner.project, context.owner.stage)
+        return invoke_async(
+            context.aws,
+            name,
+            Queue(bucket, prefix),
+            request,
+            told=lambda message: context.report(Step(message)),
+        )
+
+    def _set_end(self, version: str) -> None:
+        """Make the stage delete itself when its time is up, or let it live."""
+        context = self.context
+        stack = naming.ttl_stack(context.owner.project, context.owner.stage)
+        ttl = context.settings.sections.project.ttl
+        if ttl is None:
+            context.deployment().remove(stack)
+            return
+        ends = context.aws.now() + timedelta(**{_TTL_UNITS[ttl[-1]]: int(ttl[:-1])})
+        blueprint = context.blueprints.ttl(version, ends)
+        context.deployment().apply(context.request(stack, blueprint))
+        context.report(Step(f"the stage deletes itself at {ends:%Y-%m-%d %H:%M} UTC"))
+
+    @property
+    def _chosen_bucket(self) -> str | None:
+        return self.context.settings.sections.project.bucket
+
+    @property
+    def _key_file(self) -> Path:
+        return self.context.home / "key"
+
+    def _key(self, api: Api) -> str:
+        if not api.key_file:
+            return ""
+        try:
+            with files.file_errors(self._key_file):
+                return self._key_file.read_text(encoding="utf-8")
+        except FileMissing:
+            raise FileMissing(
+                f"the API key {self._key_file} is gone", hint="run fdeploy create-api"
+            ) from None

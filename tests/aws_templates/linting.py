@@ -1,0 +1,29 @@
+"""cfn-lint, asked in this process: what it finds in a template, in words."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+Json = Any
+_api: Any = importlib.import_module("cfnlint.api")
+_config: Any = importlib.import_module("cfnlint.config")
+_schemas: Any = importlib.import_module("cfnlint.schema.manager").PROVIDER_SCHEMA_MANAGER
+
+
+def findings(template: Json, region: str = "eu-central-1") -> list[str]:
+    """Errors, warnings and informational notes for one region."""
+    config = _config.ManualArgs(regions=[region], include_checks=["I"])
+    return [
+        f"{match.rule.id} {'/'.join(map(str, match.path or []))}: {match.message}"
+        for match in _api.lint(json.dumps(template), config=config)
+    ]
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """What CloudFormation's registry says of a resource type."""
+    found: dict[str, Any] = _schemas.get_resource_schema(
+        region="us-east-1", resource_type=kind
+    ).schema
+    return found

@@ -1,0 +1,128 @@
+"""The stages whose templates are kept as golden files: one project file each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from fastai_deploy.aws.image_tables import installed_tables
+from fastai_deploy.aws.images import choose_image
+from fastai_deploy.aws.instances import known_types
+from fastai_deploy.aws.policy import Needs, user_policies
+from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec, wanted_instance
+from fastai_deploy.aws.template.api_stack import api_template
+from fastai_deploy.aws.template.endpoint_stack import endpoint_template
+from fastai_deploy.aws.template.spec import ApiSpec, EndpointSpec, Location
+from fastai_deploy.aws.template.ttl_stack import ttl_template
+from fastai_deploy.naming import artifact_key, code_key
+from fastai_deploy.records import StoredArtifact
+from fastai_deploy.settings import Settings, load_settings
+
+BUCKET = "fdeploy-123456789012-eu-central-1"
+SHA256 = "3f2a9c01b7de" + "0" * 52
+CODE_SHA256 = "8c1d" + "0" * 60
+KMS_KEY = "arn:aws:kms:eu-central-1:123456789012:key/0a1b2c3d-1111-2222-3333-444455556666"
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
+ENDS = datetime(2026, 11, 22, 16, 0, tzinfo=timezone.utc)
+TABLES, KNOWN = installed_tables(), known_types()
+
+ENDPOINTS = {
+    "real-time-cpu": "",
+    "real-time-gpu": 'instance = "ml.g5.xlarge"\n',
+    "graviton": 'instance = "ml.c7g.large"\n',
+    "p2": 'instance = "ml.p2.xlarge"\n',
+    "serverless": 'kind = "serverless"\nserverless_memory = 4096\nprovisioned_concurrency = 2\n',
+    "async": (
+        'kind = "async"\ninstance = "ml.g5.xlarge"\nscale_to_zero = true\nmax_instances = 4\n'
+    ),
+    "autoscaling": "instance_count = 2\nmax_instances = 6\nscaling_target = 300\nbake = 0\n",
+    "vpc-kms": (
+        'instance_count = 2\ncanary = true\nsubnets = ["subnet-0a1b2c3d", "subnet-4e5f6a7b"]\n'
+        'security_groups = ["sg-0123abcd"]\ndata_capture = 20\nserver = "torchserve"\n'
+        "startup_timeout = 900\n[project]\nregion = 'eu-central-1'\nname = 'demo'\n"
+        f"kms_key = '{KMS_KEY}'\nalarm_topic = '{TOPIC}'\n"
+        "tags = {team = 'nlp', cost-centre = '42'}\nlog_retention = 365\ndashboard = false\n"
+    ),
+}
+APIS = {
+    "rest-key": "",
+    "rest-full": (
+        'route = "/v1/classify"\nquota = 5000\nrate = 10\nburst = 20\nconcurrency = 5\n'
+        'timeout = 12.5\ncors_origins = ["https://a.example", "https://b.example"]\n[project]\n'
+        "region = 'eu-central-1'\nname = 'demo'\ntags = {team = 'nlp'}\n"
+        f"kms_key = '{KMS_KEY}'\nalarm_topic = '{TOPIC}'\n"
+    ),
+    "rest-iam": 'auth = "iam"\ncors_origins = ["https://a.example"]\naccess_logs = false\n',
+    "rest-none": 'auth = "none"\n',
+    "http-iam": 'type = "http"\nauth = "iam"\n',
+    "http-jwt": (
+        'type = "http"\nauth = "jwt"\njwt_issuer = "https://id.example/pool"\n'
+        'jwt_audience = ["demo"]\ncors_origins = ["*"]\n'
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A document that is kept as ``golden/<name>.json``."""
+
+    name: str
+    document: Any
+
+
+def settings_of(toml: str, *, stage: str | None = None) -> Settings:
+    """The settings of a project file."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "fdeploy.toml").write_text(toml, encoding="utf-8")
+        return load_settings(folder=Path(folder), stage=stage, environ={})
+
+
+def section(name: str, toml: str, *, region: str = "eu-central-1") -> str:
+    """A project file with this section, and a project unless the section brings its own."""
+    project = "" if "[project]" in toml else f"[project]\nname = 'demo'\nregion = '{region}'\n"
+    return f"{project}[{name}]\n{toml}"
+
+
+def endpoint_of(settings: Settings) -> EndpointSpec:
+    """The endpoint of some settings, with the real image tables."""
+    found = wanted_instance(settings, KNOWN)
+    endpoint = settings.sections.endpoint
+    image = choose_image(
+        TABLES,
+        found,
+        region=settings.sections.project.region or "eu-central-1",
+        server=endpoint.server,
+        override=endpoint.image,
+    )
+    uri = Location(BUCKET, artifact_key(settings.project_name, SHA256)).uri
+    return endpoint_spec(settings, StoredArtifact("aws", uri, SHA256, 1, SHA256), image, found)
+
+
+def api_of(settings: Settings, *, gateway_logs: bool = True) -> ApiSpec:
+    """The API of some settings."""
+    code = Location(BUCKET, code_key(settings.project_name, CODE_SHA256))
+    return api_spec(settings, code=code, code_version=CODE_SHA256, gateway_logs=gateway_logs)
+
+
+def of_type(template: Any, kind: str) -> list[Any]:
+    """The resources of a type in a template."""
+    return [value for value in template["Resources"].values() if value["Type"] == kind]
+
+
+def goldens() -> Iterator[Golden]:
+    """Every golden document, as the code makes it now."""
+    for name, toml in ENDPOINTS.items():
+        settings = settings_of(section("endpoint", toml))
+        yield Golden(f"endpoint-{name}", endpoint_template(endpoint_of(settings)))
+    for name, toml in APIS.items():
+        yield Golden(f"api-{name}", api_template(api_of(settings_of(section("api", toml)))))
+    settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
+    yield Golden("ttl", ttl_template(ttl_spec(settings, version=SHA256, ends=ENDS)))
+    for name, document in user_policies(Needs("demo", BUCKET)).items():
+        yield Golden(f"user-policy-{name}", document)
+    everything = Needs("demo", BUCKET, kms_key=KMS_KEY, signs_requests=True)
+    yield Golden("user-policy-data-kms-iam", user_policies(everything)["data"])

@@ -1,0 +1,117 @@
+"""Settings that cannot be together are refused when they are read, with the way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastai_deploy.errors import SettingsError
+from fastai_deploy.settings import load_settings
+from fastai_deploy.settings.together import RULES
+from tests.aws_templates.scenarios import KMS_KEY, section, settings_of
+
+SERVERLESS = 'kind = "serverless"\n'
+FOUR_TAGS = ", ".join(f"{key} = '{'x' * 250}'" for key in "abcd")
+TOO_MANY_LETTERS = f"name = 'demo'\ntags = {{{FOUR_TAGS}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "toml", "message", "hint"),
+    [
+        (
+            "endpoint",
+            f'{SERVERLESS}subnets = ["subnet-1"]\nsecurity_groups = ["sg-1"]\n',
+            "cannot join a VPC",
+            "real-time",
+        ),
+        ("endpoint", f"{SERVERLESS}data_capture = 5\n", "cannot capture", "data_capture = 0"),
+        ("endpoint", f"{SERVERLESS}canary = true\ninstance_count = 2\n", "at once", "canary"),
+        ("endpoint", f"{SERVERLESS}provisioned_concurrency = 11\n", "kept warm", "concurrency"),
+        ("endpoint", f"{SERVERLESS}[api]\nmax_body = 5000000\n", "4 MB", "max_body"),
+        ("endpoint", 'subnets = ["subnet-1"]\n', "both subnets and security", "both"),
+        ("endpoint", 'security_groups = ["sg-1"]\n', "both subnets and security", "both"),
+        ("endpoint", "instance_count = 3\nmax_instances = 2\n", "more instances", "instance_count"),
+        ("endpoint", "scale_to_zero = true\n", "only an async endpoint", "async"),
+        ("endpoint", "canary = true\n", "an instance beside it", "2"),
+        ("project", "name = 'demo'\nttl = '4h'\nprotect = true\n", "protected", "ttl"),
+        (
+            "project",
+            TOO_MANY_LETTERS,
+            "1000 letters",
+            "shorter",
+        ),
+        ("api", 'type = "http"\n', "no API keys", "iam"),
+        ("api", 'auth = "jwt"\n', "no JWT", "http"),
+        ("api", 'auth = "jwt"\ntype = "http"\njwt_issuer = "https://a"\n', "audience", "jwt_"),
+        ("api", 'auth = "none"\nquota = 5\n', "counted by API key", "quota"),
+        ("api", 'route = "/health"\n', "says that it is up", "another route"),
+    ],
+)
+def test_an_impossible_combination(name: str, toml: str, message: str, hint: str) -> None:
+    text = f"[project]\n{toml}" if name == "project" else section(name, toml)
+    with pytest.raises(SettingsError, match=message) as caught:
+        settings_of(text)
+    assert "fdeploy.toml:" in caught.value.message, "says where it stands"
+    assert hint in caught.value.hint
+
+
+def test_every_rule_is_tried_here() -> None:
+    assert len(RULES) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "toml", "message"),
+    [
+        ("project", "tags = {'aws:x' = 'y'}\n", "project.tags.aws:x"),
+        ("project", "tags = {'fdeploy:stage' = 'y'}\n", "project.tags.fdeploy:stage"),
+        ("project", "tags = {team = ''}\n", "project.tags.team"),
+        ("project", "ttl = '4 hours'\n", "project.ttl"),
+        ("project", "kms_key = 'alias/x'\n", "project.kms_key"),
+        ("project", "bucket = 'Has_Capitals'\n", "project.bucket"),
+        ("project", "log_retention = 31\n", "project.log_retention"),
+        ("endpoint", "serverless_memory = 1000\n", "endpoint.serverless_memory"),
+        ("endpoint", "image = 'docker.io/x:latest'\n", "endpoint.image"),
+        ("endpoint", "subnets = ['net-1']\n", "endpoint.subnets"),
+        ("api", 'cors_origins = ["https://a\'"]\n', "api.cors_origins"),
+        ("api", "cors_origins = ['https://a/path']\n", "api.cors_origins"),
+        ("api", "jwt_issuer = 'http://a'\n", "api.jwt_issuer"),
+        ("api", "timeout = 29.1\n", "api.timeout"),
+    ],
+)
+def test_a_value_that_aws_would_refuse(name: str, toml: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_of(f"[{name}]\n{toml}")
+
+
+def test_tables_numbers_and_lists_come_from_variables_too(tmp_path: object) -> None:
+    settings = load_settings(
+        folder=tmp_path,  # type: ignore[arg-type]
+        environ={
+            "FDEPLOY_PROJECT_TAGS": "team=nlp,cost-centre=42",
+            "FDEPLOY_PROJECT_LOG_RETENTION": "90",
+            "FDEPLOY_PROJECT_KMS_KEY": KMS_KEY,
+            "FDEPLOY_ENDPOINT_SUBNETS": "subnet-1,subnet-2",
+            "FDEPLOY_ENDPOINT_SECURITY_GROUPS": "sg-1",
+            "FDEPLOY_ENDPOINT_KIND": "async",
+        },
+    )
+    assert settings.sections.project.tags == {"team": "nlp", "cost-centre": "42"}
+    assert settings.sections.project.log_retention == 90
+    assert settings.sections.endpoint.subnets == ("subnet-1", "subnet-2")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("FDEPLOY_PROJECT_TAGS", "aws:x=y"), ("FDEPLOY_PROJECT_LOG_RETENTION", "31")],
+)
+def test_a_wrong_variable_is_named(tmp_path: object, variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        load_settings(folder=tmp_path, environ={variable: value})  # type: ignore[arg-type]
+
+
+def test_a_stage_may_be_another_kind_of_endpoint() -> None:
+    toml = section(
+        "endpoint",
+        'instance = "ml.m5.large"\nmax_instances = 3\n'
+        '[stages.small.endpoint]\nkind = "serverless"\n',
+    )
+    assert settings_of(toml, stage="small").sections.endpoint.kind == "serverless"

@@ -1,0 +1,65 @@
+"""The templates are what they were; on purpose they change by ``python -m …golden``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.aws_templates.golden import GOLDEN, rendered
+from tests.aws_templates.scenarios import BUCKET, KMS_KEY, TOPIC, Golden, goldens
+
+DOCUMENTS = list(goldens())
+
+
+@pytest.mark.parametrize("golden", DOCUMENTS, ids=lambda golden: golden.name)
+def test_a_document_is_its_golden_file(golden: Golden) -> None:
+    path = GOLDEN / f"{golden.name}.json"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    now = rendered(golden.document)
+    difference = "".join(
+        difflib.unified_diff(
+            before.splitlines(keepends=True), now.splitlines(keepends=True), path.name, "now"
+        )
+    )
+    assert not difference, f"{difference}\nif this is meant: python -m tests.aws_templates.golden"
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == {one.name for one in DOCUMENTS}
+
+
+def test_the_same_settings_give_the_same_bytes_and_order() -> None:
+    again = {golden.name: rendered(golden.document) for golden in goldens()}
+    assert again == {golden.name: rendered(golden.document) for golden in DOCUMENTS}
+
+
+@pytest.mark.parametrize("golden", DOCUMENTS, ids=lambda golden: golden.name)
+def test_nothing_of_this_machine_or_day_is_in_a_document(golden: Golden) -> None:
+    text = rendered(golden.document)
+    for word in ("/home/", "/root/", "/work/", "/tmp/", "localhost"):  # noqa: S108 - looked for
+        assert word not in text
+
+
+@pytest.mark.parametrize(
+    "golden", [one for one in DOCUMENTS if "Resources" in one.document], ids=lambda one: one.name
+)
+def test_accounts_and_regions_are_pseudo_parameters(golden: Golden) -> None:
+    """So that a template can be taken away; what the user named is as it was named."""
+    for text in texts(golden.document["Resources"]):
+        if "123456789012" in text or "eu-central-1" in text:
+            assert any(own in text for own in (BUCKET, KMS_KEY, TOPIC, ".dkr.ecr.")), text
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a document."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+    elif isinstance(value, str):
+        yield value

@@ -1,0 +1,68 @@
+"""cfn-lint finds nothing in the golden templates, in any kind of region, and CloudFormation's
+limits are kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from tests.aws_templates.linting import findings, schema
+from tests.aws_templates.scenarios import Golden, goldens
+
+TEMPLATES = [golden for golden in goldens() if "Resources" in golden.document]
+# "CloudFormation quotas": a template that is sent as it is, resources, outputs.
+MAX_BODY, MAX_RESOURCES, MAX_OUTPUTS, MAX_DESCRIPTION = 51_200, 500, 200, 1_024
+OWN_TAGS = {"fdeploy:project", "fdeploy:stage", "fdeploy:version"}
+
+
+@pytest.mark.parametrize("golden", TEMPLATES, ids=lambda golden: golden.name)
+def test_cfn_lint_finds_nothing(golden: Golden) -> None:
+    assert findings(golden.document) == []
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "cn-north-1", "us-gov-west-1"])
+@pytest.mark.parametrize("name", ["endpoint-real-time-cpu", "api-rest-key", "ttl"])
+def test_neither_in_other_partitions(name: str, region: str) -> None:
+    template = next(golden.document for golden in TEMPLATES if golden.name == name)
+    assert findings(template, region) == []
+
+
+def test_a_defect_is_found() -> None:
+    template = copy.deepcopy(TEMPLATES[0].document)
+    template["Resources"]["Endpoint"]["Properties"]["EndpointConfigNam"] = "x"
+    template["Resources"]["LogGroup"]["Properties"]["RetentionInDays"] = 31
+    assert len(findings(template)) == 2
+
+
+@pytest.mark.parametrize("golden", TEMPLATES, ids=lambda golden: golden.name)
+def test_the_limits_of_cloudformation_are_kept(golden: Golden) -> None:
+    body = json.dumps(golden.document, separators=(",", ":"))
+    assert len(body) < MAX_BODY / 2, "so that longer names, tags and routes fit, too"
+    assert len(golden.document["Resources"]) < MAX_RESOURCES
+    assert len(golden.document["Outputs"]) < MAX_OUTPUTS
+    assert len(golden.document["Description"]) < MAX_DESCRIPTION
+
+
+def tags_of(properties: dict[str, Any]) -> set[str]:
+    tags = properties.get("Tags", [])
+    return set(tags) if isinstance(tags, dict) else {tag["Key"] for tag in tags}
+
+
+@pytest.mark.parametrize("golden", TEMPLATES, ids=lambda golden: golden.name)
+def test_everything_that_takes_tags_is_tagged(golden: Golden) -> None:
+    for name, resource in golden.document["Resources"].items():
+        tagging = schema(resource["Type"]).get("tagging", {})
+        takes = tagging.get("taggable", "Tags" in schema(resource["Type"])["properties"])
+        tagged = tags_of(resource["Properties"])
+        assert takes == bool(tagged), f"{name} ({resource['Type']})"
+        assert not takes or tagged >= OWN_TAGS, name
+
+
+def test_the_users_tags_come_along_and_never_replace_ours() -> None:
+    template = next(golden.document for golden in TEMPLATES if golden.name == "endpoint-vpc-kms")
+    for resource in template["Resources"].values():
+        tagged = tags_of(resource["Properties"])
+        assert not tagged or tagged == {*OWN_TAGS, "team", "cost-centre"}

@@ -1,0 +1,182 @@
+"""From settings to what the stacks are to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastai_deploy.aws.images import choose_image
+from fastai_deploy.aws.instances import Instance
+from fastai_deploy.aws.specs import endpoint_spec, wanted_instance
+from fastai_deploy.aws.template.api_stack import api_template
+from fastai_deploy.aws.template.spec import Instances, Location, Serverless
+from fastai_deploy.errors import SettingsError
+from fastai_deploy.lambda_package import HANDLER
+from fastai_deploy.records import StoredArtifact
+from fastai_deploy.runtime.gateway.settings import GatewaySettings, TimeBudget
+from tests.aws_templates.scenarios import (
+    BUCKET,
+    CODE_SHA256,
+    KMS_KEY,
+    KNOWN,
+    SHA256,
+    TABLES,
+    api_of,
+    endpoint_of,
+    of_type,
+    section,
+    settings_of,
+)
+
+
+def endpoint(toml: str) -> Any:
+    return endpoint_of(settings_of(section("endpoint", toml)))
+
+
+def api(toml: str, **options: Any) -> Any:
+    return api_of(settings_of(section("api", toml)), **options)
+
+
+def test_what_aws_gets_when_only_a_region_is_named() -> None:
+    spec = endpoint_of(settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\n"))
+    assert spec.capacity == Instances("ml.m5.large", 1, 300, 600, encrypts_volume=False)
+    assert (spec.name, spec.kind, spec.version) == ("demo-dev", "real-time", SHA256[:12])
+    assert spec.model.isolated
+    assert (spec.scaling, spec.capture, spec.output, spec.model.vpc) == (None, None, None, None)
+    assert spec.warnings == ()
+
+
+def test_the_container_is_told_its_version_and_its_time() -> None:
+    ray = dict(endpoint("").model.environment)
+    assert ray == {"FDEPLOY_VERSION": SHA256[:12], "RAYSERVE_BACKEND_TIMEOUT": "60"}
+    torchserve = dict(endpoint('server = "torchserve"\n').model.environment)
+    assert torchserve["SAGEMAKER_PROGRAM"] == "inference.py"
+    assert torchserve["SAGEMAKER_MODEL_SERVER_WORKERS"] == "1"
+    assert "RAYSERVE_BACKEND_TIMEOUT" not in dict(endpoint('kind = "async"\n').model.environment)
+
+
+def test_serverless_is_not_isolated_and_says_what_it_does_not_use() -> None:
+    spec = endpoint('kind = "serverless"\ninstance = "ml.c5.large"\nmax_instances = 3\n')
+    assert spec.capacity == Serverless(3072, 10, None)
+    assert not spec.model.isolated
+    assert spec.scaling is None
+    assert "ml.c5.large" in spec.warnings[0]
+    assert "max_instances" in spec.warnings[1]
+    assert "cpu" in spec.model.image
+
+
+def test_each_kind_of_endpoint_has_a_name_of_its_own() -> None:
+    names = {endpoint(f'kind = "{kind}"\n').name for kind in ("real-time", "serverless", "async")}
+    assert names == {"demo-dev", "demo-dev-serverless", "demo-dev-async"}
+
+
+@pytest.mark.parametrize(
+    ("toml", "message", "hint"),
+    [
+        ('kind = "serverless"\ninstance = "ml.g5.xlarge"\n', "has no gpu", "real-time"),
+        ('instance = "ml.t2.medium"\nmax_instances = 2\n', "burstable", "max_instances"),
+        ('instance = "ml.m5.larg"\n', "no instance type", "ml.m5.large"),
+    ],
+)
+def test_what_no_endpoint_can_be_is_refused(toml: str, message: str, hint: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
+        wanted_instance(settings_of(section("endpoint", toml)), KNOWN)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("toml", "scaling"),
+    [
+        ("", None),
+        ("instance_count = 2\nmax_instances = 2\n", None),
+        ("max_instances = 4\n", (1, 4, 1_000.0)),
+        ("max_instances = 4\nscaling_target = 300\n", (1, 4, 300.0)),
+        ('kind = "async"\nscale_to_zero = true\n', (0, 1, 5.0)),
+        ('kind = "async"\nscale_to_zero = true\nmax_instances = 3\n', (0, 3, 5.0)),
+    ],
+)
+def test_autoscaling(toml: str, scaling: tuple[int, int, float] | None) -> None:
+    found = endpoint(toml).scaling
+    assert (found and (found.minimum, found.maximum, found.target)) == scaling
+
+
+@pytest.mark.parametrize(
+    ("name", "encrypts"),
+    [
+        ("ml.m5.large", True),
+        ("ml.p2.xlarge", True),
+        ("ml.m5d.large", False),
+        ("ml.g5.xlarge", False),
+    ],
+)
+def test_only_a_volume_takes_the_users_key(name: str, encrypts: bool) -> None:  # noqa: FBT001
+    toml = section("endpoint", f'instance = "{name}"\n').replace(
+        "[project]\n", f"[project]\nkms_key = '{KMS_KEY}'\n"
+    )
+    assert endpoint_of(settings_of(toml)).capacity.encrypts_volume is encrypts  # type: ignore[union-attr]
+
+
+def test_an_endpoint_starts_within_what_sagemaker_allows() -> None:
+    assert endpoint("startup_timeout = 5\n").capacity.startup_timeout == 60
+    assert endpoint("startup_timeout = 90.2\n").capacity.startup_timeout == 91
+
+
+def test_an_artifact_that_is_not_in_s3_is_refused() -> None:
+    settings = settings_of(section("endpoint", ""))
+    on = Instance("ml.m5.large")
+    image = choose_image(TABLES, on, region="eu-central-1")
+    for uri in ("/home/model.tar.gz", "s3://bucket", "https://x/y"):
+        with pytest.raises(SettingsError, match="not in S3"):
+            endpoint_spec(settings, StoredArtifact("aws", uri, SHA256, 1, SHA256), image, on)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 12.5, 28.3, 29.0])
+def test_the_time_out_chain_client_lambda_gateway_sagemaker(seconds: float) -> None:
+    spec = api(f"timeout = {seconds}\n")
+    told = GatewaySettings.from_environment(dict(spec.function.environment))
+    budget = TimeBudget.of(told.timeout_ms)
+    client = budget.retry_until + budget.connect + budget.read
+    methods = of_type(api_template(spec), "AWS::ApiGateway::Method")
+    (gateway,) = {method["Properties"]["Integration"]["TimeoutInMillis"] for method in methods}
+    sagemaker = int(dict(endpoint("").model.environment)["RAYSERVE_BACKEND_TIMEOUT"])
+    assert client <= seconds <= spec.function.timeout <= gateway / 1_000 <= sagemaker
+
+
+def test_the_lambda_understands_what_it_is_told() -> None:
+    spec = api(
+        'route = "/v1/ask"\nmax_body = 5000\ncors_origins = ["https://a", "https://b:8080"]\n'
+        "timeout = 7\n"
+    )
+    assert GatewaySettings.from_environment(dict(spec.function.environment)) == GatewaySettings(
+        endpoint="demo-dev",
+        route="/v1/ask",
+        max_body=5_000,
+        cors_origins=("https://a", "https://b:8080"),
+        timeout_ms=7_000,
+    )
+    assert spec.function.handler == HANDLER
+    assert spec.function.code == Location(BUCKET, f"fdeploy/demo/lambda/{CODE_SHA256}.zip")
+
+
+def test_the_api_asks_the_endpoint_of_its_kind() -> None:
+    spec = api_of(settings_of(section("endpoint", 'kind = "serverless"\n')))
+    assert spec.endpoint == dict(spec.function.environment)["FDEPLOY_ENDPOINT"]
+    assert spec.endpoint == "demo-dev-serverless"
+    with pytest.raises(SettingsError, match="asynchronous"):
+        api_of(settings_of(section("endpoint", 'kind = "async"\n')))
+
+
+def test_a_rest_api_logs_where_the_account_lets_it() -> None:
+    assert api("").access_logs
+    without = api("", gateway_logs=False)
+    assert not without.access_logs
+    assert "CloudWatch log role" in without.warnings[0]
+    assert api('type = "http"\nauth = "iam"\n', gateway_logs=False).access_logs
+    assert api("access_logs = false\n", gateway_logs=False).warnings == ()
+
+
+def test_an_open_api_is_warned_about() -> None:
+    (warning,) = api('auth = "none"\n').warnings
+    assert "open to everybody" in warning
+    assert "every web page" in api('cors_origins = ["*"]\n').warnings[0]

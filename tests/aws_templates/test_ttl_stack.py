@@ -1,0 +1,74 @@
+"""The stage deletes itself at the time, with a role that may delete nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastai_deploy.aws.specs import ttl_spec
+from fastai_deploy.aws.template.ttl_stack import ttl_template
+from tests.aws_templates.linting import schema
+from tests.aws_templates.scenarios import ENDS, SHA256, goldens, of_type, settings_of
+
+Json = Any
+# What a handler may call besides, for properties that the templates do not use.
+UNUSED = {
+    "ec2:DescribeNetworkInterfaces": "the function is in no VPC",
+    "iam:TagRole": "a role is not tagged while it is deleted",
+    "iam:UntagRole": "likewise",
+    "logs:DeleteDataProtectionPolicy": "the log groups have none",
+}
+
+
+def template() -> Json:
+    settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
+    return ttl_template(ttl_spec(settings, version=SHA256, ends=ENDS))
+
+
+def statements() -> dict[str, Json]:
+    (role,) = of_type(template(), "AWS::IAM::Role")
+    (policy,) = role["Properties"]["Policies"]
+    return {item["Sid"]: item for item in policy["PolicyDocument"]["Statement"]}
+
+
+def test_both_stacks_are_deleted_at_the_time() -> None:
+    schedules = [item["Properties"] for item in of_type(template(), "AWS::Scheduler::Schedule")]
+    assert {item["ScheduleExpression"] for item in schedules} == {"at(2026-11-22T16:00:00)"}
+    assert {item["ScheduleExpressionTimezone"] for item in schedules} == {"UTC"}
+    stacks = {json.loads(item["Target"]["Input"])["StackName"] for item in schedules}
+    assert stacks == {"demo-dev-api", "demo-dev-endpoint"}
+    assert {item["Target"]["Arn"]["Fn::Sub"] for item in schedules} == {
+        "arn:${AWS::Partition}:scheduler:::aws-sdk:cloudformation:deleteStack"
+    }
+    assert template()["Outputs"]["Ends"]["Value"] == "2026-11-22T16:00:00Z"
+
+
+def test_the_role_deletes_these_two_stacks_and_only_through_them_what_is_in_them() -> None:
+    allowed = statements()
+    assert [arn["Fn::Sub"].rpartition(":stack/")[2] for arn in allowed["Stacks"]["Resource"]] == [
+        "demo-dev-api/*",
+        "demo-dev-endpoint/*",
+    ]
+    for sid, item in allowed.items():
+        if sid != "Stacks":
+            called = item["Condition"]["ForAnyValue:StringEquals"]["aws:CalledVia"]
+            assert called == "cloudformation.amazonaws.com"
+        assert not any("*" in action for action in item["Action"])
+
+
+def test_only_the_schedules_of_this_stage_become_the_role() -> None:
+    (role,) = of_type(template(), "AWS::IAM::Role")
+    (trust,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    source = trust["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
+    assert source.endswith(":schedule-group/demo-dev-ttl")
+
+
+def test_the_role_may_do_all_that_cloudformation_does_to_delete_the_stacks() -> None:
+    """By the permissions of the delete handlers in CloudFormation's registry."""
+    granted = {action for item in statements().values() for action in item["Action"]}
+    for golden in goldens():
+        if not golden.name.startswith(("endpoint-", "api-")):
+            continue
+        for kind in {item["Type"] for item in golden.document["Resources"].values()}:
+            needed = set(schema(kind).get("handlers", {}).get("delete", {}).get("permissions", []))
+            assert needed - granted - set(UNUSED) - {"s3:getObject"} == set(), kind
