@@ -15,7 +15,7 @@ that, or the inventory names it. Everything may be gone already, deleted by hand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stored import artifacts_of, data_of
 from fastai_deploy.aws.things import Thing
 from fastai_deploy.errors import AwsError, AwsMissing, StackFailed
-from fastai_deploy.progress import Reporter, Step, Warned
+from fastai_deploy.progress import Reporter, Step, Warned, silent
 from fastai_deploy.records import Teardown
 
 _STACK_ATTEMPTS = 3
@@ -73,8 +73,7 @@ class Removal:
         self._report(Step(f"{len(found)} found"))
         for name in self._inventory.names.stacks:
             self._remove_stack(name)
-        for thing in self._inventory.outside():
-            self._remove(thing)
+        self._remove_all(self._inventory.outside(), tried=set())
         if bucket is not None:
             self._remove_stored(bucket, scope)
         left = self._left(bucket, scope)
@@ -102,15 +101,21 @@ class Removal:
             return False
         return True
 
-    def _remove(self, thing: Thing) -> None:
-        delete = self._deletes.get(thing.kind)
-        if delete is None:
-            return
-        self._report(Step(f"deleting the {thing}"))
+    def _remove_all(self, things: Iterable[Thing], tried: set[Thing]) -> None:
+        """Delete what fdeploy can; what was ``tried`` before is tried again without a word."""
+        for thing in things:
+            delete = self._deletes.get(thing.kind)
+            if delete is not None:
+                report = silent if thing in tried else self._report
+                tried.add(thing)
+                self._remove(thing, delete, report)
+
+    def _remove(self, thing: Thing, delete: Callable[[str], None], report: Reporter) -> None:
+        report(Step(f"deleting the {thing}"))
         try:
             delete(thing.name)
         except AwsError as error:
-            self._report(Warned(f"{thing}: {error.message}", hint=error.hint))
+            report(Warned(f"{thing}: {error.message}", hint=error.hint))
 
     def _delete_endpoint(self, name: str) -> None:
         deadline = self._aws.clock() + _ENDPOINT_SECONDS
@@ -178,11 +183,16 @@ class Removal:
     # The proof
 
     def _left(self, bucket: Bucket | None, scope: Scope) -> list[Thing]:
-        """What is still there when the index of tags had the time to notice."""
+        """What is still there when the index of tags had the time to notice.
+
+        A log group may come back meanwhile: who writes to it may be the last to end.
+        """
         deadline = self._aws.clock() + _INDEX_SECONDS
+        tried: set[Thing] = set()
         while True:
             there = bucket and buckets.find_bucket(self._aws, scope.bucket)
             left = [*self._inventory.outside(), *self._stored(there or None, scope)]
             if not left or self._aws.clock() > deadline:
                 return left
+            self._remove_all(left, tried)
             self._aws.sleep(_POLL_SECONDS)

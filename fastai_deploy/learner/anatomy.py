@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from fastai_deploy.errors import NotALearner
@@ -25,6 +26,7 @@ from fastai_deploy.learner.text.rules_v2 import rules_v2
 from fastai_deploy.learner.verdict import Findings, Verdict, judge
 
 Task = Literal["single-label", "multi-label", "regression", "unknown"]
+MOST_DANGERS = 50  # that are listed; one is enough
 _TASKS: dict[str, Task] = {"one": "single-label", "several": "multi-label", "number": "regression"}
 
 
@@ -100,7 +102,7 @@ def examine(archive: Archive, size: int) -> Anatomy:
     labels = find_labels(root, pickled.calls)
     loss = find_loss(root.major, root.loss)
     family = "transformers" if transformer else family_of(root, pickled.globals, modules)
-    found_dangers = tuple(dangers(pickled))
+    found_dangers = tuple(islice(dangers(pickled), MOST_DANGERS))
     distinct = {(id(t.storage.data), t.offset, t.shape): t for t in weights.values()}.values()
     return Anatomy(
         format=archive.format,

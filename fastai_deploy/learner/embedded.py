@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import attribute, data, elements, named_entries
+from fastai_deploy.learner.reading.views import attribute, data, named_entries
 
 # What is looked at; real learners stay far below, and a hostile file may share one large tuple.
 MAX_FUNCTIONS = 10_000
@@ -67,10 +67,8 @@ def read_code(value: object) -> Code | None:
     if inner is not None:
         value = inner
     match value:
-        case Call(
-            func=Global(name="_make_function" | "_make_skel_func"), args=(Call() as code, *_)
-        ):
-            return _tables(code.args)
+        case Call(func=Global(name=name), args=(Call() as code, *_)) if name in MAKERS:
+            return _tables(code.args[:_MOST_ARGUMENTS])
     return None
 
 
@@ -92,7 +90,7 @@ def _tables(args: tuple[object, ...]) -> Code | None:
             text
             for item in constants
             if isinstance(item, tuple)
-            for text in item
+            for text in item[:MAX_NAMES]
             if isinstance(text, str)
         ),
         names=frozenset(name for name in (*names, *variables) if isinstance(name, str)),
@@ -113,14 +111,14 @@ def _bytecode(value: object) -> bytes | None:
 
 def _texts(constants: tuple[object, ...]) -> Iterator[str]:
     for item in constants:
-        for inner in elements(item) if isinstance(item, tuple) else (item,):
+        for inner in item[:MAX_NAMES] if isinstance(item, tuple) else (item,):
             if isinstance(inner, str):
                 yield inner
 
 
 def _python(arguments: int, raw: bytes, file: str) -> str:
     """The version of Python that can run the bytecode."""
-    named = re.search(r"python(3\.\d+)", file)
+    named = re.search(r"python(3\.\d+)", file[:MAX_NAMES])
     if named:
         return named.group(1)
     if arguments < _ARGUMENTS_311:

@@ -95,7 +95,7 @@ def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, 
 
 def _too_complex() -> LearnerTooComplex:
     return LearnerTooComplex(
-        "the model has more modules, or deeper ones, than any real model",
+        "the model has more parts, or deeper ones, than any real model",
         hint="the file is damaged or was made to do harm; export the learner again",
     )
 

@@ -19,6 +19,7 @@ from fastai_deploy.learner.rebuilding.agreement import open_graph
 from fastai_deploy.learner.rebuilding.classifier import Classifier
 from fastai_deploy.learner.text.rules import DROP_TRAILING_NUL, PREFIX_SPACE
 from fastai_deploy.learner.text.serialized import OWN_TOKENIZER, Json
+from fastai_deploy.learner.verdict import RUNTIME
 
 Ids = list[int]
 Scores = Callable[[Ids], "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"]
@@ -68,12 +69,17 @@ def _largest_id(tokenizer: tokenizers.Tokenizer) -> int:
 
 
 def torch_scores(classifier: Classifier) -> Scores:
-    """Scores by the rebuilt model in torch."""
+    """Scores by the rebuilt model in torch; they raise UnsupportedLearner where it fails."""
 
     def scores(ids: Ids) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         row = torch.tensor([ids])
-        with torch.no_grad():
-            logits = classifier(*classifier.arguments(row, torch.ones_like(row)))
+        try:
+            with torch.no_grad():
+                logits = classifier(*classifier.arguments(row, torch.ones_like(row)))
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            raise UnsupportedLearner(
+                f"the rebuilt model fails on a text of {len(ids)} tokens: {error}", hint=RUNTIME
+            ) from error
         return np.asarray(logits[0].numpy(), dtype=np.float64)
 
     return scores

@@ -19,11 +19,12 @@ import torch
 from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
 
-from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.errors import FdeployError, UnsupportedLearner
 from fastai_deploy.files import file_errors
 from fastai_deploy.learner.rebuilding.agreement import AGREEMENT, Checks
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT, Classifier
 from fastai_deploy.learner.rebuilding.onnx_file import write_onnx
+from fastai_deploy.learner.verdict import RUNTIME
 
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.13 and later read it
 LARGEST = 2 << 30  # bytes; what one protobuf file can hold
@@ -94,6 +95,13 @@ def _trace(classifier: Classifier, path: Path) -> tuple[onnx.ModelProto, Weights
                 do_constant_folding=False,
             )
         model = onnx.load(traced)
+    except FdeployError:
+        raise
+    except Exception as error:  # the exporter's errors have no common base
+        raise UnsupportedLearner(
+            f"the model cannot be exported to ONNX: {(str(error) or repr(error)).splitlines()[0]}",
+            hint=RUNTIME,
+        ) from error
     finally:
         traced.unlink(missing_ok=True)
     weights = {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())}

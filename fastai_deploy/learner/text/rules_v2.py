@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from fastai_deploy.learner.embedded import Code, class_bodies, read_code
+from fastai_deploy.learner.embedded import MAX_NAMES, Code, class_bodies, read_code
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import (
     attribute,
@@ -77,19 +77,21 @@ def _holder(calls: Iterable[Call], tokenizer: Tokenizer) -> Call | None:
                 return call
     for call in calls:
         match call:
-            case Call(func=Global(name="_function_setstate"), args=(Call() as function, state)):
-                within = [each for part in elements(state) for each in _names_of(part)]
-                if any(each is tokenizer.node for each in within):
+            case Call(
+                func=Global(name="_function_setstate"), args=(Call() as function, (_, slots))
+            ):
+                if any(each is tokenizer.node for each in _names_of(slots)):
                     return function
     return None
 
 
 def _names_of(state: object) -> list[object]:
     """What a function stored by value finds under global names and in its closure."""
-    cells = [cell for cell in elements(lookup(state, "__closure__")) if isinstance(cell, Call)]
+    closure = lookup(state, "__closure__")
+    cells = closure[:MAX_NAMES] if isinstance(closure, tuple) else ()
     return [
         *named_entries(lookup(state, "__globals__")).values(),
-        *(value for cell in cells for value in cell.args),
+        *(value for cell in cells if isinstance(cell, Call) for value in cell.args[:1]),
     ]
 
 
