@@ -39,7 +39,7 @@ from fastai_deploy.learner.rebuilding.answers import STEPS
 from fastai_deploy.learner.rebuilding.rebuilt import rebuild_learner
 from fastai_deploy.parity import compare
 from fastai_deploy.progress import Event, Step, Warned, silent
-from tests.learner.assemble import assemble, torch_zip
+from tests.learner.assemble import assemble, new, torch_zip
 from tests.learner.files import (
     AWD_LSTM,
     CONVERTIBLE,
@@ -428,3 +428,48 @@ def test_weights_of_half_precision_work_in_float32(tmp_path: Path, deep_recursio
     assert any("half precision" in residue for residue in read_bundle(bundle.path)[0].residues)
     golden = goldens(V2_PLAIN)[0]
     assert np.allclose(served(bundle, [golden.text])[0], golden.probabilities, atol=5e-3)
+
+
+def _bare(root: Any) -> None:
+    inner = attributes(objects(root, "CustomTransformerModel")[0])["_modules"]
+    assert isinstance(inner, (Call, Mapping))
+    root.pairs[:] = [(k, inner.pairs[0][1] if k == "model" else v) for k, v in root.pairs]
+
+
+def _around(module: str, name: str, child: str) -> Callable[[Any], None]:
+    def change(root: Any) -> None:
+        outer = new(module, name, {"_modules": Mapping([]), "_parameters": Mapping([])})
+        children = attributes(outer)["_modules"]
+        assert isinstance(children, Mapping)
+        model = next(value for key, value in root.pairs if key == "model")
+        children.pairs.append((child, model))
+        root.pairs[:] = [(k, outer if k == "model" else v) for k, v in root.pairs]
+
+    return change
+
+
+def _renamed(root: Any) -> None:
+    for wrapper in objects(root, "CustomTransformerModel"):
+        wrapper.func = Global("my.package.models", "Whatever")
+
+
+WRAPPERS: dict[str, Callable[[Any], None]] = {
+    "none": _bare,
+    "another name": _renamed,
+    "DataParallel": _around("torch.nn.parallel.data_parallel", "DataParallel", "module"),
+    "two": _around("__main__", "Outer", "inner"),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_the_transformer_is_found_in_any_wrapper(
+    tmp_path: Path, name: str, deep_recursion: None
+) -> None:
+    del deep_recursion
+    file = rewritten(DISTILBERT, tmp_path / "learner.pkl", WRAPPERS[name])
+    golden = write_goldens(DISTILBERT, tmp_path / "golden.jsonl")
+    # A bare model attends to every token, so a text that spells out the padding token differs.
+    tolerance = 1e-3 if name == "none" else 1e-4
+    bundle = convert(file, tmp_path / "bundle", golden=golden, tolerance=tolerance, name="x",
+                     report=silent)  # fmt: skip
+    assert bundle.max_difference < tolerance

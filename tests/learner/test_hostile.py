@@ -319,3 +319,55 @@ def test_no_learner_error_is_without_a_way_out() -> None:
         examine(read_archive(BytesSource(pickle.dumps([1, 2]))), 0)
     assert isinstance(caught.value, LearnerError)
     assert "learn.export()" in caught.value.hint
+
+
+BIG = 10_000
+NOTHING = Mapping([])
+
+
+def _module(modules: Mapping = NOTHING, parameters: Mapping = NOTHING, **more: object) -> Call:
+    state = {"_modules": modules, "_parameters": parameters, **more}
+    return new("torch.nn", "Linear", state)
+
+
+def _learner(model: Call, **more: object) -> Call:
+    return new("fastai.learner", "Learner", {"dls": None, "model": model, **more})
+
+
+def _states() -> Call:
+    state = Mapping([(f"a{index}", None) for index in range(BIG)])
+    tokenizers = [new("transformers", "RobertaTokenizer") for _ in range(300)]
+    for each in tokenizers:
+        each.states.extend([state] * 300)
+    return _learner(_module(), extra=listing(*tokenizers))
+
+
+def _buffers() -> Call:
+    names = listing(*(f"n{index}" for index in range(BIG)))
+    children = [(str(n), _module(_non_persistent_buffers_set=names)) for n in range(1_000)]
+    return _learner(_module(Mapping(list(children))))
+
+
+def _names() -> Call:
+    model = _module()
+    for _ in range(40):
+        model = _module(Mapping([("x" * 300, model)]))
+    return _learner(model)
+
+
+def _parameters() -> Call:
+    tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"), ("S", 0, (), (), False, None))
+    inner = _module(parameters=Mapping([(f"p{index}", tensor) for index in range(150)]))
+    return _learner(_module(Mapping([(str(index), inner) for index in range(2_000)])))
+
+
+SHARING = {"states": _states, "buffers": _buffers, "names": _names, "parameters": _parameters}
+
+
+@pytest.mark.parametrize("what", SHARING)
+def test_a_small_file_cannot_make_much_work_by_sharing(what: str) -> None:
+    data = assemble(SHARING[what]())
+    storage = ("storage", Global("torch", "FloatStorage"), "0", "cpu", 1)
+    data = data.replace(b"X\x01\x00\x00\x00S", assemble(storage)[2:-1] + b"Q")
+    with pytest.raises(LearnerTooComplex):
+        examine(read_archive(BytesSource(torch_zip(data, {"0": b"\x00" * 4}))), 0)

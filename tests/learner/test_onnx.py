@@ -13,6 +13,7 @@ from torch import nn
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.rebuilding.agreement import Checks
+from fastai_deploy.learner.rebuilding.answers import torch_scores
 from fastai_deploy.learner.rebuilding.classifier import Classifier
 from fastai_deploy.learner.rebuilding.onnx_export import export_onnx
 from fastai_deploy.learner.rebuilding.onnx_file import write_onnx
@@ -100,3 +101,17 @@ def test_a_file_that_is_no_graph_agrees_with_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"x")
     checks = Checks(classifier(limit=8), vocabulary=50, max_length=40, pad=1)
     assert checks.difference(tmp_path / "m.onnx") == float("inf")
+
+
+def test_a_model_that_cannot_be_traced_is_refused(tmp_path: Path) -> None:
+    made = classifier(limit=8)
+    checks = Checks(made, vocabulary=50, max_length=40, pad=1)
+    made.model.head = nn.Linear(9, 3)
+    with pytest.raises(UnsupportedLearner, match="cannot be exported to ONNX"):
+        export_onnx(made, tmp_path / "m.onnx", checks)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_fails_on_a_text_is_refused() -> None:
+    with pytest.raises(UnsupportedLearner, match="fails on a text of 2 tokens"):
+        torch_scores(classifier(limit=8))([3, 50])
