@@ -40,9 +40,19 @@ LIMITS = Limits(steps=200_000, memory=32 << 20)
 ADDRESS_SPACE = 3 << 30
 LONG, KEPT = 60, 20  # entries of a dict or elements of a list in a shrunk learner
 # What every module has and no test needs: hooks, and the second of two layers that are alike.
-NOISE = frozenset(
-    ["_backward_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_state_dict_pre_hooks", "_forward_pre_hooks_with_kwargs", "_load_state_dict_post_hooks", "__doc__", "1"]
-)
+NOISE = {
+    "_backward_hooks",
+    "_state_dict_hooks",
+    "_load_state_dict_pre_hooks",
+    "_backward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_state_dict_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_load_state_dict_post_hooks",
+    "__doc__",
+    "1",
+}
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**56, 2**63)
 
 Mutation = Callable[[random.Random, bytearray, Many[bytes]], None]
