@@ -130,6 +130,10 @@ def _answer(body: dict[str, Any]) -> Iterator[str]:
 def _settings(settings: Settings) -> Iterator[str]:
     yield f"project  {settings.project_name}, stage {settings.stage}, in {settings.root}"
     yield f"target   {settings.target}: {settings.target_reason}"
-    for (section, name), value, origin in settings.values():
-        shown = "-" if value is None else json.dumps(value)
-        yield f"{f'{section}.{name}':<26} {shown:<24} {origin.where}"
+    rows = [
+        (".".join(key), "-" if value is None else json.dumps(value), origin.where)
+        for key, value, origin in settings.values()
+    ]
+    keys, shown = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for key, value, where in rows:
+        yield f"{key:<{keys}}  {value:<{shown}}  {where}"

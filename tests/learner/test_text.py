@@ -11,7 +11,7 @@ import pytest
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.anatomy import Anatomy, examine
 from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.reading.values import Call, Global, Mapping
+from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
 from fastai_deploy.learner.reading.views import entries
 from fastai_deploy.learner.rebuilding.answers import STEPS, Encoder
 from fastai_deploy.learner.text.found import Tokenizer, find_tokenizers
@@ -58,8 +58,16 @@ def test_the_ids_of_every_golden(name: str) -> None:
     assert wrong <= ({"new_emoji_unicode12plus"} if "zip" in name else set())
 
 
-def specials(roles: dict[str, str], version: str) -> dict[str, object]:
-    found: dict[str, object] = {}
+def specials(
+    roles: dict[str, str], document: dict[str, Any], *, loaded: bool = True
+) -> dict[str, object]:
+    """``loaded``: by from_pretrained, which says at which tokens texts are cut."""
+    version = document["v"]
+    found: dict[str, object] = {
+        name: Sequence("list", [*roles.values()] if loaded else [])
+        for name in document["attrs"]
+        if name.startswith("unique_")
+    }
     for role, text in roles.items():
         state = {"content": text, "lstrip": role == "mask", "rstrip": False}
         extended = version >= "3" and roles is ROBERTA
@@ -67,23 +75,23 @@ def specials(roles: dict[str, str], version: str) -> dict[str, object]:
     return found
 
 
-def roberta(document: dict[str, Any]) -> Tokenizer:
+def roberta(document: dict[str, Any], *, loaded: bool = True) -> Tokenizer:
     folder = LEARNERS / "vocab" / "roberta"
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")[1:-1]
     state: dict[str, object] = dict.fromkeys(document["attrs"])
-    state |= specials(ROBERTA, document["v"])
+    state |= specials(ROBERTA, document, loaded=loaded)
     state["encoder"] = mapping(vocabulary)
     state["bpe_ranks"] = Mapping([(tuple(line.split()), rank) for rank, line in enumerate(lines)])
     state["byte_encoder"] = Mapping([])
     return only(new("transformers.tokenization_roberta", "RobertaTokenizer", state))
 
 
-def bert(document: dict[str, Any]) -> Tokenizer:
+def bert(document: dict[str, Any], *, loaded: bool = True) -> Tokenizer:
     words = (LEARNERS / "vocab" / "bert" / "vocab.txt").read_text(encoding="utf-8").split("\n")
     byte_level = {"encoder", "bpe_ranks", "byte_encoder", "decoder", "cache", "pat"}
     state: dict[str, object] = dict.fromkeys(set(document["attrs"]) - byte_level)
-    state |= specials(BERT, document["v"])
+    state |= specials(BERT, document, loaded=loaded)
     state["vocab"] = mapping({word: index for index, word in enumerate(filter(None, words))})
     state["wordpiece_tokenizer"] = new("x", "W", {"max_input_chars_per_word": 100})
     state["basic_tokenizer"] = new("x", "B", {"do_lower_case": True})
@@ -108,6 +116,29 @@ def test_every_dialect_of_transformers(path: Path, kind: str) -> None:
         text for text, ids in zip(document["T"], document[kind], strict=True) if encode(text) != ids
     }
     assert wrong <= KNOWN.get(document["v"], set())
+
+
+# What RobertaTokenizer(...) and BertTokenizer(...) of transformers 2.8.0 and 3.0.2 gave.
+CONSTRUCTED = {
+    "the ending was superb\n": ([268, 415, 265, 509, 203], [104, 225, 105, 343]),
+    "the film </s> was": ([268, 292, 225, 32, 19, 87, 34, 265], [104, 122, 22, 13, 46, 24, 105]),
+    "the film [SEP] was": ([268, 292, 225, 63, 55, 41, 52, 65, 265], [104, 122, 3, 105]),
+    "the film[SEP]was": ([268, 292, 63, 55, 41, 52, 65, 91, 264], [104, 122, 1, 134, 86, 1, 105]),
+    " a b ": ([269, 295, 225], [28, 29]),
+}
+
+
+@pytest.mark.parametrize("version", ["2.8.0", "3.0.2"])
+@pytest.mark.parametrize("text", CONSTRUCTED)
+def test_a_tokenizer_that_was_not_loaded_cuts_at_no_special_token(version: str, text: str) -> None:
+    (path,) = (path for path in DIALECTS if path.stem.endswith(version))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    made = (roberta(document, loaded=False), bert(document, loaded=False))
+    for tokenizer, ids in zip(made, CONSTRUCTED[text], strict=True):
+        serialized = tokenizer_json(tokenizer, prefix_space=True, python_37=False)
+        serialized["post_processor"] = None
+        steps = ["prefix-space"] if tokenizer.kind == "byte-level BPE" else []
+        assert Encoder(serialized, steps, 512)(text) == ids
 
 
 ERAS = {"2.1.1": "2.1", "2.2.2": "2.2", "2.4.1": "2.5", "2.5.1": "2.5", "2.8.0": "2.5",

@@ -39,7 +39,8 @@ class Tokenizer:
     """A tokenizer of transformers, as the pickle holds it.
 
     ``era`` is the first version of transformers with its way of cutting texts at special tokens;
-    ``special`` maps roles (``cls``, ``sep``, ``pad``, ...) to tokens, ``max_length`` is in tokens.
+    ``special`` maps roles (``cls``, ``sep``, ``pad``, ...) to tokens, ``max_length`` is in tokens;
+    ``splitting`` are the tokens at which it cuts texts, or None where all special ones are.
     """
 
     cls: Global
@@ -51,6 +52,7 @@ class Tokenizer:
     additional: tuple[SpecialToken, ...]
     vocabulary_size: int
     max_length: int | None
+    splitting: frozenset[str] | None
 
 
 def find_tokenizers(calls: Iterable[Call]) -> tuple[Tokenizer, ...]:
@@ -86,6 +88,7 @@ def _describe(cls: Global, node: Call) -> Tokenizer:
         additional=_additional(own),
         vocabulary_size=_vocabulary_size(own, kind),
         max_length=_max_length(own),
+        splitting=_splitting(own),
     )
 
 
@@ -112,6 +115,14 @@ def _era(own: dict[str, object], kind: Kind) -> Era:
     if "unique_added_tokens_encoder" in own:
         return "2.5"
     return "2.2" if "padding_side" in own else "2.1"
+
+
+def _splitting(own: dict[str, object]) -> frozenset[str] | None:
+    """Transformers 2.5 to 4.33 fills these in ``from_pretrained``, and not in the constructor."""
+    for name in ("unique_no_split_tokens", "unique_added_tokens_encoder"):
+        if name in own:
+            return frozenset(token for token in elements(own[name]) if isinstance(token, str))
+    return None
 
 
 def _special(own: dict[str, object]) -> dict[str, SpecialToken]:

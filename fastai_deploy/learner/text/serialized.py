@@ -83,7 +83,7 @@ def _byte_level(tokenizer: Tokenizer, *, prefix_space: bool) -> Json:
     every_segment = prefix_space and tokenizer.era in ("2.1", "2.2")
     byte_level = {"type": "ByteLevel", "add_prefix_space": every_segment, "trim_offsets": True,
                   "use_regex": True}  # fmt: skip
-    return _assemble(tokenizer, vocabulary, model, _strip(tokenizer.era), byte_level)
+    return _assemble(tokenizer, vocabulary, model, _strip(tokenizer), byte_level)
 
 
 def _wordpiece(tokenizer: Tokenizer, *, python_37: bool) -> Json:
@@ -117,10 +117,13 @@ def _drop_unknown(*, python_37: bool) -> Json:
     return {"type": "Replace", "pattern": {"Regex": f"[{characters}]"}, "content": ""}
 
 
-def _strip(era: Era) -> Json | None:
-    """What the era removes at the ends of each piece of text between special tokens."""
-    if era in ("2.1", "2.2", "2.5"):
-        return {"type": "Strip", "strip_left": era != "2.5", "strip_right": True}
+def _strip(tokenizer: Tokenizer) -> Json | None:
+    """What the era removes at the ends of each piece of text between special tokens.
+
+    A tokenizer without tokens to cut at takes the whole text as it is.
+    """
+    if tokenizer.era in ("2.1", "2.2", "2.5") and tokenizer.splitting != frozenset():
+        return {"type": "Strip", "strip_left": tokenizer.era != "2.5", "strip_right": True}
     return None
 
 
@@ -164,8 +167,13 @@ def _added(tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> list[Json]:
     for token, number in _added_vocabulary(tokenizer).items():
         ids[token] = number
         tokens.setdefault(token, SpecialToken(token))
+    cut_at = tokens.keys() if tokenizer.splitting is None else tokenizer.splitting
     known = sorted((ids[text], text) for text in tokens if text in ids)
-    return [_added_token(tokenizer.era, number, tokens[text]) for number, text in known]
+    found = [_added_token(tokenizer.era, number, tokens[text]) for number, text in known]
+    if tokenizer.kind == "WordPiece":
+        # Its basic tokenizer leaves special tokens whole, too, where they stand alone.
+        return [{**made, "single_word": made["content"] not in cut_at} for made in found]
+    return [made for made in found if made["content"] in cut_at]
 
 
 def _added_vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
