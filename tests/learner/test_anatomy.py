@@ -219,6 +219,17 @@ def test_what_cannot_be_rebuilt_exactly_is_not_guessed(name: str, deep_recursion
     assert verdict.hint
 
 
+def _training_hook(root: Any) -> None:
+    hook = Global("transformers.modeling_utils", "gradient_checkpointing_hook")
+    for value in objects(root, "DistilBertForSequenceClassification"):
+        set_attribute(value, "_forward_pre_hooks", mapping({"0": hook}))
+
+
+def test_a_hook_that_works_in_training_alone_changes_nothing(deep_recursion: None) -> None:
+    del deep_recursion
+    assert changed(DISTILBERT, _training_hook).verdict.kind == "convertible"
+
+
 def test_an_unchanged_learner_survives_the_assembler(deep_recursion: None) -> None:
     del deep_recursion
     assert changed(DISTILBERT, lambda _root: None).verdict.kind == "convertible"
