@@ -46,6 +46,7 @@ from tests.learner.mutations import (
 )
 
 LEARNERS = Path(__file__).parent.parent / "learners"
+TINY = ("added_tokens_bpe", "multi_label", "regression", "wrapper_bare", "xlnet")
 SLOW = 1.0  # seconds for an input of at most a megabyte
 # Fuzzing looks for wrong turns, not for the real limits, which would only make it slow.
 LIMITS = Limits(steps=200_000, memory=32 << 20)
@@ -93,7 +94,7 @@ def run(data: bytes) -> str:
 
 def corpus() -> list[bytes]:
     """Real learners, the pickles within them, and small pickles of every protocol."""
-    files = [path.read_bytes() for path in sorted(LEARNERS.rglob("*.pkl"))]
+    files = [path.read_bytes() for path in _learners()]
     found = list(files)
     for data in files:
         if data.startswith(b"PK"):
@@ -104,10 +105,15 @@ def corpus() -> list[bytes]:
     return found + shrunk_learners() + small_pickles()
 
 
+def _learners() -> list[Path]:
+    tiny = (LEARNERS / "v2" / "tiny" / f"{name}.pkl" for name in TINY)
+    return sorted((*LEARNERS.glob("v?/*.pkl"), *tiny))
+
+
 def shrunk_learners() -> list[bytes]:
     """The real learners with all that is long cut short: quick to read, and still learners."""
     found: list[bytes] = []
-    for path in sorted(LEARNERS.rglob("*.pkl")):
+    for path in _learners():
         with open_archive(path) as (_, archive):
             for node in walk(archive.pickled.root):
                 if isinstance(node, (Call, Sequence)) and len(node.items) > LONG:
