@@ -1,13 +1,15 @@
 """Fuzzing the reader: mutated learners and pickles, of which only a LearnerError may come.
 
-Run ``python -m tests.learner.fuzz --executions 1000000 --seed 1``; the same seed gives the same
-inputs. An input that breaks the rule is written beside the working directory and named. Memory is
-bounded with ``RLIMIT_AS``, and an input that takes longer than a second for each megabyte is told.
+Run ``make fuzz``, or ``python -m tests.learner.fuzz --executions 1000000 --seed 1``; the same seed
+gives the same inputs. An input that breaks a rule is written beside the working directory and
+named: another exception than a LearnerError, more than a second for an input of at most a megabyte,
+or more memory than twice the input and ``SPARE``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import random
 import resource
@@ -18,26 +20,39 @@ from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from contextlib import suppress
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+from fastai_deploy.cli.anatomy import anatomy_lines
 from fastai_deploy.errors import LearnerError, LearnerTruncated
 from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.globals import dangers, sort_globals
 from fastai_deploy.learner.reading.archive import open_archive, read_archive
-from fastai_deploy.learner.reading.opcodes import OPCODES
 from fastai_deploy.learner.reading.sources import BytesSource
 from fastai_deploy.learner.reading.state import Limits
 from fastai_deploy.learner.reading.values import Call, Mapping, Sequence
 from fastai_deploy.learner.reading.views import walk
+from fastai_deploy.learner.summary import summary
 from fastai_deploy.learner.text.serialized import tokenizer_json
 from tests.learner.assemble import assemble
+from tests.learner.mutations import (
+    LARGEST_PICKLE,
+    Pickle,
+    in_a_zip,
+    mutate_bytes,
+    mutate_opcodes,
+    take_apart,
+)
 
 LEARNERS = Path(__file__).parent.parent / "learners"
+TINY = ("added_tokens_bpe", "multi_label", "regression", "wrapper_bare", "xlnet")
 SLOW = 1.0  # seconds for an input of at most a megabyte
 # Fuzzing looks for wrong turns, not for the real limits, which would only make it slow.
 LIMITS = Limits(steps=200_000, memory=32 << 20)
+SPARE = 192 << 20  # bytes: those limits, six times over for what Python adds, and its own growth
 ADDRESS_SPACE = 3 << 30
+LEARNER = 500  # opcodes; a pickle with more is one of a learner
 LONG, KEPT = 60, 20  # entries of a dict or elements of a list in a shrunk learner
 # What every module has and no test needs: hooks, and the second of two layers that are alike.
 NOISE = {
@@ -53,9 +68,6 @@ NOISE = {
     "__doc__",
     "1",
 }
-NUMBERS = (0, 1, 2, 127, 128, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**56, 2**63)
-
-Mutation = Callable[[random.Random, bytearray, Many[bytes]], None]
 
 
 def run(data: bytes) -> str:
@@ -68,6 +80,8 @@ def run(data: bytes) -> str:
         sort_globals(archive.pickled)
         list(dangers(archive.pickled))
         anatomy = examine(archive, len(data))
+        json.dumps(summary("learner.pkl", anatomy))
+        "\n".join(anatomy_lines(summary("learner.pkl", anatomy))).encode("utf-8")
         if anatomy.tokenizer is not None:
             tokenizer_json(anatomy.tokenizer, prefix_space=True, python_37=True)
     except LearnerError as error:
@@ -80,7 +94,7 @@ def run(data: bytes) -> str:
 
 def corpus() -> list[bytes]:
     """Real learners, the pickles within them, and small pickles of every protocol."""
-    files = [path.read_bytes() for path in sorted(LEARNERS.rglob("*.pkl"))]
+    files = [path.read_bytes() for path in _learners()]
     found = list(files)
     for data in files:
         if data.startswith(b"PK"):
@@ -91,10 +105,15 @@ def corpus() -> list[bytes]:
     return found + shrunk_learners() + small_pickles()
 
 
+def _learners() -> list[Path]:
+    tiny = (LEARNERS / "v2" / "tiny" / f"{name}.pkl" for name in TINY)
+    return sorted((*LEARNERS.glob("v?/*.pkl"), *tiny))
+
+
 def shrunk_learners() -> list[bytes]:
     """The real learners with all that is long cut short: quick to read, and still learners."""
     found: list[bytes] = []
-    for path in sorted(LEARNERS.rglob("*.pkl")):
+    for path in _learners():
         with open_archive(path) as (_, archive):
             for node in walk(archive.pickled.root):
                 if isinstance(node, (Call, Sequence)) and len(node.items) > LONG:
@@ -137,94 +156,98 @@ def _small_zip(archive: zipfile.ZipFile, name: str) -> bytes:
     return buffer.getvalue()
 
 
-def _flip(rng: random.Random, data: bytearray, _corpus: Many[bytes]) -> None:
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+@dataclass(frozen=True)
+class Inputs:
+    """What is mutated: whole files, by size, and pickles cut into their opcodes."""
+
+    small: Many[bytes]
+    middle: Many[bytes]
+    large: Many[bytes]
+    pickles: Many[Pickle]
+    learners: Many[Pickle]
 
 
-def _set(rng: random.Random, data: bytearray, _corpus: Many[bytes]) -> None:
-    data[rng.randrange(len(data))] = rng.choice((0, 255, 128, *OPCODES))
+def inputs(files: Many[bytes]) -> Inputs:
+    """The corpus, sorted."""
+    cut = [take_apart(data) for data in files if len(data) < LARGEST_PICKLE]
+    pickles = [pickle for pickle in cut if pickle is not None]
+    return Inputs(
+        small=[data for data in files if len(data) < 8_192],
+        middle=[data for data in files if 8_192 <= len(data) < 60_000],
+        large=[data for data in files if len(data) >= 60_000],
+        pickles=pickles,
+        learners=[pickle for pickle in pickles if len(pickle.opcodes) > LEARNER],
+    )
 
 
-def _number(rng: random.Random, data: bytearray, _corpus: Many[bytes]) -> None:
-    size = rng.choice((1, 2, 4, 8))
-    at = rng.randrange(len(data))
-    data[at : at + size] = (rng.choice(NUMBERS) % (1 << 8 * size)).to_bytes(size, "little")
-
-
-def _insert(rng: random.Random, data: bytearray, _corpus: Many[bytes]) -> None:
-    at = rng.randrange(len(data) + 1)
-    data[at:at] = bytes(rng.choices((*OPCODES, *range(8)), k=rng.choice((1, 2, 8, 64))))
-
-
-def _delete(rng: random.Random, data: bytearray, _corpus: Many[bytes]) -> None:
-    at = rng.randrange(len(data))
-    del data[at : at + rng.choice((1, 2, 8, 64))]
-
-
-def _repeat(rng: random.Random, data: bytearray, _corpus: Many[bytes]) -> None:
-    at = rng.randrange(len(data))
-    data[at:at] = data[at : at + rng.choice((1, 4, 32))] * rng.choice((1, 2, 200))
-
-
-def _splice(rng: random.Random, data: bytearray, corpus: Many[bytes]) -> None:
-    other = rng.choice(corpus)
-    at, start = rng.randrange(len(data)), rng.randrange(len(other))
-    data[at:at] = other[start : start + rng.choice((4, 16, 64, 512))]
-
-
-def _cut(rng: random.Random, data: bytearray, _corpus: Many[bytes]) -> None:
-    del data[rng.randrange(len(data)) :]
-
-
-MUTATIONS: tuple[Mutation, ...] = (
-    _flip, _flip, _set, _set, _number, _insert, _delete, _repeat, _splice, _cut,
-)  # fmt: skip
-
-
-def mutated(rng: random.Random, corpus: Many[bytes]) -> bytes:
+def mutated(rng: random.Random, found: Inputs) -> bytes:
     """A mutated input; whole learners, which take long to read, far less often than small ones."""
-    low, high = rng.choices(((0, 8_192), (8_192, 60_000), (60_000, 1 << 30)), (40, 56, 4))[0]
-    data = bytearray(rng.choice([each for each in corpus if low <= len(each) < high]))
-    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
-        if data:
-            rng.choice(MUTATIONS)(rng, data, corpus)
+    if rng.random() < 0.5:
+        pickled = mutate_opcodes(rng, rng.choice((found.pickles, found.learners)), found.pickles)
+        return in_a_zip(rng, pickled) if rng.random() < 0.25 else pickled
+    files = rng.choices((found.small, found.middle, found.large), (40, 58, 2))[0]
+    data = bytearray(rng.choice(files))
+    mutate_bytes(rng, data, files)
     return bytes(data)
 
 
-def fuzz(executions: int, seed: int, told: Callable[[str], None] = print) -> Counter[str]:
-    """Run mutated inputs; the count of each outcome. Raises what breaks the rule."""
+def fuzz(executions: int, seed: int, told: Callable[[str], None]) -> Counter[str]:
+    """Run mutated inputs; the count of each outcome. Raises what breaks a rule."""
     rng = random.Random(seed)  # noqa: S311 - the same inputs for the same seed
     sys.setrecursionlimit(20_000)  # for the assembler; the reader recurses on nothing
-    inputs = corpus()
+    found = inputs(corpus())
     sys.setrecursionlimit(1_000)
     outcomes: Counter[str] = Counter()
     began = time.monotonic()
     for count in range(1, executions + 1):
-        data = mutated(rng, inputs)
-        started = time.process_time()
+        data = mutated(rng, found)
+        before, started = _peak(), time.process_time()
         try:
             outcomes[run(data)] += 1
         except BaseException:
-            Path(f"fuzz-{seed}-{count}.bin").write_bytes(data)
+            _keep(f"fuzz-{seed}-{count}.bin", data)
             raise
-        if time.process_time() - started > SLOW:
-            Path(f"slow-{seed}-{count}.bin").write_bytes(data)
-            told(f"slow: {time.process_time() - started:.1f} s, {len(data)} bytes, number {count}")
+        took, grew = time.process_time() - started, _peak() - before
+        if took > SLOW * max(1, len(data) >> 20):
+            outcomes["SLOW"] += 1
+            _keep(f"slow-{seed}-{count}.bin", data)
+            told(f"slow: {took:.1f} s, {len(data)} bytes, number {count}")
+        if grew > 2 * len(data) + SPARE:
+            outcomes["LARGE"] += 1
+            _keep(f"large-{seed}-{count}.bin", data)
+            told(f"large: {grew:,} bytes for {len(data):,}, number {count}")
         if count % 50_000 == 0:
             told(f"{count:,} executions, {time.monotonic() - began:.0f} s, {dict(outcomes)}")
     return outcomes
 
 
+def _peak() -> int:
+    """The largest memory that this process ever had, in bytes (as Linux counts it)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _keep(name: str, data: bytes) -> None:
+    Path(name).write_bytes(data)
+
+
+def tell(line: str) -> None:
+    """Write a line at once, also when the output goes to a file."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
-    """The command line."""
+    """The command line; ends with 1 when an input was slow or large."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--executions", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    outcomes = fuzz(arguments.executions, arguments.seed)
-    sys.stdout.write(f"{arguments.executions:,} executions: {dict(outcomes)}\n")
+    began = time.monotonic()
+    outcomes = fuzz(arguments.executions, arguments.seed, tell)
+    took = time.monotonic() - began
+    tell(f"{arguments.executions:,} executions, {took:.0f} s: {dict(outcomes)}")
+    sys.exit(1 if outcomes["SLOW"] or outcomes["LARGE"] else 0)
 
 
 if __name__ == "__main__":

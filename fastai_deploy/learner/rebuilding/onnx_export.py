@@ -7,10 +7,11 @@ id stands in the middle of a text, else the plain one.
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,9 +70,11 @@ def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
         difference = checks.difference(path)
         if difference <= AGREEMENT:
             return Graph(path, classifier.inputs, count, difference)
+    off = f"by {difference:.1e}" if difference < float("inf") else "or fails"
     raise UnsupportedLearner(
-        f"the exported graph answers differently from torch (by {difference:.1e})",
-        hint="report this with the output of: fdeploy inspect",
+        f"a graph of {type(classifier.model).__name__} answers differently from torch on texts of "
+        f"other lengths than it was traced with ({off})",
+        hint=RUNTIME,
     )
 
 
@@ -201,6 +204,7 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined] # public, but torch does not list it
         logging.disable(logging.WARNING)  # the optimizer logs under a dozen names of its own
         try:
-            yield
+            with redirect_stdout(io.StringIO()):  # where both print what they failed on
+                yield
         finally:
             logging.disable(disabled)

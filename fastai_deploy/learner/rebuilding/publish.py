@@ -49,7 +49,7 @@ def manifest(
             kind="transformers",
             steps=rebuilt.text.steps,
             max_length=rebuilt.max_length,
-            padding="mask",
+            padding="mask" if rebuilt.masks_padding else "equal-length",
             pad_token_id=rebuilt.pad_token_id,
         ),
         model=ModelSpec(

@@ -6,6 +6,9 @@ its weight, and what differs in kind or size is refused.
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +71,7 @@ def _empty(transformer: Transformer, anatomy: Anatomy) -> transformers.PreTraine
         raise explain("transformers", error) from error
     try:
         config_class = model_class.config_class
-        config = config_class(**_config(config_class, transformer, anatomy))
+        config = config_class(**_config(model_class, transformer, anatomy))
         config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
         model = model_class(config)
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
@@ -83,23 +86,40 @@ def _empty(transformer: Transformer, anatomy: Anatomy) -> transformers.PreTraine
 
 
 def _config(
-    config_class: type[transformers.PreTrainedConfig], transformer: Transformer, anatomy: Anatomy
+    model_class: type[transformers.PreTrainedModel], transformer: Transformer, anatomy: Anatomy
 ) -> dict[str, Any]:
     """The part of the configuration that shapes this architecture, and the learner's labels."""
+    config_class: Any = model_class.config_class
     general = set(transformers.PreTrainedConfig().to_dict())
-    shaping = set(config_class().to_dict()) - general
+    shaping = (set(config_class().to_dict()) | _asked_for(model_class)) - general
     found = {name: value for name, value in transformer.config.items() if name in shaping}
     padding = _padding(anatomy.tree, transformer)
     if padding is not None:
         found["pad_token_id"] = padding
     if found.get("is_decoder") is True:
         raise UnsupportedLearner("the learner's transformer is a decoder", hint=RUNTIME)
+    if transformer.config.get("is_encoder_decoder") is True:
+        raise UnsupportedLearner(
+            "the learner's transformer is an encoder with a decoder, which scores a text where its "
+            "last end token stands; texts that share a batch would get each other's scores",
+            hint=RUNTIME,
+        )
     names = anatomy.labels.names
     return {
         **found,
         "id2label": dict(enumerate(names)),
         "label2id": {name: index for index, name in enumerate(names)},
     }
+
+
+def _asked_for(model_class: type[transformers.PreTrainedModel]) -> set[str]:
+    """Settings that the code of a model asks for without its configuration having a default.
+
+    DeBERTa's ``share_att_key`` and ``norm_rel_ebd`` are such.
+    """
+    source = inspect.getsource(sys.modules[model_class.__module__])
+    asked = set(re.findall(r"""getattr\((?:self\.)?config, ["'](\w+)["']""", source))
+    return asked - {"num_labels"}  # which the labels say
 
 
 def _padding(modules: tuple[Module, ...], transformer: Transformer) -> int | None:

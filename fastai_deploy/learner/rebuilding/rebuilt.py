@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import transformers
-from torch import nn
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.goldens import Case
 from fastai_deploy.learner.anatomy import Anatomy
 from fastai_deploy.learner.architecture import Transformer
-from fastai_deploy.learner.rebuilding.agreement import Checks
+from fastai_deploy.learner.rebuilding.agreement import Checks, masks_padding
 from fastai_deploy.learner.rebuilding.answers import (
     Encoder,
     onnx_scores,
@@ -37,7 +37,8 @@ SAME = 1e-6  # differences of probabilities below this are float32's rounding
 class Rebuilt:
     """A convertible learner, rebuilt.
 
-    ``max_length`` is in tokens. ``mask_known`` is false when neither the file nor the goldens show
+    ``max_length`` is in tokens. ``masks_padding``: whether texts of different lengths may share a
+    batch. ``mask_known`` is false when neither the file nor the goldens show
     whether the learner attends to a padding token that stands in a text.
     """
 
@@ -49,6 +50,7 @@ class Rebuilt:
     classifier: Classifier
     max_length: int
     pad_token_id: int
+    masks_padding: bool
     mask_known: bool
 
     def answer(self, texts: Iterable[str]) -> Answers:
@@ -107,13 +109,14 @@ def rebuild_learner(anatomy: Anatomy, cases: Sequence[Case]) -> Rebuilt:
         classifier=chosen,
         max_length=limit,
         pad_token_id=pad,
+        masks_padding=masks_padding(chosen, vocabulary=encoder.vocabulary, pad=pad),
         mask_known=known,
     )
 
 
 def _check_vocabulary(encoder: Encoder, model: transformers.PreTrainedModel) -> None:
-    embeddings = model.get_input_embeddings()
-    rows = embeddings.num_embeddings if isinstance(embeddings, nn.Embedding) else 0
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    rows = weight.shape[0] if isinstance(weight, torch.Tensor) else 0
     if encoder.vocabulary > rows:
         raise UnsupportedLearner(
             f"the tokenizer has {encoder.vocabulary} tokens, but the model knows {rows}",

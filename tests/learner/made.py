@@ -1,0 +1,113 @@
+"""The tiny learners of every architecture: converting one, and what comes of it.
+
+``generators/`` says how they were made. Beside ``NAME.pkl`` lies ``NAME.golden.json``: what the
+reloaded learner answered to the texts of ``golden_texts.json``, by their ids.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastai_deploy.bundle import read_bundle
+from fastai_deploy.errors import FdeployError
+from fastai_deploy.learner.convert import convert
+from fastai_deploy.progress import Event, Step
+
+LEARNERS = Path(__file__).parent.parent / "learners"
+MADE = LEARNERS / "v2" / "tiny"
+TOLERANCE = 1e-4
+# Weights of half precision: the learner's own answers are rounded after three digits.
+HALF_TOLERANCE = 5e-3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a learner: ``proven``, with the largest |Δprobability|, or ``refused``."""
+
+    architecture: str
+    tokenizer: str
+    wrapper: str
+    fastai: str
+    transformers: str
+    outcome: str
+    answers: int
+    torch: float | None = None
+    onnx: float | None = None
+    padding: str = ""
+    reason: str = ""
+
+
+def names(folder: Path = MADE) -> list[str]:
+    """The learners in a folder."""
+    return sorted(path.stem for path in folder.glob("*.pkl"))
+
+
+def document(name: str, folder: Path = MADE) -> dict[str, Any]:
+    """What was recorded beside the pickle."""
+    found: dict[str, Any] = json.loads((folder / f"{name}.golden.json").read_text("utf-8"))
+    return found
+
+
+def answered(name: str, folder: Path = MADE) -> list[tuple[str, tuple[float, ...]]]:
+    """The texts with the learner's answers; those on which it failed are left out."""
+    found = document(name, folder)
+    shared = json.loads((MADE / "golden_texts.json").read_text("utf-8"))
+    texts = {each["id"]: each["text"] for each in (*shared, *found["texts"])}
+    return [
+        (texts[key], tuple(answer))
+        for key, answer in found["answers"].items()
+        if isinstance(answer, list)
+    ]
+
+
+def write_goldens(name: str, path: Path, folder: Path = MADE) -> int:
+    """The goldens as a user would hand them in; how many they are."""
+    lines = [
+        json.dumps({"text": text, "probabilities": answer})
+        for text, answer in answered(name, folder)
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return len(lines)
+
+
+def outcome(name: str, scratch: Path, folder: Path = MADE) -> Outcome:
+    """Convert a learner against its goldens, in ``scratch``."""
+    meta = document(name, folder)["meta"]
+    golden = scratch / f"{name}.jsonl"
+    said: list[str] = []
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Step):
+            said.append(event.message)
+
+    known = {
+        "architecture": meta["architecture"],
+        "tokenizer": meta["tokenizer"],
+        "wrapper": meta["wrapper"],
+        "fastai": meta["fastai"],
+        "transformers": meta["transformers"],
+        "answers": write_goldens(name, golden, folder),
+    }
+    try:
+        bundle = convert(
+            folder / f"{name}.pkl",
+            scratch / name,
+            golden=golden if meta["labels"] else None,  # a regression answers no probabilities
+            tolerance=HALF_TOLERANCE if meta["wrapper"] == "half" else TOLERANCE,
+            name=name,
+            report=tell,
+        )
+    except FdeployError as error:
+        return Outcome(**known, outcome="refused", reason=error.message)
+    manifest, _ = read_bundle(bundle.path)
+    in_torch = next(line for line in said if "reproduced in torch" in line)
+    return Outcome(
+        **known,
+        outcome="proven",
+        torch=float(in_torch.rpartition(" ")[2]),
+        onnx=float(f"{bundle.max_difference:.1e}"),
+        padding=manifest.text.padding,
+    )
