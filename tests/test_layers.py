@@ -40,13 +40,14 @@ HOMES = {
     "onnxruntime": ("learner/", "runtime/"),
     "tokenizers": ("learner/", "runtime/"),
     "numpy": ("learner/", "runtime/"),
+    "spacy": ("learner/text/spacy_rules.py",),
     "typer": ("cli/",),
     "rich": ("cli/",),
     "pydantic": ("settings/",),
     "uvicorn": ("runtime/", "targets/local/gateway/"),
     "psutil": ("targets/local/",),
 }
-HEAVY = ("torch", "transformers", "onnxruntime", "onnx", "sagemaker", "boto3", "numpy")
+HEAVY = ("torch", "transformers", "onnxruntime", "onnx", "sagemaker", "boto3", "numpy", "spacy")
 
 
 def modules() -> list[Path]:

@@ -36,6 +36,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"mask       {model['mask']}"
     yield from _tree(model["modules"])
     yield from _tokenizer(found["tokenizer"], found["text"])
+    yield from _ulmfit(found["ulmfit"])
     for kind, names in found["imports"].items():
         yield f"{kind:<10} {len(names)} imports: {_some(names)}".rstrip(": ")
     for source in found["sources"]:
@@ -68,6 +69,23 @@ def _tokenizer(
         yield f"length     {text['max_length'] or 'unknown'} tokens"
         yield from (f"rule       {rule}" for rule in text["rules"])
         yield from (f"assumed    {assumption}" for assumption in text["assumptions"])
+
+
+def _ulmfit(ulmfit: Mapping[str, Any] | None) -> Iterator[str]:
+    if ulmfit is None:
+        return
+    sizes = ", ".join(f"{name} {ulmfit[name]}" for name in ("emb_sz", "n_hid", "n_layers"))
+    yield f"sizes      {sizes}{', bidirectional' if ulmfit['bidirectional'] else ''}"
+    yield f"vocabulary {ulmfit['vocabulary']:,} words; {ulmfit['embedding']:,} in the embedding"
+    where = "its rules are in the file" if ulmfit["splitter_in_file"] else "its rules are not here"
+    language = f" ({ulmfit['language']}), {where}" if ulmfit["splitter"] == "spaCy" else ""
+    yield f"splitter   {ulmfit['splitter']}{language}"
+    pooled = f"the last {ulmfit['max_len']:,}" if ulmfit["max_len"] else "all"
+    yield f"length     pools {pooled} tokens, {ulmfit['bptt']} a step"
+    yield from (f"rule       {rule}" for rule in ulmfit["rules"])
+    if ulmfit["backwards"]:
+        yield "direction  backwards"
+    yield from (f"assumed    {assumption}" for assumption in ulmfit["assumptions"])
 
 
 def _some(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from fastai_deploy.learner.text.found import Tokenizer, find_tokenizers
 from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.rules_v1 import rules_v1
 from fastai_deploy.learner.text.rules_v2 import rules_v2
+from fastai_deploy.learner.ulmfit import Ulmfit, find_ulmfit
 from fastai_deploy.learner.verdict import Findings, Verdict, judge
 
 Task = Literal["single-label", "multi-label", "regression", "unknown"]
@@ -61,6 +62,7 @@ class Anatomy:
     weights: dict[str, Tensor]
     tree: tuple[Module, ...]
     transformer: Transformer | None
+    ulmfit: Ulmfit | None
     tokenizer: Tokenizer | None
     text: TextRules | None
     labels: Labels
@@ -99,6 +101,7 @@ def examine(archive: Archive, size: int) -> Anatomy:
     tokenizers = find_tokenizers(pickled.calls)
     tokenizer = tokenizers[0] if len(tokenizers) == 1 else None
     text = _text_rules(root, archive, tokenizer) if transformer and tokenizer else None
+    ulmfit = None if transformer else find_ulmfit(root, modules, pickled.calls)
     labels = find_labels(root, pickled.calls)
     loss = find_loss(root.major, root.loss)
     family = "transformers" if transformer else family_of(root, pickled.globals, modules)
@@ -124,6 +127,7 @@ def examine(archive: Archive, size: int) -> Anatomy:
         weights=weights,
         tree=modules,
         transformer=transformer,
+        ulmfit=ulmfit,
         tokenizer=tokenizer,
         text=text,
         labels=labels,
@@ -133,7 +137,9 @@ def examine(archive: Archive, size: int) -> Anatomy:
         imports=sort_globals(pickled),
         dangers=found_dangers,
         sources=archive.sources,
-        verdict=judge(Findings(found_dangers, family, transformer, tokenizers, text, labels, loss)),
+        verdict=judge(
+            Findings(found_dangers, family, transformer, tokenizers, text, labels, loss, ulmfit)
+        ),
     )
 
 

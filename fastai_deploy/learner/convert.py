@@ -26,8 +26,8 @@ from fastai_deploy.progress import Advanced, Reporter, Step, Warned
 
 if TYPE_CHECKING:
     from fastai_deploy.learner.reading.sources import FileSource
+    from fastai_deploy.learner.rebuilding.families import AnyRebuilt
     from fastai_deploy.learner.rebuilding.onnx_export import Graph
-    from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt
 
 CHUNK = 1 << 22  # bytes that are hashed at a time
 _BRING = "bring texts with the learner's own probabilities: --golden texts.jsonl"
@@ -57,11 +57,14 @@ def convert(
         cases = read_cases(golden, labels) if golden else _probes()
         require()
         # Torch and transformers take seconds to import: a learner that is refused does not wait.
-        from fastai_deploy.learner.rebuilding.publish import manifest, write_model  # noqa: PLC0415
-        from fastai_deploy.learner.rebuilding.rebuilt import rebuild_learner  # noqa: PLC0415
+        from fastai_deploy.learner.rebuilding.families import (  # noqa: PLC0415
+            manifest,
+            rebuild,
+            write_model,
+        )
 
         report(Step(f"rebuilding {_architecture(anatomy)} in torch"))
-        rebuilt = rebuild_learner(anatomy, cases)
+        rebuilt = rebuild(anatomy, cases)
         goldens = _answer(rebuilt, cases, tolerance, report)
         with building(destination) as folder:
             report(Step("exporting it to ONNX"))
@@ -107,7 +110,7 @@ def refuse(anatomy: Anatomy) -> None:
 
 
 def _answer(
-    rebuilt: Rebuilt, cases: Sequence[Case], tolerance: float, report: Reporter
+    rebuilt: AnyRebuilt, cases: Sequence[Case], tolerance: float, report: Reporter
 ) -> tuple[Golden, ...]:
     """The goldens: the learner's own answers where there are any, which the model must give too."""
     given = rebuilt.answer([case.text for case in cases])
@@ -135,7 +138,7 @@ def _answer(
 
 
 def _without_chance(
-    rebuilt: Rebuilt,
+    rebuilt: AnyRebuilt,
     cases: Sequence[Case],
     given: Sequence[tuple[float, ...]],
     tolerance: float,
@@ -165,7 +168,7 @@ def _without_chance(
 
 
 def _tell_accuracy(
-    rebuilt: Rebuilt,
+    rebuilt: AnyRebuilt,
     cases: Sequence[Case],
     given: Sequence[tuple[float, ...]],
     report: Reporter,
@@ -182,7 +185,7 @@ def _tell_accuracy(
 
 
 def _check_graph(
-    rebuilt: Rebuilt, graph: Graph, goldens: Sequence[Golden], tolerance: float, report: Reporter
+    rebuilt: AnyRebuilt, graph: Graph, goldens: Sequence[Golden], tolerance: float, report: Reporter
 ) -> float:
     """The largest |Δprobability| of the graph. Raises ParityError."""
     texts = [each.text for each in goldens]

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastai_deploy.learner.anatomy import Anatomy, examine
 from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.ulmfit import facts
 
 
 def inspect(learner: Path) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def summary(name: str, anatomy: Anatomy) -> dict[str, Any]:
         "model": _model(anatomy),
         "tokenizer": _tokenizer(anatomy),
         "text": _text(anatomy),
+        "ulmfit": facts(anatomy.ulmfit) if anatomy.ulmfit else None,
         "imports": {
             kind: [item.name for item in anatomy.imports if item.kind == kind]
             for kind in ("dangerous", "user", "known")
@@ -53,10 +55,10 @@ def _model(anatomy: Anatomy) -> dict[str, Any]:
     transformer = anatomy.transformer
     return {
         "family": anatomy.family,
-        "architecture": transformer.cls.name if transformer else None,
+        "architecture": transformer.cls.name if transformer else _architecture(anatomy),
         "path": transformer.path if transformer else None,
         "head": list(transformer.head) if transformer else [],
-        "outputs": transformer.outputs if transformer else None,
+        "outputs": _outputs(anatomy),
         "mask": transformer.forward.mask if transformer else None,
         "config": dict(transformer.config) if transformer else {},
         "parameters": anatomy.parameters,
@@ -71,6 +73,16 @@ def _model(anatomy: Anatomy) -> dict[str, Any]:
             for module in anatomy.modules
         ],
     }
+
+
+def _architecture(anatomy: Anatomy) -> str | None:
+    return "AWD_LSTM" if anatomy.ulmfit else None
+
+
+def _outputs(anatomy: Anatomy) -> int | None:
+    if anatomy.ulmfit:
+        return anatomy.ulmfit.model.outputs
+    return anatomy.transformer.outputs if anatomy.transformer else None
 
 
 def _tokenizer(anatomy: Anatomy) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from fastai_deploy.learner.labels import Labels
 from fastai_deploy.learner.losses import Loss
 from fastai_deploy.learner.text.found import Tokenizer
 from fastai_deploy.learner.text.rules import TextRules
+from fastai_deploy.learner.ulmfit import Ulmfit
 
 Kind = Literal["convertible", "learner-runtime", "refused"]
 
@@ -46,6 +47,7 @@ class Findings:
     text: TextRules | None
     labels: Labels
     loss: Loss
+    ulmfit: Ulmfit | None = None
 
 
 def judge(found: Findings) -> Verdict:
@@ -84,12 +86,8 @@ def _task(found: Findings) -> Verdict | None:
 
 
 def _model(found: Findings) -> Verdict | None:
-    if found.family == "awd-lstm":
-        return Verdict(
-            "learner-runtime",
-            "its model is an AWD-LSTM (ULMFiT), which fdeploy cannot convert yet",
-            RUNTIME,
-        )
+    if found.ulmfit is not None:
+        return _ulmfit(found.ulmfit)
     transformer = found.transformer
     if transformer is None:
         return Verdict("learner-runtime", "its model is none that fdeploy can rebuild", RUNTIME)
@@ -104,7 +102,22 @@ def _model(found: Findings) -> Verdict | None:
     return None
 
 
+def _ulmfit(ulmfit: Ulmfit) -> Verdict | None:
+    problem = ulmfit.model.problem or ulmfit.words.problem
+    if problem:
+        return Verdict("learner-runtime", problem, RUNTIME)
+    if ulmfit.mismatch:
+        return Verdict(
+            "refused",
+            ulmfit.mismatch,
+            "export the learner again, with the vocabulary that it was trained on",
+        )
+    return None
+
+
 def _tokenizer(found: Findings) -> Verdict | None:
+    if found.ulmfit is not None:
+        return None
     if not found.tokenizers:
         return Verdict("learner-runtime", "no tokenizer is in the file", RUNTIME)
     if len(found.tokenizers) > 1:
@@ -128,6 +141,8 @@ def _answers(found: Findings) -> Verdict | None:
     if labels.problem:
         return Verdict("refused", labels.problem, "export the learner again, with its labels")
     outputs = transformer.outputs if transformer else None
+    if found.ulmfit is not None:
+        outputs = found.ulmfit.model.outputs
     if outputs is not None and outputs != len(labels.names):
         return Verdict(
             "refused",

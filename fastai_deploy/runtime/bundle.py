@@ -16,11 +16,15 @@ from .contract import Model
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+WORDS = "words.json"
 GOLDENS = "goldens.json"
 STEPS = ("drop-trailing-nul", "prefix-space")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SINGLE_LABEL = "single-label"
 MULTI_LABEL = "multi-label"
+KIND_TRANSFORMERS = "transformers"
+KIND_WORDS = "words"
+TEXT_FILES = {KIND_TRANSFORMERS: TOKENIZER, KIND_WORDS: WORDS}
 PADDED = "mask"
 EQUAL_LENGTH = "equal-length"
 
@@ -42,7 +46,10 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What serving needs of the manifest; ``max_length`` is in tokens, special ones included."""
+    """What serving needs of the manifest; ``max_length`` is in tokens, special ones included.
+
+    ``kind`` says what turns texts into ids.
+    """
 
     folder: Path
     name: str
@@ -57,6 +64,7 @@ class Bundle:
     inputs: Tuple[str, ...]
     output: str
     tolerance: float
+    kind: str = KIND_TRANSFORMERS
 
     @property
     def answered_as(self) -> Model:
@@ -74,7 +82,9 @@ def open_bundle(folder: Path, version: Optional[str] = None) -> Bundle:
     if manifest.get("format") != FORMAT:
         raise ModelError(f"{MANIFEST} is of a format that this server does not know")
     bundle = _bundle(folder, manifest, version or hashlib.sha256(raw).hexdigest()[:_VERSION_DIGITS])
-    _verify(folder, manifest.get("files"), needed=(bundle.model_file, TOKENIZER, GOLDENS))
+    _verify(
+        folder, manifest.get("files"), needed=(bundle.model_file, TEXT_FILES[bundle.kind], GOLDENS)
+    )
     return bundle
 
 
@@ -111,13 +121,13 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
             inputs=tuple(model["inputs"]),
             output=str(model["output"]),
             tolerance=float(manifest["tolerance"]),
+            kind=_known("text.kind", text["kind"], tuple(TEXT_FILES)),
         )
     except KeyError as error:
         raise ModelError(f"{MANIFEST} lacks the key {error.args[0]!r}") from None
     except (TypeError, ValueError, AttributeError):
         raise ModelError(f"{MANIFEST} holds a value of the wrong type") from None
     _known("task", task, (SINGLE_LABEL, MULTI_LABEL))
-    _known("text.kind", text.get("kind"), ("transformers",))
     for step in bundle.steps:
         _known("text.steps", step, STEPS)
     for name in bundle.inputs:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from .bundle import Bundle, open_bundle, read_goldens
-from .encoding import Encoded, Encoder
+from .encoders import open_encoder
+from .encoding import Encoded
 from .goldens import check_goldens
 from .grouping import Limits
 from .hardware import Hardware
@@ -48,7 +49,7 @@ def load(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     bundle = open_bundle(folder, version)
     goldens = read_goldens(bundle)
-    encoder = Encoder(bundle)
+    encoder = open_encoder(bundle)
     session = open_session(bundle, hardware, threads, alone=alone)
     predictor = Predictor(bundle, encoder, session, limits_for(bundle, threads))
     deviation = check_goldens(predictor, goldens)

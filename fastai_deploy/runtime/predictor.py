@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from .bundle import Bundle
 from .contract import Outcome, Prediction, RequestError
-from .encoding import Encoded, Encoder
+from .encoders import TextEncoder
+from .encoding import Encoded
 from .grouping import Limits, group
 
 _IDS = "input_ids"
@@ -23,7 +24,7 @@ class Predictor:
     texts may share a run.
     """
 
-    def __init__(self, bundle: Bundle, encoder: Encoder, session: Any, limits: Limits) -> None:
+    def __init__(self, bundle: Bundle, encoder: TextEncoder, session: Any, limits: Limits) -> None:
         self.bundle = bundle
         self.limits = limits
         self._encoder = encoder

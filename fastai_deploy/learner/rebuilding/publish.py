@@ -9,6 +9,7 @@ from pathlib import Path
 import fastai_deploy
 from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, TextSpec
 from fastai_deploy.files import write
+from fastai_deploy.learner.anatomy import Anatomy
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT
 from fastai_deploy.learner.rebuilding.onnx_export import Graph
 from fastai_deploy.learner.rebuilding.rebuild import configuration, learner_weights
@@ -22,9 +23,9 @@ _CONVERTERS = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transform
 
 def write_model(folder: Path, rebuilt: Rebuilt) -> None:
     """Write weights, configuration and tokenizer. Raises FileError or LearnerTruncated."""
-    write(folder / "config.json", _json(configuration(rebuilt.classifier.model)))
-    write(folder / "tokenizer.json", _json(rebuilt.serialized))
-    write(folder / "tokenizer_config.json", _json(_tokenizer_config(rebuilt)))
+    write(folder / "config.json", render_json(configuration(rebuilt.classifier.model)))
+    write(folder / "tokenizer.json", render_json(rebuilt.serialized))
+    write(folder / "tokenizer_config.json", render_json(_tokenizer_config(rebuilt)))
     weights = learner_weights(rebuilt.anatomy, rebuilt.transformer, rebuilt.classifier.model)
     write_safetensors(folder / "model.safetensors", weights)
 
@@ -62,7 +63,7 @@ def manifest(
         ),
         tolerance=tolerance,
         residues=_residues(rebuilt, proven=proven),
-        provenance=Provenance(origin, _converter()),
+        provenance=Provenance(origin, converter()),
     )
 
 
@@ -77,6 +78,15 @@ def _residues(rebuilt: Rebuilt, *, proven: bool) -> tuple[str, ...]:
             "a text that spells out the padding token: the file does not show whether the learner "
             "attends to it; here it does not"
         )
+    found.extend(general_residues(anatomy))
+    if not proven:
+        found.extend(rebuilt.text.assumptions)
+    return tuple(found)
+
+
+def general_residues(anatomy: Anatomy) -> list[str]:
+    """Where the answers may differ, whatever the model is."""
+    found: list[str] = []
     if anatomy.loss.raw:
         found.append(
             f"the learner answers raw scores, because fastai knows no activation for its loss "
@@ -84,9 +94,7 @@ def _residues(rebuilt: Rebuilt, *, proven: bool) -> tuple[str, ...]:
         )
     if any(tensor.dtype in ("float16", "bfloat16") for tensor in anatomy.weights.values()):
         found.append("the learner's weights are of half precision; here they work in float32")
-    if not proven:
-        found.extend(rebuilt.text.assumptions)
-    return tuple(found)
+    return found
 
 
 def _tokenizer_config(rebuilt: Rebuilt) -> Json:
@@ -99,12 +107,13 @@ def _tokenizer_config(rebuilt: Rebuilt) -> Json:
     }
 
 
-def _converter() -> dict[str, str]:
+def converter() -> dict[str, str]:
     """The versions, without the build (``+cpu``): it changes nothing of what is written."""
     installed = {name: version(name).partition("+")[0] for name in _CONVERTERS}
     return {"fastai-deploy": fastai_deploy.__version__, **installed}
 
 
-def _json(value: Json) -> bytes:
+def render_json(value: Json) -> bytes:
+    """The same bytes for the same value."""
     text = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True)
     return text.encode("utf-8") + b"\n"
