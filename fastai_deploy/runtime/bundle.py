@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -42,7 +42,11 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What serving needs of the manifest; ``max_length`` is in tokens, special ones included."""
+    """What serving needs of the manifest; ``max_length`` is in tokens, special ones included.
+
+    ``runtime`` says how a learner that is served as it is is loaded; it is empty for a converted
+    one.
+    """
 
     folder: Path
     name: str
@@ -57,6 +61,7 @@ class Bundle:
     inputs: Tuple[str, ...]
     output: str
     tolerance: float
+    runtime: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def answered_as(self) -> Model:
@@ -74,7 +79,8 @@ def open_bundle(folder: Path, version: Optional[str] = None) -> Bundle:
     if manifest.get("format") != FORMAT:
         raise ModelError(f"{MANIFEST} is of a format that this server does not know")
     bundle = _bundle(folder, manifest, version or hashlib.sha256(raw).hexdigest()[:_VERSION_DIGITS])
-    _verify(folder, manifest.get("files"), needed=(bundle.model_file, TOKENIZER, GOLDENS))
+    tokenizer = () if bundle.runtime else (TOKENIZER,)
+    _verify(folder, manifest.get("files"), needed=(bundle.model_file, GOLDENS, *tokenizer))
     return bundle
 
 
@@ -111,13 +117,14 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
             inputs=tuple(model["inputs"]),
             output=str(model["output"]),
             tolerance=float(manifest["tolerance"]),
+            runtime=dict(manifest.get("runtime") or {}),
         )
     except KeyError as error:
         raise ModelError(f"{MANIFEST} lacks the key {error.args[0]!r}") from None
     except (TypeError, ValueError, AttributeError):
         raise ModelError(f"{MANIFEST} holds a value of the wrong type") from None
     _known("task", task, (SINGLE_LABEL, MULTI_LABEL))
-    _known("text.kind", text.get("kind"), ("transformers",))
+    _known("text.kind", text.get("kind"), ("learner",) if bundle.runtime else ("transformers",))
     for step in bundle.steps:
         _known("text.steps", step, STEPS)
     for name in bundle.inputs:

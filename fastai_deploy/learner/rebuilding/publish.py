@@ -22,7 +22,10 @@ _CONVERTERS = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transform
 
 def write_model(folder: Path, rebuilt: Rebuilt) -> None:
     """Write weights, configuration and tokenizer. Raises FileError or LearnerTruncated."""
-    write(folder / "config.json", _json(configuration(rebuilt.classifier.model)))
+    write(
+        folder / "config.json",
+        _json(configuration(rebuilt.classifier.model, rebuilt.classifier.config)),
+    )
     write(folder / "tokenizer.json", _json(rebuilt.serialized))
     write(folder / "tokenizer_config.json", _json(_tokenizer_config(rebuilt)))
     weights = learner_weights(rebuilt.anatomy, rebuilt.transformer, rebuilt.classifier.model)
@@ -49,7 +52,7 @@ def manifest(
             kind="transformers",
             steps=rebuilt.text.steps,
             max_length=rebuilt.max_length,
-            padding="mask",
+            padding=rebuilt.padding,
             pad_token_id=rebuilt.pad_token_id,
         ),
         model=ModelSpec(
