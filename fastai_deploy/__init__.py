@@ -1,3 +1,14 @@
 """From a fastai text learner to a verified, key-protected HTTPS API, and back to nothing."""
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["export_learner"]
+
+
+def __getattr__(name: str) -> Any:
+    """``export_learner`` is for scripts and notebooks; nothing of it is loaded until it is used."""
+    if name == "export_learner":
+        return import_module("fastai_deploy.learner.live").export_learner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

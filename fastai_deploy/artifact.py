@@ -141,7 +141,7 @@ def _members(bundle: Path, name: str) -> Iterator[_Member]:
     for path, entry in manifest["files"].items():
         yield _from_file(path, bundle / path, entry["sha256"])
     yield _from_bytes("code/inference.py", _INFERENCE)
-    yield _from_bytes("code/requirements.txt", _requirements(manifest).encode())
+    yield _from_bytes("code/requirements.txt", _requirements(bundle, manifest).encode())
     for source in _runtime_sources():
         yield _from_file(f"code/fdeploy_runtime/{source.name}", source)
 
@@ -152,8 +152,10 @@ def _manifest(bundle: Path) -> dict[str, Any]:
         return cast("dict[str, Any]", json.loads(path.read_bytes()))
 
 
-def _requirements(manifest: dict[str, Any]) -> str:
-    """The versions that the parity gate was passed with."""
+def _requirements(bundle: Path, manifest: dict[str, Any]) -> str:
+    """The versions that the parity gate was passed with; a learner as it is states its own."""
+    if "runtime" in manifest:
+        return (bundle / "requirements.txt").read_text(encoding="utf-8")
     versions = manifest["provenance"]["converter"]
     return "".join(f"{package}=={versions[package]}\n" for package in _SERVING)
 

@@ -15,7 +15,10 @@
     │   ├── LearnerTooComplex
     │   ├── NotALearner
     │   ├── DangerousLearner
-    │   └── UnsupportedLearner
+    │   ├── UnsupportedLearner
+    │   ├── DefinitionsError
+    │   ├── UntrustedLearner
+    │   └── RuntimeUnproven
     ├── GoldenError            5   the golden texts cannot be used
     ├── ParityError            6   the answers differ from the learner's
     ├── StageError             7   the stage cannot start from what is there
@@ -157,6 +160,24 @@ class UnsupportedLearner(LearnerError):
     """The learner is sound, but cannot be rebuilt exactly, and is not guessed."""
 
     code = "unsupported-learner"
+
+
+class DefinitionsError(LearnerError):
+    """The user's definitions cannot be loaded, or do not fit the learner."""
+
+    code = "definitions"
+
+
+class UntrustedLearner(LearnerError):
+    """Serving the learner itself runs what its pickle says, and the user has not allowed that."""
+
+    code = "untrusted-learner"
+
+
+class RuntimeUnproven(LearnerError):
+    """The learner did not load or answer in an environment and a process of its own."""
+
+    code = "runtime-unproven"
 
 
 class GoldenError(FdeployError):

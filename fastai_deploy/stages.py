@@ -17,18 +17,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy import files, freshness
+from fastai_deploy import exporting, files, freshness
 from fastai_deploy.artifact import write_artifact
 from fastai_deploy.errors import LeftoverError, UsageError
 from fastai_deploy.learner.summary import inspect as learner_summary
-from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step
+from fastai_deploy.progress import Advanced, StageFinished, StageStarted
 from fastai_deploy.project import Project
 from fastai_deploy.records import (
     Api,
     Artifact,
     Bundle,
     Endpoint,
-    Source,
     StoredArtifact,
     Teardown,
 )
@@ -38,50 +37,43 @@ from fastai_deploy.verification import stored_goldens, verifier
 
 def inspect(project: Project) -> dict[str, Any]:
     """What is in the learner that the settings name. Raises LearnerError or FileError."""
-    return learner_summary(_learner(project))
+    return learner_summary(exporting.order(project).learner)
 
 
 def export(project: Project) -> Bundle:
-    """Read the learner that the settings name, without running it, and convert it.
+    """Make a bundle of the learner that the settings name, converted without running it.
 
-    Raises LearnerError, GoldenError, ParityError, FileError or ExtraMissing.
+    ``exporting`` tells of the other ways. Raises LearnerError, GoldenError, ParityError,
+    UsageError, FileError or ExtraMissing.
     """
     with _stage(project, "export") as ending:
-        learner, golden = _learner(project), _golden(project)
-        tolerance = project.settings.sections.model.tolerance
-        project.report(Step(f"reading {learner.name}; nothing in it is executed"))
-        source = _source(learner)
-        made_from = freshness.export_digest(
-            source.sha256, files.sha256(golden) if golden else None, tolerance
-        )
+        wanted = exporting.order(project)
+        source = exporting.source(wanted)
+        made_from = exporting.digest(wanted, source)
         before = project.workspace.find(Bundle)
-        if before and before.made_from == made_from and Path(before.path, "manifest.json").exists():
+        unchanged = before is not None and before.made_from == made_from
+        if before and unchanged and _bundle_is_whole(before) and wanted.kind != "factory":
             record = replace(before, source=source)
             ending.summary = f"{_about(record)}, unchanged"
         else:
-            # Torch and transformers, which take seconds to import, are behind this line.
-            from fastai_deploy.learner.convert import convert  # noqa: PLC0415
-
-            converted = convert(
-                learner,
-                project.workspace.bundle,
-                golden=golden,
-                tolerance=tolerance,
-                name=learner.stem,
-                report=project.report,
-            )
+            made = exporting.make(project, wanted)
             record = Bundle(
-                path=str(converted.path),
-                version=converted.version,
-                name=converted.name,
-                task=converted.task,
-                labels=converted.labels,
-                proven=_proven(converted.path),
-                max_difference=converted.max_difference,
+                path=str(made.path),
+                version=made.version,
+                name=made.name,
+                task=made.task,
+                labels=made.labels,
+                proven=_proven(made.path),
+                max_difference=made.max_difference,
                 # What was read, should the file have changed since its hash was taken above.
-                source=replace(source, sha256=converted.learner_sha256),
-                golden=str(golden) if golden else None,
+                source=replace(source, sha256=made.learner_sha256)
+                if wanted.kind == "file"
+                else source,
+                golden=str(wanted.golden) if wanted.golden else None,
                 made_from=made_from,
+                definitions=str(wanted.definitions) if wanted.definitions else None,
+                requirements=str(wanted.requirements) if wanted.requirements else None,
+                runtime=wanted.runtime,
             )
             ending.summary = _about(record)
         project.workspace.save(record)
@@ -205,39 +197,13 @@ def _stage(project: Project, name: str) -> Iterator[_Ending]:
     project.report(StageFinished(name, ending.summary, project.clock() - began))
 
 
-def _learner(project: Project) -> Path:
-    setting = project.settings.sections.model.learner
-    if setting:
-        return project.settings.path(setting)
-    before = project.workspace.find(Bundle)
-    if before:
-        return Path(before.source.path)
-    found = sorted(path.name for path in project.settings.root.glob("*.pkl"))
-    raise UsageError(
-        "no learner is named",
-        hint=f"fdeploy export {found[0] if found else 'learner.pkl'}, "
-        "or set learner in [model] of fdeploy.toml",
-    )
-
-
-def _golden(project: Project) -> Path | None:
-    """The setting; else, when the learner is the one exported before, the file named then."""
-    model = project.settings.sections.model
-    if model.golden:
-        return project.settings.path(model.golden)
-    before = None if model.learner else project.workspace.find(Bundle)
-    return Path(before.golden) if before and before.golden else None
-
-
 def _proven(bundle: Path) -> int:
     """How many goldens hold the learner's own answers."""
     return sum(golden.source == "learner" for golden in stored_goldens(bundle)[1])
 
 
-def _source(learner: Path) -> Source:
-    with files.file_errors(learner):
-        status = learner.stat()
-    return Source(str(learner), files.sha256(learner), status.st_size, status.st_mtime_ns)
+def _bundle_is_whole(bundle: Bundle) -> bool:
+    return Path(bundle.path, "manifest.json").exists()
 
 
 def _is_whole(artifact: Artifact) -> bool:

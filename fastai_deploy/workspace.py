@@ -7,6 +7,8 @@
         local/           what runs on this machine (owned by the local target)
         lock             held by the command that is at work
 
+    .fdeploy/environments/   Python environments of learners that are served as they are
+
 A record is written when its stage ends, atomically, and read by the stage after it. The cloud's
 state is never kept here: AWS is asked.
 """
@@ -47,6 +49,7 @@ class Workspace:
         self.bundle = self.folder / "bundle"
         self.artifact = self.folder / "model.tar.gz"
         self.local = self.folder / "local"
+        self.environments = root / ".fdeploy" / "environments"
 
     def save(self, record: Record) -> None:
         """Write a stage's record; the one before it is replaced whole."""

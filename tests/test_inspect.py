@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,9 +27,9 @@ def test_a_convertible_learner(fdeploy: Fdeploy, name: str) -> None:
 def test_a_refused_learner_says_why(fdeploy: Fdeploy) -> None:
     path = str(LEARNERS / "v1/roberta_customhead_fastai1052_t211.pkl")
     verdict = fdeploy.ok("inspect", path, "--json").json["verdict"]
-    assert verdict["kind"] == "learner-runtime"
+    assert verdict["kind"] == "with-definitions"
     assert verdict["reason"]
-    assert verdict["hint"]
+    assert f"fdeploy export {Path(path).name} --definitions model_def.py" in verdict["hint"]
 
 
 def test_the_users_own_class_is_shown(fdeploy: Fdeploy) -> None:

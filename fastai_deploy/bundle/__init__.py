@@ -11,6 +11,7 @@ from fastai_deploy.bundle.manifest import (
     Task,
     TextSpec,
 )
+from fastai_deploy.bundle.runtime_spec import RuntimeSpec
 
 __all__ = [
     "Bundle",
@@ -20,6 +21,7 @@ __all__ = [
     "ModelSpec",
     "Padding",
     "Provenance",
+    "RuntimeSpec",
     "Task",
     "TextSpec",
     "building",

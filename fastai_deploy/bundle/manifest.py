@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
+from fastai_deploy.bundle.runtime_spec import KIND, Activation, RuntimeSpec
 from fastai_deploy.errors import FileError
 
 FORMAT = 1
@@ -67,7 +68,10 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All of ``manifest.json``; ``threshold`` is None for single-label models."""
+    """All of ``manifest.json``; ``threshold`` is None for single-label models.
+
+    ``runtime`` is None for a converted learner, and not written then.
+    """
 
     name: str
     task: Task
@@ -80,6 +84,7 @@ class Manifest:
     provenance: Provenance
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     format: int = FORMAT
+    runtime: RuntimeSpec | None = None
 
     def listing(self, files: Mapping[str, FileEntry]) -> Manifest:
         """The same with these files."""
@@ -88,9 +93,10 @@ class Manifest:
 
 def render_manifest(manifest: Manifest) -> bytes:
     """The same bytes for the same manifest."""
-    text = json.dumps(
-        asdict(manifest), ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False
-    )
+    values = asdict(manifest)
+    if manifest.runtime is None:
+        del values["runtime"]
+    text = json.dumps(values, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
     return text.encode("utf-8") + b"\n"
 
 
@@ -143,9 +149,26 @@ def parse_manifest(value: Any, where: str) -> Manifest:
             name: FileEntry(files.section(name).text("sha256"), files.section(name).whole("bytes"))
             for name in files.value
         },
+        runtime=_runtime(top.section("runtime")) if "runtime" in top.value else None,
     )
     _check(top, manifest)
     return manifest
+
+
+def _runtime(section: _Reader) -> RuntimeSpec:
+    optional = {key for key in ("definitions", "activation") if section.value.get(key) is None}
+    activation: Activation | None = None
+    if "activation" not in optional:
+        chosen = section.choice("activation", "softmax", "sigmoid")
+        activation = "softmax" if chosen == "softmax" else "sigmoid"
+    return RuntimeSpec(
+        python=section.text("python"),
+        fastai=section.text("fastai"),
+        definitions=None if "definitions" in optional else section.text("definitions"),
+        names=section.texts("names"),
+        activation=activation,
+        kind=section.choice("kind", KIND),
+    )
 
 
 def _check(top: _Reader, manifest: Manifest) -> None:
@@ -155,7 +178,7 @@ def _check(top: _Reader, manifest: Manifest) -> None:
         top.wrong("threshold", "multi-label models have one, single-label models null")
     if not 0 < manifest.tolerance < 1:
         top.wrong("tolerance", "it must be between 0 and 1")
-    if "input_ids" not in manifest.model.inputs:
+    if "input_ids" not in manifest.model.inputs and manifest.runtime is None:
         top.wrong("model.inputs", "input_ids is missing")
     if manifest.model.file not in manifest.files:
         top.wrong("files", f"{manifest.model.file} is missing")

@@ -11,12 +11,12 @@ from fastai_deploy.cli import options as opt
 from fastai_deploy.cli.command import command
 
 if TYPE_CHECKING:
+    from fastai_deploy.cli.exported import Exported
     from fastai_deploy.cli.results import Answered, Inspected
     from fastai_deploy.project import Project
     from fastai_deploy.records import (
         Api,
         Artifact,
-        Bundle,
         Endpoint,
         StoredArtifact,
         Teardown,
@@ -48,11 +48,17 @@ def export(
     learner: opt.Learner = None,
     golden: opt.Golden = None,
     tolerance: opt.Tolerance = None,
-) -> "Bundle":
+    definitions: opt.Definitions = None,
+    runtime: opt.Runtime = None,
+    trust_pickle: opt.TrustPickle = None,
+    requirements: opt.Requirements = None,
+    python: opt.Python = None,
+) -> "Exported":
     """Read a learner, never run it, make a checked bundle."""
     from fastai_deploy import stages
+    from fastai_deploy.cli.exported import Exported
 
-    return stages.export(project)
+    return Exported.of(stages.export(project))
 
 
 @command(app)
@@ -100,6 +106,11 @@ def up(
     learner: opt.Learner = None,
     golden: opt.Golden = None,
     tolerance: opt.Tolerance = None,
+    definitions: opt.Definitions = None,
+    runtime: opt.Runtime = None,
+    trust_pickle: opt.TrustPickle = None,
+    requirements: opt.Requirements = None,
+    python: opt.Python = None,
     instance: opt.Instance = None,
     region: opt.Region = None,
     port: opt.Port = None,

@@ -25,13 +25,41 @@ class Sets:
 
 Learner = Annotated[
     Path | None,
-    typer.Argument(help="The file that learn.export() wrote.", show_default=False),
+    typer.Argument(
+        help="The file that learn.export() wrote (or a bundle, or module:function).",
+        show_default=False,
+    ),
     Sets("model", "learner", "LEARNER"),
 ]
 Golden = Annotated[
     Path | None,
     typer.Option(help="Texts that every later form of the model must answer alike."),
     Sets("model", "golden", "--golden"),
+]
+Definitions = Annotated[
+    Path | None,
+    typer.Option(help="A Python file with your classes that the model is made of; it is run."),
+    Sets("model", "definitions", "--definitions"),
+]
+Runtime = Annotated[
+    str | None,
+    typer.Option(help="onnx converts the learner; learner serves the pickle itself."),
+    Sets("model", "runtime", "--runtime"),
+]
+TrustPickle = Annotated[
+    bool | None,
+    typer.Option("--trust-pickle", help="Let --runtime learner run what the pickle says."),
+    Sets("model", "trust_pickle", "--trust-pickle"),
+]
+Requirements = Annotated[
+    Path | None,
+    typer.Option(help="Pinned versions for --runtime learner."),
+    Sets("model", "requirements", "--requirements"),
+]
+Python = Annotated[
+    str | None,
+    typer.Option(help="The Python for --runtime learner, such as 3.9."),
+    Sets("model", "python", "--python"),
 ]
 Tolerance = Annotated[
     float | None,

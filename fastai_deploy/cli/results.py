@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from fastai_deploy.cli.anatomy import anatomy_lines
+from fastai_deploy.cli.exported import Exported
 from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
 
@@ -29,7 +30,16 @@ class Inspected:
 
 
 Result = (
-    Inspected | Bundle | Artifact | StoredArtifact | Endpoint | Api | Teardown | Answered | Settings
+    Inspected
+    | Exported
+    | Bundle
+    | Artifact
+    | StoredArtifact
+    | Endpoint
+    | Api
+    | Teardown
+    | Answered
+    | Settings
 )
 
 
@@ -47,6 +57,8 @@ def _values(result: Result) -> dict[str, Any]:
     match result:
         case Answered(body) | Inspected(body):
             return body
+        case Exported():
+            return result.values()
         case Settings():
             return {
                 "root": str(result.root),
@@ -65,6 +77,9 @@ def _values(result: Result) -> dict[str, Any]:
 
 def _lines(result: Result) -> Iterator[str]:
     match result:
+        case Exported(bundle):
+            yield from _lines(bundle)
+            yield from result.lines()
         case Bundle():
             yield f"bundle   {result.path}"
             yield f"labels   {', '.join(result.labels)}"

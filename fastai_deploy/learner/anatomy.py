@@ -8,6 +8,7 @@ from typing import Literal
 
 from fastai_deploy.errors import NotALearner
 from fastai_deploy.learner.architecture import Transformer, find_transformer
+from fastai_deploy.learner.definable import definable
 from fastai_deploy.learner.embedded import functions, python_needed
 from fastai_deploy.learner.family import Family, family_of
 from fastai_deploy.learner.globals import Imported, dangers, refuse_danger, sort_globals
@@ -83,8 +84,8 @@ class Anatomy:
         return self.format == "legacy"
 
 
-def examine(archive: Archive, size: int) -> Anatomy:
-    """Take a learner apart; ``size`` is that of the file in bytes.
+def examine(archive: Archive, size: int, *, file: str = "learner.pkl") -> Anatomy:
+    """Take a learner apart; ``size`` is that of the file in bytes, ``file`` what hints call it.
 
     Raises DangerousLearner or NotALearner for a pickle that holds no learner, and LearnerTruncated,
     LearnerTooComplex or UnsupportedLearner for one whose parts cannot be read.
@@ -100,7 +101,9 @@ def examine(archive: Archive, size: int) -> Anatomy:
     transformer = find_transformer(modules, root.model, pickled.calls, archive.sources)
     tokenizers = find_tokenizers(pickled.calls)
     tokenizer = tokenizers[0] if len(tokenizers) == 1 else None
-    text = _text_rules(root, archive, tokenizer) if transformer and tokenizer else None
+    brought = definable(modules, transformer)
+    needs_text = transformer is not None or brought
+    text = _text_rules(root, archive, tokenizer) if needs_text and tokenizer else None
     ulmfit = None if transformer else find_ulmfit(root, modules, pickled.calls)
     labels = find_labels(root, pickled.calls)
     loss = find_loss(root.major, root.loss)
@@ -138,7 +141,18 @@ def examine(archive: Archive, size: int) -> Anatomy:
         dangers=found_dangers,
         sources=archive.sources,
         verdict=judge(
-            Findings(found_dangers, family, transformer, tokenizers, text, labels, loss, ulmfit)
+            Findings(
+                found_dangers,
+                family,
+                transformer,
+                tokenizers,
+                text,
+                labels,
+                loss,
+                ulmfit=ulmfit,
+                definable=brought,
+                file=file,
+            )
         ),
     )
 

@@ -36,6 +36,24 @@ class Transformer:
     problem: str
 
 
+def configured(module: Module) -> Transformer | None:
+    """A module of the model as a transformer of its own; None when it has no configuration."""
+    node = _config(module)
+    if node is None or module.cls is None:
+        return None
+    config = _plain_config(node)
+    return Transformer(
+        path=module.path,
+        cls=module.cls,
+        model_type=_model_type(config, class_of(node)),
+        config=config,
+        outputs=_outputs(module, config),
+        head=(),
+        forward=UNSEEN,
+        problem="",
+    )
+
+
 def find_transformer(
     modules: Sequence[Module],
     model: object,

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastai_deploy.bundle import Bundle, LearnerSpec, building, read_bundle, seal
+from fastai_deploy.comparison import Comparison, comparing
 from fastai_deploy.errors import DangerousLearner, UnsupportedLearner
 from fastai_deploy.files import write
 from fastai_deploy.goldens import Case, Golden, Labels, read_cases, render
 from fastai_deploy.learner.anatomy import Anatomy, examine
+from fastai_deploy.learner.definable import users_classes
+from fastai_deploy.learner.definitions import opened
 from fastai_deploy.learner.probes import PROBES
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.learner.rebuilding.libraries import require
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from fastai_deploy.learner.rebuilding.onnx_export import Graph
 
 CHUNK = 1 << 22  # bytes that are hashed at a time
+CHANCE = 1e-5  # a blank text that is answered this differently had another token in its place
 _BRING = "bring texts with the learner's own probabilities: --golden texts.jsonl"
 
 
@@ -41,18 +45,20 @@ def convert(
     tolerance: float,
     name: str,
     report: Reporter,
+    definitions: Path | None = None,
 ) -> Bundle:
     """Convert ``learner`` into a bundle at ``destination``, without running anything in it.
 
     ``golden`` is a file of texts, perhaps with the learner's own probabilities, which the torch
-    model and the ONNX graph must reproduce within ``tolerance``.
+    model and the ONNX graph must reproduce within ``tolerance``. ``definitions`` is a Python file
+    with the user's classes: that file is run, the learner is not.
     Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing; an old bundle is
     then as it was.
     """
     with open_archive(learner) as (source, archive):
         digest = _hash(source, "reading the learner", report)
-        anatomy = examine(archive, source.size)
-        refuse(anatomy)
+        anatomy = examine(archive, source.size, file=learner.name)
+        refuse(anatomy, defined=definitions is not None)
         labels = Labels(anatomy.labels.names, several=anatomy.task == "multi-label")
         cases = read_cases(golden, labels) if golden else _probes()
         require()
@@ -64,12 +70,16 @@ def convert(
         )
 
         report(Step(f"rebuilding {_architecture(anatomy)} in torch"))
-        rebuilt = rebuild(anatomy, cases)
-        goldens = _answer(rebuilt, cases, tolerance, report)
-        with building(destination) as folder:
+        with (
+            comparing(destination) as found,
+            opened(definitions, users_classes(anatomy.tree), report) as brought,
+            building(destination) as folder,
+        ):
+            rebuilt = rebuild(anatomy, cases, brought)
+            goldens = _answer(rebuilt, cases, tolerance, report, found)
             report(Step("exporting it to ONNX"))
             graph = rebuilt.export(folder / "model.onnx")
-            difference = _check_graph(rebuilt, graph, goldens, tolerance, report)
+            difference = _check_graph(rebuilt, graph, goldens, found, report)
             write_model(folder, rebuilt)
             write(folder / "goldens.json", render(goldens, labels))
             origin = LearnerSpec(learner.name, digest, source.size, str(anatomy.fastai))
@@ -96,25 +106,40 @@ def convert(
     )
 
 
-def refuse(anatomy: Anatomy) -> None:
-    """Raise DangerousLearner or UnsupportedLearner unless the learner can be converted."""
+def refuse(anatomy: Anatomy, *, defined: bool = False) -> None:
+    """Raise DangerousLearner or UnsupportedLearner unless the learner can be converted.
+
+    ``defined``: the user has brought the classes that it is made of.
+    """
     verdict = anatomy.verdict
-    if anatomy.dangers:
-        raise DangerousLearner(
-            f"{verdict.reason}; fdeploy only read it, and nothing was run", hint=verdict.hint
-        )
-    if verdict.kind != "convertible":
+    refuse_dangerous(anatomy)
+    if verdict.kind != "convertible" and not (defined and verdict.kind == "with-definitions"):
         raise UnsupportedLearner(
             f"this learner cannot be converted: {verdict.reason}", hint=verdict.hint
         )
 
 
+def refuse_dangerous(anatomy: Anatomy) -> None:
+    """Raise DangerousLearner for a pickle that would do what no learner needs."""
+    verdict = anatomy.verdict
+    if anatomy.dangers:
+        raise DangerousLearner(
+            f"{verdict.reason}; fdeploy only read it, and nothing was run", hint=verdict.hint
+        )
+
+
 def _answer(
-    rebuilt: AnyRebuilt, cases: Sequence[Case], tolerance: float, report: Reporter
+    rebuilt: AnyRebuilt,
+    cases: Sequence[Case],
+    tolerance: float,
+    report: Reporter,
+    found: Comparison,
 ) -> tuple[Golden, ...]:
     """The goldens: the learner's own answers where there are any, which the model must give too."""
     given = rebuilt.answer([case.text for case in cases])
-    cases = _without_chance(rebuilt, cases, given, tolerance, report)
+    cases = _without_chance(rebuilt, cases, given, report)
+    found.begin(rebuilt.anatomy.labels.names, rebuilt.anatomy.threshold, tolerance, cases)
+    found.add("torch", given)
     answered = [(case, mine) for case, mine in zip(cases, given, strict=True) if case.probabilities]
     if answered:
         parity = compare(
@@ -141,7 +166,6 @@ def _without_chance(
     rebuilt: AnyRebuilt,
     cases: Sequence[Case],
     given: Sequence[tuple[float, ...]],
-    tolerance: float,
     report: Reporter,
 ) -> tuple[Case, ...]:
     """The cases without those answers of the learner that come from a fault on blank texts.
@@ -158,7 +182,7 @@ def _without_chance(
         by_chance = (
             case.probabilities is not None
             and not case.text.strip()
-            and max(abs(a - b) for a, b in zip(case.probabilities, mine, strict=True)) > tolerance
+            and max(abs(a - b) for a, b in zip(case.probabilities, mine, strict=True)) > CHANCE
         )
         if by_chance:
             report(Warned(f"the learner's answer to the golden text {case.text!r} is not used",
@@ -185,17 +209,23 @@ def _tell_accuracy(
 
 
 def _check_graph(
-    rebuilt: AnyRebuilt, graph: Graph, goldens: Sequence[Golden], tolerance: float, report: Reporter
+    rebuilt: AnyRebuilt,
+    graph: Graph,
+    goldens: Sequence[Golden],
+    found: Comparison,
+    report: Reporter,
 ) -> float:
     """The largest |Δprobability| of the graph. Raises ParityError."""
     texts = [each.text for each in goldens]
+    answers = rebuilt.answer_onnx(graph, texts)
+    found.add("onnx", answers)
     parity = compare(
         texts,
         [each.probabilities for each in goldens],
-        rebuilt.answer_onnx(graph, texts),
+        answers,
         threshold=rebuilt.anatomy.threshold,
     )
-    check(parity, tolerance, subject="the ONNX model")
+    check(parity, found.tolerance, subject="the ONNX model")
     report(Step(f"{len(texts)} goldens reproduced in ONNX Runtime: max |Δprobability| "
                 f"{parity.max_difference:.1e}, 0 answers changed"))  # fmt: skip
     return parity.max_difference

@@ -16,7 +16,7 @@ def inspect(learner: Path) -> dict[str, Any]:
     Needs neither torch nor fastai. Raises LearnerError or FileError.
     """
     with open_archive(learner) as (source, archive):
-        return summary(learner.name, examine(archive, source.size))
+        return summary(learner.name, examine(archive, source.size, file=learner.name))
 
 
 def summary(name: str, anatomy: Anatomy) -> dict[str, Any]:

@@ -13,11 +13,15 @@ from fastai_deploy.learner.text.found import Tokenizer
 from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.ulmfit import Ulmfit
 
-Kind = Literal["convertible", "learner-runtime", "refused"]
+Kind = Literal["convertible", "with-definitions", "learner-runtime", "refused"]
 
 RUNTIME = (
     "serve the pickle itself: fdeploy export --runtime learner --definitions model_def.py "
     "--trust-pickle"
+)
+DEFINITIONS = (
+    "write the source of {} (and what its forward() uses) into model_def.py, then: "
+    "fdeploy export {} --definitions model_def.py"
 )
 _OTHER_TASKS: dict[Family, str] = {
     "vision": "it classifies images",
@@ -29,7 +33,10 @@ _OTHER_TASKS: dict[Family, str] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """``reason`` says why in words; ``hint`` what to do next; both are empty when convertible."""
+    """``reason`` says why in words; ``hint`` what to do next; both are empty when convertible.
+
+    "with-definitions": convertible once the user hands in the source of the classes.
+    """
 
     kind: Kind
     reason: str = ""
@@ -38,7 +45,11 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Findings:
-    """What a verdict is made from."""
+    """What a verdict is made from.
+
+    ``definable`` are the classes whose source would make the model convertible; none where that
+    would not be enough. ``file`` is what the hints call the learner.
+    """
 
     dangers: tuple[str, ...]
     family: Family
@@ -48,6 +59,8 @@ class Findings:
     labels: Labels
     loss: Loss
     ulmfit: Ulmfit | None = None
+    definable: tuple[str, ...] = ()
+    file: str = "learner.pkl"
 
 
 def judge(found: Findings) -> Verdict:
@@ -56,7 +69,7 @@ def judge(found: Findings) -> Verdict:
         verdict = step(found)
         if verdict is not None:
             return verdict
-    return Verdict("convertible")
+    return _definitions(found) or Verdict("convertible")
 
 
 def _danger(found: Findings) -> Verdict | None:
@@ -89,6 +102,8 @@ def _model(found: Findings) -> Verdict | None:
     if found.ulmfit is not None:
         return _ulmfit(found.ulmfit)
     transformer = found.transformer
+    if found.definable:
+        return None  # the last thing to ask for, when all else is well
     if transformer is None:
         return Verdict("learner-runtime", "its model is none that fdeploy can rebuild", RUNTIME)
     if transformer.problem:
@@ -113,6 +128,19 @@ def _ulmfit(ulmfit: Ulmfit) -> Verdict | None:
             "export the learner again, with the vocabulary that it was trained on",
         )
     return None
+
+
+def _definitions(found: Findings) -> Verdict | None:
+    if not found.definable:
+        return None
+    transformer = found.transformer
+    reason = "its model is of the user's own classes"
+    if transformer is not None:
+        reason = transformer.problem or (
+            f"its wrapper changes the scores with {transformer.forward.processes}()"
+        )
+    names = ", ".join(found.definable)
+    return Verdict("with-definitions", reason, DEFINITIONS.format(names, found.file))
 
 
 def _tokenizer(found: Findings) -> Verdict | None:
@@ -140,7 +168,8 @@ def _answers(found: Findings) -> Verdict | None:
     labels, transformer = found.labels, found.transformer
     if labels.problem:
         return Verdict("refused", labels.problem, "export the learner again, with its labels")
-    outputs = transformer.outputs if transformer else None
+    # How many scores a class of the user's gives shows when it runs.
+    outputs = transformer.outputs if transformer and not found.definable else None
     if found.ulmfit is not None:
         outputs = found.ulmfit.model.outputs
     if outputs is not None and outputs != len(labels.names):

@@ -22,7 +22,7 @@ from .contract import (
     parse,
     render,
 )
-from .encoding import Encoded
+from .encoded import Encoded
 
 
 @dataclass(frozen=True)

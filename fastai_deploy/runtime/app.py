@@ -22,9 +22,9 @@ from .answering import Answer, Question, read, refuse, write
 from .asgi import HungUp, Receive, Scope, Send, header, hung_up, read_body, send_answer
 from .batching import Batcher, Closed
 from .contract import Outcome, RequestError, encode
-from .encoding import Encoded
+from .encoded import Encoded
 from .log import Log
-from .predictor import Predictor
+from .predicting import Predicting
 from .waiting_line import Overloaded
 
 MAX_BODY = 6 * 1024 * 1024
@@ -44,7 +44,7 @@ class App:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Predicting,
         batcher: Batcher[Encoded, Outcome],
         readers: Executor,
         log: Log,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -24,7 +24,9 @@ SINGLE_LABEL = "single-label"
 MULTI_LABEL = "multi-label"
 KIND_TRANSFORMERS = "transformers"
 KIND_WORDS = "words"
-TEXT_FILES = {KIND_TRANSFORMERS: TOKENIZER, KIND_WORDS: WORDS}
+KIND_LEARNER = "learner"
+# What a kind of text needs besides the model; a learner that is served as it is holds its own.
+TEXT_FILES = {KIND_TRANSFORMERS: TOKENIZER, KIND_WORDS: WORDS, KIND_LEARNER: None}
 PADDED = "mask"
 EQUAL_LENGTH = "equal-length"
 
@@ -48,7 +50,8 @@ class Golden:
 class Bundle:
     """What serving needs of the manifest; ``max_length`` is in tokens, special ones included.
 
-    ``kind`` says what turns texts into ids.
+    ``kind`` says what turns texts into ids. ``runtime`` says how a learner that is served as it is
+    is loaded; it is empty for a converted one.
     """
 
     folder: Path
@@ -65,6 +68,7 @@ class Bundle:
     output: str
     tolerance: float
     kind: str = KIND_TRANSFORMERS
+    runtime: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def answered_as(self) -> Model:
@@ -82,9 +86,9 @@ def open_bundle(folder: Path, version: Optional[str] = None) -> Bundle:
     if manifest.get("format") != FORMAT:
         raise ModelError(f"{MANIFEST} is of a format that this server does not know")
     bundle = _bundle(folder, manifest, version or hashlib.sha256(raw).hexdigest()[:_VERSION_DIGITS])
-    _verify(
-        folder, manifest.get("files"), needed=(bundle.model_file, TEXT_FILES[bundle.kind], GOLDENS)
-    )
+    text_file = TEXT_FILES[bundle.kind]
+    needed = [bundle.model_file, GOLDENS, *([text_file] if text_file else [])]
+    _verify(folder, manifest.get("files"), needed=tuple(needed))
     return bundle
 
 
@@ -121,13 +125,16 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
             inputs=tuple(model["inputs"]),
             output=str(model["output"]),
             tolerance=float(manifest["tolerance"]),
-            kind=_known("text.kind", text["kind"], tuple(TEXT_FILES)),
+            kind=str(text["kind"]),
+            runtime=dict(manifest.get("runtime") or {}),
         )
     except KeyError as error:
         raise ModelError(f"{MANIFEST} lacks the key {error.args[0]!r}") from None
     except (TypeError, ValueError, AttributeError):
         raise ModelError(f"{MANIFEST} holds a value of the wrong type") from None
     _known("task", task, (SINGLE_LABEL, MULTI_LABEL))
+    kinds = (KIND_LEARNER,) if bundle.runtime else (KIND_TRANSFORMERS, KIND_WORDS)
+    _known("text.kind", bundle.kind, kinds)
     for step in bundle.steps:
         _known("text.steps", step, STEPS)
     for name in bundle.inputs:

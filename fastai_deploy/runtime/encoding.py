@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from .bundle import TOKENIZER, Bundle, ModelError
+from .encoded import Encoded
 from .word_end import word_end
+
+__all__ = ["Encoded", "Encoder"]
 
 # English has 4 to 5 characters a token, so that one prefix of this size is nearly always enough.
 _CHARACTERS_PER_TOKEN = 6
 _GROWTH = 4
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The token ids of one text, special tokens included, cut to the model's ``max_length``."""
-
-    ids: Sequence[int]
-    truncated: bool
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class Encoder:

@@ -6,12 +6,12 @@ from typing import Sequence
 
 from .bundle import Golden, ModelError
 from .contract import Prediction
-from .predictor import Predictor
+from .predicting import Predicting
 
 _SHOWN = 24
 
 
-def check_goldens(predictor: Predictor, goldens: Sequence[Golden]) -> float:
+def check_goldens(predictor: Predicting, goldens: Sequence[Golden]) -> float:
     """Ask every golden; the largest |Δprobability| found.
 
     Raises ModelError when one is above the manifest's tolerance, or is not answered at all. The

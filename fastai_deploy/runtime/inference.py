@@ -19,7 +19,7 @@ from .answering import Answer, read, refuse, write
 from .contract import RequestError
 from .loading import load
 from .log import Log
-from .predictor import Predictor
+from .predicting import Predicting
 
 _WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"
 _VERSION_VARIABLE = "FDEPLOY_VERSION"
@@ -33,7 +33,7 @@ class Received:
     content_type: Optional[str]
 
 
-def model_fn(model_dir: str) -> Predictor:
+def model_fn(model_dir: str) -> Predicting:
     """Load and self-check the model. Raises ModelError: the worker must not become healthy."""
     found = hardware.detect()
     # TorchServe starts a worker for every core unless it is told a number.
@@ -50,7 +50,7 @@ def input_fn(data: Union[str, bytes, bytearray], content_type: Optional[str]) ->
     return Received(body, content_type)
 
 
-def predict_fn(received: Received, predictor: Predictor) -> Answer:
+def predict_fn(received: Received, predictor: Predicting) -> Answer:
     """Answer a request, or refuse it."""
     try:
         question = read(received.body, received.content_type, predictor.encode)

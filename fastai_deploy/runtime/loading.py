@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence
 
-from .bundle import Bundle, open_bundle, read_goldens
-from .encoders import open_encoder
-from .encoding import Encoded
+from .bundle import Bundle, Golden, open_bundle, read_goldens
+from .encoded import Encoded
 from .goldens import check_goldens
 from .grouping import Limits
 from .hardware import Hardware
-from .predictor import Predictor
-from .session import open_session
+from .predicting import Predicting
 
 _TOKENS_PER_THREAD = 256
 _SAMPLE = (8, 32)  # texts, tokens each
@@ -25,7 +24,7 @@ _SAMPLE = (8, 32)  # texts, tokens each
 class Loaded:
     """A warm predictor whose goldens agree; ``deviation`` is the largest |Δprobability| seen."""
 
-    predictor: Predictor
+    predictor: Predicting
     tokens_per_second: float
     goldens: int
     deviation: float
@@ -49,12 +48,39 @@ def load(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     bundle = open_bundle(folder, version)
     goldens = read_goldens(bundle)
+    if bundle.runtime:
+        return _load_learner(bundle, goldens, threads, clock)
+    # A learner that is served as it is comes without the libraries behind these.
+    from .encoders import open_encoder  # noqa: PLC0415
+    from .predictor import Predictor  # noqa: PLC0415
+    from .session import open_session  # noqa: PLC0415
+
     encoder = open_encoder(bundle)
     session = open_session(bundle, hardware, threads, alone=alone)
     predictor = Predictor(bundle, encoder, session, limits_for(bundle, threads))
     deviation = check_goldens(predictor, goldens)
     speed = _tokens_per_second(predictor, encoder.encode(goldens[0].text), clock)
     return Loaded(predictor, speed, len(goldens), deviation)
+
+
+def _load_learner(
+    bundle: Bundle, goldens: Sequence[Golden], threads: int, clock: Callable[[], float]
+) -> Loaded:
+    """The learner itself, whose libraries are imported here and nowhere else."""
+    from .learner_predictor import LearnerPredictor  # noqa: PLC0415
+    from .own_learner import open_learner  # noqa: PLC0415
+
+    ask = open_learner(bundle.folder, bundle.runtime)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+    predictor = LearnerPredictor(bundle, ask)
+    deviation = check_goldens(predictor, goldens)
+    sample = predictor.encode(goldens[0].text)
+    started = clock()
+    predictor.run([sample] if isinstance(sample, Encoded) else [])
+    tokens = len(sample) if isinstance(sample, Encoded) else 1
+    return Loaded(predictor, tokens / max(clock() - started, 1e-6), len(goldens), deviation)
 
 
 def limits_for(bundle: Bundle, threads: int) -> Limits:
@@ -66,7 +92,7 @@ def limits_for(bundle: Bundle, threads: int) -> Limits:
     return Limits(max(2, threads) * _TOKENS_PER_THREAD, equal_length=bundle.equal_length)
 
 
-def _tokens_per_second(predictor: Predictor, sample: Encoded, clock: Callable[[], float]) -> float:
+def _tokens_per_second(predictor: Predicting, sample: Encoded, clock: Callable[[], float]) -> float:
     """The speed of a full run, from the better of two; the queue is bounded by it."""
     texts, tokens = _SAMPLE
     ids = (list(sample.ids) * tokens)[: min(tokens, predictor.bundle.max_length)]

@@ -29,10 +29,10 @@ from .app import App
 from .batching import Batcher
 from .bundle import ModelError
 from .contract import Outcome
-from .encoding import Encoded
+from .encoded import Encoded
 from .loading import Loaded, load
 from .log import Log, LoggingBridge
-from .session import plan
+from .planning import plan
 from .waiting_line import Capacity
 
 EXIT_MODEL = 3

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, List
 
 import onnxruntime
 
 from .bundle import Bundle, ModelError
 from .hardware import Hardware
+from .planning import Plan, plan
 
-_CORES_PER_RUN = 8
+__all__ = ["Plan", "open_session", "plan"]
+
 _MEMORY_FACTOR = 1.2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to compute: ``workers`` runs at a time, sharing ``threads`` threads in all."""
-
-    threads: int
-    workers: int
-
-
-def plan(hardware: Hardware) -> Plan:
-    """One run at a time uses every core, for the shortest answer to a lone request.
-
-    Small batches stop gaining beyond some cores, so from 16 cores on several runs share them.
-    """
-    return Plan(threads=hardware.cores, workers=max(1, hardware.cores // _CORES_PER_RUN))
 
 
 def open_session(bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool) -> Any:

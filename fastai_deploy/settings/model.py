@@ -6,7 +6,7 @@ and the reference in the documentation. Paths are text, relative to the folder o
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -20,7 +20,49 @@ class ModelSettings(Section):
     """The learner and what its answers are checked against."""
 
     learner: Annotated[
-        str | None, Field(min_length=1, description="The file that learn.export() wrote.")
+        str | None,
+        Field(
+            min_length=1,
+            description="The file that learn.export() wrote; or the bundle that export_learner() "
+            "made; or module:function, which is run and returns a live learner.",
+        ),
+    ] = None
+    definitions: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="A Python file with the user's classes that the learner is made of. It is "
+            "run; the learner is still only read, unless runtime is learner.",
+        ),
+    ] = None
+    runtime: Annotated[
+        Literal["onnx", "learner"],
+        Field(
+            description="onnx converts the learner; learner serves the pickle itself, with its own "
+            "libraries, and needs trust_pickle."
+        ),
+    ] = "onnx"
+    trust_pickle: Annotated[
+        bool,
+        Field(
+            description="With runtime learner: the pickle may be loaded, which runs what it says."
+        ),
+    ] = False
+    requirements: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="With runtime learner: a requirements.txt of pinned versions (name==1.2.3) "
+            "that the learner was trained with. Default: those installed here, where they fit.",
+        ),
+    ] = None
+    python: Annotated[
+        str | None,
+        Field(
+            pattern=r"^3\.[0-9]{1,2}$",
+            description="With runtime learner: the Python that it is loaded with, such as 3.9. "
+            "Default: what the file needs, else the one that runs fdeploy.",
+        ),
     ] = None
     golden: Annotated[
         str | None,

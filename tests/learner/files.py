@@ -26,6 +26,7 @@ ALL = (*CONVERTIBLE, CUSTOM_HEAD, *AWD_LSTM)
 UNDEFINED = {
     "v1/roberta_fastai1052_t211": {"space"},
     "v1/bert_multilabel_fastai1052_t211": {"space"},
+    "v1/roberta_customhead_fastai1052_t211": {"space"},
 }
 
 

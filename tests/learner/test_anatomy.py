@@ -117,16 +117,17 @@ def test_sources_and_sizes() -> None:
 
 def test_a_head_of_its_own_is_refused_with_the_way_out() -> None:
     verdict = anatomy(CUSTOM_HEAD).verdict
-    assert verdict.kind == "learner-runtime"
+    assert verdict.kind == "with-definitions"
     assert "outside the transformer" in verdict.reason
-    assert "--runtime learner --definitions model_def.py --trust-pickle" in verdict.hint
+    assert "MeanPoolClassifier" in verdict.hint
+    assert "fdeploy export learner.pkl --definitions model_def.py" in verdict.hint
 
 
 @pytest.mark.parametrize("name", AWD_LSTM)
 def test_an_awd_lstm_is_recognised(name: str) -> None:
     found = anatomy(name)
     assert found.family == "awd-lstm"
-    assert found.verdict.kind == "learner-runtime"
+    assert found.verdict.kind == "convertible"
     assert "AWD-LSTM" in found.verdict.reason
 
 
@@ -203,9 +204,9 @@ CHANGES: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "fastai's rules": (_rules, "learner-runtime", "fix_html"),
     "fastai's marks": (_mark, "learner-runtime", "include_bos"),
     "a hook": (_hook, "learner-runtime", "hook"),
-    "a class of the user's": (_own_class, "learner-runtime", "MyFFN"),
+    "a class of the user's": (_own_class, "with-definitions", "MyFFN"),
     "a patched forward": (_own_forward, "learner-runtime", "forward()"),
-    "a model class of the user's": (_own_head, "learner-runtime", "MyClassifier"),
+    "a model class of the user's": (_own_head, "with-definitions", "MyClassifier"),
 }
 
 

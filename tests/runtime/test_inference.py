@@ -12,7 +12,7 @@ import pytest
 
 from fastai_deploy.runtime.bundle import ModelError
 from fastai_deploy.runtime.inference import input_fn, model_fn, output_fn, predict_fn
-from fastai_deploy.runtime.predictor import Predictor
+from fastai_deploy.runtime.predicting import Predicting
 from tests.runtime.bundles import TinyBundle, write_bundle
 
 
@@ -33,18 +33,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
 
 
 @pytest.fixture(scope="module")
-def model(tiny: TinyBundle) -> Predictor:
+def model(tiny: TinyBundle) -> Predicting:
     return model_fn(str(tiny.folder))
 
 
 def invoke(
-    model: Predictor, data: str | bytes | bytearray, kind: str, context: Context
+    model: Predicting, data: str | bytes | bytearray, kind: str, context: Context
 ) -> tuple[Any, str]:
     body, content_type = output_fn(predict_fn(input_fn(data, kind), model), "*/*", context)
     return body, content_type
 
 
-def test_json_comes_as_text(tiny: TinyBundle, model: Predictor) -> None:
+def test_json_comes_as_text(tiny: TinyBundle, model: Predicting) -> None:
     context = Context()
     body, kind = invoke(model, '{"text": "a great film"}', "application/json", context)
     expected = pytest.approx(tiny.expected("a great film"), abs=1e-6)
@@ -53,7 +53,7 @@ def test_json_comes_as_text(tiny: TinyBundle, model: Predictor) -> None:
     assert context.statuses == []
 
 
-def test_everything_else_comes_as_bytes(model: Predictor) -> None:
+def test_everything_else_comes_as_bytes(model: Predicting) -> None:
     body, kind = invoke(
         model, bytearray(b'{"text": "no"}\n{"text": 1}'), "application/jsonlines", Context()
     )
@@ -73,7 +73,7 @@ def test_everything_else_comes_as_bytes(model: Predictor) -> None:
     ],
 )
 def test_errors_are_answers_with_their_own_status(
-    model: Predictor, data: str | bytes, kind: str, status: int, code: str
+    model: Predicting, data: str | bytes, kind: str, status: int, code: str
 ) -> None:
     context = Context()
     body, _ = invoke(model, data, kind, context)

@@ -16,6 +16,7 @@ from fastai_deploy.runtime.encoding import Encoded, Encoder
 from fastai_deploy.runtime.grouping import Limits
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import load
+from fastai_deploy.runtime.predicting import Predicting
 from fastai_deploy.runtime.predictor import Predictor
 from tests.runtime.bundles import (
     GOLDEN_TEXTS,
@@ -54,7 +55,7 @@ def predictor_over(folder: Path, session: FakeSession, limits: Limits | None = N
     return Predictor(bundle, Encoder(bundle), session, limits or Limits())
 
 
-def loaded(tiny: TinyBundle) -> Predictor:
+def loaded(tiny: TinyBundle) -> Predicting:
     return load(tiny.folder, Hardware(cores=1, memory=None), 1).predictor
 
 

@@ -44,6 +44,12 @@ class Classifier(nn.Module):
         """The names of the inputs, in order."""
         return ("input_ids",) if self.mask_pad is not None else ("input_ids", "attention_mask")
 
+    @property
+    def config(self) -> object:
+        """The configuration of the transformer in it; None where there is none."""
+        found = (getattr(each, "config", None) for each in self.model.modules())
+        return next((each for each in found if hasattr(each, "vocab_size")), None)
+
     def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What ``forward`` is called with, in the order of ``inputs``."""
         return (ids,) if self.mask_pad is not None else (ids, mask)

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastai_deploy.bundle import LearnerSpec, Manifest
 from fastai_deploy.goldens import Case
 from fastai_deploy.learner.anatomy import Anatomy
+from fastai_deploy.learner.definitions import Definitions
 from fastai_deploy.learner.rebuilding import publish, publish_ulmfit
 from fastai_deploy.learner.rebuilding.onnx_export import Graph
 from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt, rebuild_learner
@@ -16,15 +17,16 @@ from fastai_deploy.learner.rebuilding.ulmfit import RebuiltUlmfit, rebuild_ulmfi
 AnyRebuilt = Rebuilt | RebuiltUlmfit
 
 
-def rebuild(anatomy: Anatomy, cases: Sequence[Case]) -> AnyRebuilt:
+def rebuild(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitions | None) -> AnyRebuilt:
     """Rebuild a convertible learner.
 
-    ``cases`` with the learner's own answers settle what the file does not show.
+    ``cases`` with the learner's own answers settle what the file does not show; ``definitions``
+    are the user's own classes, where they were handed in.
     Raises UnsupportedLearner, LearnerTruncated or ExtraMissing.
     """
     if anatomy.ulmfit is not None:
         return rebuild_ulmfit(anatomy, cases)
-    return rebuild_learner(anatomy, cases)
+    return rebuild_learner(anatomy, cases, definitions)
 
 
 def write_model(folder: Path, rebuilt: AnyRebuilt) -> None:

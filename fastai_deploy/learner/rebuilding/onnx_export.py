@@ -7,6 +7,7 @@ id stands in the middle of a text, else the plain one.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import warnings
@@ -187,7 +188,7 @@ def _take(model: onnx.ModelProto, weights: Weights) -> Weights:
 
 def _size(classifier: Classifier, name: str) -> int:
     """A number of the configuration; 0 lets the optimizer find it out."""
-    value = getattr(classifier.model.config, name, 0)
+    value = getattr(classifier.config, name, 0)
     return value if isinstance(value, int) else 0
 
 
@@ -198,7 +199,7 @@ def _quiet() -> Iterator[None]:
     The shapes that a trace might have fixed are what ``Checks`` looks at.
     """
     disabled = logging.root.manager.disable
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter itself
         warnings.filterwarnings("ignore", category=UserWarning)  # of models that are traced
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined] # public, but torch does not list it

@@ -23,7 +23,8 @@ _CONVERTERS = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transform
 
 def write_model(folder: Path, rebuilt: Rebuilt) -> None:
     """Write weights, configuration and tokenizer. Raises FileError or LearnerTruncated."""
-    write(folder / "config.json", render_json(configuration(rebuilt.classifier.model)))
+    model_config = configuration(rebuilt.classifier.model, rebuilt.classifier.config)
+    write(folder / "config.json", render_json(model_config))
     write(folder / "tokenizer.json", render_json(rebuilt.serialized))
     write(folder / "tokenizer_config.json", render_json(_tokenizer_config(rebuilt)))
     weights = learner_weights(rebuilt.anatomy, rebuilt.transformer, rebuilt.classifier.model)

@@ -39,27 +39,37 @@ def rebuild(anatomy: Anatomy) -> transformers.PreTrainedModel:
     if transformer is None or transformer.problem:
         reason = transformer.problem if transformer else "it holds no transformer"
         raise UnsupportedLearner(f"the learner cannot be rebuilt: {reason}", hint=RUNTIME)
-    model = _empty(transformer, anatomy)
+    model = empty_model(transformer, anatomy)
     load_weights(model, learner_weights(anatomy, transformer, model))
-    _compare_modules(model, anatomy, transformer)
+    compare_modules(model, anatomy, transformer)
     model.requires_grad_(requires_grad=False).train(mode=False)
     return model
 
 
-def configuration(model: transformers.PreTrainedModel) -> dict[str, Any]:
-    """``config.json`` of a rebuilt model: what shapes it, its class and its labels."""
+def configuration(model: nn.Module, config: object) -> dict[str, Any]:
+    """``config.json`` of a rebuilt model: what shapes it, its class and its labels.
+
+    ``config`` is that of the transformer in it; a model without one has only its class.
+    """
+    if not isinstance(config, transformers.PreTrainedConfig):
+        return {"architectures": [type(model).__name__]}
     general = set(transformers.PreTrainedConfig().to_dict())
     kept = {"model_type", "id2label", "label2id"}
     found = {
         name: value
-        for name, value in model.config.to_dict().items()
+        for name, value in config.to_dict().items()
         if name not in general or name in kept
     }
     return {**found, "architectures": [type(model).__name__]}
 
 
-def _empty(transformer: Transformer, anatomy: Anatomy) -> transformers.PreTrainedModel:
-    """A model of the right class and size, with weights of no meaning yet."""
+def empty_model(
+    transformer: Transformer, anatomy: Anatomy, **options: bool
+) -> transformers.PreTrainedModel:
+    """A model of the right class and size, with weights of no meaning yet.
+
+    ``options`` are those of the class's constructor. Raises UnsupportedLearner or ExtraMissing.
+    """
     name = transformer.cls.name
     try:
         model_class = getattr(transformers, name)
@@ -73,7 +83,7 @@ def _empty(transformer: Transformer, anatomy: Anatomy) -> transformers.PreTraine
         config_class = model_class.config_class
         config = config_class(**_config(model_class, transformer, anatomy))
         config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
-        model = model_class(config)
+        model = model_class(config, **options)
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise UnsupportedLearner(
             f"transformers {transformers.__version__} cannot build {name} from the learner's "
@@ -214,7 +224,7 @@ def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) or "a number"
 
 
-def _compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer) -> None:
+def compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer) -> None:
     """Refuse a model whose parts were exchanged for others that fit the same weights."""
     rebuilt = dict(model.named_modules())
     prefix = f"{transformer.path}." if transformer.path else ""

@@ -13,6 +13,7 @@ from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.goldens import Case
 from fastai_deploy.learner.anatomy import Anatomy
 from fastai_deploy.learner.architecture import Transformer
+from fastai_deploy.learner.definitions import Definitions
 from fastai_deploy.learner.rebuilding.agreement import Checks, masks_padding
 from fastai_deploy.learner.rebuilding.answers import (
     Encoder,
@@ -22,6 +23,11 @@ from fastai_deploy.learner.rebuilding.answers import (
 )
 from fastai_deploy.learner.rebuilding.classifier import Classifier, first_position
 from fastai_deploy.learner.rebuilding.onnx_export import Graph, export_onnx
+from fastai_deploy.learner.rebuilding.own_model import (
+    check_outputs,
+    ignores_padding,
+    rebuild_own,
+)
 from fastai_deploy.learner.rebuilding.rebuild import rebuild
 from fastai_deploy.learner.text.found import Tokenizer
 from fastai_deploy.learner.text.rules import TextRules
@@ -75,12 +81,17 @@ class Rebuilt:
         return export_onnx(self.classifier, path, checks)
 
 
-def rebuild_learner(anatomy: Anatomy, cases: Sequence[Case]) -> Rebuilt:
+def rebuild_learner(
+    anatomy: Anatomy, cases: Sequence[Case], definitions: Definitions | None = None
+) -> Rebuilt:
     """Rebuild a convertible learner.
 
-    ``cases`` with the learner's own answers settle what the file does not show.
-    Raises UnsupportedLearner, LearnerTruncated or ExtraMissing.
+    ``cases`` with the learner's own answers settle what the file does not show; ``definitions``
+    hold the user's classes, where the model is made of some.
+    Raises UnsupportedLearner, DefinitionsError, LearnerTruncated or ExtraMissing.
     """
+    if definitions is not None:
+        return _rebuild_own(anatomy, cases, definitions)
     transformer, tokenizer, text = anatomy.transformer, anatomy.tokenizer, anatomy.text
     if transformer is None or tokenizer is None or text is None:
         raise UnsupportedLearner("the learner is no transformer with a tokenizer", hint=RUNTIME)
@@ -111,6 +122,35 @@ def rebuild_learner(anatomy: Anatomy, cases: Sequence[Case]) -> Rebuilt:
         pad_token_id=pad,
         masks_padding=masks_padding(chosen, vocabulary=encoder.vocabulary, pad=pad),
         mask_known=known,
+    )
+
+
+def _rebuild_own(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitions) -> Rebuilt:
+    tokenizer, text = anatomy.tokenizer, anatomy.text
+    if tokenizer is None or text is None:
+        raise UnsupportedLearner("the learner has no tokenizer of transformers", hint=RUNTIME)
+    transformer, classifier = rebuild_own(anatomy, definitions)
+    config = classifier.config
+    limit = _max_length(text, config)
+    serialized = tokenizer_json(
+        tokenizer, prefix_space=text.prefix_space, python_37=anatomy.python_37
+    )
+    encoder = Encoder(serialized, text.steps, limit)
+    pad = _pad(tokenizer, serialized)
+    texts = [encoder(case.text) for case in cases]
+    check_outputs(classifier, texts[0], len(anatomy.labels.names))
+    alike = ignores_padding(classifier, texts, pad, limit)
+    return Rebuilt(
+        anatomy=anatomy,
+        transformer=transformer,
+        text=text,
+        serialized=serialized,
+        encoder=encoder,
+        classifier=classifier,
+        max_length=limit,
+        pad_token_id=pad,
+        mask_known=True,
+        masks_padding=alike,
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,24 @@ _INVOKE_SECONDS = 60.0  # as long as InvokeEndpoint waits
 class LocalEndpoint:
     """The model server of one stage, below ``home``.
 
+    ``interpreter`` gives the Python that an unpacked artifact is served with.
     ``state`` names the live server: its process, port and version. The gateway reads it on every
     request, so that it follows a deploy.
     """
 
-    def __init__(self, name: str, home: Path, processes: Processes, report: Reporter) -> None:
+    def __init__(
+        self,
+        name: str,
+        home: Path,
+        processes: Processes,
+        report: Reporter,
+        interpreter: Callable[[Path], Path],
+    ) -> None:
         self._name = name
         self._home = home
         self._processes = processes
         self._report = report
+        self._interpreter = interpreter
         self._models = home / "models"
         self.state = home / "endpoint.json"
         self.log = home / "endpoint.log"
@@ -102,7 +111,7 @@ class LocalEndpoint:
             ServerSpec(
                 name="model server",
                 command=(
-                    *(sys.executable, "-m", MODULE),
+                    *(str(self._interpreter(folder)), "-m", MODULE),
                     *("--model-dir", str(folder), "--announce", str(announce)),
                 ),
                 environment={

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from fastai_deploy.environments.environment import Environments
 from fastai_deploy.errors import UsageError
 from fastai_deploy.naming import endpoint_name
 from fastai_deploy.progress import Reporter, Step
@@ -25,6 +26,7 @@ from fastai_deploy.targets.base import Json, Verify
 from fastai_deploy.targets.local import api, endpoint
 from fastai_deploy.targets.local.api import LocalApi
 from fastai_deploy.targets.local.endpoint import LocalEndpoint
+from fastai_deploy.targets.local.interpreter import interpreter
 from fastai_deploy.targets.local.processes import Processes
 from fastai_deploy.targets.local.store import Store
 
@@ -52,7 +54,14 @@ class LocalTarget:
         self._processes = Processes(self._home, tuple(_KINDS), clock=clock, sleep=sleep)
         self._store = Store(self._home / "store", report)
         name = endpoint_name(settings.project_name, settings.stage)
-        self._endpoint = LocalEndpoint(name, self._home, self._processes, report)
+        environments = Environments(self._home.parent.parent / "environments", report)
+        self._endpoint = LocalEndpoint(
+            name,
+            self._home,
+            self._processes,
+            report,
+            lambda model: interpreter(model, environments),
+        )
         self._api = LocalApi(
             settings.stage, self._home, self._endpoint.state, self._processes, report
         )

@@ -1,0 +1,1 @@
+"""Python environments for learners that are served as they are: pinned, in the right Python."""

@@ -1,0 +1,187 @@
+"""What an export starts from, and which of the ways to a bundle it takes.
+
+    learner.pkl          converted, or with ``runtime = "learner"`` carried along as it is
+    bundle/              made by export_learner() in a script or a notebook: checked and taken over
+    module:function      run, and the live learner that it returns is converted
+
+What the settings leave open is as in the export before, if that was of the same learner.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastai_deploy import bundle as bundles
+from fastai_deploy import files, freshness
+from fastai_deploy.bundle.folder import MANIFEST
+from fastai_deploy.errors import UsageError
+from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.project import Project
+from fastai_deploy.records import Bundle, Source
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to export, and how; ``made_from`` is its digest, None where nothing tells a change."""
+
+    learner: Path
+    golden: Path | None
+    definitions: Path | None
+    requirements: Path | None
+    runtime: str
+    python: str | None
+    trusted: bool
+    tolerance: float
+
+    @property
+    def kind(self) -> str:
+        """``file``, ``bundle`` or ``factory``."""
+        if (self.learner / MANIFEST).is_file():
+            return "bundle"
+        from fastai_deploy.learner.live import FACTORY  # noqa: PLC0415 - only to tell one
+
+        named = FACTORY.fullmatch(self.learner.name) and not self.learner.exists()
+        return "factory" if named else "file"
+
+
+def order(project: Project) -> Order:
+    """The order that the settings give. Raises UsageError when no learner is named or found."""
+    settings, model = project.settings, project.settings.sections.model
+    before = project.workspace.find(Bundle)
+    same = before if model.learner is None else None
+
+    def path(stated: str | None, last: str | None) -> Path | None:
+        if stated:
+            return settings.path(stated)
+        return Path(last) if last else None
+
+    chosen = ("model", "runtime") in settings.origins
+    return Order(
+        learner=settings.path(model.learner) if model.learner else _found(project, before),
+        golden=path(model.golden, same.golden if same else None),
+        definitions=path(model.definitions, same.definitions if same else None),
+        requirements=path(model.requirements, same.requirements if same else None),
+        runtime=model.runtime if chosen or same is None else same.runtime,
+        python=model.python,
+        trusted=model.trust_pickle,
+        tolerance=model.tolerance,
+    )
+
+
+def source(wanted: Order) -> Source:
+    """The file that the order starts from as it is now. Raises FileError."""
+    path = wanted.learner / MANIFEST if wanted.kind == "bundle" else wanted.learner
+    if wanted.kind == "factory":
+        return Source(str(path), "", 0, 0)
+    with files.file_errors(path):
+        status = path.stat()
+    return Source(str(path), files.sha256(path), status.st_size, status.st_mtime_ns)
+
+
+def digest(wanted: Order, start: Source) -> str:
+    """What the bundle depends on. Raises FileError."""
+    brought = (
+        files.sha256(path) if path else None for path in (wanted.definitions, wanted.requirements)
+    )
+    golden = files.sha256(wanted.golden) if wanted.golden else None
+    others = (*brought, wanted.runtime, wanted.python)
+    used = others if others != (None, None, "onnx", None) else ()
+    return freshness.export_digest(start.sha256, golden, wanted.tolerance, *used)
+
+
+def make(project: Project, wanted: Order) -> bundles.Bundle:
+    """Make the bundle of an order in the workspace. Raises what the way that it takes does."""
+    place = project.workspace.bundle
+    if wanted.kind == "bundle":
+        return _adopt(wanted.learner, place, project.report)
+    # Torch, transformers and what else takes seconds to import are behind these.
+    if wanted.kind == "factory":
+        from fastai_deploy.learner.live import export_learner, run_factory  # noqa: PLC0415
+
+        spec = wanted.learner.name
+        learn = run_factory(spec, wanted.learner.parent, project.report)
+        return export_learner(
+            learn,
+            place,
+            wanted.golden,
+            definitions=wanted.definitions,
+            tolerance=wanted.tolerance,
+            name=spec.partition(":")[2],
+            report=project.report,
+        )
+    if wanted.runtime == "learner":
+        return _carry(project, wanted, place)
+    from fastai_deploy.learner.convert import convert  # noqa: PLC0415
+
+    return convert(
+        wanted.learner,
+        place,
+        golden=wanted.golden,
+        tolerance=wanted.tolerance,
+        name=wanted.learner.stem,
+        report=project.report,
+        definitions=wanted.definitions,
+    )
+
+
+def _carry(project: Project, wanted: Order, place: Path) -> bundles.Bundle:
+    from fastai_deploy.environments.environment import Environments  # noqa: PLC0415
+    from fastai_deploy.learner.carrying.carry import Wishes, carry  # noqa: PLC0415
+
+    return carry(
+        wanted.learner,
+        place,
+        Wishes(
+            golden=wanted.golden,
+            definitions=wanted.definitions,
+            requirements=wanted.requirements,
+            python=wanted.python,
+            trusted=wanted.trusted,
+            tolerance=wanted.tolerance,
+        ),
+        Environments(project.workspace.environments, project.report),
+        name=wanted.learner.stem,
+        report=project.report,
+    )
+
+
+def _adopt(folder: Path, place: Path, report: Reporter) -> bundles.Bundle:
+    """Copy a bundle into the workspace, every file checked. Raises FileError."""
+    report(Step(f"taking over the bundle {folder}, file by file"))
+    manifest, version = bundles.read_bundle(folder)
+    with bundles.building(place) as new:
+        for name in (*manifest.files, MANIFEST):
+            with files.file_errors(folder / name):
+                shutil.copyfile(folder / name, new / name)
+        bundles.read_bundle(new)
+    learner = manifest.provenance.learner
+    return bundles.Bundle(
+        path=place,
+        version=version,
+        name=manifest.name,
+        task=manifest.task,
+        labels=manifest.labels,
+        max_difference=0.0,
+        learner_sha256=learner.sha256,
+        learner_bytes=learner.bytes,
+    )
+
+
+def _found(project: Project, before: Bundle | None) -> Path:
+    """The learner of the export before; else the only bundle in the project's folder."""
+    if before is not None:
+        last = Path(before.source.path)
+        return last.parent if last.name == MANIFEST else last
+    root = project.settings.root
+    made = sorted(path.parent for path in root.glob(f"*/{MANIFEST}"))
+    if len(made) == 1:
+        project.report(Step(f"no learner is named; {made[0].name}/ holds a bundle"))
+        return made[0]
+    found = sorted(path.name for path in root.glob("*.pkl"))
+    raise UsageError(
+        "no learner is named",
+        hint=f"fdeploy export {(found or [made[0].name if made else 'learner.pkl'])[0]}, "
+        "or set learner in [model] of fdeploy.toml",
+    )

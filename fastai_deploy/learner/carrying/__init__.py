@@ -1,0 +1,1 @@
+"""Learners that are served as they are: the pickle goes along and is run, with the user's leave."""

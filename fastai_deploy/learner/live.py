@@ -1,0 +1,166 @@
+"""Export of a live learner, from a script or a notebook: its own answers become the goldens.
+
+learn.export() to a temporary file -> learn.predict() on the goldens -> convert, as for any file
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import math
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastai_deploy.bundle import Bundle
+from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
+from fastai_deploy.goldens import Labels, read_cases
+from fastai_deploy.learner.anatomy import Anatomy, examine
+from fastai_deploy.learner.convert import convert, refuse
+from fastai_deploy.learner.probes import PROBES
+from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.progress import Reporter, Step, silent
+
+FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
+TOLERANCE = 1e-4
+_FILE = "learner.pkl"
+
+
+def export_learner(
+    learn: Any,
+    destination: str | Path,
+    goldens: Sequence[str] | str | Path | None = None,
+    *,
+    definitions: str | Path | None = None,
+    tolerance: float = TOLERANCE,
+    name: str | None = None,
+    report: Reporter = silent,
+) -> Bundle:
+    """Make a bundle of a live fastai 2 learner; ``fdeploy up`` in the same folder goes on from it.
+
+    ``goldens`` are texts, or a file of them (.txt, .jsonl or .csv, with labels or without), which
+    ``learn.predict`` answers; without any, texts of fdeploy's own are asked. ``definitions`` is a
+    file with the classes of a model of your own. The learner is as it was afterwards.
+    Raises what ``fdeploy export`` does: a LearnerError, GoldenError, ParityError or FileError.
+    """
+    _check_live(learn)
+    place = Path(destination)
+    with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
+        file = Path(folder) / _FILE
+        report(Step("exporting the live learner to a temporary file"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fastai's own, on pickles
+            learn.export(file.absolute())
+        with open_archive(file) as (source, archive):
+            anatomy = examine(archive, source.size)
+        refuse(anatomy, defined=definitions is not None)
+        asked = _answered(learn, goldens, anatomy, Path(folder))
+        return convert(
+            file,
+            place,
+            golden=asked,
+            tolerance=tolerance,
+            name=name or place.resolve().name,
+            report=report,
+            definitions=Path(definitions) if definitions is not None else None,
+        )
+
+
+def _check_live(learn: Any) -> None:
+    """Raise UsageError for what is no learner of fastai 2."""
+    if callable(getattr(learn, "export", None)) and hasattr(learn, "data"):
+        raise UsageError(
+            "this is a learner of fastai 1",
+            hint="call learn.export(), then run: fdeploy export export.pkl",
+        )
+    if not all(callable(getattr(learn, each, None)) for each in ("export", "predict", "no_bar")):
+        raise NotALearner(
+            f"this is no learner of fastai, but {type(learn).__name__}",
+            hint="hand in the Learner that you trained",
+        )
+
+
+def _answered(
+    learn: Any, goldens: Sequence[str] | str | Path | None, anatomy: Anatomy, folder: Path
+) -> Path:
+    """A golden file with the learner's own answers. Raises GoldenError or FileError."""
+    if isinstance(goldens, (str, Path)):
+        labels = Labels(anatomy.labels.names, several=anatomy.task == "multi-label")
+        cases = read_cases(Path(goldens), labels)
+        rows = [(case.text, case.expected) for case in cases]
+    else:
+        rows = [(text, None) for text in (PROBES if goldens is None else goldens)]
+    lines = []
+    for text, expected in rows:
+        entry: dict[str, Any] = {"text": text, "probabilities": _predict(learn, text, anatomy)}
+        if expected is not None:
+            entry["label"] = list(expected) if anatomy.task == "multi-label" else expected[0]
+        lines.append(json.dumps(entry))
+    path = folder / "goldens.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _predict(learn: Any, text: str, anatomy: Anatomy) -> list[float]:
+    """The probabilities by ``learn.predict``, made of its scores where it answers raw ones."""
+    with learn.no_bar():
+        scores = [float(each) for each in learn.predict(text)[2]]
+    if not anatomy.loss.raw:
+        return scores
+    if anatomy.loss.activation == "sigmoid":
+        return [0.5 * (1.0 + math.tanh(0.5 * each)) for each in scores]
+    powers = [math.exp(each - max(scores)) for each in scores]
+    return [each / sum(powers) for each in powers]
+
+
+def run_factory(spec: str, folder: Path, report: Reporter) -> Any:
+    """The learner that ``module:function`` returns; ``folder`` is where modules are looked for.
+
+    The user's code runs, which is said out loud. Raises UsageError or DefinitionsError.
+    """
+    found = FACTORY.fullmatch(spec)
+    if found is None:
+        raise UsageError(
+            f"{spec!r} is not module:function", hint="fdeploy export train:make_learner"
+        )
+    report(Step(f"running {spec}: your code runs, and returns the learner"))
+    with _importable(folder), contextlib.redirect_stdout(sys.stderr):
+        function = _function(found["module"], found["function"], folder)
+        try:
+            return function()
+        except Exception as error:  # the user's code raises what it likes
+            raise DefinitionsError(
+                f"{spec} fails: {type(error).__name__}: {error}",
+                hint=f"mend {found['function']}(), then run the same command again",
+            ) from error
+
+
+def _function(module: str, name: str, folder: Path) -> Callable[[], Any]:
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # likewise
+        raise DefinitionsError(
+            f"{module} cannot be imported from {folder}: {type(error).__name__}: {error}",
+            hint="run the command in the folder of the module, with what it imports installed",
+        ) from error
+    if not callable(found):
+        raise DefinitionsError(
+            f"{module} has no function {name}", hint=f"define {name}() in {module}"
+        )
+    function: Callable[[], Any] = found
+    return function
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
