@@ -43,6 +43,7 @@ format: $(VENV)/.dev
 schema: $(VENV)/.dev
 	$(BIN)/python -m fastai_deploy.settings.schema
 	$(BIN)/python -m fastai_deploy.settings.reference > docs/settings.md
+	$(BIN)/python -m fastai_deploy.public.openapi > docs/openapi.json
 
 lock: $(VENV)/.dev
 	$(PIP) uv

@@ -21,6 +21,7 @@ LAYERS = (
     ("runtime",),
     ("files", "extras", "settings", "gzip_stored"),
     ("artifact", "lambda_package", "bundle", "goldens", "parity", "workspace"),
+    ("public",),
     ("learner", "aws"),
     ("targets",),
     ("project",),

@@ -54,11 +54,33 @@ def test_the_routes_and_who_may_call_them() -> None:
         ("/classify", "ANY"): (True, "NONE"),
         ("/health", "GET"): (False, "NONE"),
         ("/health", "ANY"): (False, "NONE"),
+        ("/openapi.json", "GET"): (False, "NONE"),
+        ("/openapi.json", "ANY"): (False, "NONE"),
     }
     by_iam = methods(template("rest-iam"))
     assert by_iam["/classify", "POST"]["AuthorizationType"] == "AWS_IAM"
     assert by_iam["/classify", "OPTIONS"]["AuthorizationType"] == "NONE", "browsers do not sign"
     assert not any(item["ApiKeyRequired"] for item in methods(template("rest-none")).values())
+
+
+def test_a_page_stands_at_the_root_when_it_is_asked_for() -> None:
+    document = template("rest-page")
+    root = {"Fn::GetAtt": ["Api", "RootResourceId"]}
+    at_root = [
+        item["Properties"]
+        for item in of_type(document, "AWS::ApiGateway::Method")
+        if item["Properties"]["ResourceId"] == root
+    ]
+    assert {item["HttpMethod"] for item in at_root} == {"GET", "ANY"}
+    assert not any(item["ApiKeyRequired"] for item in at_root)
+    assert document["Outputs"]["PageUrl"]["Value"]["Fn::Sub"].endswith("/dev/")
+    assert "PageUrl" not in template("rest-key")["Outputs"]
+    routes = of_type(template("http-jwt"), "AWS::ApiGatewayV2::Route")
+    kinds = {
+        route["Properties"]["RouteKey"]: route["Properties"]["AuthorizationType"]
+        for route in routes
+    }
+    assert kinds["GET /"] == kinds["GET /openapi.json"] == "NONE"
 
 
 def test_a_deep_route_and_its_preflight() -> None:

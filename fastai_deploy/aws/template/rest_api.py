@@ -104,7 +104,7 @@ def rest_url(spec: ApiSpec, path: str) -> Json:
 
 def _paths(spec: ApiSpec) -> Iterator[tuple[str, Resource]]:
     """Every part of every route's path, once."""
-    paths = {path for route in spec.routes for path in _ancestry(route.path)}
+    paths = {path for route in spec.routes for path in _ancestry(route.path)} - {"/"}
     for path in sorted(paths):
         parent, _, part = path.rpartition("/")
         yield (
@@ -113,9 +113,7 @@ def _paths(spec: ApiSpec) -> Iterator[tuple[str, Resource]]:
                 "AWS::ApiGateway::Resource",
                 {
                     "RestApiId": ref(API),
-                    "ParentId": ref(_path_id(parent))
-                    if parent
-                    else attribute(API, "RootResourceId"),
+                    "ParentId": _path_ref(parent),
                     "PathPart": part,
                 },
             ),
@@ -143,7 +141,7 @@ def _method(spec: ApiSpec, route: Route) -> Resource:
         "AWS::ApiGateway::Method",
         {
             "RestApiId": ref(API),
-            "ResourceId": ref(_path_id(route.path)),
+            "ResourceId": _path_ref(route.path),
             "HttpMethod": route.method,
             "AuthorizationType": "AWS_IAM" if route.protected and spec.auth == "iam" else "NONE",
             "ApiKeyRequired": route.protected and spec.auth == "key",
@@ -228,6 +226,11 @@ def _ancestry(path: str) -> Iterator[str]:
     parts = path.strip("/").split("/")
     for count in range(1, len(parts) + 1):
         yield "/" + "/".join(parts[:count])
+
+
+def _path_ref(path: str) -> Json:
+    """The resource of a path; the root is there with the API."""
+    return ref(_path_id(path)) if path.strip("/") else attribute(API, "RootResourceId")
 
 
 def _path_id(path: str) -> str:

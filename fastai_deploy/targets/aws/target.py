@@ -25,7 +25,6 @@ from fastai_deploy.aws.removal import Removal, Scope
 from fastai_deploy.aws.stacks import first_of, resources
 from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import FileMissing, UsageError
-from fastai_deploy.lambda_package import build_lambda_package
 from fastai_deploy.progress import Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.targets.aws.context import Context
@@ -90,7 +89,7 @@ class AwsTarget:
         """Put the Lambda and API Gateway in front of the endpoint."""
         context = self.context
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
-        package = build_lambda_package()
+        package = context.lambda_package()
         digest = hashlib.sha256(package).hexdigest()
         code = Location(bucket.name, naming.code_key(context.owner.project, digest))
         context.uploads(bucket).data(package, code.key)

@@ -6,6 +6,7 @@ Its key stands in a file that its owner alone can read; it is in no record, log 
 from __future__ import annotations
 
 import errno
+import hashlib
 import http
 import socket
 import sys
@@ -40,6 +41,7 @@ class LocalApi:
         self, stage: str, home: Path, state: Path, processes: Processes, report: Reporter
     ) -> None:
         self._stage = stage
+        self._home = home
         self._state = state
         self._processes = processes
         self._report = report
@@ -48,8 +50,10 @@ class LocalApi:
         self._key = home / "key"
         self.log = home / "gateway.log"
 
-    def create(self, endpoint: Endpoint, settings: ApiSettings, verify: Verify) -> Api:
-        """Start the gateway; with unchanged settings the one that runs goes on.
+    def create(
+        self, endpoint: Endpoint, settings: ApiSettings, package: bytes, verify: Verify
+    ) -> Api:
+        """Start the gateway, which runs ``package``; if nothing changed the one that runs goes on.
 
         Raises PortTaken, ServerDied, ParityError or InvocationError.
         """
@@ -57,7 +61,8 @@ class LocalApi:
         if not self._key.exists():
             files.write(self._key, new_key().encode(), mode=0o600)
         running = self._running_port()
-        config = self._wanted(endpoint, settings, port=settings.port or running or 0)
+        stored = self._stored(package)
+        config = self._wanted(endpoint, settings, stored, port=settings.port or running or 0)
         if running and running == config.port and self._is_stored(config):
             self._report(Step("the gateway is up already"))
             port = running
@@ -119,7 +124,16 @@ class LocalApi:
     def _is_stored(self, config: GatewayConfig) -> bool:
         return self._config.exists() and self._config.read_bytes() == config.encode()
 
-    def _wanted(self, endpoint: Endpoint, settings: ApiSettings, port: int) -> GatewayConfig:
+    def _stored(self, package: bytes) -> Path:
+        """The package as a file that is named after its bytes."""
+        path = self._home / f"lambda-{hashlib.sha256(package).hexdigest()[:12]}.zip"
+        if not path.exists():
+            files.write(path, package)
+        return path
+
+    def _wanted(
+        self, endpoint: Endpoint, settings: ApiSettings, package: Path, port: int
+    ) -> GatewayConfig:
         return GatewayConfig(
             endpoint=endpoint.name,
             endpoint_state=str(self._state),
@@ -133,6 +147,8 @@ class LocalApi:
             max_body=settings.max_body,
             timeout_ms=round(settings.timeout * 1000),
             cors_origins=settings.cors_origins,
+            package=str(package),
+            page=True,
         )
 
     def _check_keyless(self, api: Api) -> None:

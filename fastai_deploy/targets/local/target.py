@@ -5,6 +5,7 @@
     models/<version>-<random>/          an artifact, unpacked, that a server serves
     endpoint.json  endpoint.log         the server that is live, and what it says
     gateway.json   gateway.log          the gateway's settings, and what it says
+    lambda-<hash>.zip                   the Lambda's package, as it would be uploaded
     key                                 the API key, readable by its owner alone
 """
 
@@ -19,6 +20,7 @@ import psutil
 from fastai_deploy.errors import UsageError
 from fastai_deploy.naming import endpoint_name
 from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.public.documents import lambda_package
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
 from fastai_deploy.targets.base import Json, Verify
@@ -42,10 +44,12 @@ class LocalTarget:
         home: Path,
         report: Reporter,
         *,
+        bundle: Path,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
         self._settings = settings
+        self._bundle = bundle
         # Resolved, because processes are found by the path that stands in their command line.
         self._home = home.resolve()
         self._report = report
@@ -83,7 +87,8 @@ class LocalTarget:
 
     def create_api(self, endpoint: Endpoint, verify: Verify) -> Api:
         """Start the gateway in front of the model server."""
-        return self._api.create(endpoint, self._settings.sections.api, verify)
+        package = lambda_package(self._settings, self._bundle, target=self.name)
+        return self._api.create(endpoint, self._settings.sections.api, package, verify)
 
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the gateway, with the key."""
