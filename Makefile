@@ -1,5 +1,6 @@
 # make demo    a learner becomes an API on this machine, answers, and is torn down
 # make test    the whole test suite
+# make test-page   the page to try the API, in a real Chromium (installs one when run as root)
 # make check-templates   checkov and parliament over the golden templates
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check check-templates format schema lock bench clean
+.PHONY: help demo test test-page lint types check check-templates format schema lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -19,6 +20,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test-page: $(VENV)/.page
+	$(BIN)/python -m pytest tests/page/check_page.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -66,6 +70,13 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing fdeploy into $(VENV): torch and transformers rebuild the learner and check it,"
 	@echo "onnxruntime serves it, boto3 and sagemaker-core speak to AWS. This takes minutes, once."
 	$(PIP) --editable '.[all]'
+	@touch $@
+
+# The browser comes from the system's packages; who is not root installs it beforehand.
+$(VENV)/.page: $(VENV)/.dev
+	@command -v chromium >/dev/null || { apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+	$(PIP) --editable '.[dev,page]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
