@@ -25,7 +25,7 @@ LAYERS = (
     ("learner", "aws"),
     ("targets",),
     ("project",),
-    ("freshness", "verification"),
+    ("freshness", "verification", "invoking"),
     ("stages",),
     ("cli",),
     ("__main__",),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import http
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stacks import Stack, first_of, resources
 from fastai_deploy.errors import DeployError
 from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.public.proofs import Reply, check_preflight, check_throttle
+from fastai_deploy.settings import ApiSettings
 
 Auth = Literal["key", "iam", "jwt", "none"]
 Json = Any
@@ -69,6 +71,26 @@ class Publishing:
             self._await(gate)
             verify(lambda request: self.call(gate, request))
         self._check_refusal(gate)
+
+    def prove_limits(self, gate: Gate, settings: ApiSettings, *, untouched: bool) -> None:
+        """Which pages may call; and on an API that nobody uses yet, that its throttle works.
+
+        Raises DeployError or NoAnswer.
+        """
+
+        def send(method: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+            key = {"x-api-key": gate.key} if gate.key and method != "OPTIONS" else {}
+            return self._public.send(method, gate.url, {**headers, **key}, body)
+
+        check_preflight(send, settings.cors_origins, self._report)
+        if not gate.key or not untouched:
+            return
+        if settings.quota is not None:
+            self._report(Step("the throttle was not tried: that would use up the quota"))
+            return
+        check_throttle(
+            send, rate=settings.rate, burst=settings.burst, at_once=24, report=self._report
+        )
 
     def _headers(self, gate: Gate, request: Json) -> dict[str, str]:
         if gate.auth == "key":

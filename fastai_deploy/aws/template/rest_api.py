@@ -9,7 +9,7 @@ a change makes another one and the stage moves over to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fastai_deploy.aws.template.access_log import ACCESS_LOG, access_log_format
 from fastai_deploy.aws.template.function import FUNCTION, permission
@@ -28,6 +28,7 @@ from fastai_deploy.aws.template.intrinsics import (
 from fastai_deploy.aws.template.spec import ApiSpec, Route
 
 API = "Api"
+KEY_SERIAL = "ApiKeySerial"
 STAGE = "ApiStage"
 _VALIDATOR, _MODEL = "BodyValidator", "AnyJson"
 # Whatever is JSON passes: what is wrong in it, the Lambda says better.
@@ -100,6 +101,20 @@ def rest_url(spec: ApiSpec, path: str) -> Json:
     """The URL of a path."""
     stage = spec.common.owner.stage
     return sub(f"https://${{{API}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}/{stage}{path}")
+
+
+def with_key_serial(template: Mapping[str, Json], serial: str) -> dict[str, Json]:
+    """The template with a new key in the place of the old one.
+
+    The value of a key cannot be changed, but a key of another name is another key:
+    CloudFormation makes it, moves the usage plan over, and deletes the old one at the end.
+    """
+    resources, outputs = dict(template["Resources"]), dict(template["Outputs"])
+    key = resources["ApiKey"]
+    name = str(key["Properties"]["Name"]).partition(".")[0]
+    resources["ApiKey"] = {**key, "Properties": {**key["Properties"], "Name": f"{name}.{serial}"}}
+    outputs[KEY_SERIAL] = {"Value": serial}
+    return {**template, "Resources": resources, "Outputs": outputs}
 
 
 def _paths(spec: ApiSpec) -> Iterator[tuple[str, Resource]]:

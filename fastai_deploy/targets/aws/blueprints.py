@@ -14,6 +14,7 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec, wanted_instance
 from fastai_deploy.aws.template.api_stack import api_template
 from fastai_deploy.aws.template.endpoint_stack import endpoint_template
+from fastai_deploy.aws.template.rest_api import with_key_serial
 from fastai_deploy.aws.template.spec import EndpointSpec, Location
 from fastai_deploy.aws.template.ttl_stack import ttl_template
 from fastai_deploy.records import StoredArtifact
@@ -40,8 +41,11 @@ class Blueprints(Protocol):
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
         """What that stack is to be. Raises SettingsError."""
 
-    def api(self, code: Location, code_version: str) -> Blueprint:
-        """The stack of the API; its service is the function. Raises SettingsError."""
+    def api(self, code: Location, code_version: str, key_serial: str = "") -> Blueprint:
+        """The stack of the API; its service is the function. Raises SettingsError.
+
+        ``key_serial`` tells its key from those that were replaced.
+        """
 
     def ttl(self, version: str, ends: datetime) -> Blueprint:
         """The stack that deletes the others at a date in UTC; its service is nothing."""
@@ -67,7 +71,7 @@ class SettingsBlueprints:
         on, image = self._machine()
         return endpoint_spec(self._settings, stored, image, on)
 
-    def api(self, code: Location, code_version: str) -> Blueprint:
+    def api(self, code: Location, code_version: str, key_serial: str = "") -> Blueprint:
         """The API, with access logs where the account lets API Gateway write any."""
         account = self._aws.call("apigateway", "get_account")
         spec = api_spec(
@@ -76,9 +80,10 @@ class SettingsBlueprints:
             code_version=code_version,
             gateway_logs=bool(account.get("cloudwatchRoleArn")),
         )
-        return Blueprint(
-            api_template(spec), spec.function.name, spec.version, warnings=spec.warnings
-        )
+        template = api_template(spec)
+        if key_serial and spec.auth == "key":
+            template = with_key_serial(template, key_serial)
+        return Blueprint(template, spec.function.name, spec.version, warnings=spec.warnings)
 
     def ttl(self, version: str, ends: datetime) -> Blueprint:
         """The end of the stage."""

@@ -94,6 +94,14 @@ class LocalTarget:
         """Send a request through the gateway, with the key."""
         return self._api.call(api, request)
 
+    def key(self, api: Api) -> str:  # noqa: ARG002 there is one
+        """The key of the gateway."""
+        return self._api.key()
+
+    def rotate_key(self, api: Api) -> str:
+        """Give the gateway another key."""
+        return self._api.rotate_key(api)
+
     def teardown(self, *, artifacts: bool, confirmed: bool) -> Teardown:  # noqa: ARG002
         """End every server of this stage and remove its folder, the store with it.
 
