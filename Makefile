@@ -1,6 +1,7 @@
 # make demo    a learner becomes an API on this machine, answers, and is torn down
 # make test    the whole test suite
 # make test-page   the page to try the API, in a real Chromium (installs one when run as root)
+# make fuzz-api    schemathesis against the local gateway, from its own OpenAPI document
 # make check-templates   checkov and parliament over the golden templates
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-page lint types check check-templates format schema lock bench clean
+.PHONY: help demo test test-page fuzz-api lint types check check-templates format schema lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -23,6 +24,9 @@ test: $(VENV)/.dev
 
 test-page: $(VENV)/.page
 	$(BIN)/python -m pytest tests/page/check_page.py
+
+fuzz-api: $(VENV)/.dev
+	$(BIN)/python -m tests.gateway.fuzz_contract --examples 1000
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -98,7 +98,7 @@ def _classify(face: Face) -> Json:
             },
         },
         "text/plain": {"schema": {"type": "string"}, "example": "some text"},
-        "application/x-www-form-urlencoded": {"schema": {"$ref": f"{_SCHEMAS}Request"}},
+        "application/x-www-form-urlencoded": {"schema": {"$ref": f"{_SCHEMAS}Form"}},
     }
     answer = {"anyOf": [{"$ref": f"{_SCHEMAS}Answer"}, {"$ref": f"{_SCHEMAS}Answers"}]}
     statuses = sorted({*_ASKED, *_WITHOUT_RIGHT[face.auth]})
@@ -188,6 +188,7 @@ def _refused(face: Face, status: int) -> Json:
 
 def _schemas(face: Face) -> Iterator[tuple[str, Json]]:
     yield "Request", REQUEST
+    yield "Form", _form()
     yield "Label", {"type": "string", **({"enum": list(face.labels)} if face.labels else {})}
     yield "Answer", _answer(several=face.several)
     yield (
@@ -210,6 +211,13 @@ def _schemas(face: Face) -> Iterator[tuple[str, Json]]:
                 "description": "API Gateway's own words.",
             },
         )
+
+
+def _form() -> Json:
+    """A request as a form: its fields are words, and none of them is null."""
+    fields = {**REQUEST["properties"]}
+    fields["top_k"] = {**fields["top_k"], "type": "integer"}
+    return {**REQUEST, "properties": fields}
 
 
 def _answer(*, several: bool) -> Json:

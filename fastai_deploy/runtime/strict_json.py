@@ -14,8 +14,8 @@ MAX_PARTS = 4_000
 wrong items some more; the parser never sees a document in which memory (24 bytes for each byte of
 ``[],[],...``) or depth could grow far beyond the size of the body."""
 
-_LONGEST_INTEGER = 18
-_HUGE = 1_000_000_000_000_000_000
+LONGEST_INTEGER = 18
+HUGE = 1_000_000_000_000_000_000
 _TOO_DEEP = "the JSON is nested too deep or holds too many parts"
 
 
@@ -73,9 +73,9 @@ def _unique(pairs: List[Tuple[str, Json]]) -> Dict[str, Json]:
 
 def _integer(digits: str) -> int:
     """More than 18 digits would take quadratic time, and mean no more than 10**18 does."""
-    if len(digits) <= _LONGEST_INTEGER:
+    if len(digits) <= LONGEST_INTEGER:
         return int(digits)
-    return -_HUGE if digits.startswith("-") else _HUGE
+    return -HUGE if digits.startswith("-") else HUGE
 
 
 def _fraction(_digits: str) -> float:
