@@ -10,13 +10,16 @@ from typing import Any, Protocol
 from fastai_deploy.aws.image_tables import ImageTables
 from fastai_deploy.aws.images import Image, choose_image
 from fastai_deploy.aws.instances import Instance, known_types
+from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec, wanted_instance
+from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.api_stack import api_template
 from fastai_deploy.aws.template.endpoint_stack import endpoint_template
-from fastai_deploy.aws.template.rest_api import with_key_serial
+from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
 from fastai_deploy.aws.template.spec import EndpointSpec, Location
 from fastai_deploy.aws.template.ttl_stack import ttl_template
+from fastai_deploy.naming import api_stack
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
 
@@ -41,11 +44,8 @@ class Blueprints(Protocol):
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
         """What that stack is to be. Raises SettingsError."""
 
-    def api(self, code: Location, code_version: str, key_serial: str = "") -> Blueprint:
-        """The stack of the API; its service is the function. Raises SettingsError.
-
-        ``key_serial`` tells its key from those that were replaced.
-        """
+    def api(self, code: Location, code_version: str) -> Blueprint:
+        """The stack of the API; its service is the function. Raises SettingsError."""
 
     def ttl(self, version: str, ends: datetime) -> Blueprint:
         """The stack that deletes the others at a date in UTC; its service is nothing."""
@@ -71,9 +71,13 @@ class SettingsBlueprints:
         on, image = self._machine()
         return endpoint_spec(self._settings, stored, image, on)
 
-    def api(self, code: Location, code_version: str, key_serial: str = "") -> Blueprint:
-        """The API, with access logs where the account lets API Gateway write any."""
+    def api(self, code: Location, code_version: str) -> Blueprint:
+        """The API, with access logs where the account lets API Gateway write any.
+
+        A key that was replaced stays so.
+        """
         account = self._aws.call("apigateway", "get_account")
+        owner = Owner(self._settings.project_name, self._settings.stage)
         spec = api_spec(
             self._settings,
             code=code,
@@ -81,8 +85,10 @@ class SettingsBlueprints:
             gateway_logs=bool(account.get("cloudwatchRoleArn")),
         )
         template = api_template(spec)
-        if key_serial and spec.auth == "key":
-            template = with_key_serial(template, key_serial)
+        live = our_stack(self._aws, api_stack(owner.project, owner.stage), owner)
+        serial = live.outputs.get(KEY_SERIAL) if live else None
+        if serial and spec.auth == "key":
+            template = with_key_serial(template, serial)
         return Blueprint(template, spec.function.name, spec.version, warnings=spec.warnings)
 
     def ttl(self, version: str, ends: datetime) -> Blueprint:

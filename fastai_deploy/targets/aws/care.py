@@ -20,7 +20,6 @@ from fastai_deploy.aws.logs import LogLine
 from fastai_deploy.aws.planning import StagePlan, planned
 from fastai_deploy.aws.pricing import endpoint_cost, instance_price
 from fastai_deploy.aws.stacks import our_stack
-from fastai_deploy.aws.template.rest_api import KEY_SERIAL
 from fastai_deploy.aws.template.spec import Instances, Location
 from fastai_deploy.aws.versions import Deployed
 from fastai_deploy.errors import ParityError, UsageError
@@ -51,9 +50,7 @@ def plan(context: Context, stored: StoredArtifact) -> StagePlan:
         bucket = context.settings.sections.project.bucket or default_bucket(context.aws)
         code = Location(bucket, naming.code_key(context.owner.project, digest))
         stack = naming.api_stack(context.owner.project, context.owner.stage)
-        before = our_stack(context.aws, stack, context.owner)
-        serial = before.outputs.get(KEY_SERIAL, "") if before else ""
-        request = context.request(stack, context.blueprints.api(code, digest, serial))
+        request = context.request(stack, context.blueprints.api(code, digest))
         changes += planned(stack, serving.plan(request))
     spec = context.blueprints.endpoint_spec(stored)
     capacity = spec.capacity

@@ -24,7 +24,7 @@ from fastai_deploy.aws.deployment import Applied
 from fastai_deploy.aws.publishing import Gate
 from fastai_deploy.aws.removal import Removal, Scope
 from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
-from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
+from fastai_deploy.aws.template.rest_api import with_key_serial
 from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.progress import Step
@@ -96,16 +96,15 @@ class AwsTarget:
         code = Location(bucket.name, naming.code_key(context.owner.project, digest))
         context.uploads(bucket).data(package, code.key)
         stack = naming.api_stack(context.owner.project, context.owner.stage)
-        before = our_stack(context.aws, stack, context.owner)
-        serial = before.outputs.get(KEY_SERIAL, "") if before else ""
-        blueprint = context.blueprints.api(code, digest, serial)
+        is_new = our_stack(context.aws, stack, context.owner) is None
+        blueprint = context.blueprints.api(code, digest)
         settings = context.settings.sections.api
         publishing, auth = context.publishing, settings.auth
 
         def prove(applied: Applied) -> None:
             gate = publishing.gate(applied.stack, auth)
             publishing.prove(gate, verify)
-            publishing.prove_limits(gate, settings, untouched=before is None)
+            publishing.prove_limits(gate, settings, untouched=is_new)
 
         serving = context.serving(naming.function_log_group(blueprint.service))
         applied = serving.apply(context.request(stack, blueprint), prove)
