@@ -58,10 +58,14 @@ def schema(name: str, face: Face = SAMPLE) -> Any:
     )
 
 
-# The keys and values that matter, and whatever else JSON has. A whole number that is written as a
-# fraction (3.0) is an integer to JSON Schema and none to the contract; nobody writes it.
+# The keys and values that matter, and whatever else JSON has.
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 5) | st.text(max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 5)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from((1.0, 3.0, -0.0, 1e16, 0.5))
+    | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3),
     max_leaves=4,
 )

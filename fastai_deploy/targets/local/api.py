@@ -11,7 +11,7 @@ import hashlib
 import http
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,13 +39,24 @@ _LOOPBACK = "127.0.0.1"
 
 
 class LocalApi:
-    """The gateway of one stage, below ``home``; ``state`` is the file that names the endpoint."""
+    """The gateway of one stage, below ``home``.
+
+    ``state`` is the file that names the endpoint; ``package`` gives the Lambda's zip as it is now.
+    """
 
     def __init__(
-        self, stage: str, home: Path, state: Path, processes: Processes, report: Reporter
+        self,
+        stage: str,
+        home: Path,
+        state: Path,
+        processes: Processes,
+        report: Reporter,
+        *,
+        package: Callable[[], bytes],
     ) -> None:
         self._stage = stage
         self._home = home
+        self._package = package
         self._state = state
         self._processes = processes
         self._report = report
@@ -55,10 +66,8 @@ class LocalApi:
         self._proof_key = home / "proof-key"
         self.log = home / "gateway.log"
 
-    def create(
-        self, endpoint: Endpoint, settings: ApiSettings, package: bytes, verify: Verify
-    ) -> Api:
-        """Start the gateway, which runs ``package``; if nothing changed the one that runs goes on.
+    def create(self, endpoint: Endpoint, settings: ApiSettings, verify: Verify) -> Api:
+        """Start the gateway; with unchanged settings and labels the one that runs goes on.
 
         Raises PortTaken, ServerDied, ParityError or InvocationError.
         """
@@ -66,8 +75,7 @@ class LocalApi:
         if not self._key.exists():
             files.write(self._key, new_key().encode(), mode=0o600)
         running = self._running_port()
-        stored = self._stored(package)
-        config = self._wanted(endpoint, settings, stored, port=settings.port or running or 0)
+        config = self._wanted(endpoint.name, settings, port=settings.port or running or 0)
         if running and running == config.port and self._is_stored(config):
             self._report(Step("the gateway is up already"))
             api = self._api(endpoint, settings, running)
@@ -160,18 +168,17 @@ class LocalApi:
     def _is_stored(self, config: GatewayConfig) -> bool:
         return self._config.exists() and self._config.read_bytes() == config.encode()
 
-    def _stored(self, package: bytes) -> Path:
+    def _stored_package(self) -> Path:
         """The package as a file that is named after its bytes."""
+        package = self._package()
         path = self._home / f"lambda-{hashlib.sha256(package).hexdigest()[:12]}.zip"
         if not path.exists():
             files.write(path, package)
         return path
 
-    def _wanted(
-        self, endpoint: Endpoint, settings: ApiSettings, package: Path, port: int
-    ) -> GatewayConfig:
+    def _wanted(self, endpoint: str, settings: ApiSettings, port: int) -> GatewayConfig:
         return GatewayConfig(
-            endpoint=endpoint.name,
+            endpoint=endpoint,
             endpoint_state=str(self._state),
             key_files=(str(self._key), str(self._proof_key)),
             route=settings.route,
@@ -183,7 +190,7 @@ class LocalApi:
             max_body=settings.max_body,
             timeout_ms=round(settings.timeout * 1000),
             cors_origins=settings.cors_origins,
-            package=str(package),
+            package=str(self._stored_package()),
             page=True,
         )
 

@@ -49,7 +49,6 @@ class LocalTarget:
         sleep: Callable[[float], None],
     ) -> None:
         self._settings = settings
-        self._bundle = bundle
         # Resolved, because processes are found by the path that stands in their command line.
         self._home = home.resolve()
         self._report = report
@@ -58,7 +57,12 @@ class LocalTarget:
         name = endpoint_name(settings.project_name, settings.stage)
         self._endpoint = LocalEndpoint(name, self._home, self._processes, report)
         self._api = LocalApi(
-            settings.stage, self._home, self._endpoint.state, self._processes, report
+            settings.stage,
+            self._home,
+            self._endpoint.state,
+            self._processes,
+            report,
+            package=lambda: lambda_package(settings, bundle, target=self.name),
         )
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
@@ -87,8 +91,7 @@ class LocalTarget:
 
     def create_api(self, endpoint: Endpoint, verify: Verify) -> Api:
         """Start the gateway in front of the model server."""
-        package = lambda_package(self._settings, self._bundle, target=self.name)
-        return self._api.create(endpoint, self._settings.sections.api, package, verify)
+        return self._api.create(endpoint, self._settings.sections.api, verify)
 
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the gateway, with the key."""
