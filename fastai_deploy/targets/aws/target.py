@@ -104,7 +104,7 @@ class AwsTarget:
         def prove(applied: Applied) -> None:
             gate = publishing.gate(applied.stack, auth)
             publishing.prove(gate, verify)
-            publishing.prove_limits(gate, settings, untouched=is_new)
+            publishing.prove_limits(applied.stack, gate, settings, untouched=is_new)
 
         serving = context.serving(naming.function_log_group(blueprint.service))
         applied = serving.apply(context.request(stack, blueprint), prove)
