@@ -1,5 +1,7 @@
 # make demo    a learner becomes an API on this machine, answers, and is torn down
 # make test    the whole test suite
+# make test-page   the page to try the API, in a real Chromium (installs one when run as root)
+# make fuzz-api    schemathesis against the local gateway, from its own OpenAPI document
 # make check-templates   checkov and parliament over the golden templates
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check check-templates format schema lock bench clean
+.PHONY: help demo test test-page fuzz-api lint types check check-templates format schema lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -19,6 +21,12 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test-page: $(VENV)/.page
+	$(BIN)/python -m pytest tests/page/check_page.py
+
+fuzz-api: $(VENV)/.dev
+	$(BIN)/python -m tests.gateway.fuzz_contract --examples 1000
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -43,6 +51,7 @@ format: $(VENV)/.dev
 schema: $(VENV)/.dev
 	$(BIN)/python -m fastai_deploy.settings.schema
 	$(BIN)/python -m fastai_deploy.settings.reference > docs/settings.md
+	$(BIN)/python -m fastai_deploy.public.openapi > docs/openapi.json
 
 lock: $(VENV)/.dev
 	$(PIP) uv
@@ -65,6 +74,13 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing fdeploy into $(VENV): torch and transformers rebuild the learner and check it,"
 	@echo "onnxruntime serves it, boto3 and sagemaker-core speak to AWS. This takes minutes, once."
 	$(PIP) --editable '.[all]'
+	@touch $@
+
+# The browser comes from the system's packages; who is not root installs it beforehand.
+$(VENV)/.page: $(VENV)/.dev
+	@command -v chromium >/dev/null || { apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+	$(PIP) --editable '.[dev,page]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

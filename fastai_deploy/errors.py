@@ -259,10 +259,18 @@ class StackFailed(DeployError):
 
 
 class InvocationError(FdeployError):
-    """The endpoint or the API answered with an error, or not at all."""
+    """The endpoint or the API answered with an error, or not at all.
+
+    ``status`` and ``answer_code`` are those of the answer, 0 and empty where there was none.
+    """
 
     code = "invocation"
     exit_code = 10
+
+    def __init__(self, message: str, *, hint: str, status: int = 0, answer_code: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.answer_code = answer_code
 
 
 class NoAnswer(InvocationError):

@@ -3,6 +3,7 @@
     fdeploy_runtime/__init__.py
     fdeploy_runtime/contract.py ...      what the gateway imports, found by reading the imports
     fdeploy_runtime/gateway/...          the handler
+    fdeploy_runtime/gateway/openapi.json, page.html      the documents that it serves, if any
 
 The same sources give the same bytes on any machine: members are sorted, with one date and one mode,
 and stored as they are, because compressors differ between builds of Python.
@@ -13,8 +14,9 @@ from __future__ import annotations
 import ast
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from fastai_deploy import files
 
@@ -26,13 +28,18 @@ _UNIX = 3
 _MODE = 0o100644  # a regular file that Lambda's own user can read
 
 
-def build_lambda_package() -> bytes:
-    """The zip file. Raises FileError when fdeploy's own files cannot be read."""
+def build_lambda_package(documents: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
+    """The zip file, with the documents that the handler serves, by name.
+
+    Raises FileError when fdeploy's own files cannot be read.
+    """
+    members = {f"gateway/{name}": data for name, data in documents.items()}
+    for path in _members():
+        with files.file_errors(_RUNTIME / path):
+            members[path] = (_RUNTIME / path).read_bytes()
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as package:
-        for path in sorted(_members()):
-            with files.file_errors(_RUNTIME / path):
-                source = (_RUNTIME / path).read_bytes()
+        for path, source in sorted(members.items()):
             info = zipfile.ZipInfo(f"{PACKAGE}/{path}", _DATE)
             info.create_system = _UNIX
             info.external_attr = _MODE << 16

@@ -42,4 +42,11 @@ def _target(settings: Settings, workspace: Workspace, report: Reporter) -> Targe
         return AwsTarget(open_context(settings, workspace.folder / "aws", report))
     from fastai_deploy.targets.local.target import LocalTarget  # noqa: PLC0415
 
-    return LocalTarget(settings, workspace.local, report, clock=time.monotonic, sleep=time.sleep)
+    return LocalTarget(
+        settings,
+        workspace.local,
+        report,
+        bundle=workspace.bundle,
+        clock=time.monotonic,
+        sleep=time.sleep,
+    )

@@ -8,6 +8,7 @@ Every record names what it was made from, so that a stage can tell whether it is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Endpoint:
 class Api:
     """The public API; its key stands in ``key_file`` and nowhere else.
 
-    ``made_from`` is the endpoint's name.
+    ``made_from`` is the endpoint's name; ``auth`` is who may call; ``document`` and ``page`` are
+    the URLs of the OpenAPI document and of the page to try it, empty where there is none.
     """
 
     target: str
@@ -94,6 +96,9 @@ class Api:
     endpoint: str
     key_file: str
     made_from: str
+    auth: Literal["key", "iam", "jwt", "none"] = "key"
+    document: str = ""
+    page: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ when it ends. A stage whose input has not changed returns what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +20,15 @@ from typing import Any
 from fastai_deploy import exporting, files, freshness
 from fastai_deploy.artifact import write_artifact
 from fastai_deploy.errors import LeftoverError, UsageError
+from fastai_deploy.invoking.answer_file import AnswerFile, Fits
+from fastai_deploy.invoking.answered import Batch
+from fastai_deploy.invoking.many import Many, Work, answers
 from fastai_deploy.learner.summary import inspect as learner_summary
 from fastai_deploy.progress import Advanced, StageFinished, StageStarted
 from fastai_deploy.project import Project
+from fastai_deploy.public.collection import collection
+from fastai_deploy.public.face import face_of
+from fastai_deploy.public.openapi import document
 from fastai_deploy.records import (
     Api,
     Artifact,
@@ -31,6 +37,8 @@ from fastai_deploy.records import (
     StoredArtifact,
     Teardown,
 )
+from fastai_deploy.settings.api_section import MAX_BODY_BYTES
+from fastai_deploy.settings.together import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.base import Json
 from fastai_deploy.verification import stored_goldens, verifier
 
@@ -134,8 +142,32 @@ def create_api(project: Project, endpoint: Endpoint) -> Api:
         verify = verifier(project.workspace.bundle, "the API", project.report)
         record = project.target.create_api(endpoint, verify)
         project.workspace.save(record)
+        files.write(project.workspace.collection, collection(record, project.settings.project_name))
         ending.summary = f"POST {record.url}"
     return record
+
+
+def key(project: Project) -> str:
+    """The key of the API. Raises RecordMissing, UsageError or FileError."""
+    return project.target.key(project.workspace.need(Api))
+
+
+def rotate_key(project: Project) -> str:
+    """Put a new key in the place of the API's old one, and return it.
+
+    Raises RecordMissing, UsageError, FileError or DeployError.
+    """
+    return project.target.rotate_key(project.workspace.need(Api))
+
+
+def openapi(project: Project) -> dict[str, Any]:
+    """The OpenAPI document of the API, as it is or would be. Raises FileError."""
+    face = face_of(project.settings, project.workspace.bundle, target=project.target.name)
+    described = document(face)
+    api = project.workspace.find(Api)
+    if api is not None:
+        described["servers"] = [{"url": api.url.removesuffix(face.route)}]
+    return described
 
 
 def up(project: Project) -> Api:
@@ -160,6 +192,49 @@ def invoke(project: Project, request: Json, *, through_api: bool = False) -> Jso
     if through_api:
         return project.target.call_api(project.workspace.need(Api), request)
     return project.target.invoke(project.workspace.need(Endpoint), request)
+
+
+def invoke_many(project: Project, texts: Sequence[str], how: Many) -> Batch:
+    """Send many texts, and give their answers in order; a text that fails fails alone.
+
+    With ``how.output`` the answers are kept there as they come, and those of before that still
+    count are not asked for again. Raises RecordMissing before a deploy, FileError, or
+    InvocationError where going on is no use.
+    """
+    endpoint = project.workspace.need(Endpoint)
+    api = project.workspace.need(Api) if how.through_api else None
+    bundle = project.workspace.find(Bundle)
+    labels = len(bundle.labels) if bundle else None
+    kept = AnswerFile(Path(how.output)) if how.output else None
+    fits = Fits(endpoint.version, min(labels, how.top_k or labels) if labels else None)
+    before = kept.reusable(texts, fits) if kept else []
+    if kept:
+        kept.write(before)
+    have = {answer.row for answer in before}
+    rows = [(row, text) for row, text in enumerate(texts, 1) if row not in have]
+    work = Work(
+        ask=lambda request: (
+            project.target.call_api(api, request)
+            if api
+            else project.target.invoke(endpoint, request)
+        ),
+        sleep=how.sleep,
+        limit=_request_limit(project, through_api=how.through_api),
+        at_once=how.at_once,
+        top_k=how.top_k,
+    )
+    found = list(before)
+    try:
+        for chunk in answers(rows, work):
+            if kept:
+                kept.add(chunk)
+            found += chunk
+            project.report(Advanced("invoke", len(found), len(texts), "texts"))
+    finally:
+        if kept:
+            kept.write(found)
+    found.sort(key=lambda answer: answer.row)
+    return Batch(found, len(before), how.output)
 
 
 def teardown(project: Project, *, artifacts: bool = False, confirmed: bool = False) -> Teardown:
@@ -195,6 +270,14 @@ def _stage(project: Project, name: str) -> Iterator[_Ending]:
     project.report(StageStarted(name))
     yield ending
     project.report(StageFinished(name, ending.summary, project.clock() - began))
+
+
+def _request_limit(project: Project, *, through_api: bool) -> int:
+    """How many bytes a request may have."""
+    sections = project.settings.sections
+    if through_api:
+        return sections.api.max_body
+    return MAX_SERVERLESS_BODY if sections.endpoint.kind == "serverless" else MAX_BODY_BYTES
 
 
 def _proven(bundle: Path) -> int:

@@ -4,6 +4,7 @@
         export.json package.json upload.json deploy.json create-api.json   one record a stage
         bundle/          what export made
         model.tar.gz     what package made
+        collection.json  what create-api made for Postman and its like
         local/           what runs on this machine (owned by the local target)
         lock             held by the command that is at work
 
@@ -50,6 +51,7 @@ class Workspace:
         self.artifact = self.folder / "model.tar.gz"
         self.local = self.folder / "local"
         self.environments = root / ".fdeploy" / "environments"
+        self.collection = self.folder / "collection.json"
 
     def save(self, record: Record) -> None:
         """Write a stage's record; the one before it is replaced whole."""

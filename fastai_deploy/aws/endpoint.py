@@ -6,6 +6,7 @@ inside a ModelError, in its own words, and is passed on.
 
 from __future__ import annotations
 
+import http
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,9 +130,16 @@ def said_by_model(who: str, answer: Mapping[str, Any]) -> InvocationError:
         return InvocationError(
             f"{who} answered {status} {said['code']}: {said['message']}",
             hint=said["hint"] or "see docs/contract.md",
+            status=status,
+            answer_code=said["code"],
         )
     except (ValueError, TypeError, KeyError):
         pass
     if not status:
-        return InvocationError(f"{who} did not answer in time", hint="send less text at once")
-    return InvocationError(f"{who} answered {status}", hint="fdeploy logs shows why")
+        return InvocationError(
+            f"{who} did not answer in time",
+            hint="send less text at once",
+            status=http.HTTPStatus.GATEWAY_TIMEOUT,
+            answer_code="timeout",
+        )
+    return InvocationError(f"{who} answered {status}", hint="fdeploy logs shows why", status=status)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from fastai_deploy import __version__
 from fastai_deploy.errors import InvocationError, NoAnswer
+from fastai_deploy.public.proofs import Reply
 
 _SECONDS = 60.0
 Json = Any
@@ -43,23 +44,24 @@ class PublicApi:
 
     def exchange(self, url: str, request: Json, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """POST a request and return status and body, whatever they are. Raises NoAnswer."""
+        every = {"content-type": "application/json", **headers}
+        reply = self.send("POST", url, every, json.dumps(request).encode())
+        return reply.status, reply.body
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+        """Send a request and return the answer, whatever it is. Raises NoAnswer."""
         asked = urllib.request.Request(  # noqa: S310 - the URL is that of our own stack
             self._through_door(url),
-            json.dumps(request).encode(),
-            {
-                "content-type": "application/json",
-                "host": urlsplit(url).netloc,
-                "user-agent": f"fdeploy/{__version__}",
-                **headers,
-            },
-            method="POST",
+            body,
+            {"host": urlsplit(url).netloc, "user-agent": f"fdeploy/{__version__}", **headers},
+            method=method,
         )
         try:
             with self._opener.open(asked, timeout=_SECONDS) as answer:
-                return answer.status, answer.read()
+                return _reply(answer.status, answer)
         except urllib.error.HTTPError as refused:
             with refused:
-                return refused.code, refused.read()
+                return _reply(refused.code, refused)
         except TimeoutError:
             raise NoAnswer(
                 f"{url} did not answer within {_SECONDS:g} s", hint="send less text at once"
@@ -77,16 +79,24 @@ class PublicApi:
         return urlsplit(url)._replace(scheme=door.scheme, netloc=door.netloc).geturl()
 
 
+def _reply(status: int, answer: Any) -> Reply:
+    headers = {str(name).lower(): str(value) for name, value in answer.headers.items()}
+    return Reply(status, headers, answer.read())
+
+
 def _refused(url: str, status: int, data: bytes) -> InvocationError:
     try:
         error = json.loads(data)["error"]
         return InvocationError(
             f"{url} answered {status} {error['code']}: {error['message']}",
             hint=error["hint"] or "see docs/contract.md",
+            status=status,
+            answer_code=error["code"],
         )
     except (ValueError, TypeError, KeyError):
         # API Gateway's own words, such as {"message": "Forbidden"}.
         return InvocationError(
             f"{url} answered {status}: {data[:200].decode(errors='replace')}",
             hint="fdeploy logs --api shows why",
+            status=status,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import http
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stacks import Stack, first_of, resources
 from fastai_deploy.errors import DeployError
 from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.public.proofs import Reply, check_preflight, check_throttle
+from fastai_deploy.settings import ApiSettings
 
 Auth = Literal["key", "iam", "jwt", "none"]
 Json = Any
@@ -28,6 +30,7 @@ _REFUSED_WITHOUT = {"key": 403, "iam": 403, "jwt": 401, "none": 200}
 _NOT_YET = frozenset((403, 404, 429, 500, 502, 503, 504))
 _POLL_SECONDS = 2.0
 _WAIT_SECONDS = 120.0
+_FEW = 20  # requests at once that a proof may cost
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,45 @@ class Publishing:
             self._await(gate)
             verify(lambda request: self.call(gate, request))
         self._check_refusal(gate)
+
+    def prove_limits(
+        self, stack: Stack, gate: Gate, settings: ApiSettings, *, untouched: bool
+    ) -> None:
+        """Which pages may call, and how often a key may.
+
+        The usage plan is read back. Only where a few requests are too many, and nobody uses the API
+        yet, they are sent, until one is answered 429. Raises DeployError, NoAnswer or AwsError.
+        """
+
+        def send(method: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+            key = {"x-api-key": gate.key} if gate.key and method != "OPTIONS" else {}
+            return self._public.send(method, gate.url, {**headers, **key}, body)
+
+        check_preflight(send, settings.cors_origins, self._report)
+        if not gate.key:
+            return
+        self._check_plan(stack, settings)
+        if untouched and settings.burst <= _FEW and settings.quota is None:
+            check_throttle(
+                send, rate=settings.rate, burst=settings.burst, at_once=_FEW, report=self._report
+            )
+
+    def _check_plan(self, stack: Stack, settings: ApiSettings) -> None:
+        plan = first_of(resources(self._aws, stack), "AWS::ApiGateway::UsagePlan")
+        found: Json = {}
+        if plan is not None:
+            found = self._aws.call("apigateway", "get_usage_plan", usagePlanId=plan.physical_id)
+        throttle = found.get("throttle", {})
+        if (throttle.get("rateLimit"), throttle.get("burstLimit")) != (
+            settings.rate,
+            settings.burst,
+        ):
+            raise DeployError(
+                f"the usage plan of {stack.name} does not have the rate and burst of the settings",
+                hint="run fdeploy create-api again",
+            )
+        told = f"a key may send {settings.rate:g} requests a second, {settings.burst} at once"
+        self._report(Step(f"{told}, says API Gateway"))
 
     def _headers(self, gate: Gate, request: Json) -> dict[str, str]:
         if gate.auth == "key":

@@ -37,8 +37,8 @@ from fastai_deploy.errors import SettingsError
 from fastai_deploy.lambda_package import HANDLER
 from fastai_deploy.naming import async_prefix, captured_prefix, endpoint_name, function_name
 from fastai_deploy.records import StoredArtifact
+from fastai_deploy.runtime.schema import HEALTH, OPENAPI, PAGE
 from fastai_deploy.settings import Settings
-from fastai_deploy.settings.together import HEALTH_ROUTE
 
 # InvokeEndpoint waits 60 s; whatever stands behind it should give up with it.
 _INVOKE_SECONDS = 60
@@ -150,7 +150,9 @@ def api_spec(
         auth=api.auth,
         routes=(
             Route("POST", api.route, protected=True),
-            Route("GET", HEALTH_ROUTE, protected=False),
+            Route("GET", HEALTH, protected=False),
+            Route("GET", OPENAPI, protected=False),
+            *([Route("GET", PAGE, protected=False)] if api.page else []),
         ),
         throttle=Throttle(api.rate, api.burst, api.quota),
         origins=api.cors_origins,

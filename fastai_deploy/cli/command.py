@@ -50,6 +50,9 @@ def command(
             with session(options, called, locked=locked) as project:
                 result = function(project, **arguments)
             show(result, sys.stdout, as_json=options.as_json)
+            failure = getattr(result, "failure", None)
+            if failure is not None:  # a part of the work failed: that is told after the rest
+                raise failure
 
         run.__doc__ = function.__doc__
         run.__signature__ = inspect.Signature([*own, *COMMON])  # type: ignore[attr-defined]

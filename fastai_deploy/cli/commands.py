@@ -12,7 +12,8 @@ from fastai_deploy.cli.command import command
 
 if TYPE_CHECKING:
     from fastai_deploy.cli.exported import Exported
-    from fastai_deploy.cli.results import Answered, Inspected
+    from fastai_deploy.cli.results import Answered, Described, Inspected, Key
+    from fastai_deploy.invoking.answered import Batch
     from fastai_deploy.project import Project
     from fastai_deploy.records import (
         Api,
@@ -125,16 +126,44 @@ def up(
 def invoke(
     project: "Project",
     text: opt.Text,
+    column: opt.Column = None,
+    output: opt.Output = None,
     top_k: opt.TopK = None,
     api: opt.ThroughApi = False,  # noqa: FBT002 - a flag
-) -> "Answered":
-    """Classify a text."""
+    concurrency: opt.Concurrency = 4,
+) -> "Answered | Batch":
+    """Classify a text, or the texts of a file."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Answered
-    from fastai_deploy.cli.texts import request_for
+    from fastai_deploy.invoking.many import Many
+    from fastai_deploy.invoking.reading import for_output, texts_of
 
-    request = request_for(text, top_k, sys.stdin.buffer)
-    return Answered(stages.invoke(project, request, through_api=api))
+    texts = texts_of(text, column, sys.stdin.buffer)
+    kept = for_output(output, text)
+    if isinstance(texts, str) and kept is None:
+        request = {"text": texts} if top_k is None else {"text": texts, "top_k": top_k}
+        return Answered(stages.invoke(project, request, through_api=api))
+    several = [texts] if isinstance(texts, str) else texts
+    how = Many(through_api=api, top_k=top_k, output=kept, at_once=concurrency)
+    return stages.invoke_many(project, several, how)
+
+
+@command(app)
+def key(project: "Project", action: opt.KeyAction = "show") -> "Key":
+    """Show the API key, or replace it by a new one."""
+    from fastai_deploy import stages
+    from fastai_deploy.cli.results import Key
+
+    return Key(stages.rotate_key(project) if action == "rotate" else stages.key(project))
+
+
+@command(app, locked=False)
+def openapi(project: "Project") -> "Described":
+    """Print the OpenAPI document of the API."""
+    from fastai_deploy import stages
+    from fastai_deploy.cli.results import Described
+
+    return Described(stages.openapi(project))
 
 
 @command(app)

@@ -7,7 +7,7 @@ the settings with the flag's name as its origin.
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -81,10 +81,30 @@ Port = Annotated[
     typer.Option(help="Port of the local API; 0 takes a free one."),
     Sets("api", "port", "--port"),
 ]
-Text = Annotated[str, typer.Argument(help="The text to classify; - reads standard input.")]
+Text = Annotated[
+    str,
+    typer.Argument(
+        help="The text to classify; - reads standard input; a .txt, .csv, .tsv, .jsonl or .ndjson "
+        "file is read."
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(help="Column, or key, of the texts in the file. Default: text."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(help="File of answers, JSON lines; what is in it already is not asked again."),
+]
+Concurrency = Annotated[
+    int, typer.Option(help="Requests under way at once, for a file.", min=1, max=64)
+]
 TopK = Annotated[int | None, typer.Option(help="Show this many probabilities.", min=1)]
 ThroughApi = Annotated[bool, typer.Option("--api", help="Go through the public API.")]
 
+KeyAction = Annotated[
+    Literal["show", "rotate"], typer.Argument(help="rotate replaces the key: the old one ends.")
+]
 Artifacts = Annotated[
     bool, typer.Option("--artifacts", help="Remove the artifacts in the bucket, too.")
 ]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from fastai_deploy.cli.anatomy import anatomy_lines
+from fastai_deploy.cli.batch import batch_lines
 from fastai_deploy.cli.exported import Exported
+from fastai_deploy.invoking.answered import Batch
+from fastai_deploy.public import snippets
 from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
 
@@ -23,6 +27,20 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Key:
+    """The API key."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Described:
+    """The OpenAPI document of an API."""
+
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Inspected:
     """The answer of ``inspect``: a learner's anatomy as plain data."""
 
@@ -30,7 +48,9 @@ class Inspected:
 
 
 Result = (
-    Inspected
+    Key
+    | Described
+    | Inspected
     | Exported
     | Bundle
     | Artifact
@@ -43,8 +63,13 @@ Result = (
 )
 
 
-def show(result: Result, stream: TextIO, *, as_json: bool) -> None:
+def show(result: Result | Batch, stream: TextIO, *, as_json: bool) -> None:
     """Print a result."""
+    if isinstance(result, Batch):
+        for line in batch_lines(result, as_json=as_json, width=_width(stream)):
+            print(line, file=stream)
+        stream.flush()
+        return
     if as_json:
         print(json.dumps(_values(result), ensure_ascii=False), file=stream, flush=True)
         return
@@ -53,9 +78,14 @@ def show(result: Result, stream: TextIO, *, as_json: bool) -> None:
     stream.flush()
 
 
+def _width(stream: TextIO) -> int | None:
+    """The columns of a terminal; None where there is none, and lines may be as long as they are."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
 def _values(result: Result) -> dict[str, Any]:
     match result:
-        case Answered(body) | Inspected(body):
+        case Answered(body) | Inspected(body) | Described(body):
             return body
         case Exported():
             return result.values()
@@ -102,7 +132,9 @@ def _lines(result: Result) -> Iterator[str]:
             yield from _report(result)
 
 
-def _report(result: Teardown | Inspected | Answered | Settings) -> Iterator[str]:
+def _report(
+    result: Teardown | Inspected | Answered | Settings | Key | Described,
+) -> Iterator[str]:
     match result:
         case Teardown():
             yield from _teardown(result)
@@ -110,17 +142,26 @@ def _report(result: Teardown | Inspected | Answered | Settings) -> Iterator[str]
             yield from anatomy_lines(summary)
         case Answered(body):
             yield from _answer(body)
+        case Key(key):
+            yield key
+        case Described(document):
+            yield json.dumps(document, ensure_ascii=False, indent=2)
         case Settings():
             yield from _settings(result)
 
 
 def _api(api: Api) -> Iterator[str]:
     yield f"url      {api.url}"
-    yield f"key      {api.key_file}"
+    if api.page:
+        yield f"page     {api.page}"
+    if api.document:
+        yield f"openapi  {api.document}"
+    if api.auth == "key":
+        yield f"key      {api.key_file} (fdeploy key show, fdeploy key rotate)"
     yield ""
-    yield f"""curl -H "x-api-key: $(cat '{api.key_file}')" \\"""
-    yield """     -H 'content-type: application/json' -d '{"text": "some text"}' \\"""
-    yield f"     {api.url}"
+    yield from snippets.curl(api)
+    yield ""
+    yield from snippets.python(api)
 
 
 def _teardown(proof: Teardown) -> Iterator[str]:

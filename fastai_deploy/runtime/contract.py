@@ -1,7 +1,8 @@
 """The contract on the wire: bytes to checked requests, predictions to an answer.
 
 The same functions serve the model server, the container handlers and the Lambda, so that a request
-means the same everywhere. Standard library only. ``docs/contract.md`` is the specification.
+means the same everywhere. Standard library only. ``docs/contract.md`` is the specification; the
+keys and bounds of a request stand in ``schema``, from which the OpenAPI document is drawn, too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 
 from .media_type import JSON, JSON_LINES, TEXT, media_type
 from .request_error import RequestError
+from .schema import FIELDS, LEAST_TOP_K, MAX_TEXTS
 from .strict_json import Json, bad_json, encode, load
 
 __all__ = [
@@ -31,10 +33,6 @@ __all__ = [
     "parse",
     "render",
 ]
-
-MAX_TEXTS = 1_000
-
-_KEYS = ("text", "texts", "top_k")
 
 Probabilities = Sequence[Tuple[str, float]]
 
@@ -148,13 +146,13 @@ def _request(value: Json) -> Request:
     if not isinstance(value, dict):
         _invalid("the request is not a JSON object")
     for key in value:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key[:40], _KEYS, n=1)
+        if key not in FIELDS:
+            near = difflib.get_close_matches(key[:40], FIELDS, n=1)
             _invalid("the request has an unknown key", f'did you mean "{near[0]}"?' if near else "")
     if ("text" in value) == ("texts" in value):
         _invalid('the request needs exactly one of "text" and "texts"')
     top_k = value.get("top_k")
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+    if top_k is not None and not _is_count(top_k):
         _invalid('"top_k" is not a whole number of 1 or more', 'send {"text": "...", "top_k": 3}')
     if "text" in value:
         return Request((_checked(value["text"]),), single=True, top_k=top_k)
@@ -164,6 +162,10 @@ def _request(value: Json) -> Request:
     if len(texts) > MAX_TEXTS:
         _too_many(len(texts))
     return Request(tuple(_item(text) for text in texts), single=False, top_k=top_k)
+
+
+def _is_count(value: Json) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= LEAST_TOP_K
 
 
 def _item(value: Json) -> Union[str, RequestError]:

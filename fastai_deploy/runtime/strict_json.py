@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, NoReturn, Tuple
+from typing import Any, Dict, List, NoReturn, Tuple, Union
 
 from .request_error import RequestError
 
@@ -14,13 +14,14 @@ MAX_PARTS = 4_000
 wrong items some more; the parser never sees a document in which memory (24 bytes for each byte of
 ``[],[],...``) or depth could grow far beyond the size of the body."""
 
-_LONGEST_INTEGER = 18
-_HUGE = 1_000_000_000_000_000_000
+LONGEST_INTEGER = 18
+_LONGEST_FRACTION = 32
+HUGE = 1_000_000_000_000_000_000
 _TOO_DEEP = "the JSON is nested too deep or holds too many parts"
 
 
 def load(text: str) -> Json:
-    """The document; whole numbers of more than 18 digits become 10**18, fractions any fraction.
+    """The document; whole numbers of more than 18 digits become 10**18, fractions one fraction.
 
     Raises RequestError 400, and nothing else, whatever the text is.
     """
@@ -73,14 +74,18 @@ def _unique(pairs: List[Tuple[str, Json]]) -> Dict[str, Json]:
 
 def _integer(digits: str) -> int:
     """More than 18 digits would take quadratic time, and mean no more than 10**18 does."""
-    if len(digits) <= _LONGEST_INTEGER:
+    if len(digits) <= LONGEST_INTEGER:
         return int(digits)
-    return -_HUGE if digits.startswith("-") else _HUGE
+    return -HUGE if digits.startswith("-") else HUGE
 
 
-def _fraction(_digits: str) -> float:
-    """No request of the contract holds a fraction, so its value is not worth parsing."""
-    return 0.5
+def _fraction(digits: str) -> Union[int, float]:
+    """``3.0`` and ``3e0`` are whole numbers, as in JSON Schema; else any fraction will do.
+
+    No request of the contract holds a fraction, so its value is not worth the time.
+    """
+    value = float(digits) if len(digits) <= _LONGEST_FRACTION else 0.5
+    return int(max(-HUGE, min(HUGE, value))) if value.is_integer() else 0.5
 
 
 def _constant(_name: str) -> NoReturn:

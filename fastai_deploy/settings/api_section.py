@@ -19,6 +19,7 @@ MAX_BODY_BYTES = 6_000_000
 MAX_GATEWAY_SECONDS = 29.0
 
 Origin = Annotated[str, Field(pattern=ORIGIN_PATTERN)]
+Example = Annotated[str, Field(min_length=1, max_length=1_000)]
 Audience = Annotated[str, Field(min_length=1, max_length=1_000)]
 
 
@@ -77,6 +78,21 @@ class ApiSettings(Section):
             description="Origins whose pages may call the API, such as https://example.com.",
         ),
     ] = ()
+    page: Annotated[
+        bool,
+        Field(
+            description="AWS: serve a page to try the API at /, to everybody; it asks for the key "
+            "or token. On this machine it is always there."
+        ),
+    ] = False
+    examples: Annotated[
+        tuple[Example, ...],
+        Field(max_length=12, description="Texts that the page offers to try; everybody sees them."),
+    ] = (
+        "An unexpected pleasure, from the first page to the last.",
+        "It arrived late, and the box was open.",
+        "The meeting is moved to Thursday at ten.",
+    )
     memory: Annotated[
         int,
         Field(

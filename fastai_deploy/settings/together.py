@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastai_deploy.errors import SettingsError
+from fastai_deploy.runtime.schema import HEALTH
 from fastai_deploy.settings.model import Sections
 from fastai_deploy.settings.project_section import MAX_TAG_LETTERS
 
@@ -18,7 +19,6 @@ Key = tuple[str, str]
 
 # InvokeEndpoint takes 6 MB, of a serverless endpoint 4 MB.
 MAX_SERVERLESS_BODY = 4_000_000
-HEALTH_ROUTE = "/health"
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,12 @@ RULES = (
         "set jwt_issuer and jwt_audience",
     ),
     Rule(
+        (("api", "page"), ("api", "auth")),
+        lambda all_: all_.api.page and all_.api.auth == "iam",
+        "a page in a browser has no AWS credentials to sign with",
+        "set page = false, or auth to key, jwt or none",
+    ),
+    Rule(
         (("api", "quota"), ("api", "auth")),
         lambda all_: all_.api.quota is not None and all_.api.auth != "key",
         "a quota is counted by API key",
@@ -142,8 +148,8 @@ RULES = (
     ),
     Rule(
         (("api", "route"),),
-        lambda all_: all_.api.route == HEALTH_ROUTE,
-        f"{HEALTH_ROUTE} is where the API says that it is up",
+        lambda all_: all_.api.route == HEALTH,
+        f"{HEALTH} is where the API says that it is up",
         "choose another route",
     ),
 )

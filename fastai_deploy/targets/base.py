@@ -34,6 +34,12 @@ class Target(Protocol):
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the public API, with its key."""
 
+    def key(self, api: Api) -> str:
+        """The key of the API. Raises UsageError for an API without keys, or FileMissing."""
+
+    def rotate_key(self, api: Api) -> str:
+        """Put a new key in the place of the old one, prove it, and return it."""
+
     def teardown(self, *, artifacts: bool, confirmed: bool) -> Teardown:
         """Remove everything of this project and stage, found by inventory and not by memory.
 

@@ -58,10 +58,11 @@ APIS = {
     ),
     "rest-iam": 'auth = "iam"\ncors_origins = ["https://a.example"]\naccess_logs = false\n',
     "rest-none": 'auth = "none"\n',
+    "rest-page": "page = true\n",
     "http-iam": 'type = "http"\nauth = "iam"\n',
     "http-jwt": (
         'type = "http"\nauth = "jwt"\njwt_issuer = "https://id.example/pool"\n'
-        'jwt_audience = ["demo"]\ncors_origins = ["*"]\n'
+        'jwt_audience = ["demo"]\ncors_origins = ["*"]\npage = true\n'
     ),
 }
 

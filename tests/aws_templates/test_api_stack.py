@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fastai_deploy.aws.template.api_stack import api_template
+from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
 from fastai_deploy.aws.template.spec import ApiSpec
 from fastai_deploy.runtime.gateway import failures
 from tests.aws_templates.scenarios import APIS, api_of, of_type, section, settings_of
@@ -54,11 +55,33 @@ def test_the_routes_and_who_may_call_them() -> None:
         ("/classify", "ANY"): (True, "NONE"),
         ("/health", "GET"): (False, "NONE"),
         ("/health", "ANY"): (False, "NONE"),
+        ("/openapi.json", "GET"): (False, "NONE"),
+        ("/openapi.json", "ANY"): (False, "NONE"),
     }
     by_iam = methods(template("rest-iam"))
     assert by_iam["/classify", "POST"]["AuthorizationType"] == "AWS_IAM"
     assert by_iam["/classify", "OPTIONS"]["AuthorizationType"] == "NONE", "browsers do not sign"
     assert not any(item["ApiKeyRequired"] for item in methods(template("rest-none")).values())
+
+
+def test_a_page_stands_at_the_root_when_it_is_asked_for() -> None:
+    document = template("rest-page")
+    root = {"Fn::GetAtt": ["Api", "RootResourceId"]}
+    at_root = [
+        item["Properties"]
+        for item in of_type(document, "AWS::ApiGateway::Method")
+        if item["Properties"]["ResourceId"] == root
+    ]
+    assert {item["HttpMethod"] for item in at_root} == {"GET", "ANY"}
+    assert not any(item["ApiKeyRequired"] for item in at_root)
+    assert document["Outputs"]["PageUrl"]["Value"]["Fn::Sub"].endswith("/dev/")
+    assert "PageUrl" not in template("rest-key")["Outputs"]
+    routes = of_type(template("http-jwt"), "AWS::ApiGatewayV2::Route")
+    kinds = {
+        route["Properties"]["RouteKey"]: route["Properties"]["AuthorizationType"]
+        for route in routes
+    }
+    assert kinds["GET /"] == kinds["GET /openapi.json"] == "NONE"
 
 
 def test_a_deep_route_and_its_preflight() -> None:
@@ -77,6 +100,25 @@ def test_a_key_has_a_plan_and_its_value_is_nowhere() -> None:
     assert "Value" not in key["Properties"]
     assert document["Outputs"]["ApiKeyId"]["Value"] == {"Ref": "ApiKey"}
     assert "ApiKeyId" not in template("rest-iam")["Outputs"]
+
+
+def test_a_key_is_replaced_by_one_of_another_name() -> None:
+    before = template("rest-full")
+    first = with_key_serial(before, "20261125150000")
+    second = with_key_serial(first, "20261126150000")
+    names = [
+        of_type(document, "AWS::ApiGateway::ApiKey")[0]["Properties"]["Name"]
+        for document in (before, first, second)
+    ]
+    assert names == ["demo-dev", "demo-dev.20261125150000", "demo-dev.20261126150000"]
+    assert second["Outputs"][KEY_SERIAL]["Value"] == "20261126150000"
+    changed = {
+        name
+        for name in before["Resources"]
+        if before["Resources"][name] != second["Resources"][name]
+    }
+    assert changed == {"ApiKey"}
+    assert before == template("rest-full"), "the old template is as it was"
 
 
 def test_the_stage_throttles_too() -> None:

@@ -67,6 +67,7 @@ class World:
     settings: GatewaySettings = SETTINGS
     clock: FakeClock = field(default_factory=FakeClock)
     log: io.StringIO = field(default_factory=io.StringIO)
+    documents: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gateway = Gateway(
@@ -77,6 +78,7 @@ class World:
             now=lambda: 1_700_000_000.0,
             sleep=self.clock.sleep,
             jitter=lambda: 1.0,
+            shipped=self.documents.get,
         )
 
     def answer(self, event: Any, context: Any = None) -> Response:

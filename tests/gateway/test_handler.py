@@ -57,6 +57,11 @@ def test_an_answer_is_passed_on(kind: Builder) -> None:
             b"texts=a&texts=%C3%A9&top_k=2",
             {"texts": ["a", "é"], "top_k": 2},
         ),
+        (
+            "application/x-www-form-urlencoded",
+            b"text=a&top_k=00" + b"9" * 300_000,
+            {"text": "a", "top_k": 10**18},
+        ),
         # What `curl -d '{"text": "..."}'` sends.
         ("application/x-www-form-urlencoded", b'{"text": "a=b&c"}', None),
     ],

@@ -13,6 +13,7 @@ from fastai_deploy.aws.template.intrinsics import Json, Resources, ref, template
 from fastai_deploy.aws.template.rest_api import API, rest_api, rest_url
 from fastai_deploy.aws.template.spec import ApiSpec
 from fastai_deploy.naming import function_log_group
+from fastai_deploy.runtime.schema import OPENAPI, PAGE
 
 
 def api_template(spec: ApiSpec) -> Json:
@@ -42,10 +43,14 @@ def api_template(spec: ApiSpec) -> Json:
 
 
 def _paths(spec: ApiSpec) -> list[tuple[str, str]]:
-    """The outputs that are URLs: the route to call, and the one that says that the API is up."""
+    """The outputs that are URLs: the route to call, whether the API is up, what it is."""
     posted = next(route.path for route in spec.routes if route.protected)
     health = next(route.path for route in spec.routes if not route.protected)
-    return [("Url", posted), ("HealthUrl", health)]
+    documents = {OPENAPI: "DocumentUrl", PAGE: "PageUrl"}
+    shown = [
+        (documents[route.path], route.path) for route in spec.routes if route.path in documents
+    ]
+    return [("Url", posted), ("HealthUrl", health), *shown]
 
 
 def _url(spec: ApiSpec, path: str) -> Json:

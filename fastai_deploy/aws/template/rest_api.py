@@ -9,7 +9,7 @@ a change makes another one and the stage moves over to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from fastai_deploy.aws.template.access_log import ACCESS_LOG, access_log_format
 from fastai_deploy.aws.template.function import FUNCTION, permission
@@ -28,6 +28,7 @@ from fastai_deploy.aws.template.intrinsics import (
 from fastai_deploy.aws.template.spec import ApiSpec, Route
 
 API = "Api"
+KEY_SERIAL = "ApiKeySerial"
 STAGE = "ApiStage"
 _VALIDATOR, _MODEL = "BodyValidator", "AnyJson"
 # Whatever is JSON passes: what is wrong in it, the Lambda says better.
@@ -102,9 +103,23 @@ def rest_url(spec: ApiSpec, path: str) -> Json:
     return sub(f"https://${{{API}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}/{stage}{path}")
 
 
+def with_key_serial(template: Mapping[str, Json], serial: str) -> dict[str, Json]:
+    """The template with a new key in the place of the old one.
+
+    The value of a key cannot be changed, but a key of another name is another key:
+    CloudFormation makes it, moves the usage plan over, and deletes the old one at the end.
+    """
+    resources, outputs = dict(template["Resources"]), dict(template["Outputs"])
+    key = resources["ApiKey"]
+    name = str(key["Properties"]["Name"]).partition(".")[0]
+    resources["ApiKey"] = {**key, "Properties": {**key["Properties"], "Name": f"{name}.{serial}"}}
+    outputs[KEY_SERIAL] = {"Value": serial}
+    return {**template, "Resources": resources, "Outputs": outputs}
+
+
 def _paths(spec: ApiSpec) -> Iterator[tuple[str, Resource]]:
     """Every part of every route's path, once."""
-    paths = {path for route in spec.routes for path in _ancestry(route.path)}
+    paths = {path for route in spec.routes for path in _ancestry(route.path)} - {"/"}
     for path in sorted(paths):
         parent, _, part = path.rpartition("/")
         yield (
@@ -113,9 +128,7 @@ def _paths(spec: ApiSpec) -> Iterator[tuple[str, Resource]]:
                 "AWS::ApiGateway::Resource",
                 {
                     "RestApiId": ref(API),
-                    "ParentId": ref(_path_id(parent))
-                    if parent
-                    else attribute(API, "RootResourceId"),
+                    "ParentId": _path_ref(parent),
                     "PathPart": part,
                 },
             ),
@@ -143,7 +156,7 @@ def _method(spec: ApiSpec, route: Route) -> Resource:
         "AWS::ApiGateway::Method",
         {
             "RestApiId": ref(API),
-            "ResourceId": ref(_path_id(route.path)),
+            "ResourceId": _path_ref(route.path),
             "HttpMethod": route.method,
             "AuthorizationType": "AWS_IAM" if route.protected and spec.auth == "iam" else "NONE",
             "ApiKeyRequired": route.protected and spec.auth == "key",
@@ -228,6 +241,11 @@ def _ancestry(path: str) -> Iterator[str]:
     parts = path.strip("/").split("/")
     for count in range(1, len(parts) + 1):
         yield "/" + "/".join(parts[:count])
+
+
+def _path_ref(path: str) -> Json:
+    """The resource of a path; the root is there with the API."""
+    return ref(_path_id(path)) if path.strip("/") else attribute(API, "RootResourceId")
 
 
 def _path_id(path: str) -> str:

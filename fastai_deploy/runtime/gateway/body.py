@@ -15,9 +15,9 @@ from ..contract import (  # noqa: TID252 the package has another name in AWS
     parse,
 )
 from ..media_type import JSON, JSON_LINES  # noqa: TID252
+from ..strict_json import HUGE, LONGEST_INTEGER  # noqa: TID252
 
 FORM = "application/x-www-form-urlencoded"
-_LONGEST_NUMBER = 9
 
 
 def checked(body: bytes, content_type: Optional[str]) -> Tuple[Request, bytes]:
@@ -71,5 +71,8 @@ def _form(body: bytes) -> Dict[str, Json]:
 
 def _number(value: str) -> Json:
     """A whole number where the field holds one; the contract refuses what is left as text."""
-    plain = value.isascii() and value.isdecimal() and len(value) <= _LONGEST_NUMBER
-    return int(value) if plain else value
+    if not (value.isascii() and value.isdecimal()):
+        return value
+    digits = value.lstrip("0") or "0"
+    # As in JSON: more digits would take quadratic time, and mean no more.
+    return int(digits) if len(digits) <= LONGEST_INTEGER else HUGE

@@ -25,6 +25,7 @@ FUNCTION_URL = "function-url"
 
 # What a request id may hold: it is written into a header and a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,128}\Z")
+_BASE = re.compile(r"(?:/[A-Za-z0-9._~-]+)+\Z")
 _ALLOWED_HEADERS = "authorization, content-type, x-api-key"
 _EXPOSED_HEADERS = "retry-after, x-request-id"
 _SECURITY = {
@@ -38,7 +39,8 @@ _SECURITY = {
 class Call:
     """One HTTP request, whichever kind of event brought it.
 
-    ``path`` is without the API's stage; header names are lower-case.
+    ``path`` is without the API's stage; header names are lower-case. ``base`` is what stands
+    before the path in the URL: the stage, a custom domain's base path, or nothing.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Call:
     request_id: str
     raw_body: str
     is_base64: bool
+    base: str = ""
 
     def body(self) -> bytes:
         """The body as the client sent it. Raises RequestError 400 for damaged base64."""
@@ -82,6 +85,7 @@ def read(event: Any) -> Call:
         request_id=_request_id(context.get("requestId")),
         raw_body=body if isinstance(body, str) else "",
         is_base64=event.get("isBase64Encoded") is True,
+        base=_base(_text(event.get("rawPath") if http else context.get("path")), path),
     )
 
 
@@ -147,6 +151,12 @@ def _path_v2(event: Mapping[str, Any], context: Mapping[str, Any], http: Mapping
     path = _text(event.get("rawPath")) or _text(http.get("path"))
     prefix = "/" + _text(context.get("stage"))
     return path[len(prefix) :] if path.startswith(prefix + "/") else path
+
+
+def _base(whole: str, path: str) -> str:
+    """What the whole path has before ``path``, if it is a plain one: it goes into a document."""
+    base = whole[: -len(path)] if path and whole.endswith(path) else ""
+    return base if _BASE.match(base) else ""
 
 
 def _headers(event: Mapping[str, Any]) -> Dict[str, str]:

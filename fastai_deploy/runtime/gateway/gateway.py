@@ -12,13 +12,12 @@ from ..contract import (  # noqa: TID252 the package has another name in AWS
     RequestError,
     encode,
 )
-from . import events, failures, request_log
+from ..schema import HEALTH, OPENAPI, PAGE  # noqa: TID252
+from . import documents, events, failures, request_log
 from .body import checked
 from .endpoint import Endpoint
 from .events import Call
 from .settings import GatewaySettings, TimeBudget
-
-HEALTH = "/health"
 
 Answer = Tuple[int, Optional[bytes], Mapping[str, str]]
 
@@ -39,7 +38,8 @@ class Gateway:
     """Answers events; one object serves all events of a process, from several threads if need be.
 
     ``client`` is a ``sagemaker-runtime`` client whose own retries are off, ``clock`` counts
-    seconds, ``now`` tells the seconds since 1970, ``jitter`` gives numbers from 0 to 1.
+    seconds, ``now`` tells the seconds since 1970, ``jitter`` gives numbers from 0 to 1. ``shipped``
+    gives a document by its name, or None; where there is none, its route is not there.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Gateway:
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
+        shipped: Callable[[str], Optional[bytes]] = documents.shipped,
     ) -> None:
         self._endpoint = Endpoint(
             client, settings.endpoint, clock=clock, sleep=sleep, jitter=jitter
@@ -61,10 +62,15 @@ class Gateway:
         self._log = log
         self._clock = clock
         self._now = now
-        self._routes: Mapping[str, Mapping[str, Callable[[Exchange], Answer]]] = {
+        self._routes: Dict[str, Mapping[str, Callable[[Exchange], Answer]]] = {
             HEALTH: {"GET": self._health},
             settings.route: {"POST": self._classify},
         }
+        self._document, self._page = shipped(documents.OPENAPI), shipped(documents.PAGE)
+        if self._document is not None:
+            self._routes[OPENAPI] = {"GET": self._openapi}
+        if self._page is not None:
+            self._routes[PAGE] = {"GET": self._html}
 
     def handle(self, event: Any, context: Any = None) -> Dict[str, Json]:
         """A proxy response for any event; never raises."""
@@ -114,6 +120,14 @@ class Gateway:
     def _health(self, _exchange: Exchange) -> Answer:
         """Says that the gateway is up; the endpoint is not asked, because that costs."""
         return 200, encode({"status": "ok"}), {}
+
+    def _openapi(self, exchange: Exchange) -> Answer:
+        """The OpenAPI document, which says where it was fetched from."""
+        return 200, documents.with_server(self._document or b"", exchange.call.base), {}
+
+    def _html(self, _exchange: Exchange) -> Answer:
+        """The page to try the API."""
+        return 200, self._page, documents.page_headers(self._page or b"")
 
     def _classify(self, exchange: Exchange) -> Answer:
         call, facts = exchange.call, exchange.facts

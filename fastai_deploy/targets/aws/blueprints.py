@@ -10,12 +10,16 @@ from typing import Any, Protocol
 from fastai_deploy.aws.image_tables import ImageTables
 from fastai_deploy.aws.images import Image, choose_image
 from fastai_deploy.aws.instances import Instance, known_types
+from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec, wanted_instance
+from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.api_stack import api_template
 from fastai_deploy.aws.template.endpoint_stack import endpoint_template
+from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
 from fastai_deploy.aws.template.spec import EndpointSpec, Location
 from fastai_deploy.aws.template.ttl_stack import ttl_template
+from fastai_deploy.naming import api_stack
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
 
@@ -68,17 +72,24 @@ class SettingsBlueprints:
         return endpoint_spec(self._settings, stored, image, on)
 
     def api(self, code: Location, code_version: str) -> Blueprint:
-        """The API, with access logs where the account lets API Gateway write any."""
+        """The API, with access logs where the account lets API Gateway write any.
+
+        A key that was replaced stays so.
+        """
         account = self._aws.call("apigateway", "get_account")
+        owner = Owner(self._settings.project_name, self._settings.stage)
         spec = api_spec(
             self._settings,
             code=code,
             code_version=code_version,
             gateway_logs=bool(account.get("cloudwatchRoleArn")),
         )
-        return Blueprint(
-            api_template(spec), spec.function.name, spec.version, warnings=spec.warnings
-        )
+        template = api_template(spec)
+        live = our_stack(self._aws, api_stack(owner.project, owner.stage), owner)
+        serial = live.outputs.get(KEY_SERIAL) if live else None
+        if serial and spec.auth == "key":
+            template = with_key_serial(template, serial)
+        return Blueprint(template, spec.function.name, spec.version, warnings=spec.warnings)
 
     def ttl(self, version: str, ends: datetime) -> Blueprint:
         """The end of the stage."""

@@ -23,7 +23,6 @@ from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.spec import Instances, Location
 from fastai_deploy.aws.versions import Deployed
 from fastai_deploy.errors import ParityError, UsageError
-from fastai_deploy.lambda_package import build_lambda_package
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.target import AwsTarget
@@ -47,7 +46,7 @@ def plan(context: Context, stored: StoredArtifact) -> StagePlan:
     stack = naming.endpoint_stack(context.owner.project, context.owner.stage)
     changes = planned(stack, serving.plan(context.request(stack, endpoint)))
     if context.settings.sections.endpoint.kind != "async":
-        digest = hashlib.sha256(build_lambda_package()).hexdigest()
+        digest = hashlib.sha256(context.lambda_package()).hexdigest()
         bucket = context.settings.sections.project.bucket or default_bucket(context.aws)
         code = Location(bucket, naming.code_key(context.owner.project, digest))
         stack = naming.api_stack(context.owner.project, context.owner.stage)

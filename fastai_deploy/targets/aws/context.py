@@ -22,6 +22,7 @@ from fastai_deploy.aws.upload import Uploads
 from fastai_deploy.aws.versions import Deployments
 from fastai_deploy.errors import AwsMissing, FileMissing
 from fastai_deploy.progress import Reporter, Step, Warned
+from fastai_deploy.public.documents import lambda_package
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
 from fastai_deploy.targets.aws.blueprints import Blueprint, Blueprints, SettingsBlueprints
@@ -29,7 +30,10 @@ from fastai_deploy.targets.aws.blueprints import Blueprint, Blueprints, Settings
 
 @dataclass(frozen=True)
 class Context:
-    """One stage in one account and region; ``home`` holds the API key."""
+    """One stage in one account and region.
+
+    ``home`` holds the API key; beside it lies the bundle of the stage.
+    """
 
     settings: Settings
     home: Path
@@ -76,6 +80,10 @@ class Context:
                 self.aws.call("s3", "head_object", **bucket.owned, Key=key)
                 return bucket
         raise FileMissing(f"the stored artifact {stored.uri} is gone", hint="run fdeploy upload")
+
+    def lambda_package(self) -> bytes:
+        """The Lambda's zip, with the labels of the bundle in it. Raises FileError."""
+        return lambda_package(self.settings, self.home.parent / "bundle", target="aws")
 
     def request(self, stack: str, blueprint: Blueprint) -> StackRequest:
         """The request for a stack; tells what the blueprint has to say."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,10 +23,10 @@ from fastai_deploy.aws.bucket import ensure_bucket
 from fastai_deploy.aws.deployment import Applied
 from fastai_deploy.aws.publishing import Gate
 from fastai_deploy.aws.removal import Removal, Scope
-from fastai_deploy.aws.stacks import first_of, resources
+from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
+from fastai_deploy.aws.template.rest_api import with_key_serial
 from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import FileMissing, UsageError
-from fastai_deploy.lambda_package import build_lambda_package
 from fastai_deploy.progress import Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.targets.aws.context import Context
@@ -90,17 +91,21 @@ class AwsTarget:
         """Put the Lambda and API Gateway in front of the endpoint."""
         context = self.context
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
-        package = build_lambda_package()
+        package = context.lambda_package()
         digest = hashlib.sha256(package).hexdigest()
         code = Location(bucket.name, naming.code_key(context.owner.project, digest))
         context.uploads(bucket).data(package, code.key)
+        stack = naming.api_stack(context.owner.project, context.owner.stage)
+        is_new = our_stack(context.aws, stack, context.owner) is None
         blueprint = context.blueprints.api(code, digest)
-        publishing, auth = context.publishing, context.settings.sections.api.auth
+        settings = context.settings.sections.api
+        publishing, auth = context.publishing, settings.auth
 
         def prove(applied: Applied) -> None:
-            publishing.prove(publishing.gate(applied.stack, auth), verify)
+            gate = publishing.gate(applied.stack, auth)
+            publishing.prove(gate, verify)
+            publishing.prove_limits(applied.stack, gate, settings, untouched=is_new)
 
-        stack = naming.api_stack(context.owner.project, context.owner.stage)
         serving = context.serving(naming.function_log_group(blueprint.service))
         applied = serving.apply(context.request(stack, blueprint), prove)
         gate = publishing.gate(applied.stack, auth)
@@ -112,12 +117,31 @@ class AwsTarget:
             endpoint=endpoint.name,
             key_file=str(self._key_file) if gate.key else "",
             made_from=endpoint.name,
+            auth=auth,
+            document=applied.stack.outputs.get("DocumentUrl", ""),
+            page=applied.stack.outputs.get("PageUrl", ""),
         )
 
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the API, as who may call it."""
         auth = self.context.settings.sections.api.auth
         return self.context.publishing.call(Gate(api.url, auth, self._key(api)), request)
+
+    def key(self, api: Api) -> str:
+        """The key of the API, as API Gateway has it; the file is written anew."""
+        return self._fetch_key(self._api_stack(), api)
+
+    def rotate_key(self, api: Api) -> str:
+        """Replace the key by a new one, which API Gateway makes; nothing else changes."""
+        context = self.context
+        stack = self._api_stack()
+        self._need_keys()
+        live = context.deployment().live(stack.name)
+        if live is None:
+            raise UsageError("there is no API in this stage", hint="run fdeploy create-api")
+        serial = f"{context.aws.now():%Y%m%d%H%M%S}"
+        request = replace(live, template=with_key_serial(live.template, serial))
+        return self._fetch_key(context.deployment().apply(request).stack, api)
 
     def teardown(self, *, artifacts: bool = False, confirmed: bool = False) -> Teardown:
         """Remove the stacks and everything else of the stage.
@@ -163,6 +187,27 @@ class AwsTarget:
         blueprint = context.blueprints.ttl(version, ends)
         context.deployment().apply(context.request(stack, blueprint))
         context.report(Step(f"the stage deletes itself at {ends:%Y-%m-%d %H:%M} UTC"))
+
+    def _api_stack(self) -> Stack:
+        owner = self.context.owner
+        stack = our_stack(self.context.aws, naming.api_stack(owner.project, owner.stage), owner)
+        if stack is None:
+            raise UsageError("there is no API in this stage", hint="run fdeploy create-api")
+        return stack
+
+    def _need_keys(self) -> None:
+        auth = self.context.settings.sections.api.auth
+        if auth != "key":
+            raise UsageError(
+                f'the API has no keys: auth is "{auth}" in [api]',
+                hint='set auth = "key", then run fdeploy create-api',
+            )
+
+    def _fetch_key(self, stack: Stack, api: Api) -> str:
+        self._need_keys()
+        gate = self.context.publishing.gate(stack, "key")
+        files.write(Path(api.key_file or self._key_file), gate.key.encode(), mode=0o600)
+        return gate.key
 
     @property
     def _chosen_bucket(self) -> str | None:

@@ -5,10 +5,13 @@ Its key stands in a file that its owner alone can read; it is in no record, log 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import http
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +19,12 @@ from fastai_deploy import files
 from fastai_deploy.errors import DeployError, FileMissing, PortTaken
 from fastai_deploy.extras import need_extra
 from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.public.proofs import Send, check_preflight, check_throttle
 from fastai_deploy.records import Api, Endpoint
+from fastai_deploy.runtime.schema import OPENAPI, PAGE
 from fastai_deploy.settings import ApiSettings
 from fastai_deploy.targets.base import Json, Verify
-from fastai_deploy.targets.local.client import exchange, post
+from fastai_deploy.targets.local.client import exchange, post, send
 from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
 from fastai_deploy.targets.local.processes import (
     Processes,
@@ -34,22 +39,35 @@ _LOOPBACK = "127.0.0.1"
 
 
 class LocalApi:
-    """The gateway of one stage, below ``home``; ``state`` is the file that names the endpoint."""
+    """The gateway of one stage, below ``home``.
+
+    ``state`` is the file that names the endpoint; ``package`` gives the Lambda's zip as it is now.
+    """
 
     def __init__(
-        self, stage: str, home: Path, state: Path, processes: Processes, report: Reporter
+        self,
+        stage: str,
+        home: Path,
+        state: Path,
+        processes: Processes,
+        report: Reporter,
+        *,
+        package: Callable[[], bytes],
     ) -> None:
         self._stage = stage
+        self._home = home
+        self._package = package
         self._state = state
         self._processes = processes
         self._report = report
         self._config = home / "gateway.json"
         self._announce = home / "gateway.announce.json"
         self._key = home / "key"
+        self._proof_key = home / "proof-key"
         self.log = home / "gateway.log"
 
     def create(self, endpoint: Endpoint, settings: ApiSettings, verify: Verify) -> Api:
-        """Start the gateway; with unchanged settings the one that runs goes on.
+        """Start the gateway; with unchanged settings and labels the one that runs goes on.
 
         Raises PortTaken, ServerDied, ParityError or InvocationError.
         """
@@ -57,33 +75,64 @@ class LocalApi:
         if not self._key.exists():
             files.write(self._key, new_key().encode(), mode=0o600)
         running = self._running_port()
-        config = self._wanted(endpoint, settings, port=settings.port or running or 0)
+        config = self._wanted(endpoint.name, settings, port=settings.port or running or 0)
         if running and running == config.port and self._is_stored(config):
             self._report(Step("the gateway is up already"))
-            port = running
-        else:
-            port = self._restart(config, running)
-        api = Api(
+            api = self._api(endpoint, settings, running)
+            self._prove(api, settings, verify)
+            return api
+        with self._key_for_proof() as key:
+            api = self._api(endpoint, settings, self._restart(config, running))
+            self._prove(api, settings, verify)
+            self._check_throttle(api, settings, key)
+        return api
+
+    def _api(self, endpoint: Endpoint, settings: ApiSettings, port: int) -> Api:
+        base = f"http://{_LOOPBACK}:{port}"
+        return Api(
             target="local",
-            url=f"http://{_LOOPBACK}:{port}{settings.route}",
+            url=f"{base}{settings.route}",
             endpoint=endpoint.name,
             key_file=str(self._key),
             made_from=endpoint.name,
+            document=f"{base}{OPENAPI}",
+            page=f"{base}{PAGE}",
         )
-        verify(lambda request: self.call(api, request))
-        self._check_keyless(api)
-        return api
+
+    def rotate_key(self, api: Api) -> str:
+        """Put a new key in the place of the one that is; it counts at once, the old one no more.
+
+        Raises FileError, or DeployError when the gateway goes on with the old one.
+        """
+        with files.file_errors(self._key):
+            before = self._key.read_text() if self._key.exists() else ""
+        key = new_key()
+        files.write(self._key, key.encode(), mode=0o600)
+        if self._running_port() is not None:
+            wanted = ((key, False), (before, True))
+            for sent, refused in wanted:
+                headers = {"x-api-key": sent}
+                status, _ = exchange(api.url, [], headers=headers, timeout=_START_SECONDS)
+                if (status == http.HTTPStatus.FORBIDDEN) is not refused:
+                    raise DeployError(
+                        f"the API answered {status} to the {'old' if refused else 'new'} key",
+                        hint="run fdeploy create-api",
+                    )
+        return key
 
     def call(self, api: Api, request: Json) -> Json:
         """Send a request with the key. Raises InvocationError, or FileMissing without a key."""
+        return post(api.url, request, headers={"x-api-key": self.key()}, timeout=60.0)
+
+    def key(self) -> str:
+        """The key. Raises FileMissing without one."""
         try:
             with files.file_errors(self._key):
-                key = self._key.read_text()
+                return self._key.read_text()
         except FileMissing:
             raise FileMissing(
                 f"the API key {self._key} is gone", hint="run fdeploy create-api"
             ) from None
-        return post(api.url, request, headers={"x-api-key": key}, timeout=60.0)
 
     def _restart(self, config: GatewayConfig, running: int | None) -> int:
         """Start a gateway in the place of the one that runs; return its port."""
@@ -119,11 +168,19 @@ class LocalApi:
     def _is_stored(self, config: GatewayConfig) -> bool:
         return self._config.exists() and self._config.read_bytes() == config.encode()
 
-    def _wanted(self, endpoint: Endpoint, settings: ApiSettings, port: int) -> GatewayConfig:
+    def _stored_package(self) -> Path:
+        """The package as a file that is named after its bytes."""
+        package = self._package()
+        path = self._home / f"lambda-{hashlib.sha256(package).hexdigest()[:12]}.zip"
+        if not path.exists():
+            files.write(path, package)
+        return path
+
+    def _wanted(self, endpoint: str, settings: ApiSettings, port: int) -> GatewayConfig:
         return GatewayConfig(
-            endpoint=endpoint.name,
+            endpoint=endpoint,
             endpoint_state=str(self._state),
-            key_files=(str(self._key),),
+            key_files=(str(self._key), str(self._proof_key)),
             route=settings.route,
             port=port,
             stage=self._stage,
@@ -133,6 +190,8 @@ class LocalApi:
             max_body=settings.max_body,
             timeout_ms=round(settings.timeout * 1000),
             cors_origins=settings.cors_origins,
+            package=str(self._stored_package()),
+            page=True,
         )
 
     def _check_keyless(self, api: Api) -> None:
@@ -143,6 +202,39 @@ class LocalApi:
                 f"the API answered {status} to a request without a key, and not 403",
                 hint="run fdeploy teardown, then fdeploy up",
             )
+
+    def _send(self, api: Api) -> Send:
+        return lambda method, headers, body: send(
+            api.url, method, headers, body, timeout=_START_SECONDS
+        )
+
+    def _prove(self, api: Api, settings: ApiSettings, verify: Verify) -> None:
+        """The goldens through the API, nothing without the key, and only the pages that may."""
+        verify(lambda request: self.call(api, request))
+        self._check_keyless(api)
+        check_preflight(self._send(api), settings.cors_origins, self._report)
+
+    def _check_throttle(self, api: Api, settings: ApiSettings, key: str) -> None:
+        """The proof that a key cannot ask without end."""
+        ask = self._send(api)
+        check_throttle(
+            lambda method, headers, body: ask(method, {**headers, "x-api-key": key}, body),
+            rate=settings.rate,
+            burst=settings.burst,
+            at_once=8,
+            report=self._report,
+        )
+
+    @contextlib.contextmanager
+    def _key_for_proof(self) -> Iterator[str]:
+        """A second key, so that the proof of the throttle costs the user nothing; it ends here."""
+        key = new_key()
+        files.write(self._proof_key, key.encode(), mode=0o600)
+        try:
+            yield key
+        finally:
+            with files.file_errors(self._proof_key):
+                self._proof_key.unlink(missing_ok=True)
 
 
 def _taken(port: int) -> bool:

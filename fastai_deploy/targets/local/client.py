@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastai_deploy.errors import InvocationError
+from fastai_deploy.public.proofs import Reply
 
 Json = Any
 
@@ -31,20 +32,29 @@ def exchange(
     url: str, request: Json, *, headers: Mapping[str, str], timeout: float
 ) -> tuple[int, bytes]:
     """POST a request and return status and body, whatever they are. Raises InvocationError."""
+    body = json.dumps(request).encode()
+    every = {"content-type": "application/json", **headers}
+    reply = send(url, "POST", every, body, timeout=timeout)
+    return reply.status, reply.body
+
+
+def send(
+    url: str, method: str, headers: Mapping[str, str], body: bytes | None, *, timeout: float
+) -> Reply:
+    """Send a request and return the answer, whatever it is. Raises InvocationError."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:
-        connection.request(
-            "POST",
-            parts.path,
-            json.dumps(request).encode(),
-            {"content-type": "application/json", **headers},
-        )
+        connection.request(method, parts.path, body, dict(headers))
         response = connection.getresponse()
-        return response.status, response.read()
+        sent = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, sent, response.read())
     except TimeoutError:
         raise InvocationError(
-            f"{url} did not answer within {timeout:g} s", hint="send less text at once"
+            f"{url} did not answer within {timeout:g} s",
+            hint="send less text at once",
+            status=http.HTTPStatus.GATEWAY_TIMEOUT,
+            answer_code="timeout",
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise InvocationError(
@@ -61,6 +71,10 @@ def _refused(url: str, status: int, data: bytes) -> InvocationError:
         return InvocationError(
             f"{url} answered {status} {error['code']}: {error['message']}",
             hint=error["hint"] or "see docs/contract.md",
+            status=status,
+            answer_code=error["code"],
         )
     except (ValueError, TypeError, KeyError):
-        return InvocationError(f"{url} answered {status}", hint="see docs/contract.md")
+        return InvocationError(
+            f"{url} answered {status}", hint="see docs/contract.md", status=status
+        )

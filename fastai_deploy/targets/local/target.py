@@ -5,6 +5,7 @@
     models/<version>-<random>/          an artifact, unpacked, that a server serves
     endpoint.json  endpoint.log         the server that is live, and what it says
     gateway.json   gateway.log          the gateway's settings, and what it says
+    lambda-<hash>.zip                   the Lambda's package, as it would be uploaded
     key                                 the API key, readable by its owner alone
 """
 
@@ -20,6 +21,7 @@ from fastai_deploy.environments.environment import Environments
 from fastai_deploy.errors import UsageError
 from fastai_deploy.naming import endpoint_name
 from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.public.documents import lambda_package
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
 from fastai_deploy.targets.base import Json, Verify
@@ -44,6 +46,7 @@ class LocalTarget:
         home: Path,
         report: Reporter,
         *,
+        bundle: Path,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
@@ -63,7 +66,12 @@ class LocalTarget:
             lambda model: interpreter(model, environments),
         )
         self._api = LocalApi(
-            settings.stage, self._home, self._endpoint.state, self._processes, report
+            settings.stage,
+            self._home,
+            self._endpoint.state,
+            self._processes,
+            report,
+            package=lambda: lambda_package(settings, bundle, target=self.name),
         )
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
@@ -97,6 +105,14 @@ class LocalTarget:
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the gateway, with the key."""
         return self._api.call(api, request)
+
+    def key(self, api: Api) -> str:  # noqa: ARG002 there is one
+        """The key of the gateway."""
+        return self._api.key()
+
+    def rotate_key(self, api: Api) -> str:
+        """Give the gateway another key."""
+        return self._api.rotate_key(api)
 
     def teardown(self, *, artifacts: bool, confirmed: bool) -> Teardown:  # noqa: ARG002
         """End every server of this stage and remove its folder, the store with it.

@@ -16,8 +16,8 @@ from datetime import datetime, timezone
 from typing import Any, TextIO
 
 from fastai_deploy.runtime.gateway import events, failures, request_log
-from fastai_deploy.runtime.gateway.gateway import HEALTH
 from fastai_deploy.runtime.request_error import RequestError
+from fastai_deploy.runtime.schema import HEALTH, OPENAPI, PAGE
 from fastai_deploy.targets.local.gateway.config import GatewayConfig
 from fastai_deploy.targets.local.gateway.integration import Integration
 from fastai_deploy.targets.local.gateway.keys import KeyRing
@@ -51,6 +51,8 @@ class GatewayApp:
         # The methods of each route, and whether they need a key.
         self._routes: Mapping[str, Mapping[str, bool]] = {
             HEALTH: {"GET": False, "OPTIONS": False},
+            OPENAPI: {"GET": False, "OPTIONS": False},
+            **({PAGE: {"GET": False, "OPTIONS": False}} if config.page else {}),
             config.route: {"POST": True, "OPTIONS": False},
         }
 

@@ -21,7 +21,8 @@ class GatewayConfig:
     ``endpoint_state`` is the file that names the live model server (``{"port": ...}``) and is read
     on every request; ``key_files`` hold one key each and are read on every request, too. ``rate``
     is in requests a second, ``max_body`` in bytes, ``timeout_ms`` what a request may take at most;
-    ``concurrency`` is how many requests the function answers at once.
+    ``concurrency`` is how many requests the function answers at once. ``package`` is the Lambda's
+    zip, the plain one where none is named; ``page`` says that there is a page at ``/`` in it.
     """
 
     endpoint: str
@@ -39,6 +40,8 @@ class GatewayConfig:
     cors_origins: tuple[str, ...] = ()
     concurrency: int = 32
     log_text: bool = False
+    package: str = ""
+    page: bool = False
 
     def encode(self) -> bytes:
         """The record as a JSON file; the same record gives the same bytes."""

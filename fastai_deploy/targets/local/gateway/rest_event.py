@@ -89,7 +89,8 @@ def _context(request: HttpRequest, headers: dict[str, str]) -> dict[str, Any]:
         "extendedRequestId": request.request_id,
         "httpMethod": request.method,
         "identity": identity,
-        "path": f"/{request.stage}{request.path}",
+        # As with a custom domain: this machine's URLs have no stage in them.
+        "path": request.path,
         "protocol": f"HTTP/{request.http_version}",
         "requestId": request.request_id,
         "requestTime": request.arrived.strftime("%d/%b/%Y:%H:%M:%S +0000"),

@@ -45,7 +45,7 @@ def serve(config: GatewayConfig, *, folder: Path, announce: Path, log: TextIO) -
         ThreadPoolExecutor(config.concurrency, thread_name_prefix="function") as pool,
         sagemaker_front(front_config) as endpoint_url,
     ):
-        home = unpack_package(build_lambda_package(), folder)
+        home = unpack_package(_package(config), folder)
         handler = load_handler(
             home, config, endpoint_url=endpoint_url, access_key=access_key, log=log
         )
@@ -68,6 +68,14 @@ def serve(config: GatewayConfig, *, folder: Path, announce: Path, log: TextIO) -
         announcement = {"pid": os.getpid(), "port": listener.getsockname()[1]}
         text = json.dumps(announcement).encode()
         _Server(_uvicorn_config(app), ready=lambda: files.write(announce, text)).run([listener])
+
+
+def _package(config: GatewayConfig) -> bytes:
+    if not config.package:
+        return build_lambda_package()
+    package = Path(config.package)
+    with files.file_errors(package):
+        return package.read_bytes()
 
 
 def listen(port: int) -> socket.socket:

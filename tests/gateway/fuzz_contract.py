@@ -1,0 +1,79 @@
+"""A gateway for schemathesis: ``python -m tests.gateway.fuzz_contract [--examples 30]``.
+
+Schemathesis reads the OpenAPI document from the running gateway and asks whatever it allows, and
+much that it does not: no answer may be a 5xx, and none may be one that the document does not have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fastai_deploy.lambda_package import build_lambda_package
+from fastai_deploy.public.face import Face
+from fastai_deploy.public.openapi import encoded
+from fastai_deploy.public.page import page
+from tests.gateway.conftest import gateways
+from tests.gateway.servers import Script, Server
+from tests.page.reviews import LABELS, reviews
+
+FACE = Face("film-reviews", "/classify", "key", 100_000, labels=LABELS, page=True)
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "positive_data_acceptance",
+    "unsupported_method",
+    "allow_header_conformance",
+    "ignored_auth",
+)
+
+
+def fuzz(
+    folder: Path,
+    *,
+    examples: int,
+    seed: int,
+    script: Script = reviews,
+    phases: str = "examples,coverage,fuzzing",
+) -> subprocess.CompletedProcess[str]:
+    """Run schemathesis against a gateway before ``script``; a return code not 0 is a finding."""
+    package = folder / "lambda.zip"
+    documents = {"openapi.json": encoded(FACE), "page.html": page(FACE, ["a text"])}
+    package.write_bytes(build_lambda_package(documents))
+    with Server(script).running() as model, gateways(folder, model) as start:
+        gateway = start(package=str(package), page=True, max_body=FACE.max_body)
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "schemathesis.cli", "run"),
+                f"http://127.0.0.1:{gateway.port}/openapi.json",
+                *("--header", f"x-api-key: {gateway.key}", "--checks", ",".join(CHECKS)),
+                *("--phases", phases, "--continue-on-failure"),
+                *("--max-examples", str(examples), "--seed", str(seed), "--no-color"),
+            ],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def main() -> None:
+    """Fuzz for long, and say what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        done = fuzz(Path(folder), examples=options.examples, seed=options.seed)
+    sys.stdout.write(done.stdout + done.stderr)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

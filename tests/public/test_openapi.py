@@ -1,0 +1,125 @@
+"""The OpenAPI document: valid, current, and saying the same as the code that validates."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from fastai_deploy.public.face import Face, face_of
+from fastai_deploy.public.openapi import SAMPLE, document, encoded
+from fastai_deploy.runtime import contract
+from fastai_deploy.runtime.contract import Model, Prediction, Request, RequestError
+from fastai_deploy.runtime.schema import ERRORS, REQUEST
+from fastai_deploy.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+FACES = (
+    SAMPLE,
+    Face("demo", "/v1/classify", "iam", 1_000),
+    Face("demo", "/classify", "jwt", 1_000, own_words=False, issuer="https://id.example"),
+    Face("demo", "/classify", "none", 1_000, labels=("a", "b", "c"), several=True),
+)
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.auth)
+def test_it_is_a_valid_document(face: Face) -> None:
+    described = document(face)
+    OpenAPIV31SpecValidator(described).validate()
+    assert set(described["paths"]) >= {face.route, "/health", "/openapi.json"}
+    assert ("/" in described["paths"]) is face.page
+    security = described["paths"][face.route]["post"]["security"]
+    assert bool(security) is (face.auth != "none")
+
+
+def test_a_broken_document_is_noticed() -> None:
+    broken = document(SAMPLE)
+    broken["paths"]["/classify"]["post"]["responses"] = {"999": {}}
+    assert not OpenAPIV31SpecValidator(broken).is_valid()
+
+
+def test_the_copy_in_the_docs_is_current() -> None:
+    assert (ROOT / "docs/openapi.json").read_bytes() == encoded(SAMPLE), "make schema"
+
+
+def schema(name: str, face: Face = SAMPLE) -> Any:
+    """A validator of one of the document's schemas."""
+    described = document(face)
+    return jsonschema.Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": described["components"]}
+    )
+
+
+# The keys and values that matter, and whatever else JSON has.
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 5)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from((1.0, 3.0, -0.0, 1e16, 0.5))
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+REQUESTS = st.dictionaries(st.sampled_from(("text", "texts", "top_k", "topk", "")), VALUES)
+
+
+@given(REQUESTS | VALUES)
+def test_the_schema_takes_what_the_contract_takes(value: Any) -> None:
+    try:
+        (request,) = contract.parse(json.dumps(value).encode(), "application/json")
+    except RequestError as error:
+        taken, refused = False, (error.status, error.code)
+    else:
+        # A bad item of a list is answered in its place.
+        taken = not any(isinstance(item, RequestError) for item in request.items)
+        refused = (422, "invalid_request")
+    assert refused == (422, "invalid_request")
+    assert jsonschema.Draft202012Validator(REQUEST).is_valid(value) is taken
+
+
+@pytest.mark.parametrize("face", [SAMPLE, FACES[3]], ids=["single", "several"])
+def test_answers_are_as_described(face: Face) -> None:
+    model = Model("demo", "3f2a9c01b7de", 0.5 if face.several else None)
+    share = 1 / len(face.labels)
+    prediction = Prediction([(label, share) for label in face.labels], truncated=False)
+    for top_k in (None, 1):
+        answer = contract.answer(prediction, top_k, model)
+        schema("Answer", face).validate(answer)
+        assert not schema("Answer", face).is_valid({**answer, "more": 1})
+        assert not schema("Answer", face).is_valid({**answer, "probabilities": {"other": 0.5}})
+    several = Request((RequestError(422, "invalid_request", "m", "h"), "a"), single=False)
+    schema("Answers", face).validate(contract.render([prediction], several, model))
+
+
+def test_errors_are_those_of_the_contract() -> None:
+    page = (ROOT / "docs/contract.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| ([^|]+) \|", page, re.MULTILINE)
+    described = {int(status): tuple(re.findall(r"`(\w+)`", codes)) for status, codes in rows}
+    assert described == {
+        status: tuple(code for code, _ in codes) for status, codes in ERRORS.items()
+    }
+
+
+def test_no_other_error_is_answered() -> None:
+    for path in (ROOT / "fastai_deploy").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "RequestError":
+                status, code, *_ = node.args
+                if isinstance(status, ast.Constant) and isinstance(code, ast.Constant):
+                    assert code.value in dict(ERRORS[int(str(status.value))]), path
+
+
+def test_a_project_without_a_bundle_has_a_document_without_labels(tmp_path: Path) -> None:
+    settings = load_settings(folder=tmp_path, environ={"FDEPLOY_PROJECT_NAME": "demo"})
+    face = face_of(settings, tmp_path / "bundle", target="local")
+    assert face.labels == ()
+    assert document(face)["components"]["schemas"]["Label"] == {"type": "string"}
