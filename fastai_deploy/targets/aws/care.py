@@ -1,13 +1,13 @@
 """What is done with a stage beside the flow: planned, looked at, read, taken back.
 
-One function a command: ``plan``, ``status``, ``logs``, ``versions``, ``rollback``, ``doctor``. None
-but ``rollback`` changes anything.
+One function a command: ``plan``, ``status``, ``logs``, ``versions``, ``rollback`` and ``doctor``,
+with the ``policies`` that are needed. None but ``rollback`` changes anything.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,6 +18,7 @@ from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.doctor import Check, Doctor, Subject
 from fastai_deploy.aws.logs import LogLine
 from fastai_deploy.aws.planning import StagePlan, planned
+from fastai_deploy.aws.policy import Needs, user_policies
 from fastai_deploy.aws.pricing import endpoint_cost, instance_price
 from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.spec import Instances, Location
@@ -27,7 +28,7 @@ from fastai_deploy.lambda_package import build_lambda_package
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.target import AwsTarget
-from fastai_deploy.targets.base import Invoke
+from fastai_deploy.targets.base import Invoke, Json
 
 _RECENT = timedelta(hours=1)
 
@@ -128,6 +129,20 @@ def doctor(context: Context, stored: StoredArtifact) -> list[Check]:
         count=instances.count if instances else 0,
     )
     return Doctor(context.aws).examine(subject)
+
+
+def policies(context: Context) -> Mapping[str, Json]:
+    """The permissions that the stage needs, as documents to copy. Raises AwsError."""
+    project = context.settings.sections.project
+    return user_policies(
+        Needs(
+            project=context.owner.project,
+            bucket=project.bucket or default_bucket(context.aws),
+            partition=context.aws.partition,
+            kms_key=project.kms_key,
+            signs_requests=context.settings.sections.api.auth == "iam",
+        )
+    )
 
 
 def would_store(context: Context, sha256: str, size: int) -> StoredArtifact:

@@ -1,0 +1,55 @@
+"""Ctrl-C and lost connections: AWS goes on, the user is told so, and the same command goes on."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from fastai_deploy.aws.stack_events import StackEvent
+from fastai_deploy.errors import AwsUnreachable
+from fastai_deploy.progress import Event
+from tests.aws.world import Model, World
+from tests.aws_double.faults import Fault
+
+
+def test_ctrl_c_while_aws_works(world: World, model: Model) -> None:
+    target = world.target()
+    stored = target.upload(model.artifact)
+
+    def interrupt(event: Event) -> None:
+        world.events.append(event)
+        if "IN_PROGRESS          SageMaker::Model" in getattr(event, "message", ""):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.target(interrupt).deploy(stored, model.verify)
+    assert "AWS goes on without us" in world.said
+    assert world.target().deploy(stored, model.verify).version == model.artifact.version
+
+
+def test_a_connection_lost_while_aws_works(world: World, model: Model) -> None:
+    target = world.target()
+    stored = target.upload(model.artifact)
+    fault = Fault("reset", service="cloudformation", operation="DescribeStackEvents")
+    world.double.do_wrong(world.account, fault)
+    with pytest.raises(AwsUnreachable):
+        target.deploy(stored, model.verify)
+    world.double.do_wrong(world.account)
+    assert world.target().deploy(stored, model.verify).version == model.artifact.version
+
+
+def test_an_event_reads_as_a_line() -> None:
+    event = StackEvent(
+        id="1",
+        at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        logical_id="Endpoint",
+        physical_id="",
+        type="AWS::SageMaker::Endpoint",
+        status="CREATE_FAILED",
+        reason="no capacity",
+        token="",
+        of_stack=False,
+    )
+    assert str(event) == "CREATE_FAILED               SageMaker::Endpoint Endpoint: no capacity"
+    assert event.failed

@@ -1,0 +1,20 @@
+"""How one account of the double is treated; set through the double's control path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Behaviour:
+    """``quota`` and ``price`` are by instance type (a price is dollars an hour, as text).
+
+    ``no_capacity``: no instance can be had. ``silent_update``: CloudFormation does not notice that
+    an update of an endpoint has failed. ``seconds``: how long an endpoint takes at least.
+    """
+
+    quota: dict[str, int] = field(default_factory=dict)
+    price: dict[str, str] = field(default_factory=dict)
+    no_capacity: bool = False
+    silent_update: bool = False
+    seconds: float = 0.0
