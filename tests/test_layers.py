@@ -17,7 +17,7 @@ PACKAGE = Path(fastai_deploy.__file__).parent
 
 # A module may import from its own layer and from the layers before it.
 LAYERS = (
-    ("__init__", "errors", "progress", "records", "naming"),
+    ("__init__", "errors", "progress", "records", "reports", "naming"),
     ("runtime",),
     ("files", "extras", "settings", "gzip_stored"),
     ("artifact", "lambda_package", "bundle", "goldens", "parity", "workspace"),
@@ -25,7 +25,7 @@ LAYERS = (
     ("targets",),
     ("project",),
     ("freshness", "verification"),
-    ("stages",),
+    ("stages", "care"),
     ("cli",),
     ("__main__",),
 )

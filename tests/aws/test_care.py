@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.aws.doctor import Check
 from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.records import Endpoint
-from fastai_deploy.targets.aws import care
+from fastai_deploy.reports import Check
+from fastai_deploy.targets.aws.care import AwsCare
 from tests.aws.world import Model, World
+
+HOUR = timedelta(hours=1)
+
+
+def care(world: World) -> AwsCare:
+    return AwsCare(world.target())
 
 
 def deploy(world: World, model: Model) -> Endpoint:
@@ -22,14 +28,11 @@ def deploy(world: World, model: Model) -> Endpoint:
 
 
 def test_a_plan_before_anything_is_there(world: World, model: Model) -> None:
-    context = world.target().context
-    stored = care.would_store(context, model.artifact.sha256, model.artifact.bytes)
-    plan = care.plan(context, stored)
+    plan = care(world).plan(model.artifact)
     assert plan.changed
     assert {change.action for change in plan.changes} == {"add"}
     assert {change.stack for change in plan.changes} == {"demo-dev-endpoint", "demo-dev-api"}
     assert not any(change.interrupts for change in plan.changes)
-    assert plan.cost is not None
     assert plan.cost.least_per_hour is None  # the double has no price list: unknown, and not 0
     assert world.everything() == []
 
@@ -40,26 +43,25 @@ def test_a_plan_of_an_update_interrupts_nothing(
     endpoint = deploy(world, model)
     target = world.target()
     target.create_api(endpoint, model.verify)
-    stored = target.upload(model.artifact)
-    assert care.plan(target.context, stored).changes == ()
-    plan = care.plan(target.context, target.upload(other_model.artifact))
+    assert care(world).plan(model.artifact).changes == ()
+    plan = care(world).plan(other_model.artifact)
     actions = {change.name: change.action for change in plan.changes}
     assert actions["Model"] == actions["EndpointConfig"] == "replace"
     assert actions["Endpoint"] == "change"
     assert not any(change.interrupts for change in plan.changes)
     world.flags = {("endpoint", "kind"): "serverless"}
-    moved = care.plan(world.target().context, stored)
+    moved = care(world).plan(model.artifact)
     assert [change.name for change in moved.changes if change.interrupts] == ["Endpoint"]
 
 
 def test_status(world: World, model: Model) -> None:
-    empty = care.status(world.target().context)
-    assert (empty.stacks, empty.endpoint, empty.version, empty.url) == ((), "", "", "")
+    empty = care(world).status()
+    assert (empty.parts, empty.endpoint, empty.version, empty.url) == ((), "", "", "")
     endpoint = deploy(world, model)
     target = world.target()
     api = target.create_api(endpoint, model.verify)
-    found = care.status(target.context)
-    assert [line.name for line in found.stacks] == ["demo-dev-endpoint", "demo-dev-api"]
+    found = care(world).status()
+    assert [line.name for line in found.parts] == ["demo-dev-endpoint", "demo-dev-api"]
     assert (found.endpoint, found.endpoint_status) == ("demo-dev", "InService")
     assert found.version == model.artifact.version
     assert found.instances == 1
@@ -72,13 +74,10 @@ def test_what_it_costs_is_told_where_aws_says_it(world: World, model: Model) -> 
     # The price list of this region is in eu-central-1, which is also where the stage is.
     world.double.behave(world.account, price={"ml.m5.large": "0.1380000000"})
     deploy(world, model)
-    bill = care.status(world.target().context).bill
+    bill = care(world).status().bill
     assert bill.per_hour == Decimal("0.138")
     assert bill.so_far == Decimal("0.00")
-    context = world.target().context
-    stored = care.would_store(context, model.artifact.sha256, model.artifact.bytes)
-    cost = care.plan(context, stored).cost
-    assert cost is not None
+    cost = care(world).plan(model.artifact).cost
     assert cost.least_per_hour == Decimal("0.138")
     assert cost.least_per_month == Decimal("100.74")
 
@@ -97,7 +96,7 @@ def test_the_last_hour_is_counted(world: World, model: Model) -> None:
             for name, value in values.items()
         ],
     )
-    hour = care.status(world.target().context).last_hour
+    hour = care(world).status().last_hour
     assert (hour.invocations, hour.errors) == (12, 2)
     assert hour.p95_ms == pytest.approx(8.0)
 
@@ -105,12 +104,12 @@ def test_the_last_hour_is_counted(world: World, model: Model) -> None:
 def test_logs_of_the_endpoint_and_of_the_api(world: World, model: Model) -> None:
     endpoint = deploy(world, model)
     target = world.target()
-    assert list(care.logs(target.context, api=True)) == []
+    assert list(care(world).logs(api=True, since=HOUR, follow=False)) == []
     target.create_api(endpoint, model.verify)
-    lines = list(care.logs(target.context))
+    lines = list(care(world).logs(api=False, since=HOUR, follow=False))
     assert any('"ready"' in line.message for line in lines)
     assert lines[0].stream.startswith("main/")
-    requests = list(care.logs(target.context, api=True))
+    requests = list(care(world).logs(api=True, since=HOUR, follow=False))
     assert any('"/classify"' in line.message for line in requests)
     assert [line.at for line in requests] == sorted(line.at for line in requests)
 
@@ -128,7 +127,7 @@ def test_following_tells_each_line_once(world: World) -> None:
         logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=[event])
 
     write("one")
-    lines = care.logs(context, follow=True)
+    lines = care(world).logs(api=False, since=HOUR, follow=True)
     assert next(lines).message == "one"
     write("two")
     assert next(lines).message == "two"
@@ -141,42 +140,40 @@ def test_following_tells_each_line_once(world: World) -> None:
 def test_back_to_the_version_before(world: World, model: Model, other_model: Model) -> None:
     deploy(world, model)
     deploy(world, other_model)
-    listed = care.versions(world.target().context)
-    assert [(item.deployed.version, item.live) for item in listed] == [
+    listed = care(world).versions()
+    assert [(item.version, item.live) for item in listed] == [
         (other_model.artifact.version, True),
         (model.artifact.version, False),
     ]
-    assert listed[0].deployed.by == "ada on laptop"
-    endpoint = care.rollback(world.target())
+    assert listed[0].by == "ada on laptop"
+    endpoint = care(world).rollback(None)
     assert endpoint.version == model.artifact.version
     model.verify(lambda request: world.target().invoke(endpoint, request))
-    assert [item.live for item in care.versions(world.target().context)] == [True, False]
-    assert care.rollback(world.target(), other_model.artifact.version[:6]).version == (
+    assert [item.live for item in care(world).versions()] == [True, False]
+    assert care(world).rollback(other_model.artifact.version[:6]).version == (
         other_model.artifact.version
     )
 
 
 def test_rollbacks_that_cannot_be(world: World, model: Model, other_model: Model) -> None:
     with pytest.raises(UsageError, match="nothing is deployed"):
-        care.rollback(world.target())
+        care(world).rollback(None)
     endpoint = deploy(world, model)
     with pytest.raises(UsageError, match=f"no version before {endpoint.version}"):
-        care.rollback(world.target())
+        care(world).rollback(None)
     with pytest.raises(UsageError, match="ffff is no version") as refused:
-        care.rollback(world.target(), "ffff")
+        care(world).rollback("ffff")
     assert endpoint.version in refused.value.hint
     deploy(world, other_model)
     bucket = f"fdeploy-{world.account}-{world.region}"
     key = f"fdeploy/demo/models/{model.artifact.sha256}/model.tar.gz"
     world.client("s3").delete_object(Bucket=bucket, Key=key)
     with pytest.raises(FileMissing, match="is gone"):
-        care.rollback(world.target())
+        care(world).rollback(None)
 
 
 def examined(world: World, model: Model) -> dict[str, Check]:
-    context = world.target().context
-    stored = care.would_store(context, model.artifact.sha256, model.artifact.bytes)
-    return {check.name: check for check in care.doctor(context, stored)}
+    return {check.name: check for check in care(world).doctor(model.artifact).checks}
 
 
 def test_a_doctor_without_findings(world: World, model: Model) -> None:
@@ -189,7 +186,7 @@ def test_a_doctor_without_findings(world: World, model: Model) -> None:
 
 
 def test_the_policies_name_the_bucket(world: World) -> None:
-    documents = care.policies(world.target().context)
+    documents = care(world).policies().documents
     assert f"fdeploy-{world.account}-{world.region}" in json.dumps(documents)
 
 

@@ -110,12 +110,13 @@ def test_an_endpoint_in_the_making_cannot_be_deleted(world: World, model: Model)
     target.deploy(target.upload(model.artifact), model.verify)
     sagemaker = world.client("sagemaker")
     config = sagemaker.describe_endpoint(EndpointName="demo-dev")["EndpointConfigName"]
-    world.double.behave(world.account, seconds=1.0)
+    world.double.behave(world.account, hold=True)
     sagemaker.create_endpoint(EndpointName="second", EndpointConfigName=config)
     with pytest.raises(ClientError, match="Cannot update in-progress endpoint"):
         sagemaker.delete_endpoint(EndpointName="second")
     with pytest.raises(ClientError, match="Cannot create already existing endpoint"):
         sagemaker.create_endpoint(EndpointName="second", EndpointConfigName=config)
+    world.double.behave(world.account, hold=False)
 
 
 def test_calls_are_counted_once_however_often_they_are_sent(world: World) -> None:

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.errors import DeployError, FileMissing, NoAnswer, ParityError, StackFailed
+from fastai_deploy.errors import (
+    AwsError,
+    AwsMissing,
+    AwsQuota,
+    DeployError,
+    FileMissing,
+    NoAnswer,
+    ParityError,
+    StackFailed,
+)
 from fastai_deploy.records import Endpoint
 from fastai_deploy.targets.base import Invoke
 from tests.aws.world import Model, World, pack
@@ -129,7 +138,10 @@ def test_a_lost_connection_takes_nothing_back(world: World, model: Model) -> Non
 @pytest.mark.parametrize(
     ("behaviour", "cause"),
     [
-        ({"quota": {"ml.m5.large": 0}}, "the account's quota for this instance type is used up"),
+        (
+            {"quota": {"ml.m5.large": 1}, "used": {"ml.m5.large": 1}},
+            "the account's quota for this instance type is used up",
+        ),
         ({"no_capacity": True}, "AWS has no such instance free"),
     ],
     ids=["quota", "capacity"],
@@ -140,6 +152,25 @@ def test_what_aws_does_not_give(
     world.double.behave(world.account, **behaviour)
     with pytest.raises(StackFailed, match=f"likely cause: {cause}"):
         deploy(world, model)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "words"),
+    [
+        ({"quota": {"ml.m5.large": 0}}, AwsQuota, "may have 0 ml.m5.large, and 1 is wanted"),
+        ({"missing_images": ["serve-ml-sagemaker-cpu-v1"]}, AwsMissing, "does not exist"),
+    ],
+    ids=["quota", "image"],
+)
+def test_what_can_never_be_is_not_begun(
+    world: World, model: Model, behaviour: dict[str, Any], kind: type[AwsError], words: str
+) -> None:
+    world.double.behave(world.account, **behaviour)
+    with pytest.raises(kind, match=words):
+        deploy(world, model)
+    assert world.everything() == [f"bucket fdeploy-{world.account}-{world.region}"]
+    world.double.behave(world.account, quota={}, missing_images=[])
+    assert deploy(world, model) == model.artifact.version
 
 
 def test_an_artifact_that_was_deleted_is_named(world: World, model: Model) -> None:

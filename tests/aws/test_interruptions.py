@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-
 import pytest
 
-from fastai_deploy.aws.stack_events import StackEvent
 from fastai_deploy.errors import AwsUnreachable
-from fastai_deploy.progress import Event
+from fastai_deploy.progress import Event, Happened
 from tests.aws.world import Model, World
 from tests.aws_double.faults import Fault
 
@@ -40,16 +37,13 @@ def test_a_connection_lost_while_aws_works(world: World, model: Model) -> None:
 
 
 def test_an_event_reads_as_a_line() -> None:
-    event = StackEvent(
-        id="1",
-        at=datetime(2026, 1, 1, tzinfo=timezone.utc),
-        logical_id="Endpoint",
-        physical_id="",
-        type="AWS::SageMaker::Endpoint",
+    event = Happened(
+        stack="demo-dev-endpoint",
+        type="SageMaker::Endpoint",
+        name="Endpoint",
         status="CREATE_FAILED",
         reason="no capacity",
-        token="",
-        of_stack=False,
+        failed=True,
+        ended=False,
     )
-    assert str(event) == "CREATE_FAILED               SageMaker::Endpoint Endpoint: no capacity"
-    assert event.failed
+    assert event.message == "CREATE_FAILED               SageMaker::Endpoint Endpoint: no capacity"

@@ -14,10 +14,10 @@ from fastai_deploy.aws.change_set import StackRequest
 from fastai_deploy.aws.deployment import Applied, Deployment
 from fastai_deploy.aws.ownership import Operator
 from fastai_deploy.errors import NotOurs, StackBusy, StackFailed
+from fastai_deploy.progress import Event, Reporter
 from tests.aws.world import Model, World
 
 NAME = "demo-dev-endpoint"
-SLOW_SECONDS = 1.5
 
 
 def log_group(retention: int = 30, **more: Any) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def test_another_stage_of_that_name_is_refused(world: World) -> None:
 @contextmanager
 def slow_deploy(world: World, model: Model) -> Iterator[list[Applied]]:
     """A deploy by the world's operator, which is at work in AWS while the block runs."""
-    world.double.behave(world.account, seconds=SLOW_SECONDS)
+    world.double.behave(world.account, hold=True)
     target = world.target()
     stored = target.upload(model.artifact)
     blueprint = target.context.blueprints.endpoint(stored)
@@ -217,8 +217,23 @@ def slow_deploy(world: World, model: Model) -> Iterator[list[Applied]]:
         wait_until(world, "CREATE_IN_PROGRESS")
         yield done
     finally:
+        let_go_on(world)
         working.join()
-        world.double.behave(world.account, seconds=0.0)
+
+
+def let_go_on(world: World) -> None:
+    world.double.behave(world.account, hold=False)
+
+
+def attached(world: World) -> Reporter:
+    """Lets AWS go on when somebody has begun to wait for it."""
+
+    def report(event: Event) -> None:
+        world.events.append(event)
+        if "going on with what was begun" in getattr(event, "message", ""):
+            let_go_on(world)
+
+    return report
 
 
 def test_the_second_of_two_deploys_is_told_who_is_at_work(world: World, model: Model) -> None:
@@ -249,7 +264,7 @@ def test_what_was_begun_elsewhere_is_not_fdeploys(world: World) -> None:
 
 def test_the_same_command_takes_up_what_it_had_begun(world: World, model: Model) -> None:
     with slow_deploy(world, model):
-        target = world.target()
+        target = world.target(attached(world))
         endpoint = target.deploy(target.upload(model.artifact), model.verify)
     assert endpoint.version == model.artifact.version
     assert "going on with what was begun" in world.said
@@ -258,7 +273,7 @@ def test_the_same_command_takes_up_what_it_had_begun(world: World, model: Model)
 
 def test_a_teardown_waits_for_what_was_begun(world: World, model: Model) -> None:
     with slow_deploy(world, model):
-        proof = world.target().teardown(artifacts=True)
+        proof = world.target(attached(world)).teardown(artifacts=True)
     assert proof.left == ()
     assert world.everything() == []
 

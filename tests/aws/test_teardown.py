@@ -107,7 +107,7 @@ def test_what_no_stack_holds_any_more_is_found_by_its_tags(world: World, model: 
 def keep_endpoint(world: World) -> None:
     """Delete the stack while its endpoint is being updated, which makes it let go of it."""
     sagemaker, formation = world.client("sagemaker"), world.client("cloudformation")
-    world.double.behave(world.account, seconds=3.0)
+    world.double.behave(world.account, hold=True)
     config = sagemaker.describe_endpoint(EndpointName="demo-dev")["EndpointConfigName"]
     sagemaker.update_endpoint(EndpointName="demo-dev", EndpointConfigName=config)
     formation.delete_stack(StackName="demo-dev-endpoint")
@@ -116,6 +116,7 @@ def keep_endpoint(world: World) -> None:
     formation.delete_stack(StackName="demo-dev-endpoint", RetainResources=["Endpoint"])
     while stack_status(formation):
         pass
+    world.double.behave(world.account, hold=False)
     while sagemaker.describe_endpoint(EndpointName="demo-dev")["EndpointStatus"] == "Updating":
         pass
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from fastai_deploy.targets.aws.blueprints import SettingsBlueprints
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.target import AwsTarget
 from fastai_deploy.targets.base import Invoke
+from fastai_deploy.workspace import Workspace
 from tests.aws_double.account import everything
 from tests.aws_double.process import REGION, Double
 from tests.aws_double.strict import check_strictly
@@ -62,11 +65,26 @@ def write_model(folder: Path, name: str, **options: Any) -> Model:
 def pack(bundle: TinyBundle, path: Path) -> Model:
     """A bundle, packed."""
     versions = {"numpy": "2", "onnxruntime": "1", "tokenizers": "0"}
-    bundle.edit_manifest(provenance={"converter": versions})
+    learner = {"file": "learner.pkl", "sha256": "0" * 64, "bytes": 1, "fastai": "2"}
+    manifest = json.loads((bundle.folder / "manifest.json").read_bytes())
+    bundle.edit_manifest(
+        provenance={"learner": learner, "converter": versions},
+        model={**manifest["model"], "architecture": "tiny", "parameters": 1},
+    )
     written = write_artifact(
         bundle.folder, path, name=path.name.partition(".")[0], told=lambda _done, _total: None
     )
     return Model(bundle, Artifact(str(path), written.sha256, written.bytes, "test"))
+
+
+def bring(model: Model, folder: Path, stage: str = "dev") -> Path:
+    """A project folder in which ``package`` has run."""
+    workspace = Workspace(folder, stage)
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(model.bundle.folder, workspace.bundle, dirs_exist_ok=True)
+    shutil.copyfile(model.artifact.path, workspace.artifact)
+    workspace.save(replace(model.artifact, path=str(workspace.artifact)))
+    return folder
 
 
 @dataclass

@@ -3,6 +3,7 @@
     throttle   the service asks for fewer requests        reset   the connection breaks off first
     deny       access denied                              lost    done, but the answer never comes
     unwell     a server error                             hang    no answer until the client leaves
+    expire     the credentials have expired
 
 A call is what boto3 does for one operation, its own retries included; it keeps one
 ``amz-sdk-invocation-id``, so a fault can hit the first attempt, or all of them.
@@ -19,6 +20,7 @@ from tests.aws_double.operation import CBOR, JSON, QUERY, REST_XML, Operation, R
 
 ANSWERS = {
     "throttle": (400, "ThrottlingException", "Rate exceeded"),
+    "expire": (400, "ExpiredToken", "The security token included in the request is expired"),
     "deny": (403, "AccessDenied", "User: somebody is not authorized to perform this action"),
     "unwell": (500, "InternalFailure", "An internal error occurred"),
 }

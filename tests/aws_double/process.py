@@ -77,7 +77,7 @@ class Double:
             connection.close()
 
 
-class DoubleSession(boto3.Session):
+class DoubleSession(boto3.Session):  # type: ignore[misc]
     """A session that knows one endpoint for all services."""
 
     def __init__(self, double: Double, account: str, region: str) -> None:

@@ -29,14 +29,15 @@ _PING_FAILED = (
     "Please check CloudWatch logs for this endpoint."
 )
 _QUOTA = (
-    "The account-level service limit '{instance} for endpoint usage' is 0 Instances, with current "
-    "utilization of 0 Instances and a request delta of {count} Instances. Please use AWS Service "
-    "Quotas to request an increase for this quota."
+    "The account-level service limit '{instance} for endpoint usage' is {quota} Instances, with "
+    "current utilization of {used} Instances and a request delta of {count} Instances. "
+    "Please use AWS Service Quotas to request an increase for this quota."
 )
 _CAPACITY = (
     "Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity error. "
     "Please retry using a different ML instance type or after some time."
 )
+_HOLD_SECONDS = 0.02
 Json = Any
 
 
@@ -289,6 +290,8 @@ class SageMaker:
         variant = self.configs[config]["ProductionVariants"][0]
         if behaviour.seconds:
             time.sleep(behaviour.seconds)
+        while behaviour.hold:
+            time.sleep(_HOLD_SECONDS)
         if behaviour.no_capacity:
             return None, _CAPACITY
         try:
@@ -331,12 +334,14 @@ class SageMaker:
         )
 
     def _check_quota(self, config: Json) -> None:
-        quota = self.account_behaviour().quota
+        behaviour = self.account_behaviour()
         for variant in config["ProductionVariants"]:
             instance, count = variant.get("InstanceType"), variant.get("InitialInstanceCount", 1)
-            if instance in quota and quota[instance] < count:
+            quota, used = behaviour.quota.get(instance), behaviour.used.get(instance, 0)
+            if quota is not None and quota - used < count:
                 raise Refused(
-                    "ResourceLimitExceeded", _QUOTA.format(instance=instance, count=count)
+                    "ResourceLimitExceeded",
+                    _QUOTA.format(instance=instance, quota=quota, used=used, count=count),
                 )
 
     # Finding and naming

@@ -44,6 +44,7 @@ class Double:
         )
         from tests.aws_double import emulator, resource_types  # noqa: PLC0415
         from tests.aws_double.market import Market  # noqa: PLC0415
+        from tests.aws_double.registry import Registry  # noqa: PLC0415
         from tests.aws_double.runtime import Runtime  # noqa: PLC0415
         from tests.aws_double.sagemaker import SageMaker  # noqa: PLC0415
         from tests.aws_double.scaling import Scaling  # noqa: PLC0415
@@ -56,6 +57,7 @@ class Double:
         market = Market(self._sagemaker.account_behaviour)
         self._services: dict[str, Handle] = {
             "sagemaker": self._sagemaker.handle,
+            "ecr": Registry(self._sagemaker.account_behaviour).handle,
             "servicequotas": market.handle,
             "pricing": market.handle,
             "application-autoscaling": scaling.handle,
