@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.aws.world import Model, World, write_model
+from tests.aws.world import World
 from tests.aws_double.process import running_double
+from tests.packaged import Model, write_model
 
 
 def main() -> None:

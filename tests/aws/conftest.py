@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.aws.world import Model, World, write_model
+from tests.aws.world import World
 from tests.aws_double.process import Double, running_double
+from tests.packaged import Model, write_model
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastai_deploy.errors import FdeployError
-from tests.aws.world import Model, World, write_model
+from tests.aws.world import World
 from tests.aws_double.faults import Fault
 from tests.aws_double.process import Double, running_double
+from tests.packaged import Model, write_model
 
 # What happens to a call, and to how many of its attempts (0: all).
 KINDS = {

@@ -13,7 +13,8 @@ from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.records import Endpoint
 from fastai_deploy.reports import Check
 from fastai_deploy.targets.aws.care import AwsCare
-from tests.aws.world import Model, World
+from tests.aws.world import World
+from tests.packaged import Model
 
 HOUR = timedelta(hours=1)
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.aws.world import Model, bring
 from tests.aws_double.account import everything
 from tests.aws_double.faults import Fault
 from tests.aws_double.process import REGION, Double
 from tests.conftest import Fdeploy
+from tests.packaged import Model, bring
 
 _ACCOUNTS = itertools.count(1)
 AWS = ("--target", "aws")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.aws.world import Model, World
+from tests.aws.world import World
 from tests.aws_double.faults import Fault
 from tests.aws_double.strict import check_strictly
+from tests.packaged import Model
 
 TRUST = {
     "Effect": "Allow",

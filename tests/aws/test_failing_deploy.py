@@ -18,8 +18,9 @@ from fastai_deploy.errors import (
 )
 from fastai_deploy.records import Endpoint
 from fastai_deploy.targets.base import Invoke
-from tests.aws.world import Model, World, pack
+from tests.aws.world import World
 from tests.aws_double.faults import Fault
+from tests.packaged import Model, pack
 from tests.runtime.bundles import write_bundle
 
 

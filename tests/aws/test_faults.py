@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.aws.fault_table import Row, calls_of_up, disturbed
-from tests.aws.world import Model, World
+from tests.aws.world import World
 from tests.aws_double.faults import Fault
 from tests.aws_double.process import Double
+from tests.packaged import Model
 
 # The calls that change something: what is half done afterwards is what a second run must mend.
 CHANGING = (

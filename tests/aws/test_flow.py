@@ -13,7 +13,8 @@ import pytest
 
 from fastai_deploy.errors import InvocationError
 from fastai_deploy.records import Api, Endpoint
-from tests.aws.world import Model, World
+from tests.aws.world import World
+from tests.packaged import Model
 
 
 def up(world: World, model: Model) -> tuple[Endpoint, Api]:

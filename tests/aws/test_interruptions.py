@@ -6,8 +6,9 @@ import pytest
 
 from fastai_deploy.errors import AwsUnreachable
 from fastai_deploy.progress import Event, Happened
-from tests.aws.world import Model, World
+from tests.aws.world import World
 from tests.aws_double.faults import Fault
+from tests.packaged import Model
 
 
 def test_ctrl_c_while_aws_works(world: World, model: Model) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from fastai_deploy.targets.aws.context import open_context
 from fastai_deploy.targets.aws.target import AwsTarget
-from tests.aws.world import Model, World
+from tests.aws.world import World
+from tests.packaged import Model
 
 
 def test_the_users_environment_is_enough(

@@ -15,7 +15,8 @@ from fastai_deploy.aws.deployment import Applied, Deployment
 from fastai_deploy.aws.ownership import Operator
 from fastai_deploy.errors import NotOurs, StackBusy, StackFailed
 from fastai_deploy.progress import Event, Reporter
-from tests.aws.world import Model, World
+from tests.aws.world import World
+from tests.packaged import Model
 
 NAME = "demo-dev-endpoint"
 

@@ -10,8 +10,9 @@ import pytest
 from fastai_deploy.errors import AwsDenied, UsageError
 from fastai_deploy.progress import Event
 from fastai_deploy.records import Api, Endpoint
-from tests.aws.world import Model, World
+from tests.aws.world import World
 from tests.aws_double.faults import Fault
+from tests.packaged import Model
 
 
 def up(world: World, model: Model) -> tuple[Endpoint, Api]:
