@@ -1,19 +1,20 @@
 """For every call k of an ``up``: fail call k, run again, it converges; teardown, nothing is left.
 
-    python -m tests.aws.fault_table [--kind lost] [--every 1] [--first 1]
+    python -m tests.aws.fault_table --out docs/faults.md [--every 1]
 
-prints the table. It takes the better part of an hour; the tests take a sample of it.
+writes the page. It takes the better part of an hour; the tests take a sample of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import os
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from fastai_deploy.errors import FdeployError
@@ -31,6 +32,32 @@ KINDS = {
     "unwell": ("unwell", 0),
     "deny": ("deny", 0),
 }
+
+
+_AT_ONCE = 3
+_HEAD = """\
+# Faults: what happens when a call of `up` fails
+
+For every call k that `fdeploy up` makes to AWS (`upload`, `deploy`, `create-api`): fail call k,
+run the same command again, tear down. After the second run the stage must serve and answer its
+goldens; after the teardown the account must be empty, by the services' own lists. Run against the
+double (`tests/aws_double/`), over real HTTP, through boto3's own retries (two attempts a call).
+`make fault-table` writes this page; {machine}.
+
+| fault | what happens to the call |
+|---|---|
+| lost once | it is done, and its first answer never comes: boto3 sends it again |
+| lost | it is done, and no answer ever comes, whatever is sent again |
+| reset | the connection breaks off before it is done, every time |
+| throttle | the service asks for fewer requests, every time |
+| unwell | the service answers with an error of its own (500), every time |
+| deny | the permission is missing |
+
+The first run ends with the error that is named, or goes through: some calls may fail without harm,
+such as those for the price.
+
+| fault | calls hit | the first run went through | then converged, 0 left | not |
+"""
 
 
 @dataclass(frozen=True)
@@ -98,43 +125,57 @@ def disturbed(double: Double, model: Model, folder: Path, kind: str, number: int
 
 
 def rows(
-    double: Double, model: Model, kinds: tuple[str, ...], first: int, every: int
-) -> Iterator[Row]:
-    """The table."""
-    for kind in kinds:
-        number = first
-        while True:
-            with tempfile.TemporaryDirectory() as folder:
-                row = disturbed(double, model, Path(folder), kind, number)
-            if row is None:
-                break
-            yield row
-            number += every
+    double: Double, model: Model, kind: str, told: Callable[[Row], None], every: int
+) -> list[Row]:
+    """The rows of one kind of fault; ``told`` hears each as it comes."""
+    found: list[Row] = []
+    number = 1
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            row = disturbed(double, model, Path(folder), kind, number)
+        if row is None:
+            return found
+        told(row)
+        found.append(row)
+        number += every
+
+
+def page(found: Mapping[str, Sequence[Row]], machine: str) -> Iterator[str]:
+    """The page of the documentation."""
+    yield _HEAD.format(machine=machine).rstrip()
+    yield "|---|---|---|---|---|"
+    for kind, of_kind in found.items():
+        through = sum(row.first == "went through" for row in of_kind)
+        good = sum(row.good for row in of_kind)
+        counts = f"{len(of_kind)} | {through} | {good} | {len(of_kind) - good}"
+        yield f"| {kind} | {counts} |"
+    yield "\n## Every call\n"
+    yield "| fault | call | operation | the run with it | run again, then teardown |"
+    yield "|---|---|---|---|---|"
+    for of_kind in found.values():
+        yield from map(str, of_kind)
 
 
 def main() -> int:
-    """Print the table; 1 when a row is not good."""
+    """Write the page; 1 when a row is not good."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kind", choices=[*KINDS, "all"], default="all")
-    parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    kinds = tuple(KINDS) if options.kind == "all" else (options.kind,)
-    count: Counter[tuple[str, bool]] = Counter()
+
+    def told(row: Row) -> None:
+        sys.stderr.write(f"{row}\n")
+
     with tempfile.TemporaryDirectory() as folder, running_double() as double:
         model = write_model(Path(folder), "model")
-        write = sys.stdout.write
-        write("| fault | call | operation | the run with it | run again, then teardown |\n")
-        write("|---|---|---|---|---|\n")
-        for row in rows(double, model, kinds, options.first, options.every):
-            count[row.kind, row.good] += 1
-            write(f"{row}\n")
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-        for kind in kinds:
-            good, bad = count[kind, True], count[kind, False]
-            write(f"\n{kind}: {good + bad} calls, {good} converged with 0 left, {bad} not\n")
-    return 1 if any(not good for _, good in count) else 0
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            begun = {
+                kind: pool.submit(rows, double, model, kind, told, options.every) for kind in KINDS
+            }
+            found = {kind: future.result() for kind, future in begun.items()}
+    lines = page(found, f"{date.today():%Y-%m-%d}, {os.cpu_count()} cores")  # noqa: DTZ011
+    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return 0 if all(row.good for of_kind in found.values() for row in of_kind) else 1
 
 
 if __name__ == "__main__":
