@@ -8,6 +8,7 @@ writes the page. It takes the better part of an hour; the tests take a sample of
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
@@ -118,26 +119,25 @@ def disturbed(double: Double, model: Model, folder: Path, kind: str, number: int
     try:
         up(world, model)
     except FdeployError as error:
-        converged, first = False, f"{first}, then {type(error).__name__}: {error.message}"
+        said = error.message.splitlines()[0].replace("|", "/")
+        converged, first = False, f"{first}, then {type(error).__name__}: {said}"
     proof = world.target().teardown(artifacts=True)
     left = (*proof.left, *world.everything())
     return Row(kind, number, f"{hit['service']} {hit['operation']}", first, converged, left)
 
 
-def rows(
-    double: Double, model: Model, kind: str, told: Callable[[Row], None], every: int
-) -> list[Row]:
-    """The rows of one kind of fault; ``told`` hears each as it comes."""
+def rows(model: Model, kind: str, told: Callable[[Row], None], every: int) -> list[Row]:
+    """The rows of one kind of fault, on a double of its own; ``told`` hears each as it comes."""
     found: list[Row] = []
-    number = 1
-    while True:
-        with tempfile.TemporaryDirectory() as folder:
-            row = disturbed(double, model, Path(folder), kind, number)
-        if row is None:
-            return found
-        told(row)
-        found.append(row)
-        number += every
+    with running_double() as double:
+        for number in itertools.count(1, every):
+            with tempfile.TemporaryDirectory() as folder:
+                row = disturbed(double, model, Path(folder), kind, number)
+            if row is None:
+                break
+            told(row)
+            found.append(row)
+    return found
 
 
 def page(found: Mapping[str, Sequence[Row]], machine: str) -> Iterator[str]:
@@ -166,12 +166,10 @@ def main() -> int:
     def told(row: Row) -> None:
         sys.stderr.write(f"{row}\n")
 
-    with tempfile.TemporaryDirectory() as folder, running_double() as double:
+    with tempfile.TemporaryDirectory() as folder:
         model = write_model(Path(folder), "model")
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            begun = {
-                kind: pool.submit(rows, double, model, kind, told, options.every) for kind in KINDS
-            }
+            begun = {kind: pool.submit(rows, model, kind, told, options.every) for kind in KINDS}
             found = {kind: future.result() for kind, future in begun.items()}
     lines = page(found, f"{date.today():%Y-%m-%d}, {os.cpu_count()} cores")  # noqa: DTZ011
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
