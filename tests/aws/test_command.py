@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.aws_double.account import everything
@@ -27,15 +28,16 @@ def test_from_a_learner_to_an_api_on_aws(double: Double, tmp_path: Path) -> None
     again = fdeploy.ok("deploy", "--instance", "ml.m5.large", "--json")
     assert "project-dev-endpoint is as it should be" in again.stderr
 
+    # As the article has it: the last image that supports its GPU, and a word about that.
+    old = fdeploy.ok("deploy", "--instance", "ml.p2.xlarge", "--json").stderr
+    assert "pytorch-inference:1.12.1-gpu-py38" in old
+    assert re.search(r"AWS has deprecated P2.*ml\.g\w+\.", old)
+    for kind in ("serverless", "async"):
+        fdeploy.environ["FDEPLOY_ENDPOINT_KIND"] = kind
+        name = fdeploy.ok("deploy", "--json").json["name"]
+        assert name == f"project-dev-{kind}"
+        assert fdeploy.ok("invoke", text, "--json").json == answer
+
     proof = fdeploy.ok("teardown", "--artifacts", "--json").json
     assert proof["left"] == []
     assert everything(double.session(ACCOUNT)) == []
-
-
-def test_nobody_is_signed_in(double: Double, tmp_path: Path) -> None:
-    environ = double.environment(ACCOUNT)
-    nobody = {**environ, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
-    outcome = Fdeploy(tmp_path, nobody)("teardown", "--target", "aws", "--json")
-    assert outcome.status == 14
-    assert outcome.error["code"] == "aws-credentials"
-    assert "aws sso login" in outcome.error["hint"]
