@@ -1,6 +1,6 @@
 """For every call k of an ``up``: fail call k, run again, it converges; teardown, nothing is left.
 
-    python -m tests.aws.fault_table --out docs/faults.md [--every 1]
+    python -m tests.aws.fault_table --out docs/faults.md
 
 writes the page. It takes the better part of an hour; the tests take a sample of it.
 """
@@ -24,14 +24,24 @@ from tests.aws_double.faults import Fault
 from tests.aws_double.process import Double, running_double
 from tests.packaged import Model, write_model
 
-# What happens to a call, and to how many of its attempts (0: all).
+
+@dataclass(frozen=True)
+class Kind:
+    """What happens to a call: a fault, to how many attempts (0: all), to each so many-th call."""
+
+    fault: str
+    attempts: int
+    every: int
+
+
+# The last three leave behind what "reset" leaves, an error and nothing done, so that some will do.
 KINDS = {
-    "lost once": ("lost", 1),
-    "lost": ("lost", 0),
-    "reset": ("reset", 0),
-    "throttle": ("throttle", 0),
-    "unwell": ("unwell", 0),
-    "deny": ("deny", 0),
+    "lost once": Kind("lost", 1, 1),
+    "lost": Kind("lost", 0, 1),
+    "reset": Kind("reset", 0, 1),
+    "throttle": Kind("throttle", 0, 5),
+    "unwell": Kind("unwell", 0, 5),
+    "deny": Kind("deny", 0, 5),
 }
 
 
@@ -40,7 +50,8 @@ _HEAD = """\
 # Faults: what happens when a call of `up` fails
 
 For every call k that `fdeploy up` makes to AWS (`upload`, `deploy`, `create-api`): fail call k,
-run the same command again, tear down. After the second run the stage must serve and answer its
+run the same command again, tear down. (Of the last three faults every fifth call: they leave behind
+what `reset` leaves, an error and nothing done.) After the second run the stage must serve and answer its
 goldens; after the teardown the account must be empty, by the services' own lists. Run against the
 double (`tests/aws_double/`), over real HTTP, through boto3's own retries (two attempts a call).
 `make fault-table` writes this page; {machine}.
@@ -103,8 +114,8 @@ def calls_of_up(double: Double, model: Model, folder: Path) -> list[str]:
 def disturbed(double: Double, model: Model, folder: Path, kind: str, number: int) -> Row | None:
     """Fail one call, run again, tear down; None when the run has fewer calls."""
     world = World(double, folder)
-    fault, attempts = KINDS[kind]
-    double.do_wrong(world.account, Fault(fault, call=number, attempts=attempts))
+    chosen = KINDS[kind]
+    double.do_wrong(world.account, Fault(chosen.fault, call=number, attempts=chosen.attempts))
     first = "went through"
     try:
         up(world, model)
@@ -126,11 +137,11 @@ def disturbed(double: Double, model: Model, folder: Path, kind: str, number: int
     return Row(kind, number, f"{hit['service']} {hit['operation']}", first, converged, left)
 
 
-def rows(model: Model, kind: str, told: Callable[[Row], None], every: int) -> list[Row]:
+def rows(model: Model, kind: str, told: Callable[[Row], None]) -> list[Row]:
     """The rows of one kind of fault, on a double of its own; ``told`` hears each as it comes."""
     found: list[Row] = []
     with running_double() as double:
-        for number in itertools.count(1, every):
+        for number in itertools.count(1, KINDS[kind].every):
             with tempfile.TemporaryDirectory() as folder:
                 row = disturbed(double, model, Path(folder), kind, number)
             if row is None:
@@ -159,7 +170,6 @@ def page(found: Mapping[str, Sequence[Row]], machine: str) -> Iterator[str]:
 def main() -> int:
     """Write the page; 1 when a row is not good."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
@@ -169,7 +179,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(Path(folder), "model")
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            begun = {kind: pool.submit(rows, model, kind, told, options.every) for kind in KINDS}
+            begun = {kind: pool.submit(rows, model, kind, told) for kind in KINDS}
             found = {kind: future.result() for kind, future in begun.items()}
     lines = page(found, f"{date.today():%Y-%m-%d}, {os.cpu_count()} cores")  # noqa: DTZ011
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
