@@ -34,32 +34,31 @@ class Kind:
     every: int
 
 
-# The last three leave behind what "reset" leaves, an error and nothing done, so that some will do.
+# Every call is lost once, done and never answered: that leaves most behind. The others leave an
+# error and nothing done, or nothing at all, so that each fifth call will do.
 KINDS = {
-    "lost once": Kind("lost", 1, 1),
     "lost": Kind("lost", 0, 1),
-    "reset": Kind("reset", 0, 1),
+    "lost once": Kind("lost", 1, 5),
+    "reset": Kind("reset", 0, 5),
     "throttle": Kind("throttle", 0, 5),
     "unwell": Kind("unwell", 0, 5),
     "deny": Kind("deny", 0, 5),
 }
-
-
 _AT_ONCE = 3
 _HEAD = """\
 # Faults: what happens when a call of `up` fails
 
 For every call k that `fdeploy up` makes to AWS (`upload`, `deploy`, `create-api`): fail call k,
-run the same command again, tear down. (Of the last three faults every fifth call: they leave behind
-what `reset` leaves, an error and nothing done.) After the second run the stage must serve and answer its
-goldens; after the teardown the account must be empty, by the services' own lists. Run against the
+run the same command again, tear down. After the second run the stage must serve and answer its
+goldens; after the teardown the account must be empty, by the services' own lists. Every call is
+`lost`, which leaves most behind; of the other faults every fifth call is shown. Run against the
 double (`tests/aws_double/`), over real HTTP, through boto3's own retries (two attempts a call).
 `make fault-table` writes this page; {machine}.
 
 | fault | what happens to the call |
 |---|---|
-| lost once | it is done, and its first answer never comes: boto3 sends it again |
 | lost | it is done, and no answer ever comes, whatever is sent again |
+| lost once | it is done, and its first answer never comes: boto3 sends it again |
 | reset | the connection breaks off before it is done, every time |
 | throttle | the service asks for fewer requests, every time |
 | unwell | the service answers with an error of its own (500), every time |
