@@ -33,8 +33,12 @@ def _everything(session: Any) -> Iterator[str]:
         yield f"role {role['RoleName']}"
     for policy in iam.list_policies(Scope="Local")["Policies"]:
         yield f"policy {policy['PolicyName']}"
-    for schedule in session.client("scheduler").list_schedules()["Schedules"]:
+    scheduler = session.client("scheduler")
+    for schedule in scheduler.list_schedules()["Schedules"]:
         yield f"schedule {schedule['Name']}"
+    for group in scheduler.list_schedule_groups()["ScheduleGroups"]:
+        if group["Name"] != "default":  # every account has that one
+            yield f"schedule group {group['Name']}"
 
 
 def _stored(s3: Any) -> Iterator[str]:
