@@ -3,6 +3,7 @@
 # make test-page   the page to try the API, in a real Chromium (installs one when run as root)
 # make fuzz-api    schemathesis against the local gateway, from its own OpenAPI document
 # make check-templates   checkov and parliament over the golden templates
+# make fault-table       fails every call of an `up` in turn and writes docs/faults.md (an hour)
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -11,7 +12,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-page fuzz-api lint types check check-templates format schema lock bench clean
+.PHONY: help demo test test-page fuzz-api lint types check check-templates fault-table format schema \
+	lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -43,6 +45,9 @@ check-templates: $(VENV)/.dev
 	.venv-checkers/bin/python -m pip install --quiet checkov==3.3.30 parliament==1.6.4 'setuptools<80'
 	.venv-checkers/bin/python tests/aws_templates/check_security.py
 	.venv-checkers/bin/python tests/aws_templates/check_policies.py
+
+fault-table: $(VENV)/.dev
+	$(BIN)/python -m tests.aws.fault_table --out docs/faults.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastai_deploy.reports import PlannedChange, change_rows
+
 
 @dataclass(frozen=True)
 class StageStarted:
@@ -43,6 +45,42 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What is about to be changed in a stack."""
+
+    stack: str
+    changes: tuple[PlannedChange, ...]
+
+    @property
+    def message(self) -> str:
+        """A line a row."""
+        return "\n".join(
+            f"{row.action:<8} {row.type} {row.what}"
+            + ("; the service stops meanwhile" if row.interrupts else "")
+            for row in change_rows(self.changes)
+        )
+
+
+@dataclass(frozen=True)
+class Happened:
+    """Something happened to a part of a stack; ``ended``: nothing more will, to the stack."""
+
+    stack: str
+    type: str
+    name: str
+    status: str
+    reason: str
+    failed: bool
+    ended: bool
+
+    @property
+    def message(self) -> str:
+        """One line."""
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.status:<27} {self.type} {self.name}{reason}"
+
+
+@dataclass(frozen=True)
 class StageFinished:
     """A stage ends; ``summary`` is its result in one line, ``seconds`` its wall time."""
 
@@ -51,7 +89,7 @@ class StageFinished:
     seconds: float
 
 
-Event = StageStarted | Step | Advanced | Warned | StageFinished
+Event = StageStarted | Step | Advanced | Warned | Planned | Happened | StageFinished
 Reporter = Callable[[Event], None]
 
 

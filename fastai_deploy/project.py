@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 from fastai_deploy.progress import Reporter
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.base import Target
+from fastai_deploy.targets.base import Care, Target
 from fastai_deploy.workspace import Workspace
 
 
@@ -20,6 +21,7 @@ class Project:
     settings: Settings
     workspace: Workspace
     target: Target
+    care: Care
     report: Reporter
     clock: Callable[[], float] = time.monotonic
 
@@ -29,24 +31,35 @@ def open_project(settings: Settings, report: Reporter) -> Project:
     workspace = Workspace(settings.root, settings.stage)
     last = workspace.find(Endpoint) or workspace.find(StoredArtifact)
     if last is not None:
-        settings = replace(settings, last_target="aws" if last.target == "aws" else "local")
-    return Project(settings, workspace, _target(settings, workspace, report), report)
+        settings = replace(
+            settings,
+            last_target="aws" if last.target == "aws" else "local",
+            last_region=last.region or None,
+        )
+    target, care = _target(settings, workspace, report)
+    return Project(settings, workspace, target, care, report)
 
 
-def _target(settings: Settings, workspace: Workspace, report: Reporter) -> Target:
+def _target(settings: Settings, workspace: Workspace, report: Reporter) -> tuple[Target, Care]:
     """The target of the settings; only its own libraries are imported."""
     if settings.target == "aws":
+        from fastai_deploy.targets.aws.care import AwsCare  # noqa: PLC0415
         from fastai_deploy.targets.aws.context import open_context  # noqa: PLC0415
         from fastai_deploy.targets.aws.target import AwsTarget  # noqa: PLC0415
 
-        return AwsTarget(open_context(settings, workspace.folder / "aws", report))
+        aws = AwsTarget(open_context(settings, workspace.folder / "aws", report))
+        return aws, AwsCare(aws)
+    from fastai_deploy.targets.local.care import LocalCare  # noqa: PLC0415
     from fastai_deploy.targets.local.target import LocalTarget  # noqa: PLC0415
 
-    return LocalTarget(
+    local = LocalTarget(
         settings,
         workspace.local,
         report,
         bundle=workspace.bundle,
         clock=time.monotonic,
         sleep=time.sleep,
+    )
+    return local, LocalCare(
+        local, settings, now=lambda: datetime.now(timezone.utc), sleep=time.sleep
     )

@@ -63,24 +63,32 @@ class Artifact:
 
 @dataclass(frozen=True)
 class StoredArtifact:
-    """An artifact where the target can read it; ``made_from`` is the artifact's SHA-256."""
+    """An artifact where the target can read it; ``made_from`` is the artifact's SHA-256.
+
+    ``region`` is AWS's, empty for another target.
+    """
 
     target: str
     uri: str
     sha256: str
     bytes: int
     made_from: str
+    region: str = ""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model server that answered its goldens; ``made_from`` is the artifact's SHA-256."""
+    """A model server that answered its goldens; ``made_from`` is the artifact's SHA-256.
+
+    ``region`` is AWS's, empty for another target.
+    """
 
     target: str
     name: str
     url: str
     version: str
     made_from: str
+    region: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,9 +111,15 @@ class Api:
 
 @dataclass(frozen=True)
 class Teardown:
-    """The proof of a teardown: what was found, what was deleted, and what is left (nothing)."""
+    """The proof of a teardown: what was found, what was deleted, and what is left (nothing).
+
+    ``kept`` is what was to stay: stored artifacts. ``begun`` is what nobody waited for: it is
+    neither deleted nor left yet.
+    """
 
     target: str
     found: tuple[str, ...]
     deleted: tuple[str, ...]
     left: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    begun: tuple[str, ...] = ()

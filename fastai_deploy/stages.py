@@ -237,18 +237,27 @@ def invoke_many(project: Project, texts: Sequence[str], how: Many) -> Batch:
     return Batch(found, len(before), how.output)
 
 
-def teardown(project: Project, *, artifacts: bool = False, confirmed: bool = False) -> Teardown:
+def teardown(
+    project: Project, *, artifacts: bool = False, confirmed: bool = False, wait: bool = True
+) -> Teardown:
     """Remove what the target runs and stores, and prove that nothing is left.
 
-    The bundle and ``model.tar.gz`` stay: they are the user's. ``artifacts`` and ``confirmed`` are
-    explained in ``targets.base``. Raises LeftoverError, or UsageError for a protected stage.
+    The bundle and ``model.tar.gz`` stay: they are the user's. ``artifacts``, ``confirmed``
+    and ``wait`` are explained in ``targets.base``. Raises LeftoverError, or UsageError for a
+    protected stage.
     """
     with _stage(project, "teardown") as ending:
-        proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed)
-        project.workspace.forget(Api, Endpoint, StoredArtifact)
+        proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed, wait=wait)
+        # What the records tell of is where the next teardown looks, so they stay while it is there.
+        if not proof.begun:
+            project.workspace.forget(Api, Endpoint)
+        if not proof.kept and not proof.begun:
+            project.workspace.forget(StoredArtifact)
         ending.summary = (
             f"{len(proof.found)} found, {len(proof.deleted)} deleted, {len(proof.left)} left"
         )
+        if proof.begun:
+            ending.summary = f"{len(proof.begun)} stacks are being deleted; nothing is proven yet"
         if proof.left:
             raise LeftoverError(
                 f"{len(proof.left)} left: {'; '.join(proof.left)}",

@@ -61,7 +61,7 @@ _TABLE: tuple[tuple[str, Cause], ...] = (
         r"not authorized to perform|AccessDenied|Could not assume role",
         Cause(
             "a permission is missing",
-            "fdeploy doctor prints the policy that is needed",
+            "fdeploy doctor --policy prints what is needed",
         ),
     ),
     (

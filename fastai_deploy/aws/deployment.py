@@ -11,6 +11,7 @@ The same call goes on where an interrupted one stopped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastai_deploy.aws import stacks
@@ -22,11 +23,12 @@ from fastai_deploy.aws.change_set import (
 )
 from fastai_deploy.aws.operations import Operations, Watch, failed
 from fastai_deploy.aws.ownership import Operator, Owner
+from fastai_deploy.aws.planning import planned
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stack_events import newest_token
 from fastai_deploy.aws.stacks import Stack, our_stack
-from fastai_deploy.errors import StackBusy, StackFailed
-from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.errors import FdeployError, StackBusy, StackFailed
+from fastai_deploy.progress import Planned, Reporter, Step
 
 _MOST_ROUNDS = 6  # settling takes two or three; more means that somebody works against us
 
@@ -82,17 +84,15 @@ class Deployment:
         """
         stack = self._settled(request.name)
         change_set = self._change_set(request, stack)
-        if change_set is not None and stack is not None:
-            delete_change_set(self._aws, change_set)
-        elif change_set is not None:
-            # A plan alone makes AWS keep an empty stack; delete_stack ends that at once.
-            self._aws.call("cloudformation", "delete_stack", StackName=change_set.stack_id)
+        if change_set is not None:
+            self._forget(change_set, stack)
         return Plan(stack, change_set)
 
-    def apply(self, request: StackRequest) -> Applied:
+    def apply(self, request: StackRequest, ready: Callable[[], None] = lambda: None) -> Applied:
         """Make the stack what the request says.
 
-        Raises StackFailed when AWS went back to what was before, and the errors of :meth:`plan`.
+        ``ready`` is called when there is something to change, and stops that by raising. Raises
+        StackFailed when AWS went back to what was before, and the errors of :meth:`plan`.
         """
         stack = self._settled(request.name)
         change_set = self._change_set(request, stack)
@@ -104,8 +104,12 @@ class Deployment:
             self._report(Step(f"{request.name} is as it should be"))
             self._protect(stack, protected=request.protected)
             return Applied(stack, changed=False)
-        for line in described(change_set):
-            self._report(Step(line))
+        self._report(Planned(request.name, planned(request.name, change_set)))
+        try:
+            ready()
+        except FdeployError:
+            self._forget(change_set, stack)
+            raise
         made = self._operations.execute(change_set)
         self._protect(made, protected=request.protected)
         return Applied(made, changed=True)
@@ -126,6 +130,27 @@ class Deployment:
             self._protect(stack, protected=False)
             self._operations.delete(stack, let_go=let_go)
         return True
+
+    def begin_removal(self, name: str) -> bool:
+        """Ask AWS to delete a stack, and do not wait; whether there is one.
+
+        Raises NotOurs, StackBusy or AwsError.
+        """
+        stack = our_stack(self._aws, name, self._owner)
+        if stack is None:
+            return False
+        if stack.working:
+            self._check_operator(stack)
+        self._protect(stack, protected=False)
+        self._operations.begin_delete(stack)
+        return True
+
+    def _forget(self, change_set: ChangeSet, stack: Stack | None) -> None:
+        """Leave nothing of a plan; of a new stack AWS would keep an empty one."""
+        if stack is not None:
+            delete_change_set(self._aws, change_set)
+        else:
+            self._aws.call("cloudformation", "delete_stack", StackName=change_set.stack_id)
 
     def _protect(self, stack: Stack, *, protected: bool) -> None:
         if stack.protected != protected:
@@ -183,13 +208,3 @@ class Deployment:
         return create_change_set(
             self._aws, request, new=stack is None, token=self._operator.token()
         )
-
-
-def described(change_set: ChangeSet) -> list[str]:
-    """The changes of a change set, one line each."""
-    return [
-        f"{'replace' if change.replacement == 'True' else change.action.lower():<8}"
-        f"{change.type.removeprefix('AWS::')} {change.logical_id}"
-        + (f" ({', '.join(change.properties)})" if change.properties else "")
-        for change in change_set.changes
-    ]

@@ -2,7 +2,7 @@
 
     credentials   whose they are                  bucket      ours, or another account's
     quota         of the instance type            image       in the region's registry
-    stacks        nobody else's, nobody at work   artifact    stored
+    stacks        nobody else's, nobody at work   limits      time-outs and sizes fit together
 
 Each check says what mends it. None changes anything.
 """
@@ -12,28 +12,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from fastai_deploy.aws import stacks
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.inventory import Names
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.errors import AwsError, FdeployError
+from fastai_deploy.errors import AwsError, AwsMissing, AwsQuota, FdeployError
+from fastai_deploy.reports import Check, Outcome
 
-Outcome = Literal["passed", "warned", "failed"]
 _QUOTA_SERVICE = "sagemaker"
 _IMAGE = re.compile(r"(?P<registry>\d{12})\.dkr\.ecr\.(?P<region>[^.]+)\.[^/]+/(?P<name>.+)")
 
 
 @dataclass(frozen=True)
-class Check:
-    """What was looked at, and how it is; ``hint`` says what mends it."""
+class Limits:
+    """How long each on the way waits, in seconds, and what each takes, in bytes.
 
-    name: str
-    outcome: Outcome
-    message: str
-    hint: str = ""
+    A request passes the gateway, the function and the endpoint; None: there is no gateway.
+    """
+
+    function_seconds: float | None
+    gateway_seconds: float | None
+    endpoint_seconds: float
+    largest_request: int | None
+    endpoint_takes: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Subject:
     image: str
     instance: str | None
     count: int
+    limits: Limits
 
 
 class Doctor:
@@ -53,19 +57,41 @@ class Doctor:
     def __init__(self, aws: Aws) -> None:
         self._aws = aws
 
+    def credentials(self) -> Check:
+        """Whose the credentials are; without them nothing else can be looked at."""
+        return self._tried("credentials", self._credentials)
+
     def examine(self, subject: Subject) -> list[Check]:
-        """All checks; where there are no credentials, that one alone."""
-        found = [self._tried("credentials", self._credentials)]
-        if found[0].outcome == "failed":
-            return found
-        found.append(self._tried("bucket", lambda: self._bucket(subject.bucket)))
-        found.append(self._tried("image", lambda: self._image(subject.image)))
-        if subject.instance:
-            instance, count = subject.instance, subject.count
-            found.append(self._tried("quota", lambda: self._quota(instance, count)))
+        """All other checks."""
+        found = [self._tried("bucket", lambda: self._bucket(subject.bucket))]
+        found += [self._tried(name, check) for name, check in self._needed(subject)]
+        found.append(_limits(subject.limits))
         names = Names(subject.owner.project, subject.owner.stage).stacks
         found += [self._tried(f"stack {name}", self._looking_at(name, subject)) for name in names]
         return found
+
+    def require(self, subject: Subject) -> list[Check]:
+        """What would make AWS fail after minutes, looked at before; checks that may not be made.
+
+        Raises AwsMissing for an image that is not there, AwsQuota for too low a quota.
+        """
+        warned = []
+        for name, check in self._needed(subject):
+            try:
+                made = check()
+            except (AwsMissing, AwsQuota):
+                raise
+            except AwsError as error:
+                made = Check(name, "warned", error.message, error.hint)
+            if made.outcome == "warned":
+                warned.append(made)
+        return warned
+
+    def _needed(self, subject: Subject) -> Iterator[tuple[str, Callable[[], Check]]]:
+        yield "image", lambda: self._image(subject.image)
+        instance, count = subject.instance, subject.count
+        if instance:
+            yield "quota", lambda: self._quota(instance, count)
 
     def _tried(self, name: str, check: Callable[[], Check]) -> Check:
         """A check; one that may not be made warns, because a deploy may need less."""
@@ -103,18 +129,23 @@ class Doctor:
             return Check("image", "warned", f"{uri} is not in ECR", "name an image in ECR")
         repository, tag, digest = _parts(match["name"])
         identity = {"imageDigest": digest} if digest else {"imageTag": tag}
-        answer = self._aws.elsewhere(match["region"]).call(
-            "ecr",
-            "batch_get_image",
-            registryId=match["registry"],
-            repositoryName=repository,
-            imageIds=[identity],
+        missing = AwsMissing(
+            f"the container image {uri} does not exist",
+            hint="remove image from [endpoint], or name one that exists",
         )
-        if answer.get("images"):
-            return Check("image", "passed", f"{uri} is there")
-        return Check(
-            "image", "failed", f"{uri} does not exist", "remove image from [endpoint], or mend it"
-        )
+        try:
+            answer = self._aws.elsewhere(match["region"]).call(
+                "ecr",
+                "batch_get_image",
+                registryId=match["registry"],
+                repositoryName=repository,
+                imageIds=[identity],
+            )
+        except AwsMissing:
+            raise missing from None
+        if not answer.get("images"):
+            raise missing
+        return Check("image", "passed", f"{uri} is there")
 
     def _quota(self, instance: str, count: int) -> Check:
         name = f"{instance} for endpoint usage"
@@ -124,11 +155,11 @@ class Doctor:
                 "quota", "warned", f"AWS lists no quota '{name}'", "look it up under Service Quotas"
             )
         if value < count:
-            return Check(
-                "quota",
-                "failed",
-                f"the account may have {value:g} {instance}, and {count} are wanted",
-                f"ask for more under Service Quotas, Amazon SageMaker, '{name}'",
+            raise AwsQuota(
+                f"the account may have {value:g} {instance}, and {count} "
+                f"{'is' if count == 1 else 'are'} wanted",
+                hint=f"ask for more under Service Quotas, Amazon SageMaker, '{name}', "
+                "or choose another --instance",
             )
         return Check("quota", "passed", f"the account may have {value:g} {instance}")
 
@@ -153,6 +184,24 @@ class Doctor:
         if stack.status in stacks.READY or stack.status == stacks.REVIEW:
             return Check(about, "passed", f"is {stack.status}")
         return Check(about, "warned", f"is {stack.status}", "the next deploy clears it up")
+
+
+def _limits(limits: Limits) -> Check:
+    """Who stands before another must not wait longer than that one answers."""
+    told = f"an endpoint answers within {limits.endpoint_seconds:g} s"
+    if limits.function_seconds is None or limits.gateway_seconds is None:
+        return Check("limits", "passed", f"{told}, and has no API before it")
+    told = (
+        f"the function waits {limits.function_seconds:g} s, API Gateway "
+        f"{limits.gateway_seconds:g} s, {told}"
+    )
+    if limits.function_seconds > min(limits.gateway_seconds, limits.endpoint_seconds):
+        return Check("limits", "failed", told, "set a smaller timeout in [api]")
+    largest = limits.largest_request or 0
+    told += f"; a request has at most {largest:,} bytes of {limits.endpoint_takes:,}"
+    if largest > limits.endpoint_takes:
+        return Check("limits", "failed", told, "set a smaller max_body in [api]")
+    return Check("limits", "passed", told)
 
 
 def _parts(name: str) -> tuple[str, str, str]:

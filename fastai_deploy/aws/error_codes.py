@@ -91,11 +91,19 @@ THROTTLED_CODES = frozenset(
 
 # What a permission is called where it is not called as its operation is.
 SERVICE_PREFIXES = {
+    "apigatewayv2": "apigateway",
     "resourcegroupstaggingapi": "tag",
     "sagemaker-runtime": "sagemaker",
     "service-quotas": "servicequotas",
 }
 PERMISSIONS = {
+    # API Gateway's actions are HTTP's methods; fdeploy itself only reads there.
+    "apigateway:GetAccount": "apigateway:GET",
+    "apigateway:GetApi": "apigateway:GET",
+    "apigateway:GetApiKey": "apigateway:GET",
+    "apigateway:GetRestApi": "apigateway:GET",
+    "apigateway:GetStage": "apigateway:GET",
+    "apigateway:GetUsagePlan": "apigateway:GET",
     "s3:CompleteMultipartUpload": "s3:PutObject",
     "s3:CreateMultipartUpload": "s3:PutObject",
     "s3:DeleteObjects": "s3:DeleteObjectVersion",

@@ -139,7 +139,7 @@ def _denied(answer: _Answer) -> AwsError:
     action = named[1] if named else permission(answer.service, answer.operation)
     return AwsDenied(
         f"the AWS credentials may not {action} ({answer})",
-        hint=f"let an administrator allow {action}; fdeploy doctor prints the whole policy",
+        hint=f"let an administrator allow {action}; fdeploy doctor --policy prints all",
         aws_code=answer.code,
     )
 

@@ -6,26 +6,17 @@ Source: the API reference of FilterLogEvents, whose pages may be empty before th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import AwsMissing
+from fastai_deploy.reports import LogLine
 
 _FOLLOW_SECONDS = 2.0
 _MS = 1_000
 # Lines arrive late and out of order; what was seen is remembered by its id.
 _LATE = timedelta(seconds=30)
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """One line; ``stream`` names the instance or the function's sandbox."""
-
-    at: datetime
-    stream: str
-    message: str
 
 
 def last_lines(aws: Aws, group: str, count: int) -> list[str]:

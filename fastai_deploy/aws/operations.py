@@ -15,7 +15,7 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stack_events import EventTail, StackEvent
 from fastai_deploy.aws.stacks import Stack
 from fastai_deploy.errors import AwsError, StackFailed
-from fastai_deploy.progress import Reporter, Step, Warned
+from fastai_deploy.progress import Happened, Reporter, Step, Warned
 
 _POLL_SECONDS = 2.0
 _LOOK_EVERY = 10  # quiet polls; an event of the stack itself makes us look at once
@@ -66,6 +66,14 @@ class Operations:
             parameters["RetainResources"] = stuck
         self._run(stack, "delete_stack", frozenset((stacks.GONE,)), **parameters)
 
+    def begin_delete(self, stack: Stack) -> None:
+        """Ask AWS to delete a stack, and do not wait. Raises AwsError."""
+        self._report(Step(f"asking AWS to delete {stack.name}"))
+        token = self._operator.token()
+        self._aws.call(
+            "cloudformation", "delete_stack", StackName=stack.id, ClientRequestToken=token
+        )
+
     def _run(self, stack: Stack, operation: str, good: frozenset[str], **parameters: Any) -> None:
         tail = EventTail.from_now(self._aws, stack.id)
         self._aws.call(
@@ -100,7 +108,7 @@ class Operations:
             new = tail.new()
             for event in new:
                 seen.append(event)
-                self._report(Step(str(event)))
+                self._report(_happened(stack_id, event))
                 self._watch(event)
             quiet = 0 if new else quiet + 1
             if any(event.of_stack for event in new) or quiet % _LOOK_EVERY == 1:
@@ -110,6 +118,18 @@ class Operations:
                 if not stack.working:
                     return stack
             self._aws.sleep(_POLL_SECONDS)
+
+
+def _happened(stack_id: str, event: StackEvent) -> Happened:
+    return Happened(
+        stack=stacks.name_of(stack_id),
+        type=event.type.removeprefix("AWS::"),
+        name=event.logical_id,
+        status=event.status,
+        reason=event.reason,
+        failed=event.failed,
+        ended=event.of_stack and not event.status.endswith("_IN_PROGRESS"),
+    )
 
 
 def failed(stack: Stack, events: list[StackEvent]) -> StackFailed:

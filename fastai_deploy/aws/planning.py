@@ -1,4 +1,4 @@
-"""What a deploy would change, as a table: the change sets of the stacks, and the price.
+"""What a deploy would change: the change sets of the stacks, in fdeploy's words.
 
 ``interrupts`` says whether the service stops meanwhile: an endpoint moves over to a new
 configuration without (blue/green), and only one that is replaced or removed is gone for a while.
@@ -6,12 +6,10 @@ configuration without (blue/green), and only one that is replaced or removed is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from fastai_deploy.aws.change_set import Change, ChangeSet
+from fastai_deploy.reports import Action, PlannedChange
 
-from fastai_deploy.aws.change_set import Change
-from fastai_deploy.aws.deployment import Plan
-from fastai_deploy.aws.pricing import Cost
-
+_ACTIONS: dict[str, Action] = {"Add": "add", "Remove": "remove"}
 _SERVES = frozenset(
     (
         "AWS::ApiGateway::ApiKey",
@@ -22,38 +20,13 @@ _SERVES = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class PlannedChange:
-    """What happens to one resource; ``action`` is add, change, replace or remove."""
-
-    stack: str
-    action: str
-    type: str
-    name: str
-    properties: tuple[str, ...]
-    interrupts: bool
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """What deploying would change, and what the endpoint costs then."""
-
-    changes: tuple[PlannedChange, ...]
-    cost: Cost | None
-
-    @property
-    def changed(self) -> bool:
-        """Whether there is anything to do."""
-        return bool(self.changes)
-
-
-def planned(stack: str, plan: Plan) -> list[PlannedChange]:
-    """The changes of one stack."""
-    return [_planned(stack, change) for change in (plan.changes.changes if plan.changes else ())]
+def planned(stack: str, change_set: ChangeSet | None) -> tuple[PlannedChange, ...]:
+    """The changes of one stack; None of them where nothing changes."""
+    return tuple(_planned(stack, change) for change in (change_set.changes if change_set else ()))
 
 
 def _planned(stack: str, change: Change) -> PlannedChange:
-    action = {"Add": "add", "Remove": "remove"}.get(change.action, "change")
+    action = _ACTIONS.get(change.action, "change")
     if change.replacement == "True":
         action = "replace"
     return PlannedChange(

@@ -17,13 +17,12 @@ from typing import Any
 
 from fastai_deploy.aws.template.spec import EndpointSpec, Serverless
 from fastai_deploy.errors import AwsError
+from fastai_deploy.reports import Cost
 
 Json = Any
 # ``get_products`` of a ``pricing`` client, in one of the regions below. Raises AwsError.
 GetProducts = Callable[..., Mapping[str, Json]]
 
-# AWS counts a month as 730 hours in its own calculator.
-HOURS_A_MONTH = 730
 _HOURS = frozenset(("hrs", "hours", "hour"))
 
 
@@ -34,29 +33,6 @@ class Price:
     per_hour: Decimal | None
     currency: str = "USD"
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What an endpoint costs while it runs: at least, and at most where it scales.
-
-    None is unknown. ``note`` says what the figures leave out, or why there are none.
-    """
-
-    least_per_hour: Decimal | None
-    most_per_hour: Decimal | None
-    currency: str
-    note: str
-
-    @property
-    def least_per_month(self) -> Decimal | None:
-        """For a month of :data:`HOURS_A_MONTH` hours."""
-        return None if self.least_per_hour is None else self.least_per_hour * HOURS_A_MONTH
-
-    @property
-    def most_per_month(self) -> Decimal | None:
-        """Likewise."""
-        return None if self.most_per_hour is None else self.most_per_hour * HOURS_A_MONTH
 
 
 def pricing_region(region: str) -> str:

@@ -77,13 +77,27 @@ class Removal:
         if bucket is not None:
             self._remove_stored(bucket, scope)
         left = self._left(bucket, scope)
-        self._tell_kept(bucket, scope)
+        kept = self._kept(bucket, scope)
         return Teardown(
             target="aws",
             found=tuple(map(str, found)),
             deleted=tuple(str(thing) for thing in found if thing not in left),
             left=tuple(map(str, left)),
+            kept=tuple(map(str, kept)),
         )
+
+    def begin(self) -> Teardown:
+        """Ask AWS to delete the stacks, and no more: nothing is proven. Raises as :meth:`run`."""
+        names = self._inventory.names.stacks
+        begun = tuple(f"stack {name}" for name in names if self._deployment.begin_removal(name))
+        if begun:
+            self._report(
+                Warned(
+                    "AWS goes on without us; log groups and data are still there",
+                    hint="fdeploy teardown removes them, and proves that nothing is left",
+                )
+            )
+        return Teardown(target="aws", found=begun, deleted=(), left=(), begun=begun)
 
     # Stacks and what they let go of
 
@@ -168,10 +182,12 @@ class Removal:
         held = buckets.object_versions(self._aws, bucket, "")
         return all(bucket.uri(key) in names for key, _version in held)
 
-    def _tell_kept(self, bucket: Bucket | None, scope: Scope) -> None:
+    def _kept(self, bucket: Bucket | None, scope: Scope) -> list[Thing]:
+        """The artifacts that stay, told."""
         if bucket is None or scope.artifacts:
-            return
-        kept = {key for key, _version in artifacts_of(self._aws, bucket, self._owner)}
+            return []
+        keys = {key for key, _version in artifacts_of(self._aws, bucket, self._owner)}
+        kept = sorted(Thing("artifact", bucket.uri(key)) for key in keys)
         if kept:
             self._report(
                 Warned(
@@ -179,6 +195,7 @@ class Removal:
                     hint="fdeploy teardown --artifacts removes them too",
                 )
             )
+        return kept
 
     # The proof
 

@@ -32,6 +32,10 @@ _LONGEST_LINE = 500
 _SERVICES = frozenset(("AWS::SageMaker::Endpoint", "AWS::Lambda::Function"))
 
 
+def _nothing() -> None:
+    """What need not be done."""
+
+
 class LogWatch:
     """Hears stack events, and keeps the last lines of a log from when a service failed."""
 
@@ -64,15 +68,21 @@ class Serving:
         self._watch = watch
         self._report = report
 
-    def apply(self, request: StackRequest, prove: Callable[[Applied], None]) -> Applied:
+    def apply(
+        self,
+        request: StackRequest,
+        prove: Callable[[Applied], None],
+        ready: Callable[[], None] = _nothing,
+    ) -> Applied:
         """Apply a stack; done when ``prove`` is content, else what was before is put back.
 
-        Raises StackFailed, DeployError, ParityError or InvocationError, each with its cause. Where
+        ``ready`` is called before anything is changed, and stops that by raising. Raises
+        StackFailed, DeployError, ParityError or InvocationError, each with its cause. Where
         nothing was answered nothing is known, and what was made stays: NoAnswer.
         """
         try:
             before = self._deployment.live(request.name)
-            applied = self._apply(request, before)
+            applied = self._apply(request, before, ready)
         except StackFailed as error:
             raise explained(error, error.reason, self._watch.lines()) from None
         try:
@@ -97,15 +107,21 @@ class Serving:
         template = keeping_capacity(request.template, before.template if before else None)
         return self._deployment.plan(replace(request, template=template))
 
-    def _apply(self, request: StackRequest, live: StackRequest | None) -> Applied:
+    def _apply(
+        self,
+        request: StackRequest,
+        live: StackRequest | None,
+        ready: Callable[[], None] = _nothing,
+    ) -> Applied:
         """Apply a request, in as many steps as what is live makes necessary."""
         first = first_step(request.template, live.template if live else None)
         if live and first:
             self._report(Step("the instance type changes: autoscaling pauses for that"))
             live = replace(live, template=first)
-            self._deployment.apply(live)
+            self._deployment.apply(live, ready)
+            ready = _nothing
         template = keeping_capacity(request.template, live.template if live else None)
-        applied = self._deployment.apply(replace(request, template=template))
+        applied = self._deployment.apply(replace(request, template=template), ready)
         return replace(applied, changed=applied.changed or bool(first))
 
     def _take_back(self, applied: Applied, before: StackRequest | None) -> None:

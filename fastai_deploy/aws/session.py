@@ -6,6 +6,7 @@ raises stops here: callers see the errors of ``failures`` alone.
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -149,7 +150,29 @@ def open_aws(region: str | None, profile: str | None = None) -> Aws:
             "no AWS region is named",
             hint="set region in [project] of fdeploy.toml, or --region, such as eu-central-1",
         )
+    _check_region(session, found)
     return Aws(session, region=found)
+
+
+def _check_region(session: boto3.Session, region: str) -> None:
+    """Raise AwsUnreachable for a region that boto3 does not know.
+
+    Otherwise its name is looked up in the net, again and again, and the answer is a time-out.
+    """
+    known = {
+        name
+        for partition in session.get_available_partitions()
+        for name in session.get_available_regions("sagemaker", partition)
+    }
+    if region in known:
+        return
+    near = difflib.get_close_matches(region, sorted(known), n=1)
+    raise AwsUnreachable(
+        f"the AWS region {region} does not exist, or has no SageMaker, or is newer than this boto3",
+        hint=f"set region in [project] of fdeploy.toml, or --region, to {near[0]}"
+        if near
+        else "pip install --upgrade boto3, or choose another region, such as eu-central-1",
+    )
 
 
 @contextmanager

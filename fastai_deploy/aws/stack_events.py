@@ -37,11 +37,6 @@ class StackEvent:
         """Whether this is a failure, and not the end of what another failure stopped."""
         return self.status.endswith("_FAILED") and "cancelled" not in self.reason
 
-    def __str__(self) -> str:
-        kind = self.type.removeprefix("AWS::")
-        reason = f": {self.reason}" if self.reason else ""
-        return f"{self.status:<27} {kind} {self.logical_id}{reason}"
-
 
 class EventTail:
     """The end of a stack's events, read from the last one that was seen."""

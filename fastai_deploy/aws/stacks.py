@@ -92,10 +92,15 @@ def find_stack(aws: Aws, name: str) -> Stack | None:
     return None if stack.status == GONE and name != stack.id else stack
 
 
+def name_of(stack_id: str) -> str:
+    """The name in the ARN of a stack."""
+    return stack_id.split("/")[1]
+
+
 def gone(stack_id: str) -> Stack:
     """A stack that AWS knows nothing of any more."""
     past = datetime.fromtimestamp(0, tz=timezone.utc)
-    return Stack(stack_id.split("/")[1], stack_id, GONE, "", {}, {}, past, past)
+    return Stack(name_of(stack_id), stack_id, GONE, "", {}, {}, past, past)
 
 
 def our_stack(aws: Aws, name: str, owner: Owner) -> Stack | None:

@@ -7,7 +7,6 @@ is in microseconds. What cannot be asked is unknown, and never 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,54 +19,10 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stacks import Stack, our_stack
 from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import VERSION_TAG
+from fastai_deploy.reports import Bill, LastHour, Part, Status
 
 _HOUR = 3_600
 _MICROSECONDS_A_MS = 1_000
-
-
-@dataclass(frozen=True)
-class StackLine:
-    """A stack of the stage."""
-
-    name: str
-    status: str
-    since: str
-
-
-@dataclass(frozen=True)
-class LastHour:
-    """What the endpoint did; None is unknown. Latencies are the model's own, in ms."""
-
-    invocations: int | None
-    errors: int | None
-    p50_ms: float | None
-    p95_ms: float | None
-
-
-@dataclass(frozen=True)
-class Bill:
-    """What the endpoint's instances cost, in ``currency``; None is unknown, ``note`` says why."""
-
-    per_hour: Decimal | None
-    so_far: Decimal | None
-    currency: str
-    note: str
-
-
-@dataclass(frozen=True)
-class Status:
-    """One stage; ``endpoint_status`` and ``version`` are empty where there is no endpoint."""
-
-    stacks: tuple[StackLine, ...]
-    endpoint: str
-    endpoint_status: str
-    reason: str
-    version: str
-    instances: int
-    url: str
-    ends: str
-    last_hour: LastHour
-    bill: Bill
 
 
 def status(aws: Aws, owner: Owner) -> Status:
@@ -79,7 +34,8 @@ def status(aws: Aws, owner: Owner) -> Status:
     name = outputs.get("EndpointName", "")
     state = find_endpoint(aws, name) if name else None
     return Status(
-        stacks=tuple(_line(stack) for stack in (endpoint, api, ttl) if stack),
+        target="aws",
+        parts=tuple(_line(stack) for stack in (endpoint, api, ttl) if stack),
         endpoint=name,
         endpoint_status=state.status if state else "",
         reason=state.reason if state else "",
@@ -94,8 +50,8 @@ def status(aws: Aws, owner: Owner) -> Status:
     )
 
 
-def _line(stack: Stack) -> StackLine:
-    return StackLine(stack.name, stack.status, f"{stack.updated:%Y-%m-%dT%H:%M:%SZ}")
+def _line(stack: Stack) -> Part:
+    return Part(stack.name, stack.status, f"{stack.updated:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def _last_hour(aws: Aws, endpoint: str, variant: str) -> LastHour:

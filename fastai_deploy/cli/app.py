@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
 import typer
 
+from fastai_deploy.cli import care_commands  # noqa: F401 - registers its commands
 from fastai_deploy.cli.commands import app
 from fastai_deploy.errors import FdeployError, UsageError
 
 DEFECT = 1
 INTERRUPTED = 130
+UNREAD = 141  # as a shell says of a program that a closed pipe ended
 
 
 def main() -> None:
@@ -30,6 +33,9 @@ def run(arguments: list[str]) -> int:
         return _failed(UsageError(error.format_message(), hint=f"{command} --help"), arguments)
     except KeyboardInterrupt:
         outcome = INTERRUPTED
+    except BrokenPipeError:  # who read us has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except Exception as error:  # noqa: BLE001 - the last resort: no bare traceback for users
         return _failed(_Defect(error), arguments)
     if outcome == INTERRUPTED:  # typer, too, answers an interruption with this number

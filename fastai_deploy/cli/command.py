@@ -37,7 +37,7 @@ def command(
         }
 
         def run(**values: Any) -> None:
-            from fastai_deploy.cli.results import show  # noqa: PLC0415 - see the module's docstring
+            from fastai_deploy.cli.results import exit_code, show  # noqa: PLC0415 - see the module's docstring
             from fastai_deploy.cli.session import Options, session  # noqa: PLC0415
 
             options = Options(
@@ -53,6 +53,9 @@ def command(
             failure = getattr(result, "failure", None)
             if failure is not None:  # a part of the work failed: that is told after the rest
                 raise failure
+            status = exit_code(result)
+            if status:
+                raise typer.Exit(status)
 
         run.__doc__ = function.__doc__
         run.__signature__ = inspect.Signature([*own, *COMMON])  # type: ignore[attr-defined]

@@ -71,7 +71,7 @@ def package(project: "Project") -> "Artifact":
 
 
 @command(app)
-def upload(project: "Project") -> "StoredArtifact":
+def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
     """Store model.tar.gz for the target."""
     from fastai_deploy import freshness, stages
 
@@ -83,6 +83,7 @@ def deploy(
     project: "Project",
     instance: opt.Instance = None,
     region: opt.Region = None,
+    ttl: opt.Ttl = None,
 ) -> "Endpoint":
     """Serve it, verified by the learner's own answers."""
     from fastai_deploy import freshness, stages
@@ -114,6 +115,7 @@ def up(
     python: opt.Python = None,
     instance: opt.Instance = None,
     region: opt.Region = None,
+    ttl: opt.Ttl = None,
     port: opt.Port = None,
 ) -> "Api":
     """The five stages above, in a row."""
@@ -171,11 +173,13 @@ def teardown(
     project: "Project",
     artifacts: opt.Artifacts = False,  # noqa: FBT002 - a flag
     yes: opt.Yes = False,  # noqa: FBT002
+    no_wait: opt.NoWait = False,  # noqa: FBT002
+    region: opt.Region = None,
 ) -> "Teardown":
     """End and remove everything, and prove it."""
     from fastai_deploy import stages
 
-    return stages.teardown(project, artifacts=artifacts, confirmed=yes)
+    return stages.teardown(project, artifacts=artifacts, confirmed=yes, wait=not no_wait)
 
 
 @command(app, locked=False)

@@ -81,6 +81,11 @@ Port = Annotated[
     typer.Option(help="Port of the local API; 0 takes a free one."),
     Sets("api", "port", "--port"),
 ]
+Ttl = Annotated[
+    str | None,
+    typer.Option(help="AWS: how long the stage lives, such as 4h; then it deletes itself."),
+    Sets("project", "ttl", "--ttl"),
+]
 Text = Annotated[
     str,
     typer.Argument(
@@ -107,6 +112,18 @@ KeyAction = Annotated[
 ]
 Artifacts = Annotated[
     bool, typer.Option("--artifacts", help="Remove the artifacts in the bucket, too.")
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="AWS: end when the deletion has begun, unproven.")
+]
+OfApi = Annotated[bool, typer.Option("--api", help="Of the API, not of the endpoint.")]
+Since = Annotated[str, typer.Option(help="How far back: 90s, 15m, 2h or 1d.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes; Ctrl-C ends.")]
+ToVersion = Annotated[
+    str | None, typer.Option("--to", help="A version of fdeploy versions; the first digits do.")
+]
+Policy = Annotated[
+    bool, typer.Option("--policy", help="Print the permissions that are needed, as JSON.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Also when the settings protect the stage.")]
 

@@ -7,6 +7,7 @@ lines with ``--json``. NO_COLOR and TERM=dumb are honoured by rich.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +17,8 @@ from fastai_deploy.errors import FdeployError
 from fastai_deploy.progress import (
     Advanced,
     Event,
+    Happened,
+    Planned,
     Reporter,
     StageFinished,
     StageStarted,
@@ -87,9 +90,12 @@ class RichReporter:
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console  # noqa: PLC0415 - not needed in CI
 
+        from fastai_deploy.cli.stack_table import StackTable  # noqa: PLC0415
+
         self._console: Console = Console(file=stream, highlight=False)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
+        self._table = StackTable(self._console)
 
     def __call__(self, event: Event) -> None:
         """Paint the event."""
@@ -98,6 +104,10 @@ class RichReporter:
         match event:
             case Advanced():
                 self._advance(event)
+            case Planned():
+                self._table.plan(event)
+            case Happened():
+                self._table.tell(event)
             case StageStarted(stage):
                 self._console.print(Text(stage, style="bold cyan"))
             case Step(message):
@@ -107,6 +117,7 @@ class RichReporter:
                 if hint:
                     self._console.print(Text(f"           {hint}", style="yellow"))
             case StageFinished(_, summary, seconds):
+                self._table.stop()
                 line = Text("  ✓ ", style="green")
                 line.append(summary, style="default")
                 line.append(f"  {seconds:.1f} s", style="dim")
@@ -122,7 +133,8 @@ class RichReporter:
             self.stop()
 
     def stop(self) -> None:
-        """Take the bar away, if there is one."""
+        """Take the bar away, if there is one, and let the table rest."""
+        self._table.stop()
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -157,6 +169,10 @@ def plain_line(event: Event) -> str | None:
             line = f"  {message}"
         case Warned(message, hint):
             line = f"  warning: {message}" + (f" ({hint})" if hint else "")
+        case Planned(stack) if event.changes:
+            line = "\n".join([f"  {stack}:", *(f"    {row}" for row in event.message.split("\n"))])
+        case Happened():
+            line = f"  {event.message}"
         case StageFinished(_, summary, seconds):
             line = f"  done: {summary} ({seconds:.1f} s)"
         case Advanced(task, done, total, unit) if done >= total >= _WORTH_A_LINE:
@@ -186,14 +202,5 @@ def show_error(error: FdeployError, stream: TextIO, *, as_json: bool) -> None:
 
 
 def _event_name(event: Event) -> str:
-    match event:
-        case StageStarted():
-            return "stage_started"
-        case StageFinished():
-            return "stage_finished"
-        case Step():
-            return "step"
-        case Warned():
-            return "warned"
-        case Advanced():
-            return "advanced"
+    """``StageStarted`` is called ``stage_started``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()

@@ -6,14 +6,26 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, TextIO
 
+from fastai_deploy.cli import report_lines
 from fastai_deploy.cli.anatomy import anatomy_lines
 from fastai_deploy.cli.batch import batch_lines
 from fastai_deploy.cli.exported import Exported
+from fastai_deploy.errors import TargetUnavailable
 from fastai_deploy.invoking.answered import Batch
 from fastai_deploy.public import snippets
 from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.reports import (
+    Checkup,
+    LogLine,
+    Policies,
+    StagePlan,
+    Status,
+    Templates,
+    Version,
+)
 from fastai_deploy.settings import Settings
 
 _BAR = 30
@@ -47,31 +59,41 @@ class Inspected:
     summary: dict[str, Any]
 
 
-Result = (
-    Key
-    | Described
-    | Inspected
-    | Exported
-    | Bundle
-    | Artifact
-    | StoredArtifact
-    | Endpoint
-    | Api
-    | Teardown
-    | Answered
-    | Settings
-)
+@dataclass(frozen=True)
+class Versions:
+    """The answer of ``versions``."""
+
+    versions: tuple[Version, ...]
 
 
-def show(result: Result | Batch, stream: TextIO, *, as_json: bool) -> None:
+@dataclass(frozen=True)
+class Lines:
+    """The answer of ``logs``: lines as they come, perhaps without end."""
+
+    lines: Iterator[LogLine]
+
+
+Record = Bundle | Artifact | StoredArtifact | Endpoint | Api | Exported
+Report = StagePlan | Status | Versions | Checkup | Policies | Templates
+Told = Teardown | Inspected | Answered | Settings | Key | Described
+Streamed = Lines | Batch
+Result = Record | Report | Told
+
+_WOULD_CHANGE = 2
+
+
+def show(result: Result | Streamed, stream: TextIO, *, as_json: bool) -> None:
     """Print a result."""
+    if isinstance(result, Lines):
+        _show_lines(result, stream, as_json=as_json)
+        return
     if isinstance(result, Batch):
         for line in batch_lines(result, as_json=as_json, width=_width(stream)):
             print(line, file=stream)
         stream.flush()
         return
     if as_json:
-        print(json.dumps(_values(result), ensure_ascii=False), file=stream, flush=True)
+        print(_json(_values(result)), file=stream, flush=True)
         return
     for line in _lines(result):
         print(line, file=stream)
@@ -83,12 +105,53 @@ def _width(stream: TextIO) -> int | None:
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
+def exit_code(result: Result | Streamed) -> int:
+    """What a result means to a script: 0, or that there is something to do."""
+    match result:
+        case StagePlan() if result.changed:
+            return _WOULD_CHANGE
+        case Checkup() if result.failed:
+            return TargetUnavailable.exit_code
+    return 0
+
+
+def _show_lines(result: Lines, stream: TextIO, *, as_json: bool) -> None:
+    """Ctrl-C is how one stops to follow, and no interruption of anything."""
+    try:
+        for line in result.lines:
+            text = _json(asdict(line)) if as_json else report_lines.log_line(line)
+            print(text, file=stream, flush=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _json(values: Any) -> str:
+    return json.dumps(values, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> str:
+    """A date, or an amount with all its digits."""
+    return value.isoformat() if isinstance(value, datetime) else f"{value:f}"
+
+
 def _values(result: Result) -> dict[str, Any]:
     match result:
-        case Answered(body) | Inspected(body) | Described(body):
-            return body
+        case Answered(body) | Inspected(body) | Described(body) | Policies(body) | Templates(body):
+            return dict(body)
         case Exported():
             return result.values()
+        case StagePlan(changes, cost):
+            return {
+                "changed": result.changed,
+                "changes": [asdict(change) for change in changes],
+                "cost": {
+                    **asdict(cost),
+                    "least_per_month": cost.least_per_month,
+                    "most_per_month": cost.most_per_month,
+                },
+            }
+        case Checkup(checks):
+            return {"ok": not result.failed, "checks": [asdict(check) for check in checks]}
         case Settings():
             return {
                 "root": str(result.root),
@@ -128,13 +191,28 @@ def _lines(result: Result) -> Iterator[str]:
             yield f"url      {result.url}/invocations"
         case Api():
             yield from _api(result)
+        case Teardown() | Inspected() | Answered() | Settings() | Key() | Described():
+            yield from _told(result)
         case _:
             yield from _report(result)
 
 
-def _report(
-    result: Teardown | Inspected | Answered | Settings | Key | Described,
-) -> Iterator[str]:
+def _report(result: Report) -> Iterator[str]:
+    match result:
+        case StagePlan():
+            yield from report_lines.plan(result)
+        case Status():
+            yield from report_lines.status(result)
+        case Versions(versions):
+            yield from report_lines.versions(versions)
+        case Checkup():
+            yield from report_lines.checkup(result)
+        case Policies(documents) | Templates(documents):
+            # Made to be copied into a file or a console, whole.
+            yield json.dumps(documents, indent=2, ensure_ascii=False)
+
+
+def _told(result: Told) -> Iterator[str]:
     match result:
         case Teardown():
             yield from _teardown(result)
@@ -169,6 +247,9 @@ def _teardown(proof: Teardown) -> Iterator[str]:
         yield f"deleted  {thing}"
     for thing in proof.left:
         yield f"LEFT     {thing}"
+    if proof.begun:
+        yield from (f"deleting {thing}" for thing in proof.begun)
+        return
     yield f"{len(proof.found)} found, {len(proof.deleted)} deleted, {len(proof.left)} left"
 
 

@@ -41,8 +41,9 @@ class Origin:
 class Settings:
     """The settings of one stage. ``root`` is the project's folder, which paths are relative to.
 
-    ``last_target`` is where the stage was last uploaded or deployed to: ``fdeploy deploy
-    --instance ...`` is followed by ``fdeploy teardown``, which names no target and means the same.
+    ``last_target`` and ``last_region`` are where the stage was last uploaded or deployed to:
+    ``fdeploy deploy --instance ...`` is followed by ``fdeploy teardown``, which names no target and
+    means the same.
     """
 
     root: Path
@@ -50,6 +51,7 @@ class Settings:
     sections: Sections
     origins: Mapping[Key, Origin]
     last_target: Literal["local", "aws"] | None = None
+    last_region: str | None = None
 
     @property
     def project_name(self) -> str:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, Protocol
 
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.reports import (
+    Checkup,
+    LogLine,
+    Policies,
+    StagePlan,
+    Status,
+    Templates,
+    Version,
+)
 
 Json = Any
 # Sends one request of the contract and returns the answer. Raises InvocationError.
@@ -40,9 +50,38 @@ class Target(Protocol):
     def rotate_key(self, api: Api) -> str:
         """Put a new key in the place of the old one, prove it, and return it."""
 
-    def teardown(self, *, artifacts: bool, confirmed: bool) -> Teardown:
+    def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:
         """Remove everything of this project and stage, found by inventory and not by memory.
 
         ``artifacts`` also removes what was uploaded, where that would stay; a stage that the
-        settings protect must be ``confirmed``, or UsageError is raised.
+        settings protect must be ``confirmed``, or UsageError is raised. Without ``wait`` it ends
+        when the target has begun, and there is no proof.
         """
+
+
+class Care(Protocol):
+    """What can be asked of a stage beside the flow; only ``rollback`` changes anything."""
+
+    def plan(self, artifact: Artifact) -> StagePlan:
+        """What deploying the artifact, and the API before it, would change."""
+
+    def status(self) -> Status:
+        """What there is, and how it is doing."""
+
+    def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
+        """What the endpoint wrote, or the ``api``; ``follow`` goes on for ever."""
+
+    def versions(self) -> tuple[Version, ...]:
+        """What was deployed, newest first."""
+
+    def rollback(self, wanted: str | None) -> Endpoint:
+        """Deploy the version before the live one, or ``wanted``, again. Raises UsageError."""
+
+    def doctor(self, artifact: Artifact | None) -> Checkup:
+        """Whether a deploy would work."""
+
+    def policies(self) -> Policies:
+        """The permissions that are needed. Raises UsageError where there is no such thing."""
+
+    def template(self, artifact: Artifact) -> Templates:
+        """What would be sent. Raises UsageError where nothing is sent."""

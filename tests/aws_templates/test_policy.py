@@ -51,11 +51,6 @@ UNUSED = {
     "apigateway:TagResource": "an action of API Gateway's own, which it checks as PUT on /tags",
     "apigateway:UntagResource": "likewise, as DELETE",
 }
-# Operations whose permission has another name ("Actions, resources, and condition keys" of S3).
-CALLED_OTHERWISE = {
-    "s3:ListMultipartUploads": "s3:ListBucketMultipartUploads",
-    "s3:ListParts": "s3:ListMultipartUploadParts",
-}
 
 
 def actions(needs: Needs) -> set[str]:
@@ -103,9 +98,7 @@ def test_fdeploy_may_do_all_that_it_does_itself() -> None:
     granted = actions(LONGEST) | {"sts:GetCallerIdentity"}
     for path, service, operation in calls():
         name = "".join(part.capitalize() for part in operation.split("_"))
-        needed = CALLED_OTHERWISE.get(permission(service, name)) or permission(service, name)
-        if service in {"apigateway", "apigatewayv2"}:
-            needed = "apigateway:GET" if operation.startswith("get") else "apigateway:DELETE"
+        needed = permission(service, name)
         assert needed in granted, f"{path.name}: {needed}"
 
 

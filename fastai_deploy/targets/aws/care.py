@@ -1,145 +1,178 @@
 """What is done with a stage beside the flow: planned, looked at, read, taken back.
 
-One function a command: ``plan``, ``status``, ``logs``, ``versions``, ``rollback``, ``doctor``. None
-but ``rollback`` changes anything.
+None of it but ``rollback`` changes anything.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 
 from fastai_deploy import naming
 from fastai_deploy.aws import logs as log_lines
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
-from fastai_deploy.aws.doctor import Check, Doctor, Subject
-from fastai_deploy.aws.logs import LogLine
-from fastai_deploy.aws.planning import StagePlan, planned
-from fastai_deploy.aws.pricing import endpoint_cost, instance_price
+from fastai_deploy.aws.doctor import Doctor
+from fastai_deploy.aws.planning import planned
+from fastai_deploy.aws.policy import Needs, user_policies
 from fastai_deploy.aws.stacks import our_stack
-from fastai_deploy.aws.template.spec import Instances, Location
-from fastai_deploy.aws.versions import Deployed
+from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import ParityError, UsageError
-from fastai_deploy.records import Endpoint, StoredArtifact
-from fastai_deploy.targets.aws.context import Context
+from fastai_deploy.progress import Warned
+from fastai_deploy.records import Artifact, Endpoint, StoredArtifact
+from fastai_deploy.reports import (
+    Check,
+    Checkup,
+    LogLine,
+    PlannedChange,
+    Policies,
+    StagePlan,
+    Status,
+    Templates,
+    Version,
+)
+from fastai_deploy.targets.aws import preflight
+from fastai_deploy.targets.aws.blueprints import Blueprint
 from fastai_deploy.targets.aws.target import AwsTarget
 from fastai_deploy.targets.base import Invoke
 
-_RECENT = timedelta(hours=1)
+# Stands for an artifact where none is packaged yet: nothing that is looked at depends on it.
+_NO_ARTIFACT = "0" * 64
 
 
-@dataclass(frozen=True)
-class Version:
-    """A version that was deployed, and whether it is the one that serves."""
+class AwsCare:
+    """Takes care of the stage of a target."""
 
-    deployed: Deployed
-    live: bool
+    def __init__(self, target: AwsTarget) -> None:
+        self._target = target
+        self._context = target.context
 
+    def plan(self, artifact: Artifact) -> StagePlan:
+        """What ``upload``, ``deploy`` and ``create-api`` would change, after the checks.
 
-def plan(context: Context, stored: StoredArtifact) -> StagePlan:
-    """What ``deploy`` and ``create-api`` would change. Raises the errors of theirs."""
-    endpoint = context.blueprints.endpoint(stored)
-    serving = context.serving(naming.endpoint_log_group(endpoint.service))
-    stack = naming.endpoint_stack(context.owner.project, context.owner.stage)
-    changes = planned(stack, serving.plan(context.request(stack, endpoint)))
-    if context.settings.sections.endpoint.kind != "async":
-        digest = hashlib.sha256(context.lambda_package()).hexdigest()
-        bucket = context.settings.sections.project.bucket or default_bucket(context.aws)
-        code = Location(bucket, naming.code_key(context.owner.project, digest))
-        stack = naming.api_stack(context.owner.project, context.owner.stage)
-        request = context.request(stack, context.blueprints.api(code, digest))
-        changes += planned(stack, serving.plan(request))
-    spec = context.blueprints.endpoint_spec(stored)
-    capacity = spec.capacity
-    price = instance_price(
-        stage_status.price_list(context.aws),
-        capacity.type if isinstance(capacity, Instances) else "",
-        context.aws.region,
-    )
-    return StagePlan(tuple(changes), endpoint_cost(spec, price))
+        Raises the errors of theirs.
+        """
+        context, stored = self._context, self._would_store(artifact.sha256, artifact.bytes)
+        spec = context.blueprints.endpoint_spec(stored)
+        for check in Doctor(context.aws).examine(preflight.subject(context, spec)):
+            if check.outcome != "passed":
+                context.report(Warned(f"{check.name}: {check.message}", hint=check.hint))
+        changes: list[PlannedChange] = []
+        for stack, blueprint in self._blueprints(stored):
+            serving = context.serving(naming.endpoint_log_group(blueprint.service))
+            plan = serving.plan(context.request(stack, blueprint))
+            changes += planned(stack, plan.changes)
+        return StagePlan(tuple(changes), preflight.cost(context, spec))
 
+    def status(self) -> Status:
+        """How the stage is doing. Raises NotOurs or AwsError."""
+        return stage_status.status(self._context.aws, self._context.owner)
 
-def status(context: Context) -> stage_status.Status:
-    """How the stage is doing. Raises AwsError."""
-    return stage_status.status(context.aws, context.owner)
+    def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
+        """The lines of the endpoint's containers, or of the API's function. Raises AwsError."""
+        aws, owner = self._context.aws, self._context.owner
+        kind = self._context.settings.sections.endpoint.kind
+        group = naming.endpoint_log_group(naming.endpoint_name(owner.project, owner.stage, kind))
+        if api:
+            group = naming.function_log_group(naming.function_name(owner.project, owner.stage))
+        start = aws.now() - since
+        if follow:
+            return log_lines.follow(aws, (group,), start)
+        return log_lines.since(aws, group, start)
 
+    def versions(self) -> tuple[Version, ...]:
+        """The versions that were deployed, newest first. Raises AwsError."""
+        context = self._context
+        bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
+        live = self._live_version()
+        found = context.deployments(bucket).listed() if bucket else []
+        return tuple(
+            Version(each.version, each.at, each.by, each.bytes, each.uri, each.version == live)
+            for each in found
+        )
 
-def logs(context: Context, *, api: bool = False, follow: bool = False) -> Iterator[LogLine]:
-    """The lines of the last hour of the endpoint, or of the API; ``follow`` goes on for ever.
+    def rollback(self, wanted: str | None) -> Endpoint:
+        """Deploy the version before the live one, or ``wanted``, again.
 
-    Raises AwsError.
-    """
-    kind = context.settings.sections.endpoint.kind
-    owner = context.owner
-    group = naming.endpoint_log_group(naming.endpoint_name(owner.project, owner.stage, kind))
-    if api:
-        group = naming.function_log_group(naming.function_name(owner.project, owner.stage))
-    start = context.aws.now() - _RECENT
-    if follow:
-        return log_lines.follow(context.aws, (group,), start)
-    return log_lines.since(context.aws, group, start)
+        Its goldens stand in its artifact: the model server asks itself them before it is healthy;
+        here it is asked which version it is. Raises UsageError, and the errors of ``deploy``.
+        """
+        context = self._context
+        bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
+        live = self._live_version()
+        if bucket is None or not live:
+            raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
+        chosen = context.deployments(bucket).before(live, wanted)
 
+        def verify(invoke: Invoke) -> None:
+            answered = invoke({"text": "ready?"})["model"]["version"]
+            if answered != chosen.version:
+                raise ParityError(
+                    f"version {answered} answers, and not {chosen.version}",
+                    hint="run fdeploy status, then fdeploy deploy",
+                )
 
-def versions(context: Context) -> list[Version]:
-    """The versions that were deployed, newest first. Raises AwsError."""
-    bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
-    live = _live_version(context)
-    found = context.deployments(bucket).listed() if bucket else []
-    return [Version(deployed, deployed.version == live) for deployed in found]
+        return self._target.deploy(chosen.stored(), verify)
 
+    def doctor(self, artifact: Artifact | None) -> Checkup:
+        """Whether a deploy would work. Raises SettingsError."""
+        context = self._context
+        packaged = Check("artifact", "warned", "nothing is packaged yet", "run fdeploy package")
+        if artifact:
+            packaged = Check("artifact", "passed", f"version {artifact.version} is packaged")
+        doctor = Doctor(context.aws)
+        credentials = doctor.credentials()
+        if credentials.outcome == "failed":  # whose account it is decides what else is looked at
+            return Checkup((credentials, packaged))
+        stored = self._would_store(artifact.sha256 if artifact else _NO_ARTIFACT, 0)
+        spec = context.blueprints.endpoint_spec(stored)
+        return Checkup((credentials, *doctor.examine(preflight.subject(context, spec)), packaged))
 
-def rollback(target: AwsTarget, wanted: str | None = None) -> Endpoint:
-    """Deploy the version before the live one, or ``wanted``, again.
-
-    Its goldens stand in its artifact: the model server asks itself them before it is healthy; here
-    it is asked which version it is. Raises UsageError, and the errors of ``deploy``.
-    """
-    context = target.context
-    bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
-    live = _live_version(context)
-    if bucket is None or not live:
-        raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
-    chosen = context.deployments(bucket).before(live, wanted)
-
-    def verify(invoke: Invoke) -> None:
-        answered = invoke({"text": "ready?"})["model"]["version"]
-        if answered != chosen.version:
-            raise ParityError(
-                f"version {answered} answers, and not {chosen.version}",
-                hint="run fdeploy status, then fdeploy deploy",
+    def policies(self) -> Policies:
+        """The permissions that the stage needs, as documents to copy. Raises AwsError."""
+        context = self._context
+        project = context.settings.sections.project
+        return Policies(
+            user_policies(
+                Needs(
+                    project=context.owner.project,
+                    bucket=project.bucket or default_bucket(context.aws),
+                    partition=context.aws.partition,
+                    kms_key=project.kms_key,
+                    signs_requests=context.settings.sections.api.auth == "iam",
+                )
             )
+        )
 
-    return target.deploy(chosen.stored(), verify)
+    def template(self, artifact: Artifact) -> Templates:
+        """The stacks as ``deploy`` and ``create-api`` would send them. Raises SettingsError."""
+        stored = self._would_store(artifact.sha256, artifact.bytes)
+        return Templates({name: each.template for name, each in self._blueprints(stored)})
 
+    def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, Blueprint]]:
+        """The stacks by name, in the order in which they are made."""
+        context = self._context
+        project, stage = context.owner.project, context.owner.stage
+        yield naming.endpoint_stack(project, stage), context.blueprints.endpoint(stored)
+        if context.settings.sections.endpoint.kind != "async":
+            digest = hashlib.sha256(context.lambda_package()).hexdigest()
+            code = Location(self._bucket_name, naming.code_key(project, digest))
+            yield naming.api_stack(project, stage), context.blueprints.api(code, digest)
 
-def doctor(context: Context, stored: StoredArtifact) -> list[Check]:
-    """Whether a deploy of this artifact would work. Raises SettingsError."""
-    spec = context.blueprints.endpoint_spec(stored)
-    instances = spec.capacity if isinstance(spec.capacity, Instances) else None
-    subject = Subject(
-        owner=context.owner,
-        bucket=context.settings.sections.project.bucket,
-        image=spec.model.image,
-        instance=instances.type if instances else None,
-        count=instances.count if instances else 0,
-    )
-    return Doctor(context.aws).examine(subject)
+    def _would_store(self, sha256: str, size: int) -> StoredArtifact:
+        """Where an artifact would be stored: enough to plan with before it is uploaded."""
+        key = naming.artifact_key(self._context.owner.project, sha256)
+        uri = f"s3://{self._bucket_name}/{key}"
+        return StoredArtifact("aws", uri, sha256, size, sha256, self._context.aws.region)
 
+    @property
+    def _bucket_name(self) -> str:
+        context = self._context
+        return context.settings.sections.project.bucket or default_bucket(context.aws)
 
-def would_store(context: Context, sha256: str, size: int) -> StoredArtifact:
-    """Where an artifact would be stored: enough to plan with before it is uploaded."""
-    bucket = context.settings.sections.project.bucket or default_bucket(context.aws)
-    key = naming.artifact_key(context.owner.project, sha256)
-    return StoredArtifact("aws", f"s3://{bucket}/{key}", sha256, size, sha256)
-
-
-def _live_version(context: Context) -> str:
-    stack = our_stack(
-        context.aws,
-        naming.endpoint_stack(context.owner.project, context.owner.stage),
-        context.owner,
-    )
-    return stack.tags.get(naming.VERSION_TAG, "") if stack else ""
+    def _live_version(self) -> str:
+        owner = self._context.owner
+        name = naming.endpoint_stack(owner.project, owner.stage)
+        stack = our_stack(self._context.aws, name, owner)
+        return stack.tags.get(naming.VERSION_TAG, "") if stack else ""

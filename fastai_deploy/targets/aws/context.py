@@ -103,7 +103,15 @@ def open_context(settings: Settings, home: Path, report: Reporter) -> Context:
     Requests of the public API go where boto3 sends its own: ``AWS_ENDPOINT_URL``, if that is set.
     """
     project = settings.sections.project
-    aws = open_aws(project.region, project.profile)
+    # A stage stays where it is, whatever region the environment names meanwhile.
+    if project.region and settings.last_region and project.region != settings.last_region:
+        report(
+            Warned(
+                f"this looks in {project.region}; the last deploy went to {settings.last_region}",
+                hint=f"fdeploy teardown --region {settings.last_region} removes that one",
+            )
+        )
+    aws = open_aws(project.region or settings.last_region, project.profile)
     return Context(
         settings=settings,
         home=home,

@@ -29,6 +29,7 @@ from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.progress import Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.targets.aws import preflight
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.base import Json, Verify
 
@@ -56,6 +57,7 @@ class AwsTarget:
             sha256=artifact.sha256,
             bytes=artifact.bytes,
             made_from=artifact.sha256,
+            region=context.aws.region,
         )
 
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
@@ -63,6 +65,7 @@ class AwsTarget:
         context, aws = self.context, self.context.aws
         bucket = context.bucket_of(stored)
         blueprint = context.blueprints.endpoint(stored)
+        spec = context.blueprints.endpoint_spec(stored)
         name = blueprint.service
 
         def prove(applied: Applied) -> None:
@@ -72,7 +75,9 @@ class AwsTarget:
 
         stack = naming.endpoint_stack(context.owner.project, context.owner.stage)
         serving = context.serving(naming.endpoint_log_group(name))
-        applied = serving.apply(context.request(stack, blueprint), prove)
+        applied = serving.apply(
+            context.request(stack, blueprint), prove, lambda: preflight.check(context, spec)
+        )
         context.deployments(bucket).add(stored, context.operator, again=applied.changed)
         self._set_end(stored.sha256)
         return Endpoint(
@@ -81,6 +86,7 @@ class AwsTarget:
             url=f"https://runtime.sagemaker.{aws.region}.amazonaws.com/endpoints/{name}",
             version=stored.sha256[:12],
             made_from=stored.sha256,
+            region=aws.region,
         )
 
     def invoke(self, endpoint: Endpoint, request: Json) -> Json:
@@ -143,10 +149,13 @@ class AwsTarget:
         request = replace(live, template=with_key_serial(live.template, serial))
         return self._fetch_key(context.deployment().apply(request).stack, api)
 
-    def teardown(self, *, artifacts: bool = False, confirmed: bool = False) -> Teardown:
+    def teardown(
+        self, *, artifacts: bool = False, confirmed: bool = False, wait: bool = True
+    ) -> Teardown:
         """Remove the stacks and everything else of the stage.
 
-        ``artifacts`` also removes what is stored; a protected stage must be ``confirmed``. Raises
+        ``artifacts`` also removes what is stored; a protected stage must be ``confirmed``. Without
+        ``wait`` the stacks are asked to go, and the rest waits for the next teardown. Raises
         UsageError, NotOurs, StackBusy or AwsError.
         """
         context = self.context
@@ -156,7 +165,14 @@ class AwsTarget:
                 f"stage {context.owner.stage} is protected: protect is true in [project]",
                 hint="fdeploy teardown --yes",
             )
+        if artifacts and not wait:
+            raise UsageError(
+                "the artifacts can go only when the stacks are gone, and nobody waits for that",
+                hint="leave out --no-wait, or --artifacts",
+            )
         removal = Removal(context.aws, context.owner, context.deployment(), context.report)
+        if not wait:
+            return removal.begin()
         proof = removal.run(Scope(artifacts=artifacts, bucket=project.bucket))
         shutil.rmtree(context.home, ignore_errors=True)
         return proof
@@ -181,7 +197,8 @@ class AwsTarget:
         stack = naming.ttl_stack(context.owner.project, context.owner.stage)
         ttl = context.settings.sections.project.ttl
         if ttl is None:
-            context.deployment().remove(stack)
+            if context.deployment().remove(stack):
+                context.report(Step("the stage does not delete itself any more: ttl is not set"))
             return
         ends = context.aws.now() + timedelta(**{_TTL_UNITS[ttl[-1]]: int(ttl[:-1])})
         blueprint = context.blueprints.ttl(version, ends)

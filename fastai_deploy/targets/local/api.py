@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from fastai_deploy import files
 from fastai_deploy.errors import DeployError, FileMissing, PortTaken
@@ -74,7 +75,7 @@ class LocalApi:
         need_extra("local", "uvicorn")
         if not self._key.exists():
             files.write(self._key, new_key().encode(), mode=0o600)
-        running = self._running_port()
+        running = self.port
         config = self._wanted(endpoint.name, settings, port=settings.port or running or 0)
         if running and running == config.port and self._is_stored(config):
             self._report(Step("the gateway is up already"))
@@ -91,7 +92,7 @@ class LocalApi:
         base = f"http://{_LOOPBACK}:{port}"
         return Api(
             target="local",
-            url=f"{base}{settings.route}",
+            url=self.url(port, settings),
             endpoint=endpoint.name,
             key_file=str(self._key),
             made_from=endpoint.name,
@@ -108,7 +109,7 @@ class LocalApi:
             before = self._key.read_text() if self._key.exists() else ""
         key = new_key()
         files.write(self._key, key.encode(), mode=0o600)
-        if self._running_port() is not None:
+        if self.port is not None:
             wanted = ((key, False), (before, True))
             for sent, refused in wanted:
                 headers = {"x-api-key": sent}
@@ -136,7 +137,7 @@ class LocalApi:
 
     def _restart(self, config: GatewayConfig, running: int | None) -> int:
         """Start a gateway in the place of the one that runs; return its port."""
-        if config.port not in (0, running) and _taken(config.port):
+        if config.port not in (0, running) and taken(config.port):
             raise PortTaken(
                 f"port {config.port} of {_LOOPBACK} is in use",
                 hint="choose another one with --port, or 0 for a free one",
@@ -160,7 +161,20 @@ class LocalApi:
         files.write(self._config, replace(config, port=server.port).encode())
         return server.port
 
-    def _running_port(self) -> int | None:
+    def pending(self, endpoint: str, settings: ApiSettings) -> Literal["add", "change"] | None:
+        """What :meth:`create` would do: start a gateway, start another one, or nothing."""
+        if self.port is None:
+            return "add"
+        config = self._wanted(endpoint, settings, port=settings.port or self.port)
+        return None if config.port == self.port and self._is_stored(config) else "change"
+
+    def url(self, port: int, settings: ApiSettings) -> str:
+        """Where the route is."""
+        return f"http://{_LOOPBACK}:{port}{settings.route}"
+
+    @property
+    def port(self) -> int | None:
+        """The port of the gateway that runs, if one does."""
         announcement = read_announcement(self._announce)
         running = announcement is not None and self._processes.alive(announcement) is not None
         return announcement.port if announcement and running else None
@@ -237,7 +251,8 @@ class LocalApi:
                 self._proof_key.unlink(missing_ok=True)
 
 
-def _taken(port: int) -> bool:
+def taken(port: int) -> bool:
+    """Whether something else listens on a port of this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: a port that is only waiting for late packets is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -94,6 +94,15 @@ class LocalEndpoint:
         """Send a request to the model server. Raises InvocationError."""
         return post(f"{endpoint.url}/invocations", request, headers={}, timeout=_INVOKE_SECONDS)
 
+    def live_version(self) -> str:
+        """The version that the live server announced; empty where none runs."""
+        if self._processes.alive(read_announcement(self.state)) is None:
+            return ""
+        try:
+            return str(json.loads(self.state.read_bytes())["version"])
+        except (OSError, ValueError, KeyError):
+            return ""
+
     def _start(
         self,
         stored: StoredArtifact,

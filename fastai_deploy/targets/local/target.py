@@ -6,6 +6,7 @@
     endpoint.json  endpoint.log         the server that is live, and what it says
     gateway.json   gateway.log          the gateway's settings, and what it says
     lambda-<hash>.zip                   the Lambda's package, as it would be uploaded
+    deployments.jsonl                   which versions were deployed
     key                                 the API key, readable by its owner alone
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
@@ -28,6 +30,7 @@ from fastai_deploy.targets.base import Json, Verify
 from fastai_deploy.targets.local import api, endpoint
 from fastai_deploy.targets.local.api import LocalApi
 from fastai_deploy.targets.local.endpoint import LocalEndpoint
+from fastai_deploy.targets.local.history import History
 from fastai_deploy.targets.local.interpreter import interpreter
 from fastai_deploy.targets.local.processes import Processes
 from fastai_deploy.targets.local.store import Store
@@ -49,30 +52,33 @@ class LocalTarget:
         bundle: Path,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self._settings = settings
         # Resolved, because processes are found by the path that stands in their command line.
         self._home = home.resolve()
         self._report = report
+        self._now = now
         self._processes = Processes(self._home, tuple(_KINDS), clock=clock, sleep=sleep)
         self._store = Store(self._home / "store", report)
         name = endpoint_name(settings.project_name, settings.stage)
         environments = Environments(self._home.parent.parent / "environments", report)
-        self._endpoint = LocalEndpoint(
+        self.endpoint = LocalEndpoint(
             name,
             self._home,
             self._processes,
             report,
             lambda model: interpreter(model, environments),
         )
-        self._api = LocalApi(
+        self.api = LocalApi(
             settings.stage,
             self._home,
-            self._endpoint.state,
+            self.endpoint.state,
             self._processes,
             report,
             package=lambda: lambda_package(settings, bundle, target=self.name),
         )
+        self.history = History(self._home / "deployments.jsonl")
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
         """Copy the artifact into the store, checked; a second time nothing is copied."""
@@ -92,29 +98,31 @@ class LocalTarget:
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
         """Start a model server for the artifact; the one before goes when the new one is right."""
         timeout = self._settings.sections.endpoint.startup_timeout
-        return self._endpoint.deploy(stored, self._store, timeout=timeout, verify=verify)
+        endpoint = self.endpoint.deploy(stored, self._store, timeout=timeout, verify=verify)
+        self.history.add(stored, self._now())
+        return endpoint
 
     def invoke(self, endpoint: Endpoint, request: Json) -> Json:
         """Send a request to the model server."""
-        return self._endpoint.invoke(endpoint, request)
+        return self.endpoint.invoke(endpoint, request)
 
     def create_api(self, endpoint: Endpoint, verify: Verify) -> Api:
         """Start the gateway in front of the model server."""
-        return self._api.create(endpoint, self._settings.sections.api, verify)
+        return self.api.create(endpoint, self._settings.sections.api, verify)
 
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the gateway, with the key."""
-        return self._api.call(api, request)
+        return self.api.call(api, request)
 
     def key(self, api: Api) -> str:  # noqa: ARG002 there is one
         """The key of the gateway."""
-        return self._api.key()
+        return self.api.key()
 
     def rotate_key(self, api: Api) -> str:
         """Give the gateway another key."""
-        return self._api.rotate_key(api)
+        return self.api.rotate_key(api)
 
-    def teardown(self, *, artifacts: bool, confirmed: bool) -> Teardown:  # noqa: ARG002
+    def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:  # noqa: ARG002
         """End every server of this stage and remove its folder, the store with it.
 
         Processes are found by their command lines, ports by their processes, files by looking;
@@ -130,6 +138,12 @@ class LocalTarget:
         shutil.rmtree(self._home, ignore_errors=True)
         left = tuple(self._inventory())
         return Teardown(self.name, found, tuple(x for x in found if x not in left), left)
+
+    def servers(self) -> Iterator[tuple[str, psutil.Process]]:
+        """The processes that run, each with what it is."""
+        for module, kind in _KINDS.items():
+            for process in self._processes.running(module):
+                yield kind, process
 
     def _inventory(self) -> Iterator[str]:
         for process in self._processes.running():

@@ -1,0 +1,73 @@
+"""How fast an artifact is stored, against ``aws s3 cp`` to the same double, and in how much memory.
+
+    python -m benchmarks.aws_upload
+
+Both send to ministack's S3 on this machine, which is most of the time; ``aws`` must be installed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from fastai_deploy.files import sha256
+from tests.aws_double.process import REGION, running_double
+
+SIZE = 300_000_000
+PIECE = 1_000_000
+ROUNDS = 3
+ACCOUNT = "123456789012"
+BUCKET = "bench"
+_SEND = """
+import sys
+from pathlib import Path
+from fastai_deploy.aws.bucket import Bucket
+from fastai_deploy.aws.session import open_aws
+from fastai_deploy.aws.upload import Uploads
+from fastai_deploy.files import sha256
+path, key = Path(sys.argv[1]), sys.argv[2]
+aws = open_aws(None)
+uploads = Uploads(aws, Bucket('bench', aws.account, ours=True), lambda _event: None, {})
+uploads.file(path, key, sha256=sys.argv[3])
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name, running_double() as double:
+        path = Path(name) / "model.tar.gz"
+        # In pieces: what is started below counts the memory of this process as its own at first.
+        with path.open("wb") as file:
+            for _ in range(SIZE // PIECE):
+                file.write(os.urandom(PIECE))
+        digest = sha256(path)
+        double.session(ACCOUNT).client("s3").create_bucket(
+            Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+        environ = {**os.environ, **double.environment(ACCOUNT)}
+        print(f"{SIZE / 1e6:.0f} MB\n{'':<28} {'s':>6} {'MB/s':>6} {'peak MB':>8}")
+        for number in range(ROUNDS):
+            key = f"key-{number}"
+            ours = [sys.executable, "-c", _SEND, str(path), f"a-{key}", digest]
+            theirs = ["aws", "s3", "cp", "--no-progress", str(path), f"s3://{BUCKET}/b-{key}"]
+            again = [sys.executable, "-c", _SEND, str(path), f"a-{key}", digest]
+            timed("fdeploy upload", ours, environ)
+            timed("aws s3 cp", theirs, environ)
+            timed("fdeploy upload, unchanged", again, environ)
+
+
+def timed(name: str, command: list[str], environ: dict[str, str]) -> None:
+    began = time.perf_counter()
+    pid = os.posix_spawnp(command[0], command, environ)
+    _, status, usage = os.wait4(pid, 0)
+    seconds = time.perf_counter() - began
+    if status:
+        raise SystemExit(f"{name} ended with status {status}")
+    peak = usage.ru_maxrss / 1024  # Linux counts in KiB
+    print(f"{name:<28} {seconds:>6.2f} {SIZE / 1e6 / seconds:>6.0f} {peak:>8.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What is looked at before AWS is asked to change anything: quota, image, limits, price."""
+
+from __future__ import annotations
+
+from fastai_deploy.aws import status as stage_status
+from fastai_deploy.aws.doctor import Doctor, Limits, Subject
+from fastai_deploy.aws.pricing import Price, endpoint_cost, instance_price
+from fastai_deploy.aws.template.spec import EndpointSpec, Instances
+from fastai_deploy.progress import Step, Warned
+from fastai_deploy.reports import Cost
+from fastai_deploy.settings.api_section import MAX_BODY_BYTES, MAX_GATEWAY_SECONDS
+from fastai_deploy.settings.together import MAX_SERVERLESS_BODY
+from fastai_deploy.targets.aws.context import Context
+
+_INVOKE_SECONDS = 60.0  # as long as InvokeEndpoint waits
+
+
+def subject(context: Context, spec: EndpointSpec) -> Subject:
+    """What the doctor is to look at."""
+    instances = spec.capacity if isinstance(spec.capacity, Instances) else None
+    api = context.settings.sections.api
+    behind_api = spec.kind != "async"
+    return Subject(
+        owner=context.owner,
+        bucket=context.settings.sections.project.bucket,
+        image=spec.model.image,
+        instance=instances.type if instances else None,
+        count=instances.count if instances else 0,
+        limits=Limits(
+            function_seconds=api.timeout if behind_api else None,
+            gateway_seconds=MAX_GATEWAY_SECONDS if behind_api else None,
+            endpoint_seconds=_INVOKE_SECONDS,
+            largest_request=api.max_body if behind_api else None,
+            endpoint_takes=MAX_SERVERLESS_BODY if spec.kind == "serverless" else MAX_BODY_BYTES,
+        ),
+    )
+
+
+def cost(context: Context, spec: EndpointSpec) -> Cost:
+    """What the endpoint costs; what AWS does not say is unknown."""
+    price = Price(None)
+    if isinstance(spec.capacity, Instances):
+        products = stage_status.price_list(context.aws)
+        price = instance_price(products, spec.capacity.type, context.aws.region)
+    return endpoint_cost(spec, price)
+
+
+def check(context: Context, spec: EndpointSpec) -> None:
+    """Tell what the endpoint will cost. Raises AwsQuota or AwsMissing where it could never be."""
+    for warned in Doctor(context.aws).require(subject(context, spec)):
+        context.report(Warned(f"{warned.name}: {warned.message}", hint=warned.hint))
+    found = cost(context, spec)
+    context.report(Step(f"price: {found}"))

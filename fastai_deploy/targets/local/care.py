@@ -1,0 +1,224 @@
+"""What is done with a stage on this machine beside the flow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+
+import psutil
+
+from fastai_deploy.errors import ExtraMissing, ParityError, UsageError
+from fastai_deploy.extras import need_extra
+from fastai_deploy.naming import endpoint_name
+from fastai_deploy.records import Artifact, Endpoint
+from fastai_deploy.reports import (
+    Action,
+    Bill,
+    Check,
+    Checkup,
+    Cost,
+    LastHour,
+    LogLine,
+    Part,
+    PlannedChange,
+    Policies,
+    StagePlan,
+    Status,
+    Templates,
+    Version,
+)
+from fastai_deploy.settings import ApiSettings, Settings
+from fastai_deploy.targets.base import Invoke
+from fastai_deploy.targets.local import log_file
+from fastai_deploy.targets.local.api import taken
+from fastai_deploy.targets.local.target import LocalTarget
+
+_FREE = "nothing is rented: it runs on this machine"
+_HOUR = timedelta(hours=1)
+_CLIENT_ERROR = 400
+_COPIES = 3  # of an artifact on the disk: packaged, stored, unpacked
+
+
+class LocalCare:
+    """Takes care of the stage of a target."""
+
+    def __init__(
+        self,
+        target: LocalTarget,
+        settings: Settings,
+        *,
+        now: Callable[[], datetime],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._target = target
+        self._settings = settings
+        self._name = endpoint_name(settings.project_name, settings.stage)
+        self._now = now
+        self._sleep = sleep
+
+    def plan(self, artifact: Artifact) -> StagePlan:
+        """Which server would be started or replaced."""
+        changes = []
+        live, version = self._target.endpoint.live_version(), artifact.version
+        if live != version:
+            came = (f"version {live} to {version}",) if live else ()
+            # The new server is started beside the old one, which goes when the new one is right.
+            changes.append(_change("model server", "change" if live else "add", came))
+        action = self._target.api.pending(self._name, self._api_settings)
+        if action is not None:
+            changes.append(_change("gateway", action, (), interrupts=action == "change"))
+        return StagePlan(tuple(changes), Cost(Decimal(0), Decimal(0), "USD", _FREE))
+
+    def status(self) -> Status:
+        """The servers, what they serve, and what was asked through the gateway."""
+        target = self._target
+        version = target.endpoint.live_version()
+        port = target.api.port
+        return Status(
+            target="local",
+            parts=tuple(_part(kind, process) for kind, process in target.servers()),
+            endpoint=self._name if version else "",
+            endpoint_status="running" if version else "",
+            reason="",
+            version=version,
+            instances=1 if version else 0,
+            url=target.api.url(port, self._api_settings) if port else "",
+            ends="",
+            last_hour=self._last_hour(),
+            bill=Bill(Decimal(0), Decimal(0), "USD", _FREE),
+        )
+
+    def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
+        """The lines of the model server's log, or of the gateway's."""
+        path = self._target.api.log if api else self._target.endpoint.log
+        start = self._now() - since
+        if follow:
+            return log_file.follow(path, start, self._sleep)
+        return log_file.since(path, start)
+
+    def versions(self) -> tuple[Version, ...]:
+        """The versions that were deployed here, newest first."""
+        live = self._target.endpoint.live_version()
+        return tuple(
+            Version(each.version, each.at, each.by, each.bytes, each.uri, each.version == live)
+            for each in self._target.history.newest_first()
+        )
+
+    def rollback(self, wanted: str | None) -> Endpoint:
+        """Start the version before again; its server asks itself its goldens first.
+
+        Raises UsageError, and the errors of ``deploy``.
+        """
+        live = self._target.endpoint.live_version()
+        if not live:
+            raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
+        chosen = self._target.history.before(live, wanted)
+
+        def verify(invoke: Invoke) -> None:
+            answered = invoke({"text": "ready?"})["model"]["version"]
+            if answered != chosen.version:
+                raise ParityError(
+                    f"version {answered} answers, and not {chosen.version}",
+                    hint="run fdeploy status, then fdeploy deploy",
+                )
+
+        return self._target.deploy(chosen.stored(), verify)
+
+    def doctor(self, artifact: Artifact | None) -> Checkup:
+        """Whether a deploy would work here."""
+        return Checkup((_packages(), _packaged(artifact), self._disk(artifact), self._port()))
+
+    def policies(self) -> Policies:
+        """Raises UsageError: this machine asks for none."""
+        raise UsageError(
+            "the local target needs no permissions", hint="fdeploy doctor --policy --target aws"
+        )
+
+    def template(self, artifact: Artifact) -> Templates:  # noqa: ARG002 - as every target has it
+        """Raises UsageError: there are no stacks on this machine."""
+        raise UsageError("the local target has no stacks", hint="fdeploy template --target aws")
+
+    def _last_hour(self) -> LastHour:
+        """What the function's own lines say; what the gateway refused itself is not in it."""
+        if not self._target.api.log.exists():
+            return LastHour(None, None, None, None)
+        asked = [
+            values
+            for line in log_file.since(self._target.api.log, self._now() - _HOUR)
+            if (values := _request(line.message))
+        ]
+        took = sorted(ms for _status, ms in asked)
+        p50, p95 = _percentiles(took)
+        errors = sum(status >= _CLIENT_ERROR for status, _ms in asked)
+        return LastHour(len(asked), errors, p50, p95)
+
+    def _disk(self, artifact: Artifact | None) -> Check:
+        free = shutil.disk_usage(self._settings.root).free
+        needed = _COPIES * artifact.bytes if artifact else 0
+        told = f"{free:,} bytes are free"
+        if free < needed:
+            return Check("disk", "failed", f"{told}, and {needed:,} are needed", "make room")
+        return Check("disk", "passed", told)
+
+    def _port(self) -> Check:
+        wanted = self._api_settings.port
+        if not wanted or wanted == self._target.api.port or not taken(wanted):
+            return Check("port", "passed", str(wanted or "a free one is taken"))
+        return Check(
+            "port",
+            "failed",
+            f"{wanted} is in use",
+            "choose another one with --port, or 0 for a free one",
+        )
+
+    @property
+    def _api_settings(self) -> ApiSettings:
+        return self._settings.sections.api
+
+
+def _change(
+    name: str, action: Action, properties: tuple[str, ...] = (), *, interrupts: bool = False
+) -> PlannedChange:
+    return PlannedChange("this machine", action, "process", name, properties, interrupts)
+
+
+def _part(kind: str, process: psutil.Process) -> Part:
+    try:
+        since = datetime.fromtimestamp(process.create_time(), tz=timezone.utc)
+        memory = process.memory_info().rss / 1e6
+    except psutil.Error:
+        return Part(kind, "ended", "")
+    return Part(kind, f"process {process.pid}, {memory:,.0f} MB", f"{since:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _packages() -> Check:
+    try:
+        need_extra("local", "numpy", "onnxruntime", "tokenizers", "uvicorn")
+    except ExtraMissing as error:
+        return Check("packages", "failed", error.message, error.hint)
+    return Check("packages", "passed", "what the servers need is installed")
+
+
+def _packaged(artifact: Artifact | None) -> Check:
+    if artifact is None:
+        return Check("artifact", "warned", "nothing is packaged yet", "run fdeploy package")
+    return Check("artifact", "passed", f"version {artifact.version} is packaged")
+
+
+def _request(line: str) -> tuple[int, float] | None:
+    """Status and milliseconds of the function's line about a request."""
+    try:
+        values = json.loads(line)
+        return int(values["status"]), float(values["ms"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _percentiles(took: list[float]) -> tuple[float | None, float | None]:
+    if not took:
+        return None, None
+    return statistics.median(took), took[min(len(took) - 1, round(0.95 * len(took)))]

@@ -1,0 +1,43 @@
+"""The real command against the double: from a real learner to an API, and back to nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.aws_double.account import everything
+from tests.aws_double.process import Double
+from tests.conftest import Fdeploy
+from tests.flow.learners import CONVERTIBLE, bring
+
+ACCOUNT = "112233445566"
+
+
+def test_from_a_learner_to_an_api_on_aws(double: Double, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    learner, golden = bring(CONVERTIBLE[0], folder)
+    fdeploy = Fdeploy(folder, double.environment(ACCOUNT))
+    text = "the movie was brilliant"
+
+    api = fdeploy.ok("up", learner, "--golden", golden, "--instance", "ml.m5.large", "--json").json
+    assert api["target"] == "aws"
+    assert api["url"].startswith("https://")
+    answer = fdeploy.ok("invoke", text, "--json").json
+    assert fdeploy.ok("invoke", text, "--api", "--json").json == answer
+    again = fdeploy.ok("deploy", "--instance", "ml.m5.large", "--json")
+    assert "project-dev-endpoint is as it should be" in again.stderr
+
+    # As the article has it: the last image that supports its GPU, and a word about that.
+    old = fdeploy.ok("deploy", "--instance", "ml.p2.xlarge", "--json").stderr
+    assert "pytorch-inference:1.12.1-gpu-py38" in old
+    assert re.search(r"AWS has deprecated P2.*ml\.g\w+\.", old)
+    for kind in ("serverless", "async"):
+        fdeploy.environ["FDEPLOY_ENDPOINT_KIND"] = kind
+        name = fdeploy.ok("deploy", "--json").json["name"]
+        assert name == f"project-dev-{kind}"
+        assert fdeploy.ok("invoke", text, "--json").json == answer
+
+    proof = fdeploy.ok("teardown", "--artifacts", "--json").json
+    assert proof["left"] == []
+    assert everything(double.session(ACCOUNT)) == []

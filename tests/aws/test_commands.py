@@ -1,0 +1,366 @@
+"""The real commands against the double, as a user and as a script see them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.aws_double.account import everything
+from tests.aws_double.faults import Fault
+from tests.aws_double.process import REGION, Double
+from tests.conftest import Fdeploy
+from tests.packaged import Model, bring
+
+_ACCOUNTS = itertools.count(1)
+AWS = ("--target", "aws")
+
+
+@dataclass
+class Stage:
+    """A project folder in which ``package`` has run, and an account of the double."""
+
+    double: Double
+    folder: Path
+    account: str
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**self.double.environment(self.account), "FDEPLOY_PROJECT_NAME": "demo"}
+
+    @property
+    def run(self) -> Fdeploy:
+        return Fdeploy(self.folder, self.environ)
+
+    def client(self, service: str) -> Any:
+        make: Any = self.double.session(self.account).client
+        return make(service)
+
+    def everything(self) -> list[str]:
+        return everything(self.double.session(self.account))
+
+
+Open = Callable[[Model, str], Stage]
+
+
+@pytest.fixture(scope="module")
+def opened(double: Double, tmp_path_factory: pytest.TempPathFactory) -> Open:
+    def make(model: Model, account: str = "") -> Stage:
+        number = account or f"77{os.getpid() % 10**5:05}{next(_ACCOUNTS):05}"
+        return Stage(double, bring(model, tmp_path_factory.mktemp("project")), number)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def live(opened: Open, model: Model) -> Stage:
+    """A stage that serves; nobody may change it."""
+    stage = opened(model, "")
+    stage.double.behave(stage.account, price={"ml.m5.large": "0.138"}, quota={"ml.m5.large": 2})
+    stage.run.ok("upload", "--region", REGION)
+    stage.run.ok("deploy", "--ttl", "4h")
+    stage.run.ok("create-api")
+    return stage
+
+
+def test_a_plan_says_what_would_change_and_what_it_costs(
+    opened: Open, model: Model, live: Stage
+) -> None:
+    new = opened(model, "")
+    new.double.behave(new.account, price={"ml.m5.large": "0.138"})
+    planned = new.run("plan", "--region", REGION, "--json")
+    assert planned.status == 2, planned.stderr
+    plan = planned.json
+    assert plan["changed"]
+    assert {change["action"] for change in plan["changes"]} == {"add"}
+    assert plan["cost"]["least_per_hour"] == "0.1380000000" or float(
+        plan["cost"]["least_per_hour"]
+    ) == pytest.approx(0.138)
+    assert float(plan["cost"]["least_per_month"]) == pytest.approx(100.74)
+    assert new.everything() == []
+
+    unchanged = live.run("plan")
+    assert unchanged.status == 0, unchanged.stderr
+    assert "unchanged: there is nothing to deploy" in unchanged.stdout
+    assert "price       0.138 USD an hour, 100.74 a month" in unchanged.stdout
+
+
+def test_an_update_is_planned_as_a_table(live: Stage, opened: Open, other_model: Model) -> None:
+    other = opened(other_model, live.account)
+    planned = other.run("plan", *AWS)
+    assert planned.status == 2, planned.stderr
+    lines = [line.split() for line in planned.stdout.splitlines()]
+    assert ["change", "SageMaker::Endpoint", "Endpoint"] in [line[:3] for line in lines]
+    assert ["interrupts", "nothing"] in lines
+
+
+def test_the_status_of_a_stage(live: Stage) -> None:
+    shown = live.run.ok("status").stdout
+    assert "demo-dev, InService, 1 instance" in shown
+    assert "the stage deletes itself then" in shown
+    found = live.run.ok("status", "--json").json
+    assert [part["state"] for part in found["parts"]] == ["CREATE_COMPLETE"] * 3
+    assert found["url"].startswith("https://")
+    assert float(found["bill"]["per_hour"]) == pytest.approx(0.138)
+
+
+def test_logs_of_both(live: Stage) -> None:
+    lines = live.run.ok("logs", "--json").stdout.splitlines()
+    assert any(json.loads(json.loads(line)["message"])["event"] == "ready" for line in lines)
+    assert "/classify" in live.run.ok("logs", "--api", "--since", "2h").stdout
+    assert live.run("logs", "--since", "soon", "--json").error["code"] == "usage"
+
+
+def test_logs_are_followed_until_ctrl_c(live: Stage) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fastai_deploy", "logs", "--follow"],
+        cwd=live.folder,
+        env={**os.environ, **live.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        while "ready" not in following.stdout.readline():
+            pass
+        following.send_signal(signal.SIGINT)
+        _, errors = following.communicate(timeout=30)
+    assert (following.returncode, errors) == (0, "")
+
+
+def test_who_reads_no_further_is_no_defect(live: Stage) -> None:
+    command = f"{sys.executable} -m fastai_deploy template | head -c 10"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=live.folder,
+        env={**os.environ, **live.environ},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout == b'{\n  "demo-'
+    assert done.stderr == b""
+
+
+def test_versions_and_the_stacks_and_the_permissions(live: Stage) -> None:
+    (version,) = live.run.ok("versions", "--json").json["versions"]
+    assert version["live"]
+    assert version["bytes"] > 0
+    stacks = live.run.ok("template", "--json").json
+    assert set(stacks) == {"demo-dev-endpoint", "demo-dev-api"}
+    assert stacks["demo-dev-endpoint"]["Resources"]["Endpoint"]["Type"].endswith("Endpoint")
+    policies = live.run.ok("doctor", "--policy", "--json").json
+    assert set(policies) == {"stacks", "data", "bucket"}
+    assert json.loads(live.run.ok("doctor", "--policy").stdout) == policies
+
+
+def test_a_doctor_who_finds_nothing(live: Stage) -> None:
+    checked = live.run.ok("doctor", "--json").json
+    assert checked["ok"]
+    outcomes = {check["name"]: check["outcome"] for check in checked["checks"]}
+    assert set(outcomes.values()) == {"passed"}
+    assert {"credentials", "bucket", "image", "quota", "limits", "artifact"} <= set(outcomes)
+
+
+def test_an_unchanged_deploy_says_so(live: Stage) -> None:
+    again = live.run.ok("deploy", "--ttl", "4h", "--json")
+    assert "demo-dev-endpoint is as it should be" in again.stderr
+    assert '"planned"' not in again.stderr.partition("as it should be")[0]
+
+
+def test_back_and_forth_and_away(opened: Open, model: Model, other_model: Model) -> None:
+    stage = opened(model, "")
+    stage.run.ok("upload", "--region", REGION)
+    # What follows is in the same region, whatever the environment says now.
+    elsewhere = {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+    run = Fdeploy(stage.folder, {**stage.environ, **elsewhere})
+    first = run.ok("deploy", "--json").json
+    second = opened(other_model, stage.account)
+    second.run.ok("upload", "--region", REGION)
+    assert second.run.ok("deploy", "--json").json["version"] != first["version"]
+    back = run.ok("rollback", "--json").json
+    assert back["version"] == first["version"]
+    assert [v["live"] for v in run.ok("versions", "--json").json["versions"]] == [True, False]
+    assert run("rollback", "--to", "ffff", "--json").error["code"] == "usage"
+
+    begun = run.ok("teardown", "--no-wait", "--json").json
+    assert begun["begun"] == ["stack demo-dev-endpoint"]
+    assert (begun["deleted"], begun["left"]) == ([], [])
+    proof = run.ok("teardown", "--json").json
+    assert proof["left"] == []
+    assert any(thing.startswith("artifact ") for thing in proof["kept"])
+    assert run("teardown", "--artifacts", "--no-wait", "--json").error["code"] == "usage"
+    assert run.ok("teardown", "--artifacts", "--json").json["left"] == []
+    assert stage.everything() == []
+
+
+def test_ctrl_c_says_what_goes_on_and_the_same_command_goes_on(opened: Open, model: Model) -> None:
+    stage = opened(model, "")
+    stage.run.ok("upload", "--region", REGION)
+    stage.double.behave(stage.account, hold=True)
+    with subprocess.Popen(
+        [sys.executable, "-m", "fastai_deploy", "deploy"],
+        cwd=stage.folder,
+        env={**os.environ, **stage.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as deploying:
+        assert deploying.stderr is not None
+        while "SageMaker::Endpoint Endpoint" not in deploying.stderr.readline():
+            pass
+        # A second deploy by somebody else is told who is at work.
+        eve = Fdeploy(stage.folder.parent / "eve", {**stage.environ, "LOGNAME": "eve"})
+        eve.folder.mkdir()
+        bring(model, eve.folder)
+        eve.ok("upload", "--region", REGION)
+        busy = eve("deploy", "--json")
+        deploying.send_signal(signal.SIGINT)
+        _, errors = deploying.communicate(timeout=30)
+    assert deploying.returncode == 130
+    assert "AWS goes on without us with what was begun" in errors
+    assert "run the same command again" in errors
+    assert busy.error["code"] == "stack-busy"
+    assert "is at work on the stack demo-dev-endpoint" in busy.error["message"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "fastai_deploy", "deploy"],
+        cwd=stage.folder,
+        env={**os.environ, **stage.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as again:
+        assert again.stderr is not None
+        while "going on with what was begun" not in again.stderr.readline():
+            pass
+        stage.double.behave(stage.account, hold=False)
+        answer, errors = again.communicate(timeout=60)
+    assert again.returncode == 0, errors
+    assert "endpoint demo-dev, version" in answer
+
+
+def error_of(stage: Stage, *arguments: str, **environ: str) -> dict[str, Any]:
+    outcome = Fdeploy(stage.folder, {**stage.environ, **environ})(*arguments, "--json")
+    assert outcome.status not in {0, 1}, outcome.stderr
+    assert outcome.error["exit_code"] == outcome.status
+    return outcome.error
+
+
+@pytest.fixture(scope="module")
+def stored(opened: Open, model: Model) -> Stage:
+    """A stage whose artifact is stored, and that was never deployed."""
+    stage = opened(model, "")
+    stage.run.ok("upload", "--region", REGION)
+    return stage
+
+
+@pytest.mark.parametrize("command", ["deploy", "status", "doctor", "teardown"])
+def test_nobody_is_signed_in(stored: Stage, command: str) -> None:
+    nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    if command == "doctor":
+        checked = Fdeploy(stored.folder, {**stored.environ, **nobody})("doctor", "--json")
+        assert checked.status == 13
+        (credentials, _artifact) = checked.json["checks"]
+        assert credentials["outcome"] == "failed"
+        assert "aws sso login" in credentials["hint"]
+        return
+    error = error_of(stored, command, **nobody)
+    assert error["code"] == "aws-credentials"
+    assert "aws sso login" in error["hint"]
+
+
+def test_an_expired_token(stored: Stage) -> None:
+    stored.double.do_wrong(stored.account, Fault("expire"))
+    error = error_of(stored, "deploy")
+    stored.double.do_wrong(stored.account)
+    assert error["code"] == "aws-credentials"
+    assert "have expired" in error["message"]
+
+
+def test_a_region_that_does_not_exist(stored: Stage) -> None:
+    error = error_of(stored, "upload", "--region", "eu-centrall-1")
+    assert error["code"] == "aws-unreachable"
+    assert "eu-central-1" in error["hint"]
+
+
+def test_another_region_than_before_is_pointed_out(stored: Stage) -> None:
+    outcome = stored.run("status", "--region", "us-east-1")
+    assert "this looks in us-east-1; the last deploy went to eu-central-1" in outcome.stderr
+
+
+def test_a_missing_permission_is_named(stored: Stage) -> None:
+    stored.double.do_wrong(stored.account, Fault("deny", operation="CreateChangeSet"))
+    error = error_of(stored, "deploy")
+    stored.double.do_wrong(stored.account)
+    assert error["code"] == "aws-denied"
+    assert "cloudformation:CreateChangeSet" in error["hint"]
+    assert "fdeploy doctor --policy" in error["hint"]
+
+
+def test_a_quota_of_0(stored: Stage) -> None:
+    stored.double.behave(stored.account, quota={"ml.m5.large": 0})
+    error = error_of(stored, "deploy")
+    assert error["code"] == "aws-quota"
+    assert "'ml.m5.large for endpoint usage'" in error["hint"]
+    checked = stored.run("doctor", "--json")
+    assert checked.status == 13
+    stored.double.behave(stored.account, quota={})
+    assert [c["name"] for c in checked.json["checks"] if c["outcome"] == "failed"] == ["quota"]
+
+
+def test_an_instance_type_that_does_not_exist(stored: Stage) -> None:
+    error = error_of(stored, "deploy", "--instance", "ml.m5.largest")
+    assert error["code"] == "settings"
+    assert "ml.m5.largest" in error["message"]
+
+
+def test_a_bucket_of_another_account(stored: Stage, double: Double) -> None:
+    make: Any = double.session("998877665544").client
+    make("s3").create_bucket(
+        Bucket="theirs-alone", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    error = error_of(stored, "upload", FDEPLOY_PROJECT_BUCKET="theirs-alone")
+    assert error["code"] == "not-ours"
+    assert "bucket in [project]" in error["hint"]
+
+
+def test_a_name_that_is_too_long(stored: Stage) -> None:
+    error = error_of(stored, "deploy", FDEPLOY_PROJECT_NAME="n" * 31)
+    assert error["code"] == "settings"
+
+
+def test_a_name_that_is_taken(opened: Open, model: Model) -> None:
+    """By an endpoint that no stack of ours made, and by a stack of somebody else's."""
+    stage = opened(model, "")
+    stage.run.ok("upload", "--region", REGION)
+    stage.client("cloudformation").create_stack(
+        StackName="demo-dev-endpoint",
+        TemplateBody='{"Resources": {"G": {"Type": "AWS::Logs::LogGroup"}}}',
+    )
+    for command in (("plan",), ("deploy",), ("status",), ("teardown",)):
+        error = error_of(stage, *command)
+        assert error["code"] == "not-ours"
+        assert "its tags say otherwise" in error["message"]
+    assert "stack demo-dev-endpoint CREATE_COMPLETE" in stage.everything()
+
+
+def test_an_artifact_that_was_deleted_from_s3(opened: Open, model: Model) -> None:
+    stage = opened(model, "")
+    uri = stage.run.ok("upload", "--region", REGION, "--json").json["uri"]
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    stage.client("s3").delete_object(Bucket=bucket, Key=key)
+    error = error_of(stage, "deploy")
+    assert (error["code"], error["hint"]) == ("file-missing", "run fdeploy upload")
+
+
+def test_a_protected_stage_needs_a_word(stored: Stage) -> None:
+    error = error_of(stored, "teardown", FDEPLOY_PROJECT_PROTECT="true")
+    assert (error["code"], error["hint"]) == ("usage", "fdeploy teardown --yes")

@@ -1,0 +1,183 @@
+"""Deploys that fail: what was serving before still is, and the reason is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastai_deploy.errors import (
+    AwsError,
+    AwsMissing,
+    AwsQuota,
+    DeployError,
+    FileMissing,
+    NoAnswer,
+    ParityError,
+    StackFailed,
+)
+from fastai_deploy.records import Endpoint
+from fastai_deploy.targets.base import Invoke
+from tests.aws.world import World
+from tests.aws_double.faults import Fault
+from tests.packaged import Model, pack
+from tests.runtime.bundles import write_bundle
+
+
+@pytest.fixture(scope="module")
+def sick_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Its goldens are wrong: the server, which asks itself them, does not start."""
+    folder = tmp_path_factory.mktemp("sick")
+    bundle = write_bundle(folder / "sick", layers=1)
+    wrong = {"negative": 1.0, "neutral": 0.0, "positive": 0.0}
+    bundle.write_goldens([{"text": "no", "probabilities": wrong, "source": "rebuilt"}])
+    return pack(bundle, folder / "sick.tar.gz")
+
+
+def deploy(world: World, model: Model) -> str:
+    target = world.target()
+    return target.deploy(target.upload(model.artifact), model.verify).version
+
+
+def stack_status(world: World) -> str:
+    found = world.client("cloudformation").describe_stacks(StackName="demo-dev-endpoint")
+    return str(found["Stacks"][0]["StackStatus"])
+
+
+def test_a_model_that_does_not_start_tells_its_last_words(world: World, sick_model: Model) -> None:
+    with pytest.raises(StackFailed) as failed:
+        deploy(world, sick_model)
+    message = failed.value.message
+    assert "did not pass the ping health check" in message
+    assert "the last lines of its log:" in message
+    assert "refused" in message
+    assert "likely cause: the model answers otherwise" in message
+    assert stack_status(world) == "ROLLBACK_COMPLETE"
+    assert world.client("sagemaker").list_endpoints()["Endpoints"] == []
+
+
+def test_a_failed_first_deploy_does_not_stand_in_the_way(
+    world: World, sick_model: Model, model: Model
+) -> None:
+    with pytest.raises(StackFailed):
+        deploy(world, sick_model)
+    assert deploy(world, model) == model.artifact.version
+    assert "deleting what is left of it" in world.said
+
+
+def test_a_failed_update_leaves_the_version_before(
+    world: World, sick_model: Model, model: Model
+) -> None:
+    deploy(world, model)
+    with pytest.raises(StackFailed, match="ping health check"):
+        deploy(world, sick_model)
+    assert stack_status(world) == "UPDATE_ROLLBACK_COMPLETE"
+    serves(world, model)
+    assert deploy(world, model) == model.artifact.version
+
+
+def test_an_update_that_fails_in_silence_is_noticed(
+    world: World, sick_model: Model, model: Model
+) -> None:
+    deploy(world, model)
+    world.double.behave(world.account, silent_update=True)
+    with pytest.raises(DeployError, match="and not with"):
+        deploy(world, sick_model)
+    assert "putting back" in world.said
+    serves(world, model)
+
+
+def serves(world: World, model: Model) -> None:
+    endpoint = Endpoint("aws", "demo-dev", "", "", "")
+    model.verify(lambda request: world.target().invoke(endpoint, request))
+
+
+def test_a_model_that_answers_otherwise_is_taken_back(
+    world: World, model: Model, other_model: Model
+) -> None:
+    deploy(world, model)
+    target = world.target()
+
+    def content_with_nothing(_invoke: Invoke) -> None:
+        raise ParityError("a golden is answered otherwise", hint="none")
+
+    stored = target.upload(other_model.artifact)
+    with pytest.raises(ParityError, match="a golden is answered otherwise"):
+        target.deploy(stored, content_with_nothing)
+    serves(world, model)
+    tags = world.client("cloudformation").describe_stacks(StackName="demo-dev-endpoint")
+    assert {"Key": "fdeploy:version", "Value": model.artifact.version} in tags["Stacks"][0]["Tags"]
+
+
+def test_a_first_model_that_answers_otherwise_leaves_nothing_that_costs(
+    world: World, model: Model
+) -> None:
+    target = world.target()
+    stored = target.upload(model.artifact)
+
+    def content_with_nothing(_invoke: Invoke) -> None:
+        raise ParityError("a golden is answered otherwise", hint="none")
+
+    with pytest.raises(ParityError):
+        target.deploy(stored, content_with_nothing)
+    assert all("bucket" in thing for thing in world.everything())
+
+
+def test_a_lost_connection_takes_nothing_back(world: World, model: Model) -> None:
+    target = world.target()
+    stored = target.upload(model.artifact)
+    fault = Fault("lost", service="sagemaker", operation="InvokeEndpoint")
+    world.double.do_wrong(world.account, fault)
+    with pytest.raises(NoAnswer):
+        target.deploy(stored, model.verify)
+    world.double.do_wrong(world.account)
+    assert stack_status(world) == "CREATE_COMPLETE"
+    assert "was not verified" in world.said
+    assert world.target().deploy(stored, model.verify).version == model.artifact.version
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "cause"),
+    [
+        (
+            {"quota": {"ml.m5.large": 1}, "used": {"ml.m5.large": 1}},
+            "the account's quota for this instance type is used up",
+        ),
+        ({"no_capacity": True}, "AWS has no such instance free"),
+    ],
+    ids=["quota", "capacity"],
+)
+def test_what_aws_does_not_give(
+    world: World, model: Model, behaviour: dict[str, Any], cause: str
+) -> None:
+    world.double.behave(world.account, **behaviour)
+    with pytest.raises(StackFailed, match=f"likely cause: {cause}"):
+        deploy(world, model)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "words"),
+    [
+        ({"quota": {"ml.m5.large": 0}}, AwsQuota, "may have 0 ml.m5.large, and 1 is wanted"),
+        ({"missing_images": ["serve-ml-sagemaker-cpu-v1"]}, AwsMissing, "does not exist"),
+    ],
+    ids=["quota", "image"],
+)
+def test_what_can_never_be_is_not_begun(
+    world: World, model: Model, behaviour: dict[str, Any], kind: type[AwsError], words: str
+) -> None:
+    world.double.behave(world.account, **behaviour)
+    with pytest.raises(kind, match=words):
+        deploy(world, model)
+    assert world.everything() == [f"bucket fdeploy-{world.account}-{world.region}"]
+    world.double.behave(world.account, quota={}, missing_images=[])
+    assert deploy(world, model) == model.artifact.version
+
+
+def test_an_artifact_that_was_deleted_is_named(world: World, model: Model) -> None:
+    target = world.target()
+    stored = target.upload(model.artifact)
+    bucket, _, key = stored.uri.removeprefix("s3://").partition("/")
+    world.client("s3").delete_object(Bucket=bucket, Key=key)
+    with pytest.raises(FileMissing, match="is gone"):
+        target.deploy(stored, model.verify)

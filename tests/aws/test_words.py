@@ -1,0 +1,94 @@
+"""Names, tokens, causes: what is made of texts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fastai_deploy.aws.causes import likely_cause
+from fastai_deploy.aws.change_set import StackRequest
+from fastai_deploy.aws.ownership import Operator, Owner
+from fastai_deploy.aws.stacks import Resource
+from fastai_deploy.aws.things import Thing, of_arn, of_resource
+from fastai_deploy.errors import DeployError
+
+
+def test_a_token_says_who_began() -> None:
+    operator = Operator.here()
+    token = operator.token()
+    # ClientRequestToken and the name of a change set (CloudFormation's API reference).
+    assert re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]{0,127}", token)
+    assert Operator.of(token) == operator
+    assert token != operator.token()
+    assert Operator.of("Console-CreateStack-1234") is None
+    assert Operator.of("") is None
+
+
+def test_an_owner_owns_what_carries_its_tags() -> None:
+    owner = Owner("demo", "dev")
+    assert owner.owns({**owner.tags, "team": "nlp"})
+    assert not owner.owns({"fdeploy:project": "demo"})
+    assert not owner.owns({**owner.tags, "fdeploy:stage": "prod"})
+
+
+@pytest.mark.parametrize(
+    ("arn", "thing"),
+    [
+        ("arn:aws:sagemaker:eu-central-1:1:endpoint/demo-dev", Thing("endpoint", "demo-dev")),
+        ("arn:aws:sagemaker:r:1:endpoint-config/a-1", Thing("endpoint configuration", "a-1")),
+        ("arn:aws:logs:r:1:log-group:/aws/lambda/f:*", Thing("log group", "/aws/lambda/f")),
+        ("arn:aws:logs:r:1:log-group:/aws/lambda/f", Thing("log group", "/aws/lambda/f")),
+        ("arn:aws:lambda:r:1:function:f", Thing("function", "f")),
+        ("arn:aws:apigateway:r::/restapis/abc", Thing("REST API", "abc")),
+        ("arn:aws:apigateway:r::/restapis/abc/stages/dev", Thing("API stage", "abc/stages/dev")),
+        ("arn:aws:apigateway:r::/apikeys/k", Thing("API key", "k")),
+        ("arn:aws:cloudwatch:r:1:alarm:a", Thing("alarm", "a")),
+        ("arn:aws:iam::1:role/fdeploy/demo-dev/x/name", Thing("role", "name")),
+        ("arn:aws:cloudformation:r:1:stack/demo-dev-api/id", Thing("stack", "demo-dev-api")),
+        ("arn:aws:sqs:r:1:queue", Thing("resource", "arn:aws:sqs:r:1:queue")),
+        ("no arn", Thing("resource", "no arn")),
+    ],
+)
+def test_a_thing_has_one_name_however_it_is_found(arn: str, thing: Thing) -> None:
+    assert of_arn(arn) == thing
+
+
+def test_a_resource_of_a_stack_is_the_same_thing() -> None:
+    arn = "arn:aws:sagemaker:r:1:model/demo-dev-1"
+    assert of_resource(Resource("Model", arn, "AWS::SageMaker::Model", "")) == of_arn(arn)
+    role = Resource("Role", "name", "AWS::IAM::Role", "")
+    assert of_resource(role) == Thing("role", "name")
+    other = Resource("M", "id", "AWS::ApiGateway::Method", "")
+    assert of_resource(other) == Thing("ApiGateway::Method", "id")
+
+
+@pytest.mark.parametrize(
+    ("reason", "line", "what"),
+    [
+        ("did not pass the ping health check", "", "not healthy in time"),
+        ("did not pass the ping health check", "ModuleNotFoundError: onnx", "lacks a package"),
+        ("did not pass the ping health check", "Worker died.", "worker died"),
+        ("did not pass the ping health check", "MemoryError", "does not fit into the memory"),
+        ("ResourceLimitExceeded: The account-level service limit", "", "quota"),
+        ("due to InsufficientInstanceCapacity error", "", "no such instance free"),
+        ("Could not find model data at s3://a/b.", "", "not in the bucket"),
+        ("is not authorized to perform: ecr:BatchGetImage", "", "a permission is missing"),
+        ("The repository of the image x does not exist", "", "the container image"),
+    ],
+)
+def test_likely_causes(reason: str, line: str, what: str) -> None:
+    cause = likely_cause(reason, [line])
+    assert cause is not None
+    assert what in cause.what
+    assert cause.hint
+
+
+def test_an_unknown_cause_is_not_guessed() -> None:
+    assert likely_cause("something new", ["that nobody knows"]) is None
+
+
+def test_a_template_that_is_too_large_is_refused() -> None:
+    request = StackRequest("demo-dev-api", {"Description": "é" * 30_000}, {})
+    with pytest.raises(DeployError, match=r"has 60,0\d\d bytes; CloudFormation takes 51,200"):
+        _ = request.body

@@ -1,0 +1,108 @@
+"""An account of the double, a project in it, and the artifacts to deploy."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from fastai_deploy.aws.image_tables import installed_tables
+from fastai_deploy.aws.ownership import Operator, Owner
+from fastai_deploy.aws.public_api import PublicApi
+from fastai_deploy.aws.session import Aws
+from fastai_deploy.progress import Event, Reporter
+from fastai_deploy.settings import Settings, load_settings
+from fastai_deploy.targets.aws.blueprints import SettingsBlueprints
+from fastai_deploy.targets.aws.context import Context
+from fastai_deploy.targets.aws.target import AwsTarget
+from tests.aws_double.account import everything
+from tests.aws_double.process import REGION, Double
+from tests.aws_double.strict import check_strictly
+
+PROJECT = "demo"
+_LONGEST_SLEEP = 0.02
+_numbers = itertools.count(1)
+TABLES = installed_tables()
+
+
+@dataclass
+class World:
+    """One account, one stage of a project, and what fdeploy said."""
+
+    double: Double
+    root: Path
+    account: str = field(default_factory=lambda: f"{os.getpid() % 10**6:06}{next(_numbers):06}")
+    region: str = REGION
+    stage: str = "dev"
+    attempts: int = 2
+    read_seconds: float = 70.0
+    operator: Operator = field(default_factory=lambda: Operator("ada", "laptop"))
+    clock: Callable[[], float] = time.monotonic
+    events: list[Event] = field(default_factory=list)
+    flags: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(PROJECT, self.stage)
+
+    @property
+    def session(self) -> boto3.Session:
+        return self.double.session(self.account, self.region)
+
+    def client(self, service: str) -> Any:
+        """A client beside fdeploy's: its calls are not counted, and meet no fault."""
+        make: Any = self.session.client
+        return make(service)
+
+    @property
+    def settings(self) -> Settings:
+        wanted = {("project", "name"): PROJECT, ("project", "region"): self.region, **self.flags}
+        file = self.root / "fdeploy.toml"
+        file.write_text(f"[stages.{self.stage}]\n" if self.stage != "dev" else "")
+        return load_settings(
+            folder=self.root,
+            stage=self.stage,
+            environ={},
+            flags={key: ("a test", value) for key, value in wanted.items()},
+        )
+
+    def aws(self) -> Aws:
+        session = self.session
+        check_strictly(session)
+        return Aws(
+            session,
+            region=self.region,
+            clock=self.clock,
+            sleep=lambda seconds: time.sleep(min(seconds, _LONGEST_SLEEP)),
+            attempts=self.attempts,
+            read_seconds=self.read_seconds,
+        )
+
+    def target(self, report: Reporter | None = None) -> AwsTarget:
+        """A target as a new command makes it: it remembers nothing."""
+        aws = self.aws()
+        return AwsTarget(
+            Context(
+                settings=self.settings,
+                home=self.root / "home",
+                report=report or self.events.append,
+                aws=aws,
+                blueprints=SettingsBlueprints(self.settings, aws, TABLES),
+                public=PublicApi(self.double.url),
+                operator=self.operator,
+            )
+        )
+
+    def everything(self) -> list[str]:
+        return everything(self.session)
+
+    @property
+    def said(self) -> str:
+        """What fdeploy has said so far, one event a line."""
+        return "\n".join(getattr(event, "message", "") for event in self.events)

@@ -1,0 +1,27 @@
+"""How one account of the double is treated; set through the double's control path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Behaviour:
+    """``quota``, ``used`` and ``price`` are by instance type (a price is dollars an hour, as text).
+
+    ``used``: so many of the quota's instances are in use already. ``missing_images``: tags that
+    AWS's registries do not have.
+
+    ``no_capacity``: no instance can be had. ``silent_update``: CloudFormation does not notice that
+    an update of an endpoint has failed. ``seconds``: how long an endpoint takes at least.
+    ``hold``: endpoints come no further until it is false again.
+    """
+
+    quota: dict[str, int] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
+    price: dict[str, str] = field(default_factory=dict)
+    missing_images: list[str] = field(default_factory=list)
+    no_capacity: bool = False
+    silent_update: bool = False
+    seconds: float = 0.0
+    hold: bool = False

@@ -1,0 +1,128 @@
+"""The container of an endpoint: the artifact's own model server, in a process of its own.
+
+What SageMaker does with a real one (AWS: "Use Your Own Inference Code with Hosting Services"): the
+artifact is unpacked into the model folder, the server must answer ``GET /ping`` with 200, and what
+it writes goes to the log group of the endpoint.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+_HOST = "127.0.0.1"
+_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+_POLL_SECONDS = 0.02
+_LOG_LINES = 50
+
+
+class NotHealthy(Exception):
+    """The server did not come up; ``log`` are its last lines."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__("the container did not pass the ping health check")
+        self.log = log
+
+
+class Container:
+    """One running model server; ``python`` is the interpreter that has its packages."""
+
+    def __init__(self, artifact: bytes, environment: Mapping[str, str], python: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="double-model-"))
+        self._log = self._folder / "container.log"
+        self._announce = self._folder / "announce.json"
+        self._artifact = artifact
+        self._environment = dict(environment)
+        self._python = python
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    def start(self, seconds: float) -> list[str]:
+        """Start it and wait until it is healthy; its log so far. Raises NotHealthy."""
+        try:
+            self._unpack()
+            self._run(seconds)
+        except BaseException:
+            self.stop()
+            raise
+        return self._lines()
+
+    def stop(self) -> None:
+        """End the server and remove its files."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def invoke(
+        self, body: bytes, headers: Mapping[str, str], seconds: float
+    ) -> tuple[int, str, bytes]:
+        """Status, content type and body of ``POST /invocations``. Raises OSError."""
+        connection = http.client.HTTPConnection(_HOST, self.port, timeout=seconds)
+        try:
+            connection.request("POST", "/invocations", body, dict(headers))
+            response = connection.getresponse()
+            kind = response.headers.get("content-type", "application/octet-stream")
+            return response.status, kind, response.read()
+        finally:
+            connection.close()
+
+    def _unpack(self) -> None:
+        try:
+            with tarfile.open(fileobj=io.BytesIO(self._artifact), mode="r:gz") as tar:
+                tar.extractall(self._folder, filter="data")
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise NotHealthy([f"the artifact cannot be unpacked: {error}"]) from None
+
+    def _run(self, seconds: float) -> None:
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(self._python, "-m", "fdeploy_runtime.server"),
+                    *("--model-dir", str(self._folder), "--announce", str(self._announce)),
+                ],
+                env={**inherited, **self._environment, "PYTHONPATH": str(self._folder / "code")},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + seconds
+        while not self._announce.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise NotHealthy(self._lines())
+            time.sleep(_POLL_SECONDS)
+        self.port = int(json.loads(self._announce.read_bytes())["port"])
+        if not self._ping():
+            raise NotHealthy(self._lines())
+
+    def _ping(self) -> bool:
+        connection = http.client.HTTPConnection(_HOST, self.port, timeout=10)
+        try:
+            connection.request("GET", "/ping")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def _lines(self) -> list[str]:
+        try:
+            return self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        except OSError:
+            return []

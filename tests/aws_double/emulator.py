@@ -1,0 +1,55 @@
+"""The parts of ministack that the double uses; this module alone imports it.
+
+Only the double's own process can: ministack is installed in no other environment. Most of it is
+private to ministack, whose version is therefore pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+_FORMATION = "ministack.services.cloudformation"
+
+
+def _part(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
+
+
+def replace_part(module: str, name: str, build: Callable[[Any], Any]) -> None:
+    """Put something else in the place of a part; ``build`` makes it from the part."""
+    home = import_module(module)
+    setattr(home, name, build(getattr(home, name)))
+
+
+app: Any = _part("ministack.app", "app")
+
+# The scope of a request, and stores by account and region.
+Store: Any = _part("ministack.core.responses", "AccountRegionScopedDict")
+request_scope: Any = _part("ministack.core.responses", "request_scope")
+set_account: Any = _part("ministack.core.responses", "set_request_account_id")
+get_account: Any = _part("ministack.core.responses", "get_account_id")
+get_region: Any = _part("ministack.core.responses", "get_region")
+
+# CloudFormation's tables of resource types.
+STACKS = f"{_FORMATION}.stacks"
+HANDLERS = f"{_FORMATION}.handlers"
+resource_types: Any = _part(f"{_FORMATION}.provisioners", "_RESOURCE_HANDLERS")
+replacing_properties: Any = _part(f"{_FORMATION}.provisioners", "_REPLACING_PROPERTIES")
+custom_names: Any = _part(f"{_FORMATION}.provisioners", "_CUSTOM_NAME_REPLACEMENT")
+tag_properties: Any = _part(f"{_FORMATION}.provisioners", "_STACK_TAG_PROPERTY")
+physical_name: Any = _part(f"{_FORMATION}.provisioners", "_physical_name")
+
+# Other services, as far as the double's own ones need them.
+buckets: Any = _part("ministack.services.s3", "_buckets")
+put_object: Any = _part("ministack.services.s3", "_put_object")
+object_data: Any = _part("ministack.services.s3", "_get_object_data")
+roles: Any = _part("ministack.services.iam", "_roles")
+log_groups: Any = _part("ministack.services.cloudwatch_logs", "_log_groups")
+create_log_group: Any = _part("ministack.services.cloudwatch_logs", "_create_log_group")
+create_log_stream: Any = _part("ministack.services.cloudwatch_logs", "_create_log_stream")
+put_log_events: Any = _part("ministack.services.cloudwatch_logs", "_put_log_events")
+rest_apis: Any = _part("ministack.services.apigateway_v1", "_rest_apis")
+http_apis: Any = _part("ministack.services.apigateway", "_apis")
+tag_collectors: Any = _part("ministack.services.tagging", "_COLLECTORS")

@@ -1,0 +1,129 @@
+"""The double as a test sees it: started, told what to do wrong, asked what was called, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.loaders import Loader, create_loader
+
+from tests.aws_double import venv
+from tests.aws_double.faults import Fault
+
+REGION = "eu-central-1"
+_START_SECONDS = 60.0
+
+
+def _loader() -> Loader:
+    loader: Loader = create_loader(None)
+    return loader
+
+
+@dataclass(frozen=True)
+class Double:
+    """The running double at ``url``."""
+
+    url: str
+    loader: Loader = field(default_factory=_loader)
+
+    def session(self, account: str, region: str = REGION) -> boto3.Session:
+        """A session whose every client speaks to the double, as the account of 12 digits."""
+        return DoubleSession(self, account, region)
+
+    def environment(self, account: str, region: str = REGION) -> dict[str, str]:
+        """The variables with which any AWS tool speaks to the double."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": account,
+            "AWS_SECRET_ACCESS_KEY": "of-the-double",
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        }
+
+    def do_wrong(self, account: str, *faults: Fault) -> None:
+        """Let faults happen to an account from now on, in the place of those before."""
+        self._ask("POST", f"{account}/faults", [asdict(fault) for fault in faults])
+
+    def calls(self, account: str) -> list[dict[str, Any]]:
+        """What the account's fdeploy has called since :meth:`do_wrong`."""
+        calls: list[dict[str, Any]] = self._ask("GET", f"{account}/calls")
+        return calls
+
+    def behave(self, account: str, region: str = REGION, **behaviour: Any) -> None:
+        """Change how SageMaker behaves for an account: see ``sagemaker.Behaviour``."""
+        self._ask("POST", f"{account}/{region}/behaviour", behaviour)
+
+    def _ask(self, method: str, path: str, values: Any = None) -> Any:
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
+        try:
+            connection.request(method, f"/_double/{path}", json.dumps(values).encode())
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+
+class DoubleSession(boto3.Session):  # type: ignore[misc]
+    """A session that knows one endpoint for all services."""
+
+    def __init__(self, double: Double, account: str, region: str) -> None:
+        core = botocore.session.Session()
+        # Each session would read the services' models anew, which takes most of a test.
+        core.register_component("data_loader", double.loader)
+        super().__init__(
+            aws_access_key_id=account,
+            aws_secret_access_key="of-the-double",
+            region_name=region,
+            botocore_session=core,
+        )
+        self._url = double.url
+
+    def client(self, *arguments: Any, **options: Any) -> Any:
+        return super().client(*arguments, **{"endpoint_url": self._url, **options})
+
+
+@contextlib.contextmanager
+def running_double() -> Iterator[Double]:
+    """The double, for as long as the block takes."""
+    with tempfile.TemporaryDirectory(prefix="double-") as folder:
+        announce = Path(folder) / "announce.json"
+        with (Path(folder) / "log").open("w+b") as log:
+            process = subprocess.Popen(
+                [
+                    *(venv.python(), "-m", "tests.aws_double.serve"),
+                    *("--announce", announce, "--python", sys.executable),
+                ],
+                cwd=venv.ROOT,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
+            try:
+                yield Double(f"http://127.0.0.1:{_port(process, announce, Path(log.name))}")
+            finally:
+                assert process.stdin is not None
+                process.stdin.close()  # which ends it
+                process.wait(timeout=30)
+
+
+def _port(process: subprocess.Popen[bytes], announce: Path, log: Path) -> int:
+    deadline = time.monotonic() + _START_SECONDS
+    while not announce.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise AssertionError(f"the double did not start:\n{log.read_text(errors='replace')}")
+        time.sleep(0.01)
+    return int(json.loads(announce.read_bytes())["port"])

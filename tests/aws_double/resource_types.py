@@ -1,0 +1,298 @@
+"""The CloudFormation resource types that ministack lacks, and where AWS is stricter than it.
+
+Sources, all in AWS's CloudFormation template reference, at the type's own page: what ``Ref`` and
+``Fn::GetAtt`` return, and per property "Update requires: Replacement". Beside them:
+capabilities must be acknowledged (API reference of CreateChangeSet, ``Capabilities``); a function
+whose package is not there cannot be created (API reference of Lambda's CreateFunction); a bucket
+that holds something cannot be deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from tests.aws_double import emulator
+from tests.aws_double.sagemaker import Refused, SageMaker
+from tests.aws_double.scaling import Scaling
+
+_DELETING_SECONDS = 0.5
+
+Json = Any
+Created = tuple[str, dict[str, Any]]
+
+_REPLACING = {
+    "AWS::SageMaker::Model": (
+        *("Containers", "EnableNetworkIsolation", "ExecutionRoleArn", "InferenceExecutionConfig"),
+        *("ModelName", "PrimaryContainer", "VpcConfig"),
+    ),
+    "AWS::SageMaker::EndpointConfig": (
+        *("AsyncInferenceConfig", "DataCaptureConfig", "EnableNetworkIsolation"),
+        *("EndpointConfigName", "ExecutionRoleArn", "ExplainerConfig", "KmsKeyId"),
+        *("ProductionVariants", "ShadowProductionVariants", "VpcConfig"),
+    ),
+    "AWS::SageMaker::Endpoint": ("EndpointName",),
+    "AWS::ApplicationAutoScaling::ScalableTarget": (
+        *("ResourceId", "ScalableDimension", "ServiceNamespace"),
+    ),
+    "AWS::ApplicationAutoScaling::ScalingPolicy": (
+        *("PolicyName", "ResourceId", "ScalableDimension", "ScalingTargetId", "ServiceNamespace"),
+    ),
+}
+_NAMED = {
+    "AWS::SageMaker::Model": "ModelName",
+    "AWS::SageMaker::EndpointConfig": "EndpointConfigName",
+    "AWS::SageMaker::Endpoint": "EndpointName",
+}
+
+
+def install(sagemaker: SageMaker, scaling: Scaling) -> None:
+    """Add the types to ministack's tables, once per process."""
+    table = emulator.resource_types
+    added: dict[str, Handlers] = {
+        "AWS::SageMaker::Model": _Model(sagemaker),
+        "AWS::SageMaker::EndpointConfig": _EndpointConfig(sagemaker),
+        "AWS::SageMaker::Endpoint": _Endpoint(sagemaker),
+        "AWS::ApplicationAutoScaling::ScalableTarget": _ScalableTarget(scaling),
+        "AWS::ApplicationAutoScaling::ScalingPolicy": _ScalingPolicy(scaling),
+    }
+    for kind, handlers in added.items():
+        table[kind] = {
+            "create": handlers.create,
+            "update": handlers.update,
+            "delete": handlers.delete,
+        }
+    emulator.replacing_properties.update(_REPLACING)
+    for kind, name in _NAMED.items():
+        emulator.custom_names[kind] = {"name": name}
+        emulator.tag_properties[kind] = ("Tags", "list")
+    _let_endpoints_take_time()
+    _let_rollbacks_take_time()
+    emulator.replace_part(emulator.HANDLERS, "_capabilities_enforced", lambda _: lambda: True)
+    _refuse_functions_without_code(table["AWS::Lambda::Function"])
+    _refuse_full_buckets(table["AWS::S3::Bucket"])
+    emulator.tag_collectors["sagemaker"] = lambda: _tagged(sagemaker)
+    emulator.tag_collectors["logs"] = _tagged_log_groups
+
+
+class Handlers(Protocol):
+    """What CloudFormation does with one resource type."""
+
+    def create(self, logical_id: str, props: Json, stack: str, /) -> Created: ...
+
+    def update(self, physical_id: str, old: Json, new: Json, stack: str, /) -> Created: ...
+
+    def delete(self, physical_id: str, props: Json, /) -> None: ...
+
+
+class _Model:
+    def __init__(self, service: SageMaker) -> None:
+        self._service = service
+
+    def create(self, logical_id: str, props: Json, stack: str) -> Created:
+        name = props.get("ModelName") or _name(stack, logical_id)
+        arn = _tried(lambda: self._service.create_model({**props, "ModelName": name}))["ModelArn"]
+        return arn, {"ModelName": name, "ModelArn": arn}
+
+    def update(self, physical_id: str, _old: Json, new: Json, _stack: str) -> Created:
+        name = _last(physical_id)
+        self._service.models[name]["Tags"] = new.get("Tags", [])
+        return physical_id, {"ModelName": name, "ModelArn": physical_id}
+
+    def delete(self, physical_id: str, _props: Json) -> None:
+        _gone(lambda: self._service.delete_model(_last(physical_id)))
+
+
+class _EndpointConfig:
+    def __init__(self, service: SageMaker) -> None:
+        self._service = service
+
+    def create(self, logical_id: str, props: Json, stack: str) -> Created:
+        name = props.get("EndpointConfigName") or _name(stack, logical_id)
+        request = {**props, "EndpointConfigName": name}
+        arn = _tried(lambda: self._service.create_config(request))["EndpointConfigArn"]
+        return arn, {"EndpointConfigName": name, "EndpointConfigArn": arn}
+
+    def update(self, physical_id: str, _old: Json, new: Json, _stack: str) -> Created:
+        name = _last(physical_id)
+        self._service.configs[name]["Tags"] = new.get("Tags", [])
+        return physical_id, {"EndpointConfigName": name, "EndpointConfigArn": physical_id}
+
+    def delete(self, physical_id: str, _props: Json) -> None:
+        _gone(lambda: self._service.delete_config(_last(physical_id)))
+
+
+class _Endpoint:
+    def __init__(self, service: SageMaker) -> None:
+        self._service = service
+
+    def create(self, logical_id: str, props: Json, stack: str) -> Created:
+        name = props.get("EndpointName") or _name(stack, logical_id)
+        request = {**props, "EndpointName": name}
+        endpoint = _tried(lambda: self._service.create_endpoint(request))
+        if endpoint.status == "Failed":
+            self._service.delete_endpoint(request)  # as the rollback of the stack does
+            raise ValueError(endpoint.reason)
+        arn = self._service.describe_endpoint(request)["EndpointArn"]
+        return arn, {"EndpointName": name, "EndpointArn": arn}
+
+    def update(self, physical_id: str, old: Json, new: Json, _stack: str) -> Created:
+        name = _last(physical_id)
+        attributes = {"EndpointName": name, "EndpointArn": physical_id}
+        self._service.endpoints[name].tags[:] = new.get("Tags", [])
+        if old["EndpointConfigName"] == new["EndpointConfigName"]:
+            return physical_id, attributes
+        endpoint = _tried(lambda: self._service.update_endpoint({**new, "EndpointName": name}))
+        silent = self._service.account_behaviour().silent_update
+        if endpoint.config != new["EndpointConfigName"] and not silent:
+            raise ValueError(endpoint.reason)
+        return physical_id, attributes
+
+    def delete(self, physical_id: str, _props: Json) -> None:
+        _gone(lambda: self._service.delete_endpoint({"EndpointName": _last(physical_id)}))
+
+
+class _ScalableTarget:
+    def __init__(self, service: Scaling) -> None:
+        self._service = service
+
+    def create(self, _logical_id: str, props: Json, _stack: str) -> Created:
+        self._service.register(props)
+        parts = (props["ResourceId"], props["ScalableDimension"], props["ServiceNamespace"])
+        return "|".join(parts), {"Id": "|".join(parts)}
+
+    def update(self, physical_id: str, _old: Json, new: Json, _stack: str) -> Created:
+        self._service.register(new)
+        return physical_id, {"Id": physical_id}
+
+    def delete(self, physical_id: str, _props: Json) -> None:
+        resource, dimension, namespace = physical_id.split("|")
+        key = {
+            "ServiceNamespace": namespace,
+            "ResourceId": resource,
+            "ScalableDimension": dimension,
+        }
+        _gone(lambda: self._service.deregister(key))
+
+
+class _ScalingPolicy:
+    def __init__(self, service: Scaling) -> None:
+        self._service = service
+
+    def create(self, _logical_id: str, props: Json, _stack: str) -> Created:
+        if "ScalingTargetId" in props:
+            resource, dimension, namespace = props["ScalingTargetId"].split("|")
+            props = {
+                **props,
+                "ResourceId": resource,
+                "ScalableDimension": dimension,
+                "ServiceNamespace": namespace,
+            }
+        arn = self._service.put_policy(props)["PolicyARN"]
+        return arn, {"Arn": arn, "PolicyName": props["PolicyName"]}
+
+    def update(self, physical_id: str, _old: Json, new: Json, stack: str) -> Created:
+        self.create("", new, stack)
+        return physical_id, {"Arn": physical_id, "PolicyName": new["PolicyName"]}
+
+    def delete(self, _physical_id: str, props: Json) -> None:
+        _gone(lambda: self._service.delete_policy(props))
+
+
+def _let_endpoints_take_time() -> None:
+    """An endpoint takes a while; the events before it must be seen meanwhile."""
+    emulator.replace_part(
+        emulator.STACKS,
+        "_runs_on_worker_thread",
+        lambda before: lambda kind: kind == "AWS::SageMaker::Endpoint" or before(kind),
+    )
+
+
+def _let_rollbacks_take_time() -> None:
+    """A rollback deletes the failed endpoint before what it depends on, and that takes seconds.
+
+    ministack keeps no failed resource, and would be done at once. Source: "Endpoint status" in the
+    SageMaker guide (Deleting), and CloudFormation's ``DependsOn``.
+    """
+
+    def slowed(roll_back: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def rolling_back(*arguments: Any, **options: Any) -> None:
+            await asyncio.sleep(_DELETING_SECONDS)
+            await roll_back(*arguments, **options)
+
+        return rolling_back
+
+    emulator.replace_part(emulator.STACKS, "_roll_back_operation", slowed)
+
+
+def _refuse_functions_without_code(handlers: dict[str, Any]) -> None:
+    create = handlers["create"]
+
+    def checked(logical_id: str, props: Json, stack: str) -> Created:
+        code = props.get("Code", {})
+        bucket, key = code.get("S3Bucket"), code.get("S3Key")
+        if bucket and emulator.object_data(bucket, key) is None:
+            raise ValueError(
+                "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The "
+                "specified key does not exist."
+            )
+        created: Created = create(logical_id, props, stack)
+        return created
+
+    handlers["create"] = checked
+
+
+def _refuse_full_buckets(handlers: dict[str, Any]) -> None:
+    """ "You can only delete empty buckets." (the page of ``AWS::S3::Bucket``)."""
+    delete = handlers["delete"]
+
+    def checked(physical_id: str, props: Json) -> None:
+        if emulator.buckets.get(physical_id, {}).get("objects"):
+            raise ValueError("The bucket you tried to delete is not empty (Service: S3, 409)")
+        delete(physical_id, props)
+
+    handlers["delete"] = checked
+
+
+def _tagged(sagemaker: SageMaker) -> list[tuple[str, list[Json]]]:
+    found = [(m["ModelArn"], m.get("Tags", [])) for m in sagemaker.models.values()]
+    found += [(c["EndpointConfigArn"], c.get("Tags", [])) for c in sagemaker.configs.values()]
+    for endpoint in sagemaker.endpoints.values():
+        arn = sagemaker.describe_endpoint({"EndpointName": endpoint.name})["EndpointArn"]
+        found.append((arn, endpoint.tags))
+    return found
+
+
+def _tagged_log_groups() -> list[tuple[str, list[Json]]]:
+    return [
+        (group["arn"].removesuffix(":*"), [{"Key": k, "Value": v} for k, v in tags.items()])
+        for group in emulator.log_groups.values()
+        if (tags := group["tags"])
+    ]
+
+
+def _tried(call: Any) -> Any:
+    try:
+        return call()
+    except Refused as refused:
+        raise ValueError(str(refused)) from None
+
+
+def _gone(delete: Any) -> None:
+    """Delete, where there still is something."""
+    try:
+        delete()
+    except LookupError:
+        pass
+    except Refused as refused:
+        if not str(refused).startswith("Could not find"):
+            raise ValueError(str(refused)) from None
+
+
+def _name(stack: str, logical_id: str) -> str:
+    return str(emulator.physical_name(stack, logical_id, max_len=63))
+
+
+def _last(arn: str) -> str:
+    return arn.rpartition("/")[2]

@@ -1,0 +1,189 @@
+"""The double's process: ``python -m tests.aws_double.serve --announce FILE --python PYTHON``.
+
+FILE appears when it listens, as ``{"pid": ..., "port": ...}``. It listens on 127.0.0.1, and ends
+when its standard input does, so that it never outlives who started it.
+
+    POST /_double/<account>/faults      [{"kind": "lost", "call": 7}]; begins a new journal
+    GET  /_double/<account>/calls       the journal
+    POST /_double/<account>/<region>/behaviour   {"quota": {"ml.m5.large": 0}}
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.aws_double.faults import SILENT, Fault, Journal, answer
+from tests.aws_double.operation import Operation, Request, operation_of
+from tests.aws_double.wire import BREAK, HANG, Answer, Connection, ask
+
+_HOST = "127.0.0.1"
+Handle = Callable[[str, bytes], tuple[int, Any]]
+
+
+class Double:
+    """Answers every request, or does what the faults say; made once the port is known."""
+
+    def __init__(self, port: int, python: str) -> None:
+        # ministack reads the environment when it is imported: how a function finds the door back.
+        os.environ.update(
+            GATEWAY_PORT=str(port),
+            LOG_LEVEL="WARNING",
+            SFTP_ENABLED="0",
+            IOT_MTLS_ENABLED="0",
+            LAMBDA_EXECUTOR="local",
+        )
+        from tests.aws_double import emulator, resource_types  # noqa: PLC0415
+        from tests.aws_double.market import Market  # noqa: PLC0415
+        from tests.aws_double.registry import Registry  # noqa: PLC0415
+        from tests.aws_double.runtime import Runtime  # noqa: PLC0415
+        from tests.aws_double.sagemaker import SageMaker  # noqa: PLC0415
+        from tests.aws_double.scaling import Scaling  # noqa: PLC0415
+
+        self._port = port
+        self._emulator = emulator
+        self._sagemaker = SageMaker(python)
+        self._runtime = Runtime(self._sagemaker)
+        scaling = Scaling()
+        market = Market(self._sagemaker.account_behaviour)
+        self._services: dict[str, Handle] = {
+            "sagemaker": self._sagemaker.handle,
+            "ecr": Registry(self._sagemaker.account_behaviour).handle,
+            "servicequotas": market.handle,
+            "pricing": market.handle,
+            "application-autoscaling": scaling.handle,
+        }
+        self._journals: defaultdict[str, Journal] = defaultdict(Journal)
+        resource_types.install(self._sagemaker, scaling)
+
+    async def start(self) -> None:
+        """Let ministack start what it runs beside requests."""
+        started = asyncio.Event()
+        arrived = [{"type": "lifespan.startup"}]
+
+        async def receive() -> dict[str, str]:
+            if not arrived:
+                await asyncio.Event().wait()
+            return arrived.pop()
+
+        async def send(_message: object) -> None:
+            started.set()
+
+        self._lifespan = asyncio.create_task(
+            self._emulator.app({"type": "lifespan"}, receive, send)
+        )
+        await started.wait()
+
+    async def respond(self, request: Request) -> Answer:
+        """Answer a request, or what stands for no answer."""
+        if request.path.startswith("/_double/"):
+            return self._control(request)
+        operation = operation_of(request)
+        if not operation.account:
+            operation = replace(operation, account=self._account_of_api(request))
+        fate = self._journals[operation.account].fate(operation, request)
+        if fate == "hang":
+            return HANG
+        if fate == "reset":
+            return BREAK
+        if fate and fate not in SILENT:
+            status, headers, body = answer(fate, operation)
+            return status, [(n.encode(), v.encode()) for n, v in headers.items()], body
+        done = await self._answer(operation, request)
+        return BREAK if fate == "lost" else done
+
+    def close(self) -> None:
+        """End what the double started."""
+        self._sagemaker.close()
+
+    async def _answer(self, operation: Operation, request: Request) -> Answer:
+        if operation.service == "sagemaker" and operation.name.startswith("Invoke"):
+            return await asyncio.to_thread(self._runtime.invoke, operation, request)
+        handle = self._services.get(operation.service)
+        with self._emulator.request_scope(operation.account, operation.region):
+            if handle is None:
+                return await ask(self._emulator.app, _as_emulated(request), self._port)
+            status, body = handle(operation.name, request.body)
+        kind = b"application/x-amz-json-1.1"
+        return status, [(b"content-type", kind)], json.dumps(body).encode()
+
+    def _account_of_api(self, request: Request) -> str:
+        """Whose public API an unsigned request calls."""
+        api = request.headers.get("host", "").partition(".")[0]
+        for store in (self._emulator.rest_apis, self._emulator.http_apis):
+            for account, _region, identifier in list(store._data):  # noqa: SLF001 - all accounts
+                if identifier == api:
+                    return str(account)
+        return ""
+
+    def _control(self, request: Request) -> Answer:
+        _, _, account, *rest = request.path.split("/")
+        if rest == ["faults"]:
+            faults = [Fault(**values) for values in json.loads(request.body)]
+            self._journals[account] = Journal(faults)
+            return _json(200, {})
+        if rest == ["calls"]:
+            return _json(200, self._journals[account].told())
+        region, _behaviour = rest
+        with self._emulator.request_scope(account, region):
+            for name, value in json.loads(request.body).items():
+                setattr(self._sagemaker.account_behaviour(), name, value)
+        return _json(200, {})
+
+
+async def serve(listener: socket.socket, announce: Path, python: str) -> None:
+    """Serve until standard input ends."""
+    port = listener.getsockname()[1]
+    double = Double(port, python)
+
+    await double.start()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Connection(reader, writer, double.respond).serve()
+
+    server = await asyncio.start_server(connected, sock=listener)
+    partial = announce.with_suffix(".partial")
+    partial.write_text(json.dumps({"pid": os.getpid(), "port": port}))
+    partial.replace(announce)
+    try:
+        await asyncio.to_thread(sys.stdin.read)
+    finally:
+        server.close()
+        double.close()
+
+
+def main() -> None:
+    """Listen and serve."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--announce", type=Path, required=True)
+    parser.add_argument("--python", required=True, help="runs the model servers")
+    options = parser.parse_args()
+    listener = socket.create_server((_HOST, 0), backlog=256)
+    asyncio.run(serve(listener, options.announce, options.python))
+    os._exit(0)  # threads of the emulator would wait for work that never comes
+
+
+def _as_emulated(request: Request) -> Request:
+    """The request with the host by which ministack knows a public API."""
+    api, found, _ = request.headers.get("host", "").partition(".execute-api.")
+    if not found:
+        return request
+    headers = {**request.headers, "host": f"{api}.execute-api.localhost"}
+    return replace(request, headers=headers)
+
+
+def _json(status: int, values: object) -> Answer:
+    return status, [(b"content-type", b"application/json")], json.dumps(values).encode()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Tiny models as ``package`` leaves them, in a folder where every later stage can go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fastai_deploy.artifact import write_artifact
+from fastai_deploy.errors import ParityError
+from fastai_deploy.records import Artifact
+from fastai_deploy.targets.base import Invoke
+from fastai_deploy.workspace import Workspace
+from tests.runtime.bundles import GOLDEN_TEXTS, TinyBundle, write_bundle
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle and its artifact; ``verify`` asks the goldens through an invoke."""
+
+    bundle: TinyBundle
+    artifact: Artifact
+
+    def verify(self, invoke: Invoke) -> None:
+        for text in GOLDEN_TEXTS:
+            answer = invoke({"text": text})
+            assert answer["model"]["version"] == self.artifact.version
+            for label, expected in self.bundle.expected(text).items():
+                if abs(answer["probabilities"][label] - expected) > TOLERANCE:
+                    raise ParityError(f"{text!r} is answered otherwise", hint="none")
+
+
+def write_model(folder: Path, name: str, **options: Any) -> Model:
+    """A tiny model, packed as ``package`` packs it."""
+    bundle = write_bundle(folder / name, **options)
+    return pack(bundle, folder / f"{name}.tar.gz")
+
+
+def pack(bundle: TinyBundle, path: Path) -> Model:
+    """A bundle, packed."""
+    versions = {"numpy": "2", "onnxruntime": "1", "tokenizers": "0"}
+    learner = {"file": "learner.pkl", "sha256": "0" * 64, "bytes": 1, "fastai": "2"}
+    manifest = json.loads((bundle.folder / "manifest.json").read_bytes())
+    bundle.edit_manifest(
+        provenance={"learner": learner, "converter": versions},
+        model={**manifest["model"], "architecture": "tiny", "parameters": 1},
+    )
+    written = write_artifact(
+        bundle.folder, path, name=path.name.partition(".")[0], told=lambda _done, _total: None
+    )
+    return Model(bundle, Artifact(str(path), written.sha256, written.bytes, "test"))
+
+
+def bring(model: Model, folder: Path, stage: str = "dev") -> Path:
+    """A project folder in which ``package`` has run."""
+    workspace = Workspace(folder, stage)
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(model.bundle.folder, workspace.bundle, dirs_exist_ok=True)
+    shutil.copyfile(model.artifact.path, workspace.artifact)
+    workspace.save(replace(model.artifact, path=str(workspace.artifact)))
+    return folder

@@ -1,0 +1,153 @@
+"""How the events of a stack are painted: a live table in a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from rich.console import Console
+
+from fastai_deploy.cli import report_lines
+from fastai_deploy.cli.durations import duration
+from fastai_deploy.cli.output import JsonReporter, PlainReporter
+from fastai_deploy.cli.stack_table import StackTable
+from fastai_deploy.errors import UsageError
+from fastai_deploy.progress import Happened, Planned
+from fastai_deploy.reports import Cost, LogLine, PlannedChange, StagePlan, change_rows
+
+
+def change(name: str, kind: str, action: str = "add", *properties: str) -> PlannedChange:
+    chosen = {"add": "add", "replace": "replace"}[action]
+    return PlannedChange("demo-dev-api", chosen, kind, name, properties, action == "replace")  # type: ignore[arg-type]
+
+
+def happened(name: str, kind: str, status: str, reason: str = "") -> Happened:
+    of_stack = name == "demo-dev-api"
+    return Happened(
+        stack="demo-dev-api",
+        type=kind,
+        name=name,
+        status=status,
+        reason=reason,
+        failed=status.endswith("_FAILED"),
+        ended=of_stack and not status.endswith("_IN_PROGRESS"),
+    )
+
+
+ANSWERS = [change(f"Answer{number}", "ApiGateway::GatewayResponse") for number in range(5)]
+PLAN = Planned(
+    "demo-dev-api",
+    (*ANSWERS, change("Function", "Lambda::Function"), change("Api", "X::Api", "replace", "Name")),
+)
+
+
+def painted(*events: Planned | Happened) -> str:
+    """What is on the terminal in the end."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, force_terminal=True, color_system=None)
+    seconds = itertools.count()
+    table = StackTable(console, clock=lambda: float(next(seconds)))
+    for event in events:
+        if isinstance(event, Planned):
+            table.plan(event)
+        else:
+            table.tell(event)
+    table.stop()
+    return stream.getvalue().rpartition("\x1b[2K")[2]
+
+
+def test_parts_of_one_type_share_a_row() -> None:
+    rows = change_rows(PLAN.changes)
+    assert [(row.action, row.type, row.what) for row in rows] == [
+        ("add", "ApiGateway::GatewayResponse", "5: Answer0, Answer1, ..."),
+        ("add", "Lambda::Function", "Function"),
+        ("replace", "X::Api", "Api (Name)"),
+    ]
+
+
+def test_the_table_shows_the_plan_and_what_became_of_it() -> None:
+    made = [happened(each.name, each.type, "CREATE_COMPLETE") for each in ANSWERS]
+    half = painted(PLAN, *made[:2], happened("Function", "Lambda::Function", "CREATE_IN_PROGRESS"))
+    lines = [line.split() for line in half.splitlines() if line.strip()]
+    assert "2 of 5 in progress" in " ".join(lines[0])
+    assert lines[1][:3] == ["add", "Lambda::Function", "Function"]
+    assert "create in progress" in half
+    assert "waits" in half
+    whole = painted(PLAN, *made)
+    assert "create complete" in whole
+
+
+def test_the_first_reason_is_shown_whole() -> None:
+    reason = "The account-level service limit is 0 Instances. " * 4
+    ended = painted(
+        PLAN,
+        happened("Function", "Lambda::Function", "CREATE_FAILED", reason.strip()),
+        happened("Api", "X::Api", "CREATE_FAILED", "Resource creation cancelled"),
+        happened("demo-dev-api", "CloudFormation::Stack", "ROLLBACK_COMPLETE"),
+    )
+    assert " ".join(ended.split()).count("The account-level service limit is 0 Instances.") == 4
+    assert "rollback complete" in ended
+
+
+def test_lines_in_ci() -> None:
+    stream = io.StringIO()
+    reporter = PlainReporter(stream)
+    reporter(PLAN)
+    reporter(happened("Function", "Lambda::Function", "CREATE_FAILED", "no capacity"))
+    assert stream.getvalue().splitlines() == [
+        "  demo-dev-api:",
+        "    add      ApiGateway::GatewayResponse 5: Answer0, Answer1, ...",
+        "    add      Lambda::Function Function",
+        "    replace  X::Api Api (Name); the service stops meanwhile",
+        "  CREATE_FAILED               Lambda::Function Function: no capacity",
+    ]
+
+
+def test_programs_get_every_change() -> None:
+    stream = io.StringIO()
+    JsonReporter(stream)(PLAN)
+    told = json.loads(stream.getvalue())
+    assert told["event"] == "planned"
+    assert len(told["changes"]) == 7
+
+
+def test_a_plan_is_a_table_and_a_price() -> None:
+    cost = Cost(Decimal("0.1380000000"), Decimal("0.276"), "USD", "instances alone")
+    lines = list(report_lines.plan(StagePlan(PLAN.changes, cost)))
+    assert lines[0] == "demo-dev-api"
+    assert lines[3].endswith("Api (Name)  the service stops meanwhile")
+    assert lines[4:] == [
+        "interrupts  Api",
+        "price       0.138 to 0.276 USD an hour, 100.74 to 201.48 a month",
+        "            instances alone",
+    ]
+    unknown = Cost(None, None, "USD", "AWS lists no price for it")
+    assert list(report_lines.plan(StagePlan((), unknown))) == [
+        "unchanged: there is nothing to deploy",
+        "price       unknown: AWS lists no price for it",
+    ]
+
+
+def test_a_log_line_is_readable() -> None:
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    event = LogLine(at, "s", '{"time": 1, "event": "ready", "port": 80, "name": "a"}')
+    assert report_lines.log_line(event) == "2026-01-02 03:04:05  ready port=80 name=a"
+    assert report_lines.log_line(LogLine(at, "s", "REPORT\tx")).endswith("REPORT x")
+    assert report_lines.log_line(LogLine(at, "s", "[1]")).endswith("[1]")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("15m", 900), ("2h", 7_200), ("1d", 86_400)]
+)
+def test_spans_of_time(text: str, seconds: int) -> None:
+    assert duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "0h", "-1h", "1 h", "1w", "123456s"])
+def test_what_is_no_span_of_time(text: str) -> None:
+    with pytest.raises(UsageError, match="no span of time"):
+        duration(text)
