@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy import files, freshness
-from fastai_deploy.artifact import write_artifact
+from fastai_deploy.artifact import serving_versions, write_artifact
 from fastai_deploy.errors import LeftoverError, UsageError
 from fastai_deploy.learner.summary import inspect as learner_summary
 from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step
@@ -34,6 +34,7 @@ from fastai_deploy.records import (
 )
 from fastai_deploy.targets.base import Json
 from fastai_deploy.verification import stored_goldens, verifier
+from fastai_deploy.wheels import default_cache, resolve
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -89,7 +90,10 @@ def export(project: Project) -> Bundle:
 
 
 def package(project: Project, bundle: Bundle) -> Artifact:
-    """Pack the bundle and the serving code into ``model.tar.gz``. Raises FileError."""
+    """Pack the bundle and the serving code into ``model.tar.gz``, with wheels for its container.
+
+    Raises FileError, WheelMissing, ExtraMissing or SettingsError.
+    """
     with _stage(project, "package") as ending:
         made_from = freshness.package_digest(project, bundle)
         before = project.workspace.find(Artifact)
@@ -97,9 +101,18 @@ def package(project: Project, bundle: Bundle) -> Artifact:
             record = before
             ending.summary = f"version {record.version}, unchanged"
         else:
+            container = project.target.container()
+            wheels = container and resolve(
+                container,
+                serving_versions(Path(bundle.path)),
+                cache=default_cache(),
+                told=lambda message: project.report(Step(message)),
+            )
             written = write_artifact(
                 Path(bundle.path),
                 project.workspace.artifact,
+                container=container,
+                wheels=wheels or (),
                 name=project.settings.sections.package.name or bundle.name,
                 told=lambda done, total: project.report(Advanced("package", done, total)),
             )
