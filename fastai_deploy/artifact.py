@@ -1,9 +1,10 @@
 """``model.tar.gz``: what the model server is given, the same bytes for the same bundle.
 
     manifest.json model.onnx tokenizer.json goldens.json ...     what serving reads of the bundle
-    code/inference.py                                            the four functions of the toolkit
     code/fdeploy_runtime/                                        the serving path itself
-    code/requirements.txt                                        what the code needs
+    code/inference.py, MAR-INF/ ..., config.yaml ...             the adapters (``adapters.py``)
+    code/wheels/                                                 what the code needs in a container
+    code/requirements.txt                                        the same as a list, for elsewhere
 
 Members are sorted, with one owner, one date and one mode, so that the SHA-256 of the file is the
 version of the model.
@@ -17,25 +18,20 @@ import json
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from fastai_deploy import files
+from fastai_deploy.adapters import ADAPTERS
 from fastai_deploy.errors import FileError
 from fastai_deploy.gzip_stored import StoredGzip
+from fastai_deploy.wheels import SERVING, Container, Wheel
 
 _RUNTIME = Path(__file__).parent / "runtime"
-# The torch weights stay behind: serving reads model.onnx, and they would double the artifact.
-_LEFT_BEHIND = frozenset({"model.safetensors"})
-# What the serving code imports; all of it is in the environment that export ran in.
-_SERVING = ("numpy", "onnxruntime", "tokenizers")
-_INFERENCE = b"""\
-from fdeploy_runtime.inference import input_fn, model_fn, output_fn, predict_fn
-
-__all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
-"""
+# Serving reads one graph; the torch weights and other graphs would double the artifact.
+_MODELS = (".safetensors", ".onnx")
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,17 @@ def write_artifact(
     *,
     name: str,
     told: Callable[[int, int], None],
+    container: Container | None = None,
+    wheels: Sequence[Wheel] = (),
 ) -> Written:
     """Pack a bundle; ``destination`` is replaced when the whole file is written, or not at all.
 
-    ``name`` is what answers call the model; ``told`` hears the bytes packed so far and in all.
+    ``name`` is what answers call the model; ``told`` hears the bytes packed so far and in all;
+    ``wheels`` are those for ``container``, None where the libraries are there already.
     Raises FileError when a file of the bundle is not the one that its manifest names.
     """
-    members = sorted(_members(bundle, name), key=lambda member: member.name)
+    members = [*_members(bundle, name, container), *_wheels(container, wheels)]
+    members.sort(key=lambda member: member.name)
     total = sum(member.size for member in members)
     done = 0
 
@@ -83,10 +83,7 @@ def write_artifact(
             with member.open() as content:
                 digest = _copy(content, stream, advance)
             if member.sha256 not in (None, digest):
-                raise FileError(
-                    f"{bundle / member.name} has changed since export made it",
-                    hint="run fdeploy export",
-                )
+                raise _changed(bundle, member.name)
             stream.write(bytes(-member.size % tarfile.BLOCKSIZE))
         stream.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of a tar file
         stream.close()
@@ -127,21 +124,41 @@ def runtime_digest() -> str:
     digest = hashlib.sha256()
     for source in _runtime_sources():
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    for path, data in sorted(ADAPTERS.items()):
+        digest.update(path.encode() + b"\0" + data + b"\0")
     return digest.hexdigest()
 
 
-def _members(bundle: Path, name: str) -> Iterator[_Member]:
+def serving_versions(bundle: Path) -> dict[str, str]:
+    """The versions of the serving libraries that the parity gate was passed with.
+
+    Empty for a learner that is served as it is: it brings its own requirements.
+    """
+    manifest = _manifest(bundle)
+    if _is_learner(manifest):
+        return {}
+    versions = manifest["provenance"]["converter"]
+    return {package: versions[package] for package in SERVING}
+
+
+def _members(bundle: Path, name: str, container: Container | None) -> Iterator[_Member]:
     manifest = _manifest(bundle)
     manifest["name"] = name
+    served = manifest.get("model", {}).get("file", "model.onnx")
     manifest["files"] = {
-        path: entry for path, entry in manifest["files"].items() if path not in _LEFT_BEHIND
+        path: entry
+        for path, entry in manifest["files"].items()
+        if path == served or not path.endswith(_MODELS)
     }
     text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     yield _from_bytes("manifest.json", text.encode())
     for path, entry in manifest["files"].items():
         yield _from_file(path, bundle / path, entry["sha256"])
-    yield _from_bytes("code/inference.py", _INFERENCE)
-    yield _from_bytes("code/requirements.txt", _requirements(bundle, manifest).encode())
+    for path, data in ADAPTERS.items():
+        yield _from_bytes(path, data)
+    if container is None or _is_learner(manifest):
+        # Containers install from it at start, from the network: not where wheels are on board.
+        yield _from_bytes("code/requirements.txt", _requirements(bundle, manifest).encode())
     for source in _runtime_sources():
         yield _from_file(f"code/fdeploy_runtime/{source.name}", source)
 
@@ -152,12 +169,46 @@ def _manifest(bundle: Path) -> dict[str, Any]:
         return cast("dict[str, Any]", json.loads(path.read_bytes()))
 
 
+def _wheels(container: Container | None, wheels: Sequence[Wheel]) -> Iterator[_Member]:
+    if container is None:
+        return
+    index = {
+        "python": container.python,
+        "machine": container.machine,
+        "wheels": [
+            {
+                "package": wheel.package,
+                "version": wheel.version,
+                "file": wheel.path.name,
+                "sha256": wheel.sha256,
+                "spare": wheel.spare,
+            }
+            for wheel in wheels
+        ],
+    }
+    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+    yield _from_bytes("code/wheels/wheels.json", text.encode())
+    for wheel in wheels:
+        yield _from_file(f"code/wheels/{wheel.path.name}", wheel.path, wheel.sha256)
+
+
 def _requirements(bundle: Path, manifest: dict[str, Any]) -> str:
     """The versions that the parity gate was passed with; a learner as it is states its own."""
-    if "runtime" in manifest:
+    if _is_learner(manifest):
         return (bundle / "requirements.txt").read_text(encoding="utf-8")
-    versions = manifest["provenance"]["converter"]
-    return "".join(f"{package}=={versions[package]}\n" for package in _SERVING)
+    versions = serving_versions(bundle)
+    return "".join(f"{package}=={version}\n" for package, version in versions.items())
+
+
+def _is_learner(manifest: dict[str, Any]) -> bool:
+    """Whether the bundle holds a learner that is served as it is."""
+    return "runtime" in manifest
+
+
+def _changed(bundle: Path, name: str) -> FileError:
+    if name.startswith("code/"):
+        return FileError(f"{name} has changed while it was packed", hint="run fdeploy package")
+    return FileError(f"{bundle / name} has changed since export made it", hint="run fdeploy export")
 
 
 def _runtime_sources() -> list[Path]:

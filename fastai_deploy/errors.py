@@ -35,6 +35,7 @@
     ├── LeftoverError         11   teardown could not remove everything
     ├── ExtraMissing          12   an optional dependency is not installed
     ├── TargetUnavailable     13   the target cannot be used from here
+    │   └── WheelMissing
     └── AwsError              14   AWS refused, or could not be asked
         ├── AwsCredentials
         ├── AwsDenied
@@ -298,6 +299,12 @@ class TargetUnavailable(FdeployError):
 
     code = "target-unavailable"
     exit_code = 13
+
+
+class WheelMissing(TargetUnavailable):
+    """A package that the serving code needs cannot be had for the container's image."""
+
+    code = "wheel-missing"
 
 
 class AwsError(FdeployError):

@@ -35,7 +35,9 @@ def artifact(project: Project) -> Artifact:
     if project.workspace.find(Bundle) and record.made_from != package_digest(
         project, bundle(project)
     ):
-        raise _stale("the bundle has changed since it was packaged", "package")
+        raise _stale(
+            "the bundle, or what will serve it, has changed since it was packaged", "package"
+        )
     path = Path(record.path)
     if not path.exists() or path.stat().st_size != record.bytes:
         raise _stale(f"{path} is not the file that package made", "package")
@@ -75,9 +77,11 @@ def export_digest(learner: str, golden: str | None, tolerance: float, *others: s
 
 
 def package_digest(project: Project, made_from: Bundle) -> str:
-    """What an artifact depends on: the bundle, the model's name, and the code that ships."""
+    """What an artifact depends on: the bundle, the model's name, the code and the container."""
     name = project.settings.sections.package.name
-    return _digest(__version__, made_from.version, name, runtime_digest())
+    container = project.target.container()
+    fits = container and (container.python, container.platform, container.known)
+    return _digest(__version__, made_from.version, name, runtime_digest(), fits)
 
 
 def _same_target(project: Project, target: str, command: str) -> None:

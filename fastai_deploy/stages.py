@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy import exporting, files, freshness
-from fastai_deploy.artifact import write_artifact
+from fastai_deploy.artifact import serving_versions, write_artifact
 from fastai_deploy.errors import LeftoverError, UsageError
 from fastai_deploy.invoking.answer_file import AnswerFile, Fits
 from fastai_deploy.invoking.answered import Batch
 from fastai_deploy.invoking.many import Many, Work, answers
 from fastai_deploy.learner.summary import inspect as learner_summary
-from fastai_deploy.progress import Advanced, StageFinished, StageStarted
+from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step
 from fastai_deploy.project import Project
 from fastai_deploy.public.collection import collection
 from fastai_deploy.public.face import face_of
@@ -41,6 +41,7 @@ from fastai_deploy.settings.api_section import MAX_BODY_BYTES
 from fastai_deploy.settings.together import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.base import Json
 from fastai_deploy.verification import stored_goldens, verifier
+from fastai_deploy.wheels import default_cache, resolve
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -89,7 +90,10 @@ def export(project: Project) -> Bundle:
 
 
 def package(project: Project, bundle: Bundle) -> Artifact:
-    """Pack the bundle and the serving code into ``model.tar.gz``. Raises FileError."""
+    """Pack the bundle and the serving code into ``model.tar.gz``, with wheels for its container.
+
+    Raises FileError, WheelMissing, ExtraMissing or SettingsError.
+    """
     with _stage(project, "package") as ending:
         made_from = freshness.package_digest(project, bundle)
         before = project.workspace.find(Artifact)
@@ -97,9 +101,18 @@ def package(project: Project, bundle: Bundle) -> Artifact:
             record = before
             ending.summary = f"version {record.version}, unchanged"
         else:
+            container = project.target.container()
+            wheels = container and resolve(
+                container,
+                serving_versions(Path(bundle.path)),
+                cache=default_cache(),
+                told=lambda message: project.report(Step(message)),
+            )
             written = write_artifact(
                 Path(bundle.path),
                 project.workspace.artifact,
+                container=container,
+                wheels=wheels or (),
                 name=project.settings.sections.package.name or bundle.name,
                 told=lambda done, total: project.report(Advanced("package", done, total)),
             )

@@ -19,7 +19,8 @@ PACKAGE = Path(fastai_deploy.__file__).parent
 LAYERS = (
     ("__init__", "errors", "progress", "records", "reports", "naming"),
     ("runtime",),
-    ("files", "extras", "settings", "gzip_stored"),
+    ("files", "extras", "settings", "gzip_stored", "adapters"),
+    ("wheels",),
     (
         "artifact",
         "lambda_package",

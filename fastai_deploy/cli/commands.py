@@ -63,7 +63,11 @@ def export(
 
 
 @command(app)
-def package(project: "Project") -> "Artifact":
+def package(
+    project: "Project",
+    instance: opt.Instance = None,
+    region: opt.Region = None,
+) -> "Artifact":
     """Pack the bundle into model.tar.gz."""
     from fastai_deploy import freshness, stages
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import List, Sequence, Union
+from typing import Callable, Iterable, List, Sequence, Union
 
 from .bundle import Bundle
 from .contract import Outcome, Prediction, RequestError
@@ -45,8 +45,11 @@ class LearnerPredictor:
         encoded = (self.encode(text) for text in texts)
         return [each if isinstance(each, RequestError) else self._answer(each) for each in encoded]
 
-    def predict_encoded(self, texts: Sequence[Encoded]) -> List[Outcome]:
-        """The same for texts that are encoded already."""
+    def predict_encoded(
+        self, texts: Sequence[Encoded], run_all: Callable[..., Iterable[List[Outcome]]] = map
+    ) -> List[Outcome]:
+        """The same for texts that are encoded already, one by one."""
+        del run_all  # a learner answers one text at a time
         return self.run(texts)
 
     def _answer(self, encoded: Encoded) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Protocol, Sequence, Union
+from typing import Callable, Iterable, List, Protocol, Sequence, Union
 
 from .bundle import Bundle
 from .contract import Outcome, RequestError
@@ -28,6 +28,8 @@ class Predicting(Protocol):
         """Answer texts in order."""
         ...
 
-    def predict_encoded(self, texts: Sequence[Encoded]) -> List[Outcome]:
-        """The same for texts that are encoded already."""
+    def predict_encoded(
+        self, texts: Sequence[Encoded], run_all: Callable[..., Iterable[List[Outcome]]] = map
+    ) -> List[Outcome]:
+        """The same for texts that are encoded already; ``run_all`` maps :meth:`run` over groups."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -60,12 +60,15 @@ class Predictor:
         ready = iter(self.predict_encoded([each for each in encoded if isinstance(each, Encoded)]))
         return [next(ready) if isinstance(each, Encoded) else each for each in encoded]
 
-    def predict_encoded(self, texts: Sequence[Encoded]) -> List[Outcome]:
-        """The same for texts that are encoded already."""
+    def predict_encoded(
+        self, texts: Sequence[Encoded], run_all: Callable[..., Iterable[List[Outcome]]] = map
+    ) -> List[Outcome]:
+        """The same for texts that are encoded already; ``run_all`` maps :meth:`run` over groups."""
+        groups = group([len(text) for text in texts], self.limits)
+        runs = run_all(self.run, [[texts[member] for member in members] for members in groups])
         outcomes: Dict[int, Outcome] = {}
-        for members in group([len(text) for text in texts], self.limits):
-            answers = self.run([texts[member] for member in members])
-            outcomes.update(zip(members, answers))  # noqa: B905  # not in Python 3.8
+        for members, answers in zip(groups, runs):  # noqa: B905  # not in Python 3.8
+            outcomes.update(zip(members, answers))  # noqa: B905
         return [outcomes[place] for place in range(len(texts))]
 
     def _run(self, texts: Sequence[Encoded]) -> List[Outcome]:

@@ -16,6 +16,7 @@ from fastai_deploy.reports import (
     Templates,
     Version,
 )
+from fastai_deploy.wheels import Container
 
 Json = Any
 # Sends one request of the contract and returns the answer. Raises InvocationError.
@@ -28,6 +29,9 @@ class Target(Protocol):
     """A place where artifacts are stored, served and made public."""
 
     name: str
+
+    def container(self) -> Container | None:
+        """What artifacts must fit; None where they run in fdeploy's own environment."""
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
         """Store the artifact by its hash; no byte is copied when it is already there."""

@@ -30,8 +30,10 @@ from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.progress import Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.targets.aws import preflight
+from fastai_deploy.targets.aws.container import serving_container
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.base import Json, Verify
+from fastai_deploy.wheels import Container
 
 _TTL_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _CONFIG = "AWS::SageMaker::EndpointConfig"
@@ -44,6 +46,10 @@ class AwsTarget:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+
+    def container(self) -> Container:
+        """The image that the settings lead to, as far as an artifact has to fit it."""
+        return serving_container(self.context.settings, self.context.aws.region)
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
         """Send the artifact to the bucket; a second time no byte is sent."""

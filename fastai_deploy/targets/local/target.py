@@ -80,6 +80,9 @@ class LocalTarget:
         )
         self.history = History(self._home / "deployments.jsonl")
 
+    def container(self) -> None:
+        """None: the model server runs in this Python, which has what the code needs."""
+
     def upload(self, artifact: Artifact) -> StoredArtifact:
         """Copy the artifact into the store, checked; a second time nothing is copied."""
         if self._store.has(artifact.sha256, artifact.bytes):

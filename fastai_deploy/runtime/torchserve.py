@@ -1,0 +1,127 @@
+"""TorchServe's native handler: what came together is answered together, each item for itself.
+
+TorchServe collects up to ``batchSize`` requests and calls the handler with all of them; the
+toolkit's own handler would answer them one by one. The worker that loads the model is the only one,
+and uses every core: see ``model-config.yaml``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+from . import hardware, refusals
+from .answering import Answer, Question, read, refuse, write
+from .contract import Outcome, RequestError
+from .encoding import Encoded
+from .loading import load
+from .log import Log
+from .predicting import Predicting
+from .session import plan
+
+_VERSION_VARIABLE = "FDEPLOY_VERSION"
+_BODY = "body"
+
+
+class Handler:
+    """Called with None once, to load the model, and then with each batch."""
+
+    def __init__(self) -> None:
+        self._predictor: Optional[Predicting] = None
+        self._log = Log(sys.stderr)
+        self._runs: Optional[ThreadPoolExecutor] = None
+
+    def __call__(self, batch: Optional[Sequence[Dict[str, Any]]], context: Any) -> List[bytes]:
+        """One body for each request of the batch, its status and type set in the context.
+
+        Raises ModelError at the first call: the worker must not become healthy.
+        """
+        if self._predictor is None:
+            self._predictor = self._load(Path(context.system_properties["model_dir"]))
+        answers = self._answers(self._predictor, batch or (), context)
+        for place, answer in enumerate(answers):
+            context.set_response_content_type(place, answer.content_type)
+            if answer.status != HTTPStatus.OK:
+                context.set_response_status(
+                    code=answer.status, phrase=HTTPStatus(answer.status).phrase, idx=place
+                )
+        return [answer.body for answer in answers]
+
+    def _load(self, folder: Path) -> Predicting:
+        found = hardware.detect()
+        planned = plan(found)
+        if planned.workers > 1:
+            self._runs = ThreadPoolExecutor(planned.workers)
+        try:
+            loaded = load(folder, found, planned.threads, version=os.environ.get(_VERSION_VARIABLE))
+        except Exception as error:
+            self._log("refused", reason=str(error)[:1000])
+            raise
+        self._log(
+            "ready",
+            threads=planned.threads,
+            workers=planned.workers,
+            goldens=loaded.goldens,
+            deviation=loaded.deviation,
+        )
+        return loaded.predictor
+
+    def _answers(
+        self, predictor: Predicting, batch: Sequence[Dict[str, Any]], context: Any
+    ) -> List[Answer]:
+        questions = [_question(predictor, item, context, n) for n, item in enumerate(batch)]
+        asked = [q for q in questions if isinstance(q, Question)]
+        texts = [text for question in asked for text in question.encoded]
+        try:
+            outcomes = iter(self._outcomes(predictor, texts))
+        except Exception as error:  # noqa: BLE001  # TorchServe would answer with its own words
+            self._log.defect("-", error)
+            return [refuse(refusals.internal())] * len(batch)
+        return [
+            self._written(predictor, question, [next(outcomes) for _ in question.encoded])
+            if isinstance(question, Question)
+            else refuse(question)
+            for question in questions
+        ]
+
+    def _outcomes(self, predictor: Predicting, texts: Sequence[Encoded]) -> List[Outcome]:
+        if self._runs is None:
+            return predictor.predict_encoded(texts)
+        return predictor.predict_encoded(texts, run_all=self._runs.map)
+
+    def _written(
+        self, predictor: Predicting, question: Question, outcomes: Sequence[Outcome]
+    ) -> Answer:
+        for outcome in outcomes:
+            if isinstance(outcome, RequestError) and outcome.__cause__ is not None:
+                self._log.defect("-", outcome.__cause__)
+        try:
+            return write(question, outcomes, predictor.bundle.answered_as)
+        except Exception as error:  # noqa: BLE001  # its neighbours are answered all the same
+            self._log.defect("-", error)
+            return refuse(refusals.internal())
+
+
+def _question(
+    predictor: Predicting, item: Dict[str, Any], context: Any, place: int
+) -> Union[Question, RequestError]:
+    body, kind = _received(item, context, place)
+    try:
+        return read(body, kind, predictor.encode)
+    except RequestError as error:
+        return error
+
+
+def _received(item: Dict[str, Any], context: Any, place: int) -> Tuple[bytes, Optional[str]]:
+    """A body and its content type; TorchServe takes forms apart, and they are no body any more."""
+    if _BODY not in item:
+        return b"", "multipart/form-data"
+    data = item[_BODY]
+    body = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
+    about = context.get_request_header(place, _BODY)
+    kind = about.get("content-type") if isinstance(about, dict) else None
+    return body, kind or None

@@ -1,0 +1,40 @@
+"""What an artifact has to fit on AWS: the Python and the platform of the image that serves it."""
+
+from __future__ import annotations
+
+from fastai_deploy.aws.image_tables import installed_tables
+from fastai_deploy.aws.images import choose_image
+from fastai_deploy.aws.instances import known_types
+from fastai_deploy.aws.specs import wanted_instance
+from fastai_deploy.errors import SettingsError
+from fastai_deploy.settings import Settings
+from fastai_deploy.wheels import Container
+
+# The serving toolkits themselves need it, so that every image of AWS has it; what else an image has
+# is of another version than the one that the parity gate was passed with.
+_EVERY_IMAGE_HAS = frozenset({"numpy"})
+
+
+def serving_container(settings: Settings, region: str) -> Container:
+    """The container of these settings. Raises SettingsError or TargetUnavailable."""
+    endpoint = settings.sections.endpoint
+    image = choose_image(
+        installed_tables(),
+        wanted_instance(settings, known_types()),
+        region=region,
+        server=endpoint.server,
+        override=endpoint.image,
+    )
+    if image.python is None:
+        raise SettingsError(
+            f"the name of the image does not tell its Python: {image.uri}",
+            hint="give the image a tag with its Python in it, such as 1.0-py312",
+        )
+    known = endpoint.image is None
+    return Container(
+        name=f"{image.family} image",
+        python=image.python,
+        platform=image.platform,
+        has=_EVERY_IMAGE_HAS if known else frozenset(),
+        known=known,
+    )
