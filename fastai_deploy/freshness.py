@@ -69,9 +69,11 @@ def unchanged(source: Source) -> bool:
     return status.st_size == source.bytes and files.sha256(path) == source.sha256
 
 
-def export_digest(learner: str, golden: str | None, tolerance: float) -> str:
-    """What a bundle depends on: the hashes of the learner and the goldens, and the settings."""
-    return _digest(__version__, learner, golden, tolerance)
+def export_digest(
+    learner: str, golden: str | None, tolerance: float, tokenizer: str | None = None
+) -> str:
+    """What a bundle depends on: the hashes of the files that it is made from, and the settings."""
+    return _digest(__version__, learner, golden, tolerance, tokenizer)
 
 
 def package_digest(project: Project, made_from: Bundle) -> str:

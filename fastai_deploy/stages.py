@@ -21,6 +21,7 @@ from fastai_deploy import files, freshness
 from fastai_deploy.artifact import write_artifact
 from fastai_deploy.errors import LeftoverError, UsageError
 from fastai_deploy.learner.summary import inspect as learner_summary
+from fastai_deploy.learner.text.handed import tokenizer_digest
 from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step
 from fastai_deploy.project import Project
 from fastai_deploy.records import (
@@ -51,8 +52,12 @@ def export(project: Project) -> Bundle:
         tolerance = project.settings.sections.model.tolerance
         project.report(Step(f"reading {learner.name}; nothing in it is executed"))
         source = _source(learner)
+        tokenizer = _tokenizer(project)
         made_from = freshness.export_digest(
-            source.sha256, files.sha256(golden) if golden else None, tolerance
+            source.sha256,
+            files.sha256(golden) if golden else None,
+            tolerance,
+            tokenizer_digest(tokenizer) if tokenizer else None,
         )
         before = project.workspace.find(Bundle)
         if before and before.made_from == made_from and Path(before.path, "manifest.json").exists():
@@ -66,6 +71,7 @@ def export(project: Project) -> Bundle:
                 learner,
                 project.workspace.bundle,
                 golden=golden,
+                tokenizer=tokenizer,
                 tolerance=tolerance,
                 name=learner.stem,
                 report=project.report,
@@ -227,6 +233,11 @@ def _golden(project: Project) -> Path | None:
         return project.settings.path(model.golden)
     before = None if model.learner else project.workspace.find(Bundle)
     return Path(before.golden) if before and before.golden else None
+
+
+def _tokenizer(project: Project) -> Path | None:
+    setting = project.settings.sections.model.tokenizer
+    return project.settings.path(setting) if setting else None
 
 
 def _proven(bundle: Path) -> int:

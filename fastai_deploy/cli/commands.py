@@ -47,6 +47,7 @@ def export(
     project: "Project",
     learner: opt.Learner = None,
     golden: opt.Golden = None,
+    tokenizer: opt.Tokenizer = None,
     tolerance: opt.Tolerance = None,
 ) -> "Bundle":
     """Read a learner, never run it, make a checked bundle."""
@@ -99,6 +100,7 @@ def up(
     project: "Project",
     learner: opt.Learner = None,
     golden: opt.Golden = None,
+    tokenizer: opt.Tokenizer = None,
     tolerance: opt.Tolerance = None,
     instance: opt.Instance = None,
     region: opt.Region = None,

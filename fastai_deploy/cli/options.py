@@ -33,6 +33,11 @@ Golden = Annotated[
     typer.Option(help="Texts that every later form of the model must answer alike."),
     Sets("model", "golden", "--golden"),
 ]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(help="Folder or file with the tokenizer of a learner that lost its own."),
+    Sets("model", "tokenizer", "--tokenizer"),
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(help="Largest difference of a probability that counts as equal."),

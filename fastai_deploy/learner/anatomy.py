@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
@@ -20,6 +20,7 @@ from fastai_deploy.learner.reading.storages import EmbeddedSource
 from fastai_deploy.learner.reading.tensors import Tensor
 from fastai_deploy.learner.roots import Root, find_learner
 from fastai_deploy.learner.text.found import Tokenizer, find_tokenizers
+from fastai_deploy.learner.text.handed import Handed
 from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.rules_v1 import rules_v1
 from fastai_deploy.learner.text.rules_v2 import rules_v2
@@ -70,6 +71,7 @@ class Anatomy:
     imports: tuple[Imported, ...]
     dangers: tuple[str, ...]
     sources: tuple[EmbeddedSource, ...]
+    handed: Handed | None
     verdict: Verdict
 
     @property
@@ -81,8 +83,8 @@ class Anatomy:
         return self.format == "legacy"
 
 
-def examine(archive: Archive, size: int) -> Anatomy:
-    """Take a learner apart; ``size`` is that of the file in bytes.
+def examine(archive: Archive, size: int, handed: Handed | None = None) -> Anatomy:
+    """Take a learner apart; ``size`` is that of the file in bytes, ``handed`` the user's tokenizer.
 
     Raises DangerousLearner or NotALearner for a pickle that holds no learner, and LearnerTruncated,
     LearnerTooComplex or UnsupportedLearner for one whose parts cannot be read.
@@ -99,6 +101,9 @@ def examine(archive: Archive, size: int) -> Anatomy:
     tokenizers = find_tokenizers(pickled.calls)
     tokenizer = tokenizers[0] if len(tokenizers) == 1 else None
     text = _text_rules(root, archive, tokenizer) if transformer and tokenizer else None
+    if text is not None and handed is not None:
+        assumed = f"the tokenizer handed in ({handed.file.name}) is taken to be the learner's own"
+        text = replace(text, assumptions=(*text.assumptions, assumed))
     labels = find_labels(root, pickled.calls)
     loss = find_loss(root.major, root.loss)
     family = "transformers" if transformer else family_of(root, pickled.globals, modules)
@@ -133,7 +138,10 @@ def examine(archive: Archive, size: int) -> Anatomy:
         imports=sort_globals(pickled),
         dangers=found_dangers,
         sources=archive.sources,
-        verdict=judge(Findings(found_dangers, family, transformer, tokenizers, text, labels, loss)),
+        handed=handed,
+        verdict=judge(
+            Findings(found_dangers, family, transformer, tokenizers, text, labels, loss, handed)
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from fastai_deploy.learner.rebuilding.answers import STEPS, Encoder
 from fastai_deploy.learner.text.found import Tokenizer, find_tokenizers
 from fastai_deploy.learner.text.rules import residues
 from fastai_deploy.learner.text.serialized import tokenizer_json
-from tests.learner.assemble import mapping, new
+from tests.learner.assemble import listing, mapping, new
 from tests.learner.files import CONVERTIBLE, LEARNERS, goldens, learner
 
 DIALECTS = sorted((LEARNERS / "tokenizer_dialects").glob("*.json"))
@@ -73,6 +73,8 @@ def roberta(document: dict[str, Any]) -> Tokenizer:
     lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")[1:-1]
     state: dict[str, object] = dict.fromkeys(document["attrs"])
     state |= specials(ROBERTA, document["v"])
+    if "unique_no_split_tokens" in state:
+        state["unique_no_split_tokens"] = listing(*document["unst"])
     state["encoder"] = mapping(vocabulary)
     state["bpe_ranks"] = Mapping([(tuple(line.split()), rank) for rank, line in enumerate(lines)])
     state["byte_encoder"] = Mapping([])
@@ -84,6 +86,8 @@ def bert(document: dict[str, Any]) -> Tokenizer:
     byte_level = {"encoder", "bpe_ranks", "byte_encoder", "decoder", "cache", "pat"}
     state: dict[str, object] = dict.fromkeys(set(document["attrs"]) - byte_level)
     state |= specials(BERT, document["v"])
+    if "unique_no_split_tokens" in state:
+        state["unique_no_split_tokens"] = listing(*document["bunst"])
     state["vocab"] = mapping({word: index for index, word in enumerate(filter(None, words))})
     state["wordpiece_tokenizer"] = new("x", "W", {"max_input_chars_per_word": 100})
     state["basic_tokenizer"] = new("x", "B", {"do_lower_case": True})
