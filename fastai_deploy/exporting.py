@@ -17,6 +17,7 @@ from fastai_deploy import bundle as bundles
 from fastai_deploy import files, freshness
 from fastai_deploy.bundle.folder import MANIFEST
 from fastai_deploy.errors import UsageError
+from fastai_deploy.learner.text.handed import tokenizer_digest
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.project import Project
 from fastai_deploy.records import Bundle, Source
@@ -30,6 +31,7 @@ class Order:
     golden: Path | None
     definitions: Path | None
     requirements: Path | None
+    tokenizer: Path | None
     runtime: str
     python: str | None
     trusted: bool
@@ -63,6 +65,7 @@ def order(project: Project) -> Order:
         golden=path(model.golden, same.golden if same else None),
         definitions=path(model.definitions, same.definitions if same else None),
         requirements=path(model.requirements, same.requirements if same else None),
+        tokenizer=path(model.tokenizer, same.tokenizer if same else None),
         runtime=model.runtime if chosen or same is None else same.runtime,
         python=model.python,
         trusted=model.trust_pickle,
@@ -86,9 +89,9 @@ def digest(wanted: Order, start: Source) -> str:
         files.sha256(path) if path else None for path in (wanted.definitions, wanted.requirements)
     )
     golden = files.sha256(wanted.golden) if wanted.golden else None
-    others = (*brought, wanted.runtime, wanted.python)
-    used = others if others != (None, None, "onnx", None) else ()
-    return freshness.export_digest(start.sha256, golden, wanted.tolerance, *used)
+    tokenizer = tokenizer_digest(wanted.tokenizer) if wanted.tokenizer else None
+    others = (*brought, tokenizer, wanted.runtime, wanted.python)
+    return freshness.export_digest(start.sha256, golden, wanted.tolerance, *others)
 
 
 def make(project: Project, wanted: Order) -> bundles.Bundle:
@@ -123,6 +126,7 @@ def make(project: Project, wanted: Order) -> bundles.Bundle:
         name=wanted.learner.stem,
         report=project.report,
         definitions=wanted.definitions,
+        tokenizer=wanted.tokenizer,
     )
 
 

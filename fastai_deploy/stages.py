@@ -82,6 +82,7 @@ def export(project: Project) -> Bundle:
                 made_from=made_from,
                 definitions=str(wanted.definitions) if wanted.definitions else None,
                 requirements=str(wanted.requirements) if wanted.requirements else None,
+                tokenizer=str(wanted.tokenizer) if wanted.tokenizer else None,
                 runtime=wanted.runtime,
             )
             ending.summary = _about(record)

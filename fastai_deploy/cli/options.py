@@ -61,6 +61,11 @@ Python = Annotated[
     typer.Option(help="The Python for --runtime learner, such as 3.9."),
     Sets("model", "python", "--python"),
 ]
+Tokenizer = Annotated[
+    Path | None,
+    typer.Option(help="Folder or file with the tokenizer of a learner that lost its own."),
+    Sets("model", "tokenizer", "--tokenizer"),
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(help="Largest difference of a probability that counts as equal."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
@@ -21,6 +21,7 @@ from fastai_deploy.learner.reading.storages import EmbeddedSource
 from fastai_deploy.learner.reading.tensors import Tensor
 from fastai_deploy.learner.roots import Root, find_learner
 from fastai_deploy.learner.text.found import Tokenizer, find_tokenizers
+from fastai_deploy.learner.text.handed import Handed
 from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.rules_v1 import rules_v1
 from fastai_deploy.learner.text.rules_v2 import rules_v2
@@ -73,6 +74,7 @@ class Anatomy:
     imports: tuple[Imported, ...]
     dangers: tuple[str, ...]
     sources: tuple[EmbeddedSource, ...]
+    handed: Handed | None
     verdict: Verdict
 
     @property
@@ -84,8 +86,12 @@ class Anatomy:
         return self.format == "legacy"
 
 
-def examine(archive: Archive, size: int, *, file: str = "learner.pkl") -> Anatomy:
+def examine(
+    archive: Archive, size: int, handed: Handed | None = None, *, file: str = "learner.pkl"
+) -> Anatomy:
     """Take a learner apart; ``size`` is that of the file in bytes, ``file`` what hints call it.
+
+    ``handed`` is the user's own tokenizer, where one was handed in.
 
     Raises DangerousLearner or NotALearner for a pickle that holds no learner, and LearnerTruncated,
     LearnerTooComplex or UnsupportedLearner for one whose parts cannot be read.
@@ -104,6 +110,9 @@ def examine(archive: Archive, size: int, *, file: str = "learner.pkl") -> Anatom
     brought = definable(modules, transformer)
     needs_text = transformer is not None or brought
     text = _text_rules(root, archive, tokenizer) if needs_text and tokenizer else None
+    if text is not None and handed is not None:
+        assumed = f"the tokenizer handed in ({handed.file.name}) is taken to be the learner's own"
+        text = replace(text, assumptions=(*text.assumptions, assumed))
     ulmfit = None if transformer else find_ulmfit(root, modules, pickled.calls)
     labels = find_labels(root, pickled.calls)
     loss = find_loss(root.major, root.loss)
@@ -140,6 +149,7 @@ def examine(archive: Archive, size: int, *, file: str = "learner.pkl") -> Anatom
         imports=sort_globals(pickled),
         dangers=found_dangers,
         sources=archive.sources,
+        handed=handed,
         verdict=judge(
             Findings(
                 found_dangers,
@@ -151,6 +161,7 @@ def examine(archive: Archive, size: int, *, file: str = "learner.pkl") -> Anatom
                 loss,
                 ulmfit=ulmfit,
                 definable=brought,
+                handed=handed,
                 file=file,
             )
         ),

@@ -23,6 +23,7 @@ from fastai_deploy.learner.definitions import opened
 from fastai_deploy.learner.probes import PROBES
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.learner.rebuilding.libraries import require
+from fastai_deploy.learner.text.handed import read_handed
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.parity import answer, check, compare
 from fastai_deploy.progress import Advanced, Reporter, Step, Warned
@@ -46,18 +47,21 @@ def convert(
     name: str,
     report: Reporter,
     definitions: Path | None = None,
+    tokenizer: Path | None = None,
 ) -> Bundle:
     """Convert ``learner`` into a bundle at ``destination``, without running anything in it.
 
     ``golden`` is a file of texts, perhaps with the learner's own probabilities, which the torch
     model and the ONNX graph must reproduce within ``tolerance``. ``definitions`` is a Python file
-    with the user's classes: that file is run, the learner is not.
+    with the user's classes: that file is run, the learner is not. ``tokenizer`` is a folder or file
+    with the tokenizer of a learner that lost its own.
     Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing; an old bundle is
     then as it was.
     """
+    handed = read_handed(tokenizer) if tokenizer else None
     with open_archive(learner) as (source, archive):
         digest = _hash(source, "reading the learner", report)
-        anatomy = examine(archive, source.size, file=learner.name)
+        anatomy = examine(archive, source.size, handed, file=learner.name)
         refuse(anatomy, defined=definitions is not None)
         labels = Labels(anatomy.labels.names, several=anatomy.task == "multi-label")
         cases = read_cases(golden, labels) if golden else _probes()

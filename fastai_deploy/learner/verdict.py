@@ -10,7 +10,10 @@ from fastai_deploy.learner.family import Family
 from fastai_deploy.learner.labels import Labels
 from fastai_deploy.learner.losses import Loss
 from fastai_deploy.learner.text.found import Tokenizer
+from fastai_deploy.learner.text.handed import Handed
 from fastai_deploy.learner.text.rules import TextRules
+from fastai_deploy.learner.text.serialized import HAND_IN
+from fastai_deploy.learner.text.unigram import KNOWN, held_model
 from fastai_deploy.learner.ulmfit import Ulmfit
 
 Kind = Literal["convertible", "with-definitions", "learner-runtime", "refused"]
@@ -60,6 +63,7 @@ class Findings:
     loss: Loss
     ulmfit: Ulmfit | None = None
     definable: tuple[str, ...] = ()
+    handed: Handed | None = None
     file: str = "learner.pkl"
 
 
@@ -151,17 +155,27 @@ def _tokenizer(found: Findings) -> Verdict | None:
     if len(found.tokenizers) > 1:
         return Verdict("learner-runtime", "more than one tokenizer is in the file", RUNTIME)
     tokenizer = found.tokenizers[0]
-    if tokenizer.kind in ("SentencePiece", "unknown"):
+    if not _complete(tokenizer, found.handed):
         return Verdict(
             "learner-runtime",
             f"the vocabulary of its tokenizer ({tokenizer.cls.name}) is not in the file",
-            RUNTIME,
+            f"{HAND_IN}; or {RUNTIME}",
         )
     if found.text is None or found.text.problem:
         return Verdict(
             "learner-runtime", found.text.problem if found.text else "it has no text rules", RUNTIME
         )
     return None
+
+
+def _complete(tokenizer: Tokenizer, handed: Handed | None) -> bool:
+    """Whether the tokenizer can be rebuilt from the file and what was handed in."""
+    if tokenizer.kind not in ("SentencePiece", "unknown"):
+        return True
+    if handed is not None and handed.serialized is not None:
+        return True
+    held = handed is not None or held_model(tokenizer) is not None
+    return held and tokenizer.cls.name in KNOWN
 
 
 def _answers(found: Findings) -> Verdict | None:

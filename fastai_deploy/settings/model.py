@@ -72,6 +72,14 @@ class ModelSettings(Section):
             "there are any, that every later form of the model must answer alike.",
         ),
     ] = None
+    tokenizer: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Folder or file with the tokenizer (tokenizer.json or a SentencePiece "
+            "model), for a learner that lost its own.",
+        ),
+    ] = None
     tolerance: Annotated[
         float,
         Field(

@@ -63,6 +63,11 @@ def answered(name: str, folder: Path = MADE) -> list[tuple[str, tuple[float, ...
     ]
 
 
+def tokenizer_folder(name: str, folder: Path = MADE) -> Path | None:
+    """The tokenizer to hand in, for a learner that lost its own."""
+    return folder / name if (folder / name).is_dir() else None
+
+
 def write_goldens(name: str, path: Path, folder: Path = MADE) -> int:
     """The goldens as a user would hand them in; how many they are."""
     lines = [
@@ -99,6 +104,7 @@ def outcome(name: str, scratch: Path, folder: Path = MADE) -> Outcome:
             tolerance=HALF_TOLERANCE if meta["wrapper"] == "half" else TOLERANCE,
             name=name,
             report=tell,
+            tokenizer=tokenizer_folder(name, folder),
         )
     except FdeployError as error:
         return Outcome(**known, outcome="refused", reason=error.message)

@@ -16,7 +16,8 @@ from fastai_deploy.learner.rebuilding.rebuild import configuration, learner_weig
 from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt
 from fastai_deploy.learner.rebuilding.safetensors_file import write_safetensors
 from fastai_deploy.learner.text.rules import residues
-from fastai_deploy.learner.text.serialized import Json
+from fastai_deploy.learner.text.serialized import Json, sentencepiece_of
+from fastai_deploy.learner.text.unigram import unigram_residues
 
 _CONVERTERS = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
 
@@ -74,6 +75,12 @@ def _residues(rebuilt: Rebuilt, *, proven: bool) -> tuple[str, ...]:
     found = (
         list(residues(anatomy.tokenizer, python_37=anatomy.python_37)) if anatomy.tokenizer else []
     )
+    handed = anatomy.handed
+    if handed is not None:
+        found.append(f"the tokenizer was handed in ({handed.file.name}); the learner lost its own")
+    model = sentencepiece_of(anatomy.tokenizer, handed) if anatomy.tokenizer else None
+    if anatomy.tokenizer is not None and model is not None:
+        found.extend(unigram_residues(anatomy.tokenizer, model))
     if not rebuilt.mask_known:
         found.append(
             "a text that spells out the padding token: the file does not show whether the learner "

@@ -29,9 +29,9 @@ from fastai_deploy.learner.rebuilding.own_model import (
     rebuild_own,
 )
 from fastai_deploy.learner.rebuilding.rebuild import rebuild
-from fastai_deploy.learner.text.found import Tokenizer
+from fastai_deploy.learner.text.found import Tokenizer, fast_vocabulary
 from fastai_deploy.learner.text.rules import TextRules
-from fastai_deploy.learner.text.serialized import Json, fast_vocabulary, tokenizer_json
+from fastai_deploy.learner.text.serialized import Json, tokenizer_json
 from fastai_deploy.learner.verdict import RUNTIME
 from fastai_deploy.parity import compare
 
@@ -98,7 +98,10 @@ def rebuild_learner(
     model = rebuild(anatomy)
     limit = _max_length(text, model.config)
     serialized = tokenizer_json(
-        tokenizer, prefix_space=text.prefix_space, python_37=anatomy.python_37
+        tokenizer,
+        prefix_space=text.prefix_space,
+        python_37=anatomy.python_37,
+        handed=anatomy.handed,
     )
     encoder = Encoder(serialized, text.steps, limit)
     _check_vocabulary(encoder, model)

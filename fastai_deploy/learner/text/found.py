@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.values import Call, Global, Sequence
 from fastai_deploy.learner.reading.views import (
     attribute,
     attributes,
     class_of,
+    data,
     elements,
     entries,
     lookup,
@@ -21,7 +23,8 @@ Era = Literal["2.1", "2.2", "2.5", "3", "4", "fast"]
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
-_PARTS = frozenset({"BasicTokenizer", "WordpieceTokenizer", "JumanppTokenizer", "MecabTokenizer"})
+_PARTS = frozenset({"BasicTokenizer", "WordpieceTokenizer", "JumanppTokenizer", "MecabTokenizer",
+                    "SPMTokenizer"})  # fmt: skip
 MOST = 8  # more than one is already one too many
 NO_LIMIT = 1_000_000  # a model_max_length above this means that there is none
 
@@ -120,8 +123,9 @@ def _era(own: dict[str, object], kind: Kind) -> Era:
 def _splitting(own: dict[str, object]) -> frozenset[str] | None:
     """Transformers 2.5 to 4.33 fills these in ``from_pretrained``, and not in the constructor."""
     for name in ("unique_no_split_tokens", "unique_added_tokens_encoder"):
-        if name in own:
-            return frozenset(token for token in elements(own[name]) if isinstance(token, str))
+        listed = own.get(name)
+        if isinstance(listed, Sequence):
+            return frozenset(token for token in elements(listed) if isinstance(token, str))
     return None
 
 
@@ -165,7 +169,34 @@ def _vocabulary_size(own: dict[str, object], kind: Kind) -> int:
         return len(entries(own["encoder"]))
     if kind == "WordPiece":
         return len(entries(own["vocab"]))
-    return 0
+    made = fast_json(own) if kind == "fast" else None
+    return len(fast_vocabulary(made)) if made is not None else 0
+
+
+def fast_json(own: dict[str, object]) -> dict[str, Any] | None:
+    """The ``tokenizer.json`` that a fast tokenizer carries in the pickle; None for any other."""
+    inner = own.get("_tokenizer")
+    states = inner.states if isinstance(inner, Call) else []
+    held = data(states[-1]) if states else None
+    try:
+        made = json.loads(held) if held is not None else None
+    except (ValueError, RecursionError):
+        return None
+    return made if isinstance(made, dict) and isinstance(made.get("model"), dict) else None
+
+
+def fast_vocabulary(made: Mapping[str, Any]) -> dict[str, int]:
+    """Token to id of a tokenizer.json, added tokens included."""
+    table, added = made["model"].get("vocab"), made.get("added_tokens")
+    found: dict[str, int] = {}
+    if isinstance(table, dict):
+        found.update(table)
+    elif isinstance(table, list):  # Unigram: [token, score] in the order of the ids
+        found.update((str(item[0]), i) for i, item in enumerate(table) if isinstance(item, list))
+    for token in added if isinstance(added, list) else []:
+        if isinstance(token, dict) and isinstance(token.get("content"), str):
+            found[token["content"]] = token.get("id", 0)
+    return found
 
 
 def _max_length(own: dict[str, object]) -> int | None:

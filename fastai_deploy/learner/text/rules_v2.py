@@ -6,7 +6,6 @@ when cloudpickle stored it by value (fastai 2.8.1 and later); else only its attr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 
 from fastai_deploy.learner.embedded import MAX_NAMES, Code, class_bodies, read_code
@@ -15,12 +14,11 @@ from fastai_deploy.learner.reading.views import (
     attribute,
     attributes,
     class_of,
-    data,
     elements,
     lookup,
     named_entries,
 )
-from fastai_deploy.learner.text.found import Tokenizer
+from fastai_deploy.learner.text.found import Tokenizer, fast_json
 from fastai_deploy.learner.text.rules import TextRules, length_of
 from fastai_deploy.learner.words import words
 
@@ -113,15 +111,9 @@ def _code(calls: Iterable[Call], holder: Call | None) -> Code | None:
 
 def _truncation(tokenizer: Tokenizer) -> int | None:
     """The length at which a fast tokenizer cut the last text that it was given."""
-    inner = tokenizer.attributes.get("_tokenizer")
-    held = data(inner.states[-1]) if isinstance(inner, Call) and inner.states else None
-    if held is None:
-        return None
-    try:
-        made = json.loads(held)
-        length = made["truncation"]["max_length"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+    made = fast_json(tokenizer.attributes)
+    truncation = made.get("truncation") if made is not None else None
+    length = truncation.get("max_length") if isinstance(truncation, dict) else None
     return length if type(length) is int and length > 0 else None
 
 

@@ -10,50 +10,80 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.learner.reading.values import Call
-from fastai_deploy.learner.reading.views import attributes, data, entries, named_entries
-from fastai_deploy.learner.text.found import Era, SpecialToken, Tokenizer
+from fastai_deploy.learner.reading.views import attributes, entries, named_entries
+from fastai_deploy.learner.text.found import (
+    Era,
+    SpecialToken,
+    Tokenizer,
+    fast_json,
+    fast_vocabulary,
+)
+from fastai_deploy.learner.text.handed import Handed
+from fastai_deploy.learner.text.sentencepiece_model import SentencePieceModel, read_sentencepiece
 from fastai_deploy.learner.text.unicode_11 import UNASSIGNED, newer_characters
+from fastai_deploy.learner.text.unigram import KNOWN, held_model, unigram_parts
 
 Json = dict[str, Any]
 
+HAND_IN = (
+    "hand in the tokenizer that the model was trained with, a folder with its spiece.model, "
+    "sentencepiece.bpe.model or tokenizer.json: fdeploy export --tokenizer DIR"
+)
 OWN_TOKENIZER = (
     "load the learner in its own environment and export a tokenizer with save_pretrained()"
 )
 
 
-def tokenizer_json(tokenizer: Tokenizer, *, prefix_space: bool, python_37: bool) -> Json:
+def tokenizer_json(
+    tokenizer: Tokenizer, *, prefix_space: bool, python_37: bool, handed: Handed | None = None
+) -> Json:
     """The tokenizer without truncation and padding, with special tokens around a single text.
 
     ``prefix_space``: whether the learner asks byte-level tokenizers to begin with a space;
-    ``python_37``: whether the learner works in Python 3.7, whose Unicode is of 2018.
+    ``python_37``: whether the learner works in Python 3.7, whose Unicode is of 2018; ``handed``:
+    what the user gave in the place of what the file lost.
     Raises UnsupportedLearner for a tokenizer that the file does not hold completely.
     """
+    if handed is not None and handed.serialized is not None:
+        return _plain(tokenizer, json.loads(json.dumps(handed.serialized)))
     if tokenizer.kind == "fast":
         return _fast(tokenizer)
     if tokenizer.kind == "byte-level BPE":
         return _byte_level(tokenizer, prefix_space=prefix_space)
     if tokenizer.kind == "WordPiece":
         return _wordpiece(tokenizer, python_37=python_37)
-    raise UnsupportedLearner(
-        f"the file does not hold the vocabulary of its tokenizer ({tokenizer.cls.name}, "
-        f"{tokenizer.kind})",
-        hint="hand in the tokenizer's own folder, or serve the learner as it is: "
-        "fdeploy export --runtime learner --definitions model_def.py --trust-pickle",
-    )
+    model = sentencepiece_of(tokenizer, handed)
+    if model is None or tokenizer.cls.name not in KNOWN:
+        raise UnsupportedLearner(
+            f"the file does not hold its tokenizer completely ({tokenizer.cls.name}, "
+            f"{tokenizer.kind})",
+            hint=HAND_IN,
+        )
+    vocabulary, unigram, normalizer, spaces = unigram_parts(tokenizer, model)
+    return _assemble(tokenizer, vocabulary, unigram, normalizer, spaces)
+
+
+def sentencepiece_of(tokenizer: Tokenizer, handed: Handed | None) -> SentencePieceModel | None:
+    """The SentencePiece model: the one handed in, or the one in the file.
+
+    Raises UnsupportedLearner for one that cannot be used.
+    """
+    if handed is not None and handed.model is not None:
+        return handed.model
+    held = held_model(tokenizer) if tokenizer.kind == "SentencePiece" else None
+    return read_sentencepiece(held) if held is not None else None
 
 
 def _fast(tokenizer: Tokenizer) -> Json:
     """A fast tokenizer carries its JSON in the pickle."""
-    inner = tokenizer.attributes.get("_tokenizer")
-    states = inner.states if isinstance(inner, Call) else []
-    held = data(states[-1]) if states else None
-    try:
-        made = json.loads(held) if held is not None else None
-    except (ValueError, RecursionError):
-        made = None
-    if not isinstance(made, dict) or not isinstance(made.get("model"), dict):
+    made = fast_json(tokenizer.attributes)
+    if made is None:
         raise _broken(tokenizer)
+    return _plain(tokenizer, made)
+
+
+def _plain(tokenizer: Tokenizer, made: Json) -> Json:
+    """A tokenizer.json without truncation and padding, with special tokens around a text."""
     made["truncation"] = None
     made["padding"] = None
     if made.get("post_processor") is None and {"cls", "sep"} <= tokenizer.special.keys():
@@ -221,19 +251,6 @@ def _template(tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> Json:
 def _text(tokenizer: Tokenizer, role: str) -> str | None:
     token = tokenizer.special.get(role)
     return token.text if token else None
-
-
-def fast_vocabulary(made: Json) -> dict[str, int]:
-    """Token to id of a tokenizer.json, added tokens included."""
-    table = made["model"].get("vocab")
-    found: dict[str, int] = {}
-    if isinstance(table, dict):
-        found.update(table)
-    elif isinstance(table, list):  # Unigram: [token, score] in the order of the ids
-        found.update((item[0], index) for index, item in enumerate(table) if item)
-    for token in made.get("added_tokens") or []:
-        found[token["content"]] = token["id"]
-    return found
 
 
 def _broken(tokenizer: Tokenizer) -> UnsupportedLearner:

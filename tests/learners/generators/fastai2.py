@@ -9,8 +9,8 @@ that its classes are those of ``__main__``, as in a notebook, and its file is ca
 """
 
 import json
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -160,6 +160,8 @@ def small(name, tokenizer):
     )
     set_seed(7)
     model = transformers.AutoModelForSequenceClassification.from_config(config)
+    if sum(p.numel() for p in model.parameters()) > 1_000_000:
+        return model
     with torch.no_grad():  # tiny models with small weights answer every text alike
         for part, value in model.named_parameters():
             if value.dim() > 1 and value.std() < 0.3:
@@ -198,8 +200,9 @@ def learner(folder, model, tokenizer, wrapper="masked", kind="one"):
                     cbs=[each() for each in callbacks])  # fmt: skip
     if wrapper == "fp16":
         learn = learn.to_fp16()
-    with learn.no_bar(), learn.no_logging():
-        learn.fit(1, 1e-4)
+    if sum(p.numel() for p in model.parameters()) < 1_000_000:
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, 1e-4)
     if wrapper == "half":
         learn.model.half()
     return learn
@@ -241,9 +244,11 @@ def make(name, folder, out):
     texts = json.loads((folder / "golden_texts.json").read_text(encoding="utf-8"))
     if change == "added":
         texts += [{"id": "added", "text": "a brilliant[NUM]plot, xxunk and [NUM]"}]
-    with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = tokenizer_of(ARCHITECTURES[architecture][2], sentences(folder / "train.csv"),
-                                 Path(scratch))  # fmt: skip
+    # A relative path: the learner holds it.
+    scratch = Path("tokenizer-folder")
+    tokenizer = tokenizer_of(ARCHITECTURES[architecture][2], sentences(folder / "train.csv"),
+                             scratch)  # fmt: skip
+    shutil.rmtree(scratch)
     if change == "added":
         tokenizer.add_tokens(["brilliant", "xxunk"])
         tokenizer.add_special_tokens({"additional_special_tokens": ["[NUM]"]})
@@ -260,7 +265,7 @@ def make(name, folder, out):
     learn = learner(folder, model, tokenizer, wrapper, kind)
     path = out / f"{name}.pkl"
     learn.export(path)
-    said = answers(path, texts)
+    said = answers(path, texts[:4] if name == "roberta_base" else texts)
     vocabulary = [str(each) for each in learn.dls.vocab] if kind != "number" else []
     meta = {"architecture": type(model).__name__, "tokenizer": type(tokenizer).__name__,
             "wrapper": wrapper, "labels": vocabulary, "python": sys.version.split()[0],
@@ -293,7 +298,7 @@ def main():
     folder, out, *names = sys.argv[1:]
     Path(out).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    for name in names or [*ARCHITECTURES, *VARIANTS]:
+    for name in names or sorted({*ARCHITECTURES, *VARIANTS} - {"roberta_base"}):
         try:
             make(name, Path(folder), Path(out))
         except Exception as error:  # the survey goes on

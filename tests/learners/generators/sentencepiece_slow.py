@@ -1,8 +1,9 @@
 """Train tiny fastai 2 learners whose tokenizers are the slow SentencePiece ones of transformers 4.
 
-With Python 3.9, fastai 2.7.12, torch 1.13.1, transformers 4.30.2 and sentencepiece, in this folder:
+With Python 3.9, fastai 2.7.12, torch 1.13.1, transformers 4.30.2 and sentencepiece, in a copy of
+this folder (the learners hold the path of the tokenizer's file):
 
-    python - DATA OUT < sentencepiece_slow.py
+    python - DATA . < sentencepiece_slow.py
 
 These tokenizers pickle without their model (``sp_model``), or, some of them, with its bytes.
 """
@@ -37,7 +38,7 @@ def slow(name):
         "fnet": ("spiece.model", tiny_tokenizers.ALBERT),
         "deberta_v2": ("spm.model", tiny_tokenizers.DEBERTA),
     }.get(name, ("sentencepiece.bpe.model", {}))
-    if name in ("xlnet", "xlm_roberta"):
+    if name == "xlnet":
         settings = {**settings, "rule": "nmt_nfkc"}
     file = tiny_tokenizers.sentence_piece(
         sentences(Path(FOLDER) / "train.csv"), kept / kind, **settings

@@ -29,9 +29,13 @@ LLAMA = {
 }  # fmt: skip
 FALCON = {name: value for name, value in LLAMA.items() if name != "head_dim"}
 
+ROBERTA_BASE = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1,
+                "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}  # fmt: skip
+
 # name: (configuration class, settings, tokenizer)
 ARCHITECTURES = {
     "bert": ("BertConfig", BERT, "wordpiece"),
+    "roberta_base": ("RobertaConfig", ROBERTA_BASE, "bpe"),  # in full size, for the benchmarks
     "bert_cased": ("BertConfig", BERT, "wordpiece-cased"),
     "roberta": ("RobertaConfig", ROBERTA, "bpe"),
     "distilbert": (
