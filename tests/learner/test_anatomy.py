@@ -126,8 +126,9 @@ def test_a_head_of_its_own_is_refused_with_the_way_out() -> None:
 def test_an_awd_lstm_is_recognised(name: str) -> None:
     found = anatomy(name)
     assert found.family == "awd-lstm"
-    assert found.verdict.kind == "learner-runtime"
-    assert "AWD-LSTM" in found.verdict.reason
+    assert found.verdict.kind == "convertible"
+    assert found.ulmfit is not None
+    assert found.ulmfit.model.outputs == len(found.labels.names)
 
 
 def _relabel(*names: str) -> Callable[[Any], None]:
