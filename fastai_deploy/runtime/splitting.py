@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, Mapping, Optional, Pattern, Sequence, Set, Tuple
 
-# A chain of signs costs its length squared: what is longer is no word of any vocabulary.
+# Each sign that splits off costs a look at the whole rest of the word; what has more of them, or is
+# longer, is no word of any vocabulary.
 LONGEST_WORD = 1_000
+MOST_SIGNS = 50
 _CACHED_WORDS = 50_000
 _CACHED_LENGTH = 40
 _SPANS = re.compile(r"\S+|\s+")
@@ -88,12 +90,15 @@ class RuleSplitter:
             return (word,)
         before: List[str] = []
         behind: List[str] = []
-        last = False
-        while word and not last and not self._stays(word, special=special):
+        for _ in range(MOST_SIGNS):
+            if not word or self._stays(word, special=special):
+                break
             front, end, last = self._peel(word, special=special)
             before += [word[:front]] if front else []
             behind += [word[len(word) - end :]] if end else []
             word = word[front : len(word) - end]
+            if last:
+                break
         return (*before, *self._split_inside(word, special=special), *reversed(behind))
 
     def _stays(self, word: str, *, special: bool) -> bool:

@@ -17,6 +17,7 @@ CONVERTIBLE = (
     "v2/v2_hfwrapper_f2812_t523",
     "v2/v2_hfwrapper_f2712_py39_plainpickle",
 )
+ULMFIT = ("v1/awdlstm_fastai1061_zip", "v2/v2_awdlstm_f2812")
 # Transformers 2.1 put a random special token in the place of a blank text, another in each process:
 # such an answer cannot be reproduced, and the answer to the empty text stands in for it.
 BLANK_BY_CHANCE = ("v1/roberta_fastai1052_t211", "v1/bert_multilabel_fastai1052_t211")

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.conftest import Fdeploy
-from tests.flow.learners import CONVERTIBLE, answers, bring
+from tests.flow.learners import CONVERTIBLE, ULMFIT, answers, bring
 
 TOLERANCE = 1e-4
 
@@ -28,7 +28,7 @@ def call(url: str, key: str, request: object) -> tuple[int, object]:
         connection.close()
 
 
-@pytest.mark.parametrize("name", CONVERTIBLE)
+@pytest.mark.parametrize("name", [*CONVERTIBLE, *ULMFIT])
 def test_a_learner_becomes_an_api_that_answers_as_it_does(fdeploy: Fdeploy, name: str) -> None:
     learner, golden = bring(name, fdeploy.folder)
     api = fdeploy.ok("up", learner, "--golden", golden, "--json").json

@@ -18,7 +18,20 @@ CONVERTIBLE = (
     "v2/v2_hfwrapper_f2712_py39_plainpickle",
 )
 CUSTOM_HEAD = "v1/roberta_customhead_fastai1052_t211"
-AWD_LSTM = ("v1/awdlstm_fastai1061_zip", "v2/v2_awdlstm_f2812")
+AWD_LSTM = (
+    "v1/awdlstm_fastai1061_zip",
+    "v2/v2_awdlstm_f2812",
+    "v1/v1_awdlstm_bidir",
+    "v1/v1_awdlstm_fields",
+    "v1/v1_awdlstm_tags",
+    "v1/v1_awdlstm_backwards",
+    "v2/v2_awdlstm_f2812_bidir",
+    "v2/v2_awdlstm_f2812_german",
+    "v2/v2_awdlstm_f2712_backwards",
+    "v2/v2_awdlstm_f2712_base",
+)
+USER_RULE = "v1/v1_awdlstm_user_rule"
+LANGUAGE_MODEL = "v1/v1_awdlstm_language_model"
 ALL = (*CONVERTIBLE, CUSTOM_HEAD, *AWD_LSTM)
 
 # transformers 2.1 puts a random special token in the place of a blank text, another one in every

@@ -128,6 +128,8 @@ def test_an_awd_lstm_is_recognised(name: str) -> None:
     found = anatomy(name)
     assert found.family == "awd-lstm"
     assert found.verdict.kind == "convertible"
+    assert found.ulmfit is not None
+    assert found.ulmfit.model.outputs == len(found.labels.names)
 
 
 def _relabel(*names: str) -> Callable[[Any], None]:

@@ -41,7 +41,6 @@ from fastai_deploy.parity import compare
 from fastai_deploy.progress import Event, Step, Warned, silent
 from tests.learner.assemble import assemble, new, torch_zip
 from tests.learner.files import (
-    AWD_LSTM,
     CONVERTIBLE,
     CUSTOM_HEAD,
     UNDEFINED,
@@ -235,11 +234,6 @@ def refused(
 def test_a_custom_head_is_refused_with_the_way_out(tmp_path: Path) -> None:
     error = refused(CUSTOM_HEAD, tmp_path, UnsupportedLearner, "outside the transformer")
     assert "--runtime learner --definitions model_def.py --trust-pickle" in error.hint
-
-
-@pytest.mark.parametrize("name", AWD_LSTM)
-def test_an_awd_lstm_is_refused_for_now(tmp_path: Path, name: str) -> None:
-    refused(name, tmp_path, UnsupportedLearner, "AWD-LSTM")
 
 
 def test_a_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -43,20 +43,22 @@ def rules_in_file(calls: Iterable[Call]) -> Rules | str | None:
 
 
 def _read(tokenizer: Call) -> Rules | str:
-    _, cases, *searches = tokenizer.args or (None, None)
+    """Vocabulary, special cases, and the patterns, of which spaCy 2.2 had one less."""
+    arguments = tokenizer.args[1:]
+    if not len(PATTERNS) <= len(arguments) <= len(PATTERNS) + 1:
+        return "its spaCy tokenizer is of a version that is not known"
+    cases, *searches = arguments
     rules: Rules = {"special": {}}
     for text, parts in named_entries(cases).items():
         split = [_orth(part) for part in elements(parts)]
-        if not split or any(part is None for part in split) or len(rules["special"]) > MAX_CASES:
+        if not split or None in split or len(rules["special"]) > MAX_CASES:
             return f"a special case of its spaCy tokenizer cannot be read ({text[:40]!r})"
         rules["special"][text] = split
-    for name, value in zip(PATTERNS, (*searches, None)[: len(PATTERNS)], strict=False):
+    for name, value in zip(PATTERNS, (*searches, None), strict=False):
         pattern = _pattern(value, _METHODS[name])
         if isinstance(pattern, str):
             return f"the {name} rule of its spaCy tokenizer cannot be read: {pattern}"
         rules[name] = pattern
-    if rules.keys() != {*PATTERNS, "special"}:
-        return "its spaCy tokenizer is of a version that is not known"
     return rules
 
 
