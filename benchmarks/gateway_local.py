@@ -1,6 +1,6 @@
 """What the public face costs: the handler, the local gateway, the package.
 
-    python benchmarks/gateway_local.py [--requests 300]
+    python -m benchmarks.gateway_local [--requests 300]
 
 The model server does nothing, so that all that is measured is the way there. Times are wall clock;
 each line gives the median and the 95th percentile in milliseconds.
@@ -26,11 +26,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from fastai_deploy.lambda_package import build_lambda_package
 from fastai_deploy.runtime.gateway.gateway import Gateway
 from fastai_deploy.runtime.gateway.settings import GatewaySettings
 from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
 from fastai_deploy.targets.local.gateway.rest_event import HttpRequest, rest_event
+from fastai_deploy.targets.local.gateway.sagemaker_front import FrontConfig, sagemaker_front
+from tests.gateway.aws_events import rest
+from tests.gateway.lambda_runtime import function
 
 GATEWAY = "fastai_deploy.targets.local.gateway"
 BODY = b'{"text": "the plot is thin but I loved it"}'
@@ -39,9 +44,9 @@ WARM_UP = 20
 LOAD = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-begun = time.perf_counter()
+begun, worked = time.perf_counter(), time.process_time()
 {}
-print(time.perf_counter() - begun)
+print(time.perf_counter() - begun, time.process_time() - worked)
 """
 
 
@@ -193,18 +198,58 @@ def measure_start(folder: Path, runs: int = 5) -> None:
         ("import of boto3, for comparison", "import boto3", {}),
     ):
         times = [
-            float(
-                subprocess.run(
-                    [sys.executable, "-c", LOAD.format(code), str(folder / "task")],
-                    env={**environ, **more},
-                    check=True,
-                    capture_output=True,
-                ).stdout
-            )
-            * 1_000
+            subprocess.run(
+                [sys.executable, "-c", LOAD.format(code), str(folder / "task")],
+                env={**environ, **more},
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout.split()
             for _ in range(runs)
         ]
-        report(what, times)
+        report(what, [float(wall) * 1_000 for wall, _ in times])
+        report("  processor time of it", [float(work) * 1_000 for _, work in times])
+
+
+def measure_lambda(folder: Path, count: int, runs: int = 5) -> None:
+    """The package under AWS's own runtime client: from its start, and warm."""
+    state = folder / "lambda-endpoint.json"
+    environ = {"FDEPLOY_ENDPOINT": "bench-dev"}
+    event = rest('{"text": "the plot is thin but I loved it"}')
+    began, first, cold = [], [], []
+    with (
+        process(__file__, "--model", str(state), announce=state),
+        sagemaker_front(FrontConfig("bench-dev", state, "LAMBDAROLE")) as url,
+    ):
+        environ["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"] = url
+        for run in range(runs):
+            home = folder / f"lambda-{run}"
+            home.mkdir()
+            begun = time.perf_counter()
+            with function(build_lambda_package(), home, environ, home / "log") as runtime:
+                began.append((time.perf_counter() - begun) * 1_000)
+                asked = time.perf_counter()
+                kind, answer = runtime.invoke(event)
+                first.append((time.perf_counter() - asked) * 1_000)
+                if (kind, answer["statusCode"]) != ("response", 200):
+                    raise SystemExit(f"answered {kind} {answer}")
+                cold.append(worked(runtime.pid))
+                if run == runs - 1:
+                    warm = timed(lambda: runtime.invoke(event), count)
+                    each = (worked(runtime.pid) - cold[-1]) / (count + WARM_UP)
+                    memory = psutil.Process(runtime.pid).memory_info().rss
+    report("awslambdaric: process start until it asks for events", began)
+    report("awslambdaric: first event (cold)", first)
+    report("  processor time of both", cold)
+    report("awslambdaric: next events (warm)", warm)
+    print(f"{'  processor time of each':<48} {each:8.2f}")
+    print(f"awslambdaric: {memory / 1e6:.0f} MB of memory after {count} events")
+
+
+def worked(pid: int) -> float:
+    """Milliseconds of processor time that a process has used."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system) * 1_000
 
 
 def main() -> None:
@@ -219,6 +264,7 @@ def main() -> None:
         print(f"{'':<48} {'median':>8} {'p95':>8}  ms")
         measure_start(Path(name))
         measure_handler(options.requests)
+        measure_lambda(Path(name), options.requests)
         measure_requests(Path(name), options.requests)
 
 

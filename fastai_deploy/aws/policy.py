@@ -97,7 +97,7 @@ def _stacks(needs: Needs) -> Iterator[Json]:
         [
             *(
                 arn(f"apigateway:*::/{kind}{rest}")
-                for kind in ("apikeys", "apis", "restapis", "usageplans")
+                for kind in ("apikeys", "apis", "domainnames", "restapis", "usageplans")
                 for rest in ("", "/*")
             ),
             arn("apigateway:*::/tags/*"),

@@ -18,6 +18,7 @@ from fastai_deploy.aws.template.spec import (
     ApiSpec,
     Capture,
     Common,
+    Domain,
     EndpointAlarms,
     EndpointSpec,
     Function,
@@ -159,6 +160,7 @@ def api_spec(
         access_logs=api.access_logs and not no_logs,
         alarms=ApiAlarms(api.alarm_errors, api.alarm_client_errors, api.alarm_latency),
         jwt=Jwt(api.jwt_issuer, api.jwt_audience) if api.auth == "jwt" and api.jwt_issuer else None,
+        domain=Domain(api.domain, api.certificate) if api.domain and api.certificate else None,
         warnings=tuple(_api_warnings(settings, no_logs=no_logs)),
     )
 

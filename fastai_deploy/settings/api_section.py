@@ -12,6 +12,8 @@ ROUTE_PATTERN = r"^/[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
 # A scheme and a host and no more: the origin is written into headers of the API's own answers.
 ORIGIN_PATTERN = r"^(\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)$"
 ISSUER_PATTERN = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"
+DOMAIN_PATTERN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$"
+CERTIFICATE_PATTERN = r"^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f-]+$"
 
 # What API Gateway lets through (10 MB) is more than InvokeEndpoint takes (6 MB).
 MAX_BODY_BYTES = 6_000_000
@@ -78,6 +80,22 @@ class ApiSettings(Section):
             description="Origins whose pages may call the API, such as https://example.com.",
         ),
     ] = ()
+    domain: Annotated[
+        str | None,
+        Field(
+            pattern=DOMAIN_PATTERN,
+            max_length=253,
+            description="AWS: name of your own that the API is reached by, such as "
+            "api.example.com; create-api tells what its DNS entry must point to.",
+        ),
+    ] = None
+    certificate: Annotated[
+        str | None,
+        Field(
+            pattern=CERTIFICATE_PATTERN,
+            description="AWS: ARN of the domain's certificate in ACM, in the API's region.",
+        ),
+    ] = None
     page: Annotated[
         bool,
         Field(

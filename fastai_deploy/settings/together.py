@@ -135,6 +135,12 @@ RULES = (
         "set jwt_issuer and jwt_audience",
     ),
     Rule(
+        (("api", "domain"), ("api", "certificate")),
+        lambda all_: bool(all_.api.domain) != bool(all_.api.certificate),
+        "a domain needs a certificate, and a certificate is for a domain",
+        "set both domain and certificate, or neither",
+    ),
+    Rule(
         (("api", "page"), ("api", "auth")),
         lambda all_: all_.api.page and all_.api.auth == "iam",
         "a page in a browser has no AWS credentials to sign with",

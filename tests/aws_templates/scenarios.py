@@ -26,6 +26,7 @@ BUCKET = "fdeploy-123456789012-eu-central-1"
 SHA256 = "3f2a9c01b7de" + "0" * 52
 CODE_SHA256 = "8c1d" + "0" * 60
 KMS_KEY = "arn:aws:kms:eu-central-1:123456789012:key/0a1b2c3d-1111-2222-3333-444455556666"
+CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/0a1b2c3d-1111-2222-3333-4444"
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 ENDS = datetime(2026, 11, 22, 16, 0, tzinfo=timezone.utc)
 TABLES, KNOWN = installed_tables(), known_types()
@@ -59,6 +60,10 @@ APIS = {
     "rest-iam": 'auth = "iam"\ncors_origins = ["https://a.example"]\naccess_logs = false\n',
     "rest-none": 'auth = "none"\n',
     "rest-page": "page = true\n",
+    "rest-domain": f'domain = "api.example.com"\ncertificate = "{CERTIFICATE}"\n',
+    "http-domain": (
+        f'type = "http"\nauth = "iam"\ndomain = "a.b.co"\ncertificate = "{CERTIFICATE}"\n'
+    ),
     "http-iam": 'type = "http"\nauth = "iam"\n',
     "http-jwt": (
         'type = "http"\nauth = "jwt"\njwt_issuer = "https://id.example/pool"\n'

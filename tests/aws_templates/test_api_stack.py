@@ -13,7 +13,7 @@ from fastai_deploy.aws.template.api_stack import api_template
 from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
 from fastai_deploy.aws.template.spec import ApiSpec
 from fastai_deploy.runtime.gateway import failures
-from tests.aws_templates.scenarios import APIS, api_of, of_type, section, settings_of
+from tests.aws_templates.scenarios import APIS, CERTIFICATE, api_of, of_type, section, settings_of
 
 Json = Any
 CONTRACT = (Path(__file__).parents[2] / "docs/contract.md").read_text(encoding="utf-8")
@@ -316,6 +316,25 @@ def test_access_logs_hold_nothing_that_a_user_sent(name: str) -> None:
 )
 def test_the_url(name: str, url: str) -> None:
     assert template(name)["Outputs"]["Url"]["Value"] == {"Fn::Sub": url}
+
+
+@pytest.mark.parametrize("name", ["rest-domain", "http-domain"])
+def test_a_domain_leads_to_the_api(name: str) -> None:
+    document = template(name)
+    family = "ApiGateway" if name.startswith("rest") else "ApiGatewayV2"
+    (domain,) = of_type(document, f"AWS::{family}::DomainName")
+    assert "TLS_1_2" in json.dumps(domain)
+    assert CERTIFICATE in json.dumps(domain)
+    kind = "BasePathMapping" if name.startswith("rest") else "ApiMapping"
+    (mapping,) = of_type(document, f"AWS::{family}::{kind}")
+    assert mapping["Properties"]["Stage"] == {"Ref": "ApiStage"}
+    assert mapping["Properties"]["DomainName"] == {"Ref": "Domain"}
+    url = document["Outputs"]["DomainUrl"]["Value"]
+    assert re.fullmatch(r"https://(api\.example\.com|a\.b\.co)/classify", url)
+    assert document["Outputs"]["DomainTarget"]["Value"] == {
+        "Fn::GetAtt": ["Domain", "RegionalDomainName"]
+    }
+    assert not of_type(template("rest-key"), "AWS::ApiGateway::DomainName")
 
 
 @pytest.mark.parametrize("name", APIS)

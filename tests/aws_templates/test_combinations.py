@@ -42,6 +42,7 @@ TOO_MANY_LETTERS = f"name = 'demo'\ntags = {{{FOUR_TAGS}}}\n"
         ("api", 'type = "http"\n', "no API keys", "iam"),
         ("api", 'auth = "jwt"\n', "no JWT", "http"),
         ("api", 'auth = "jwt"\ntype = "http"\njwt_issuer = "https://a"\n', "audience", "jwt_"),
+        ("api", 'domain = "api.example.com"\n', "needs a certificate", "both"),
         ("api", 'auth = "iam"\npage = true\n', "browser", "page = false"),
         ("api", 'auth = "none"\nquota = 5\n', "counted by API key", "quota"),
         ("api", 'route = "/health"\n', "says that it is up", "another route"),
@@ -56,7 +57,7 @@ def test_an_impossible_combination(name: str, toml: str, message: str, hint: str
 
 
 def test_every_rule_is_tried_here() -> None:
-    assert len(RULES) == 17
+    assert len(RULES) == 18
 
 
 @pytest.mark.parametrize(

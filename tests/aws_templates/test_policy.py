@@ -47,6 +47,8 @@ UNUSED = {
     "logs:PutBearerTokenAuthentication": "likewise",
     "logs:PutLogGroupDeletionProtection": "likewise",
     "application-autoscaling:*ScheduledAction": "nothing is scaled by schedule",
+    "apigateway:AddCertificateToDomain": "domains ask clients for no certificates (mutual TLS)",
+    "apigateway:RemoveCertificateFromDomain": "likewise",
     "apigateway:UpdateRestApiPolicy": "the APIs have none",
     "apigateway:TagResource": "an action of API Gateway's own, which it checks as PUT on /tags",
     "apigateway:UntagResource": "likewise, as DELETE",

@@ -45,6 +45,7 @@ class RuntimeApi:
         self._running: dict[str, _Invocation] = {}
         self.started = threading.Event()
         self.broken: list[Any] = []
+        self.pid = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -150,6 +151,7 @@ def function(
             stdout=file,
             stderr=file,
         )
+        runtime.pid = process.pid
         try:
             assert runtime.started.wait(_SECONDS), log.read_text()
             yield runtime

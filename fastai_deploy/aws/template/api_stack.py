@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from fastai_deploy.aws.template.access_log import access_log
 from fastai_deploy.aws.template.alarms import api_alarms
+from fastai_deploy.aws.template.custom_domain import DOMAIN, domain_resources
 from fastai_deploy.aws.template.function import function_resources
 from fastai_deploy.aws.template.http_api import http_api, http_url
-from fastai_deploy.aws.template.intrinsics import Json, Resources, ref, template
-from fastai_deploy.aws.template.rest_api import API, rest_api, rest_url
+from fastai_deploy.aws.template.intrinsics import Json, Resources, attribute, ref, template
+from fastai_deploy.aws.template.rest_api import API, STAGE, rest_api, rest_url
 from fastai_deploy.aws.template.spec import ApiSpec
 from fastai_deploy.naming import function_log_group
 from fastai_deploy.runtime.schema import OPENAPI, PAGE
@@ -23,6 +24,7 @@ def api_template(spec: ApiSpec) -> Json:
         **function_resources(spec),
         **access_log(spec),
         **(rest_api(spec) if spec.type == "rest" else http_api(spec)),
+        **domain_resources(spec, API, STAGE),
         **api_alarms(spec, ref(API)),
     }
     outputs = {
@@ -37,6 +39,12 @@ def api_template(spec: ApiSpec) -> Json:
     }
     if spec.auth == "key":
         outputs |= {"ApiKeyId": ref("ApiKey"), "UsagePlanId": ref("UsagePlan")}
+    if spec.domain:
+        posted = next(route.path for route in spec.routes if route.protected)
+        outputs |= {
+            "DomainUrl": f"https://{spec.domain.name}{posted}",
+            "DomainTarget": attribute(DOMAIN, "RegionalDomainName"),
+        }
     if spec.access_logs:
         outputs["AccessLogGroupName"] = ref("AccessLogGroup")
     return template(f"fdeploy: the API of {owner.project}, stage {owner.stage}", resources, outputs)

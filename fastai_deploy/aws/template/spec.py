@@ -170,6 +170,14 @@ class Jwt:
 
 
 @dataclass(frozen=True)
+class Domain:
+    """A name of the user's own, and its certificate in ACM."""
+
+    name: str
+    certificate: str
+
+
+@dataclass(frozen=True)
 class Throttle:
     """Requests per second, requests at once, and requests a day (None: no limit)."""
 
@@ -206,6 +214,7 @@ class ApiSpec:
     access_logs: bool
     alarms: ApiAlarms
     jwt: Jwt | None = None
+    domain: Domain | None = None
     warnings: tuple[str, ...] = ()
 
 

@@ -120,6 +120,10 @@ class AwsTarget:
 
         serving = context.serving(naming.function_log_group(blueprint.service))
         applied = serving.apply(context.request(stack, blueprint), prove)
+        outputs = applied.stack.outputs
+        if "DomainUrl" in outputs:
+            told = f"{settings.domain} must be a CNAME (or alias) of {outputs['DomainTarget']}"
+            context.report(Step(f"{outputs['DomainUrl']} leads here, too: {told} in your DNS"))
         gate = publishing.gate(applied.stack, auth)
         if gate.key:
             files.write(self._key_file, gate.key.encode(), mode=0o600)
