@@ -1,12 +1,14 @@
 """How fast an artifact is stored, against ``aws s3 cp`` to the same double, and in how much memory.
 
-    python -m benchmarks.aws_upload
+    python -m benchmarks.aws_upload [--mb 300] [--rounds 3] [--aws aws]
 
-Both send to ministack's S3 on this machine, which is most of the time; ``aws`` must be installed.
+Both send to ministack's S3 on this machine, which is most of the time. ``aws`` is best installed
+into an environment of its own: ``python -m venv ...; pip install awscli``.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -16,9 +18,7 @@ from pathlib import Path
 from fastai_deploy.files import sha256
 from tests.aws_double.process import REGION, running_double
 
-SIZE = 300_000_000
 PIECE = 1_000_000
-ROUNDS = 3
 ACCOUNT = "123456789012"
 BUCKET = "bench"
 _SEND = """
@@ -36,29 +36,35 @@ uploads.file(path, key, sha256=sys.argv[3])
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mb", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--aws", default="aws")
+    options = parser.parse_args()
+    size = options.mb * PIECE
     with tempfile.TemporaryDirectory() as name, running_double() as double:
         path = Path(name) / "model.tar.gz"
         # In pieces: what is started below counts the memory of this process as its own at first.
         with path.open("wb") as file:
-            for _ in range(SIZE // PIECE):
+            for _ in range(options.mb):
                 file.write(os.urandom(PIECE))
         digest = sha256(path)
         double.session(ACCOUNT).client("s3").create_bucket(
             Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
         )
         environ = {**os.environ, **double.environment(ACCOUNT)}
-        print(f"{SIZE / 1e6:.0f} MB\n{'':<28} {'s':>6} {'MB/s':>6} {'peak MB':>8}")
-        for number in range(ROUNDS):
+        print(f"{options.mb} MB\n{'':<28} {'s':>6} {'MB/s':>6} {'peak MB':>8}")
+        for number in range(options.rounds):
             key = f"key-{number}"
             ours = [sys.executable, "-c", _SEND, str(path), f"a-{key}", digest]
-            theirs = ["aws", "s3", "cp", "--no-progress", str(path), f"s3://{BUCKET}/b-{key}"]
+            theirs = [options.aws, "s3", "cp", "--no-progress", str(path), f"s3://{BUCKET}/b-{key}"]
             again = [sys.executable, "-c", _SEND, str(path), f"a-{key}", digest]
-            timed("fdeploy upload", ours, environ)
-            timed("aws s3 cp", theirs, environ)
-            timed("fdeploy upload, unchanged", again, environ)
+            timed("fdeploy upload", ours, environ, size)
+            timed("aws s3 cp", theirs, environ, size)
+            timed("fdeploy upload, unchanged", again, environ, size)
 
 
-def timed(name: str, command: list[str], environ: dict[str, str]) -> None:
+def timed(name: str, command: list[str], environ: dict[str, str], size: int) -> None:
     began = time.perf_counter()
     pid = os.posix_spawnp(command[0], command, environ)
     _, status, usage = os.wait4(pid, 0)
@@ -66,7 +72,7 @@ def timed(name: str, command: list[str], environ: dict[str, str]) -> None:
     if status:
         raise SystemExit(f"{name} ended with status {status}")
     peak = usage.ru_maxrss / 1024  # Linux counts in KiB
-    print(f"{name:<28} {seconds:>6.2f} {SIZE / 1e6 / seconds:>6.0f} {peak:>8.0f}", flush=True)
+    print(f"{name:<28} {seconds:>6.2f} {size / 1e6 / seconds:>6.0f} {peak:>8.0f}", flush=True)
 
 
 if __name__ == "__main__":

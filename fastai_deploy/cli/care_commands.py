@@ -20,7 +20,6 @@ def plan(
     project: "Project",
     instance: opt.Instance = None,
     region: opt.Region = None,
-    ttl: opt.Ttl = None,
 ) -> "StagePlan":
     """Show what deploy would change; exit code 2 when it would."""
     from fastai_deploy import care

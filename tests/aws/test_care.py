@@ -139,8 +139,11 @@ def test_following_tells_each_line_once(world: World) -> None:
 
 
 def test_back_to_the_version_before(world: World, model: Model, other_model: Model) -> None:
+    world.flags = {("project", "ttl"): "4h"}
     deploy(world, model)
     deploy(world, other_model)
+    ends = care(world).status().ends
+    world.flags = {}  # as when --ttl was given to deploy alone
     listed = care(world).versions()
     assert [(item.version, item.live) for item in listed] == [
         (other_model.artifact.version, True),
@@ -149,6 +152,7 @@ def test_back_to_the_version_before(world: World, model: Model, other_model: Mod
     assert listed[0].by == "ada on laptop"
     endpoint = care(world).rollback(None)
     assert endpoint.version == model.artifact.version
+    assert care(world).status().ends == ends != ""
     model.verify(lambda request: world.target().invoke(endpoint, request))
     assert [item.live for item in care(world).versions()] == [True, False]
     assert care(world).rollback(other_model.artifact.version[:6]).version == (

@@ -96,7 +96,8 @@ class AwsCare:
         """Deploy the version before the live one, or ``wanted``, again.
 
         Its goldens stand in its artifact: the model server asks itself them before it is healthy;
-        here it is asked which version it is. Raises UsageError, and the errors of ``deploy``.
+        here it is asked which version it is. When the stage deletes itself stays as it is. Raises
+        UsageError, and the errors of ``deploy``.
         """
         context = self._context
         bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
@@ -113,7 +114,7 @@ class AwsCare:
                     hint="run fdeploy status, then fdeploy deploy",
                 )
 
-        return self._target.deploy(chosen.stored(), verify)
+        return self._target.deploy(chosen.stored(), verify, sets_end=False)
 
     def doctor(self, artifact: Artifact | None) -> Checkup:
         """Whether a deploy would work. Raises SettingsError."""

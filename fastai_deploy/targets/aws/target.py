@@ -66,8 +66,11 @@ class AwsTarget:
             region=context.aws.region,
         )
 
-    def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
-        """Bring the stack of the endpoint to this artifact; the one before serves until then."""
+    def deploy(self, stored: StoredArtifact, verify: Verify, *, sets_end: bool = True) -> Endpoint:
+        """Bring the stack of the endpoint to this artifact; the one before serves until then.
+
+        ``sets_end``: the settings' ``ttl`` begins anew, or ends; else it stays as it is.
+        """
         context, aws = self.context, self.context.aws
         bucket = context.bucket_of(stored)
         blueprint = context.blueprints.endpoint(stored)
@@ -85,7 +88,8 @@ class AwsTarget:
             context.request(stack, blueprint), prove, lambda: preflight.check(context, spec)
         )
         context.deployments(bucket).add(stored, context.operator, again=applied.changed)
-        self._set_end(stored.sha256)
+        if sets_end:
+            self._set_end(stored.sha256)
         return Endpoint(
             target=self.name,
             name=name,
