@@ -35,7 +35,9 @@ def artifact(project: Project) -> Artifact:
     if project.workspace.find(Bundle) and record.made_from != package_digest(
         project, bundle(project)
     ):
-        raise _stale("the bundle, or what will serve it, has changed since it was packaged", "package")
+        raise _stale(
+            "the bundle, or what will serve it, has changed since it was packaged", "package"
+        )
     path = Path(record.path)
     if not path.exists() or path.stat().st_size != record.bytes:
         raise _stale(f"{path} is not the file that package made", "package")
@@ -69,9 +71,9 @@ def unchanged(source: Source) -> bool:
     return status.st_size == source.bytes and files.sha256(path) == source.sha256
 
 
-def export_digest(learner: str, golden: str | None, tolerance: float) -> str:
+def export_digest(learner: str, golden: str | None, tolerance: float, quantize: str) -> str:
     """What a bundle depends on: the hashes of the learner and the goldens, and the settings."""
-    return _digest(__version__, learner, golden, tolerance)
+    return _digest(__version__, learner, golden, tolerance, quantize)
 
 
 def package_digest(project: Project, made_from: Bundle) -> str:

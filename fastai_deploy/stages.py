@@ -49,11 +49,14 @@ def export(project: Project) -> Bundle:
     """
     with _stage(project, "export") as ending:
         learner, golden = _learner(project), _golden(project)
-        tolerance = project.settings.sections.model.tolerance
+        model = project.settings.sections.model
         project.report(Step(f"reading {learner.name}; nothing in it is executed"))
         source = _source(learner)
         made_from = freshness.export_digest(
-            source.sha256, files.sha256(golden) if golden else None, tolerance
+            source.sha256,
+            files.sha256(golden) if golden else None,
+            model.tolerance,
+            model.quantize,
         )
         before = project.workspace.find(Bundle)
         if before and before.made_from == made_from and Path(before.path, "manifest.json").exists():
@@ -67,7 +70,8 @@ def export(project: Project) -> Bundle:
                 learner,
                 project.workspace.bundle,
                 golden=golden,
-                tolerance=tolerance,
+                tolerance=model.tolerance,
+                quantize=model.quantize,
                 name=learner.stem,
                 report=project.report,
             )

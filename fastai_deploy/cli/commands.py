@@ -48,6 +48,7 @@ def export(
     learner: opt.Learner = None,
     golden: opt.Golden = None,
     tolerance: opt.Tolerance = None,
+    quantize: opt.Quantize = None,
 ) -> "Bundle":
     """Read a learner, never run it, make a checked bundle."""
     from fastai_deploy import stages
@@ -104,6 +105,7 @@ def up(
     learner: opt.Learner = None,
     golden: opt.Golden = None,
     tolerance: opt.Tolerance = None,
+    quantize: opt.Quantize = None,
     instance: opt.Instance = None,
     region: opt.Region = None,
     port: opt.Port = None,

@@ -27,6 +27,7 @@ from fastai_deploy.progress import Advanced, Reporter, Step, Warned
 if TYPE_CHECKING:
     from fastai_deploy.learner.reading.sources import FileSource
     from fastai_deploy.learner.rebuilding.onnx_export import Graph
+    from fastai_deploy.learner.rebuilding.precision import Choice
     from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt
 
 CHUNK = 1 << 22  # bytes that are hashed at a time
@@ -41,11 +42,13 @@ def convert(
     tolerance: float,
     name: str,
     report: Reporter,
+    quantize: Choice = "auto",
 ) -> Bundle:
     """Convert ``learner`` into a bundle at ``destination``, without running anything in it.
 
     ``golden`` is a file of texts, perhaps with the learner's own probabilities, which the torch
-    model and the ONNX graph must reproduce within ``tolerance``.
+    model and the ONNX graph must reproduce within ``tolerance``; ``quantize`` says whether an int8
+    form of it may be served (``rebuilding/precision.py``).
     Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing; an old bundle is
     then as it was.
     """
@@ -57,6 +60,7 @@ def convert(
         cases = read_cases(golden, labels) if golden else _probes()
         require()
         # Torch and transformers take seconds to import: a learner that is refused does not wait.
+        from fastai_deploy.learner.rebuilding.precision import Served, choose  # noqa: PLC0415
         from fastai_deploy.learner.rebuilding.publish import manifest, write_model  # noqa: PLC0415
         from fastai_deploy.learner.rebuilding.rebuilt import rebuild_learner  # noqa: PLC0415
 
@@ -67,15 +71,15 @@ def convert(
             report(Step("exporting it to ONNX"))
             graph = rebuilt.export(folder / "model.onnx")
             difference = _check_graph(rebuilt, graph, goldens, tolerance, report)
+            reference = Served(graph, "fp32", tolerance, difference)
+            served = choose(rebuilt, reference, goldens, quantize, report)
             write_model(folder, rebuilt)
             write(folder / "goldens.json", render(goldens, labels))
             origin = LearnerSpec(learner.name, digest, source.size, str(anatomy.fastai))
             proven = any(each.source == "learner" for each in goldens)
             seal(
                 folder,
-                manifest(
-                    rebuilt, graph, name=name, tolerance=tolerance, origin=origin, proven=proven
-                ),
+                manifest(rebuilt, served, name=name, origin=origin, proven=proven),
             )
             source.check_unchanged()
             if _hash(source, "checking the learner again", report) != digest:
@@ -87,7 +91,7 @@ def convert(
         name=written.name,
         task=written.task,
         labels=written.labels,
-        max_difference=difference,
+        max_difference=served.difference,
         learner_sha256=digest,
         learner_bytes=anatomy.size,
     )
