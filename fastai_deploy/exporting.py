@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastai_deploy import bundle as bundles
 from fastai_deploy import files, freshness
@@ -21,6 +22,9 @@ from fastai_deploy.learner.text.handed import tokenizer_digest
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.project import Project
 from fastai_deploy.records import Bundle, Source
+
+if TYPE_CHECKING:
+    from fastai_deploy.learner.rebuilding.precision import Choice
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Order:
     python: str | None
     trusted: bool
     tolerance: float
+    quantize: Choice
+    tolerance_stated: bool
 
     @property
     def kind(self) -> str:
@@ -70,6 +76,8 @@ def order(project: Project) -> Order:
         python=model.python,
         trusted=model.trust_pickle,
         tolerance=model.tolerance,
+        quantize=model.quantize,
+        tolerance_stated=("model", "tolerance") in settings.origins,
     )
 
 
@@ -90,7 +98,14 @@ def digest(wanted: Order, start: Source) -> str:
     )
     golden = files.sha256(wanted.golden) if wanted.golden else None
     tokenizer = tokenizer_digest(wanted.tokenizer) if wanted.tokenizer else None
-    others = (*brought, tokenizer, wanted.runtime, wanted.python)
+    others = (
+        *brought,
+        tokenizer,
+        wanted.runtime,
+        wanted.python,
+        wanted.quantize,
+        str(wanted.tolerance_stated),
+    )
     return freshness.export_digest(start.sha256, golden, wanted.tolerance, *others)
 
 
@@ -127,6 +142,8 @@ def make(project: Project, wanted: Order) -> bundles.Bundle:
         report=project.report,
         definitions=wanted.definitions,
         tokenizer=wanted.tokenizer,
+        quantize=wanted.quantize,
+        int8_tolerance=wanted.tolerance if wanted.tolerance_stated else None,
     )
 
 

@@ -110,7 +110,7 @@ def _wheels(
     run: Run,
 ) -> Iterator[Wheel]:
     for package in SERVING:
-        if package in container.has:
+        if package not in versions or package in container.has:
             continue
         folder = cache / f"cp{container.python}-{container.platform}" / package / versions[package]
         found = _cached(folder)

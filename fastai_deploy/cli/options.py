@@ -71,6 +71,11 @@ Tolerance = Annotated[
     typer.Option(help="Largest difference of a probability that counts as equal."),
     Sets("model", "tolerance", "--tolerance"),
 ]
+Quantize = Annotated[
+    str | None,
+    typer.Option(help="auto, int8 or none: whether an int8 model is served."),
+    Sets("model", "quantize", "--quantize"),
+]
 Instance = Annotated[
     str | None,
     typer.Option(help="SageMaker instance type, such as ml.m5.large; means AWS."),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastai_deploy.learner.reading.sources import FileSource
     from fastai_deploy.learner.rebuilding.families import AnyRebuilt
     from fastai_deploy.learner.rebuilding.onnx_export import Graph
+    from fastai_deploy.learner.rebuilding.precision import Choice
 
 CHUNK = 1 << 22  # bytes that are hashed at a time
 CHANCE = 1e-5  # a blank text that is answered this differently had another token in its place
@@ -48,13 +49,16 @@ def convert(
     report: Reporter,
     definitions: Path | None = None,
     tokenizer: Path | None = None,
+    quantize: Choice = "auto",
+    int8_tolerance: float | None = None,
 ) -> Bundle:
     """Convert ``learner`` into a bundle at ``destination``, without running anything in it.
 
     ``golden`` is a file of texts, perhaps with the learner's own probabilities, which the torch
     model and the ONNX graph must reproduce within ``tolerance``. ``definitions`` is a Python file
     with the user's classes: that file is run, the learner is not. ``tokenizer`` is a folder or file
-    with the tokenizer of a learner that lost its own.
+    with the tokenizer of a learner that lost its own. ``quantize`` says whether an int8 form of it
+    may be served (``rebuilding/precision.py``), which must stay within ``int8_tolerance``.
     Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing; an old bundle is
     then as it was.
     """
@@ -68,10 +72,12 @@ def convert(
         require()
         # Torch and transformers take seconds to import: a learner that is refused does not wait.
         from fastai_deploy.learner.rebuilding.families import (  # noqa: PLC0415
+            choose,
             manifest,
             rebuild,
             write_model,
         )
+        from fastai_deploy.learner.rebuilding.precision import Int8, Served  # noqa: PLC0415
 
         report(Step(f"rebuilding {_architecture(anatomy)} in torch"))
         with (
@@ -84,15 +90,16 @@ def convert(
             report(Step("exporting it to ONNX"))
             graph = rebuilt.export(folder / "model.onnx")
             difference = _check_graph(rebuilt, graph, goldens, found, report)
+            reference = Served(graph, "fp32", tolerance, difference)
+            wish = Int8(quantize, int8_tolerance)
+            served = choose(rebuilt, reference, goldens, wish, report)
             write_model(folder, rebuilt)
             write(folder / "goldens.json", render(goldens, labels))
             origin = LearnerSpec(learner.name, digest, source.size, str(anatomy.fastai))
             proven = any(each.source == "learner" for each in goldens)
             seal(
                 folder,
-                manifest(
-                    rebuilt, graph, name=name, tolerance=tolerance, origin=origin, proven=proven
-                ),
+                manifest(rebuilt, served, name=name, origin=origin, proven=proven),
             )
             source.check_unchanged()
             if _hash(source, "checking the learner again", report) != digest:
@@ -104,7 +111,7 @@ def convert(
         name=written.name,
         task=written.task,
         labels=written.labels,
-        max_difference=difference,
+        max_difference=served.difference,
         learner_sha256=digest,
         learner_bytes=anatomy.size,
     )

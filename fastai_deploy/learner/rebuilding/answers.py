@@ -6,7 +6,7 @@ A learner's ``predict`` sees one text alone, without padding; so do these.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from fastai_deploy.learner.verdict import RUNTIME
 
 Ids = list[int]
 Scores = Callable[[Ids], "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"]
+Rows = list["np.ndarray[tuple[int, ...], np.dtype[np.float64]]"]
+BATCH = 8  # texts
 
 
 class Encoder:
@@ -96,6 +98,31 @@ def onnx_scores(graph: Path, inputs: Iterable[str]) -> Scores:
         return np.asarray(session.run(None, feed)[0][0], dtype=np.float64)
 
     return scores
+
+
+def onnx_batch_scores(graph: Path, inputs: Iterable[str], pad: int, texts: Sequence[Ids]) -> Rows:
+    """Scores of all texts, by the graph in batches of about the same length, in order."""
+    session = open_graph(graph)
+    names = tuple(inputs)
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    rows: Rows = [np.empty(0)] * len(texts)
+    for start in range(0, len(order), BATCH):
+        members = order[start : start + BATCH]
+        ids = np.full((len(members), len(texts[members[-1]])), pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, member in enumerate(members):
+            ids[row, : len(texts[member])] = texts[member]
+            mask[row, : len(texts[member])] = 1
+        feed = {name: ids if name == "input_ids" else mask for name in names}
+        found = np.asarray(session.run(None, feed)[0], dtype=np.float64)
+        for row, member in enumerate(members):
+            rows[member] = found[row]
+    return rows
+
+
+def activated(rows: Rows, activation: Activation) -> list[tuple[float, ...]]:
+    """Scores made probabilities, in the order of the labels."""
+    return [tuple(_activated(row, activation).tolist()) for row in rows]
 
 
 def probabilities(

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastai_deploy.bundle import LearnerSpec, Manifest
-from fastai_deploy.goldens import Case
+from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.goldens import Case, Golden
 from fastai_deploy.learner.anatomy import Anatomy
 from fastai_deploy.learner.definitions import Definitions
-from fastai_deploy.learner.rebuilding import publish, publish_ulmfit
-from fastai_deploy.learner.rebuilding.onnx_export import Graph
+from fastai_deploy.learner.rebuilding import precision, publish, publish_ulmfit
+from fastai_deploy.learner.rebuilding.precision import Int8, Served
 from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt, rebuild_learner
 from fastai_deploy.learner.rebuilding.ulmfit import RebuiltUlmfit, rebuild_ulmfit
+from fastai_deploy.progress import Reporter
 
 AnyRebuilt = Rebuilt | RebuiltUlmfit
 
@@ -29,6 +31,24 @@ def rebuild(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitions | 
     return rebuild_learner(anatomy, cases, definitions)
 
 
+def choose(
+    rebuilt: AnyRebuilt,
+    reference: Served,
+    goldens: Sequence[Golden],
+    wish: Int8,
+    report: Reporter,
+) -> Served:
+    """The graph to serve. Raises ParityError or UnsupportedLearner where int8 cannot be had."""
+    if isinstance(rebuilt, Rebuilt):
+        return precision.choose(rebuilt, reference, goldens, wish, report)
+    if wish.choice == "int8":
+        raise UnsupportedLearner(
+            "an AWD-LSTM (ULMFiT) is served in float32 only",
+            hint='leave out --quantize int8, or set quantize = "auto" in [model]',
+        )
+    return reference
+
+
 def write_model(folder: Path, rebuilt: AnyRebuilt) -> None:
     """Write weights, configuration and text pipeline. Raises FileError or LearnerTruncated."""
     if isinstance(rebuilt, RebuiltUlmfit):
@@ -39,18 +59,15 @@ def write_model(folder: Path, rebuilt: AnyRebuilt) -> None:
 
 def manifest(
     rebuilt: AnyRebuilt,
-    graph: Graph,
+    served: Served,
     *,
     name: str,
-    tolerance: float,
     origin: LearnerSpec,
     proven: bool,
 ) -> Manifest:
     """The manifest of the bundle; ``proven``: the learner's own answers were reproduced."""
     if isinstance(rebuilt, RebuiltUlmfit):
         return publish_ulmfit.ulmfit_manifest(
-            rebuilt, graph, name=name, tolerance=tolerance, origin=origin, proven=proven
+            rebuilt, served, name=name, origin=origin, proven=proven
         )
-    return publish.manifest(
-        rebuilt, graph, name=name, tolerance=tolerance, origin=origin, proven=proven
-    )
+    return publish.manifest(rebuilt, served, name=name, origin=origin, proven=proven)

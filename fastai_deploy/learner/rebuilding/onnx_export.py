@@ -85,7 +85,7 @@ def _trace(classifier: Classifier, path: Path) -> tuple[onnx.ModelProto, Weights
     axes = {name: {0: "batch", 1: "sequence"} for name in classifier.inputs}
     traced = path.with_name(".traced.onnx")
     try:
-        with file_errors(traced), _quiet(), torch.no_grad():
+        with file_errors(traced), quiet(), torch.no_grad():
             torch.onnx.export(
                 classifier,
                 classifier.arguments(ids, torch.ones_like(ids)),
@@ -150,7 +150,7 @@ def _fuse(
     options.use_raw_attention_mask(use_raw_mask=True)
     options.enable_embed_layer_norm = False  # it would derive that length from the mask
     try:
-        with _quiet():
+        with quiet():
             made = optimizer.optimize_model(
                 inner,
                 model_type="bert",
@@ -193,7 +193,7 @@ def _size(classifier: Classifier, name: str) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what the exporter and the optimizer say of themselves; nothing of it outlives this.
 
     The shapes that a trace might have fixed are what ``Checks`` looks at.

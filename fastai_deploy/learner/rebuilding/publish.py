@@ -11,7 +11,7 @@ from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, T
 from fastai_deploy.files import write
 from fastai_deploy.learner.anatomy import Anatomy
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT
-from fastai_deploy.learner.rebuilding.onnx_export import Graph
+from fastai_deploy.learner.rebuilding.precision import Served
 from fastai_deploy.learner.rebuilding.rebuild import configuration, learner_weights
 from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt
 from fastai_deploy.learner.rebuilding.safetensors_file import write_safetensors
@@ -34,10 +34,9 @@ def write_model(folder: Path, rebuilt: Rebuilt) -> None:
 
 def manifest(
     rebuilt: Rebuilt,
-    graph: Graph,
+    served: Served,
     *,
     name: str,
-    tolerance: float,
     origin: LearnerSpec,
     proven: bool,
 ) -> Manifest:
@@ -56,14 +55,14 @@ def manifest(
             pad_token_id=rebuilt.pad_token_id,
         ),
         model=ModelSpec(
-            file=graph.path.name,
-            inputs=graph.inputs,
+            file=served.graph.path.name,
+            inputs=served.graph.inputs,
             output=OUTPUT,
             architecture=rebuilt.transformer.cls.name,
             parameters=sum(each.numel() for each in rebuilt.classifier.parameters()),
-            precision="fp32",
+            precision=served.precision,
         ),
-        tolerance=tolerance,
+        tolerance=served.tolerance,
         residues=_residues(rebuilt, proven=proven),
         provenance=Provenance(origin, converter()),
     )

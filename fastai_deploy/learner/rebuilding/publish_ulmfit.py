@@ -8,7 +8,7 @@ from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, T
 from fastai_deploy.files import write
 from fastai_deploy.learner.awd_lstm import weights_of
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT
-from fastai_deploy.learner.rebuilding.onnx_export import Graph
+from fastai_deploy.learner.rebuilding.precision import Served
 from fastai_deploy.learner.rebuilding.publish import converter, general_residues, render_json
 from fastai_deploy.learner.rebuilding.safetensors_file import write_safetensors
 from fastai_deploy.learner.rebuilding.ulmfit import RebuiltUlmfit
@@ -28,10 +28,9 @@ def write_ulmfit(folder: Path, rebuilt: RebuiltUlmfit) -> None:
 
 def ulmfit_manifest(
     rebuilt: RebuiltUlmfit,
-    graph: Graph,
+    served: Served,
     *,
     name: str,
-    tolerance: float,
     origin: LearnerSpec,
     proven: bool,
 ) -> Manifest:
@@ -51,14 +50,14 @@ def ulmfit_manifest(
             pad_token_id=rebuilt.ulmfit.model.pad_id or 0,
         ),
         model=ModelSpec(
-            file=graph.path.name,
-            inputs=graph.inputs,
+            file=served.graph.path.name,
+            inputs=served.graph.inputs,
             output=OUTPUT,
             architecture="AWD_LSTM",
             parameters=sum(each.numel() for each in rebuilt.classifier.parameters()),
-            precision="fp32",
+            precision=served.precision,
         ),
-        tolerance=tolerance,
+        tolerance=served.tolerance,
         residues=_residues(rebuilt, proven=proven),
         provenance=Provenance(origin, {**converter(), **spacy}),
     )

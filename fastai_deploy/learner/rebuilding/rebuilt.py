@@ -17,6 +17,8 @@ from fastai_deploy.learner.definitions import Definitions
 from fastai_deploy.learner.rebuilding.agreement import Checks, masks_padding
 from fastai_deploy.learner.rebuilding.answers import (
     Encoder,
+    activated,
+    onnx_batch_scores,
     onnx_scores,
     probabilities,
     torch_scores,
@@ -69,6 +71,12 @@ class Rebuilt:
         encoded = [self.encoder(text) for text in texts]
         scores = onnx_scores(graph.path, graph.inputs)
         return probabilities(encoded, scores, self.anatomy.loss.activation)
+
+    def answer_onnx_batched(self, graph: Graph, texts: Iterable[str]) -> Answers:
+        """The same, in padded batches."""
+        encoded = [self.encoder(text) for text in texts]
+        rows = onnx_batch_scores(graph.path, graph.inputs, self.pad_token_id, encoded)
+        return activated(rows, self.anatomy.loss.activation)
 
     def export(self, path: Path) -> Graph:
         """Write the model as an ONNX graph. Raises UnsupportedLearner or FileError."""

@@ -1,0 +1,136 @@
+"""Which graph is served: int8 where its answers are good enough and it is worth it, else float32.
+
+Good enough means, over all goldens, each alone and in batches as a busy server would make them: no
+answer changes, no probability is off by more than ``TOLERANCE``, and of the texts whose true label
+is known no more than half a point is lost. The bundle's tolerance is then ``TOLERANCE``, and every
+later station, the container's own check at start among them, holds the model to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from fastai_deploy.errors import ParityError, UnsupportedLearner
+from fastai_deploy.goldens import Golden
+from fastai_deploy.learner.rebuilding.onnx_export import Graph
+from fastai_deploy.learner.rebuilding.quantize import quantize
+from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt
+from fastai_deploy.parity import Probabilities, answer, check, compare
+from fastai_deploy.progress import Reporter, Step, Warned
+
+Choice = Literal["auto", "int8", "none"]
+
+TOLERANCE = 0.02
+"""|Δprobability| of int8 against the learner. Dynamic int8 takes its scales from the whole batch,
+so that an answer depends on its neighbours by some thousandths."""
+ACCURACY = 0.005
+WORTHWHILE = 5_000_000
+"""Parameters. A smaller model answers a short text within a millisecond in float32, which is what a
+request costs besides."""
+_FILE = "model.int8.onnx"
+
+
+@dataclass(frozen=True)
+class Int8:
+    """What is wished: ``tolerance`` is the user's own, None where nothing was said."""
+
+    choice: Choice
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """The graph to serve; ``difference`` is its largest |Δprobability| against the goldens."""
+
+    graph: Graph
+    precision: str
+    tolerance: float
+    difference: float
+
+
+def choose(
+    rebuilt: Rebuilt,
+    reference: Served,
+    goldens: Sequence[Golden],
+    wish: Int8,
+    report: Reporter,
+) -> Served:
+    """The int8 form of the reference if it is chosen and good enough, else the reference itself.
+
+    A tolerance that the user states holds for int8, too. Raises ParityError or UnsupportedLearner
+    when int8 is demanded and cannot be had.
+    """
+    parameters = sum(each.numel() for each in rebuilt.classifier.parameters())
+    if wish.choice == "none" or (wish.choice == "auto" and parameters < WORTHWHILE):
+        return reference
+    report(Step("quantizing it to int8"))
+    path = reference.graph.path.with_name(_FILE)
+    try:
+        quantize(reference.graph.path, path)
+        found = _checked(rebuilt, reference, path, goldens, wish.tolerance or TOLERANCE)
+    except (ParityError, UnsupportedLearner) as error:
+        path.unlink(missing_ok=True)
+        if wish.choice == "int8":
+            raise
+        report(
+            Warned(
+                f"the model is served in float32, because int8 is not good enough: {error.message}",
+                'this costs two to three times the time; quantize = "none" in [model] leaves '
+                "out the attempt",
+            )
+        )
+        return reference
+    report(
+        Step(
+            f"{len(goldens)} goldens answered alike in int8: max |Δprobability| "
+            f"{found.difference:.1e} (tolerance {found.tolerance:g}), 0 answers changed"
+        )
+    )
+    return found
+
+
+def _checked(
+    rebuilt: Rebuilt,
+    reference: Served,
+    path: Path,
+    goldens: Sequence[Golden],
+    tolerance: float,
+) -> Served:
+    graph = replace(reference.graph, path=path)
+    texts = [each.text for each in goldens]
+    threshold = rebuilt.anatomy.threshold
+    difference = 0.0
+    for found in (rebuilt.answer_onnx(graph, texts), rebuilt.answer_onnx_batched(graph, texts)):
+        parity = compare(
+            texts, [each.probabilities for each in goldens], found, threshold=threshold
+        )
+        check(parity, tolerance, subject="the int8 model")
+        _check_accuracy(rebuilt, goldens, found)
+        difference = max(difference, parity.max_difference)
+    return Served(graph, "int8", tolerance, difference)
+
+
+def _check_accuracy(
+    rebuilt: Rebuilt, goldens: Sequence[Golden], found: Sequence[Probabilities]
+) -> None:
+    """Raise ParityError when more than half a point of accuracy is lost."""
+    known = [(each, mine) for each, mine in zip(goldens, found, strict=True) if each.expected]
+    if not known:
+        return
+    before = sum(_right(rebuilt, each, each.probabilities) for each, _ in known) / len(known)
+    after = sum(_right(rebuilt, each, mine) for each, mine in known) / len(known)
+    if after < before - ACCURACY:
+        raise ParityError(
+            f"the int8 model is right on {after:.3f} of {len(known)} labelled texts, "
+            f"the learner on {before:.3f}",
+            hint='set quantize to "none" in [model]',
+        )
+
+
+def _right(rebuilt: Rebuilt, golden: Golden, probabilities: Probabilities) -> bool:
+    names = rebuilt.anatomy.labels.names
+    given = {names[index] for index in answer(probabilities, rebuilt.anatomy.threshold)}
+    return given == set(golden.expected or ())
