@@ -65,9 +65,20 @@ def compare(
     )
 
 
-def check(report: ParityReport, tolerance: float, *, subject: str = "the rebuilt model") -> None:
-    """Raise ParityError, naming the worst texts, when an answer changed or is off by more."""
-    bad = [row for row in report.worst if row.changed or not row.difference <= tolerance]
+def check(
+    report: ParityReport,
+    tolerance: float,
+    *,
+    subject: str = "the rebuilt model",
+    ties: bool = False,
+) -> None:
+    """Raise ParityError, naming the worst texts, when an answer changed or is off by more.
+
+    With ``ties`` an answer may change within the tolerance: two labels are then as good as even.
+    """
+    bad = [
+        row for row in report.worst if (row.changed and not ties) or not row.difference <= tolerance
+    ]
     if not bad:
         return
     named = "; ".join(_named(row) for row in bad[:SHOWN])

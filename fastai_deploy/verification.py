@@ -40,7 +40,9 @@ def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:
             [_probabilities(answer, manifest.labels) for answer in answers],
             threshold=manifest.threshold,
         )
-        parity.check(result, manifest.tolerance, subject=subject)
+        # What an int8 model answers depends a little on the texts that share its batch.
+        ties = manifest.model.precision == "int8"
+        parity.check(result, manifest.tolerance, subject=subject, ties=ties)
         report(
             Step(
                 f"{subject} answered {len(goldens)} goldens as the {model} does: "

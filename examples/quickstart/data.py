@@ -167,28 +167,3 @@ def from_csv(path: Path) -> Labelled:
 def plain(text: str) -> str:
     """A text without capitals and punctuation, to tell whether two texts are the same."""
     return " ".join(re.findall(r"\w+", text.lower()))
-
-
-def unlabelled(
-    texts: list[str], own: list[str], similar: dict[str, list[str]], rng: random.Random
-) -> list[str]:
-    """More texts: the clauses of the texts, variants with similar words, and pairs of sentences."""
-
-    def variant(text: str, one_in: int) -> str:
-        parts = re.findall(r"\w+|\W+", text)
-        return "".join(
-            rng.choice(similar[part.lower()])
-            if part.lower() in similar and not rng.randrange(one_in)
-            else part
-            for part in parts
-        )
-
-    clauses = [c.strip() for t in texts for c in re.split(r"[,;:.!?()]| but | and ", t)]
-    more = [clause for clause in clauses if " " in clause]
-    more += [variant(text, 4) for text in texts]
-    more += [variant(text, 3) for text in own for _ in range(40)]
-    for _ in range(4000):
-        first, second = rng.sample(own, 2)
-        joint = rng.choice([", but ", ". ", " and ", ", although "])
-        more.append(variant(first.rstrip(".!?") + joint + second, 4))
-    return more

@@ -9,4 +9,4 @@ trap 'say fdeploy teardown' EXIT
 
 say fdeploy up
 say fdeploy invoke "the plot is thin but I loved it"
-say fdeploy invoke --api "I want my money back"
+say fdeploy invoke --api "My order arrived late and broken."

@@ -90,8 +90,8 @@ class ModelSettings(Section):
         Literal["auto", "int8", "none"],
         Field(
             description="Whether an int8 model is served, which is two to three times as fast: "
-            "auto when it answers every golden alike within a tolerance of 0.02, or the one that "
-            "is set, else float32; int8 or an error; none."
+            "auto when it answers every golden alike, off by 0.02 at most (or by half of the "
+            "tolerance that is set), else float32; int8 or an error; none."
         ),
     ] = "auto"
 

@@ -19,7 +19,7 @@ def test_the_example_answers_sensibly(fdeploy: Fdeploy) -> None:
     fdeploy.ok("up")
     shown = fdeploy.ok("invoke", "the plot is thin but I loved it", "--json").json
     assert shown["label"] == "positive"
-    through = fdeploy.ok("invoke", "--api", "I want my money back", "--json").json
+    through = fdeploy.ok("invoke", "--api", "My order arrived late and broken.", "--json").json
     assert through["label"] == "negative"
 
     with (EXAMPLE / "heldout.csv").open(encoding="utf-8", newline="") as file:
