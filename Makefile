@@ -1,6 +1,8 @@
 # make demo    a learner becomes an API on this machine, answers, and is torn down
 # make test    the whole test suite
 # make check-templates   checkov and parliament over the golden templates
+# make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
+# make test-architectures   every tiny learner against its own answers (docs/learners.md)
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check check-templates format schema lock bench clean
+.PHONY: help demo test lint types check check-templates format schema lock bench clean fuzz test-architectures
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -35,6 +37,12 @@ check-templates: $(VENV)/.dev
 	.venv-checkers/bin/python -m pip install --quiet checkov==3.3.30 parliament==1.6.4 'setuptools<80'
 	.venv-checkers/bin/python tests/aws_templates/check_security.py
 	.venv-checkers/bin/python tests/aws_templates/check_policies.py
+
+fuzz: $(VENV)/.dev
+	nice -n 15 $(BIN)/python -m tests.learner.fuzz --executions 1000000 --seed 1
+
+test-architectures: $(VENV)/.dev
+	$(BIN)/python -m tests.learner.survey
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
