@@ -4,6 +4,8 @@
 # make fuzz-api    schemathesis against the local gateway, from its own OpenAPI document
 # make check-templates   checkov and parliament over the golden templates
 # make fault-table       fails every call of an `up` in turn and writes docs/faults.md (an hour)
+# make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
+# make test-architectures   every tiny learner against its own answers (docs/learners.md)
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -12,8 +14,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-page fuzz-api lint types check check-templates fault-table format schema \
-	lock bench clean
+.PHONY: help demo test test-page test-architectures fuzz fuzz-api lint types check check-templates \
+	fault-table format schema lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -48,6 +50,12 @@ check-templates: $(VENV)/.dev
 
 fault-table: $(VENV)/.dev
 	$(BIN)/python -m tests.aws.fault_table --out docs/faults.md
+
+fuzz: $(VENV)/.dev
+	nice -n 15 $(BIN)/python -m tests.learner.fuzz --executions 1000000 --seed 1
+
+test-architectures: $(VENV)/.dev
+	$(BIN)/python -m tests.learner.survey
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

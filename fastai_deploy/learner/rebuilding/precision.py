@@ -29,8 +29,8 @@ TOLERANCE = 0.04
 so that an answer depends on its neighbours by some thousandths."""
 ACCURACY = 0.005
 WORTHWHILE = 10_000_000
-"""Parameters. A smaller model answers a short text within a few milliseconds in float32, which is what a
-request costs besides."""
+"""Parameters. A smaller model answers a short text within a few milliseconds in float32, about
+what a request costs besides."""
 _FILE = "model.int8.onnx"
 
 
