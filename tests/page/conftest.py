@@ -1,4 +1,7 @@
-"""The page in a real Chromium, served by a real gateway."""
+"""The page in a real Chromium, served by a real gateway.
+
+Playwright is imported by what uses it: pytest reads this file in a run without browsers, too.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from fastai_deploy.lambda_package import build_lambda_package
 from fastai_deploy.public.face import Face
@@ -17,6 +20,9 @@ from fastai_deploy.public.page import page
 from tests.gateway.conftest import GatewayProcess, gateways
 from tests.gateway.servers import Server
 from tests.page.reviews import LABELS, reviews
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
 
 FLAGS = (
     "--no-sandbox",
@@ -37,6 +43,8 @@ EXAMPLES = (
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     assert chromium, "no Chromium: make test-page installs one"
     with sync_playwright() as playwright:
