@@ -1,6 +1,7 @@
 # make demo    a learner becomes an API on this machine, answers, and is torn down
 # make test    the whole test suite
 # make check-templates   checkov and parliament over the golden templates
+# make test-learner-runtime   the real fastai, live and served as it is, in an environment of its own
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check check-templates format schema lock bench clean
+.PHONY: help demo test test-learner-runtime lint types check check-templates format schema lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -35,6 +36,15 @@ check-templates: $(VENV)/.dev
 	.venv-checkers/bin/python -m pip install --quiet checkov==3.3.30 parliament==1.6.4 'setuptools<80'
 	.venv-checkers/bin/python tests/aws_templates/check_security.py
 	.venv-checkers/bin/python tests/aws_templates/check_policies.py
+
+# fastai brings a torchvision that may not fit torch; transformers fails on one that does not.
+test-learner-runtime:
+	$(PYTHON) -m venv .venv-fastai
+	.venv-fastai/bin/python -m pip install --quiet fastai==2.8.12 torch==2.13.0 transformers==5.23.0 \
+		ipykernel nbclient --editable '.[all]'
+	.venv-fastai/bin/python -c 'import torchvision' || \
+		.venv-fastai/bin/python -m pip uninstall --quiet --yes torchvision
+	.venv-fastai/bin/python tests/fastai_live/check.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
