@@ -6,6 +6,7 @@
 # make fault-table       fails every call of an `up` in turn and writes docs/faults.md (an hour)
 # make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
 # make test-architectures   every tiny learner against its own answers (docs/learners.md)
+# make test-learner-runtime   the real fastai, live and served as it is, in an environment of its own
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -14,8 +15,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-page test-architectures fuzz fuzz-api lint types check check-templates \
-	fault-table format schema lock bench clean
+.PHONY: help demo test test-page test-architectures test-learner-runtime fuzz fuzz-api lint types check \
+	check-templates fault-table format schema lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -56,6 +57,15 @@ fuzz: $(VENV)/.dev
 
 test-architectures: $(VENV)/.dev
 	$(BIN)/python -m tests.learner.survey
+
+# fastai brings a torchvision that may not fit torch; transformers fails on one that does not.
+test-learner-runtime:
+	$(PYTHON) -m venv .venv-fastai
+	.venv-fastai/bin/python -m pip install --quiet fastai==2.8.12 torch==2.13.0 transformers==5.23.0 \
+		ipykernel nbclient --editable '.[all]'
+	.venv-fastai/bin/python -c 'import torchvision' || \
+		.venv-fastai/bin/python -m pip uninstall --quiet --yes torchvision
+	.venv-fastai/bin/python tests/fastai_live/check.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

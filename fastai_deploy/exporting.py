@@ -17,9 +17,16 @@ from typing import TYPE_CHECKING
 from fastai_deploy import bundle as bundles
 from fastai_deploy import files, freshness
 from fastai_deploy.bundle.folder import MANIFEST
-from fastai_deploy.errors import UsageError
+from fastai_deploy.bundle.manifest import EXPORT_AGAIN
+from fastai_deploy.bundle.runtime_spec import REQUIREMENTS
+from fastai_deploy.comparison import report_files
+from fastai_deploy.environments.environment import Environments
+from fastai_deploy.environments.fresh_process import check_bundle
+from fastai_deploy.environments.requirements import read_requirements
+from fastai_deploy.errors import ParityError, UntrustedLearner, UsageError
+from fastai_deploy.extras import need_extra
 from fastai_deploy.learner.text.handed import tokenizer_digest
-from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.progress import Step
 from fastai_deploy.project import Project
 from fastai_deploy.records import Bundle, Source
 
@@ -113,7 +120,7 @@ def make(project: Project, wanted: Order) -> bundles.Bundle:
     """Make the bundle of an order in the workspace. Raises what the way that it takes does."""
     place = project.workspace.bundle
     if wanted.kind == "bundle":
-        return _adopt(wanted.learner, place, project.report)
+        return _adopt(project, wanted, place)
     # Torch, transformers and what else takes seconds to import are behind these.
     if wanted.kind == "factory":
         from fastai_deploy.learner.live import export_learner, run_factory  # noqa: PLC0415
@@ -125,7 +132,8 @@ def make(project: Project, wanted: Order) -> bundles.Bundle:
             place,
             wanted.golden,
             definitions=wanted.definitions,
-            tolerance=wanted.tolerance,
+            tolerance=wanted.tolerance if wanted.tolerance_stated else None,
+            quantize=wanted.quantize,
             name=spec.partition(":")[2],
             report=project.report,
         )
@@ -148,7 +156,6 @@ def make(project: Project, wanted: Order) -> bundles.Bundle:
 
 
 def _carry(project: Project, wanted: Order, place: Path) -> bundles.Bundle:
-    from fastai_deploy.environments.environment import Environments  # noqa: PLC0415
     from fastai_deploy.learner.carrying.carry import Wishes, carry  # noqa: PLC0415
 
     return carry(
@@ -168,15 +175,25 @@ def _carry(project: Project, wanted: Order, place: Path) -> bundles.Bundle:
     )
 
 
-def _adopt(folder: Path, place: Path, report: Reporter) -> bundles.Bundle:
-    """Copy a bundle into the workspace, every file checked. Raises FileError."""
-    report(Step(f"taking over the bundle {folder}, file by file"))
+def _adopt(project: Project, wanted: Order, place: Path) -> bundles.Bundle:
+    """Copy a bundle into the workspace, every file checked, and ask it its goldens.
+
+    Raises FileError, ParityError, or for one that holds a pickle what ``carry`` does.
+    """
+    folder = wanted.learner
+    project.report(Step(f"taking over the bundle {folder}, which answers its goldens first"))
     manifest, version = bundles.read_bundle(folder)
     with bundles.building(place) as new:
         for name in (*manifest.files, MANIFEST):
             with files.file_errors(folder / name):
                 shutil.copyfile(folder / name, new / name)
         bundles.read_bundle(new)
+        difference = _deviation(project, wanted, new, manifest)
+    for theirs, ours in zip(report_files(folder), report_files(place), strict=True):
+        with files.file_errors(ours):
+            ours.unlink(missing_ok=True)
+            if theirs.exists():
+                shutil.copyfile(theirs, ours)
     learner = manifest.provenance.learner
     return bundles.Bundle(
         path=place,
@@ -184,10 +201,36 @@ def _adopt(folder: Path, place: Path, report: Reporter) -> bundles.Bundle:
         name=manifest.name,
         task=manifest.task,
         labels=manifest.labels,
-        max_difference=0.0,
+        max_difference=difference,
         learner_sha256=learner.sha256,
         learner_bytes=learner.bytes,
     )
+
+
+def _deviation(project: Project, wanted: Order, folder: Path, manifest: bundles.Manifest) -> float:
+    """The largest |Δprobability| between a bundle's goldens and what serving it answers."""
+    if manifest.runtime is None:
+        need_extra("local", "numpy", "onnxruntime", "tokenizers")
+        from fastai_deploy.runtime import hardware  # noqa: PLC0415 - numpy, onnxruntime
+        from fastai_deploy.runtime.bundle import ModelError  # noqa: PLC0415
+        from fastai_deploy.runtime.loading import load  # noqa: PLC0415
+
+        try:
+            found = hardware.detect()
+            return load(folder, found, found.cores).deviation
+        except ModelError as error:
+            raise ParityError(
+                f"the bundle {wanted.learner} cannot be served: {error}", hint=EXPORT_AGAIN
+            ) from error
+    if not wanted.trusted:
+        raise UntrustedLearner(
+            f"the bundle {wanted.learner} holds the pickle itself, and serving it runs what the "
+            "pickle says",
+            hint="if you made it, or trust who did, add --trust-pickle",
+        )
+    environments = Environments(project.workspace.environments, project.report)
+    pins = read_requirements(folder / REQUIREMENTS)
+    return check_bundle(environments.interpreter(manifest.runtime.python, pins), folder)
 
 
 def _found(project: Project, before: Bundle | None) -> Path:

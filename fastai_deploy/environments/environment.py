@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fastai_deploy import files
@@ -19,23 +19,31 @@ from fastai_deploy.environments.requirements import Requirements, missing_here
 from fastai_deploy.errors import RuntimeUnproven
 from fastai_deploy.progress import Reporter, Step, Warned
 
-SERVER = "uvicorn"  # what the model server needs beside the learner's own requirements
+SERVING = ("uvicorn",)
 _COMPLETE = "complete"
 _SHOWN = 12  # lines of pip's output that an error shows
 
 
 class Environments:
-    """The environments below ``folder``; ``find`` gives the Python of a version."""
+    """The environments below ``folder``.
+
+    ``find`` gives the Python of a version; ``environ`` holds the user's own settings of pip;
+    ``serving`` is what the model server needs beside the learner's own requirements.
+    """
 
     def __init__(
         self,
         folder: Path,
         report: Reporter,
         find: Callable[[str], Path | None] = find_python,
+        environ: Mapping[str, str] = os.environ,
+        serving: tuple[str, ...] = SERVING,
     ) -> None:
         self._folder = folder
         self._report = report
         self._find = find
+        self._environ = environ
+        self._serving = serving
 
     def interpreter(self, version: str, requirements: Requirements) -> Path:
         """A Python of ``version`` with the requirements installed.
@@ -45,11 +53,15 @@ class Environments:
         """
         if version == running() and not missing_here(requirements):
             return Path(sys.executable)
-        folder = self._folder / _digest(version, requirements)
+        folder = self._folder / self._digest(version, requirements)
         python = folder / "bin" / "python"
         if not (folder / _COMPLETE).exists():
             self._make(version, requirements, folder, python)
         return python
+
+    def _digest(self, version: str, requirements: Requirements) -> str:
+        content = "\n".join((version, requirements.text, *self._serving))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def _make(self, version: str, requirements: Requirements, folder: Path, python: Path) -> None:
         base = self._find(version)
@@ -74,7 +86,7 @@ class Environments:
         self._run(
             "pip cannot install the requirements",
             *(str(python), "-m", "pip", "install", "--disable-pip-version-check"),
-            *("--requirement", str(pins), SERVER),
+            *("--requirement", str(pins), *self._serving),
         )
         self._mend_torchvision(python)
         files.write(folder / _COMPLETE, b"")
@@ -107,18 +119,13 @@ class Environments:
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            env={name: value for name, value in self._environ.items() if name != "PYTHONPATH"},
         )
         if done.returncode != 0:
             raise RuntimeUnproven(
                 f"{failed}; the last lines:\n{_last(done.stderr or done.stdout)}",
                 hint="state other versions with --requirements, or another Python with --python",
             )
-
-
-def _digest(version: str, requirements: Requirements) -> str:
-    content = f"{version}\n{requirements.text}{SERVER}\n"
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _last(output: str) -> str:

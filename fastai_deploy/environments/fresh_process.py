@@ -16,6 +16,9 @@ from fastai_deploy.errors import RuntimeUnproven
 MODULE = "fdeploy_runtime.ask_learner"
 _SECONDS = 1_800  # of the slowest import and a thousand texts
 _SHOWN = 12
+_KILLED = (
+    "bytecode of another Python ends a process so: name the version of the training with --python"
+)
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
@@ -74,7 +77,9 @@ def _run(python: Path, model: Path, folder: Path, options: Sequence[str]) -> dic
         raise RuntimeUnproven(
             f"the learner does not work in a fresh process (status {done.returncode}); its last "
             f"lines:\n{shown}",
-            hint="mend what the last line names: a class that --definitions lacks, or a version in "
+            hint=_KILLED
+            if done.returncode < 0
+            else "mend what the last line names: a class that --definitions lacks, or a version in "
             "--requirements that is not the one that the learner was trained with",
         )
     found: dict[str, Any] = json.loads(answers.read_bytes())

@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastai_deploy.bundle import Bundle
 from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
@@ -25,6 +25,9 @@ from fastai_deploy.learner.convert import convert, refuse
 from fastai_deploy.learner.probes import PROBES
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.progress import Reporter, Step, silent
+
+if TYPE_CHECKING:
+    from fastai_deploy.learner.rebuilding.precision import Choice
 
 FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
 TOLERANCE = 1e-4
@@ -37,7 +40,8 @@ def export_learner(
     goldens: Sequence[str] | str | Path | None = None,
     *,
     definitions: str | Path | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
+    quantize: Choice = "auto",
     name: str | None = None,
     report: Reporter = silent,
 ) -> Bundle:
@@ -45,7 +49,8 @@ def export_learner(
 
     ``goldens`` are texts, or a file of them (.txt, .jsonl or .csv, with labels or without), which
     ``learn.predict`` answers; without any, texts of fdeploy's own are asked. ``definitions`` is a
-    file with the classes of a model of your own. The learner is as it was afterwards.
+    file with the classes of a model of your own; ``tolerance`` and ``quantize`` are as in the
+    settings. The learner is as it was afterwards.
     Raises what ``fdeploy export`` does: a LearnerError, GoldenError, ParityError or FileError.
     """
     _check_live(learn)
@@ -64,7 +69,9 @@ def export_learner(
             file,
             place,
             golden=asked,
-            tolerance=tolerance,
+            tolerance=TOLERANCE if tolerance is None else tolerance,
+            int8_tolerance=tolerance,
+            quantize=quantize,
             name=name or place.resolve().name,
             report=report,
             definitions=Path(definitions) if definitions is not None else None,

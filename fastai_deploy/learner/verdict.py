@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,8 +144,14 @@ def _definitions(found: Findings) -> Verdict | None:
         reason = transformer.problem or (
             f"its wrapper changes the scores with {transformer.forward.processes}()"
         )
-    names = ", ".join(found.definable)
-    return Verdict("with-definitions", reason, DEFINITIONS.format(names, found.file))
+    names = ", ".join(map(_printable, found.definable))
+    file = shlex.quote(_printable(found.file))
+    return Verdict("with-definitions", reason, DEFINITIONS.format(names, file))
+
+
+def _printable(name: str) -> str:
+    """A name from the file, which must not paint on the terminal of who reads the hint."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _tokenizer(found: Findings) -> Verdict | None:

@@ -1,0 +1,126 @@
+"""A live learner becomes a bundle; fastai itself is stood for by what it would write and answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastai_deploy import export_learner
+from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
+from fastai_deploy.learner.live import run_factory
+from fastai_deploy.progress import Event, Step, silent
+from tests.conftest import Fdeploy
+from tests.learner.files import CONVERTIBLE, goldens, learner
+
+NAME = CONVERTIBLE[4]  # fastai 2.8
+
+
+class Live:
+    """Exports the real file and gives the answers that the real learner gave."""
+
+    def __init__(self) -> None:
+        self.answers = {each.text: each.probabilities for each in goldens(NAME)}
+        self.without_bar = 0
+
+    def export(self, path: Path) -> None:
+        shutil.copyfile(learner(NAME), path)
+
+    @contextlib.contextmanager
+    def no_bar(self) -> Iterator[None]:
+        self.without_bar += 1
+        yield
+
+    def predict(self, text: str) -> tuple[str, int, tuple[float, ...]]:
+        return "", 0, self.answers[text]
+
+
+def test_its_own_answers_are_the_goldens(fdeploy: Fdeploy) -> None:
+    live = Live()
+    texts = [each.text for each in goldens(NAME)][:6]
+    made = export_learner(live, fdeploy.folder / "bundle", goldens=texts)
+    assert made.name == "bundle"
+    assert made.max_difference <= 1e-5
+    assert live.without_bar == len(texts)
+    stored = json.loads((made.path / "goldens.json").read_bytes())["goldens"]
+    assert [each["text"] for each in stored] == texts
+    assert {each["source"] for each in stored} == {"learner"}
+    assert (fdeploy.folder / "bundle-parity.html").exists()
+
+    # In the same folder the command goes on from it, without being told where it is.
+    outcome = fdeploy.ok("export", "--json")
+    assert "bundle/ holds a bundle" in outcome.stderr
+    assert outcome.json["proven"] == len(texts)
+    fdeploy.ok("package")
+    for name in ("goldens.json", "manifest.json"):
+        path = made.path / name
+        path.write_bytes(path.read_bytes() + b"\n")
+    assert fdeploy("package", "--json").error["code"] == "record-stale"
+    error = fdeploy("export", "--json").error
+    assert error["code"] == "file"
+    assert "its SHA-256 differs" in error["message"]
+
+
+class First:
+    """What a learner of fastai 1 has."""
+
+    data = None
+
+    def export(self) -> None: ...
+
+
+def test_what_is_no_live_learner_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NotALearner, match="but int"):
+        export_learner(3, tmp_path / "bundle")
+    with pytest.raises(UsageError, match="fastai 1"):
+        export_learner(First(), tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+def factory(folder: Path, source: str) -> Any:
+    name = f"train_{folder.name.replace('-', '_')}"
+    (folder / f"{name}.py").write_text(source, encoding="utf-8")
+    return f"{name}:make"
+
+
+def test_a_function_is_run_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[Event] = []
+    spec = factory(tmp_path, "def make():\n    print('training')\n    return 'a learner'\n")
+    assert run_factory(spec, tmp_path, told.append) == "a learner"
+    assert isinstance(told[0], Step)
+    assert f"running {spec}: your code runs" in told[0].message
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "training\n")
+    assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def other(): ...\n", "has no function make"),
+        ("make = 3\n", "has no function make"),
+        ("import fastai_of_old\n", "cannot be imported"),
+        ("def make():\n    return 1 / 0\n", "fails: ZeroDivisionError"),
+    ],
+)
+def test_a_function_that_fails(tmp_path: Path, source: str, message: str) -> None:
+    spec = factory(tmp_path, source)
+    with pytest.raises(DefinitionsError, match=message) as caught:
+        run_factory(spec, tmp_path, silent)
+    assert caught.value.hint
+
+
+def test_the_command_tells_a_function_from_a_file(fdeploy: Fdeploy) -> None:
+    (fdeploy.folder / "train.py").write_text("def make():\n    return 3\n", encoding="utf-8")
+    outcome = fdeploy("export", "train:make", "--json")
+    assert outcome.error["code"] == "not-a-learner"
+    assert "running train:make: your code runs" in outcome.stderr
+    assert fdeploy("export", "train:make:more", "--json").error["code"] == "file-missing"

@@ -1,0 +1,84 @@
+"""A learner of a library that is not fastai, small enough to be loaded in a test.
+
+It has what ``learn.predict`` of fastai has (one text at a time, a label, its index, a probability
+for each label) and what its pickle has (the learner with its model, its data and its loss), and
+nothing of fastai's code: serving it takes a ``load_learner`` of the user's own, below. Run as a
+script it writes the pickle, so that its classes are looked up in ``__main__``, as in a notebook.
+"""
+
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+WORDS = ("good", "fun", "lovely", "bad", "dull", "awful")
+
+
+class Categorize:
+    """The labels."""
+
+    def __init__(self, vocab: list[str]) -> None:
+        self.vocab = vocab
+
+
+class DataLoaders:
+    """What the learner knows of its data."""
+
+    def __init__(self, vocab: list[str]) -> None:
+        self.categorize = Categorize(vocab)
+
+
+class CrossEntropyLossFlat:
+    """A loss by the name that fastai has for one whose activation is softmax."""
+
+    def __init__(self) -> None:
+        self.axis = -1
+
+
+class Bag(nn.Module):
+    """Counts of words to scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(len(WORDS), 2)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.tensor([[-1.0] * 3 + [1.0] * 3, [1.0] * 3 + [-1.0] * 3]))
+            self.linear.bias.zero_()
+
+    def forward(self, counts: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.linear(counts)
+        return scores
+
+
+class Learner:
+    """A model, and what it takes to ask it."""
+
+    def __init__(self) -> None:
+        self.model = Bag().eval()
+        self.loss_func = CrossEntropyLossFlat()
+        self.dls = DataLoaders(["neg", "pos"])
+        self.busy = False
+
+    def predict(self, text: str) -> tuple[str, torch.Tensor, torch.Tensor]:
+        if self.busy:
+            raise RuntimeError("two texts at a time")
+        self.busy = True
+        if "crash" in text:
+            self.busy = False
+            raise ValueError("no such word")
+        words = text.lower().split()
+        counts = torch.tensor([[float(words.count(word)) for word in WORDS]])
+        with torch.no_grad():
+            probabilities = self.model(counts).softmax(-1)[0]
+        index = probabilities.argmax()
+        self.busy = False
+        return self.dls.categorize.vocab[int(index)], index, probabilities
+
+
+def load_learner(path: str) -> Any:
+    return torch.load(path, weights_only=False)
+
+
+if __name__ == "__main__":
+    torch.save(Learner(), sys.argv[1])

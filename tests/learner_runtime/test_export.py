@@ -1,0 +1,173 @@
+"""A learner that is served as it is: never without leave, and not before it has answered."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from fastai_deploy.bundle import read_bundle
+from tests.conftest import Fdeploy
+
+EXPORT = ("export", "words.pkl", "--runtime", "learner", "--definitions", "model_def.py",
+          "--requirements", "requirements.txt")  # fmt: skip
+TRUSTED = (*EXPORT, "--trust-pickle")
+TEXTS = ("a good and fun film", "dull", "good bad", "nothing that it knows")
+
+
+def goldens(project: Fdeploy, *lines: dict[str, Any]) -> str:
+    path = project.folder / "golden.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path.name
+
+
+def test_it_becomes_an_api_on_this_machine(project: Fdeploy) -> None:
+    golden = goldens(project, *({"text": text} for text in TEXTS))
+    exported = project.ok(*TRUSTED, "--golden", golden, "--json")
+    bundle = exported.json
+    assert bundle["runtime"] == "learner"
+    assert bundle["labels"] == ["neg", "pos"]
+    assert bundle["proven"] == len(TEXTS)
+    manifest, _ = read_bundle(Path(bundle["path"]))
+    assert manifest.runtime is not None
+    assert manifest.runtime.names == (
+        "Bag", "Categorize", "CrossEntropyLossFlat", "DataLoaders", "Learner",
+    )  # fmt: skip
+    assert set(manifest.files) == {"goldens.json", "learner.pkl", "model_def.py",
+                                   "requirements.txt"}  # fmt: skip
+    assert "it runs now" in exported.stderr
+
+    project.ok("up")  # unchanged: nothing is loaded again, and no leave is needed again
+    assert project.ok("invoke", "such a lovely thing", "--json").json["label"] == "pos"
+
+    def ask(number: int) -> Any:
+        text = "good" if number % 2 else "bad"
+        return project.ok("invoke", text, "--json").json["label"], ("pos" if number % 2 else "neg")
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(found == wanted for found, wanted in threads.map(ask, range(8)))
+    error = project("invoke", "crash", "--json").error
+    assert "failed on this text" in error["message"]
+    assert "no such word" not in error["message"]
+    assert project.ok("teardown").stdout.endswith("0 left\n")
+
+
+def test_without_leave_nothing_runs(project: Fdeploy) -> None:
+    error = project(*EXPORT, "--json").error
+    assert error["code"] == "untrusted-learner"
+    assert "that runs whatever the file says" in error["message"]
+    assert "--trust-pickle" in error["hint"]
+    assert not (project.folder / ".fdeploy/dev/bundle").exists()
+
+
+@pytest.mark.parametrize("leave", ["variable", "setting"])
+def test_leave_may_be_a_variable_or_a_setting(project: Fdeploy, leave: str) -> None:
+    if leave == "setting":
+        (project.folder / "fdeploy.toml").write_text("[model]\ntrust_pickle = true\n")
+    environ = {"FDEPLOY_MODEL_TRUST_PICKLE": "true"} if leave == "variable" else {}
+    Fdeploy(project.folder, environ).ok(*EXPORT)
+
+
+def test_a_dangerous_pickle_is_refused_with_every_leave(project: Fdeploy) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return exec, (f"open({str(project.folder / 'pwned')!r}, 'w')",)
+
+    (project.folder / "words.pkl").write_bytes(pickle.dumps({"model": Hostile()}))
+    assert project(*TRUSTED, "--json").error["code"] == "dangerous-learner"
+    assert not (project.folder / "pwned").exists()
+
+
+def test_a_file_of_definitions_is_asked_for(project: Fdeploy) -> None:
+    found = [each for each in TRUSTED if each not in ("--definitions", "model_def.py")]
+    error = project(*found, "--json").error
+    assert error["code"] == "usage"
+    assert "Bag, Categorize" in error["message"]
+    assert "--definitions model_def.py" in error["hint"]
+
+
+BAD: dict[str, tuple[str, str, str]] = {
+    "a class is missing": ("class Bag", "class Sack", "does not define Bag"),
+    "it fails on import": ("import torch", "import torch_of_old", "model_def.py fails on import"),
+    "it cannot be loaded": ("torch.load(path", "torch.loaf(path", "has no attribute 'loaf'"),
+    "a text fails": ("no such word", "no such word", "fails on text 2: ValueError: no such word"),
+    "no learner": ("def predict", "def foretell", "has no predict()"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_fails_in_the_fresh_process_is_shown(project: Fdeploy, name: str) -> None:
+    old, new, message = BAD[name]
+    path = project.folder / "model_def.py"
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    golden = goldens(project, {"text": "good"}, {"text": "crash" if "text" in name else "bad"})
+    error = project(*TRUSTED, "--golden", golden, "--json").error
+    assert error["code"] == "runtime-unproven"
+    assert message in error["message"]
+    assert not (project.folder / ".fdeploy/dev/bundle").exists()
+
+
+def test_answers_that_are_no_probabilities(project: Fdeploy) -> None:
+    path = project.folder / "model_def.py"
+    source = path.read_text(encoding="utf-8").replace(".softmax(-1)", "")
+    path.write_text(source, encoding="utf-8")
+    error = project(*TRUSTED, "--json").error
+    assert "no probabilities of its 2 labels" in error["message"]
+
+
+def test_other_answers_than_the_users_fail_the_gate(project: Fdeploy) -> None:
+    golden = goldens(project, {"text": "good", "probabilities": [0.5, 0.5], "label": "pos"})
+    error = project(*TRUSTED, "--golden", golden, "--json").error
+    assert error["code"] == "parity"
+    assert "the learner in a fresh process answers 1 of 1 texts differently" in error["message"]
+    assert "bundle-parity.html" in error["hint"]
+    parity = json.loads((project.folder / ".fdeploy/dev/bundle-parity.json").read_bytes())
+    assert parity["accuracy"] == {
+        "learner": {"texts": 1, "accuracy": 0.0}, "process": {"texts": 1, "accuracy": 1.0},
+    }  # fmt: skip
+
+
+def test_versions_must_be_stated_where_they_are_not_known(project: Fdeploy) -> None:
+    found = [each for each in TRUSTED if each not in ("--requirements", "requirements.txt")]
+    error = project(*found, "--json").error
+    assert error["code"] == "usage"
+    assert "--requirements requirements.txt" in error["hint"]
+    assert "pip freeze" in error["hint"]
+
+
+def test_a_python_that_is_not_there(project: Fdeploy) -> None:
+    error = project(*TRUSTED, "--python", "3.99", "--json").error
+    assert error["code"] == "runtime-unproven"
+    assert "Python 3.99, which is not found" in error["message"]
+    assert "pyenv install 3.99" in error["hint"]
+
+
+def test_one_text_at_a_time(project: Fdeploy) -> None:
+    """Eight clients at once: the learner, which fails when it is asked two texts, fails on none."""
+    golden = goldens(project, *({"text": text} for text in TEXTS))
+    project.ok(*TRUSTED, "--golden", golden)
+    endpoint = project.ok("up", "--json").json
+    assert endpoint["url"]
+    state = json.loads((project.folder / ".fdeploy/dev/local/endpoint.json").read_bytes())
+    ready = threading.Barrier(8)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: post_many(state["port"], ready), range(8)))
+    assert all(answer["label"] == "pos" for each in answers for answer in each)
+
+
+def post_many(port: int, ready: threading.Barrier) -> list[dict[str, Any]]:
+    request = Request(
+        f"http://127.0.0.1:{port}/invocations",
+        data=json.dumps({"texts": ["good fun"] * 20}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    ready.wait(60)
+    with urlopen(request, timeout=60) as answer:  # noqa: S310 - the server of this test
+        found: list[dict[str, Any]] = json.loads(answer.read())
+    return found
