@@ -1,6 +1,7 @@
 # make demo    a learner becomes an API on this machine, answers, and is torn down
 # make test    the whole test suite
 # make check-templates   checkov and parliament over the golden templates
+# make test-containers   a packaged artifact in the software of AWS's images; root, Linux, Java 17
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check check-templates format schema lock bench clean
+.PHONY: help demo test test-containers lint types check check-templates format schema lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -35,6 +36,12 @@ check-templates: $(VENV)/.dev
 	.venv-checkers/bin/python -m pip install --quiet checkov==3.3.30 parliament==1.6.4 'setuptools<80'
 	.venv-checkers/bin/python tests/aws_templates/check_security.py
 	.venv-checkers/bin/python tests/aws_templates/check_policies.py
+
+# In a network namespace without a route. Downloads several GB once; docs/containers.md has results.
+test-containers: $(VENV)/.dev
+	$(BIN)/python -m tests.containers p2
+	$(BIN)/python -m tests.containers torchserve
+	$(BIN)/python -m tests.containers ray-serve
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -49,13 +49,17 @@ def choose(
     goldens: Sequence[Golden],
     choice: Choice,
     report: Reporter,
+    *,
+    worthwhile: int = WORTHWHILE,
 ) -> Served:
     """The int8 form of the reference if it is chosen and good enough, else the reference itself.
+
+    ``worthwhile``: the parameters from which on ``auto`` tries it.
 
     Raises ParityError or UnsupportedLearner when int8 is demanded and cannot be had.
     """
     parameters = sum(each.numel() for each in rebuilt.classifier.parameters())
-    if choice == "none" or (choice == "auto" and parameters < WORTHWHILE):
+    if choice == "none" or (choice == "auto" and parameters < worthwhile):
         return reference
     report(Step("quantizing it to int8"))
     path = reference.graph.path.with_name(_FILE)
