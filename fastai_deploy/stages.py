@@ -21,7 +21,7 @@ from fastai_deploy import files, freshness
 from fastai_deploy.artifact import serving_versions, write_artifact
 from fastai_deploy.errors import LeftoverError, UsageError
 from fastai_deploy.learner.summary import inspect as learner_summary
-from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step
+from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
 from fastai_deploy.records import (
     Api,
@@ -106,6 +106,8 @@ def package(project: Project, bundle: Bundle) -> Artifact:
             ending.summary = f"version {record.version}, unchanged"
         else:
             container = project.target.container()
+            for warning in container.warnings if container else ():
+                project.report(Warned(warning, "a processor such as ml.c6i.large costs less"))
             wheels = container and resolve(
                 container,
                 serving_versions(Path(bundle.path)),

@@ -73,11 +73,12 @@ class Server:
     def worker(self) -> psutil.Process:
         """The process that holds the model; one of this server's own, whose HOME is its folder."""
         for process in psutil.process_iter():
-            line = " ".join(process.cmdline())
-            if _is_of(process, self._base) and (
-                "model_service_worker" in line or "ServeReplica" in line
-            ):
-                return process
+            if not _is_of(process, self._base):
+                continue
+            with suppress(psutil.Error):
+                line = " ".join(process.cmdline())
+                if "model_service_worker" in line or "ServeReplica" in line:
+                    return process
         raise AssertionError("there is no worker")
 
 
