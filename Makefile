@@ -7,6 +7,7 @@
 # make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
 # make test-architectures   every tiny learner against its own answers (docs/learners.md)
 # make test-learner-runtime   the real fastai, live and served as it is, in an environment of its own
+# make test-containers   a packaged artifact in the software of AWS's images; root, Linux, Java 17
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -15,8 +16,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-page test-architectures test-learner-runtime fuzz fuzz-api lint types check \
-	check-templates fault-table format schema lock bench clean
+.PHONY: help demo test test-page test-architectures test-learner-runtime test-containers fuzz fuzz-api \
+	lint types check check-templates fault-table format schema lock bench clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -66,6 +67,12 @@ test-learner-runtime:
 	.venv-fastai/bin/python -c 'import torchvision' || \
 		.venv-fastai/bin/python -m pip uninstall --quiet --yes torchvision
 	.venv-fastai/bin/python tests/fastai_live/check.py
+
+# In a network namespace without a route. Downloads several GB once; docs/containers.md has results.
+test-containers: $(VENV)/.dev
+	$(BIN)/python -m tests.containers p2
+	$(BIN)/python -m tests.containers torchserve
+	$(BIN)/python -m tests.containers ray-serve
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -24,7 +24,7 @@ from fastai_deploy.invoking.answer_file import AnswerFile, Fits
 from fastai_deploy.invoking.answered import Batch
 from fastai_deploy.invoking.many import Many, Work, answers
 from fastai_deploy.learner.summary import inspect as learner_summary
-from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step
+from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
 from fastai_deploy.public.collection import collection
 from fastai_deploy.public.face import face_of
@@ -103,6 +103,8 @@ def package(project: Project, bundle: Bundle) -> Artifact:
             ending.summary = f"version {record.version}, unchanged"
         else:
             container = project.target.container()
+            for warning in container.warnings if container else ():
+                project.report(Warned(warning, "a processor such as ml.c6i.large costs less"))
             wheels = container and resolve(
                 container,
                 serving_versions(Path(bundle.path)),

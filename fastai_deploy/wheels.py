@@ -45,6 +45,7 @@ class Container:
     platform: str
     has: frozenset[str] = frozenset()
     known: bool = True
+    warnings: tuple[str, ...] = ()
 
     @property
     def machine(self) -> str:

@@ -42,6 +42,7 @@ class Model:
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         status, headers, body = await self._replica.answer(request.scope, request.receive)
+        headers.pop("x-request-id", None)  # Ray sends the same
         return Response(body, status, headers)
 
 

@@ -2,12 +2,13 @@
 
 TorchServe collects up to ``batchSize`` requests and calls the handler with all of them; the
 toolkit's own handler would answer them one by one. The worker that loads the model is the only one,
-and uses every core: see ``model-config.yaml``.
+and uses every core: see ``model-config.yaml``. A model that cannot be served ends the server.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -25,6 +26,7 @@ from .session import plan
 
 _VERSION_VARIABLE = "FDEPLOY_VERSION"
 _BODY = "body"
+_SERVER = b"org.pytorch.serve.ModelServer"
 
 
 class Handler:
@@ -60,6 +62,7 @@ class Handler:
             loaded = load(folder, found, planned.threads, version=os.environ.get(_VERSION_VARIABLE))
         except Exception as error:
             self._log("refused", reason=str(error)[:1000])
+            _end_server()
             raise
         self._log(
             "ready",
@@ -104,6 +107,21 @@ class Handler:
         except Exception as error:  # noqa: BLE001  # its neighbours are answered all the same
             self._log.defect("-", error)
             return refuse(refusals.internal())
+
+
+def _end_server() -> None:
+    """End TorchServe itself, and with it the container.
+
+    It would start the worker again for ever, and answer ``/ping`` with 200 all the while. Only a
+    TorchServe that started this process is ended.
+    """
+    parent = os.getppid()
+    try:
+        command = Path(f"/proc/{parent}/cmdline").read_bytes()
+    except OSError:
+        return
+    if _SERVER in command:
+        os.kill(parent, signal.SIGTERM)
 
 
 def _question(

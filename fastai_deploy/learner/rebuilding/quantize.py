@@ -76,10 +76,11 @@ def _shrink_tables(model: onnx.ModelProto) -> None:
         if table in model.graph.initializer:
             model.graph.initializer.remove(table)
             _add_rows(model, table)
-        looked_up, scale, wide = (f"{node.output[0]}_{part}" for part in ("int8", "scale", "wide"))
+        # The quantizer makes names of its own from what it finds: output + "_scale" is one.
+        looked_up, scale, wide = (f"{node.output[0]}_row_{n}" for n in ("int8", "scale", "wide"))
         nodes += [
-            onnx.helper.make_node("Gather", [f"{table.name}_int8", node.input[1]], [looked_up]),
-            onnx.helper.make_node("Gather", [f"{table.name}_scale", node.input[1]], [scale]),
+            onnx.helper.make_node("Gather", [f"{table.name}_row_int8", node.input[1]], [looked_up]),
+            onnx.helper.make_node("Gather", [f"{table.name}_row_scale", node.input[1]], [scale]),
             onnx.helper.make_node("Cast", [looked_up], [wide], to=onnx.TensorProto.FLOAT),
             onnx.helper.make_node("Mul", [wide, scale], [node.output[0]]),
         ]
@@ -99,7 +100,7 @@ def _add_rows(model: onnx.ModelProto, table: onnx.TensorProto) -> None:
     whole = np.rint(values / scales).astype(np.int8)
     model.graph.initializer.extend(
         (
-            onnx.numpy_helper.from_array(whole, f"{table.name}_int8"),
-            onnx.numpy_helper.from_array(scales.astype(np.float32), f"{table.name}_scale"),
+            onnx.numpy_helper.from_array(whole, f"{table.name}_row_int8"),
+            onnx.numpy_helper.from_array(scales.astype(np.float32), f"{table.name}_row_scale"),
         )
     )

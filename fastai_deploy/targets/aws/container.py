@@ -18,9 +18,10 @@ _EVERY_IMAGE_HAS = frozenset({"numpy"})
 def serving_container(settings: Settings, region: str) -> Container:
     """The container of these settings. Raises SettingsError or TargetUnavailable."""
     endpoint = settings.sections.endpoint
+    on = wanted_instance(settings, known_types())
     image = choose_image(
         installed_tables(),
-        wanted_instance(settings, known_types()),
+        on,
         region=region,
         server=endpoint.server,
         override=endpoint.image,
@@ -37,4 +38,9 @@ def serving_container(settings: Settings, region: str) -> Container:
         platform=image.platform,
         has=_EVERY_IMAGE_HAS if known else frozenset(),
         known=known,
+        warnings=(
+            f"the artifact runs on the processor: the GPU of {on.type} is paid for and not used",
+        )
+        if image.accelerator == "gpu"
+        else (),
     )

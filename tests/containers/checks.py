@@ -1,0 +1,203 @@
+"""What is asked of a server that runs a packaged artifact."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.containers.families import Family
+from tests.containers.servers import PORT, Server, functions_answer, start
+
+TOLERANCE = 1e-4
+PATIENCE = 600.0  # seconds; the machine may be busy
+CLIENTS = 16
+
+
+class Checks:
+    """The checks of one family; ``base`` holds ``model/`` and ``golden.jsonl``."""
+
+    def __init__(self, family: Family, python: Path, base: Path) -> None:
+        self._family = family
+        self._python = python
+        self._base = base
+        self._failed = 0
+        lines = (base / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+        self._goldens: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+    def run(self) -> int:
+        """All of them; 1 if one failed."""
+        if self._family.name == "p2":
+            began = time.monotonic()
+            answers = functions_answer(self._python, self._base, [g["text"] for g in self._goldens])
+            self._say("the four functions", time.monotonic() - began)
+            self._check("goldens", lambda: self._same(answers))
+            return int(self._failed > 0)
+        with start(self._family, self._python, self._base) as server:
+            self._check("first answer", lambda: self._first_answer(server))
+            for name, check in (
+                ("goldens", self._goldens_alike),
+                ("wrong requests", self._wrong_requests),
+                ("a bad item among good ones", self._bad_item),
+                ("a text of 100,000 words", self._long_text),
+                (f"{CLIENTS} clients at once", self._together),
+                ("a worker killed", lambda: self._killed(server)),
+            ):
+                self._check(name, check)
+        self._tamper()
+        with start(self._family, self._python, self._base) as server:
+            self._check("a tampered model", lambda: self._refused(server))
+        return int(self._failed > 0)
+
+    def _check(self, name: str, check: Callable[[], str]) -> None:
+        began = time.monotonic()
+        try:
+            detail = check()
+        except Exception as error:  # noqa: BLE001  # a check that fails is told, and the next is run
+            self._failed += 1
+            print(f"FAILED {name}: {error!r}", flush=True)
+            return
+        self._say(name, time.monotonic() - began, detail)
+
+    @staticmethod
+    def _say(name: str, seconds: float, detail: str = "") -> None:
+        print(f"ok     {name}: {seconds:.1f} s {detail}".rstrip(), flush=True)
+
+    def _first_answer(self, server: Server) -> str:
+        ping = 0.0
+        while not _answers():
+            if not ping and _get("/ping") == http.HTTPStatus.OK:
+                ping = server.age
+            assert server.alive, f"the server ended: {server.tail}"
+            assert server.age < PATIENCE, server.tail
+            time.sleep(0.1)
+        return f"/ping 200 after {ping or server.age:.1f} s, first answer after {server.age:.1f} s"
+
+    def _goldens_alike(self) -> str:
+        answers = []
+        for golden in self._goldens:
+            status, body = _post({"text": golden["text"]})
+            assert status == http.HTTPStatus.OK, body
+            answers.append(body)
+        return self._same(answers)
+
+    def _same(self, answers: list[Any]) -> str:
+        worst = 0.0
+        for golden, answer in zip(self._goldens, answers, strict=True):
+            expected, found = golden["probabilities"], answer["probabilities"]
+            assert expected.keys() == found.keys(), answer
+            worst = max(worst, *(abs(expected[label] - found[label]) for label in expected))
+        assert worst <= TOLERANCE, worst
+        return f"{len(answers)} alike, max |Δprobability| {worst:.1e}"
+
+    @staticmethod
+    def _wrong_requests() -> str:
+        for data, kind, status in (
+            (b'{"txt": "a"}', "application/json", 422),
+            (b"no json", "application/json", 400),
+            (b"a,b", "text/csv", 415),
+        ):
+            found, body = _post_raw(data, kind)
+            assert found == status, (found, body)
+            assert "error" in body, body
+        return "400, 415, 422 as the contract has them"
+
+    @staticmethod
+    def _bad_item() -> str:
+        status, body = _post({"texts": ["a great film", 1, "no"]})
+        assert status == http.HTTPStatus.OK, body
+        assert ["error" in item for item in body] == [False, True, False], body
+        return "answered in its place"
+
+    @staticmethod
+    def _long_text() -> str:
+        status, body = _post({"text": "word " * 100_000})
+        assert status == http.HTTPStatus.OK, body
+        assert body["truncated"], body
+        return "answered, truncated"
+
+    def _together(self) -> str:
+        texts = [golden["text"] for golden in self._goldens if golden["text"].strip()]
+        asked = [texts[place % len(texts)] for place in range(CLIENTS * 4)]
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            found = list(clients.map(lambda text: _post({"text": text}), asked))
+        known = {golden["text"]: golden["probabilities"] for golden in self._goldens}
+        for text, (status, body) in zip(asked, found, strict=True):
+            assert status == http.HTTPStatus.OK, body
+            difference = max(abs(known[text][k] - body["probabilities"][k]) for k in known[text])
+            assert difference <= TOLERANCE, (text[:20], difference)
+        return f"{len(asked)} requests, each its own answer"
+
+    @staticmethod
+    def _killed(server: Server) -> str:
+        worker = server.worker()
+        print(f"       kill -9 {worker.pid}", flush=True)
+        worker.send_signal(signal.SIGKILL)
+        psutil.wait_procs([worker], timeout=10)
+        began = time.monotonic()
+        while not _answers():
+            assert time.monotonic() - began < PATIENCE, server.tail
+            time.sleep(0.1)
+        return "answers again"
+
+    def _tamper(self) -> None:
+        path = self._base / "model" / "model.onnx"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    @staticmethod
+    def _refused(server: Server) -> str:
+        """The log says why, no request is answered, and the container is not healthy."""
+        while "its SHA-256 differs" not in server.log:
+            assert server.age < PATIENCE, server.tail
+            assert not _answers(), "a tampered model answers"
+            time.sleep(0.2)
+        settled = time.monotonic() + 60
+        while _get("/ping") == http.HTTPStatus.OK:
+            assert time.monotonic() < settled, "/ping says 200"
+            time.sleep(0.2)
+        assert not _answers(), "a tampered model answers"
+        return f"refused, the log says why, /ping says {_get('/ping') or 'nothing'}"
+
+
+def _answers() -> bool:
+    return _post({"text": "ready?"})[0] == http.HTTPStatus.OK
+
+
+def _post(value: Any) -> tuple[int, Any]:
+    return _post_raw(json.dumps(value).encode(), "application/json")
+
+
+def _post_raw(data: bytes, kind: str) -> tuple[int, Any]:
+    """Status and JSON; status 0 where there is no answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+    try:
+        connection.request("POST", "/invocations", data, {"content-type": kind})
+        answer = connection.getresponse()
+        body = answer.read()
+        return answer.status, json.loads(body)
+    except (OSError, http.client.HTTPException):
+        return 0, None
+    except ValueError:
+        return answer.status, body
+    finally:
+        connection.close()
+
+
+def _get(path: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()

@@ -1,0 +1,58 @@
+"""The software of each kind of image, from the package index, in a virtual environment.
+
+What differs from AWS's images: there is no container, the system below is this machine's, and torch
+comes as the index has it (a build for CUDA; it is only imported, and serves nothing).
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+# Toolkit and TorchServe import pkg_resources, which setuptools 80 has no more.
+_TOOLKIT = ("sagemaker-pytorch-inference", "torchserve", "torch-model-archiver", "pyyaml")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of image; ``settings`` lead fdeploy to it."""
+
+    name: str
+    python: str
+    requirements: tuple[str, ...]
+    settings: str
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            "torchserve",
+            "3.12",
+            ("torch==2.6.0", *_TOOLKIT, "setuptools<80"),
+            'instance = "ml.m5.large"\nserver = "torchserve"',
+        ),
+        Family(
+            "ray-serve",
+            "3.13",
+            ("ray[serve]==2.57.0", "jinja2"),
+            'instance = "ml.m5.large"\nserver = "ray-serve"',
+        ),
+        # Only the four functions: TorchServe of that time is not asked here.
+        Family("p2", "3.8", ("numpy",), 'instance = "ml.p2.xlarge"'),
+    )
+}
+
+
+def environment(family: Family, interpreter: Path, folder: Path) -> Path:
+    """The Python of the family's environment below ``folder``, which is made if it is not there."""
+    place = folder / family.name
+    python = place / "bin" / "python"
+    if not (place / ".complete").exists():
+        subprocess.run([interpreter, "-m", "venv", "--clear", place], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *family.requirements], check=True
+        )
+        (place / ".complete").touch()
+    return python

@@ -1,0 +1,156 @@
+"""The image's own server around an unpacked artifact, started as the image starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+
+from tests.containers.families import Family
+
+PORT = 8080
+_TORCHSERVE = "from sagemaker_pytorch_serving_container import serving; serving.main()"
+_FUNCTIONS = """\
+import json, sys
+sys.path.insert(0, sys.argv[1] + "/code")
+import inference
+model = inference.model_fn(sys.argv[1])
+answer = lambda text: inference.output_fn(inference.predict_fn(inference.input_fn(
+    json.dumps({"text": text}), "application/json"), model), "*/*", None)[0]
+print(json.dumps([json.loads(answer(text)) for text in json.load(sys.stdin)]))
+"""
+# As AWS's start script has it: the cluster, Serve, the application, then the adapter.
+_RAY = """\
+set -e
+ray start --head --disable-usage-stats --include-dashboard=false --temp-dir="$RAY_TMP"
+serve start --http-host 127.0.0.1 --http-port 8000
+serve run --non-blocking config.yaml
+exec "$ADAPTER_PYTHON" -m tests.containers.ray_adapter
+"""
+
+
+class Server:
+    """A server and everything that it started."""
+
+    def __init__(self, process: subprocess.Popen[bytes], base: Path) -> None:
+        self._process = process
+        self._base = base
+        self._logs = (base / "server.log", base / "logs", base / "ray")
+        self._began = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._began
+
+    @property
+    def alive(self) -> bool:
+        """Whether its first process is still there."""
+        return self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """Everything that it and its workers wrote."""
+        files = [
+            file for path in self._logs for file in (path.rglob("*") if path.is_dir() else [path])
+        ]
+        return "\n".join(file.read_text(errors="replace") for file in files if file.is_file())
+
+    @property
+    def tail(self) -> str:
+        """The last of it."""
+        return self.log[-2_000:]
+
+    def worker(self) -> psutil.Process:
+        """The process that holds the model; one of this server's own, whose HOME is its folder."""
+        for process in psutil.process_iter():
+            if not _is_of(process, self._base):
+                continue
+            with suppress(psutil.Error):
+                line = " ".join(process.cmdline())
+                if "model_service_worker" in line or "ServeReplica" in line:
+                    return process
+        raise AssertionError("there is no worker")
+
+
+@contextmanager
+def start(family: Family, python: Path, base: Path) -> Iterator[Server]:
+    """The server of a family; every process of it is ended with the block."""
+    log = base / "server.log"
+    commands: Mapping[str, list[str]] = {
+        "torchserve": [str(python), "-c", _TORCHSERVE],
+        "ray-serve": ["sh", "-c", _RAY],
+    }
+    code = base / "model" / "code"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            commands[family.name],
+            cwd=base / "model",
+            env={
+                "PATH": f"{python.parent}:{os.environ['PATH']}",
+                "HOME": str(base),
+                "SAGEMAKER_BASE_DIR": str(base),
+                "SAGEMAKER_PROGRAM": "inference.py",
+                "SAGEMAKER_BIND_TO_PORT": str(PORT),
+                "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+                "LOG_LOCATION": str(base / "logs"),
+                "METRICS_LOCATION": str(base / "metrics"),
+                "PYTHONPATH": f"{base / 'model'}:{code}:{Path(__file__).parents[2]}",
+                "RAY_ADDRESS": "auto" if family.name == "ray-serve" else "",
+                "RAY_TMP": str(base / "ray"),
+                "RAY_raylet_start_wait_time_s": "300",
+                "ADAPTER_PYTHON": sys.executable,
+                "FDEPLOY_VERSION": "container",
+            },
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield Server(process, base)
+        finally:
+            _end(process, base)
+
+
+def functions_answer(python: Path, base: Path, texts: list[str]) -> list[Any]:
+    """What the toolkit's four functions answer, in a Python of the image's version."""
+    done = subprocess.run(
+        [python, "-c", _FUNCTIONS, str(base / "model")],
+        input=json.dumps(texts),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return cast("list[Any]", json.loads(done.stdout))
+
+
+def _is_of(process: psutil.Process, base: Path) -> bool:
+    """Whether a process was started, by whatever way, by the server of this folder."""
+    try:
+        return bool(process.environ().get("HOME") == str(base))
+    except psutil.Error:
+        return False
+
+
+def _end(process: subprocess.Popen[bytes], base: Path) -> None:
+    """End the server and what it left behind."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    left = [other for other in psutil.process_iter() if _is_of(other, base)]
+    for other in left:
+        with suppress(psutil.Error):
+            other.kill()
+    psutil.wait_procs(left, timeout=20)
