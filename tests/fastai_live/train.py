@@ -59,13 +59,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
         sep_token="[SEP]", model_max_length=64,
     )  # fmt: skip
 
 
-class Encode(Transform):
+class Encode(Transform):  # type: ignore[misc]
     """Text to ids."""
 
     def __init__(self, tokenizer: Any) -> None:
