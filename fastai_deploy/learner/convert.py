@@ -62,6 +62,7 @@ def convert(
     Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing; an old bundle is
     then as it was.
     """
+    report(Step(f"reading {learner.name}; nothing in it is executed"))
     handed = read_handed(tokenizer) if tokenizer else None
     with open_archive(learner) as (source, archive):
         digest = _hash(source, "reading the learner", report)
