@@ -51,11 +51,16 @@ def document(name: str, folder: Path = MADE) -> dict[str, Any]:
     return found
 
 
+def golden_texts() -> list[dict[str, str]]:
+    """The texts that every learner was asked, each with its ``id``."""
+    found: list[dict[str, str]] = json.loads((MADE / "golden_texts.json").read_text("utf-8"))
+    return found
+
+
 def answered(name: str, folder: Path = MADE) -> list[tuple[str, tuple[float, ...]]]:
     """The texts with the learner's answers; those on which it failed are left out."""
     found = document(name, folder)
-    shared = json.loads((MADE / "golden_texts.json").read_text("utf-8"))
-    texts = {each["id"]: each["text"] for each in (*shared, *found["texts"])}
+    texts = {each["id"]: each["text"] for each in (*golden_texts(), *found["texts"])}
     return [
         (texts[key], tuple(answer))
         for key, answer in found["answers"].items()

@@ -5,6 +5,7 @@ The quick part of what ``make test-architectures`` does with all of them.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from fastai_deploy.goldens import Case
 from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.convert import convert
 from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.rebuilding.answers import Encoder
 from fastai_deploy.learner.rebuilding.rebuilt import rebuild_learner
+from fastai_deploy.learner.text.found import find_tokenizers
 from fastai_deploy.learner.text.handed import read_handed
 from fastai_deploy.learner.text.sentencepiece_model import read_sentencepiece
+from fastai_deploy.learner.text.serialized import tokenizer_json
 from fastai_deploy.parity import compare
 from fastai_deploy.progress import silent
 from tests.learner.made import (
@@ -24,11 +28,13 @@ from tests.learner.made import (
     MADE,
     answered,
     document,
+    golden_texts,
     names,
     outcome,
     tokenizer_folder,
     write_goldens,
 )
+from tests.learner.survey import PAGE, read_outcomes, table
 
 CONVERTED = ("albert", "deberta_v2", "mobilebert", "xlm_roberta", "xlnet")
 REFUSED = {
@@ -91,6 +97,37 @@ def test_the_goldens_tell_texts_apart(name: str) -> None:
     """A model that answers every text alike would prove nothing."""
     columns = zip(*(answer for _, answer in answered(name)), strict=True)
     assert max(max(column) - min(column) for column in columns) > 0.2
+
+
+SLOW_IDS = json.loads((MADE / "slow_ids.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", SLOW_IDS)
+def test_a_tokenizer_that_is_handed_in_gives_the_same_ids(name: str) -> None:
+    """As transformers 4.30 gave them, on every golden text."""
+    folder = tokenizer_folder(f"slow_{name}")
+    assert folder is not None
+    with open_archive(MADE / f"slow_{name}.pkl") as (_, archive):
+        (tokenizer,) = find_tokenizers(archive.pickled.calls)
+        made = tokenizer_json(
+            tokenizer, prefix_space=False, python_37=False, handed=read_handed(folder)
+        )
+    encode = Encoder(made, (), 128)
+    texts = {each["id"]: each["text"] for each in golden_texts()}
+    assert len(SLOW_IDS[name]) == 28
+    for key, ids in SLOW_IDS[name].items():
+        assert encode(texts[key]) == ids, key
+
+
+def test_the_table_of_the_documentation_is_what_was_found() -> None:
+    rows = read_outcomes()
+    assert table(rows) in PAGE.read_text(encoding="utf-8"), "make test-architectures"
+    kept = {name for name in names() if not name.startswith("slow_")}
+    assert kept <= rows.keys()
+    for name, reason in REFUSED.items():
+        assert rows[name]["outcome"] == "refused"
+        assert reason in rows[name]["reason"]
+    assert {name for name in kept if rows[name]["outcome"] == "refused"} == REFUSED.keys()
 
 
 def test_a_lost_tokenizer_is_asked_for(tmp_path: Path) -> None:
