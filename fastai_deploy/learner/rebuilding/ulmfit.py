@@ -31,6 +31,7 @@ Answers = list[tuple[float, ...]]
 # what is read before the last 1,440, which are pooled, has faded long before they begin.
 LONGEST = 4_096
 WARM_UP = 2_048  # that are read at least before what is pooled
+SHORT = 1_000  # characters of a text that settles something: no need to wait for long ones
 SAME = 1e-6  # differences of probabilities below this are float32's rounding
 
 
@@ -125,7 +126,8 @@ def _settle(
     forwards: RebuiltUlmfit, backwards: RebuiltUlmfit, cases: Sequence[Case]
 ) -> RebuiltUlmfit:
     """The one that answers as the learner did; forwards where the goldens do not tell."""
-    answered = [case for case in cases if case.probabilities is not None]
+    known = (case for case in cases if case.probabilities is not None)
+    answered = [case for case in known if len(case.text) <= SHORT]
     texts = [case.text for case in answered]
     reports = [
         compare(
@@ -140,8 +142,8 @@ def _settle(
     if abs(ahead - behind) <= SAME * len(texts):
         return forwards
     chosen = forwards if ahead < behind else backwards
-    known = replace(chosen.text, direction_known=True, assumptions=())
-    return replace(chosen, ulmfit=replace(chosen.ulmfit, words=known))
+    settled = replace(chosen.text, direction_known=True, assumptions=())
+    return replace(chosen, ulmfit=replace(chosen.ulmfit, words=settled))
 
 
 def _splitter(words: WordRules) -> dict[str, Any]:
