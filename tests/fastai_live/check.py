@@ -58,10 +58,12 @@ def fdeploy(folder: Path, *arguments: str, fails: bool = False) -> str:
 
 def served(folder: Path) -> str:
     """Bring up what was exported, ask it, and take it down."""
-    fdeploy(folder, "up")
-    answer: dict[str, Any] = json.loads(fdeploy(folder, "invoke", TEXTS[1], "--json"))
-    assert answer["label"] == "neg", answer
-    proof = fdeploy(folder, "teardown").splitlines()[-1]
+    try:
+        fdeploy(folder, "up")
+        answer: dict[str, Any] = json.loads(fdeploy(folder, "invoke", TEXTS[1], "--json"))
+        assert answer["label"] == "neg", answer
+    finally:
+        proof = fdeploy(folder, "teardown").splitlines()[-1]
     assert proof.endswith("0 left"), proof
     return f"{answer['label']} {answer['score']:.4f}; {proof}"
 
