@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from starlette.responses import Response
 from .vendored import activate
 
 _ONGOING = 1_000  # the batcher refuses long before, with a Retry-After that Ray has not
+_SHUT_DOWN_SECONDS = 60
 _SHUT_DOWN = (
     "import sys, ray; from ray import serve; "
     "ray.init(address=sys.argv[1], namespace='serve', log_to_driver=False); serve.shutdown()"
@@ -60,6 +62,11 @@ def bind(folder: Path) -> Any:
 
 
 def _shut_down() -> None:
-    """End Serve from outside: it waits for its replicas, of which this is one."""
+    """End Serve from outside: it waits for its replicas, of which this is one.
+
+    And wait for that: what a replica has started ends with it.
+    """
     address = ray.get_runtime_context().gcs_address
-    subprocess.Popen([sys.executable, "-c", _SHUT_DOWN, address], start_new_session=True)
+    with suppress(subprocess.TimeoutExpired):
+        command = [sys.executable, "-c", _SHUT_DOWN, address]
+        subprocess.run(command, timeout=_SHUT_DOWN_SECONDS, check=False)

@@ -17,6 +17,7 @@ class Adapter(BaseHTTPRequestHandler):
     """One request to Ray for each that comes."""
 
     protocol_version = "HTTP/1.1"
+    timeout = 60
 
     def do_GET(self) -> None:
         self._forward("GET", "/-/healthz" if self.path == "/ping" else self.path, None)
@@ -45,5 +46,11 @@ class Adapter(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+class Server(ThreadingHTTPServer):
+    """Takes as many connections at once as clients come."""
+
+    request_queue_size = 128
+
+
 if __name__ == "__main__":
-    ThreadingHTTPServer(("127.0.0.1", PORT), Adapter).serve_forever()
+    Server(("127.0.0.1", PORT), Adapter).serve_forever()
