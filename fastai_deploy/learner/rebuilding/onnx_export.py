@@ -7,7 +7,6 @@ id stands in the middle of a text, else the plain one.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import warnings
@@ -199,7 +198,7 @@ def quiet() -> Iterator[None]:
     The shapes that a trace might have fixed are what ``Checks`` looks at.
     """
     disabled = logging.root.manager.disable
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter itself
         warnings.filterwarnings("ignore", category=UserWarning)  # of models that are traced
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined] # public, but torch does not list it
