@@ -79,9 +79,25 @@ def export_digest(learner: str, golden: str | None, tolerance: float, *others: s
 def package_digest(project: Project, made_from: Bundle) -> str:
     """What an artifact depends on: the bundle, the model's name, the code and the container."""
     name = project.settings.sections.package.name
+    return _digest(__version__, made_from.version, name, runtime_digest(), fits(project))
+
+
+def fits(project: Project) -> str:
+    """What an artifact has to fit: the Python and the platform of the image; empty for none."""
     container = project.target.container()
-    fits = container and (container.python, container.platform, container.known)
-    return _digest(__version__, made_from.version, name, runtime_digest(), fits)
+    if container is None:
+        return ""
+    return f"Python {container.python}, {container.platform}" + (
+        "" if container.known else ", an image of the user's"
+    )
+
+
+def moved(project: Project) -> bool:
+    """Whether what is uploaded is for another target, or another image, than deploy now needs."""
+    made, record = project.workspace.find(Artifact), project.workspace.find(StoredArtifact)
+    if made is None or record is None:
+        return False
+    return record.target != project.target.name or made.fits != fits(project)
 
 
 def _same_target(project: Project, target: str, command: str) -> None:

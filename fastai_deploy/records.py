@@ -50,12 +50,16 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Artifact:
-    """``model.tar.gz``; ``made_from`` is the digest of the bundle and the settings of package."""
+    """``model.tar.gz``; ``made_from`` is the digest of the bundle and the settings of package.
+
+    ``fits`` is the Python and the platform of the image that its wheels are for; empty without any.
+    """
 
     path: str
     sha256: str
     bytes: int
     made_from: str
+    fits: str = ""
 
     @property
     def version(self) -> str:

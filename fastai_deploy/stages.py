@@ -120,7 +120,11 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 told=lambda done, total: project.report(Advanced("package", done, total)),
             )
             record = Artifact(
-                str(project.workspace.artifact), written.sha256, written.bytes, made_from
+                str(project.workspace.artifact),
+                written.sha256,
+                written.bytes,
+                made_from,
+                freshness.fits(project),
             )
             ending.summary = f"version {record.version}, {record.bytes:,} bytes"
         project.workspace.save(record)
@@ -134,6 +138,19 @@ def upload(project: Project, artifact: Artifact) -> StoredArtifact:
         project.workspace.save(record)
         ending.summary = f"version {artifact.version}, {artifact.bytes:,} bytes"
     return record
+
+
+def ready_to_deploy(project: Project) -> StoredArtifact:
+    """The stored artifact; packed and uploaded again where another target or image now needs that.
+
+    ``fdeploy deploy --instance ml.p2.xlarge`` is where an instance is first heard of, and its image
+    may have another Python. Raises RecordMissing, RecordStale, and what package and upload raise.
+    """
+    if not freshness.moved(project):
+        return freshness.stored(project)
+    wanted = freshness.fits(project) or "this machine"
+    project.report(Step(f"what was uploaded does not fit {wanted}: packing and uploading again"))
+    return upload(project, package(project, freshness.bundle(project)))
 
 
 def deploy(project: Project, stored: StoredArtifact) -> Endpoint:

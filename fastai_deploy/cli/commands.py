@@ -92,9 +92,9 @@ def deploy(
     ttl: opt.Ttl = None,
 ) -> "Endpoint":
     """Serve it, verified by the learner's own answers."""
-    from fastai_deploy import freshness, stages
+    from fastai_deploy import stages
 
-    return stages.deploy(project, freshness.stored(project))
+    return stages.deploy(project, stages.ready_to_deploy(project))
 
 
 @command(app, "create-api")

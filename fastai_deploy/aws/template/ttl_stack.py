@@ -156,10 +156,15 @@ def _statements(spec: TtlSpec, stacks: Sequence[str]) -> list[Json]:
         ),
         (
             "Api",
-            ["apigateway:DELETE", "apigateway:GET", "apigateway:PATCH"],
+            [
+                "apigateway:DELETE",
+                "apigateway:GET",
+                "apigateway:PATCH",
+                "apigateway:RemoveCertificateFromDomain",
+            ],
             [
                 sub(f"arn:${{AWS::Partition}}:apigateway:${{AWS::Region}}::/{path}")
-                for path in ("apikeys/*", "apis/*", "restapis/*", "usageplans/*")
+                for path in ("apikeys/*", "apis/*", "domainnames/*", "restapis/*", "usageplans/*")
             ],
         ),
         (

@@ -38,7 +38,7 @@ from fastai_deploy.learner.verdict import RUNTIME
 from fastai_deploy.parity import compare
 
 Answers = list[tuple[float, ...]]
-SAME = 1e-6  # differences of probabilities below this are float32's rounding
+SAME = 1e-5  # differences of probabilities below this are float32's rounding
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,7 +113,7 @@ def rebuild_learner(
     )
     encoder = Encoder(serialized, text.steps, limit)
     _check_vocabulary(encoder, model)
-    pad = _pad(tokenizer, serialized)
+    pad = _pad(tokenizer, serialized, model.config)
     forward = transformer.forward
     mask_pad = pad if forward.pad_token_id is None else forward.pad_token_id
     first = first_position(anatomy)
@@ -147,7 +147,7 @@ def _rebuild_own(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitio
         tokenizer, prefix_space=text.prefix_space, python_37=anatomy.python_37
     )
     encoder = Encoder(serialized, text.steps, limit)
-    pad = _pad(tokenizer, serialized)
+    pad = _pad(tokenizer, serialized, config)
     texts = [encoder(case.text) for case in cases]
     check_outputs(classifier, texts[0], len(anatomy.labels.names))
     alike = ignores_padding(classifier, texts, pad, limit)
@@ -225,8 +225,13 @@ def _counts_from_padding(config: object) -> bool:
     )  # fmt: skip
 
 
-def _pad(tokenizer: Tokenizer, serialized: Json) -> int:
-    """The id that fills shorter texts of a batch; any will do where the model masks it."""
+def _pad(tokenizer: Tokenizer, serialized: Json, config: object) -> int:
+    """The id that fills shorter texts of a batch; any will do where the model masks it.
+
+    A tokenizer that cuts at no special token does not tell it, but the model's configuration does.
+    """
     token = tokenizer.special.get("pad")
-    vocabulary = fast_vocabulary(serialized)
-    return vocabulary.get(token.text, 0) if token else 0
+    found = fast_vocabulary(serialized).get(token.text) if token else None
+    if found is None:
+        found = getattr(config, "pad_token_id", None)
+    return found if isinstance(found, int) and found >= 0 else 0

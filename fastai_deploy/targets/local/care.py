@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from http import HTTPStatus
 
 import psutil
 
@@ -39,7 +40,6 @@ from fastai_deploy.targets.local.target import LocalTarget
 
 _FREE = "nothing is rented: it runs on this machine"
 _HOUR = timedelta(hours=1)
-_CLIENT_ERROR = 400
 _COPIES = 3  # of an artifact on the disk: packaged, stored, unpacked
 
 
@@ -143,17 +143,17 @@ class LocalCare:
         raise UsageError("the local target has no stacks", hint="fdeploy template --target aws")
 
     def _last_hour(self) -> LastHour:
-        """What the function's own lines say; what the gateway refused itself is not in it."""
+        """What the function's own lines say of requests that were worth asking the model."""
         if not self._target.api.log.exists():
             return LastHour(None, None, None, None)
         asked = [
             values
             for line in log_file.since(self._target.api.log, self._now() - _HOUR)
-            if (values := _request(line.message))
+            if (values := _request(line.message)) and not _refused(values[0])
         ]
         took = sorted(ms for _status, ms in asked)
         p50, p95 = _percentiles(took)
-        errors = sum(status >= _CLIENT_ERROR for status, _ms in asked)
+        errors = sum(status >= HTTPStatus.INTERNAL_SERVER_ERROR for status, _ms in asked)
         return LastHour(len(asked), errors, p50, p95)
 
     def _disk(self, artifact: Artifact | None) -> Check:
@@ -213,9 +213,16 @@ def _request(line: str) -> tuple[int, float] | None:
     """Status and milliseconds of the function's line about a request."""
     try:
         values = json.loads(line)
+        if values["method"] != "POST":  # what browsers ask before they call, and the page
+            return None
         return int(values["status"]), float(values["ms"])
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def _refused(status: int) -> bool:
+    """Whether a request was wrong, so that the model was not asked."""
+    return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _percentiles(took: list[float]) -> tuple[float | None, float | None]:
