@@ -142,7 +142,9 @@ def measure_requests(folder: Path, count: int) -> None:
     announce = folder / "announce.json"
     arguments = ("-m", GATEWAY, "--config", str(config), "--announce", str(announce))
     with ExitStack() as stack:
-        model = stack.enter_context(process(__file__, "--model", str(state), announce=state))
+        model = stack.enter_context(
+            process("-m", "benchmarks.gateway_local", "--model", str(state), announce=state)
+        )
         gateway = stack.enter_context(process(*arguments, announce=announce))
         key = {"x-api-key": key_file.read_text()}
         report("model server, 1 client", requests(model, "/invocations", {}, count))
@@ -218,7 +220,7 @@ def measure_lambda(folder: Path, count: int, runs: int = 5) -> None:
     event = rest('{"text": "the plot is thin but I loved it"}')
     began, first, cold = [], [], []
     with (
-        process(__file__, "--model", str(state), announce=state),
+        process("-m", "benchmarks.gateway_local", "--model", str(state), announce=state),
         sagemaker_front(FrontConfig("bench-dev", state, "LAMBDAROLE")) as url,
     ):
         environ["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"] = url
