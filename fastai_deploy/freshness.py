@@ -94,9 +94,10 @@ def fits(project: Project) -> str:
 
 def moved(project: Project) -> bool:
     """Whether what is uploaded is for another target, or another image, than deploy now needs."""
-    made, record = project.workspace.find(Artifact), project.workspace.find(StoredArtifact)
-    if made is None or record is None:
-        return False
+    find = project.workspace.find
+    made, record = find(Artifact), find(StoredArtifact)
+    if made is None or record is None or find(Bundle) is None:
+        return False  # there is nothing to pack again from
     return record.target != project.target.name or made.fits != fits(project)
 
 
