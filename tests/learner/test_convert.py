@@ -54,22 +54,6 @@ from tests.learner.test_anatomy import objects, set_attribute
 ROBERTA, BERT, DISTILBERT, TAGS, V2_CLOUDPICKLE, V2_PLAIN = CONVERTIBLE
 
 
-@pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
-    """Each learner converted once, with all of its goldens."""
-    folder = tmp_path_factory.mktemp("bundles")
-    made: dict[str, Bundle] = {}
-
-    def bundle(name: str) -> Bundle:
-        if name not in made:
-            golden = write_goldens(name, folder / f"{Path(name).name}.jsonl")
-            made[name] = convert(learner(name), folder / Path(name).name, golden=golden,
-                                 tolerance=1e-4, name="reviews", report=silent)  # fmt: skip
-        return made[name]
-
-    return bundle
-
-
 def served(bundle: Bundle, texts: Sequence[str]) -> list[tuple[float, ...]]:
     """What the bundle answers, by its manifest, its tokenizer and its graph alone."""
     manifest, _ = read_bundle(bundle.path)

@@ -48,22 +48,6 @@ def anatomy(path: Path) -> Anatomy:
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
-    """Each learner converted once, with all of its goldens."""
-    folder = tmp_path_factory.mktemp("bundles")
-    made: dict[str, Bundle] = {}
-
-    def bundle(name: str) -> Bundle:
-        if name not in made:
-            golden = write_goldens(name, folder / f"{Path(name).name}.jsonl")
-            made[name] = convert(learner(name), folder / Path(name).name, golden=golden,
-                                 tolerance=1e-4, name="reviews", report=silent)  # fmt: skip
-        return made[name]
-
-    return bundle
-
-
-@pytest.fixture(scope="module")
 def loaded(converted: Callable[[str], Bundle]) -> Callable[[str], Loaded]:
     """Each of them served once."""
     made: dict[str, Loaded] = {}
