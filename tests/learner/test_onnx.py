@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -16,15 +16,19 @@ from fastai_deploy.learner.rebuilding.agreement import Checks
 from fastai_deploy.learner.rebuilding.answers import torch_scores
 from fastai_deploy.learner.rebuilding.classifier import Classifier
 from fastai_deploy.learner.rebuilding.onnx_export import export_onnx
-from fastai_deploy.learner.rebuilding.onnx_file import write_onnx
+from fastai_deploy.learner.rebuilding.onnx_file import Array, read_onnx, write_onnx
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (1,), (31,), (32,), (127, 129), (3, 5, 7)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int8])
 def test_weights_are_written_as_onnx_reads_them(
-    tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype
+    tmp_path: Path, shape: tuple[int, ...], dtype: type[Any]
 ) -> None:
-    weights = {"b": (torch.rand(shape) * 9).to(dtype), "a": torch.arange(6.0).reshape(2, 3).t()}
+    numbers = np.random.default_rng(0).integers(-9, 9, shape)
+    weights: dict[str, Array] = {
+        "b": np.asarray(numbers, dtype),
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+    }
     node = onnx.helper.make_node("Identity", ["a"], ["y"])
     graph = onnx.helper.make_graph(
         [node], "g", [], [onnx.helper.make_tensor_value_info("y", 1, [3, 2])]
@@ -36,8 +40,40 @@ def test_weights_are_written_as_onnx_reads_them(
     found = {each.name: onnx.numpy_helper.to_array(each) for each in read.graph.initializer}
     assert {name: each.shape for name, each in found.items()} == {"a": (3, 2), "b": shape}
     for name, weight in weights.items():
-        assert np.array_equal(found[name], weight.numpy())
+        assert np.array_equal(found[name], weight)
     assert not model.graph.initializer
+
+    bare, ours = read_onnx(tmp_path / "m.onnx")
+    assert bare == model
+    assert {name: each.dtype for name, each in ours.items()} == {
+        name: each.dtype for name, each in weights.items()
+    }
+    for name, weight in weights.items():
+        assert np.array_equal(ours[name], weight)
+
+
+def test_a_graph_that_onnx_wrote_is_read(tmp_path: Path) -> None:
+    tensors = [
+        onnx.helper.make_tensor("typed", onnx.TensorProto.INT64, [2], [3, -4]),
+        onnx.numpy_helper.from_array(np.ones((2, 3), np.float32), "raw"),
+        onnx.helper.make_tensor("empty", onnx.TensorProto.FLOAT, [0], []),
+    ]
+    graph = onnx.helper.make_graph([], "g", [], [], tensors)
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
+    bare, weights = read_onnx(tmp_path / "m.onnx")
+    assert not bare.graph.initializer
+    assert {name: each.tolist() for name, each in weights.items()} == {
+        "typed": [3, -4],
+        "raw": [[1.0] * 3] * 2,
+        "empty": [],
+    }
+
+
+@pytest.mark.parametrize("damaged", [b"x", b"\x3a\x7f", b"\x3b\x00", b"\x3a\x01\xff"])
+def test_what_is_no_graph_is_an_error(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"field|number"):
+        read_onnx(tmp_path / "m.onnx")
 
 
 class Model(nn.Module):

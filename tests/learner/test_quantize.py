@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from fastai_deploy.errors import ParityError
+from fastai_deploy.errors import ParityError, UnsupportedLearner
 from fastai_deploy.goldens import Golden
 from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.reading.archive import open_archive
@@ -65,10 +67,84 @@ def test_weights_keep_to_seven_bits(tmp_path: Path) -> None:
     write_graph(tmp_path / "s.onnx")
     quantize(tmp_path / "s.onnx", tmp_path / "m.onnx")
     tensors = {each.name: each for each in onnx.load(tmp_path / "m.onnx").graph.initializer}
-    weights = numpy_helper.to_array(tensors["weights_quantized"]).astype(int)
-    assert np.abs(weights).max() <= 64
+    weights = numpy_helper.to_array(tensors["weights_int8"]).astype(int)
+    assert np.abs(weights).max() == 64
     assert tensors["weights_scale"].dims == [8]
     assert tensors["table_row_scale"].dims == [3_000, 1]
+
+
+def write_transformer(path: Path) -> None:
+    """Every kind of node that is quantized, and a product of two activations."""
+    random = np.random.default_rng(1)
+    shapes = {"qkv": (32, 96), "b": (96,), "up": (32, 64), "down": (32, 64), "c": (32,)}
+    tensors = [
+        numpy_helper.from_array(random.standard_normal(shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node(
+            "Attention", ["x", "qkv", "b"], ["a"], num_heads=2, domain="com.microsoft"
+        ),
+        helper.make_node("MatMul", ["a", "up"], ["u"]),
+        helper.make_node("MatMul", ["a", "up"], ["again"]),
+        helper.make_node("Add", ["u", "again"], ["sum"]),
+        helper.make_node("Transpose", ["a"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["a", "turned"], ["both"]),
+        helper.make_node("ReduceMean", ["both"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("ReduceMean", ["sum"], ["pooled"], axes=[1], keepdims=0),
+        helper.make_node("Gemm", ["pooled", "down", "c"], ["out"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "sequence", 32])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", 32]),
+         helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["batch"])],
+        tensors,
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets)
+    model.ir_version = 8
+    onnx.save(model, path)
+
+
+def test_it_answers_as_the_form_that_onnx_runtime_makes(tmp_path: Path) -> None:
+    source, made, theirs = (tmp_path / name for name in ("s.onnx", "m.onnx", "t.onnx"))
+    write_transformer(source)
+    quantize(source, made)
+    quantize_dynamic(
+        source,
+        theirs,
+        op_types_to_quantize=["MatMul", "Attention", "Gemm"],
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
+    )
+    x = np.random.default_rng(2).standard_normal((2, 7, 32)).astype(np.float32)
+    ours, reference, plain = (
+        onnxruntime.InferenceSession(path).run(None, {"x": x}) for path in (made, theirs, source)
+    )
+    for our, their, exact in zip(ours, reference, plain, strict=True):
+        assert np.array_equal(our, their)
+        assert 0 < np.abs(our - exact).max() < 0.1 * np.abs(exact).max()
+    kinds = Counter(node.op_type for node in onnx.load(made).graph.node)
+    assert (kinds["QAttention"], kinds["MatMulInteger"], kinds["DynamicQuantizeLinear"]) == (
+        1,
+        3,
+        3,
+    )
+    assert (kinds["MatMul"], kinds["Gemm"]) == (1, 0)  # of two activations
+
+
+def test_a_graph_without_weights_to_quantize_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([node], "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph), tmp_path / "s.onnx")
+    with pytest.raises(UnsupportedLearner, match="no matrix of weights"):
+        quantize(tmp_path / "s.onnx", tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from fastai_deploy.errors import FdeployError, UnsupportedLearner
 from fastai_deploy.files import file_errors
 from fastai_deploy.learner.rebuilding.agreement import AGREEMENT, Checks
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT, Classifier
+from fastai_deploy.learner.rebuilding.memory import Parked
 from fastai_deploy.learner.rebuilding.onnx_file import write_onnx
 from fastai_deploy.learner.verdict import RUNTIME
 
@@ -62,11 +63,15 @@ def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
             hint="train a smaller model (base instead of large)",
         )
     difference = float("inf")
+    parked = Parked(classifier, path.parent)
     model, weights = _trace(classifier, path)
-    fused, attention = _fuse(classifier, model, weights)
+    fused, attention = _fuse(classifier, model, weights, parked)
+    parked.rest()
     candidates = [(fused, attention)] if attention else []
     for candidate, count in (*candidates, (model, 0)):
-        write_onnx(path, candidate, _take(candidate, weights))
+        taken = _take(candidate, weights)
+        write_onnx(path, candidate, {name: each.numpy() for name, each in taken.items()})
+        parked.rest()
         difference = checks.difference(path)
         if difference <= AGREEMENT:
             return Graph(path, classifier.inputs, count, difference)
@@ -132,7 +137,7 @@ def _transpose(weights: Weights, model: onnx.ModelProto) -> Weights:
 
 
 def _fuse(
-    classifier: Classifier, model: onnx.ModelProto, weights: Weights
+    classifier: Classifier, model: onnx.ModelProto, weights: Weights, parked: Parked
 ) -> tuple[onnx.ModelProto, int]:
     """The graph with fused attention, and the number of its nodes: 0 where nothing was fused.
 
@@ -144,6 +149,7 @@ def _fuse(
     inner = _with_initializers(
         model, {name: each for name, each in weights.items() if each.numel() <= largest}
     )
+    parked.rest()
     options = FusionOptions("bert")
     # The mask itself instead of the length of the text: padding may stand in the middle of it.
     options.use_raw_attention_mask(use_raw_mask=True)
@@ -162,7 +168,9 @@ def _fuse(
     except Exception:  # noqa: BLE001 - its errors have no common base; the plain graph remains
         return model, 0
     attention = sum(int(statistics.get(name, 0)) for name in ("Attention", "MultiHeadAttention"))
-    return made.model, attention
+    compact = onnx.ModelProto()
+    compact.CopyFrom(made.model)  # what was removed from a message stays in memory with it
+    return compact, attention
 
 
 def _with_initializers(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
