@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.aws_double.account import everything
+from tests.aws.stage import Open, Stage
 from tests.aws_double.faults import Fault
 from tests.aws_double.process import REGION, Double
 from tests.conftest import Fdeploy
 from tests.packaged import Model, bring
 
-_ACCOUNTS = itertools.count(1)
 AWS = ("--target", "aws")
-
-
-@dataclass
-class Stage:
-    """A project folder in which ``package`` has run, and an account of the double."""
-
-    double: Double
-    folder: Path
-    account: str
-
-    @property
-    def environ(self) -> dict[str, str]:
-        return {**self.double.environment(self.account), "FDEPLOY_PROJECT_NAME": "demo"}
-
-    @property
-    def run(self) -> Fdeploy:
-        return Fdeploy(self.folder, self.environ)
-
-    def client(self, service: str) -> Any:
-        make: Any = self.double.session(self.account).client
-        return make(service)
-
-    def everything(self) -> list[str]:
-        return everything(self.double.session(self.account))
-
-
-Open = Callable[[Model, str], Stage]
-
-
-@pytest.fixture(scope="module")
-def opened(double: Double, tmp_path_factory: pytest.TempPathFactory) -> Open:
-    def make(model: Model, account: str = "") -> Stage:
-        number = account or f"77{os.getpid() % 10**5:05}{next(_ACCOUNTS):05}"
-        return Stage(double, bring(model, tmp_path_factory.mktemp("project")), number)
-
-    return make
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.doctor import Doctor
 from fastai_deploy.aws.planning import planned
-from fastai_deploy.aws.policy import Needs, user_policies
+from fastai_deploy.aws.policy import user_policies
 from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import ParityError, UsageError
@@ -132,19 +132,7 @@ class AwsCare:
 
     def policies(self) -> Policies:
         """The permissions that the stage needs, as documents to copy. Raises AwsError."""
-        context = self._context
-        project = context.settings.sections.project
-        return Policies(
-            user_policies(
-                Needs(
-                    project=context.owner.project,
-                    bucket=project.bucket or default_bucket(context.aws),
-                    partition=context.aws.partition,
-                    kms_key=project.kms_key,
-                    signs_requests=context.settings.sections.api.auth == "iam",
-                )
-            )
-        )
+        return Policies(user_policies(preflight.needs(self._context)))
 
     def template(self, artifact: Artifact) -> Templates:
         """The stacks as ``deploy`` and ``create-api`` would send them. Raises SettingsError."""

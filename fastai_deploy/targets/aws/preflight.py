@@ -1,9 +1,13 @@
-"""What is looked at before AWS is asked to change anything: quota, image, limits, price."""
+"""What is looked at before AWS is asked to change anything: permissions, quota, image, price."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fastai_deploy.aws import status as stage_status
+from fastai_deploy.aws.bucket import default_bucket
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
+from fastai_deploy.aws.policy import Needs
 from fastai_deploy.aws.pricing import Price, endpoint_cost, instance_price
 from fastai_deploy.aws.template.spec import EndpointSpec, Instances
 from fastai_deploy.progress import Step, Warned
@@ -22,6 +26,8 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
     behind_api = spec.kind != "async"
     return Subject(
         owner=context.owner,
+        needs=needs(context),
+        unused=frozenset(_unused(context, spec)),
         bucket=context.settings.sections.project.bucket,
         image=spec.model.image,
         instance=instances.type if instances else None,
@@ -34,6 +40,28 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
             endpoint_takes=MAX_SERVERLESS_BODY if spec.kind == "serverless" else MAX_BODY_BYTES,
         ),
     )
+
+
+def needs(context: Context) -> Needs:
+    """Who must be allowed what. Raises AwsError."""
+    project = context.settings.sections.project
+    return Needs(
+        project=context.owner.project,
+        bucket=project.bucket or default_bucket(context.aws),
+        partition=context.aws.partition,
+        kms_key=project.kms_key,
+        signs_requests=context.settings.sections.api.auth == "iam",
+    )
+
+
+def _unused(context: Context, spec: EndpointSpec) -> Iterator[str]:
+    """The services, as actions name them, of which a deploy with these settings makes nothing."""
+    if context.settings.sections.project.ttl is None:
+        yield "scheduler"
+    if spec.scaling is None:
+        yield "application-autoscaling"
+    if spec.kind == "async":  # which has no API
+        yield from ("apigateway", "lambda")
 
 
 def cost(context: Context, spec: EndpointSpec) -> Cost:
