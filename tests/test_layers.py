@@ -23,6 +23,7 @@ LAYERS = (
     ("wheels",),
     (
         "artifact",
+        "packed",
         "lambda_package",
         "bundle",
         "goldens",

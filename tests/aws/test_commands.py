@@ -125,7 +125,8 @@ def test_a_doctor_who_finds_nothing(live: Stage) -> None:
     checked = live.run.ok("doctor", "--json").json
     assert checked["ok"]
     outcomes = {check["name"]: check["outcome"] for check in checked["checks"]}
-    assert set(outcomes.values()) == {"passed"}
+    # The model was packed for no image: the double's servers have the libraries.
+    assert {name for name, outcome in outcomes.items() if outcome != "passed"} == {"artifact"}
     assert {"credentials", "bucket", "image", "quota", "limits", "artifact"} <= set(outcomes)
 
 

@@ -22,7 +22,6 @@ from fastai_deploy.errors import ParityError, UsageError
 from fastai_deploy.progress import Warned
 from fastai_deploy.records import Artifact, Endpoint, StoredArtifact
 from fastai_deploy.reports import (
-    Check,
     Checkup,
     LogLine,
     PlannedChange,
@@ -34,6 +33,7 @@ from fastai_deploy.reports import (
 )
 from fastai_deploy.targets.aws import preflight
 from fastai_deploy.targets.aws.blueprints import Blueprint
+from fastai_deploy.targets.aws.fitting import artifact_check
 from fastai_deploy.targets.aws.target import AwsTarget
 from fastai_deploy.targets.base import Invoke
 
@@ -119,9 +119,7 @@ class AwsCare:
     def doctor(self, artifact: Artifact | None) -> Checkup:
         """Whether a deploy would work. Raises SettingsError."""
         context = self._context
-        packaged = Check("artifact", "warned", "nothing is packaged yet", "run fdeploy package")
-        if artifact:
-            packaged = Check("artifact", "passed", f"version {artifact.version} is packaged")
+        packaged = artifact_check(artifact, self._target.container())
         doctor = Doctor(context.aws)
         credentials = doctor.credentials()
         if credentials.outcome == "failed":  # whose account it is decides what else is looked at

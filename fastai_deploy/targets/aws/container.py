@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from fastai_deploy.aws.image_tables import installed_tables
-from fastai_deploy.aws.images import choose_image
-from fastai_deploy.aws.instances import known_types
+from fastai_deploy.aws.images import Image, choose_image
+from fastai_deploy.aws.instances import Instance, known_types
 from fastai_deploy.aws.specs import wanted_instance
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.settings import Settings
@@ -15,8 +18,11 @@ from fastai_deploy.wheels import Container
 _EVERY_IMAGE_HAS = frozenset({"numpy"})
 
 
-def serving_container(settings: Settings, region: str) -> Container:
-    """The container of these settings. Raises SettingsError or TargetUnavailable."""
+def chosen_image(settings: Settings, region: str, bundle: Path) -> tuple[Instance, Image]:
+    """The instance and the image of these settings, for the bundle that is there, if one is.
+
+    Raises SettingsError or TargetUnavailable.
+    """
     endpoint = settings.sections.endpoint
     on = wanted_instance(settings, known_types())
     image = choose_image(
@@ -25,13 +31,29 @@ def serving_container(settings: Settings, region: str) -> Container:
         region=region,
         server=endpoint.server,
         override=endpoint.image,
+        python=needed_python(bundle),
     )
+    return on, image
+
+
+def needed_python(bundle: Path) -> str | None:
+    """The Python of a learner that is served as it is, such as ``3.11``; None for any."""
+    try:
+        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        return str(manifest["runtime"]["python"])
+    except (OSError, ValueError, KeyError, TypeError):  # nothing exported yet, or converted
+        return None
+
+
+def serving_container(settings: Settings, region: str, bundle: Path) -> Container:
+    """The container of these settings. Raises SettingsError or TargetUnavailable."""
+    on, image = chosen_image(settings, region, bundle)
     if image.python is None:
         raise SettingsError(
             f"the name of the image does not tell its Python: {image.uri}",
             hint="give the image a tag with its Python in it, such as 1.0-py312",
         )
-    known = endpoint.image is None
+    known = settings.sections.endpoint.image is None
     return Container(
         name=f"{image.family} image",
         python=image.python,

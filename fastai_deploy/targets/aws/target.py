@@ -49,7 +49,8 @@ class AwsTarget:
 
     def container(self) -> Container:
         """The image that the settings lead to, as far as an artifact has to fit it."""
-        return serving_container(self.context.settings, self.context.aws.region)
+        context = self.context
+        return serving_container(context.settings, context.aws.region, context.bundle)
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
         """Send the artifact to the bucket; a second time no byte is sent."""
