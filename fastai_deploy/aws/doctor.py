@@ -2,7 +2,7 @@
 
     credentials   whose they are                  bucket      ours, or another account's
     permissions   by IAM's own simulator          image       in the region's registry
-    quota         of the instance type
+    quota         of the instance type            memory      the model fits, by estimate
     stacks        nobody else's, nobody at work   limits      time-outs and sizes fit together
 
 Each check says what mends it. None changes anything.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fastai_deploy.aws import stacks
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.inventory import Names
+from fastai_deploy.aws.memory import Room
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.permissions import check_permissions
 from fastai_deploy.aws.policy import Needs, user_policies
@@ -46,7 +47,8 @@ class Limits:
 class Subject:
     """What is to be deployed; ``instance`` None is serverless, ``bucket`` None is fdeploy's own.
 
-    ``needs`` is who must be allowed what, but for the services that are ``unused``.
+    ``needs`` is who must be allowed what, but for the services that are ``unused``; ``room`` is
+    None where no model is there to be measured.
     """
 
     owner: Owner
@@ -57,6 +59,7 @@ class Subject:
     instance: str | None
     count: int
     limits: Limits
+    room: Room | None = None
 
 
 class Doctor:
@@ -76,6 +79,8 @@ class Doctor:
             self._tried("bucket", lambda: self._bucket(subject.bucket)),
         ]
         found += [self._tried(name, check) for name, check in self._needed(subject)]
+        if subject.room:
+            found.append(subject.room.check())
         found.append(_limits(subject.limits))
         names = Names(subject.owner.project, subject.owner.stage).stacks
         found += [self._tried(f"stack {name}", self._looking_at(name, subject)) for name in names]
@@ -84,9 +89,14 @@ class Doctor:
     def require(self, subject: Subject) -> list[Check]:
         """What would make AWS fail after minutes, looked at before; checks that may not be made.
 
-        Raises AwsMissing for an image that is not there, AwsQuota for too low a quota.
+        Raises AwsMissing for an image that is not there, AwsQuota for too low a quota, and
+        SettingsError for a model that does not fit into the memory.
         """
         warned = []
+        if subject.room:
+            subject.room.require()
+            if subject.room.tight:
+                warned.append(subject.room.check())
         for name, check in self._needed(subject):
             try:
                 made = check()

@@ -54,7 +54,11 @@ def test_an_image_of_ones_own_is_asked_for_its_python(tmp_path: Path) -> None:
 def write_learner(folder: Path, python: str) -> None:
     """A bundle whose learner is served as it is."""
     (folder / "bundle").mkdir()
-    manifest = {"runtime": {"python": python}}
+    manifest = {
+        "runtime": {"python": python},
+        "model": {"file": "learner.pkl"},
+        "files": {"learner.pkl": {"bytes": 1}},
+    }
     (folder / "bundle" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 

@@ -55,7 +55,10 @@ class AwsCare:
         """
         context, stored = self._context, self._would_store(artifact.sha256, artifact.bytes)
         spec = context.blueprints.endpoint_spec(stored)
-        for check in Doctor(context.aws).examine(preflight.subject(context, spec)):
+        subject = preflight.subject(context, spec)
+        if subject.room:
+            subject.room.require()
+        for check in Doctor(context.aws).examine(subject):
             if check.outcome != "passed":
                 context.report(Warned(f"{check.name}: {check.message}", hint=check.hint))
         changes: list[PlannedChange] = []

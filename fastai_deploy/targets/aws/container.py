@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastai_deploy.aws.image_tables import installed_tables
@@ -25,23 +26,42 @@ def chosen_image(settings: Settings, region: str, bundle: Path) -> tuple[Instanc
     """
     endpoint = settings.sections.endpoint
     on = wanted_instance(settings, known_types())
+    served = served_model(bundle)
     image = choose_image(
         installed_tables(),
         on,
         region=region,
         server=endpoint.server,
         override=endpoint.image,
-        python=needed_python(bundle),
+        python=served.python if served else None,
     )
     return on, image
 
 
-def needed_python(bundle: Path) -> str | None:
-    """The Python of a learner that is served as it is, such as ``3.11``; None for any."""
+@dataclass(frozen=True)
+class ServedModel:
+    """What a bundle has to be served: its largest file, in bytes, and the Python of a learner.
+
+    ``python`` is None for a converted model, which runs in any.
+    """
+
+    bytes: int
+    python: str | None
+
+    @property
+    def learner(self) -> bool:
+        """Whether the learner is served as it is."""
+        return self.python is not None
+
+
+def served_model(bundle: Path) -> ServedModel | None:
+    """What the manifest of a bundle says; None where nothing sound is there yet."""
     try:
         manifest = json.loads((bundle / "manifest.json").read_bytes())
-        return str(manifest["runtime"]["python"])
-    except (OSError, ValueError, KeyError, TypeError):  # nothing exported yet, or converted
+        python = (manifest.get("runtime") or {}).get("python")
+        size = manifest["files"][manifest["model"]["file"]]["bytes"]
+        return ServedModel(int(size), str(python) if python else None)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

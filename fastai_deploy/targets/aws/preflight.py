@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
+from fastai_deploy.aws.instances import known_types
+from fastai_deploy.aws.memory import Demand, Room, on_instance, on_serverless
 from fastai_deploy.aws.policy import Needs
 from fastai_deploy.aws.pricing import Price, endpoint_cost, instance_price
 from fastai_deploy.aws.template.spec import EndpointSpec, Instances
@@ -14,6 +16,7 @@ from fastai_deploy.progress import Step, Warned
 from fastai_deploy.reports import Cost
 from fastai_deploy.settings.api_section import MAX_BODY_BYTES, MAX_GATEWAY_SECONDS
 from fastai_deploy.settings.together import MAX_SERVERLESS_BODY
+from fastai_deploy.targets.aws.container import chosen_image, served_model
 from fastai_deploy.targets.aws.context import Context
 
 _INVOKE_SECONDS = 60.0  # as long as InvokeEndpoint waits
@@ -39,7 +42,20 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
             largest_request=api.max_body if behind_api else None,
             endpoint_takes=MAX_SERVERLESS_BODY if spec.kind == "serverless" else MAX_BODY_BYTES,
         ),
+        room=room(context, spec),
     )
+
+
+def room(context: Context, spec: EndpointSpec) -> Room | None:
+    """What the endpoint's memory offers the model of the bundle; None where there is no bundle."""
+    served = served_model(context.bundle)
+    if served is None:
+        return None
+    _, image = chosen_image(context.settings, context.aws.region, context.bundle)
+    demand = Demand(served.bytes, image.family, served.learner)
+    if isinstance(spec.capacity, Instances):
+        return on_instance(spec.capacity.type, demand, known_types())
+    return on_serverless(spec.capacity.memory, demand)
 
 
 def needs(context: Context) -> Needs:
