@@ -47,10 +47,31 @@ def test_a_plan_says_what_would_change_and_what_it_costs(
     assert float(plan["cost"]["least_per_month"]) == pytest.approx(100.74)
     assert new.everything() == []
 
-    unchanged = live.run("plan")
+    unchanged = live.run("plan", "--ttl", "4h")
     assert unchanged.status == 0, unchanged.stderr
     assert "unchanged: there is nothing to deploy" in unchanged.stdout
     assert "price       0.138 USD an hour, 100.74 a month" in unchanged.stdout
+
+
+def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) -> None:
+    """A stack of its own: added, kept with another date, or removed with the setting."""
+    new = opened(model, "").run("plan", "--region", REGION, "--ttl", "2d", "--json").json
+    added = [each["name"] for each in new["changes"] if each["stack"] == "demo-dev-ttl"]
+    assert added == ["EndApi", "EndEndpoint", "TtlGroup", "TtlRole"]
+    assert new["ends"] > "2026"
+    assert new["ends_now"] == ""
+
+    moved = live.run("plan", "--ttl", "2d", "--json").json
+    assert moved["changes"] == []
+    assert moved["ends"] > moved["ends_now"] > "2026"
+
+    forgotten = live.run("plan")
+    assert forgotten.status == 2
+    lines = forgotten.stdout.splitlines()
+    assert "demo-dev-ttl" in lines
+    assert any(line.split()[:2] == ["remove", "Scheduler::Schedule"] for line in lines)
+    assert f"ends        never, if it is deployed now; so far {moved['ends_now']}" in lines
+    assert "the stage deletes itself then" in live.run.ok("status").stdout
 
 
 def test_an_update_is_planned_as_a_table(live: Stage, opened: Open, other_model: Model) -> None:
@@ -116,6 +137,9 @@ def test_versions_and_the_stacks_and_the_permissions(live: Stage) -> None:
     stacks = live.run.ok("template", "--json").json
     assert set(stacks) == {"demo-dev-endpoint", "demo-dev-api"}
     assert stacks["demo-dev-endpoint"]["Resources"]["Endpoint"]["Type"].endswith("Endpoint")
+    ending = live.run.ok("template", "--ttl", "4h", "--json").json["demo-dev-ttl"]
+    kinds = {each["Type"] for each in ending["Resources"].values()}
+    assert "AWS::Scheduler::Schedule" in kinds
     policies = live.run.ok("doctor", "--policy", "--json").json
     assert set(policies) == {"stacks", "data", "bucket"}
     assert json.loads(live.run.ok("doctor", "--policy").stdout) == policies

@@ -31,7 +31,7 @@ from fastai_deploy.reports import (
     Templates,
     Version,
 )
-from fastai_deploy.targets.aws import preflight
+from fastai_deploy.targets.aws import ending, preflight
 from fastai_deploy.targets.aws.blueprints import Blueprint
 from fastai_deploy.targets.aws.fitting import artifact_check
 from fastai_deploy.targets.aws.target import AwsTarget
@@ -66,7 +66,9 @@ class AwsCare:
             serving = context.serving(naming.endpoint_log_group(blueprint.service))
             plan = serving.plan(context.request(stack, blueprint))
             changes += planned(stack, plan.changes)
-        return StagePlan(tuple(changes), preflight.cost(context, spec))
+        end = ending.planned_end(context, stored.sha256)
+        cost = preflight.cost(context, spec)
+        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now)
 
     def status(self) -> Status:
         """How the stage is doing. Raises NotOurs or AwsError."""
@@ -138,7 +140,12 @@ class AwsCare:
     def template(self, artifact: Artifact) -> Templates:
         """The stacks as ``deploy`` and ``create-api`` would send them. Raises SettingsError."""
         stored = self._would_store(artifact.sha256, artifact.bytes)
-        return Templates({name: each.template for name, each in self._blueprints(stored)})
+        templates = {name: each.template for name, each in self._blueprints(stored)}
+        ends = ending.wanted_end(self._context)
+        if ends is not None:
+            blueprint = self._context.blueprints.ttl(stored.sha256, ends)
+            templates[ending.stack_name(self._context)] = blueprint.template
+        return Templates(templates)
 
     def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, Blueprint]]:
         """The stacks by name, in the order in which they are made."""
