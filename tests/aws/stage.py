@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,19 @@ class Stage:
     def client(self, service: str) -> Any:
         make: Any = self.double.session(self.account).client
         return make(service)
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """The command while it runs."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "fastai_deploy", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **self.environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            yield process
 
     def everything(self) -> list[str]:
         return everything(self.double.session(self.account))

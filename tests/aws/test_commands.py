@@ -101,14 +101,7 @@ def test_logs_of_both(live: Stage) -> None:
 
 
 def test_logs_are_followed_until_ctrl_c(live: Stage) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "fastai_deploy", "logs", "--follow"],
-        cwd=live.folder,
-        env={**os.environ, **live.environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as following:
+    with live.running("logs", "--follow") as following:
         assert following.stdout is not None
         while "ready" not in following.stdout.readline():
             pass
@@ -190,14 +183,7 @@ def test_ctrl_c_says_what_goes_on_and_the_same_command_goes_on(opened: Open, mod
     stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
     stage.double.behave(stage.account, hold=True)
-    with subprocess.Popen(
-        [sys.executable, "-m", "fastai_deploy", "deploy"],
-        cwd=stage.folder,
-        env={**os.environ, **stage.environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as deploying:
+    with stage.running("deploy") as deploying:
         assert deploying.stderr is not None
         while "SageMaker::Endpoint Endpoint" not in deploying.stderr.readline():
             pass
@@ -214,14 +200,7 @@ def test_ctrl_c_says_what_goes_on_and_the_same_command_goes_on(opened: Open, mod
     assert "run the same command again" in errors
     assert busy.error["code"] == "stack-busy"
     assert "is at work on the stack demo-dev-endpoint" in busy.error["message"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "fastai_deploy", "deploy"],
-        cwd=stage.folder,
-        env={**os.environ, **stage.environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as again:
+    with stage.running("deploy") as again:
         assert again.stderr is not None
         while "going on with what was begun" not in again.stderr.readline():
             pass

@@ -18,6 +18,7 @@ from fastai_deploy.aws.planning import planned
 from fastai_deploy.aws.policy import user_policies
 from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.spec import Location
+from fastai_deploy.before import version_before
 from fastai_deploy.errors import ParityError, UsageError
 from fastai_deploy.progress import Warned
 from fastai_deploy.records import Artifact, Endpoint, StoredArtifact
@@ -109,7 +110,7 @@ class AwsCare:
         live = self._live_version()
         if bucket is None or not live:
             raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
-        chosen = context.deployments(bucket).before(live, wanted)
+        chosen = version_before(context.deployments(bucket).listed(), live, wanted)
 
         def verify(invoke: Invoke) -> None:
             answered = invoke({"text": "ready?"})["model"]["version"]
@@ -119,7 +120,7 @@ class AwsCare:
                     hint="run fdeploy status, then fdeploy deploy",
                 )
 
-        return self._target.deploy(chosen.stored(), verify, sets_end=False)
+        return self._target.deploy(chosen.stored(self._target.name), verify, sets_end=False)
 
     def doctor(self, artifact: Artifact | None) -> Checkup:
         """Whether a deploy would work. Raises SettingsError."""
