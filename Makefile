@@ -1,7 +1,7 @@
 # make demo    a learner becomes an API on this machine, answers, and is torn down
 # make test    the whole test suite
 # make test-page   the page to try the API, in a real Chromium (installs one when run as root)
-# make fuzz-api    schemathesis against the local gateway, from its own OpenAPI document
+# make fuzz-api    schemathesis against the local gateway and the double of AWS, from their own documents
 # make check-templates   checkov and parliament over the golden templates
 # make fault-table       fails every call of an `up` in turn and writes docs/faults.md (an hour)
 # make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
@@ -33,6 +33,7 @@ test-page: $(VENV)/.page
 
 fuzz-api: $(VENV)/.dev
 	$(BIN)/python -m tests.gateway.fuzz_contract --examples 1000
+	$(BIN)/python -m tests.aws.fuzz_contract --examples 1000
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -8,7 +8,10 @@ Every record names what it was made from, so that a stage can tell whether it is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
+
+SHOWN = 12  # hexadecimal digits of a version
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Artifact:
     @property
     def version(self) -> str:
         """What answers call the model's version: the first 12 hexadecimal digits."""
-        return self.sha256[:12]
+        return self.sha256[:SHOWN]
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,34 @@ class StoredArtifact:
     bytes: int
     made_from: str
     region: str = ""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A version that was verified; ``at`` is in UTC, ``by`` who deployed it."""
+
+    version: str
+    sha256: str
+    uri: str
+    bytes: int
+    at: str
+    by: str
+
+    @classmethod
+    def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
+        """The version of a stored artifact, verified at a date in UTC."""
+        return cls(
+            version=stored.sha256[:SHOWN],
+            sha256=stored.sha256,
+            uri=stored.uri,
+            bytes=stored.bytes,
+            at=f"{at:%Y%m%dT%H%M%SZ}",
+            by=by,
+        )
+
+    def stored(self, target: str) -> StoredArtifact:
+        """The artifact, to be deployed again."""
+        return StoredArtifact(target, self.uri, self.sha256, self.bytes, self.sha256)
 
 
 @dataclass(frozen=True)

@@ -115,10 +115,16 @@ def _money(amount: Decimal) -> str:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What deploying would change, and what the endpoint costs then."""
+    """What deploying would change, and what the endpoint costs then.
+
+    ``ends`` is when the stage would delete itself then, ``ends_now`` when it does without a deploy;
+    empty for never. A date that moves on is no change.
+    """
 
     changes: tuple[PlannedChange, ...]
     cost: Cost
+    ends: str = ""
+    ends_now: str = ""
 
     @property
     def changed(self) -> bool:

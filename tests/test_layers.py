@@ -17,12 +17,13 @@ PACKAGE = Path(fastai_deploy.__file__).parent
 
 # A module may import from its own layer and from the layers before it.
 LAYERS = (
-    ("__init__", "errors", "progress", "records", "reports", "naming"),
+    ("__init__", "errors", "progress", "records", "reports", "naming", "before"),
     ("runtime",),
     ("files", "extras", "settings", "gzip_stored", "adapters"),
     ("wheels",),
     (
         "artifact",
+        "packed",
         "lambda_package",
         "bundle",
         "goldens",

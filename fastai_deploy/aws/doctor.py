@@ -1,7 +1,8 @@
 """Whether a deploy would work, before it costs anything: checks that pass, warn or fail.
 
     credentials   whose they are                  bucket      ours, or another account's
-    quota         of the instance type            image       in the region's registry
+    permissions   by IAM's own simulator          image       in the region's registry
+    quota         of the instance type            memory      the model fits, by estimate
     stacks        nobody else's, nobody at work   limits      time-outs and sizes fit together
 
 Each check says what mends it. None changes anything.
@@ -16,7 +17,10 @@ from dataclasses import dataclass
 from fastai_deploy.aws import stacks
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.inventory import Names
+from fastai_deploy.aws.memory import Room
 from fastai_deploy.aws.ownership import Owner
+from fastai_deploy.aws.permissions import check_permissions
+from fastai_deploy.aws.policy import Needs, user_policies
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import AwsError, AwsMissing, AwsQuota, FdeployError
 from fastai_deploy.reports import Check, Outcome
@@ -41,14 +45,21 @@ class Limits:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be deployed; ``instance`` None is serverless, ``bucket`` None is fdeploy's own."""
+    """What is to be deployed; ``instance`` None is serverless, ``bucket`` None is fdeploy's own.
+
+    ``needs`` is who must be allowed what, but for the services that are ``unused``; ``room`` is
+    None where no model is there to be measured.
+    """
 
     owner: Owner
+    needs: Needs
+    unused: frozenset[str]
     bucket: str | None
     image: str
     instance: str | None
     count: int
     limits: Limits
+    room: Room | None = None
 
 
 class Doctor:
@@ -63,8 +74,13 @@ class Doctor:
 
     def examine(self, subject: Subject) -> list[Check]:
         """All other checks."""
-        found = [self._tried("bucket", lambda: self._bucket(subject.bucket))]
+        found = [
+            self._tried("permissions", lambda: self._permissions(subject)),
+            self._tried("bucket", lambda: self._bucket(subject.bucket)),
+        ]
         found += [self._tried(name, check) for name, check in self._needed(subject)]
+        if subject.room:
+            found.append(subject.room.check())
         found.append(_limits(subject.limits))
         names = Names(subject.owner.project, subject.owner.stage).stacks
         found += [self._tried(f"stack {name}", self._looking_at(name, subject)) for name in names]
@@ -73,9 +89,14 @@ class Doctor:
     def require(self, subject: Subject) -> list[Check]:
         """What would make AWS fail after minutes, looked at before; checks that may not be made.
 
-        Raises AwsMissing for an image that is not there, AwsQuota for too low a quota.
+        Raises AwsMissing for an image that is not there, AwsQuota for too low a quota, and
+        SettingsError for a model that does not fit into the memory.
         """
         warned = []
+        if subject.room:
+            subject.room.require()
+            if subject.room.tight:
+                warned.append(subject.room.check())
         for name, check in self._needed(subject):
             try:
                 made = check()
@@ -108,6 +129,21 @@ class Doctor:
             "passed",
             f"{self._aws.caller} in account {self._aws.account}, region {self._aws.region}",
         )
+
+    def _permissions(self, subject: Subject) -> Check:
+        documents = user_policies(subject.needs)
+        if not self._makes_bucket(subject.bucket):
+            documents = {name: each for name, each in documents.items() if name != "bucket"}
+        return check_permissions(
+            self._aws, documents, subject.needs, subject.owner.stage, unused=subject.unused
+        )
+
+    def _makes_bucket(self, chosen: str | None) -> bool:
+        """Whether the first upload makes the bucket; what else is wrong, its own check says."""
+        try:
+            return chosen is None and find_bucket(self._aws, None) is None
+        except FdeployError:
+            return False
 
     def _bucket(self, chosen: str | None) -> Check:
         bucket = find_bucket(self._aws, chosen)

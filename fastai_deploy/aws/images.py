@@ -6,6 +6,9 @@
     any other   Ray Serve           still gets patches
     any other   TorchServe 2.6.0    where a region has nothing else, or the settings ask for it
 
+A learner that is served as it is needs the Python that it was saved with. For one that none of
+these has, there are the older TorchServe images: 3.8 to 3.11, on Graviton without 3.9.
+
 Sources: the tables of sagemaker-core for versions, registries and regions; the data and pages of
 aws/deep-learning-containers for Python, system, end of patches and the AMI; the pytorch issue
 172352 for Volta.
@@ -125,6 +128,57 @@ RULES = (
 )
 
 
+@dataclass(frozen=True)
+class _Old:
+    """An older release of TorchServe: the last one for a Python."""
+
+    python: str
+    version: str
+    glibc: str
+
+
+_OLD_X86 = (
+    _Old("3.11", "2.5.1", "2_35"),
+    _Old("3.10", "2.2.0", "2_31"),
+    _Old("3.9", "1.13.1", "2_31"),
+    _Old("3.8", "1.12.1", "2_31"),
+)
+_OLD_ARM = (
+    _Old("3.11", "2.4.0", "2_35"),
+    _Old("3.10", "2.2.1", "2_31"),
+    _Old("3.8", "1.12.1", "2_31"),
+)
+
+
+def _runs_old_x86(instance: Instance) -> bool:
+    """P2's GPU ends with 1.12.1, which has its own rule; Blackwell begins after all of them."""
+    common = _is_common(instance) or instance.family == "p3"
+    return common and not instance.blackwell
+
+
+def _runs_old_arm(instance: Instance) -> bool:
+    return instance.arm and instance.accelerator == "none"
+
+
+# For a learner that needs the Python of one of them.
+OLD_RULES = tuple(
+    Rule(
+        "torchserve",
+        ("pytorch", scope, old.version),
+        fits,
+        old.python,
+        old.glibc,
+        f"the newest image with Python {old.python}, which the learner needs",
+        f"{_ENDED}; a learner of Python 3.13 gets an image that is patched",
+    )
+    for scope, releases, fits in (
+        ("inference", _OLD_X86, _runs_old_x86),
+        ("inference_graviton", _OLD_ARM, _runs_old_arm),
+    )
+    for old in releases
+)
+
+
 def choose_image(
     tables: ImageTables,
     instance: Instance,
@@ -132,16 +186,22 @@ def choose_image(
     region: str,
     server: Literal["auto", "ray-serve", "torchserve"] = "auto",
     override: str | None = None,
+    python: str | None = None,
 ) -> Image:
     """The image for an instance in a region; ``override`` is the user's own choice.
 
-    Raises SettingsError when no image fits, TargetUnavailable when the tables lack a release.
+    ``python`` is what a learner that is served as it is needs, such as ``3.11``. Raises
+    SettingsError when no image fits, TargetUnavailable when the tables lack a release.
     """
     if override:
-        return _overridden(override, instance, server)
-    fitting = [rule for rule in RULES if rule.fits(instance) and server in ("auto", rule.family)]
-    if not fitting:
+        return _overridden(override, instance, server, python)
+    rules = RULES if python is None else (*RULES, *OLD_RULES)
+    able = [rule for rule in rules if rule.fits(instance) and server in ("auto", rule.family)]
+    if not able:
         raise SettingsError(_no_image(instance, server), hint=_way_out(instance, server))
+    fitting = [rule for rule in able if python in (None, rule.python)]
+    if not fitting:
+        raise _no_python(python or "", instance, able, server)
     lacking = ""
     for rule in fitting:
         release = tables.release(*rule.table)
@@ -170,18 +230,26 @@ def _image(rule: Rule, release: Release, instance: Instance, region: str, lackin
     )
 
 
-def _overridden(uri: str, instance: Instance, server: str) -> Image:
-    """The user's image; its family and Python are read from its name where they are in it."""
+def _overridden(uri: str, instance: Instance, server: str, needed: str | None) -> Image:
+    """The user's image; its family and Python are read from its name where they are in it.
+
+    Raises SettingsError where that is not the Python that is needed.
+    """
     name = uri.rpartition("/")[2]
     ray = server == "ray-serve" or (server == "auto" and name.startswith("ray"))
     family: Family = "ray-serve" if ray else "torchserve"
     python = next(
         (f"3.{part[3:]}" for part in name.replace(":", "-").split("-") if part[:3] == "py3"), None
     )
+    if needed and python not in (None, needed):
+        raise SettingsError(
+            f"the learner needs Python {needed}, and the image {uri} has {python}",
+            hint="name an image with that Python, or remove image from [endpoint]",
+        )
     return Image(
         uri=uri,
         family=family,
-        python=python,
+        python=python or needed,
         platform=f"manylinux_2_28_{'aarch64' if instance.arm else 'x86_64'}",
         accelerator=_accelerator(instance),
         inference_ami=_ami(family, instance),
@@ -197,6 +265,21 @@ def _ami(family: Family, instance: Instance) -> str | None:
     if instance.accelerator != "gpu" or family != "ray-serve":
         return None
     return _BLACKWELL_AMI if instance.blackwell else _GPU_AMI
+
+
+def _no_python(python: str, instance: Instance, able: list[Rule], server: str) -> SettingsError:
+    pythons = sorted({rule.python for rule in able}, key=lambda name: int(name[2:]))
+    hint = (
+        "choose another --instance, such as ml.m5.large (3.8 to 3.13), name an image of your own "
+        "in [endpoint], or export the learner again with another --python"
+    )
+    if server != "auto":
+        hint = f"set server to auto in [endpoint], {hint}"
+    return SettingsError(
+        f"the learner needs Python {python}, and AWS's images for {instance.type} have "
+        f"{', '.join(pythons)}",
+        hint=hint,
+    )
 
 
 def _no_image(instance: Instance, server: str) -> str:

@@ -66,6 +66,8 @@ class Inventory:
             "API stage": self._stage,
             "API key": lambda name: self._ask("apigateway", "get_api_key", apiKey=name),
             "usage plan": lambda name: self._ask("apigateway", "get_usage_plan", usagePlanId=name),
+            # REST and HTTP APIs have their domain names in common; either service knows both.
+            "domain name": lambda name: self._ask("apigateway", "get_domain_name", domainName=name),
             "alarm": lambda name: self._ask("cloudwatch", "describe_alarms", AlarmNames=[name])[
                 "MetricAlarms"
             ],

@@ -175,6 +175,9 @@ def _data(needs: Needs) -> Iterator[Json]:
     yield _allow("ecr", "BatchGetImage", needs.arn("ecr:*:*:repository/*"))
     if needs.signs_requests:
         yield _allow("execute-api", "Invoke", needs.arn("execute-api:*:*:*/POST/*"))
+    # What the caller's own policies allow; whose they are, the documents do not know.
+    own = [needs.arn(f"iam::*:{kind}/*") for kind in ("role", "user")]
+    yield _allow("iam", "SimulatePrincipalPolicy", own)
     if needs.kms_key:
         yield _allow(
             "kms", "CreateGrant Decrypt DescribeKey Encrypt GenerateDataKey", needs.kms_key

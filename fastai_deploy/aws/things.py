@@ -22,6 +22,7 @@ _PARTS: tuple[tuple[str, str, str], ...] = (
     ("apigateway", r"/apis/([^/]+/stages/.+)", "API stage"),
     ("apigateway", r"/apikeys/(.+)", "API key"),
     ("apigateway", r"/usageplans/(.+)", "usage plan"),
+    ("apigateway", r"/domainnames/([^/]+)", "domain name"),
     ("cloudwatch", r"alarm:(.+)", "alarm"),
     ("cloudwatch", r"dashboard/(.+)", "dashboard"),
     ("cloudformation", r"stack/([^/]+)/.+", "stack"),
@@ -32,9 +33,11 @@ _PARTS: tuple[tuple[str, str, str], ...] = (
 )
 _TYPES = {
     "AWS::ApiGateway::ApiKey": "API key",
+    "AWS::ApiGateway::DomainName": "domain name",
     "AWS::ApiGateway::RestApi": "REST API",
     "AWS::ApiGateway::UsagePlan": "usage plan",
     "AWS::ApiGatewayV2::Api": "HTTP API",
+    "AWS::ApiGatewayV2::DomainName": "domain name",
     "AWS::CloudFormation::Stack": "stack",
     "AWS::CloudWatch::Alarm": "alarm",
     "AWS::CloudWatch::Dashboard": "dashboard",

@@ -10,34 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from fastai_deploy.aws.bucket import Bucket
 from fastai_deploy.aws.ownership import Operator
 from fastai_deploy.aws.session import Aws, boundary
-from fastai_deploy.errors import AwsMissing, UsageError
+from fastai_deploy.errors import AwsMissing
 from fastai_deploy.naming import stage_folder
-from fastai_deploy.records import StoredArtifact
-
-_DATE = "%Y%m%dT%H%M%SZ"
-_SHOWN = 12  # hexadecimal digits of a version
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A version that was verified; ``at`` is in UTC, ``by`` who deployed it."""
-
-    version: str
-    sha256: str
-    uri: str
-    bytes: int
-    at: str
-    by: str
-
-    def stored(self) -> StoredArtifact:
-        """The artifact, to be deployed again."""
-        return StoredArtifact("aws", self.uri, self.sha256, self.bytes, self.sha256)
+from fastai_deploy.records import SHOWN, Deployed, StoredArtifact
 
 
 class Deployments:
@@ -54,17 +35,9 @@ class Deployments:
         Raises AwsError.
         """
         newest = max(self._keys(), default="")
-        if not again and newest.endswith(f"-{stored.sha256[:_SHOWN]}.json"):
+        if not again and newest.endswith(f"-{stored.sha256[:SHOWN]}.json"):
             return
-        now = self._aws.now()
-        deployed = Deployed(
-            version=stored.sha256[:_SHOWN],
-            sha256=stored.sha256,
-            uri=stored.uri,
-            bytes=stored.bytes,
-            at=now.strftime(_DATE),
-            by=str(operator),
-        )
+        deployed = Deployed.of(stored, self._aws.now(), str(operator))
         self._aws.call(
             "s3",
             "put_object",
@@ -88,26 +61,6 @@ class Deployments:
             except AwsMissing:
                 continue
         return list(newest.values())
-
-    def before(self, live: str, wanted: str | None) -> Deployed:
-        """The version ``wanted``, else the one before the live one. Raises UsageError."""
-        versions = self.listed()
-        known = ", ".join(version.version for version in versions) or "none"
-        if wanted:
-            found = [version for version in versions if version.version.startswith(wanted)]
-            if len(found) != 1:
-                many = "several versions" if found else "no version"
-                raise UsageError(
-                    f"{wanted} is {many} that was deployed",
-                    hint=f"choose one of: {known}",
-                )
-            return found[0]
-        others = [version for version in versions if version.version != live]
-        if not others:
-            raise UsageError(
-                f"there is no version before {live}", hint="fdeploy versions lists what there is"
-            )
-        return others[0]
 
     def _keys(self) -> Iterator[str]:
         pages: Iterator[Any] = self._aws.pages(

@@ -20,6 +20,7 @@ def plan(
     project: "Project",
     instance: opt.Instance = None,
     region: opt.Region = None,
+    ttl: opt.Ttl = None,
 ) -> "StagePlan":
     """Show what deploy would change; exit code 2 when it would."""
     from fastai_deploy import care
@@ -90,6 +91,7 @@ def template(
     project: "Project",
     instance: opt.Instance = None,
     region: opt.Region = None,
+    ttl: opt.Ttl = None,
 ) -> "Templates":
     """Print the CloudFormation stacks as JSON."""
     from fastai_deploy import care

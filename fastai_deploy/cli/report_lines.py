@@ -36,6 +36,9 @@ def plan(result: StagePlan) -> Iterator[str]:
     if result.changed:
         stops = [change.name for change in result.changes if change.interrupts]
         yield f"interrupts  {', '.join(stops) if stops else 'nothing'}"
+    if result.ends or result.ends_now:
+        so_far = f"if it is deployed now; so far {result.ends_now or 'never'}"
+        yield f"ends        {result.ends or 'never'}, {so_far}"
     yield from cost(result.cost)
 
 

@@ -140,7 +140,7 @@ def _values(result: Result) -> dict[str, Any]:
             return dict(body)
         case Exported():
             return result.values()
-        case StagePlan(changes, cost):
+        case StagePlan(changes, cost, ends, ends_now):
             return {
                 "changed": result.changed,
                 "changes": [asdict(change) for change in changes],
@@ -149,6 +149,8 @@ def _values(result: Result) -> dict[str, Any]:
                     "least_per_month": cost.least_per_month,
                     "most_per_month": cost.most_per_month,
                 },
+                "ends": ends,
+                "ends_now": ends_now,
             }
         case Checkup(checks):
             return {"ok": not result.failed, "checks": [asdict(check) for check in checks]}

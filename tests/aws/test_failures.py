@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import boto3.exceptions
@@ -12,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fastai_deploy.aws.failures import permission, translated
-from fastai_deploy.aws.session import Aws, open_aws
+from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import (
     AwsCredentials,
     AwsDenied,
@@ -101,21 +100,6 @@ def test_a_refusal_that_boto3_wraps_is_unwrapped() -> None:
     error = boto3.exceptions.S3UploadFailedError("Failed to upload")
     error.__context__ = answer("AccessDenied", status=403)
     assert isinstance(translated(error, "s3", "PutObject"), AwsDenied)
-
-
-def test_nobody_is_signed_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    with pytest.raises(AwsUnreachable, match="no AWS region is named"):
-        open_aws(None)
-    with pytest.raises(AwsCredentials) as refused:
-        _ = open_aws("eu-central-1").account
-    assert "aws sso login" in refused.value.hint
-    with pytest.raises(AwsCredentials, match="no-such-profile"):
-        open_aws("eu-central-1", "no-such-profile")
 
 
 @pytest.mark.parametrize(

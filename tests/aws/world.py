@@ -12,7 +12,6 @@ from typing import Any
 
 import boto3
 
-from fastai_deploy.aws.image_tables import installed_tables
 from fastai_deploy.aws.ownership import Operator, Owner
 from fastai_deploy.aws.public_api import PublicApi
 from fastai_deploy.aws.session import Aws
@@ -28,7 +27,6 @@ from tests.aws_double.strict import check_strictly
 PROJECT = "demo"
 _LONGEST_SLEEP = 0.02
 _numbers = itertools.count(1)
-TABLES = installed_tables()
 
 
 @dataclass
@@ -93,7 +91,7 @@ class World:
                 home=self.root / "home",
                 report=report or self.events.append,
                 aws=aws,
-                blueprints=SettingsBlueprints(self.settings, aws, TABLES),
+                blueprints=SettingsBlueprints(self.settings, aws, self.root / "bundle"),
                 public=PublicApi(self.double.url),
                 operator=self.operator,
             )

@@ -65,6 +65,8 @@ def _called(session: Any) -> Iterator[str]:
         yield f"REST API {api['name']}"
     for key in gateway.get_api_keys()["items"]:
         yield f"API key {key['id']}"
+    for domain in gateway.get_domain_names()["items"]:
+        yield f"domain name {domain['domainName']}"
     for plan in gateway.get_usage_plans()["items"]:
         yield f"usage plan {plan['id']}"
     for api in session.client("apigatewayv2").get_apis()["Items"]:

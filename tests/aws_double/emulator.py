@@ -52,4 +52,12 @@ create_log_stream: Any = _part("ministack.services.cloudwatch_logs", "_create_lo
 put_log_events: Any = _part("ministack.services.cloudwatch_logs", "_put_log_events")
 rest_apis: Any = _part("ministack.services.apigateway_v1", "_rest_apis")
 http_apis: Any = _part("ministack.services.apigateway", "_apis")
+
+# IAM's evaluation of policies, and who is asked about.
+users: Any = _part("ministack.services.iam", "_users")
+Request: Any = _part("ministack.core.iam_evaluator", "EvalContext")
+evaluate: Any = _part("ministack.core.iam_evaluator", "evaluate")
+boundary: Any = _part("ministack.core.iam_evaluator", "_permissions_boundary")
+user_policies: Any = _part("ministack.core.iam_evaluator", "_gather_user_policies")
+role_policies: Any = _part("ministack.core.iam_evaluator", "_gather_role_policies")
 tag_collectors: Any = _part("ministack.services.tagging", "_COLLECTORS")

@@ -14,7 +14,12 @@ from typing import Any
 from tests.aws_double.behaviour import Behaviour
 
 # "Available Deep Learning Containers Images": the repositories that fdeploy chooses from.
-_REPOSITORIES = ("pytorch-inference", "pytorch-inference-arm64", "ray")
+_REPOSITORIES = (
+    "pytorch-inference",
+    "pytorch-inference-arm64",
+    "pytorch-inference-graviton",
+    "ray",
+)
 
 Json = Any
 

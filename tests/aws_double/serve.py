@@ -44,6 +44,7 @@ class Double:
         )
         from tests.aws_double import emulator, resource_types  # noqa: PLC0415
         from tests.aws_double.market import Market  # noqa: PLC0415
+        from tests.aws_double.principals import Principals  # noqa: PLC0415
         from tests.aws_double.registry import Registry  # noqa: PLC0415
         from tests.aws_double.runtime import Runtime  # noqa: PLC0415
         from tests.aws_double.sagemaker import SageMaker  # noqa: PLC0415
@@ -55,6 +56,7 @@ class Double:
         self._runtime = Runtime(self._sagemaker)
         scaling = Scaling()
         market = Market(self._sagemaker.account_behaviour)
+        self._principals = Principals(self._sagemaker.account_behaviour)
         self._services: dict[str, Handle] = {
             "sagemaker": self._sagemaker.handle,
             "ecr": Registry(self._sagemaker.account_behaviour).handle,
@@ -110,6 +112,8 @@ class Double:
             return await asyncio.to_thread(self._runtime.invoke, operation, request)
         handle = self._services.get(operation.service)
         with self._emulator.request_scope(operation.account, operation.region):
+            if answered := self._principals.answer(operation, request):
+                return answered
             if handle is None:
                 return await ask(self._emulator.app, _as_emulated(request), self._port)
             status, body = handle(operation.name, request.body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine"
 def container(folder: Path, endpoint: str) -> Container:
     (folder / "fdeploy.toml").write_text(f"[endpoint]\n{endpoint}\n", encoding="utf-8")
     settings = load_settings(folder=folder, config=None, stage=None, environ={}, flags={})
-    return serving_container(settings, "us-east-1")
+    return serving_container(settings, "us-east-1", folder / "bundle")
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,43 @@ def test_an_image_of_ones_own_is_asked_for_its_python(tmp_path: Path) -> None:
     assert (found.python, found.known, found.has) == ("3.11", False, frozenset())
     with pytest.raises(SettingsError, match="does not tell its Python"):
         container(tmp_path, f'image = "{IMAGE}:latest"')
+
+
+def write_learner(folder: Path, python: str) -> None:
+    """A bundle whose learner is served as it is."""
+    (folder / "bundle").mkdir()
+    manifest = {
+        "runtime": {"python": python},
+        "model": {"file": "learner.pkl"},
+        "files": {"learner.pkl": {"bytes": 1}},
+    }
+    (folder / "bundle" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("instance", "python", "image"),
+    [
+        ("ml.m5.large", "3.13", "ray-serve"),
+        ("ml.m5.large", "3.12", "torchserve"),
+        ("ml.m5.large", "3.9", "torchserve"),
+        ("ml.c7g.large", "3.11", "torchserve"),
+        ("ml.p2.xlarge", "3.8", "torchserve"),
+    ],
+)
+def test_a_learner_as_it_is_gets_its_python(
+    tmp_path: Path, instance: str, python: str, image: str
+) -> None:
+    write_learner(tmp_path, python)
+    found = container(tmp_path, f'instance = "{instance}"')
+    assert (found.python, found.name) == (python, f"{image} image")
+
+
+def test_a_learner_whose_python_no_image_has(tmp_path: Path) -> None:
+    write_learner(tmp_path, "3.11")
+    with pytest.raises(SettingsError, match=r"needs Python 3.11, .* ml.p2.xlarge have 3.8$") as no:
+        container(tmp_path, 'instance = "ml.p2.xlarge"')
+    assert "--instance, such as ml.m5.large" in no.value.hint
+    with pytest.raises(SettingsError, match=r"needs Python 3.11, and the image .* has 3.12"):
+        container(tmp_path, f'image = "{IMAGE}:1.0-py312"')
+    # A name that does not tell is taken at its user's word.
+    assert container(tmp_path, f'image = "{IMAGE}:latest"').python == "3.11"

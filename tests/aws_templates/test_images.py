@@ -222,6 +222,11 @@ def test_the_sdk_would_take_the_same_images() -> None:
         ("ml.p3.2xlarge", "2.6.0", "py312", "us-west-2"),
         ("ml.c7g.large", "2.6.0", "py312", "eu-west-1"),
         ("ml.c7g.large", "2.6.0", "py312", "cn-north-1"),
+        ("ml.m5.large", "2.5.1", "py311", "eu-central-1"),
+        ("ml.g5.xlarge", "2.2.0", "py310", "eu-central-1"),
+        ("ml.p3.2xlarge", "1.13.1", "py39", "eu-central-1"),
+        ("ml.c7g.large", "2.4.0", "py311", "eu-central-1"),
+        ("ml.c7g.large", "1.12.1", "py38", "eu-central-1"),
     ]
     code = (
         "import json, sys; from sagemaker.core import image_uris\n"
@@ -233,7 +238,9 @@ def test_the_sdk_would_take_the_same_images() -> None:
         [sys.executable, "-c", code, json.dumps(asked)], capture_output=True, text=True, check=True
     )
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said == [image(name, region).uri for name, _, _, region in asked]
+    assert said == [
+        image(name, region, python=f"3.{python[3:]}").uri for name, _, python, region in asked
+    ]
 
 
 def test_reading_the_tables_imports_nothing_heavy() -> None:

@@ -1,5 +1,7 @@
 """A gateway for schemathesis: ``python -m tests.gateway.fuzz_contract [--examples 30]``.
 
+``tests.aws.fuzz_contract`` does the same to the double of AWS.
+
 Schemathesis reads the OpenAPI document from the running gateway and asks whatever it allows, and
 much that it does not: no answer may be a 5xx, and none may be one that the document does not have.
 """
@@ -10,6 +12,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastai_deploy.lambda_package import build_lambda_package
@@ -48,19 +51,29 @@ def fuzz(
     package.write_bytes(build_lambda_package(documents))
     with Server(script).running() as model, gateways(folder, model) as start:
         gateway = start(package=str(package), page=True, max_body=FACE.max_body)
-        return subprocess.run(
-            [
-                *(sys.executable, "-m", "schemathesis.cli", "run"),
-                f"http://127.0.0.1:{gateway.port}/openapi.json",
-                *("--header", f"x-api-key: {gateway.key}", "--checks", ",".join(CHECKS)),
-                *("--phases", phases, "--continue-on-failure"),
-                *("--max-examples", str(examples), "--seed", str(seed), "--no-color"),
-            ],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
+        return ask_everything(
+            f"http://127.0.0.1:{gateway.port}/openapi.json",
+            {"x-api-key": gateway.key},
+            folder,
+            *("--phases", phases, "--max-examples", str(examples), "--seed", str(seed)),
         )
+
+
+def ask_everything(
+    document: str, headers: Mapping[str, str], folder: Path, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Run schemathesis against the API that an OpenAPI document at a URL describes."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", document, "--no-color"),
+            *(part for name, value in headers.items() for part in ("--header", f"{name}: {value}")),
+            *("--checks", ",".join(CHECKS), "--continue-on-failure", *options),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def main() -> None:

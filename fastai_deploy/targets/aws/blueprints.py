@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
-from fastai_deploy.aws.image_tables import ImageTables
-from fastai_deploy.aws.images import Image, choose_image
-from fastai_deploy.aws.instances import Instance, known_types
+from fastai_deploy.aws.images import Image
+from fastai_deploy.aws.instances import Instance
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec, wanted_instance
+from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec
 from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.api_stack import api_template
 from fastai_deploy.aws.template.endpoint_stack import endpoint_template
@@ -22,6 +22,7 @@ from fastai_deploy.aws.template.ttl_stack import ttl_template
 from fastai_deploy.naming import api_stack
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
+from fastai_deploy.targets.aws.container import chosen_image
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,15 @@ class Blueprints(Protocol):
 
 
 class SettingsBlueprints:
-    """Draws the stacks that the settings describe, for the region of ``aws``."""
+    """Draws the stacks that the settings describe, for the region of ``aws``.
 
-    def __init__(self, settings: Settings, aws: Aws, tables: ImageTables) -> None:
+    ``bundle`` is where the stage's bundle is, once it is exported: the image has to fit it.
+    """
+
+    def __init__(self, settings: Settings, aws: Aws, bundle: Path) -> None:
         self._settings = settings
         self._aws = aws
-        self._tables = tables
+        self._bundle = bundle
 
     def endpoint(self, stored: StoredArtifact) -> Blueprint:
         """The image that fits, and the endpoint on it."""
@@ -97,13 +101,4 @@ class SettingsBlueprints:
         return Blueprint(ttl_template(spec), "", spec.version)
 
     def _machine(self) -> tuple[Instance, Image]:
-        on = wanted_instance(self._settings, known_types())
-        endpoint = self._settings.sections.endpoint
-        image = choose_image(
-            self._tables,
-            on,
-            region=self._aws.region,
-            server=endpoint.server,
-            override=endpoint.image,
-        )
-        return on, image
+        return chosen_image(self._settings, self._aws.region, self._bundle)

@@ -15,14 +15,14 @@ from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.doctor import Doctor
 from fastai_deploy.aws.planning import planned
-from fastai_deploy.aws.policy import Needs, user_policies
+from fastai_deploy.aws.policy import user_policies
 from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.spec import Location
+from fastai_deploy.before import version_before
 from fastai_deploy.errors import ParityError, UsageError
 from fastai_deploy.progress import Warned
 from fastai_deploy.records import Artifact, Endpoint, StoredArtifact
 from fastai_deploy.reports import (
-    Check,
     Checkup,
     LogLine,
     PlannedChange,
@@ -32,8 +32,9 @@ from fastai_deploy.reports import (
     Templates,
     Version,
 )
-from fastai_deploy.targets.aws import preflight
+from fastai_deploy.targets.aws import ending, preflight
 from fastai_deploy.targets.aws.blueprints import Blueprint
+from fastai_deploy.targets.aws.fitting import artifact_check
 from fastai_deploy.targets.aws.target import AwsTarget
 from fastai_deploy.targets.base import Invoke
 
@@ -55,7 +56,10 @@ class AwsCare:
         """
         context, stored = self._context, self._would_store(artifact.sha256, artifact.bytes)
         spec = context.blueprints.endpoint_spec(stored)
-        for check in Doctor(context.aws).examine(preflight.subject(context, spec)):
+        subject = preflight.subject(context, spec)
+        if subject.room:
+            subject.room.require()
+        for check in Doctor(context.aws).examine(subject):
             if check.outcome != "passed":
                 context.report(Warned(f"{check.name}: {check.message}", hint=check.hint))
         changes: list[PlannedChange] = []
@@ -63,7 +67,9 @@ class AwsCare:
             serving = context.serving(naming.endpoint_log_group(blueprint.service))
             plan = serving.plan(context.request(stack, blueprint))
             changes += planned(stack, plan.changes)
-        return StagePlan(tuple(changes), preflight.cost(context, spec))
+        end = ending.planned_end(context, stored.sha256)
+        cost = preflight.cost(context, spec)
+        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now)
 
     def status(self) -> Status:
         """How the stage is doing. Raises NotOurs or AwsError."""
@@ -104,7 +110,7 @@ class AwsCare:
         live = self._live_version()
         if bucket is None or not live:
             raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
-        chosen = context.deployments(bucket).before(live, wanted)
+        chosen = version_before(context.deployments(bucket).listed(), live, wanted)
 
         def verify(invoke: Invoke) -> None:
             answered = invoke({"text": "ready?"})["model"]["version"]
@@ -114,14 +120,12 @@ class AwsCare:
                     hint="run fdeploy status, then fdeploy deploy",
                 )
 
-        return self._target.deploy(chosen.stored(), verify, sets_end=False)
+        return self._target.deploy(chosen.stored(self._target.name), verify, sets_end=False)
 
     def doctor(self, artifact: Artifact | None) -> Checkup:
         """Whether a deploy would work. Raises SettingsError."""
         context = self._context
-        packaged = Check("artifact", "warned", "nothing is packaged yet", "run fdeploy package")
-        if artifact:
-            packaged = Check("artifact", "passed", f"version {artifact.version} is packaged")
+        packaged = artifact_check(artifact, self._target.container())
         doctor = Doctor(context.aws)
         credentials = doctor.credentials()
         if credentials.outcome == "failed":  # whose account it is decides what else is looked at
@@ -132,24 +136,17 @@ class AwsCare:
 
     def policies(self) -> Policies:
         """The permissions that the stage needs, as documents to copy. Raises AwsError."""
-        context = self._context
-        project = context.settings.sections.project
-        return Policies(
-            user_policies(
-                Needs(
-                    project=context.owner.project,
-                    bucket=project.bucket or default_bucket(context.aws),
-                    partition=context.aws.partition,
-                    kms_key=project.kms_key,
-                    signs_requests=context.settings.sections.api.auth == "iam",
-                )
-            )
-        )
+        return Policies(user_policies(preflight.needs(self._context)))
 
     def template(self, artifact: Artifact) -> Templates:
         """The stacks as ``deploy`` and ``create-api`` would send them. Raises SettingsError."""
         stored = self._would_store(artifact.sha256, artifact.bytes)
-        return Templates({name: each.template for name, each in self._blueprints(stored)})
+        templates = {name: each.template for name, each in self._blueprints(stored)}
+        ends = ending.wanted_end(self._context)
+        if ends is not None:
+            blueprint = self._context.blueprints.ttl(stored.sha256, ends)
+            templates[ending.stack_name(self._context)] = blueprint.template
+        return Templates(templates)
 
     def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, Blueprint]]:
         """The stacks by name, in the order in which they are made."""

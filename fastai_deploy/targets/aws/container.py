@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
 from fastai_deploy.aws.image_tables import installed_tables
-from fastai_deploy.aws.images import choose_image
-from fastai_deploy.aws.instances import known_types
+from fastai_deploy.aws.images import Image, choose_image
+from fastai_deploy.aws.instances import Instance, known_types
 from fastai_deploy.aws.specs import wanted_instance
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.settings import Settings
@@ -15,23 +19,61 @@ from fastai_deploy.wheels import Container
 _EVERY_IMAGE_HAS = frozenset({"numpy"})
 
 
-def serving_container(settings: Settings, region: str) -> Container:
-    """The container of these settings. Raises SettingsError or TargetUnavailable."""
+def chosen_image(settings: Settings, region: str, bundle: Path) -> tuple[Instance, Image]:
+    """The instance and the image of these settings, for the bundle that is there, if one is.
+
+    Raises SettingsError or TargetUnavailable.
+    """
     endpoint = settings.sections.endpoint
     on = wanted_instance(settings, known_types())
+    served = served_model(bundle)
     image = choose_image(
         installed_tables(),
         on,
         region=region,
         server=endpoint.server,
         override=endpoint.image,
+        python=served.python if served else None,
     )
+    return on, image
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What a bundle has to be served: its largest file, in bytes, and the Python of a learner.
+
+    ``python`` is None for a converted model, which runs in any.
+    """
+
+    bytes: int
+    python: str | None
+
+    @property
+    def learner(self) -> bool:
+        """Whether the learner is served as it is."""
+        return self.python is not None
+
+
+def served_model(bundle: Path) -> ServedModel | None:
+    """What the manifest of a bundle says; None where nothing sound is there yet."""
+    try:
+        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        python = (manifest.get("runtime") or {}).get("python")
+        size = manifest["files"][manifest["model"]["file"]]["bytes"]
+        return ServedModel(int(size), str(python) if python else None)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def serving_container(settings: Settings, region: str, bundle: Path) -> Container:
+    """The container of these settings. Raises SettingsError or TargetUnavailable."""
+    on, image = chosen_image(settings, region, bundle)
     if image.python is None:
         raise SettingsError(
             f"the name of the image does not tell its Python: {image.uri}",
             hint="give the image a tag with its Python in it, such as 1.0-py312",
         )
-    known = endpoint.image is None
+    known = settings.sections.endpoint.image is None
     return Container(
         name=f"{image.family} image",
         python=image.python,

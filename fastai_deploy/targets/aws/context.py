@@ -12,7 +12,6 @@ from fastai_deploy import naming
 from fastai_deploy.aws.bucket import Bucket, find_bucket
 from fastai_deploy.aws.change_set import StackRequest
 from fastai_deploy.aws.deployment import Deployment
-from fastai_deploy.aws.image_tables import installed_tables
 from fastai_deploy.aws.ownership import Operator, Owner
 from fastai_deploy.aws.public_api import PublicApi
 from fastai_deploy.aws.publishing import Publishing
@@ -49,6 +48,11 @@ class Context:
         return Owner(self.settings.project_name, self.settings.stage)
 
     @property
+    def bundle(self) -> Path:
+        """Where the bundle is, once it is exported."""
+        return self.home.parent / "bundle"
+
+    @property
     def publishing(self) -> Publishing:
         """Calls the public API."""
         return Publishing(self.aws, self.public, self.report)
@@ -83,7 +87,7 @@ class Context:
 
     def lambda_package(self) -> bytes:
         """The Lambda's zip, with the labels of the bundle in it. Raises FileError."""
-        return lambda_package(self.settings, self.home.parent / "bundle", target="aws")
+        return lambda_package(self.settings, self.bundle, target="aws")
 
     def request(self, stack: str, blueprint: Blueprint) -> StackRequest:
         """The request for a stack; tells what the blueprint has to say."""
@@ -117,7 +121,7 @@ def open_context(settings: Settings, home: Path, report: Reporter) -> Context:
         home=home,
         report=report,
         aws=aws,
-        blueprints=SettingsBlueprints(settings, aws, installed_tables()),
+        blueprints=SettingsBlueprints(settings, aws, home.parent / "bundle"),
         public=PublicApi(os.environ.get("AWS_ENDPOINT_URL")),
         operator=Operator.here(),
     )

@@ -1,15 +1,22 @@
-"""What is looked at before AWS is asked to change anything: quota, image, limits, price."""
+"""What is looked at before AWS is asked to change anything: permissions, quota, image, price."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fastai_deploy.aws import status as stage_status
+from fastai_deploy.aws.bucket import default_bucket
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
+from fastai_deploy.aws.instances import known_types
+from fastai_deploy.aws.memory import Demand, Room, on_instance, on_serverless
+from fastai_deploy.aws.policy import Needs
 from fastai_deploy.aws.pricing import Price, endpoint_cost, instance_price
 from fastai_deploy.aws.template.spec import EndpointSpec, Instances
 from fastai_deploy.progress import Step, Warned
 from fastai_deploy.reports import Cost
 from fastai_deploy.settings.api_section import MAX_BODY_BYTES, MAX_GATEWAY_SECONDS
 from fastai_deploy.settings.together import MAX_SERVERLESS_BODY
+from fastai_deploy.targets.aws.container import chosen_image, served_model
 from fastai_deploy.targets.aws.context import Context
 
 _INVOKE_SECONDS = 60.0  # as long as InvokeEndpoint waits
@@ -22,6 +29,8 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
     behind_api = spec.kind != "async"
     return Subject(
         owner=context.owner,
+        needs=needs(context),
+        unused=frozenset(_unused(context, spec)),
         bucket=context.settings.sections.project.bucket,
         image=spec.model.image,
         instance=instances.type if instances else None,
@@ -33,7 +42,42 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
             largest_request=api.max_body if behind_api else None,
             endpoint_takes=MAX_SERVERLESS_BODY if spec.kind == "serverless" else MAX_BODY_BYTES,
         ),
+        room=room(context, spec),
     )
+
+
+def room(context: Context, spec: EndpointSpec) -> Room | None:
+    """What the endpoint's memory offers the model of the bundle; None where there is no bundle."""
+    served = served_model(context.bundle)
+    if served is None:
+        return None
+    _, image = chosen_image(context.settings, context.aws.region, context.bundle)
+    demand = Demand(served.bytes, image.family, served.learner)
+    if isinstance(spec.capacity, Instances):
+        return on_instance(spec.capacity.type, demand, known_types())
+    return on_serverless(spec.capacity.memory, demand)
+
+
+def needs(context: Context) -> Needs:
+    """Who must be allowed what. Raises AwsError."""
+    project = context.settings.sections.project
+    return Needs(
+        project=context.owner.project,
+        bucket=project.bucket or default_bucket(context.aws),
+        partition=context.aws.partition,
+        kms_key=project.kms_key,
+        signs_requests=context.settings.sections.api.auth == "iam",
+    )
+
+
+def _unused(context: Context, spec: EndpointSpec) -> Iterator[str]:
+    """The services, as actions name them, of which a deploy with these settings makes nothing."""
+    if context.settings.sections.project.ttl is None:
+        yield "scheduler"
+    if spec.scaling is None:
+        yield "application-autoscaling"
+    if spec.kind == "async":  # which has no API
+        yield from ("apigateway", "lambda")
 
 
 def cost(context: Context, spec: EndpointSpec) -> Cost:

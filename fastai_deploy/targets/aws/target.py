@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 from fastai_deploy import files, naming
@@ -29,13 +28,12 @@ from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.progress import Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
-from fastai_deploy.targets.aws import preflight
+from fastai_deploy.targets.aws import ending, preflight
 from fastai_deploy.targets.aws.container import serving_container
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.base import Json, Verify
 from fastai_deploy.wheels import Container
 
-_TTL_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _CONFIG = "AWS::SageMaker::EndpointConfig"
 
 
@@ -49,7 +47,8 @@ class AwsTarget:
 
     def container(self) -> Container:
         """The image that the settings lead to, as far as an artifact has to fit it."""
-        return serving_container(self.context.settings, self.context.aws.region)
+        context = self.context
+        return serving_container(context.settings, context.aws.region, context.bundle)
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
         """Send the artifact to the bucket; a second time no byte is sent."""
@@ -208,13 +207,11 @@ class AwsTarget:
     def _set_end(self, version: str) -> None:
         """Make the stage delete itself when its time is up, or let it live."""
         context = self.context
-        stack = naming.ttl_stack(context.owner.project, context.owner.stage)
-        ttl = context.settings.sections.project.ttl
-        if ttl is None:
+        stack, ends = ending.stack_name(context), ending.wanted_end(context)
+        if ends is None:
             if context.deployment().remove(stack):
                 context.report(Step("the stage does not delete itself any more: ttl is not set"))
             return
-        ends = context.aws.now() + timedelta(**{_TTL_UNITS[ttl[-1]]: int(ttl[:-1])})
         blueprint = context.blueprints.ttl(version, ends)
         context.deployment().apply(context.request(stack, blueprint))
         context.report(Step(f"the stage deletes itself at {ends:%Y-%m-%d %H:%M} UTC"))

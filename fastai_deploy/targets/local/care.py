@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 import psutil
 
+from fastai_deploy.before import version_before
 from fastai_deploy.errors import ExtraMissing, ParityError, UsageError
 from fastai_deploy.extras import need_extra
 from fastai_deploy.naming import endpoint_name
@@ -116,7 +117,7 @@ class LocalCare:
         live = self._target.endpoint.live_version()
         if not live:
             raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
-        chosen = self._target.history.before(live, wanted)
+        chosen = version_before(self._target.history.newest_first(), live, wanted)
 
         def verify(invoke: Invoke) -> None:
             answered = invoke({"text": "ready?"})["model"]["version"]
@@ -126,7 +127,7 @@ class LocalCare:
                     hint="run fdeploy status, then fdeploy deploy",
                 )
 
-        return self._target.deploy(chosen.stored(), verify)
+        return self._target.deploy(chosen.stored(self._target.name), verify)
 
     def doctor(self, artifact: Artifact | None) -> Checkup:
         """Whether a deploy would work here."""

@@ -7,29 +7,12 @@ from __future__ import annotations
 
 import getpass
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from fastai_deploy import files
-from fastai_deploy.errors import UsageError
-from fastai_deploy.records import StoredArtifact
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A version that was verified; ``at`` is in UTC."""
-
-    version: str
-    sha256: str
-    uri: str
-    bytes: int
-    at: str
-    by: str
-
-    def stored(self) -> StoredArtifact:
-        """The artifact, to be deployed again."""
-        return StoredArtifact("local", self.uri, self.sha256, self.bytes, self.sha256)
+from fastai_deploy.records import Deployed, StoredArtifact
 
 
 class History:
@@ -43,14 +26,7 @@ class History:
         listed = self._read()
         if listed and listed[-1].sha256 == stored.sha256:
             return
-        deployed = Deployed(
-            version=stored.sha256[:12],
-            sha256=stored.sha256,
-            uri=stored.uri,
-            bytes=stored.bytes,
-            at=f"{now:%Y%m%dT%H%M%SZ}",
-            by=_user(),
-        )
+        deployed = Deployed.of(stored, now, _user())
         lines = [json.dumps(asdict(each)) for each in (*listed, deployed)]
         files.write(self._path, ("\n".join(lines) + "\n").encode())
 
@@ -60,25 +36,6 @@ class History:
         for deployed in reversed(self._read()):
             found.setdefault(deployed.version, deployed)
         return list(found.values())
-
-    def before(self, live: str, wanted: str | None) -> Deployed:
-        """The version ``wanted``, else the one before the live one. Raises UsageError."""
-        listed = self.newest_first()
-        known = ", ".join(each.version for each in listed) or "none"
-        if wanted:
-            found = [each for each in listed if each.version.startswith(wanted)]
-            if len(found) != 1:
-                many = "several versions" if found else "no version"
-                raise UsageError(
-                    f"{wanted} is {many} that was deployed", hint=f"choose one of: {known}"
-                )
-            return found[0]
-        others = [each for each in listed if each.version != live]
-        if not others:
-            raise UsageError(
-                f"there is no version before {live}", hint="fdeploy versions lists what there is"
-            )
-        return others[0]
 
     def _read(self) -> list[Deployed]:
         try:

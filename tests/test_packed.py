@@ -1,0 +1,101 @@
+"""What an artifact was packed for, read from the file itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fastai_deploy import files
+from fastai_deploy.artifact import write_artifact
+from fastai_deploy.errors import FileError
+from fastai_deploy.packed import Packed, read_packed
+from fastai_deploy.wheels import Container, Wheel
+from tests.runtime.bundles import write_bundle
+
+RAY = Container("ray-serve image", "3.13", "manylinux_2_34_x86_64")
+P2 = Container("torchserve image", "3.8", "manylinux_2_31_x86_64")
+ARM = Container("torchserve image", "3.12", "manylinux_2_35_aarch64")
+OF_RAY = (
+    "onnxruntime-1.27-cp313-cp313-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
+    "tokenizers-0.23-cp39-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+    "pure-1-py3-none-any.whl",
+)
+
+
+def pack(
+    folder: Path, container: Container | None, names: Sequence[str] = (), learner: str = ""
+) -> Packed:
+    bundle = write_bundle(folder / "bundle").folder
+    if learner:
+        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        manifest["runtime"] = {"python": learner}
+        (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        (bundle / "requirements.txt").write_text("fastai==2.8.12\n", encoding="utf-8")
+    else:
+        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        versions = {"numpy": "2", "onnxruntime": "1", "tokenizers": "0"}
+        manifest["provenance"] = {"converter": versions}
+        (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    wheels = []
+    for name in names:
+        path = folder / name
+        path.write_bytes(name.encode())
+        wheels.append(Wheel(name.partition("-")[0], "1", path, files.sha256(path)))
+    write_artifact(
+        bundle,
+        folder / "model.tar.gz",
+        name="demo",
+        told=lambda _done, _total: None,
+        container=container,
+        wheels=wheels,
+    )
+    return read_packed(folder / "model.tar.gz")
+
+
+def test_an_artifact_fits_what_it_was_packed_for_alone(tmp_path: Path) -> None:
+    packed = pack(tmp_path, RAY, OF_RAY)
+    assert packed == Packed("3.13", "x86_64", tuple(sorted(OF_RAY, key=OF_RAY.index)), None)
+    assert list(packed.misfits(RAY)) == []
+    onnxruntime, tokenizers, _ = OF_RAY
+    assert list(packed.misfits(P2)) == [
+        "it is packed for Python 3.13",
+        f"of its wheels {onnxruntime}, {tokenizers} do not run there",
+    ]
+    assert list(packed.misfits(ARM)) == [
+        "it is packed for Python 3.13",
+        "it is packed for x86_64",
+        f"of its wheels {onnxruntime}, {tokenizers} do not run there",
+    ]
+
+
+def test_the_stable_abi_runs_in_later_pythons(tmp_path: Path) -> None:
+    packed = pack(tmp_path, None, ())
+    assert packed == Packed(None, None, (), None)
+    stable = Packed("3.12", "aarch64", ("t-1-cp39-abi3-manylinux2014_aarch64.whl",), None)
+    assert list(stable.misfits(ARM)) == []
+    newer = Packed("3.12", "aarch64", ("t-1-cp313-abi3-manylinux2014_aarch64.whl",), None)
+    assert len(list(newer.misfits(ARM))) == 1
+
+
+def test_a_glibc_that_is_newer_than_the_images(tmp_path: Path) -> None:
+    packed = pack(tmp_path, P2, ("o-1-cp38-cp38-manylinux_2_34_x86_64.whl",))
+    assert [reason[:15] for reason in packed.misfits(P2)] == ["of its wheels o"]
+
+
+def test_a_learner_as_it_is_needs_its_python(tmp_path: Path) -> None:
+    packed = pack(tmp_path, RAY, (), learner="3.11")
+    assert packed.learner == "3.11"
+    assert list(packed.misfits(RAY)) == ["its learner needs Python 3.11"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_what_is_no_artifact(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.tar.gz"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"not a sound model\.tar\.gz"):
+        read_packed(path)
+    with pytest.raises(FileError):
+        read_packed(tmp_path / "none.tar.gz")
