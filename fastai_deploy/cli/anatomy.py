@@ -7,6 +7,13 @@ from typing import Any
 
 _DEPTH = 3  # levels of the module tree that are shown; --json has them all
 _NAMES = 12  # names of a kind of import that are shown
+_EFFECTS = {
+    "none": "changes no answer",
+    "takes the scores out": "takes the scores out of what the model answers, as is done here",
+    "may change inputs": "its code may change what the model is given; left out here",
+    "may change scores": "its code may change the scores; left out here",
+    "unseen": "its code is not in the file; left out here",
+}
 
 
 def anatomy_lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -37,6 +44,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield from _tree(model["modules"])
     yield from _tokenizer(found["tokenizer"], found["text"])
     yield from _ulmfit(found["ulmfit"])
+    for each in found["callbacks"]:
+        events = f" ({', '.join(each['events'])})" if each["events"] else ""
+        yield f"callback   {each['class']}: {_EFFECTS[each['effect']]}{events}"
     for kind, names in found["imports"].items():
         yield f"{kind:<10} {len(names)} imports: {_some(names)}".rstrip(": ")
     for source in found["sources"]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from fastai_deploy.errors import NotALearner
 from fastai_deploy.learner.architecture import Transformer, find_transformer
+from fastai_deploy.learner.callbacks import Callback, find_callbacks
 from fastai_deploy.learner.definable import definable
 from fastai_deploy.learner.embedded import functions, python_needed
 from fastai_deploy.learner.family import Family, family_of
@@ -71,6 +72,7 @@ class Anatomy:
     loss: Loss
     task: Task
     threshold: float | None
+    callbacks: tuple[Callback, ...]
     imports: tuple[Imported, ...]
     dangers: tuple[str, ...]
     sources: tuple[EmbeddedSource, ...]
@@ -116,6 +118,7 @@ def examine(
     ulmfit = None if transformer else find_ulmfit(root, modules, pickled.calls)
     labels = find_labels(root, pickled.calls)
     loss = find_loss(root.major, root.loss)
+    callbacks = find_callbacks(root, pickled.calls)
     family = "transformers" if transformer else family_of(root, pickled.globals, modules)
     found_dangers = tuple(islice(dangers(pickled), MOST_DANGERS))
     distinct = {(id(t.storage.data), t.offset, t.shape): t for t in weights.values()}.values()
@@ -146,6 +149,7 @@ def examine(
         loss=loss,
         task=_TASKS.get(labels.targets, "unknown"),
         threshold=_threshold(root, labels),
+        callbacks=callbacks,
         imports=sort_globals(pickled),
         dangers=found_dangers,
         sources=archive.sources,
@@ -162,6 +166,7 @@ def examine(
                 ulmfit=ulmfit,
                 definable=brought,
                 handed=handed,
+                callbacks=callbacks,
                 file=file,
             )
         ),

@@ -14,6 +14,7 @@ from fastai_deploy.learner.reading.views import Plain, attributes, class_of, pla
 
 LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 HEAD = "ForSequenceClassification"
+MAX_INNER = 2  # levels of configurations within one
 # torch's own wrappers that hand everything through.
 TRANSPARENT = frozenset({"DataParallel", "DistributedDataParallel"})
 
@@ -93,8 +94,14 @@ def _encloses(outer: str, inner: str) -> bool:
     return outer != inner and (outer == "" or inner.startswith(outer + "."))
 
 
-def _plain_config(node: object) -> dict[str, Plain]:
-    return {name: plain(value) for name, value in attributes(node).items()}
+def _plain_config(node: object, depth: int = 0) -> dict[str, Plain]:
+    """The settings, those of configurations within it (of text and of images) included."""
+    found: dict[str, Plain] = {}
+    for name, value in attributes(node).items():
+        cls = class_of(value)
+        inner = cls is not None and cls.name.endswith("Config") and depth < MAX_INNER
+        found[name] = _plain_config(value, depth + 1) if inner else plain(value)
+    return found
 
 
 def _model_type(config: Mapping[str, Plain], cls: Global | None) -> str:

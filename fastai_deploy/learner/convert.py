@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from fastai_deploy.bundle import Bundle, LearnerSpec, building, read_bundle, seal
 from fastai_deploy.comparison import Comparison, comparing
-from fastai_deploy.errors import DangerousLearner, UnsupportedLearner
+from fastai_deploy.errors import DangerousLearner, ParityError, UnsupportedLearner
 from fastai_deploy.files import write
 from fastai_deploy.goldens import Case, Golden, Labels, read_cases, render
 from fastai_deploy.learner.anatomy import Anatomy, examine
+from fastai_deploy.learner.callbacks import notes
 from fastai_deploy.learner.definable import users_classes
 from fastai_deploy.learner.definitions import opened
 from fastai_deploy.learner.probes import PROBES
@@ -25,6 +26,7 @@ from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.learner.rebuilding.libraries import require
 from fastai_deploy.learner.text.handed import read_handed
 from fastai_deploy.learner.text.rules import blank_residue
+from fastai_deploy.learner.verdict import RUNTIME
 from fastai_deploy.parity import answer, check, compare
 from fastai_deploy.progress import Advanced, Reporter, Step, Warned
 
@@ -70,6 +72,7 @@ def convert(
         refuse(anatomy, defined=definitions is not None)
         labels = Labels(anatomy.labels.names, several=anatomy.task == "multi-label")
         cases = read_cases(golden, labels) if golden else _probes()
+        _refuse_unanswered(anatomy, cases)
         require()
         # Torch and transformers take seconds to import: a learner that is refused does not wait.
         from fastai_deploy.learner.rebuilding.families import (  # noqa: PLC0415
@@ -131,6 +134,15 @@ def refuse(anatomy: Anatomy, *, defined: bool = False) -> None:
         )
 
 
+def _refuse_unanswered(anatomy: Anatomy, cases: Sequence[Case]) -> None:
+    """Raise UnsupportedLearner where only the learner's own answers could show a difference."""
+    verdict = anatomy.verdict
+    if verdict.with_goldens and not any(case.probabilities for case in cases):
+        raise UnsupportedLearner(
+            f"this learner cannot be converted unseen: {verdict.reason}", hint=verdict.hint
+        )
+
+
 def refuse_dangerous(anatomy: Anatomy) -> None:
     """Raise DangerousLearner for a pickle that would do what no learner needs."""
     verdict = anatomy.verdict
@@ -160,11 +172,16 @@ def _answer(
             [mine for _, mine in answered],
             threshold=rebuilt.anatomy.threshold,
         )
-        check(parity, tolerance)
+        try:
+            check(parity, tolerance)
+        except ParityError as error:
+            if rebuilt.anatomy.verdict.with_goldens:  # as it was feared
+                raise ParityError(error.message, hint=RUNTIME) from error
+            raise
         report(Step(f"{len(answered)} of the learner's own answers reproduced in torch: "
                     f"max |Δprobability| {parity.max_difference:.1e}"))  # fmt: skip
     else:
-        for assumption in rebuilt.text.assumptions:
+        for assumption in (*rebuilt.text.assumptions, *notes(rebuilt.anatomy.callbacks)):
             report(Warned(assumption, _BRING))
     _tell_accuracy(rebuilt, cases, given, report)
     return tuple(

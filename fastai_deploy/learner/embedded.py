@@ -28,7 +28,11 @@ _COPY_FREE_VARS, _MAKE_CELL = 0x95, 0x87  # may come before RESUME in 3.11 and 3
 
 @dataclass(frozen=True)
 class Code:
-    """The tables of one function: the texts and numbers in its constants, and the names it uses."""
+    """The tables of one function: the texts and numbers in its constants, and the names it uses.
+
+    ``inner`` are the names and texts of the functions within it, ``operations`` the numbers of its
+    instructions in order, without the places that Python 3.11 and later leave between them.
+    """
 
     name: str
     arguments: tuple[str, ...]
@@ -38,6 +42,8 @@ class Code:
     names: frozenset[str]
     compares: bool
     python: str
+    inner: frozenset[str] = frozenset()
+    operations: bytes = b""
 
 
 def functions(calls: Iterable[Call]) -> Iterator[Code]:
@@ -96,7 +102,21 @@ def _tables(args: tuple[object, ...]) -> Code | None:
         names=frozenset(name for name in (*names, *variables) if isinstance(name, str)),
         compares=compare in raw[::2],
         python=python,
+        inner=frozenset(_within(constants)),
+        operations=bytes(operation for operation in raw[::2] if operation),
     )
+
+
+def _within(constants: tuple[object, ...]) -> Iterator[str]:
+    """Every name and text in the functions, classes and comprehensions among the constants."""
+    waiting = [item for item in constants if isinstance(item, Call)]
+    for _ in range(MAX_NAMES):
+        if not waiting:
+            return
+        for item in waiting.pop().args[:_MOST_ARGUMENTS]:
+            found = item[:MAX_NAMES] if isinstance(item, tuple) else ()
+            waiting.extend(each for each in found if isinstance(each, Call))
+            yield from (each for each in found if isinstance(each, str))
 
 
 def _bytecode(value: object) -> bytes | None:

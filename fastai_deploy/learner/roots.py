@@ -25,7 +25,8 @@ _V1_KEYS = frozenset({"model", "data", "cls"})
 class Root:
     """A learner: fastai's major version, its class, its model, its loss, and its data pipeline.
 
-    ``data`` is the dict that v1 calls ``data``, or the ``DataLoaders`` of v2.
+    ``data`` is the dict that v1 calls ``data``, or the ``DataLoaders`` of v2; ``callbacks`` the
+    list of v2, or the dict of v1 from the class of each to its state.
     """
 
     major: Literal[1, 2]
@@ -33,6 +34,7 @@ class Root:
     model: object
     loss: object
     data: object
+    callbacks: object = None
 
 
 def find_learner(value: object) -> Root:
@@ -52,12 +54,15 @@ def _as_learner(value: object) -> Root | None:
             cls = parts["cls"]
             return Root(
                 1, cls if isinstance(cls, Global) else None, parts["model"],
-                parts.get("loss_func"), parts["data"],
+                parts.get("loss_func"), parts["data"], parts.get("cb_state"),
             )  # fmt: skip
     if isinstance(value, Call):
         own = attributes(value)
         if "dls" in own and ("model" in own or "loss_func" in own):
-            return Root(2, class_of(value), own.get("model"), own.get("loss_func"), own["dls"])
+            return Root(
+                2, class_of(value), own.get("model"), own.get("loss_func"), own["dls"],
+                own.get("cbs"),
+            )  # fmt: skip
     return None
 
 

@@ -35,6 +35,15 @@ def summary(name: str, anatomy: Anatomy) -> dict[str, Any]:
         "tokenizer": _tokenizer(anatomy),
         "text": _text(anatomy),
         "ulmfit": facts(anatomy.ulmfit) if anatomy.ulmfit else None,
+        "callbacks": [
+            {
+                "class": each.cls,
+                "code_in_file": each.in_file,
+                "events": list(each.events),
+                "effect": each.effect,
+            }
+            for each in anatomy.callbacks
+        ],
         "imports": {
             kind: [item.name for item in anatomy.imports if item.kind == kind]
             for kind in ("dangerous", "user", "known")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastai_deploy.learner.architecture import Transformer
+from fastai_deploy.learner.callbacks import Callback
 from fastai_deploy.learner.family import Family
 from fastai_deploy.learner.labels import Labels
 from fastai_deploy.learner.losses import Loss
@@ -27,6 +28,10 @@ DEFINITIONS = (
     "write the source of {} (and what its forward() uses) into model_def.py, then: "
     "fdeploy export {} --definitions model_def.py"
 )
+GOLDENS = (
+    "bring texts with the learner's own probabilities, which tell whether the answers stay the "
+    "same: fdeploy export {} --golden texts.jsonl; or "
+)
 _OTHER_TASKS: dict[Family, str] = {
     "vision": "it classifies images",
     "tabular": "it works on tables",
@@ -37,14 +42,16 @@ _OTHER_TASKS: dict[Family, str] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """``reason`` says why in words; ``hint`` what to do next; both are empty when convertible.
+    """``reason`` says why in words; ``hint`` what to do next.
 
+    Both are empty when convertible, unless only ``with_goldens`` that the learner answered itself.
     "with-definitions": convertible once the user hands in the source of the classes.
     """
 
     kind: Kind
     reason: str = ""
     hint: str = ""
+    with_goldens: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,6 +72,7 @@ class Findings:
     ulmfit: Ulmfit | None = None
     definable: tuple[str, ...] = ()
     handed: Handed | None = None
+    callbacks: tuple[Callback, ...] = ()
     file: str = "learner.pkl"
 
 
@@ -74,7 +82,7 @@ def judge(found: Findings) -> Verdict:
         verdict = step(found)
         if verdict is not None:
             return verdict
-    return _definitions(found) or Verdict("convertible")
+    return _definitions(found) or _callbacks(found) or Verdict("convertible")
 
 
 def _danger(found: Findings) -> Verdict | None:
@@ -147,6 +155,21 @@ def _definitions(found: Findings) -> Verdict | None:
     names = ", ".join(map(_printable, found.definable))
     file = shlex.quote(_printable(found.file))
     return Verdict("with-definitions", reason, DEFINITIONS.format(names, file))
+
+
+def _callbacks(found: Findings) -> Verdict | None:
+    """Convertible, but only where the learner's own answers show what a callback does to them."""
+    changing = [each for each in found.callbacks if each.effect == "may change scores"]
+    if not changing:
+        return None
+    names = ", ".join(_printable(each.cls) for each in changing)
+    file = shlex.quote(_printable(found.file))
+    return Verdict(
+        "convertible",
+        f"what its callback {names} does to the scores can be seen from its own answers alone",
+        GOLDENS.format(file) + RUNTIME,
+        with_goldens=True,
+    )
 
 
 def _printable(name: str) -> str:

@@ -10,10 +10,10 @@ import importlib
 import importlib.util
 import math
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, List, Mapping, Optional
+from typing import Any, Callable, Iterator, List, Mapping, Optional
 
 from .bundle import ModelError
 
@@ -34,7 +34,8 @@ def open_learner(folder: Path, runtime: Mapping[str, Any]) -> Ask:
     """
     definitions = _definitions(folder, runtime)
     try:
-        learner = _load(folder / LEARNER, str(runtime.get("fastai")), definitions)
+        with patterns_from_text():
+            learner = _load(folder / LEARNER, str(runtime.get("fastai")), definitions)
     except ModelError:
         raise
     except Exception as error:  # a pickle may raise anything
@@ -59,6 +60,36 @@ def check_probabilities(found: List[float], labels: int, *, several: bool) -> No
         raise ModelError("the learner answers numbers that are no probabilities")
     if not several and abs(sum(found) - 1) > _SUM_SLACK:
         raise ModelError(f"the learner's probabilities sum to {sum(found):.4g}, not to 1")
+
+
+@contextmanager
+def patterns_from_text() -> Iterator[None]:
+    """While this lasts, patterns of the ``regex`` package are compiled anew as they are unpickled.
+
+    A pickle holds their text and the instructions that they were compiled to. Another version of
+    the package takes those instructions for others, and then cuts words elsewhere without an error:
+    the tokenizers of GPT-2 and RoBERTa hold such a pattern.
+    """
+    try:
+        regex: Any = importlib.import_module("regex")
+        inner: Any = importlib.import_module("regex._regex")
+    except ImportError:  # before 2019 its parts had other names, and no learner needs it
+        yield
+        return
+    compiled = inner.compile
+
+    def anew(pattern: Any, flags: int, *_instructions: Any) -> Any:
+        inner.compile = compiled
+        try:
+            return regex.compile(pattern, flags)
+        finally:
+            inner.compile = anew
+
+    inner.compile = anew
+    try:
+        yield
+    finally:
+        inner.compile = compiled
 
 
 def _without_bar(learner: Any) -> Any:

@@ -112,7 +112,7 @@ def outcome(name: str, scratch: Path, folder: Path = MADE) -> Outcome:
             tokenizer=tokenizer_folder(name, folder),
         )
     except FdeployError as error:
-        return Outcome(**known, outcome="refused", reason=error.message)
+        return Outcome(**known, outcome="refused", reason=error.message.partition(": '")[0])
     manifest, _ = read_bundle(bundle.path)
     in_torch = next(line for line in said if "reproduced in torch" in line)
     return Outcome(

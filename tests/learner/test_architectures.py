@@ -36,16 +36,16 @@ from tests.learner.made import (
 )
 from tests.learner.survey import PAGE, read_outcomes, table
 
-CONVERTED = ("albert", "deberta_v2", "mobilebert", "xlm_roberta", "xlnet")
+CONVERTED = ("albert", "bart", "deberta_v2", "mobilebert", "t5", "xlm_roberta", "xlnet")
 REFUSED = {
-    "bart": "an encoder with a decoder",
     "fnet": "cannot be exported to ONNX",
     "funnel": "answers differently from torch on texts of other lengths",
     "regression": "predicts numbers",
     "wrapper_softened": "changes the scores with tanh()",
     "xlm": "the vocabulary of its tokenizer (XLMTokenizer) is not in the file",
 }
-UNMASKED = {"wrapper_bare", "wrapper_unmasked"}
+CHANGED = {"callback_temperature": "answers 28 of 28 texts differently"}
+UNMASKED = {"wrapper_bare", "wrapper_unmasked", "callback_by_name"}
 
 
 @pytest.mark.parametrize("name", CONVERTED)
@@ -67,7 +67,7 @@ def test_what_is_not_exact_is_refused(name: str, tmp_path: Path) -> None:
     assert REFUSED[name] in found.reason
 
 
-@pytest.mark.parametrize("name", [each for each in names() if each not in REFUSED])
+@pytest.mark.parametrize("name", [each for each in names() if each not in REFUSED | CHANGED])
 def test_the_rebuilt_model_answers_as_the_learner_did(name: str) -> None:
     meta, expected = document(name)["meta"], answered(name)
     assert len(expected) >= 28
@@ -124,10 +124,13 @@ def test_the_table_of_the_documentation_is_what_was_found() -> None:
     assert table(rows) in PAGE.read_text(encoding="utf-8"), "make test-architectures"
     kept = {name for name in names() if not name.startswith("slow_")}
     assert kept <= rows.keys()
-    for name, reason in REFUSED.items():
+    for name, reason in {**REFUSED, **CHANGED}.items():
         assert rows[name]["outcome"] == "refused"
         assert reason in rows[name]["reason"]
-    assert {name for name in kept if rows[name]["outcome"] == "refused"} == REFUSED.keys()
+    assert {name for name in kept if rows[name]["outcome"] == "refused"} == {
+        *REFUSED,
+        *CHANGED,
+    }
 
 
 def test_a_lost_tokenizer_is_asked_for(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -64,9 +64,41 @@ class Classifier(nn.Module):
         if self.first_position is not None:
             count = torch.arange(input_ids.shape[1], device=input_ids.device)
             options["position_ids"] = (count + self.first_position).unsqueeze(0)
+        if scored_at_end(self.model):
+            return _at_last_end(self.model, input_ids, attention_mask)
         answer = self.model(input_ids, attention_mask=attention_mask, return_dict=False, **options)
         scores: torch.Tensor = answer[0]
         return scores
+
+
+def scored_at_end(model: nn.Module) -> bool:
+    """Whether a model is an encoder with a decoder that scores a text at its last end token.
+
+    BART, T5 and their kin are. They refuse batches in which some text spells the token out, and
+    what they do instead cannot be traced for every length.
+    """
+    config = getattr(model, "config", None)
+    return getattr(config, "is_encoder_decoder", False) is True and hasattr(
+        model, "classification_head"
+    )
+
+
+def _at_last_end(
+    model: transformers.PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """What the ``forward`` of such a model gives for each text alone, of shape (batch, labels)."""
+    given: dict[str, torch.Tensor] = {}
+    shift: Any = getattr(model, "_shift_right", None)
+    if shift is not None:  # T5, whose forward does this; the others do it within
+        given["decoder_input_ids"] = shift(ids)
+    inner: Any = model.base_model
+    states = inner(ids, attention_mask=mask, use_cache=False, return_dict=False, **given)[0]
+    places = torch.arange(ids.shape[1], device=ids.device)
+    last = (places * (ids == model.config.eos_token_id)).argmax(dim=1)
+    chosen = states[torch.arange(ids.shape[0], device=ids.device), last]
+    head: Any = model.classification_head
+    scores: torch.Tensor = head(chosen)
+    return scores
 
 
 def first_position(anatomy: Anatomy) -> int | None:

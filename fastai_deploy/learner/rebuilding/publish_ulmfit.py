@@ -7,6 +7,7 @@ from pathlib import Path
 from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, TextSpec
 from fastai_deploy.files import write
 from fastai_deploy.learner.awd_lstm import weights_of
+from fastai_deploy.learner.callbacks import notes
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT
 from fastai_deploy.learner.rebuilding.precision import Served
 from fastai_deploy.learner.rebuilding.publish import converter, general_residues, render_json
@@ -85,5 +86,5 @@ def _residues(rebuilt: RebuiltUlmfit, *, proven: bool) -> tuple[str, ...]:
             "a text that spells out xxpad: fastai fails on some such texts; here they are answered"
         )
     if not proven:
-        found.extend(words.assumptions)
+        found.extend((*words.assumptions, *notes(rebuilt.anatomy.callbacks)))
     return tuple(found)

@@ -26,6 +26,8 @@ from fastai_deploy.learner.verdict import RUNTIME
 
 # Kept by some versions as weights and computed by others.
 COMPUTED = ("position_ids", "token_type_ids")
+# What a decoder begins with; T5's configuration has it only where someone set it.
+_STARTS = {"decoder_start_token_id"}
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, before transformers had its name
 
 
@@ -83,11 +85,13 @@ def empty_model(
         config_class = model_class.config_class
         config = config_class(**_config(model_class, transformer, anatomy))
         config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
+        if model_class._can_set_experts_implementation():  # noqa: SLF001 - likewise
+            config._experts_implementation = "batched_mm"  # noqa: SLF001 - the one that can be traced
         model = model_class(config, **options)
-    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # of a class of transformers, on a configuration from a file
         raise UnsupportedLearner(
             f"transformers {transformers.__version__} cannot build {name} from the learner's "
-            f"configuration: {error}",
+            f"configuration: {' '.join(str(error).split())}",
             hint=RUNTIME,
         ) from error
     if not isinstance(model, transformers.PreTrainedModel):
@@ -101,24 +105,32 @@ def _config(
     """The part of the configuration that shapes this architecture, and the learner's labels."""
     config_class: Any = model_class.config_class
     general = set(transformers.PreTrainedConfig().to_dict())
-    shaping = (set(config_class().to_dict()) | _asked_for(model_class)) - general
-    found = {name: value for name, value in transformer.config.items() if name in shaping}
+    shaping = (set(config_class().to_dict()) | _asked_for(model_class) | _STARTS) - general
+    found = {
+        name: _without(value, general) if isinstance(value, dict) else value
+        for name, value in transformer.config.items()
+        if name in shaping
+    }
     padding = _padding(anatomy.tree, transformer)
     if padding is not None:
         found["pad_token_id"] = padding
     if found.get("is_decoder") is True:
         raise UnsupportedLearner("the learner's transformer is a decoder", hint=RUNTIME)
-    if transformer.config.get("is_encoder_decoder") is True:
-        raise UnsupportedLearner(
-            "the learner's transformer is an encoder with a decoder, which scores a text where its "
-            "last end token stands; texts that share a batch would get each other's scores",
-            hint=RUNTIME,
-        )
     names = anatomy.labels.names
     return {
         **found,
         "id2label": dict(enumerate(names)),
         "label2id": {name: index for index, name in enumerate(names)},
+    }
+
+
+def _without(inner: Mapping[str, Any], general: set[str]) -> dict[str, Any]:
+    """A dictionary, which may be a configuration within the configuration, without ``general``."""
+    kept = general - {"model_type"}
+    return {
+        name: _without(value, general) if isinstance(value, dict) else value
+        for name, value in inner.items()
+        if name not in kept
     }
 
 

@@ -167,7 +167,8 @@ def _rebuild_own(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitio
 
 def _check_vocabulary(encoder: Encoder, model: transformers.PreTrainedModel) -> None:
     weight = getattr(model.get_input_embeddings(), "weight", None)
-    rows = weight.shape[0] if isinstance(weight, torch.Tensor) else 0
+    # Perceiver's input embeddings are no table of tokens.
+    rows = weight.shape[0] if isinstance(weight, torch.Tensor) else model.config.vocab_size
     if encoder.vocabulary > rows:
         raise UnsupportedLearner(
             f"the tokenizer has {encoder.vocabulary} tokens, but the model knows {rows}",

@@ -11,6 +11,7 @@ that its classes are those of ``__main__``, as in a notebook, and its file is ca
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +36,7 @@ from fastai.text.all import (
     pad_input,
     set_seed,
 )
+from own_callbacks import TakesScores
 from tiny_models import ARCHITECTURES
 from tiny_tokenizers import LENGTH, sentences, tokenizer_of
 from torch import nn
@@ -138,6 +140,30 @@ class PlainIds(Callback):
         self.learn.xb = tuple(as_plain(x) for x in self.xb)
 
 
+class Temperature(Callback):
+    """Softens the scores on their way out."""
+
+    def __init__(self, degrees):
+        self.degrees = degrees
+
+    def after_pred(self):
+        self.learn.pred = self.pred / self.degrees
+
+
+class Counts(Callback):
+    """Counts batches, and changes nothing."""
+
+    def before_fit(self):
+        self.count = 0
+
+    def before_batch(self):
+        self.count = self.count + 1
+
+
+def warm():
+    return Temperature(2.0)
+
+
 WRAPPERS = {
     "masked": (HFClassifier, []),
     "unmasked": (Unmasked, []),
@@ -145,6 +171,9 @@ WRAPPERS = {
     "nested": (lambda hf: Outer(HFClassifier(hf)), []),
     "softened": (Softened, []),
     "bare": (lambda hf: hf, [PlainIds, DropOutput]),
+    "named": (lambda hf: hf, [PlainIds, TakesScores]),
+    "warm": (HFClassifier, [warm]),
+    "counted": (HFClassifier, [Counts]),
     "parallel": (lambda hf: nn.DataParallel(HFClassifier(hf)), []),
     "fp16": (HFClassifier, []),
     "half": (HFClassifier, []),
@@ -158,6 +187,11 @@ def small(name, tokenizer):
     config = getattr(transformers, config_class)(
         **{"vocab_size": len(tokenizer), "num_labels": 3, **settings, **padding}
     )
+    for part in ("text_config", "encoder", "decoder"):  # of a configuration within another
+        inner = getattr(config, part, None)
+        for each in (inner, getattr(inner, "text_config", None)):
+            if hasattr(each, "vocab_size"):
+                each.vocab_size = len(tokenizer)
     set_seed(7)
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     if sum(p.numel() for p in model.parameters()) > 1_000_000:
@@ -188,7 +222,8 @@ def learner(folder, model, tokenizer, wrapper="masked", kind="one"):
     wrap, callbacks = WRAPPERS[wrapper]
     text = TransformBlock(
         type_tfms=[TransformersTokenizer(tokenizer, LENGTH)],
-        dls_kwargs={"before_batch": pad_input},
+        # fastai's own default is 1, which is T5's end of a text.
+        dls_kwargs={"before_batch": partial(pad_input, pad_idx=tokenizer.pad_token_id)},
     )
     blocks = DataBlock(
         blocks=(text, block if not callable(block) else block()),
@@ -229,6 +264,9 @@ VARIANTS = {
     "wrapper_softened": ("distilbert", "softened", "one", None),
     "wrapper_bare": ("bert", "bare", "one", None),
     "wrapper_parallel": ("distilbert", "parallel", "one", None),
+    "callback_by_name": ("distilbert", "named", "one", None),
+    "callback_temperature": ("distilbert", "warm", "one", None),
+    "callback_idle": ("distilbert", "counted", "one", None),
     "to_fp16": ("distilbert", "fp16", "one", None),
     "half": ("distilbert", "half", "one", None),
     "multi_label": ("bert", "masked", "several", None),
