@@ -59,7 +59,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
     }
     fastai = TOOLKIT.make(folder / "environments")
     shapes = options.shapes or (["minilm"] if options.quick else matrix.SHAPES)
-    models = [prepare(shape, folder / "models", fastai) for shape in shapes]
+    models = [prepare(shape, folder / "models", fastai, fresh=options.fresh) for shape in shapes]
     plan = Plan(
         seconds=1.0 if options.quick else options.seconds,
         rounds=options.rounds or (1 if options.quick else 3),
@@ -113,6 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", choices=matrix.SHAPES)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--prepare", action="store_true", help="make what is made once, and end")
+    parser.add_argument("--fresh", action="store_true", help="export again what is kept")
     parser.add_argument("--report", action="store_true", help="from the JSON file of a run")
     parser.add_argument("--price", type=float, help="of the instance, in dollars an hour")
     return parser.parse_args()

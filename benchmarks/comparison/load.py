@@ -31,6 +31,8 @@ class Load:
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     with_retry_after: int = 0
+    unanswered: int = 0
+    """Requests of an open loop that had no answer at its end."""
     seconds: float = 0.0
     client: float = 0.0
     """Cores that the load itself took."""
@@ -179,6 +181,7 @@ class _Open:
         self._open: set[_Connection] = set()
         self._load = Load()
         self._waiting = 0  # counted requests without an answer
+        self._under_way = 0  # all requests without one
         self._counting = False  # answers that come now, where only the time counts
         self._connecting: set[asyncio.Task[None]] = set()
 
@@ -206,7 +209,8 @@ class _Open:
             if not self._waiting:
                 break
             await asyncio.sleep(0.02)
-        for task in self._connecting:
+        self._load.unanswered = self._under_way
+        for task in list(self._connecting):
             task.cancel()
         for connection in self._open:
             connection.transport.abort()
@@ -214,9 +218,11 @@ class _Open:
 
     def _send(self, due: float, *, counted: bool, by_request: bool) -> None:
         self._waiting += counted
+        self._under_way += 1
 
         def done(status: int, retry: int) -> None:
             self._waiting -= counted
+            self._under_way -= 1
             if counted if by_request else self._counting:
                 self._load.statuses[status] += 1
                 self._load.with_retry_after += retry

@@ -138,7 +138,13 @@ def _cell(
         settle=_OVERLOAD_SETTLE if overload else _OPEN_SETTLE,
         wait=not overload,
     )
-    return {**_told(met), "peak": peak, "share": cell.share, "retry_after": met.with_retry_after}
+    return {
+        **_told(met),
+        "peak": peak,
+        "share": cell.share,
+        "retry_after": met.with_retry_after,
+        "unanswered": met.unanswered,
+    }
 
 
 def _told(met: load.Load) -> dict[str, Any]:

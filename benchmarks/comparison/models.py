@@ -65,9 +65,15 @@ class Model:
         return int((self.folder / precision / f"{server}.bytes").read_text())
 
 
-def prepare(shape: str, folder: Path, fastai: Path) -> Model:
-    """The model below ``folder``; ``fastai`` is a Python that has it."""
+def prepare(shape: str, folder: Path, fastai: Path, *, fresh: bool) -> Model:
+    """The model below ``folder``; ``fastai`` is a Python that has it.
+
+    ``fresh`` exports again what was exported before.
+    """
     place = folder / shape
+    if fresh:
+        for precision in (_INT8, _FLOAT32):
+            shutil.rmtree(place / precision, ignore_errors=True)
     if not (place / "texts.json").exists():
         place.mkdir(parents=True, exist_ok=True)
         reviews = _ROOT / "tests" / "learners" / "reviews.csv"
@@ -84,18 +90,20 @@ def prepare(shape: str, folder: Path, fastai: Path) -> Model:
 
 
 def _convert(place: Path, shape: str, precision: str) -> None:
-    """Export once, and package for each server that this precision is measured in."""
+    """Export once, and package for each server that this precision is measured in.
+
+    Packages are made anew each time: they hold the serving code as it is now.
+    """
     project = place / precision
+    exported = project / "exported"
     servers = list(_ENDPOINTS) if precision == _INT8 else ["local"]
-    missing = [server for server in servers if not (project / f"{server}.bytes").exists()]
-    if not missing:
-        return
     print(f"{shape}: {precision} with fdeploy", flush=True)
     project.mkdir(exist_ok=True)
-    if not (project / ".fdeploy").exists():
-        _settings(project, shape, precision, missing[0])
+    if not exported.exists():
+        _settings(project, shape, precision, servers[0])
         _fdeploy(project, "export")
-    for server in missing:
+        exported.touch()
+    for server in servers:
         _settings(project, shape, precision, server)
         target = "local" if server == "local" else "aws"
         packed = Path(_fdeploy(project, "package", "--target", target)["path"])

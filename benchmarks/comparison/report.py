@@ -171,15 +171,25 @@ def _overload(document: Document) -> str:
                 str(held),
                 short(refused.middle),
                 "yes" if told and told >= sum(e["statuses"].get("503", 0) for e in met) else "no",
+                f"{Figure(tuple(each['unanswered'] for each in met)).middle:,.0f}",
                 str(other),
                 str(client),
             ]
         )
-    head = ["", "peak", "held of it", "503 a second", "Retry-After", "other ends", "client's cores"]
+    head = [
+        "",
+        "peak",
+        "held of it",
+        "503 a second",
+        "Retry-After",
+        "left waiting",
+        "other ends",
+        "client's cores",
+    ]
     return (
         f"## At {OVERLOAD:g} times the peak\n\n{shape}, 12 tokens; an open loop at {OVERLOAD:g} "
-        "times the best closed-loop rate of the same server, after the line has filled. The client "
-        "runs on the same cores; what it took of them stands in the last column.\n\n"
+        "times the best closed-loop rate of the same server, after the line has filled. Left "
+        "waiting are requests that had no answer when the load ended. The client runs on the same cores; what it took of them stands in the last column.\n\n"
         f"{_table(head, rows)}"
     )
 
