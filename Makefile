@@ -8,6 +8,7 @@
 # make test-architectures   every tiny learner against its own answers (docs/learners.md)
 # make test-learner-runtime   the real fastai, live and served as it is, in an environment of its own
 # make test-containers   a packaged artifact in the software of AWS's images; root, Linux, Java 17
+# make bench-comparison   fdeploy beside other servers, on a quiet machine; root, Linux, Java 17
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-page test-architectures test-learner-runtime test-containers fuzz fuzz-api \
-	lint types check check-templates fault-table format schema lock bench clean
+	lint types check check-templates fault-table format schema lock bench bench-comparison clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -92,6 +93,10 @@ lock: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+
+# Half an hour on a machine that does nothing else; the first time it installs 20 GB beforehand.
+bench-comparison: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.comparison
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

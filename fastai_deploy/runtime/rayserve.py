@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from .vendored import activate
 
-_ONGOING = 1_000  # the batcher refuses long before, with a Retry-After that Ray has not
+_ONGOING = 100_000  # no bound of Ray's: the batcher refuses before, with a Retry-After
 _SHUT_DOWN_SECONDS = 60
 _SHUT_DOWN = (
     "import sys, ray; from ray import serve; "

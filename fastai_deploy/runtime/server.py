@@ -32,6 +32,7 @@ from .contract import Outcome
 from .encoded import Encoded
 from .loading import Loaded, load
 from .log import Log, LoggingBridge
+from .one_write import OneWrite
 from .planning import plan
 from .waiting_line import Capacity
 
@@ -117,11 +118,13 @@ async def _serve(
         server = _Server(
             uvicorn.Config(
                 app,
+                http=OneWrite,
                 lifespan="off",
                 ws="none",
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                proxy_headers=False,
                 backlog=_BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE,
                 timeout_graceful_shutdown=int(options.timeout) + 1,

@@ -106,8 +106,11 @@ class WaitingLine:
 
     def drop_cancelled(self, now: float) -> None:
         """Let go of what nobody waits for any more."""
-        self._line = [each for each in self._line if not each.job.cancelled]
-        self._count(now)
+        left = [each for each in self._line if not each.job.cancelled]
+        if len(left) < len(self._line):
+            self._line = left
+            self._backlog = sum(len(each.item) for each in left)
+        self._count_due(now)
 
     def take_group(self, now: float) -> List[Waiting]:
         """Take out the most urgent item, and those that share its run at least cost."""
@@ -115,13 +118,18 @@ class WaitingLine:
         groups = group([len(each.item) for each in candidates], self._limits)
         chosen = next(members for members in groups if 0 in members)
         for member in sorted(chosen, reverse=True):
+            self._backlog -= len(self._line[member].item)
             del self._line[member]
-        self._count(now)
+        self._count_due(now)
         return [candidates[member] for member in chosen]
 
-    def _count(self, now: float) -> None:
-        self._backlog = sum(len(each.item) for each in self._line)
-        self._due = sum(len(each.item) for each in self._line if each.urgency <= now)
+    def _count_due(self, now: float) -> None:
+        """From the end: thousands may be due, and few are not."""
+        self._due = self._backlog
+        for each in reversed(self._line):
+            if each.urgency <= now:
+                break
+            self._due -= len(each.item)
 
     def _seconds(self, tokens: int) -> int:
         return max(1, math.ceil(tokens / self._speed))

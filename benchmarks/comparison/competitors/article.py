@@ -1,0 +1,23 @@
+"""The article's way: ``load_learner`` and ``learn.predict`` in AWS's toolkit and TorchServe."""
+
+from __future__ import annotations
+
+from benchmarks.comparison.competitors.base import SERVED, Competitor, Launch, Site
+from benchmarks.comparison.competitors.torchserve_start import lay_out, start_torchserve
+from benchmarks.comparison.environments import TOOLKIT
+
+
+def _launch(site: Site) -> Launch:
+    inference = SERVED / "article_inference.py"
+    lay_out(site.folder, inference, **{"learner.pkl": site.model.learner})
+    return start_torchserve(site, workers=None)
+
+
+COMPETITOR = Competitor(
+    "article",
+    "the article's way",
+    "`load_learner` and `learn.predict` in the four functions of AWS's toolkit, TorchServe's own "
+    "number of workers (one a core); fastai is installed beforehand.",
+    _launch,
+    environment=TOOLKIT,
+)

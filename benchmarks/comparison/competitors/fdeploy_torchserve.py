@@ -1,0 +1,23 @@
+"""fdeploy's artifact in the software of AWS's TorchServe image."""
+
+from __future__ import annotations
+
+from benchmarks.comparison.competitors.base import Competitor, Launch, Site
+from benchmarks.comparison.competitors.torchserve_start import start_torchserve
+from benchmarks.comparison.environments import IMAGE_TORCHSERVE
+from benchmarks.comparison.models import INT8_TOLERANCE
+
+
+def _launch(site: Site) -> Launch:
+    (site.folder / "model").symlink_to(site.model.artifact("int8", "torchserve"))
+    return start_torchserve(site, workers=1)
+
+
+COMPETITOR = Competitor(
+    "fdeploy-torchserve",
+    "fdeploy, in TorchServe, int8",
+    "The artifact for the TorchServe image, with its native handler, in that image's software.",
+    _launch,
+    environment=IMAGE_TORCHSERVE,
+    tolerance=INT8_TOLERANCE,
+)

@@ -1,0 +1,70 @@
+"""A virtual environment for each kind of server, made once, with pinned versions."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Packages for one Python; ``without`` names those that come along and do harm."""
+
+    name: str
+    requirements: tuple[str, ...]
+    python: str = _PYTHON
+    without: tuple[str, ...] = ()
+
+    def make(self, folder: Path) -> Path:
+        """Its interpreter below ``folder``; installs what is needed, if it is not there."""
+        place = folder / self.name
+        python = place / "bin" / "python"
+        if (place / ".complete").exists():
+            return python
+        print(f"installing {self.name}: {' '.join(self.requirements)}", flush=True)
+        make = [_interpreter(self.python), "-m", "venv", "--clear", str(place)]
+        subprocess.run(make, check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", *self.requirements]
+        subprocess.run(install, check=True)
+        if self.without:
+            subprocess.run(
+                [str(python), "-m", "pip", "uninstall", "-q", "-y", *self.without], check=True
+            )
+        (place / ".complete").touch()
+        return python
+
+
+def _interpreter(version: str) -> str:
+    if version == _PYTHON:
+        return sys.executable
+    found = shutil.which(f"python{version}")
+    if not found:
+        sys.exit(f"there is no python{version} on the path, which one of the servers needs")
+    return found
+
+
+_TORCH = ("torch==2.13.0", "transformers==5.23.0")
+_TORCHSERVE = (
+    "sagemaker-pytorch-inference==2.0.25",
+    "torchserve==0.12.0",
+    "torch-model-archiver==0.12.0",
+    "pyyaml==6.0.4",
+    "setuptools<80",  # for pkg_resources
+)
+
+# torchvision comes with fastai as a build for CUDA, on which transformers fails beside a torch
+# for processors.
+TOOLKIT = Environment(
+    "toolkit", (*_TORCH, "fastai==2.8.12", *_TORCHSERVE), without=("torchvision",)
+)
+LITSERVE = Environment("litserve", (*_TORCH, "litserve==0.2.19"))
+BENTOML = Environment("bentoml", (*_TORCH, "bentoml==1.4.40"))
+RAY = Environment("ray", (*_TORCH, "ray[serve]==2.57.0"))
+# The software of AWS's images; see docs/containers.md. torch is only imported.
+IMAGE_TORCHSERVE = Environment("torchserve", ("torch==2.6.0", *_TORCHSERVE), "3.12")
+IMAGE_RAY = Environment("ray-serve", ("ray[serve]==2.57.0", "jinja2==3.1.6"), "3.13")

@@ -1,0 +1,1 @@
+"""What the competitors' servers run, in environments of their own."""
