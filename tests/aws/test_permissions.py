@@ -123,7 +123,9 @@ def test_a_policy_for_other_places_does_not_count(caller: Caller) -> None:
         if "sagemaker:CreateModel" in statement["Action"]:
             statement["Resource"] = statement["Resource"][0].replace("demo-", "other-")
         if "iam:PassRole" in statement["Action"]:
-            statement["Condition"]["StringEquals"]["iam:PassedToService"] = "lambda.amazonaws.com"
+            statement["Condition"]["StringEquals"]["iam:PassedToService"] = (
+                "sagemaker.amazonaws.com"
+            )
         if "logs:CreateLogGroup" in statement["Action"]:
             statement["Resource"] = statement["Resource"][:1]
 
