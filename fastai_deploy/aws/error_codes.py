@@ -101,6 +101,7 @@ PERMISSIONS = {
     "apigateway:GetAccount": "apigateway:GET",
     "apigateway:GetApi": "apigateway:GET",
     "apigateway:GetApiKey": "apigateway:GET",
+    "apigateway:GetDomainName": "apigateway:GET",
     "apigateway:GetRestApi": "apigateway:GET",
     "apigateway:GetStage": "apigateway:GET",
     "apigateway:GetUsagePlan": "apigateway:GET",

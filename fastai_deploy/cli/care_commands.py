@@ -79,6 +79,7 @@ def doctor(
     policy: opt.Policy = False,  # noqa: FBT002 - a flag
     instance: opt.Instance = None,
     region: opt.Region = None,
+    ttl: opt.Ttl = None,
 ) -> "Checkup | Policies":
     """Check whether a deploy would work."""
     from fastai_deploy import care

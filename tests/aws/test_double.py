@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -146,3 +149,18 @@ def test_strict_checks_see_what_botocore_lets_through(world: World) -> None:
         make("cloudformation").create_change_set(
             StackName="a", ChangeSetName="b", ClientToken="t" * 200, TemplateBody="{}"
         )
+
+
+def test_the_real_commands_are_checked_as_strictly(world: World) -> None:
+    """By a variable of botocore's, which says nothing where it finds no plugin."""
+    call = "boto3.client('sagemaker').describe_endpoint(EndpointName='not a name')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import boto3; {call}"],
+        env={**os.environ, **world.double.environment(world.account)},
+        cwd=world.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "AssertionError: DescribeEndpoint" in done.stderr
+    assert "'not a name' does not match" in done.stderr

@@ -43,8 +43,13 @@ class Double:
         return DoubleSession(self, account, region)
 
     def environment(self, account: str, region: str = REGION) -> dict[str, str]:
-        """The variables with which any AWS tool speaks to the double."""
+        """The variables with which any AWS tool speaks to the double.
+
+        One that uses botocore checks its requests strictly, by botocore's variable for plugins.
+        """
         return {
+            "BOTOCORE_EXPERIMENTAL__PLUGINS": "strict=tests.aws_double.strict",
+            "PYTHONPATH": str(venv.ROOT),
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": account,
             "AWS_SECRET_ACCESS_KEY": "of-the-double",

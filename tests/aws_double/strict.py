@@ -16,6 +16,11 @@ def check_strictly(session: Any) -> None:
     session.events.register("before-parameter-build.*.*", _check)
 
 
+def initialize_client_plugin(client: Any) -> None:
+    """The same for a client of another process, which botocore finds by its plugin variable."""
+    client.meta.events.register("before-parameter-build.*.*", _check)
+
+
 def _check(params: Any, model: Any, **_rest: Any) -> None:
     problems = list(_problems(model.input_shape, params, model.name)) if model.input_shape else []
     assert not problems, "; ".join(problems)
