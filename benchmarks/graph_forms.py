@@ -1,0 +1,158 @@
+"""What each step from torch to the graph that is served gives, in turns on one machine.
+
+    python -m benchmarks.graph_forms [--layers 12] [--rounds 7]
+
+The shape of RoBERTa-base with random weights; every form runs in as many threads. The exporter that
+follows torch.export is measured where ``onnxscript`` is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime
+import torch
+from transformers import PreTrainedModel, RobertaConfig, RobertaForSequenceClassification
+
+from fastai_deploy.learner.rebuilding.agreement import Checks
+from fastai_deploy.learner.rebuilding.classifier import OUTPUT, Classifier
+from fastai_deploy.learner.rebuilding.onnx_export import export_onnx, quiet
+from fastai_deploy.learner.rebuilding.quantize import quantize
+from fastai_deploy.runtime.hardware import detect
+from fastai_deploy.runtime.session import plan
+
+SHAPES = ((1, 12), (8, 12), (1, 92), (4, 92))  # texts, tokens
+OPSETS = (14, 17, 20)
+SECONDS = 0.5  # of every form, in every round, for every shape
+_PAD = 1
+
+Answer = Callable[[torch.Tensor], Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    threads = plan(detect()).threads
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        forms = made(Path(folder), options.layers, threads)
+        check(forms)
+        print(f"{threads} threads, {options.rounds} rounds, load {os.getloadavg()[0]:.1f}; texts/s")
+        print("| | " + " | ".join(f"{texts} x {tokens} tokens" for texts, tokens in SHAPES) + " |")
+        rates = measured(forms, options.rounds)
+    base = next(iter(forms))
+    for name in forms:
+        cells = []
+        for shape in SHAPES:
+            found, first = rates[name, shape], statistics.median(rates[base, shape])
+            middle = statistics.median(found)
+            cells.append(
+                f"{middle / first:.2f} ({min(found) / first:.2f} to {max(found) / first:.2f})"
+            )
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    texts = [f"{statistics.median(rates[base, shape]):.1f}" for shape in SHAPES]
+    print(f"1 is {' / '.join(texts)} texts a second")
+
+
+def made(folder: Path, layers: int, threads: int) -> dict[str, Answer]:
+    """Every form as a function from ids to logits; the first is what the others are compared to."""
+    eager, sdpa = _model(layers, "eager"), _model(layers, "sdpa")
+    sdpa.load_state_dict(eager.state_dict())
+    classifier, fast = (
+        Classifier(cast("PreTrainedModel", each), mask_pad=_PAD, first_position=None).eval()
+        for each in (eager, sdpa)
+    )
+    forms: dict[str, Answer] = {"torch": classifier, "torch, fused attention (SDPA)": fast}
+    ids = torch.arange(5, 37).reshape(2, 16)
+    for opset in OPSETS:
+        path = folder / f"{opset}.onnx"
+        axes = {"input_ids": {0: "batch", 1: "sequence"}, OUTPUT: {0: "batch"}}
+        with quiet():
+            torch.onnx.export(
+                classifier, (ids,), str(path), input_names=["input_ids"], output_names=[OUTPUT],
+                dynamic_axes=axes, dynamo=False, opset_version=opset,
+            )  # fmt: skip
+        forms[f"traced, opset {opset}"] = _session(path, threads)
+    if find_spec("onnxscript"):
+        path = folder / "exported.onnx"
+        batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
+        with quiet():
+            torch.onnx.export(
+                classifier, (ids,), str(path), input_names=["input_ids"], output_names=[OUTPUT],
+                dynamic_shapes=({0: batch, 1: sequence},), dynamo=True,
+            )  # fmt: skip
+        forms["exported by torch.export"] = _session(path, threads)
+    classifier.requires_grad_(requires_grad=False)
+    checks = Checks(classifier, vocabulary=1000, max_length=512, pad=_PAD)
+    graph = export_onnx(classifier, folder / "fused.onnx", checks)
+    forms["traced, attention fused"] = _session(graph.path, threads)
+    quantize(graph.path, folder / "int8.onnx")
+    forms["the same in int8"] = _session(folder / "int8.onnx", threads)
+    return forms
+
+
+def check(forms: dict[str, Answer]) -> None:
+    """Say how far every form is from the first, in logits."""
+    ids = torch.from_numpy(np.random.default_rng(0).integers(5, 1000, (4, 30)))
+    first = np.asarray(next(iter(forms.values()))(ids))
+    for name, answer in forms.items():
+        print(f"{name}: max |delta logit| {np.abs(np.asarray(answer(ids)) - first).max():.1e}")
+
+
+def measured(
+    forms: dict[str, Answer], rounds: int
+) -> dict[tuple[str, tuple[int, int]], list[float]]:
+    """Texts a second in every round."""
+    rates: dict[tuple[str, tuple[int, int]], list[float]] = {}
+    for _ in range(rounds + 1):  # the first warms up
+        for shape in SHAPES:
+            ids = torch.full(shape, 7)
+            for name, answer in forms.items():
+                rates.setdefault((name, shape), []).append(_rate(answer, ids))
+    return {key: found[1:] for key, found in rates.items()}
+
+
+def _rate(answer: Answer, ids: torch.Tensor) -> float:
+    done = 0
+    began = time.perf_counter()
+    while (passed := time.perf_counter() - began) < SECONDS:
+        answer(ids)
+        done += len(ids)
+    return done / passed
+
+
+def _model(layers: int, attention: str) -> RobertaForSequenceClassification:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "vocab_size": 50265,
+        "max_position_embeddings": 514,
+        "num_hidden_layers": layers,
+        "num_labels": 3,
+        "pad_token_id": _PAD,
+        "attn_implementation": attention,
+    }
+    model = RobertaForSequenceClassification(RobertaConfig(**settings))
+    model.train(mode=False)
+    return model
+
+
+def _session(path: Path, threads: int) -> Answer:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda ids: session.run(None, {"input_ids": ids.numpy()})[0]
+
+
+if __name__ == "__main__":
+    main()
