@@ -66,7 +66,7 @@ test-learner-runtime:
 	$(PYTHON) -m venv .venv-fastai
 	.venv-fastai/bin/python -m pip install --quiet fastai==2.8.12 torch==2.13.0 transformers==5.23.0 \
 		ipykernel nbclient --editable '.[all]'
-	.venv-fastai/bin/python -c 'import torchvision' || \
+	.venv-fastai/bin/python -c 'import torchvision' 2>/dev/null || \
 		.venv-fastai/bin/python -m pip uninstall --quiet --yes torchvision
 	.venv-fastai/bin/python tests/fastai_live/check.py
 

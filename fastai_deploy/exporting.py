@@ -80,7 +80,7 @@ def order(project: Project) -> Order:
         requirements=path(model.requirements, same.requirements if same else None),
         tokenizer=path(model.tokenizer, same.tokenizer if same else None),
         runtime=model.runtime if chosen or same is None else same.runtime,
-        python=model.python,
+        python=model.python or (same.python if same else None),
         trusted=model.trust_pickle,
         tolerance=model.tolerance,
         quantize=model.quantize,

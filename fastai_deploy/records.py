@@ -31,8 +31,8 @@ class Bundle:
     ``proven`` counts the goldens that hold the learner's own answers, and ``max_difference`` is the
     largest |Δprobability| of the ONNX model against all goldens. ``golden`` is the user's golden
     file. ``made_from`` is a digest of the learner, the golden file and the settings of the export.
-    ``definitions``, ``requirements`` and ``tokenizer`` are the user's files, ``runtime`` is that of
-    the settings.
+    ``definitions``, ``requirements`` and ``tokenizer`` are the user's files, ``runtime`` and
+    ``python`` are those of the settings.
     """
 
     path: str
@@ -49,6 +49,7 @@ class Bundle:
     requirements: str | None = None
     tokenizer: str | None = None
     runtime: str = "onnx"
+    python: str | None = None
 
 
 @dataclass(frozen=True)

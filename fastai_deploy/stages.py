@@ -84,6 +84,7 @@ def export(project: Project) -> Bundle:
                 requirements=str(wanted.requirements) if wanted.requirements else None,
                 tokenizer=str(wanted.tokenizer) if wanted.tokenizer else None,
                 runtime=wanted.runtime,
+                python=wanted.python,
             )
             ending.summary = _about(record)
         project.workspace.save(record)

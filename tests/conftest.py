@@ -67,3 +67,12 @@ def fdeploy(tmp_path: Path) -> Iterator[Fdeploy]:
     command = Fdeploy(folder)
     yield command
     command("teardown", "--target", "local")
+
+
+@pytest.fixture
+def deep_recursion() -> Iterator[None]:
+    """Room for the test's own assembler, which recurses; the reader does not."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    yield
+    sys.setrecursionlimit(before)

@@ -105,7 +105,11 @@ def runtime_here(folder: Path) -> str:
 
 def runtime_elsewhere(folder: Path) -> str:
     """The same in an environment that fdeploy makes from pinned requirements."""
-    lines = ("fastai==2.8.12", "torch==2.13.0", "transformers==5.23.0", "fastprogress==1.1.5")
+    # Another fastprogress than here; this one needs IPython, which it does not say.
+    lines = (
+        "fastai==2.8.12", "torch==2.13.0", "transformers==5.23.0", "fastprogress==1.1.5",
+        "ipython==9.18.1",
+    )  # fmt: skip
     (folder / "requirements.txt").write_text("\n".join(lines), encoding="utf-8")
     options = ("--runtime", "learner", "--trust-pickle", "--requirements", "requirements.txt")
     fdeploy(folder, "export", "own_head.pkl", *options)

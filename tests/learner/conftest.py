@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,3 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundl
         return made[name]
 
     return bundle
-
-
-@pytest.fixture
-def deep_recursion() -> Iterator[None]:
-    """Room for the test's own assembler, which recurses; the reader does not."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(20_000)
-    yield
-    sys.setrecursionlimit(before)

@@ -133,7 +133,7 @@ def test_an_awd_lstm_is_recognised(name: str) -> None:
     assert found.ulmfit.model.outputs == len(found.labels.names)
 
 
-def _relabel(*names: str) -> Callable[[Any], None]:
+def relabel(*names: str) -> Callable[[Any], None]:
     def change(root: Any) -> None:
         set_attribute(objects(root, "CategoryProcessor")[0], "classes", listing(*names))
 
@@ -189,16 +189,16 @@ def _own_head(root: Any) -> None:
         value.func = Global("__main__", "MyClassifier")
 
 
-def _no_labels(root: Any) -> None:
+def no_labels(root: Any) -> None:
     for value in objects(root, "CategoryProcessor"):
         value.states.clear()
 
 
 CHANGES: dict[str, tuple[Callable[[Any], None], str, str]] = {
-    "labels twice": (_relabel("a", "a"), "refused", "both called 'a'"),
-    "more labels than outputs": (_relabel("a", "b", "c"), "refused", "2 outputs, but it has 3"),
-    "no labels": (_no_labels, "refused", "no labels"),
-    "a label that is no character": (_relabel("a", "\ud800"), "refused", "Unicode"),
+    "labels twice": (relabel("a", "a"), "refused", "both called 'a'"),
+    "more labels than outputs": (relabel("a", "b", "c"), "refused", "2 outputs, but it has 3"),
+    "no labels": (no_labels, "refused", "no labels"),
+    "a label that is no character": (relabel("a", "\ud800"), "refused", "Unicode"),
     "a regression": (_loss("MSELoss"), "refused", "predicts numbers"),
     "a loss of its own": (_loss("MyLoss"), "learner-runtime", "become probabilities"),
     "no tokenizer": (_drop_tokenizer, "learner-runtime", "no tokenizer"),

@@ -302,7 +302,7 @@ def _resize(root: Any) -> None:
         set_attribute(config, "vocab_size", 500)
 
 
-def _grow_vocabulary(root: Any) -> None:
+def grow_vocabulary(root: Any) -> None:
     for tokenizer in objects(root, "DistilBertTokenizer"):
         vocabulary = attributes(tokenizer)["vocab"]
         assert isinstance(vocabulary, Call)
@@ -329,7 +329,7 @@ def _impossible(root: Any) -> None:
         set_attribute(config, "n_heads", 7)
 
 
-def _nan(_key: str, data: bytes) -> bytes:
+def nan(_key: str, data: bytes) -> bytes:
     return data if len(data) < 4_096 else np.float32("nan").tobytes() + data[4:]
 
 
@@ -337,7 +337,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], str]] = {
     "a missing weight": (_drop_bias, "is missing"),
     "a weight too many": (_add_weight, "has no place"),
     "a configuration of another size": (_resize, "480 x 32 in the learner"),
-    "more tokens than embeddings": (_grow_vocabulary, "481 tokens, but the model knows 480"),
+    "more tokens than embeddings": (grow_vocabulary, "481 tokens, but the model knows 480"),
     "another epsilon": (_epsilon, "eps 0.001 in the learner"),
     "another kind of layer": (_exchange, "RMSNorm in the learner"),
     "a class that transformers lacks": (_unknown_class, "has no class XForSequence"),
@@ -357,7 +357,7 @@ def test_what_does_not_fit_exactly_is_refused(
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, deep_recursion: None) -> None:
     del deep_recursion
-    file = rewritten(DISTILBERT, tmp_path / "learner.pkl", storage=_nan)
+    file = rewritten(DISTILBERT, tmp_path / "learner.pkl", storage=nan)
     refused(file, tmp_path, UnsupportedLearner, "not finite")
 
 

@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from fastai_deploy.bundle import read_bundle
+from fastai_deploy.environments.pythons import running
 from tests.conftest import Fdeploy
 
 EXPORT = ("export", "words.pkl", "--runtime", "learner", "--definitions", "model_def.py",
@@ -29,7 +30,7 @@ def goldens(project: Fdeploy, *lines: dict[str, Any]) -> str:
 
 def test_it_becomes_an_api_on_this_machine(project: Fdeploy) -> None:
     golden = goldens(project, *({"text": text} for text in TEXTS))
-    exported = project.ok(*TRUSTED, "--golden", golden, "--json")
+    exported = project.ok(*TRUSTED, "--golden", golden, "--python", running(), "--json")
     bundle = exported.json
     assert bundle["runtime"] == "learner"
     assert bundle["labels"] == ["neg", "pos"]

@@ -69,13 +69,19 @@ def read_archive(source: Source, limits: Limits | None = None) -> Archive:
     first = _first_pickle(stream, ids, limits, sure=head.startswith(b"\x80"))
     if type(first.root) is int and first.root == MAGIC:
         pickled = read_legacy(stream, ids, limits)
+        _refuse_more(stream, "its end")
         return Archive("legacy", pickled, tuple(ids.sources.values()), {})
+    _refuse_more(stream, "the first pickle in it")
+    return Archive("plain", first, tuple(ids.sources.values()), read_nested(first.calls))
+
+
+def _refuse_more(stream: Stream, after: str) -> None:
+    """Raise NotALearner where a second learner may follow: torch would read the first alone."""
     if stream.left:
         raise NotALearner(
-            f"the file goes on for {stream.left:,} bytes after the first pickle in it",
+            f"the file goes on for {stream.left:,} bytes after {after}",
             hint="export one learner to a file of its own with learn.export()",
         )
-    return Archive("plain", first, tuple(ids.sources.values()), read_nested(first.calls))
 
 
 def _first_pickle(
