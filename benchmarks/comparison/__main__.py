@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import signal
 import sys
 import time
 from datetime import datetime, timezone
@@ -37,6 +38,8 @@ _CACHE = Path("~/.cache/fastai-deploy/comparison")
 
 def main() -> None:
     options = _options()
+    # So that the server under way is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not options.report:
         document = _measured(options)
         options.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
@@ -107,7 +110,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--environments", type=Path, default=_CACHE)
     parser.add_argument("--out", type=Path, default=Path("docs/comparison"))
     parser.add_argument("--minutes", type=float, default=28.0)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a cell")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a cell")
     parser.add_argument("--rounds", type=int, help="at most; by default 3")
     parser.add_argument("--only", nargs="+", choices=[each.key for each in COMPETITORS])
     parser.add_argument("--shapes", nargs="+", choices=matrix.SHAPES)

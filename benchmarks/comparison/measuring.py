@@ -54,14 +54,19 @@ def measure(
     took: dict[tuple[str, str], float] = {}
     for number in range(1, plan.rounds + 1):
         for model in models:
-            for name in ("limits", *(each.key for each in competitors)):
+            names = [
+                each.key
+                for each in competitors
+                if plan.quick or matrix.takes_part(each.key, model.shape)
+            ]
+            for name in ("limits", *names):
                 place = (model.shape, name)
                 began = time.monotonic()
                 if began + took.get(place, 0.0) > plan.deadline:
                     results.skipped.append(f"round {number}: {model.shape}, {name}")
                     continue
                 if name == "limits":
-                    results.limits.append({"round": number, **limits(model, plan)})
+                    results.limits.append({"round": number, **limits(model, plan, number)})
                 else:
                     competitor = next(each for each in competitors if each.key == name)
                     results.visits.append(
@@ -71,10 +76,11 @@ def measure(
     return results
 
 
-def limits(model: Model, plan: Plan) -> dict[str, Any]:
+def limits(model: Model, plan: Plan, number: int) -> dict[str, Any]:
     """What the bare sessions give, int8 and float32."""
     found: dict[str, Any] = {"shape": model.shape}
-    for precision in ("int8",) if plan.quick else ("int8", "float32"):
+    # float32 is slow, and what it gives is less in question.
+    for precision in ("int8",) if plan.quick or number > 1 else ("int8", "float32"):
         command = [sys.executable, "-m", "benchmarks.comparison.limits"]
         command += [str(model.artifact(precision, "local")), str(model.folder / "texts.json")]
         command += ["--seconds", str(plan.seconds / 4)]

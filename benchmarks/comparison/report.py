@@ -189,7 +189,8 @@ def _overload(document: Document) -> str:
     return (
         f"## At {OVERLOAD:g} times the peak\n\n{shape}, 12 tokens; an open loop at {OVERLOAD:g} "
         "times the best closed-loop rate of the same server, after the line has filled. Left "
-        "waiting are requests that had no answer when the load ended. The client runs on the same cores; what it took of them stands in the last column.\n\n"
+        "waiting are requests that had no answer when the load ended. The client runs on the same "
+        "cores; what it took of them stands in the last column.\n\n"
         f"{_table(head, rows)}"
     )
 
@@ -241,6 +242,8 @@ def _images(document: Document) -> str:
     for shape in shapes(document):
         alone = of_limit(document, shape, "int8", "12", "alone")
         for key in (_TORCHSERVE, _RAY):
+            if not visits(document, shape, key):
+                continue
             p50 = of_cell(document, shape, key, "12/1", "p50")
             best = [of_cell(document, shape, key, f"12/{clients}") for clients in CLIENTS]
             overhead = short(p50.middle - 1000 / alone.middle) if p50 and alone else _NONE
