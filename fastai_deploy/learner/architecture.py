@@ -14,6 +14,7 @@ from fastai_deploy.learner.reading.views import Plain, attributes, class_of, pla
 
 LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 HEAD = "ForSequenceClassification"
+BLURR = Forward("none", evidence="blurr hands the tokenizer's own mask to the transformer")
 MAX_INNER = 2  # levels of configurations within one
 # torch's own wrappers that hand everything through.
 TRANSPARENT = frozenset({"DataParallel", "DistributedDataParallel"})
@@ -144,6 +145,8 @@ def _forward(
     if len(wrappers) > 1 or wrappers[0].cls is None:
         return UNSEEN
     wrapper = wrappers[0]
+    if wrapper.cls.module.split(".")[0] == "blurr":
+        return BLURR
     child = transformer.path.removeprefix(wrapper.path).lstrip(".").split(".")[0]
     for source in sources:
         if source.name == wrapper.cls and wrapper.cls is not None:
