@@ -14,7 +14,8 @@ from fastai_deploy.learner.reading.views import Plain, attributes, class_of, pla
 
 LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 HEAD = "ForSequenceClassification"
-MAX_INNER = 2  # levels of configurations within one
+BLURR = Forward("none", evidence="blurr hands the tokenizer's own mask to the transformer")
+MAX_INNER = 8  # configurations within one; a model that reads and sees has four
 # torch's own wrappers that hand everything through.
 TRANSPARENT = frozenset({"DataParallel", "DistributedDataParallel"})
 
@@ -94,13 +95,18 @@ def _encloses(outer: str, inner: str) -> bool:
     return outer != inner and (outer == "" or inner.startswith(outer + "."))
 
 
-def _plain_config(node: object, depth: int = 0) -> dict[str, Plain]:
-    """The settings, those of configurations within it (of text and of images) included."""
+def _plain_config(node: object, left: list[int] | None = None) -> dict[str, Plain]:
+    """The settings, those of configurations within it (of text and of images) included.
+
+    A file may let many names share one of them, so that ``left`` counts down how many are opened.
+    """
+    left = [MAX_INNER] if left is None else left
     found: dict[str, Plain] = {}
     for name, value in attributes(node).items():
         cls = class_of(value)
-        inner = cls is not None and cls.name.endswith("Config") and depth < MAX_INNER
-        found[name] = _plain_config(value, depth + 1) if inner else plain(value)
+        inner = cls is not None and cls.name.endswith("Config") and left[0] > 0
+        left[0] -= inner
+        found[name] = _plain_config(value, left) if inner else plain(value)
     return found
 
 
@@ -144,6 +150,8 @@ def _forward(
     if len(wrappers) > 1 or wrappers[0].cls is None:
         return UNSEEN
     wrapper = wrappers[0]
+    if wrapper.cls is not None and wrapper.cls.module.split(".")[0] == "blurr":
+        return BLURR
     child = transformer.path.removeprefix(wrapper.path).lstrip(".").split(".")[0]
     for source in sources:
         if source.name == wrapper.cls and wrapper.cls is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from fastai_deploy.learner.embedded import MAX_NAMES, Code, class_bodies, read_code
+from fastai_deploy.learner.embedded import MAX_NAMES, Code, class_bodies, names_within, read_code
 from fastai_deploy.learner.globals import kind_of
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import (
@@ -32,6 +32,7 @@ from fastai_deploy.learner.words import words
 Effect = Literal["none", "takes the scores out", "may change inputs", "may change scores", "unseen"]
 
 MOST = 100  # callbacks, classes of one and functions of one that are looked at
+MOST_FUNCTIONS = 500  # of all callbacks together
 # What happens while fastai 2 predicts; those of the second row by the names of its first months.
 OUTER = words("before_validate after_validate after_cancel_validate begin_validate")
 INNER = words(
@@ -108,6 +109,7 @@ class _Look:
     """What the file shows of classes and functions stored by value."""
 
     def __init__(self, calls: tuple[Call, ...]) -> None:
+        self._left = MOST_FUNCTIONS
         self._bodies = class_bodies(calls)
         self._around = {
             id(call.args[0]): call.args[1]
@@ -149,38 +151,42 @@ class _Look:
         return found
 
     def _effect(self, method: object) -> Effect:
-        codes, hidden = self._reachable(method)
+        codes, within, hidden = self._reachable(method)
         if not codes:
             return "unseen"
         if len(codes) == 1 and _takes_scores_out(codes[0]):
             return "takes the scores out"
-        named = frozenset[str]().union(
-            *(each.names | each.texts | each.keywords | each.inner for each in codes)
-        )
+        named = within.union(*(each.names | each.texts | each.keywords for each in codes))
         if named & SCORES:
             return "may change scores"
         if hidden:
             return "unseen"
         return "may change inputs" if named & INPUTS else "none"
 
-    def _reachable(self, method: object) -> tuple[list[Code], bool]:
-        """The code of a method and of what it calls by name; whether some is not in the file."""
+    def _reachable(self, method: object) -> tuple[list[Code], frozenset[str], bool]:
+        """The code of a method and of what it calls by name; whether some is not in the file.
+
+        Between the two: the names in functions within them.
+        """
         codes: list[Code] = []
+        within: set[str] = set()
         hidden, seen, waiting = False, set[int](), [method]
-        while waiting and len(seen) < MOST:
+        while waiting and len(seen) < MOST and self._left > 0:
             each = waiting.pop()
             if id(each) in seen:
                 continue
+            self._left -= 1
             seen.add(id(each))
             code = read_code(each)
             if code is not None:
                 codes.append(code)
+                within |= names_within(each)
                 waiting.extend(_names_around(self._around.get(id(each))))
             elif isinstance(each, Global):
                 hidden = hidden or kind_of(each) == "user"
             elif isinstance(each, Call) and class_name(each) is not None:
                 waiting.extend(self._bodies.get(id(each), {}).values())
-        return codes, hidden or bool(waiting)
+        return codes, frozenset(within), hidden or bool(waiting)
 
 
 def _names_around(state: object) -> Iterator[object]:

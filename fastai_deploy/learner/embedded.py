@@ -17,6 +17,7 @@ from fastai_deploy.learner.reading.views import attribute, data, named_entries
 MAX_FUNCTIONS = 10_000
 MAX_NAMES = 1_000  # constants, names and variables of one function, each
 MAX_CODE = 1 << 16  # bytes of bytecode
+MOST_WITHIN = 50  # functions within one, which a method of a callback has few of
 MAKERS = ("_make_function", "_make_skel_func")
 _MOST_ARGUMENTS = 20
 _ARGUMENTS_311 = 18  # of CodeType, from Python 3.11 on; 16 before
@@ -30,8 +31,8 @@ _COPY_FREE_VARS, _MAKE_CELL = 0x95, 0x87  # may come before RESUME in 3.11 and 3
 class Code:
     """The tables of one function: the texts and numbers in its constants, and the names it uses.
 
-    ``inner`` are the names and texts of the functions within it, ``operations`` the numbers of its
-    instructions in order, without the places that Python 3.11 and later leave between them.
+    ``operations`` are the numbers of its instructions in order, without the places that Python 3.11
+    and later leave between them.
     """
 
     name: str
@@ -42,7 +43,6 @@ class Code:
     names: frozenset[str]
     compares: bool
     python: str
-    inner: frozenset[str] = frozenset()
     operations: bytes = b""
 
 
@@ -102,21 +102,30 @@ def _tables(args: tuple[object, ...]) -> Code | None:
         names=frozenset(name for name in (*names, *variables) if isinstance(name, str)),
         compares=compare in raw[::2],
         python=python,
-        inner=frozenset(_within(constants)),
         operations=bytes(operation for operation in raw[::2] if operation),
     )
 
 
-def _within(constants: tuple[object, ...]) -> Iterator[str]:
-    """Every name and text in the functions, classes and comprehensions among the constants."""
-    waiting = [item for item in constants if isinstance(item, Call)]
-    for _ in range(MAX_NAMES):
+def names_within(function: object) -> frozenset[str]:
+    """Names and texts of the functions, classes and comprehensions in a function stored by value.
+
+    No more than ``MOST_WITHIN`` are looked at, so that this stays quick for any file; where there
+    are more, ``setattr`` is among the names, because it could be.
+    """
+    found: set[str] = set()
+    waiting = [function]
+    for _ in range(MOST_WITHIN):
         if not waiting:
-            return
-        for item in waiting.pop().args[:_MOST_ARGUMENTS]:
-            found = item[:MAX_NAMES] if isinstance(item, tuple) else ()
-            waiting.extend(each for each in found if isinstance(each, Call))
-            yield from (each for each in found if isinstance(each, str))
+            break
+        each = waiting.pop()
+        for item in each.args[:_MOST_ARGUMENTS] if isinstance(each, Call) else ():
+            if isinstance(item, Call):
+                waiting.append(item)
+            elif isinstance(item, tuple):
+                held = item[:MAX_NAMES]
+                waiting.extend(inner for inner in held if isinstance(inner, Call))
+                found.update(name for name in held if isinstance(name, str))
+    return frozenset(found | {"setattr"} if waiting else found)
 
 
 def _bytecode(value: object) -> bytes | None:

@@ -45,7 +45,7 @@ REFUSED = {
     "xlm": "the vocabulary of its tokenizer (XLMTokenizer) is not in the file",
 }
 CHANGED = {"callback_temperature": "answers 28 of 28 texts differently"}
-UNMASKED = {"wrapper_bare", "wrapper_unmasked", "callback_by_name"}
+UNMASKED = {"blurr", "callback_by_name", "wrapper_bare", "wrapper_unmasked"}
 
 
 @pytest.mark.parametrize("name", CONVERTED)
