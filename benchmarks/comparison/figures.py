@@ -85,4 +85,4 @@ def of_limit(document: Document, shape: str, precision: str, kind: str, what: st
 
 def ratio(of: Figure | None, to: Figure | None) -> str:
     """The quotient of the medians."""
-    return f"{short(of.middle / to.middle)}" if of and to else "-"
+    return f"{short(of.middle / to.middle)}" if of and to and to.middle else "-"

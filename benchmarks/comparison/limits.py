@@ -30,7 +30,6 @@ from fastai_deploy.runtime.session import open_session, plan
 
 _BATCHES = (1, 4, 8, 16, 32)
 _MOST_TOKENS = 1024  # in a run; beyond, nothing is gained
-_TEXTS = 16  # of a kind; every fourth of the mixture, by length
 _PRODUCT = (512, 3072, 768)  # rows, columns, depth: a feed-forward layer of RoBERTa-base
 
 
@@ -52,7 +51,7 @@ def bare(folder: Path, texts: dict[str, list[str]], seconds: float) -> dict[str,
     encoder = open_encoder(bundle)
     found: dict[str, Any] = {}
     for kind, each in texts.items():
-        lengths = sorted(len(encoder.encode(text)) for text in each)[:: len(each) // _TEXTS]
+        lengths = sorted(len(encoder.encode(text)) for text in each)
         rates = {
             batch: _rate(session, bundle.inputs, lengths, batch, seconds)
             for batch in _BATCHES

@@ -14,10 +14,10 @@ from typing import Any
 
 from benchmarks.comparison import load, matrix
 from benchmarks.comparison.competitors.base import Competitor
-from benchmarks.comparison.models import Model
+from benchmarks.comparison.models import LOADS, Model
 from benchmarks.comparison.running import Failed, Server, serving
 
-_LEAST = 10  # answers of a cell
+_LEAST = 16  # answers of a cell: each text once
 _MOST = 5.0  # seconds of a cell, for servers that are slow
 _PATIENCE = 8.0  # seconds that the requests of a cell may take to drain
 _OPEN_SETTLE = 0.5
@@ -82,7 +82,7 @@ def limits(model: Model, plan: Plan, number: int) -> dict[str, Any]:
     # float32 is slow, and what it gives is less in question.
     for precision in ("int8",) if plan.quick or number > 1 else ("int8", "float32"):
         command = [sys.executable, "-m", "benchmarks.comparison.limits"]
-        command += [str(model.artifact(precision, "local")), str(model.folder / "texts.json")]
+        command += [str(model.artifact(precision, "local")), str(model.folder / LOADS)]
         command += ["--seconds", str(plan.seconds / 4)]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         found[precision] = json.loads(done.stdout)
@@ -120,13 +120,14 @@ def _cell(
 ) -> dict[str, Any] | None:
     """One load; None where the server is too slow for it."""
     requests = load.requests_of(model.texts[cell.texts], server.competitor.path)
+    asked = [name for name in before if name.split("/")[0] == cell.texts and "open" not in name]
     known = [
         (found["rate"], name)
         for name, found in before.items()
-        if found and name.split("/")[0] == cell.texts and "open" not in name
+        if found and found["rate"] and name.split("/")[0] == cell.texts and "open" not in name
     ]
     if cell.clients:
-        if known and cell.clients / known[-1][0] > _PATIENCE:
+        if len(known) < len(asked) or (known and cell.clients / known[-1][0] > _PATIENCE):
             return None
         met = load.closed_loop(
             server.port, requests, cell.clients, plan.seconds, least=_LEAST, most=_MOST

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,10 @@ from typing import Any
 
 from fastai_deploy.artifact import unpack
 
+LOADS = "loads.json"
+"""The file with the texts of each kind of load."""
+
+_TEXTS = 16  # of a kind
 _ROOT = Path(__file__).parents[2]
 _INT8, _FLOAT32 = "int8", "float32"
 INT8_TOLERANCE = 0.1
@@ -86,7 +91,16 @@ def prepare(shape: str, folder: Path, fastai: Path, *, fresh: bool) -> Model:
     lines = (place / "golden.jsonl").read_text(encoding="utf-8").splitlines()
     goldens = tuple(Golden(**json.loads(line)) for line in lines)
     texts = json.loads((place / "texts.json").read_bytes())
+    texts = {kind: _sample(each) for kind, each in texts.items()}
+    (place / LOADS).write_text(json.dumps(texts))
     return Model(shape, place, texts, goldens)
+
+
+def _sample(texts: list[str]) -> list[str]:
+    """Few, so that a slow server meets all of them in a cell too, but of every length."""
+    chosen = sorted(texts, key=len)[:: len(texts) // _TEXTS]
+    random.Random(_TEXTS).shuffle(chosen)  # noqa: S311  # the same order for everyone
+    return chosen
 
 
 def _convert(place: Path, shape: str, precision: str) -> None:

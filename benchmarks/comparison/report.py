@@ -207,7 +207,7 @@ def _size(document: Document, price: float) -> str:
             rates = [
                 found.middle
                 for clients in CLIENTS
-                if (found := of_cell(document, shape, key, f"mixture/{clients}"))
+                if (found := of_cell(document, shape, key, f"mixture/{clients}")) and found.middle
             ]
             cost = f"{price / 3600 / max(rates) * 1e6:.2f}" if rates else _NONE
             if start:
@@ -306,7 +306,7 @@ asked for (`quantize = "int8"`) with a stated tolerance; what it is off by stand
 
 Servers are real processes on free ports of the loopback, one at a time, so that each has both the cores and the memory to itself. A
 round visits all of them, then the next round begins, so that a busy moment of the machine hits all. A cell is
-{about["seconds"]:g} s after a warm-up (longer until ten answers have come), with {" / ".join(map(str, CLIENTS))} clients that send the
+{about["seconds"]:g} s after a warm-up (longer until every text was answered, but 5 s at most), with {" / ".join(map(str, CLIENTS))} clients that send the
 next request when the last one is answered. The texts of the mixture have log-normal lengths, 32 tokens in the
 middle and 400 at most. A dash is a load that would have taken a slow server too long. The load comes from one
 process of asyncio on the same cores, about 0.1 ms of them a request."""  # noqa: E501

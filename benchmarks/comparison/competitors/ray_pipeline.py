@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from benchmarks.comparison.competitors.base import SERVED, Competitor, Launch, Site
 from benchmarks.comparison.competitors.ray_start import start_ray
 from benchmarks.comparison.environments import RAY
@@ -17,7 +19,9 @@ applications:
 def _launch(site: Site) -> Launch:
     (site.folder / "config.yaml").write_text(_CONFIG)
     launch = start_ray(site, site.folder, str(SERVED))
-    variables = {**launch.variables, "MODEL": str(site.model.huggingface)}
+    # Ray would give torch one thread.
+    threads = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+    variables = {**launch.variables, **threads, "MODEL": str(site.model.huggingface)}
     return Launch(launch.command, launch.folder, variables)
 
 
