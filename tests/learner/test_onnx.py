@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,7 +18,7 @@ from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.rebuilding.agreement import Checks
 from fastai_deploy.learner.rebuilding.answers import torch_scores
 from fastai_deploy.learner.rebuilding.classifier import Classifier
-from fastai_deploy.learner.rebuilding.onnx_export import export_onnx
+from fastai_deploy.learner.rebuilding.onnx_export import export_onnx, quiet
 from fastai_deploy.learner.rebuilding.onnx_file import Array, read_onnx, write_onnx
 
 
@@ -151,3 +154,12 @@ def test_a_model_that_cannot_be_traced_is_refused(tmp_path: Path) -> None:
 def test_a_model_that_fails_on_a_text_is_refused() -> None:
     with pytest.raises(UnsupportedLearner, match="fails on a text of 2 tokens"):
         torch_scores(classifier(limit=8))([3, 50])
+
+
+def test_nothing_of_the_exporter_reaches_the_output(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet():
+        sys.stdout.write("a warning")
+        ctypes.CDLL(None).puts(b"a graph, by C++")
+    os.write(1, b"an answer")
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == "an answer"

@@ -7,8 +7,11 @@ id stands in the middle of a text, else the plain one.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -31,6 +34,7 @@ from fastai_deploy.learner.verdict import RUNTIME
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.13 and later read it
 LARGEST = 2 << 30  # bytes; what one protobuf file can hold
 SMALL = 1 << 14  # elements of a weight that may be copied without a thought
+_OUTPUT = 1  # the descriptor
 _EXAMPLE = (2, 9)  # (batch, sequence) of the trace
 
 Weights = dict[str, torch.Tensor]
@@ -212,7 +216,26 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined] # public, but torch does not list it
         logging.disable(logging.WARNING)  # the optimizer logs under a dozen names of its own
         try:
-            with redirect_stdout(io.StringIO()):  # where both print what they failed on
+            with redirect_stdout(io.StringIO()), _no_output():  # where they print what they fail on
                 yield
         finally:
             logging.disable(disabled)
+
+
+@contextmanager
+def _no_output() -> Iterator[None]:
+    """Without what C++ writes to the standard output: a whole graph, when an export fails."""
+    try:
+        kept = os.dup(_OUTPUT)
+    except OSError:  # there is no standard output
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
+            os.dup2(nowhere.fileno(), _OUTPUT)
+        yield
+    finally:
+        if sys.platform != "win32":
+            ctypes.CDLL(None).fflush(None)  # what was written may not have left the process yet
+        os.dup2(kept, _OUTPUT)
+        os.close(kept)
