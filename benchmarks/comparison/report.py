@@ -67,8 +67,10 @@ def _head(document: Document, chart: str) -> str:
     for visit in failed:
         name = _NAMES[visit["competitor"]]
         lines.append(f"Failed in round {visit['round']}: {name}, {visit['shape']}.")
-    if document["skipped"]:
-        lines.append(f"Left out for want of time: {'; '.join(document['skipped'])}.")
+    begun = {f"round {visit['round']}" for visit in document["visits"]}
+    skipped = [each for each in document["skipped"] if each.partition(":")[0] in begun]
+    if skipped:
+        lines.append(f"Left out for want of time: {'; '.join(skipped)}.")
     lines.append(f"![Requests a second]({chart})")
     return "\n\n".join(lines)
 
