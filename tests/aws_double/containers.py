@@ -83,7 +83,10 @@ class Container:
     def _unpack(self) -> None:
         try:
             with tarfile.open(fileobj=io.BytesIO(self._artifact), mode="r:gz") as tar:
-                tar.extractall(self._folder, filter="data")
+                if hasattr(tarfile, "data_filter"):
+                    tar.extractall(self._folder, filter="data")
+                else:  # a Python before 3.10.12 or 3.11.4, such as Debian 12's
+                    tar.extractall(self._folder)  # noqa: S202 - it is the project's own
         except (tarfile.TarError, OSError, EOFError) as error:
             raise NotHealthy([f"the artifact cannot be unpacked: {error}"]) from None
 
