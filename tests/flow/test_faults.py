@@ -171,7 +171,11 @@ def test_two_at_once(exported: Fdeploy) -> None:
     assert first.stderr is not None
     with first.stderr as stderr:
         assert stderr.readline() == "deploy:\n"
-        second = exported("teardown", "--json")
+        first.send_signal(signal.SIGSTOP)  # or it might be done before the second has begun
+        try:
+            second = exported("teardown", "--json")
+        finally:
+            first.send_signal(signal.SIGCONT)
         assert second.status == 8
         assert "fdeploy deploy (process" in second.error["message"]
         stderr.read()
