@@ -24,6 +24,7 @@ from fastai_deploy.errors import (
     InvocationError,
     NoAnswer,
 )
+from fastai_deploy.refusal import refused
 
 IN_SERVICE = "InService"
 _STEADY = frozenset((IN_SERVICE, "Failed", "OutOfService", "UpdateRollbackFailed"))
@@ -125,16 +126,9 @@ def passed_on(name: str, error: AwsError) -> InvocationError:
 def said_by_model(who: str, answer: Mapping[str, Any]) -> InvocationError:
     """The model server's own error, in the contract's form where it has it."""
     status = answer.get("OriginalStatusCode", 0)
-    try:
-        said = json.loads(answer["OriginalMessage"])["error"]
-        return InvocationError(
-            f"{who} answered {status} {said['code']}: {said['message']}",
-            hint=said["hint"] or "see docs/contract.md",
-            status=status,
-            answer_code=said["code"],
-        )
-    except (ValueError, TypeError, KeyError):
-        pass
+    said = refused(who, status, answer.get("OriginalMessage"))
+    if said is not None:
+        return said
     if not status:
         return InvocationError(
             f"{who} did not answer in time",

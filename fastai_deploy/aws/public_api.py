@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from fastai_deploy import __version__
 from fastai_deploy.errors import InvocationError, NoAnswer
 from fastai_deploy.public.proofs import Reply
+from fastai_deploy.refusal import refused
 
 _SECONDS = 60.0
 Json = Any
@@ -85,18 +86,9 @@ def _reply(status: int, answer: Any) -> Reply:
 
 
 def _refused(url: str, status: int, data: bytes) -> InvocationError:
-    try:
-        error = json.loads(data)["error"]
-        return InvocationError(
-            f"{url} answered {status} {error['code']}: {error['message']}",
-            hint=error["hint"] or "see docs/contract.md",
-            status=status,
-            answer_code=error["code"],
-        )
-    except (ValueError, TypeError, KeyError):
-        # API Gateway's own words, such as {"message": "Forbidden"}.
-        return InvocationError(
-            f"{url} answered {status}: {data[:200].decode(errors='replace')}",
-            hint="fdeploy logs --api shows why",
-            status=status,
-        )
+    # Else it is in API Gateway's own words, such as {"message": "Forbidden"}.
+    return refused(url, status, data) or InvocationError(
+        f"{url} answered {status}: {data[:200].decode(errors='replace')}",
+        hint="fdeploy logs --api shows why",
+        status=status,
+    )

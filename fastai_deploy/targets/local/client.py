@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from fastai_deploy.errors import InvocationError
 from fastai_deploy.public.proofs import Reply
+from fastai_deploy.refusal import refused
 
 Json = Any
 
@@ -21,7 +22,9 @@ def post(url: str, request: Json, *, headers: Mapping[str, str], timeout: float)
     """
     status, data = exchange(url, request, headers=headers, timeout=timeout)
     if status != http.HTTPStatus.OK:
-        raise _refused(url, status, data)
+        raise refused(url, status, data) or InvocationError(
+            f"{url} answered {status}", hint="see docs/contract.md", status=status
+        )
     try:
         return json.loads(data)
     except ValueError:
@@ -63,18 +66,3 @@ def send(
         ) from None
     finally:
         connection.close()
-
-
-def _refused(url: str, status: int, data: bytes) -> InvocationError:
-    try:
-        error = json.loads(data)["error"]
-        return InvocationError(
-            f"{url} answered {status} {error['code']}: {error['message']}",
-            hint=error["hint"] or "see docs/contract.md",
-            status=status,
-            answer_code=error["code"],
-        )
-    except (ValueError, TypeError, KeyError):
-        return InvocationError(
-            f"{url} answered {status}", hint="see docs/contract.md", status=status
-        )
