@@ -1,11 +1,21 @@
-"""Which version ``rollback`` goes back to, the same for every target."""
+"""Which versions there were, and which one ``rollback`` goes back to; the same for every target."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from fastai_deploy.errors import UsageError
+from fastai_deploy.errors import ParityError, UsageError
 from fastai_deploy.records import Deployed
+from fastai_deploy.reports import Version
+
+
+def versions_listed(versions: Sequence[Deployed], live: str) -> tuple[Version, ...]:
+    """The versions as they are told, in the same order; ``live`` is the one that serves."""
+    return tuple(
+        Version(each.version, each.at, each.by, each.bytes, each.uri, each.version == live)
+        for each in versions
+    )
 
 
 def version_before(versions: Sequence[Deployed], live: str, wanted: str | None) -> Deployed:
@@ -28,3 +38,20 @@ def version_before(versions: Sequence[Deployed], live: str, wanted: str | None) 
             f"there is no version before {live}", hint="fdeploy versions lists what there is"
         )
     return others[0]
+
+
+def answers_as(version: str) -> Callable[[Callable[[Any], Any]], None]:
+    """What proves a rollback: the endpoint names this version.
+
+    Its goldens stand in its artifact, and its server has asked itself them. Raises ParityError.
+    """
+
+    def verify(invoke: Callable[[Any], Any]) -> None:
+        answered = invoke({"text": "ready?"})["model"]["version"]
+        if answered != version:
+            raise ParityError(
+                f"version {answered} answers, and not {version}",
+                hint="run fdeploy status, then fdeploy deploy",
+            )
+
+    return verify

@@ -18,8 +18,8 @@ from fastai_deploy.aws.planning import planned
 from fastai_deploy.aws.policy import user_policies
 from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.spec import Location
-from fastai_deploy.before import version_before
-from fastai_deploy.errors import ParityError, UsageError
+from fastai_deploy.before import answers_as, version_before, versions_listed
+from fastai_deploy.errors import UsageError
 from fastai_deploy.progress import Warned
 from fastai_deploy.records import Artifact, Endpoint, StoredArtifact
 from fastai_deploy.reports import (
@@ -36,7 +36,6 @@ from fastai_deploy.targets.aws import ending, preflight
 from fastai_deploy.targets.aws.blueprints import Blueprint
 from fastai_deploy.targets.aws.fitting import artifact_check
 from fastai_deploy.targets.aws.target import AwsTarget
-from fastai_deploy.targets.base import Invoke
 
 # Stands for an artifact where none is packaged yet: nothing that is looked at depends on it.
 _NO_ARTIFACT = "0" * 64
@@ -92,18 +91,13 @@ class AwsCare:
         context = self._context
         bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
         live = self._live_version()
-        found = context.deployments(bucket).listed() if bucket else []
-        return tuple(
-            Version(each.version, each.at, each.by, each.bytes, each.uri, each.version == live)
-            for each in found
-        )
+        return versions_listed(context.deployments(bucket).listed() if bucket else (), live)
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again.
 
-        Its goldens stand in its artifact: the model server asks itself them before it is healthy;
-        here it is asked which version it is. When the stage deletes itself stays as it is. Raises
-        UsageError, and the errors of ``deploy``.
+        When the stage deletes itself stays as it is. Raises UsageError, and the errors of
+        ``deploy``.
         """
         context = self._context
         bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
@@ -111,16 +105,8 @@ class AwsCare:
         if bucket is None or not live:
             raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
         chosen = version_before(context.deployments(bucket).listed(), live, wanted)
-
-        def verify(invoke: Invoke) -> None:
-            answered = invoke({"text": "ready?"})["model"]["version"]
-            if answered != chosen.version:
-                raise ParityError(
-                    f"version {answered} answers, and not {chosen.version}",
-                    hint="run fdeploy status, then fdeploy deploy",
-                )
-
-        return self._target.deploy(chosen.stored(self._target.name), verify, sets_end=False)
+        stored = chosen.stored(self._target.name)
+        return self._target.deploy(stored, answers_as(chosen.version), sets_end=False)
 
     def doctor(self, artifact: Artifact | None) -> Checkup:
         """Whether a deploy would work. Raises SettingsError."""

@@ -12,8 +12,8 @@ from http import HTTPStatus
 
 import psutil
 
-from fastai_deploy.before import version_before
-from fastai_deploy.errors import ExtraMissing, ParityError, UsageError
+from fastai_deploy.before import answers_as, version_before, versions_listed
+from fastai_deploy.errors import ExtraMissing, UsageError
 from fastai_deploy.extras import need_extra
 from fastai_deploy.naming import endpoint_name
 from fastai_deploy.records import Artifact, Endpoint
@@ -34,7 +34,6 @@ from fastai_deploy.reports import (
     Version,
 )
 from fastai_deploy.settings import ApiSettings, Settings
-from fastai_deploy.targets.base import Invoke
 from fastai_deploy.targets.local import log_file
 from fastai_deploy.targets.local.api import taken
 from fastai_deploy.targets.local.target import LocalTarget
@@ -103,11 +102,8 @@ class LocalCare:
 
     def versions(self) -> tuple[Version, ...]:
         """The versions that were deployed here, newest first."""
-        live = self._target.endpoint.live_version()
-        return tuple(
-            Version(each.version, each.at, each.by, each.bytes, each.uri, each.version == live)
-            for each in self._target.history.newest_first()
-        )
+        deployed = self._target.history.newest_first()
+        return versions_listed(deployed, self._target.endpoint.live_version())
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Start the version before again; its server asks itself its goldens first.
@@ -118,16 +114,7 @@ class LocalCare:
         if not live:
             raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
         chosen = version_before(self._target.history.newest_first(), live, wanted)
-
-        def verify(invoke: Invoke) -> None:
-            answered = invoke({"text": "ready?"})["model"]["version"]
-            if answered != chosen.version:
-                raise ParityError(
-                    f"version {answered} answers, and not {chosen.version}",
-                    hint="run fdeploy status, then fdeploy deploy",
-                )
-
-        return self._target.deploy(chosen.stored(self._target.name), verify)
+        return self._target.deploy(chosen.stored(self._target.name), answers_as(chosen.version))
 
     def doctor(self, artifact: Artifact | None) -> Checkup:
         """Whether a deploy would work here."""
