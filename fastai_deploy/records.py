@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-SHOWN = 12  # hexadecimal digits of a version
+_SHOWN = 12  # hexadecimal digits of a version
+DEPLOYED_AT = "%Y%m%dT%H%M%SZ"  # how the date of a deploy is written
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Artifact:
     @property
     def version(self) -> str:
         """What answers call the model's version: the first 12 hexadecimal digits."""
-        return self.sha256[:SHOWN]
+        return self.sha256[:_SHOWN]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ class StoredArtifact:
     bytes: int
     made_from: str
     region: str = ""
+
+    @property
+    def version(self) -> str:
+        """That of the artifact."""
+        return self.sha256[:_SHOWN]
 
 
 @dataclass(frozen=True)
@@ -101,11 +107,11 @@ class Deployed:
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
         """The version of a stored artifact, verified at a date in UTC."""
         return cls(
-            version=stored.sha256[:SHOWN],
+            version=stored.version,
             sha256=stored.sha256,
             uri=stored.uri,
             bytes=stored.bytes,
-            at=f"{at:%Y%m%dT%H%M%SZ}",
+            at=f"{at:{DEPLOYED_AT}}",
             by=by,
         )
 

@@ -92,9 +92,9 @@ class Cost:
     def __str__(self) -> str:
         if self.least_per_hour is None or self.most_per_hour is None:
             return f"unknown: {self.note}"
-        hour, month = _money(self.least_per_hour), f"{self.least_per_month:,.2f}"
+        hour, month = money(self.least_per_hour), f"{self.least_per_month:,.2f}"
         if self.most_per_hour != self.least_per_hour:
-            hour = f"{hour} to {_money(self.most_per_hour)}"
+            hour = f"{hour} to {money(self.most_per_hour)}"
             month = f"{month} to {self.most_per_month:,.2f}"
         return f"{hour} {self.currency} an hour, {month} a month"
 
@@ -109,7 +109,8 @@ class Cost:
         return None if self.most_per_hour is None else self.most_per_hour * HOURS_A_MONTH
 
 
-def _money(amount: Decimal) -> str:
+def money(amount: Decimal) -> str:
+    """An amount with all its digits and no zeros behind them."""
     return f"{amount.normalize():f}"
 
 

@@ -17,7 +17,17 @@ PACKAGE = Path(fastai_deploy.__file__).parent
 
 # A module may import from its own layer and from the layers before it.
 LAYERS = (
-    ("__init__", "errors", "progress", "records", "reports", "naming", "before", "refusal"),
+    (
+        "__init__",
+        "errors",
+        "progress",
+        "records",
+        "reports",
+        "naming",
+        "before",
+        "refusal",
+        "durations",
+    ),
     ("runtime",),
     ("files", "extras", "settings", "gzip_stored", "adapters"),
     ("wheels",),

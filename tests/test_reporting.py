@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from fastai_deploy.cli import report_lines
-from fastai_deploy.cli.durations import duration
 from fastai_deploy.cli.output import JsonReporter, PlainReporter
 from fastai_deploy.cli.stack_table import StackTable
+from fastai_deploy.durations import duration
 from fastai_deploy.errors import UsageError
 from fastai_deploy.progress import Happened, Planned
 from fastai_deploy.reports import Cost, LogLine, PlannedChange, StagePlan, change_rows

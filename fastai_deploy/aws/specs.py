@@ -42,7 +42,7 @@ from fastai_deploy.runtime.schema import HEALTH, OPENAPI, PAGE
 from fastai_deploy.settings import Settings
 
 # InvokeEndpoint waits 60 s; whatever stands behind it should give up with it.
-_INVOKE_SECONDS = 60
+INVOKE_SECONDS = 60
 _LEAST_STARTUP = 60  # ContainerStartupHealthCheckTimeoutInSeconds
 _INVOCATIONS_A_MINUTE = 1_000.0
 _BACKLOG = 5.0  # AWS's own example
@@ -76,7 +76,7 @@ def endpoint_spec(
 ) -> EndpointSpec:
     """The endpoint's stack. Raises SettingsError when the artifact is not in S3."""
     endpoint, stage = settings.sections.endpoint, settings.stage
-    project, version = settings.project_name, stored.sha256[:12]
+    project, version = settings.project_name, stored.version
     artifact = _location(stored.uri)
     capture = None
     if endpoint.data_capture:
@@ -230,14 +230,14 @@ def _container(settings: Settings, image: Image, version: str) -> Iterator[tuple
     if image.family == "ray-serve":
         # An asynchronous invocation may take longer than InvokeEndpoint waits.
         if settings.sections.endpoint.kind != "async":
-            yield "RAYSERVE_BACKEND_TIMEOUT", str(_INVOKE_SECONDS)
+            yield "RAYSERVE_BACKEND_TIMEOUT", str(INVOKE_SECONDS)
         return
     yield "SAGEMAKER_PROGRAM", "inference.py"
     yield "SAGEMAKER_SUBMIT_DIRECTORY", f"{_MODEL_DIR}/code"
     yield "SAGEMAKER_CONTAINER_LOG_LEVEL", "20"
     # Otherwise TorchServe loads the model once for every core.
     yield "SAGEMAKER_MODEL_SERVER_WORKERS", "1"
-    yield "SAGEMAKER_MODEL_SERVER_TIMEOUT", str(_INVOKE_SECONDS)
+    yield "SAGEMAKER_MODEL_SERVER_TIMEOUT", str(INVOKE_SECONDS)
 
 
 def _endpoint_warnings(settings: Settings) -> Iterator[str]:

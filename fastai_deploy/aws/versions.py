@@ -18,7 +18,7 @@ from fastai_deploy.aws.ownership import Operator
 from fastai_deploy.aws.session import Aws, boundary
 from fastai_deploy.errors import AwsMissing
 from fastai_deploy.naming import stage_folder
-from fastai_deploy.records import SHOWN, Deployed, StoredArtifact
+from fastai_deploy.records import Deployed, StoredArtifact
 
 
 class Deployments:
@@ -35,7 +35,7 @@ class Deployments:
         Raises AwsError.
         """
         newest = max(self._keys(), default="")
-        if not again and newest.endswith(f"-{stored.sha256[:SHOWN]}.json"):
+        if not again and newest.endswith(f"-{stored.version}.json"):
             return
         deployed = Deployed.of(stored, self._aws.now(), str(operator))
         self._aws.call(

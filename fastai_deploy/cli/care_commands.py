@@ -46,8 +46,8 @@ def logs(
 ) -> "Lines":
     """Show what the endpoint wrote, or the API."""
     from fastai_deploy import care
-    from fastai_deploy.cli.durations import duration
     from fastai_deploy.cli.results import Lines
+    from fastai_deploy.durations import duration
 
     return Lines(care.logs(project, api=api, since=duration(since), follow=follow))
 

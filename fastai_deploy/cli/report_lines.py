@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
-from decimal import Decimal
 from itertools import groupby
 
+from fastai_deploy.records import DEPLOYED_AT
 from fastai_deploy.reports import (
     Bill,
     Checkup,
@@ -17,6 +17,7 @@ from fastai_deploy.reports import (
     Status,
     Version,
     change_rows,
+    money,
 )
 
 _UNKNOWN = "unknown"
@@ -133,17 +134,13 @@ def _bill(bill: Bill) -> Iterator[str]:
         yield f"price       {_UNKNOWN}: {bill.note}"
         return
     so_far = "" if bill.so_far is None else f", {bill.so_far:,.2f} so far"
-    yield f"price       {_money(bill.per_hour)} {bill.currency} an hour{so_far}"
+    yield f"price       {money(bill.per_hour)} {bill.currency} an hour{so_far}"
     yield f"            {bill.note}"
-
-
-def _money(amount: Decimal | None) -> str:
-    return _UNKNOWN if amount is None else f"{amount.normalize():f}"
 
 
 def _date(at: str) -> str:
     """20260101T120000Z, as people write it."""
-    date = datetime.strptime(at, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    date = datetime.strptime(at, DEPLOYED_AT).replace(tzinfo=timezone.utc)
     return f"{date:%Y-%m-%d %H:%M} UTC"
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from fastai_deploy import naming
 from fastai_deploy.aws.planning import planned
 from fastai_deploy.aws.stacks import Stack, our_stack, resources
+from fastai_deploy.durations import duration
 from fastai_deploy.reports import PlannedChange
 from fastai_deploy.targets.aws.context import Context
 
-_TTL_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _WRITTEN = "%Y-%m-%dT%H:%M:%SZ"  # as the stack's output has it
 
 
@@ -37,7 +37,7 @@ def wanted_end(context: Context) -> datetime | None:
     ttl = context.settings.sections.project.ttl
     if ttl is None:
         return None
-    return context.aws.now() + timedelta(**{_TTL_UNITS[ttl[-1]]: int(ttl[:-1])})
+    return context.aws.now() + duration(ttl)
 
 
 def planned_end(context: Context, version: str) -> PlannedEnd:

@@ -11,6 +11,7 @@ from fastai_deploy.aws.instances import known_types
 from fastai_deploy.aws.memory import Demand, Room, on_instance, on_serverless
 from fastai_deploy.aws.policy import Needs
 from fastai_deploy.aws.pricing import Price, endpoint_cost, instance_price
+from fastai_deploy.aws.specs import INVOKE_SECONDS
 from fastai_deploy.aws.template.spec import EndpointSpec, Instances
 from fastai_deploy.progress import Step, Warned
 from fastai_deploy.reports import Cost
@@ -18,8 +19,6 @@ from fastai_deploy.settings.api_section import MAX_BODY_BYTES, MAX_GATEWAY_SECON
 from fastai_deploy.settings.together import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.aws.container import chosen_image, served_model
 from fastai_deploy.targets.aws.context import Context
-
-_INVOKE_SECONDS = 60.0  # as long as InvokeEndpoint waits
 
 
 def subject(context: Context, spec: EndpointSpec) -> Subject:
@@ -38,7 +37,7 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
         limits=Limits(
             function_seconds=api.timeout if behind_api else None,
             gateway_seconds=MAX_GATEWAY_SECONDS if behind_api else None,
-            endpoint_seconds=_INVOKE_SECONDS,
+            endpoint_seconds=INVOKE_SECONDS,
             largest_request=api.max_body if behind_api else None,
             endpoint_takes=MAX_SERVERLESS_BODY if spec.kind == "serverless" else MAX_BODY_BYTES,
         ),

@@ -93,7 +93,7 @@ class AwsTarget:
             target=self.name,
             name=name,
             url=f"https://runtime.sagemaker.{aws.region}.amazonaws.com/endpoints/{name}",
-            version=stored.sha256[:12],
+            version=stored.version,
             made_from=stored.sha256,
             region=aws.region,
         )

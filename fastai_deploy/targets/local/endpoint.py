@@ -63,7 +63,7 @@ class LocalEndpoint:
     ) -> Endpoint:
         """Serve the artifact; ``timeout`` is in seconds. Raises DeployError or ParityError."""
         need_extra("local", "numpy", "onnxruntime", "tokenizers", "uvicorn")
-        version = stored.sha256[:12]
+        version = stored.version
         live = self._live(version)
         if live is not None:
             self._report(Step(f"version {version} is live already; asking it again"))
@@ -111,7 +111,7 @@ class LocalEndpoint:
         timeout: float,
         verify: Verify,
     ) -> Endpoint:
-        version = stored.sha256[:12]
+        version = stored.version
         self._report(Step(f"unpacking version {version}"))
         unpack(artifact, folder)
         self._report(Step("starting the model server, which asks itself the goldens first"))
@@ -166,6 +166,6 @@ class LocalEndpoint:
             target="local",
             name=self._name,
             url=f"http://127.0.0.1:{port}",
-            version=stored.sha256[:12],
+            version=stored.version,
             made_from=stored.sha256,
         )
