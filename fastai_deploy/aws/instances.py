@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from botocore.loaders import Loader
@@ -81,8 +82,12 @@ class Instance:
         return not self.old_gpu and bool(_DISK.match(self.family))
 
 
+@cache
 def known_types() -> tuple[str, ...]:
-    """The instance types of real-time endpoints that this botocore knows."""
+    """The instance types of real-time endpoints that this botocore knows.
+
+    Reading them takes 50 ms, and a command asks half a dozen times.
+    """
     shapes = Loader().load_service_model("sagemaker", "service-2")["shapes"]
     types: Sequence[str] = shapes["ProductionVariantInstanceType"]["enum"]
     return tuple(types)

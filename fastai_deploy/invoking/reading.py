@@ -40,9 +40,9 @@ def texts_of(argument: str, column: str | None, stdin: BinaryIO) -> str | list[s
         return _checked(argument)
     with files.file_errors(path):
         data = path.read_bytes()
-    if suffix not in {*_LINES, *_TABLES}:
-        return _decoded(data, str(path))
     content = _decoded(data, str(path))
+    if suffix not in {*_LINES, *_TABLES}:
+        return content
     read = _json_lines if suffix in _LINES else _table
     texts = list(read(path, content, column))
     if not texts:
