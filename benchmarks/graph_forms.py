@@ -28,7 +28,7 @@ from fastai_deploy.learner.rebuilding.classifier import OUTPUT, Classifier
 from fastai_deploy.learner.rebuilding.onnx_export import export_onnx, quiet
 from fastai_deploy.learner.rebuilding.quantize import quantize
 from fastai_deploy.runtime.hardware import detect
-from fastai_deploy.runtime.session import plan
+from fastai_deploy.runtime.planning import plan
 
 SHAPES = ((1, 12), (8, 12), (1, 92), (4, 92))  # texts, tokens
 OPSETS = (14, 17, 20)

@@ -30,7 +30,8 @@ import numpy as np
 from benchmarks.roberta_base import write_roberta_base
 from fastai_deploy.runtime.bundle import open_bundle
 from fastai_deploy.runtime.hardware import detect
-from fastai_deploy.runtime.session import open_session, plan
+from fastai_deploy.runtime.planning import plan
+from fastai_deploy.runtime.session import open_session
 
 LENGTHS = (12, 92)  # tokens, special ones included
 CLIENTS = (1, 8)

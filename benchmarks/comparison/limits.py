@@ -26,7 +26,8 @@ from onnx import TensorProto, helper
 from fastai_deploy.runtime.bundle import open_bundle
 from fastai_deploy.runtime.encoders import open_encoder
 from fastai_deploy.runtime.hardware import detect
-from fastai_deploy.runtime.session import open_session, plan
+from fastai_deploy.runtime.planning import plan
+from fastai_deploy.runtime.session import open_session
 
 _BATCHES = (1, 4, 8, 16, 32)
 _MOST_TOKENS = 1024  # in a run; beyond, nothing is gained

@@ -17,12 +17,11 @@ from typing import Any, Optional, Tuple, Union
 from . import hardware, refusals
 from .answering import Answer, read, refuse, write
 from .contract import RequestError
-from .loading import load
+from .loading import VERSION_VARIABLE, load
 from .log import Log
 from .predicting import Predicting
 
 _WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"
-_VERSION_VARIABLE = "FDEPLOY_VERSION"
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,7 @@ def model_fn(model_dir: str) -> Predicting:
     # TorchServe starts a worker for every core unless it is told a number.
     workers = int(os.environ.get(_WORKERS_VARIABLE) or found.cores)
     threads = max(1, found.cores // max(1, workers))
-    return load(
-        Path(model_dir), found, threads, version=os.environ.get(_VERSION_VARIABLE)
-    ).predictor
+    return load(Path(model_dir), found, threads, version=os.environ.get(VERSION_VARIABLE)).predictor
 
 
 def input_fn(data: Union[str, bytes, bytearray], content_type: Optional[str]) -> Received:

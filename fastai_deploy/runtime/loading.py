@@ -16,6 +16,9 @@ from .grouping import Limits
 from .hardware import Hardware
 from .predicting import Predicting
 
+VERSION_VARIABLE = "FDEPLOY_VERSION"
+"""The environment variable with the version that answers name; else it is the manifest's hash."""
+
 _TOKENS_PER_THREAD = 256
 _SAMPLE = (8, 32)  # texts, tokens each
 

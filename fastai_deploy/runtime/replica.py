@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from . import hardware
 from .app import App
 from .batching import Batcher
-from .bundle import ModelError
 from .contract import Outcome
-from .encoding import Encoded
-from .loading import load
+from .encoded import Encoded
 from .log import Log
-from .session import plan
+from .starting import start
 from .waiting_line import Capacity
 
-_VERSION_VARIABLE = "FDEPLOY_VERSION"
 _TIMEOUT = 60.0  # seconds; as long as InvokeEndpoint waits
 _READERS = 2
 
@@ -33,14 +28,7 @@ class Replica:
 
     def __init__(self, folder: Path) -> None:
         log = Log(sys.stderr)
-        found = hardware.detect()
-        planned = plan(found)
-        version = os.environ.get(_VERSION_VARIABLE)
-        try:
-            loaded = load(folder, found, planned.threads, version=version)
-        except ModelError as error:
-            log("refused", reason=str(error))
-            raise
+        loaded, planned = start(folder, log)
         self._loop: Any = None
         batcher: Batcher[Encoded, Outcome] = Batcher(
             loaded.predictor.run,
@@ -51,13 +39,6 @@ class Replica:
         )
         readers = ThreadPoolExecutor(_READERS)
         self._app = App(loaded.predictor, batcher, readers, log, timeout=_TIMEOUT)
-        log(
-            "ready",
-            threads=planned.threads,
-            workers=planned.workers,
-            goldens=loaded.goldens,
-            deviation=loaded.deviation,
-        )
 
     async def answer(self, scope: Any, receive: Any) -> Tuple[int, Dict[str, str], bytes]:
         """Status, headers and body; ``/`` stands for ``/invocations``. 499 when the client left."""

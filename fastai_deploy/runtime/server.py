@@ -30,7 +30,7 @@ from .batching import Batcher
 from .bundle import ModelError
 from .contract import Outcome
 from .encoded import Encoded
-from .loading import Loaded, load
+from .loading import VERSION_VARIABLE, Loaded, load
 from .log import Log, LoggingBridge
 from .one_write import OneWrite
 from .planning import plan
@@ -38,7 +38,6 @@ from .waiting_line import Capacity
 
 EXIT_MODEL = 3
 EXIT_PORT = 4
-VERSION_VARIABLE = "FDEPLOY_VERSION"
 
 _HOST = "127.0.0.1"
 _BACKLOG = 2048

@@ -8,9 +8,6 @@ import onnxruntime
 
 from .bundle import Bundle, ModelError
 from .hardware import Hardware
-from .planning import Plan, plan
-
-__all__ = ["Plan", "open_session", "plan"]
 
 _MEMORY_FACTOR = 1.2
 

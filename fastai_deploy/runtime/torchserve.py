@@ -15,16 +15,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from . import hardware, refusals
+from . import refusals
 from .answering import Answer, Question, read, refuse, write
 from .contract import Outcome, RequestError
-from .encoding import Encoded
-from .loading import load
+from .encoded import Encoded
 from .log import Log
 from .predicting import Predicting
-from .session import plan
+from .starting import start
 
-_VERSION_VARIABLE = "FDEPLOY_VERSION"
 _BODY = "body"
 _SERVER = b"org.pytorch.serve.ModelServer"
 
@@ -54,23 +52,13 @@ class Handler:
         return [answer.body for answer in answers]
 
     def _load(self, folder: Path) -> Predicting:
-        found = hardware.detect()
-        planned = plan(found)
-        if planned.workers > 1:
-            self._runs = ThreadPoolExecutor(planned.workers)
         try:
-            loaded = load(folder, found, planned.threads, version=os.environ.get(_VERSION_VARIABLE))
-        except Exception as error:
-            self._log("refused", reason=str(error)[:1000])
+            loaded, planned = start(folder, self._log)
+        except Exception:
             _end_server()
             raise
-        self._log(
-            "ready",
-            threads=planned.threads,
-            workers=planned.workers,
-            goldens=loaded.goldens,
-            deviation=loaded.deviation,
-        )
+        if planned.workers > 1:
+            self._runs = ThreadPoolExecutor(planned.workers)
         return loaded.predictor
 
     def _answers(

@@ -1,0 +1,38 @@
+"""What a host that does the HTTP itself (TorchServe, Ray Serve) needs first: a model that is right.
+
+Its hosts import nothing that a learner that is served as it is comes without: ONNX Runtime and the
+tokenizers library are behind ``loading``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Tuple
+
+from . import hardware
+from .loading import VERSION_VARIABLE, Loaded, load
+from .log import Log
+from .planning import Plan, plan
+
+
+def start(folder: Path, log: Log) -> Tuple[Loaded, Plan]:
+    """Load and check the model for all of this machine, and tell it.
+
+    Raises ModelError, or what a library raises; the reason is then in the log.
+    """
+    found = hardware.detect()
+    planned = plan(found)
+    try:
+        loaded = load(folder, found, planned.threads, version=os.environ.get(VERSION_VARIABLE))
+    except Exception as error:
+        log("refused", reason=str(error)[:1000])
+        raise
+    log(
+        "ready",
+        threads=planned.threads,
+        workers=planned.workers,
+        goldens=loaded.goldens,
+        deviation=loaded.deviation,
+    )
+    return loaded, planned

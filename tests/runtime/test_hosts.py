@@ -1,0 +1,20 @@
+"""Every host of the model must come up where only a learner's own libraries are installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HOSTS = ("server", "inference", "torchserve", "replica")
+# None in sys.modules is how Python itself says that a module cannot be imported.
+WITHOUT = "import sys; sys.modules.update(onnxruntime=None, tokenizers=None); "
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_host_needs_no_library_of_converted_models(host: str) -> None:
+    """A learner that is served as it is brings torch and fastai, and neither of these."""
+    command = f"{WITHOUT}import fastai_deploy.runtime.{host}"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
