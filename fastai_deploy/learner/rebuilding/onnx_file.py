@@ -8,8 +8,7 @@ leaves the numbers where they are, mapped. Field numbers are those of ``onnx.pro
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,11 +17,11 @@ import onnx
 from onnx.helper import np_dtype_to_tensor_dtype, tensor_dtype_to_np_dtype
 
 from fastai_deploy.files import file_errors, replacing
+from fastai_deploy.learner.protobuf import BYTES, Field, fields
 
 Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[Any]]"
 
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
-_VARINT, _FIXED_64, _LENGTH_DELIMITED, _FIXED_32 = 0, 1, 2, 5
 
 
 def write_onnx(path: Path, model: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
@@ -58,11 +57,11 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     outside, inside = bytearray(), bytearray()
     weights: dict[str, Array] = {}
-    for field in _fields(mapped, 0, len(mapped)):
+    for field in fields(mapped):
         if field.number != _MODEL_GRAPH:
             outside += mapped[field.start : field.end]
             continue
-        for part in _fields(mapped, field.content, field.end):
+        for part in fields(mapped, field.content, field.end):
             if part.number == _GRAPH_INITIALIZER:
                 name, array = _tensor(mapped, part)
                 weights[name] = array
@@ -82,10 +81,10 @@ def _head(name: str, weight: Array) -> bytes:
     )
 
 
-def _tensor(mapped: mmap.mmap, field: _Field) -> tuple[str, Array]:
+def _tensor(mapped: mmap.mmap, field: Field) -> tuple[str, Array]:
     """The name and the numbers of an initializer."""
     head, raw = bytearray(), None
-    for part in _fields(mapped, field.content, field.end):
+    for part in fields(mapped, field.content, field.end):
         if part.number == _TENSOR_RAW_DATA:
             raw = part
         else:
@@ -99,38 +98,9 @@ def _tensor(mapped: mmap.mmap, field: _Field) -> tuple[str, Array]:
     return tensor.name, flat.reshape(tuple(tensor.dims))
 
 
-@dataclass(frozen=True)
-class _Field:
-    """A field of a message: the tag is at ``start``, and what it holds ends at ``end``."""
-
-    number: int
-    start: int
-    content: int
-    end: int
-
-
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
-    while start < end:
-        tag, content = _read_varint(data, start)
-        kind = tag & 7
-        if kind == _LENGTH_DELIMITED:
-            length, content = _read_varint(data, content)
-            stop = content + length
-        elif kind == _VARINT:
-            _, stop = _read_varint(data, content)
-        elif kind in (_FIXED_64, _FIXED_32):
-            stop = content + (8 if kind == _FIXED_64 else 4)
-        else:
-            raise ValueError(f"a field of kind {kind} at {start}")
-        if stop > end:
-            raise ValueError(f"the field at {start} goes on behind its message")
-        yield _Field(tag >> 3, start, content, stop)
-        start = stop
-
-
 def _field(number: int, length: int) -> bytes:
     """The tag of a field that is so many bytes long, and that length, both as varints."""
-    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length)
+    return _varint(number << 3 | BYTES) + _varint(length)
 
 
 def _varint(number: int) -> bytes:
@@ -141,16 +111,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     found.append(number)
     return bytes(found)
-
-
-def _read_varint(data: mmap.mmap, start: int) -> tuple[int, int]:
-    """The number at ``start``, and where it ends."""
-    number = shift = 0
-    while start < len(data):
-        byte = data[start]
-        number |= (byte & 0x7F) << shift
-        start += 1
-        if byte < 0x80:  # noqa: PLR2004 - the last one
-            return number, start
-        shift += 7
-    raise ValueError("the file ends within a number")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.learner.protobuf import BYTES, VARINT, fields, varint
 
 Kind = Literal["normal", "unknown", "control", "user-defined", "unused", "byte"]
 
@@ -23,7 +24,6 @@ _PIECE, _SCORE, _KIND = 1, 2, 3
 _MODEL_TYPE, _SUFFIX = 3, 24
 _UNIGRAM = 1
 _CHARACTERS, _PREFIX, _COLLAPSE, _ESCAPE = 2, 3, 4, 5
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 Value = int | bytes
 
@@ -56,7 +56,7 @@ def read_sentencepiece(held: bytes) -> SentencePieceModel:
     """The model in a file. Raises UnsupportedLearner for one that is damaged or no unigram."""
     try:
         return _model(held)
-    except (ValueError, struct.error, IndexError) as error:
+    except (ValueError, struct.error, OverflowError) as error:
         raise _unusable(f"it is no SentencePiece model, or damaged ({error})") from error
 
 
@@ -64,15 +64,15 @@ def _model(held: bytes) -> SentencePieceModel:
     pieces: list[Piece] = []
     trainer: dict[int, Value] = {}
     normalizer: dict[int, Value] = {}
-    for number, value in _fields(held):
+    for number, value in _values(held):
         if number == _PIECES and isinstance(value, bytes):
             pieces.append(_piece(value))
             if len(pieces) > MAX_PIECES:
                 raise ValueError("it has more pieces than any model")
         elif number == _TRAINER and isinstance(value, bytes):
-            trainer = dict(_fields(value))
+            trainer = dict(_values(value))
         elif number == _NORMALIZER and isinstance(value, bytes):
-            normalizer = dict(_fields(value))
+            normalizer = dict(_values(value))
     if not pieces:
         raise ValueError("it has no pieces")
     if trainer.get(_MODEL_TYPE, _UNIGRAM) != _UNIGRAM:
@@ -89,54 +89,24 @@ def _model(held: bytes) -> SentencePieceModel:
 
 
 def _piece(held: bytes) -> Piece:
-    fields = dict(_fields(held))
+    fields = dict(_values(held))
     text, score, kind = fields.get(_PIECE, b""), fields.get(_SCORE, 0), fields.get(_KIND, 1)
     if not isinstance(text, bytes) or not isinstance(score, int) or not isinstance(kind, int):
         raise ValueError("a piece is none")  # noqa: TRY004 - of a file, not of an argument
-    return Piece(
-        text.decode("utf-8"), struct.unpack("<f", score.to_bytes(4, "little"))[0], _KINDS[kind]
-    ) if kind in _KINDS else _no_kind()  # fmt: skip
+    if kind not in _KINDS:
+        raise ValueError("a piece is of an unknown kind")
+    (likelihood,) = struct.unpack("<f", score.to_bytes(4, "little"))
+    return Piece(text.decode("utf-8"), likelihood, _KINDS[kind])
 
 
-def _no_kind() -> Piece:
-    raise ValueError("a piece is of an unknown kind")
-
-
-def _fields(held: bytes) -> Iterator[tuple[int, Value]]:
+def _values(held: bytes) -> Iterator[tuple[int, Value]]:
     """The fields of a message: whole numbers and floats as their bits, the rest as bytes."""
-    position = 0
-    while position < len(held):
-        tag, position = _varint(held, position)
-        number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            value, position = _varint(held, position)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            size, position = _varint(held, position)
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
+    for field in fields(held):
+        if field.kind == VARINT:
+            yield field.number, varint(held, field.content)[0]
         else:
-            raise ValueError("a field is of an unknown kind")
-        if size > len(held) - position:
-            raise ValueError("it ends too early")
-        found = held[position : position + size]
-        position += size
-        yield number, found if kind == _BYTES else int.from_bytes(found, "little")
-
-
-def _varint(held: bytes, position: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where it ends."""
-    number = shift = 0
-    while True:
-        byte = held[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:  # noqa: PLR2004 - the high bit says that more follow
-            return number, position
-        if shift > 63:  # noqa: PLR2004 - bits of the largest number
-            raise ValueError("a number is too long")
+            found = held[field.content : field.end]
+            yield field.number, found if field.kind == BYTES else int.from_bytes(found, "little")
 
 
 def _unusable(why: str) -> UnsupportedLearner:
