@@ -57,7 +57,8 @@ class Checks:
         except Exception:  # noqa: BLE001 - its errors have no common base; the graph is unusable
             return float("inf")
         return max(
-            _difference(ours, theirs) for ours, theirs in zip(answers, self._answers, strict=True)
+            relative_difference(ours, theirs)
+            for ours, theirs in zip(answers, self._answers, strict=True)
         )
 
 
@@ -76,7 +77,7 @@ def masks_padding(classifier: Classifier, *, vocabulary: int, pad: int) -> bool:
         ]
     except FAILURES:
         return False
-    return _difference(together, np.stack(alone)) <= AGREEMENT
+    return relative_difference(together, np.stack(alone)) <= AGREEMENT
 
 
 def _answer(classifier: Classifier, ids: Ids, mask: Ids) -> Array:
@@ -85,7 +86,7 @@ def _answer(classifier: Classifier, ids: Ids, mask: Ids) -> Array:
         return np.asarray(classifier(*arguments).numpy())
 
 
-def _difference(ours: Array, theirs: Array) -> float:
+def relative_difference(ours: Array, theirs: Array) -> float:
     """The largest difference, relative to the largest number where that is above 1."""
     return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
 

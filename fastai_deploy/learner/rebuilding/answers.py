@@ -129,7 +129,7 @@ def probabilities(
     encoded: Iterable[Ids], scores: Scores, activation: Activation
 ) -> list[tuple[float, ...]]:
     """The probabilities of every text, in the order of the labels, in float64."""
-    return [tuple(_activated(scores(ids), activation).tolist()) for ids in encoded]
+    return activated([scores(ids) for ids in encoded], activation)
 
 
 def _activated(

@@ -10,7 +10,7 @@ from torch import nn
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.awd_lstm import COUNTERS, AwdLstm, HeadLayer, weights_of
 from fastai_deploy.learner.reading.tensors import Tensor
-from fastai_deploy.learner.rebuilding.rebuild import read_tensor
+from fastai_deploy.learner.rebuilding.rebuild import check_names, read_finite
 from fastai_deploy.learner.verdict import RUNTIME
 
 State = tuple[torch.Tensor, torch.Tensor]
@@ -88,16 +88,10 @@ def rebuild_awd_lstm(described: AwdLstm, tensors: Mapping[str, Tensor]) -> AwdLs
     """
     used = weights_of(tensors)
     wanted = {*described.raw_weights, *head_weights(described, used)}
-    missing, unknown = sorted(wanted - used.keys()), sorted(used.keys() - wanted)
-    if missing or unknown:
-        what = f"{missing[0]} is missing" if missing else f"{unknown[0]} has no place"
-        raise UnsupportedLearner(
-            f"the learner's weights are not those of an AWD-LSTM classifier: {what} "
-            f"({len(missing)} missing, {len(unknown)} without a place)",
-            hint=RUNTIME,
-        )
+    check_names(wanted, used.keys(), "are not those of an AWD-LSTM classifier")
     try:
-        return AwdLstmClassifier(described, {name: _read(name, used[name]) for name in wanted})
+        weights = {name: read_finite(name, used[name]).float() for name in wanted}
+        return AwdLstmClassifier(described, weights)
     except (RuntimeError, ValueError, IndexError) as error:
         raise UnsupportedLearner(
             f"the learner's weights do not fit its AWD-LSTM: {str(error).splitlines()[-1].strip()}",
@@ -116,16 +110,6 @@ def head_weights(described: AwdLstm, found: Mapping[str, object]) -> list[str]:
             bias = f"{layer.path}.bias"
             names += [f"{layer.path}.weight", *([bias] if bias in found else [])]
     return names
-
-
-def _read(name: str, tensor: Tensor) -> torch.Tensor:
-    value = read_tensor(tensor)
-    if not bool(torch.isfinite(value).all()):
-        raise UnsupportedLearner(
-            f"{name} holds numbers that are not finite (NaN or infinite): the training diverged",
-            hint="train again with a lower learning rate, and export a learner that predicts",
-        )
-    return value.float()
 
 
 def _recurrent(

@@ -23,10 +23,10 @@ from torch import nn
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.files import write
-from fastai_deploy.learner.rebuilding.agreement import AGREEMENT, open_graph
+from fastai_deploy.learner.rebuilding.agreement import AGREEMENT, open_graph, relative_difference
 from fastai_deploy.learner.rebuilding.awd_lstm import AwdLstmClassifier
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT
-from fastai_deploy.learner.rebuilding.onnx_export import LARGEST, OPSET, Graph
+from fastai_deploy.learner.rebuilding.onnx_export import OPSET, Graph, refuse_large
 
 INPUTS = ("input_ids", "attention_mask")
 _IR = 8  # of ONNX 1.13, which every ONNX Runtime that reads the operators reads
@@ -38,12 +38,7 @@ def export_awd_lstm(classifier: AwdLstmClassifier, path: Path, *, longest: int) 
     The same classifier gives the same bytes. Raises UnsupportedLearner when the graph would not
     fit into one file or would answer differently, and FileError.
     """
-    size = sum(value.numel() * value.element_size() for value in classifier.state_dict().values())
-    if size >= LARGEST:
-        raise UnsupportedLearner(
-            f"the model has {size:,} bytes; an ONNX file can hold {LARGEST:,}",
-            hint="keep fewer words of the vocabulary (max_vocab), and train again",
-        )
+    refuse_large(classifier, "keep fewer words of the vocabulary (max_vocab), and train again")
     write(path, _Graph(classifier).model().SerializeToString(deterministic=True))
     difference = _difference(classifier, path, longest)
     if difference > AGREEMENT:
@@ -295,4 +290,4 @@ def _batch_difference(
                 for row, length in enumerate(lengths)
             ]
         )
-    return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
+    return relative_difference(ours, theirs)

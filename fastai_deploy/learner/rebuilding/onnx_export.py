@@ -22,6 +22,7 @@ import onnx
 import torch
 from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
+from torch import nn
 
 from fastai_deploy.errors import FdeployError, UnsupportedLearner
 from fastai_deploy.files import file_errors
@@ -60,12 +61,7 @@ def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
     The same classifier gives the same bytes. Raises UnsupportedLearner when its graph would not fit
     into one file or would answer differently, and FileError.
     """
-    size = sum(value.numel() * value.element_size() for value in classifier.state_dict().values())
-    if size >= LARGEST:
-        raise UnsupportedLearner(
-            f"the model has {size:,} bytes; an ONNX file can hold {LARGEST:,}",
-            hint="train a smaller model (base instead of large)",
-        )
+    refuse_large(classifier, "train a smaller model (base instead of large)")
     difference = float("inf")
     parked = Parked(classifier, path.parent)
     model, weights = _trace(classifier, path)
@@ -85,6 +81,15 @@ def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
         f"other lengths than it was traced with ({off})",
         hint=RUNTIME,
     )
+
+
+def refuse_large(module: nn.Module, hint: str) -> None:
+    """Raise UnsupportedLearner for a module that one ONNX file cannot hold."""
+    size = sum(value.numel() * value.element_size() for value in module.state_dict().values())
+    if size >= LARGEST:
+        raise UnsupportedLearner(
+            f"the model has {size:,} bytes; an ONNX file can hold {LARGEST:,}", hint=hint
+        )
 
 
 def _trace(classifier: Classifier, path: Path) -> tuple[onnx.ModelProto, Weights]:

@@ -6,6 +6,8 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+from torch import nn
+
 import fastai_deploy
 from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, TextSpec
 from fastai_deploy.files import write
@@ -42,30 +44,57 @@ def manifest(
     proven: bool,
 ) -> Manifest:
     """The manifest of the bundle; ``proven``: the learner's own answers were reproduced."""
-    anatomy = rebuilt.anatomy
+    text = TextSpec(
+        kind="transformers",
+        steps=rebuilt.text.steps,
+        max_length=rebuilt.max_length,
+        padding="mask" if rebuilt.masks_padding else "equal-length",
+        pad_token_id=rebuilt.pad_token_id,
+    )
+    return assemble(
+        rebuilt.anatomy,
+        served,
+        name=name,
+        text=text,
+        model=model_spec(served, rebuilt.transformer.cls.name, rebuilt.classifier),
+        residues=_residues(rebuilt, proven=proven),
+        provenance=Provenance(origin, converter()),
+    )
+
+
+def model_spec(served: Served, architecture: str, classifier: nn.Module) -> ModelSpec:
+    """What the manifest says of the graph to serve."""
+    return ModelSpec(
+        file=served.graph.path.name,
+        inputs=served.graph.inputs,
+        output=OUTPUT,
+        architecture=architecture,
+        parameters=sum(each.numel() for each in classifier.parameters()),
+        precision=served.precision,
+    )
+
+
+def assemble(
+    anatomy: Anatomy,
+    served: Served,
+    *,
+    name: str,
+    text: TextSpec,
+    model: ModelSpec,
+    residues: tuple[str, ...],
+    provenance: Provenance,
+) -> Manifest:
+    """The manifest of any family, with what the learner says of its task and labels."""
     return Manifest(
         name=name,
         task="multi-label" if anatomy.task == "multi-label" else "single-label",
         labels=anatomy.labels.names,
         threshold=anatomy.threshold,
-        text=TextSpec(
-            kind="transformers",
-            steps=rebuilt.text.steps,
-            max_length=rebuilt.max_length,
-            padding="mask" if rebuilt.masks_padding else "equal-length",
-            pad_token_id=rebuilt.pad_token_id,
-        ),
-        model=ModelSpec(
-            file=served.graph.path.name,
-            inputs=served.graph.inputs,
-            output=OUTPUT,
-            architecture=rebuilt.transformer.cls.name,
-            parameters=sum(each.numel() for each in rebuilt.classifier.parameters()),
-            precision=served.precision,
-        ),
+        text=text,
+        model=model,
         tolerance=served.tolerance,
-        residues=_residues(rebuilt, proven=proven),
-        provenance=Provenance(origin, converter()),
+        residues=residues,
+        provenance=provenance,
     )
 
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, TextSpec
+from fastai_deploy.bundle import LearnerSpec, Manifest, Provenance, TextSpec
 from fastai_deploy.files import write
 from fastai_deploy.learner.awd_lstm import weights_of
 from fastai_deploy.learner.callbacks import notes
-from fastai_deploy.learner.rebuilding.classifier import OUTPUT
 from fastai_deploy.learner.rebuilding.precision import Served
-from fastai_deploy.learner.rebuilding.publish import converter, general_residues, render_json
+from fastai_deploy.learner.rebuilding.publish import (
+    assemble,
+    converter,
+    general_residues,
+    model_spec,
+    render_json,
+)
 from fastai_deploy.learner.rebuilding.safetensors_file import write_safetensors
 from fastai_deploy.learner.rebuilding.ulmfit import RebuiltUlmfit
 from fastai_deploy.learner.ulmfit import facts
 from fastai_deploy.runtime.bundle import KIND_WORDS, WORDS
 from fastai_deploy.runtime.splitting import LONGEST_WORD
 
+_ARCHITECTURE = "AWD_LSTM"
+
 
 def write_ulmfit(folder: Path, rebuilt: RebuiltUlmfit) -> None:
     """Write weights, configuration and words. Raises FileError or LearnerTruncated."""
-    configuration = {"architectures": ["AWD_LSTM"], **facts(rebuilt.ulmfit)}
+    configuration = {"architectures": [_ARCHITECTURE], **facts(rebuilt.ulmfit)}
     write(folder / "config.json", render_json(configuration))
     write(folder / WORDS, render_json(dict(rebuilt.document)))
     weights = weights_of(rebuilt.anatomy.weights)
@@ -36,29 +43,20 @@ def ulmfit_manifest(
     proven: bool,
 ) -> Manifest:
     """The manifest of the bundle; ``proven``: the learner's own answers were reproduced."""
-    anatomy = rebuilt.anatomy
     spacy = {"spacy": rebuilt.spacy} if rebuilt.spacy else {}
-    return Manifest(
+    text = TextSpec(
+        kind=KIND_WORDS,
+        steps=(),
+        max_length=rebuilt.max_length,
+        padding="mask",
+        pad_token_id=rebuilt.ulmfit.model.pad_id or 0,
+    )
+    return assemble(
+        rebuilt.anatomy,
+        served,
         name=name,
-        task="multi-label" if anatomy.task == "multi-label" else "single-label",
-        labels=anatomy.labels.names,
-        threshold=anatomy.threshold,
-        text=TextSpec(
-            kind=KIND_WORDS,
-            steps=(),
-            max_length=rebuilt.max_length,
-            padding="mask",
-            pad_token_id=rebuilt.ulmfit.model.pad_id or 0,
-        ),
-        model=ModelSpec(
-            file=served.graph.path.name,
-            inputs=served.graph.inputs,
-            output=OUTPUT,
-            architecture="AWD_LSTM",
-            parameters=sum(each.numel() for each in rebuilt.classifier.parameters()),
-            precision=served.precision,
-        ),
-        tolerance=served.tolerance,
+        text=text,
+        model=model_spec(served, _ARCHITECTURE, rebuilt.classifier),
         residues=_residues(rebuilt, proven=proven),
         provenance=Provenance(origin, {**converter(), **spacy}),
     )

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx.helper import get_node_attr_value, make_node
+from onnx.helper import get_attribute_value, make_node
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.files import file_errors
 from fastai_deploy.learner.rebuilding.memory import give_back
 from fastai_deploy.learner.rebuilding.onnx_file import Array, read_onnx, write_onnx
 
@@ -38,8 +38,7 @@ def quantize(source: Path, destination: Path) -> None:
 
     Raises UnsupportedLearner when there is nothing in the graph to quantize, and FileError.
     """
-    with file_errors(source):
-        model, weights = read_onnx(source)
+    model, weights = read_onnx(source)
     rewriting = _Rewriting(weights)
     nodes = [made for node in model.graph.node for made in rewriting.node(node)]
     if not rewriting.found:
@@ -89,18 +88,17 @@ class _Rewriting:
 
     def _is_table(self, node: onnx.NodeProto) -> bool:
         name = node.input[0]
-        axis = get_node_attr_value(node, "axis") if node.attribute else 0
-        return self._is_matrix(name) and self.weights[name].size >= _LARGE and axis == 0
+        large = self._is_matrix(name) and self.weights[name].size >= _LARGE
+        return large and _attributes(node).get("axis", 0) == 0
 
     def _is_linear(self, node: onnx.NodeProto) -> bool:
-        given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        given = _attributes(node)
         plain = all(given.get(name, 1.0) == 1.0 for name in ("alpha", "beta"))
         return plain and not given.get("transA") and self._is_matrix(node.input[1])
 
     def _is_attention(self, node: onnx.NodeProto) -> bool:
-        uneven = any(each.name == "qkv_hidden_sizes" for each in node.attribute)
         return (
-            not uneven
+            "qkv_hidden_sizes" not in _attributes(node)
             and not any(node.input[_ATTENTION_INPUTS:])
             and self._is_matrix(node.input[1])
         )
@@ -121,7 +119,7 @@ class _Rewriting:
     def _linear(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         """A Gemm as a product and a sum."""
         weight = node.input[1]
-        if any(each.name == "transB" and each.i for each in node.attribute):
+        if _attributes(node).get("transB"):
             weight = f"{node.input[1]}_turned"
             self.weights[weight] = self.weights[node.input[1]].T
         bias = node.input[2:]
@@ -178,6 +176,10 @@ def _whole(values: Array, *, axis: int, steps: int) -> tuple[Array, Array]:
     scales = np.abs(values).max(axis=axis, keepdims=True) / np.float32(steps)
     scales[scales < np.finfo(np.float32).tiny] = 1.0
     return np.rint(values / scales).astype(np.int8), scales
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {each.name: get_attribute_value(each) for each in node.attribute}
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

@@ -10,6 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import torch
@@ -180,18 +181,25 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Raises UnsupportedLearner unless names and shapes agree and every number is finite.
     """
     places = model.state_dict()
-    missing = sorted(places.keys() - weights.keys())
-    unknown = sorted(weights.keys() - places.keys())
-    if missing or unknown:
-        what = f"{missing[0]} is missing" if missing else f"{unknown[0]} has no place"
-        raise UnsupportedLearner(
-            f"the learner's weights do not fit {type(model).__name__}: {what} "
-            f"({len(missing)} missing, {len(unknown)} without a place)",
-            hint=RUNTIME,
-        )
+    check_names(places.keys(), weights.keys(), f"do not fit {type(model).__name__}")
     with torch.no_grad():
         for name, place in places.items():
             _copy(name, weights[name], place)
+
+
+def check_names(wanted: AbstractSet[str], found: AbstractSet[str], told: str) -> None:
+    """Raise UnsupportedLearner unless the weights have just these names.
+
+    ``told`` is what the learner's weights are or do, if not.
+    """
+    missing, unknown = sorted(wanted - found), sorted(found - wanted)
+    if missing or unknown:
+        what = f"{missing[0]} is missing" if missing else f"{unknown[0]} has no place"
+        raise UnsupportedLearner(
+            f"the learner's weights {told}: {what} "
+            f"({len(missing)} missing, {len(unknown)} without a place)",
+            hint=RUNTIME,
+        )
 
 
 def _spare(name: str, places: Mapping[str, torch.Tensor]) -> bool:
@@ -210,13 +218,18 @@ def _copy(name: str, tensor: Tensor, place: torch.Tensor) -> None:
             f"{_by(tuple(place.shape))}",
             hint=RUNTIME,
         )
+    place.copy_(read_finite(name, tensor))
+
+
+def read_finite(name: str, tensor: Tensor) -> torch.Tensor:
+    """The numbers of a weight. Raises LearnerTruncated, and UnsupportedLearner for a NaN."""
     value = read_tensor(tensor)
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         raise UnsupportedLearner(
             f"{name} holds numbers that are not finite (NaN or infinite): the training diverged",
             hint="train again with a lower learning rate, and export a learner that predicts",
         )
-    place.copy_(value)
+    return value
 
 
 def read_tensor(tensor: Tensor) -> torch.Tensor:

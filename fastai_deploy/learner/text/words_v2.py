@@ -116,8 +116,7 @@ def _takes_text(found: object) -> bool:
 def _called(transform: object) -> str:
     """The name of a transform, or of the function that it was made from."""
     for holder in (transform, attribute(transform, "encodes")):
-        for value in attributes(holder).values():
-            inner = value
+        for inner in attributes(holder).values():
             if isinstance(inner, Global) and inner.module.startswith("fastai.text"):
                 return inner.name
     name = attributes(transform).get("_name")
@@ -154,14 +153,11 @@ def _language(tokenizer: Call) -> str | None:
     """The language of the spaCy pipeline, by the name of its module: ``spacy.lang.en``."""
     pipe = attribute(tokenizer, "tok", "pipe")
     for value in pipe.args if isinstance(pipe, Call) else ():
-        cls = class_of(value)
-        if cls is not None and cls.module.startswith("spacy.lang."):
-            return cls.module.split(".")[2]
-        if isinstance(value, Call):  # a bound method through getattr
-            for inner in value.args:
-                cls = class_of(inner)
-                if cls is not None and cls.module.startswith("spacy.lang."):
-                    return cls.module.split(".")[2]
+        # A bound method, through getattr, has the pipeline among its arguments.
+        for held in (value, *(value.args if isinstance(value, Call) else ())):
+            cls = class_of(held)
+            if cls is not None and cls.module.startswith("spacy.lang."):
+                return cls.module.split(".")[2]
     return None
 
 
