@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,3 +82,12 @@ def deep_recursion() -> Iterator[None]:
     sys.setrecursionlimit(20_000)
     yield
     sys.setrecursionlimit(before)
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port where nobody listens: a server that asks for it gets it, and no other is given it."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]

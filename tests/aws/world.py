@@ -84,14 +84,15 @@ class World:
 
     def target(self, report: Reporter | None = None) -> AwsTarget:
         """A target as a new command makes it: it remembers nothing."""
-        aws = self.aws()
+        aws, bundle = self.aws(), self.root / "bundle"
         return AwsTarget(
             Context(
                 settings=self.settings,
                 home=self.root / "home",
+                bundle=bundle,
                 report=report or self.events.append,
                 aws=aws,
-                blueprints=SettingsBlueprints(self.settings, aws, self.root / "bundle"),
+                blueprints=SettingsBlueprints(self.settings, aws, bundle),
                 public=PublicApi(self.double.url),
                 operator=self.operator,
             )

@@ -68,13 +68,14 @@ def test_stage_by_stage(fdeploy: Fdeploy) -> None:
     shown = fdeploy.ok("invoke", "-", stdin="the movie was brilliant").stdout
     assert shown.startswith(f"{answer['label']}\n")
 
+    serving = servers(fdeploy)
     proof = fdeploy.ok("teardown", "--json").json
     assert proof["left"] == []
     assert len(proof["deleted"]) == len(proof["found"]) > 5
     assert not (fdeploy.folder / ".fdeploy/dev/local").exists()
-    for port in (urlsplit(endpoint["url"]).port, urlsplit(api["url"]).port):
-        with pytest.raises(ConnectionRefusedError):
-            http.client.HTTPConnection("127.0.0.1", port).connect()
+    # Their ports are not asked: another server of this machine may have got one meanwhile.
+    assert len(serving) > 1
+    assert not any(psutil.pid_exists(pid) for pid in serving)
     assert fdeploy.ok("teardown", "--json").json["found"] == []
 
 

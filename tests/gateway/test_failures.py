@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -199,10 +198,8 @@ def test_no_answer_in_time_is_a_timeout(sagemaker: Server) -> None:
     assert world.entries[0]["attempts"] == 1
 
 
-def test_nobody_listening_is_not_ready() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    response = world_of(f"http://127.0.0.1:{port}").answer(rest())
+def test_nobody_listening_is_not_ready(free_port: int) -> None:
+    response = world_of(f"http://127.0.0.1:{free_port}").answer(rest())
     assert (response.status, response.code) == (503, "not_ready")
     assert "retry-after" in response.headers
 
