@@ -16,15 +16,14 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from transformers import PreTrainedModel, RobertaConfig, RobertaForSequenceClassification
 
-from fastai_deploy.learner.rebuilding.agreement import Checks
-from fastai_deploy.learner.rebuilding.classifier import OUTPUT, Classifier
+from benchmarks.roberta_base import checks, classifier
+from fastai_deploy.learner.rebuilding.classifier import OUTPUT
 from fastai_deploy.learner.rebuilding.onnx_export import export_onnx, quiet
 from fastai_deploy.learner.rebuilding.quantize import quantize
 from fastai_deploy.runtime.hardware import detect
@@ -33,7 +32,6 @@ from fastai_deploy.runtime.planning import plan
 SHAPES = ((1, 12), (8, 12), (1, 92), (4, 92))  # texts, tokens
 OPSETS = (14, 17, 20)
 SECONDS = 0.5  # of every form, in every round, for every shape
-_PAD = 1
 
 Answer = Callable[[torch.Tensor], Any]
 
@@ -67,20 +65,16 @@ def main() -> None:
 
 def made(folder: Path, layers: int, threads: int) -> dict[str, Answer]:
     """Every form as a function from ids to logits; the first is what the others are compared to."""
-    eager, sdpa = _model(layers, "eager"), _model(layers, "sdpa")
-    sdpa.load_state_dict(eager.state_dict())
-    classifier, fast = (
-        Classifier(cast("PreTrainedModel", each), mask_pad=_PAD, first_position=None).eval()
-        for each in (eager, sdpa)
-    )
-    forms: dict[str, Answer] = {"torch": classifier, "torch, fused attention (SDPA)": fast}
+    eager, fast = classifier(layers, "eager"), classifier(layers, "sdpa")
+    fast.load_state_dict(eager.state_dict())
+    forms: dict[str, Answer] = {"torch": eager, "torch, fused attention (SDPA)": fast}
     ids = torch.arange(5, 37).reshape(2, 16)
     for opset in OPSETS:
         path = folder / f"{opset}.onnx"
         axes = {"input_ids": {0: "batch", 1: "sequence"}, OUTPUT: {0: "batch"}}
         with quiet():
             torch.onnx.export(
-                classifier, (ids,), str(path), input_names=["input_ids"], output_names=[OUTPUT],
+                eager, (ids,), str(path), input_names=["input_ids"], output_names=[OUTPUT],
                 dynamic_axes=axes, dynamo=False, opset_version=opset,
             )  # fmt: skip
         forms[f"traced, opset {opset}"] = _session(path, threads)
@@ -89,13 +83,11 @@ def made(folder: Path, layers: int, threads: int) -> dict[str, Answer]:
         batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
         with quiet():
             torch.onnx.export(
-                classifier, (ids,), str(path), input_names=["input_ids"], output_names=[OUTPUT],
+                eager, (ids,), str(path), input_names=["input_ids"], output_names=[OUTPUT],
                 dynamic_shapes=({0: batch, 1: sequence},), dynamo=True,
             )  # fmt: skip
         forms["exported by torch.export"] = _session(path, threads)
-    classifier.requires_grad_(requires_grad=False)
-    checks = Checks(classifier, vocabulary=1000, max_length=512, pad=_PAD)
-    graph = export_onnx(classifier, folder / "fused.onnx", checks)
+    graph = export_onnx(eager, folder / "fused.onnx", checks(eager))
     forms["traced, attention fused"] = _session(graph.path, threads)
     quantize(graph.path, folder / "int8.onnx")
     forms["the same in int8"] = _session(folder / "int8.onnx", threads)
@@ -130,21 +122,6 @@ def _rate(answer: Answer, ids: torch.Tensor) -> float:
         answer(ids)
         done += len(ids)
     return done / passed
-
-
-def _model(layers: int, attention: str) -> RobertaForSequenceClassification:
-    torch.manual_seed(0)
-    settings: dict[str, Any] = {
-        "vocab_size": 50265,
-        "max_position_embeddings": 514,
-        "num_hidden_layers": layers,
-        "num_labels": 3,
-        "pad_token_id": _PAD,
-        "attn_implementation": attention,
-    }
-    model = RobertaForSequenceClassification(RobertaConfig(**settings))
-    model.train(mode=False)
-    return model
 
 
 def _session(path: Path, threads: int) -> Answer:

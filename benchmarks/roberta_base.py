@@ -1,4 +1,4 @@
-"""A bundle in the shape of RoBERTa-base, with random weights, fused attention and dynamic int8."""
+"""RoBERTa-base in shape, with random weights: the model, and a bundle of its int8 form."""
 
 from __future__ import annotations
 
@@ -6,45 +6,62 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.transformers.optimizer import optimize_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers import PreTrainedModel, RobertaConfig, RobertaForSequenceClassification
+
+from fastai_deploy.learner.rebuilding.agreement import Checks
+from fastai_deploy.learner.rebuilding.classifier import OUTPUT, Classifier
+from fastai_deploy.learner.rebuilding.onnx_export import export_onnx
+from fastai_deploy.learner.rebuilding.quantize import quantize
 
 LABELS = ("negative", "neutral", "positive")
 TEXTS = ("the the the", "the", "the " * 60)
+_VOCABULARY = 50265
+_LONGEST = 512
+_PAD = 1
 
 
-class _Logits(torch.nn.Module):
-    """The model as a graph sees it: two tensors in, one out."""
+def classifier(layers: int = 12, attention: str = "eager") -> Classifier:
+    """The model as it is exported; ``attention`` is how transformers computes it."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "vocab_size": _VOCABULARY,
+        "max_position_embeddings": _LONGEST + 2,
+        "type_vocab_size": 1,
+        "num_hidden_layers": layers,
+        "num_labels": len(LABELS),
+        "pad_token_id": _PAD,
+        "attn_implementation": attention,
+    }
+    model = cast("PreTrainedModel", RobertaForSequenceClassification(RobertaConfig(**settings)))
+    made = Classifier(model, mask_pad=_PAD, first_position=None).eval()
+    return made.requires_grad_(requires_grad=False)
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(input_ids, attention_mask).logits
-        return logits
+def checks(model: Classifier) -> Checks:
+    """What a graph of the model must answer as the model does."""
+    return Checks(model, vocabulary=1000, max_length=_LONGEST, pad=_PAD)
 
 
 def write_roberta_base(folder: Path) -> None:
     """Write the bundle; its goldens are the graph's own answers."""
     folder.mkdir(parents=True)
-    _write_graph(folder / "model.onnx")
+    model = classifier()
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = export_onnx(model, Path(scratch) / "float32.onnx", checks(model))
+        quantize(graph.path, folder / "model.onnx")
     tokenizer = _tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
     goldens = []
     for text in TEXTS:
         ids = np.array([tokenizer.encode(text).ids], dtype=np.int64)
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        powers = np.exp(session.run(None, feed)[0][0].astype(np.float64))
+        powers = np.exp(session.run(None, {"input_ids": ids})[0][0].astype(np.float64))
         probabilities = dict(zip(LABELS, (powers / powers.sum()).tolist(), strict=True))
         goldens.append({"text": text, "probabilities": probabilities, "source": "rebuilt"})
     (folder / "goldens.json").write_text(json.dumps({"goldens": goldens}))
@@ -57,14 +74,14 @@ def write_roberta_base(folder: Path) -> None:
         "text": {
             "kind": "transformers",
             "steps": ["drop-trailing-nul"],
-            "max_length": 512,
+            "max_length": _LONGEST,
             "padding": "mask",
-            "pad_token_id": 1,
+            "pad_token_id": _PAD,
         },
         "model": {
             "file": "model.onnx",
-            "inputs": ["input_ids", "attention_mask"],
-            "output": "logits",
+            "inputs": list(graph.inputs),
+            "output": OUTPUT,
             "precision": "int8",
         },
         # Dynamic int8 takes its scale from the whole batch, so neighbours are felt a little.
@@ -75,42 +92,6 @@ def write_roberta_base(folder: Path) -> None:
         },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def _write_graph(path: Path) -> None:
-    torch.manual_seed(0)
-    settings: dict[str, Any] = {
-        "vocab_size": 50265,
-        "max_position_embeddings": 514,
-        "type_vocab_size": 1,
-        "num_labels": len(LABELS),
-        "attn_implementation": "eager",  # the one that the optimizer knows how to fuse
-    }
-    classifier: torch.nn.Module = RobertaForSequenceClassification(RobertaConfig(**settings))
-    model = _Logits(classifier.eval())
-    ids = torch.randint(5, 1000, (2, 16))
-    axes = {0: "batch", 1: "sequence"}
-    with tempfile.TemporaryDirectory() as scratch:
-        exported, fused = f"{scratch}/exported.onnx", f"{scratch}/fused.onnx"
-        torch.onnx.export(
-            model,
-            (ids, torch.ones_like(ids)),
-            exported,
-            input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
-            dynamic_axes={"input_ids": axes, "attention_mask": axes, "logits": {0: "batch"}},
-            dynamo=False,
-            opset_version=17,
-        )
-        optimize_model(
-            exported, model_type="bert", num_heads=12, hidden_size=768, opt_level=0
-        ).save_model_to_file(fused)
-        quantize_dynamic(
-            fused,
-            str(path),
-            weight_type=QuantType.QInt8,
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
 
 
 def _tokenizer() -> Tokenizer:

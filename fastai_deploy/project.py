@@ -47,7 +47,8 @@ def _target(settings: Settings, workspace: Workspace, report: Reporter) -> tuple
         from fastai_deploy.targets.aws.context import open_context  # noqa: PLC0415
         from fastai_deploy.targets.aws.target import AwsTarget  # noqa: PLC0415
 
-        aws = AwsTarget(open_context(settings, workspace.folder / "aws", report))
+        home = workspace.folder / "aws"
+        aws = AwsTarget(open_context(settings, home, workspace.bundle, report))
         return aws, AwsCare(aws)
     from fastai_deploy.targets.local.care import LocalCare  # noqa: PLC0415
     from fastai_deploy.targets.local.target import LocalTarget  # noqa: PLC0415

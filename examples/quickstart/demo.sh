@@ -3,7 +3,16 @@
 set -eu
 cd "$(dirname "$0")"
 
-say() { printf '\n\033[1m$ %s\033[0m\n' "$*" >&2; "$@"; }
+# Runs a command after showing it as it would be typed.
+say() {
+	shown=
+	for word; do
+		case $word in *' '*) word="\"$word\"" ;; esac
+		shown="$shown $word"
+	done
+	printf '\n\033[1m$%s\033[0m\n' "$shown" >&2
+	"$@"
+}
 
 trap 'say fdeploy teardown' EXIT
 

@@ -31,11 +31,12 @@ from fastai_deploy.targets.aws.blueprints import Blueprint, Blueprints, Settings
 class Context:
     """One stage in one account and region.
 
-    ``home`` holds the API key; beside it lies the bundle of the stage.
+    ``home`` holds the API key; ``bundle`` is where export puts what it makes.
     """
 
     settings: Settings
     home: Path
+    bundle: Path
     report: Reporter
     aws: Aws
     blueprints: Blueprints
@@ -46,11 +47,6 @@ class Context:
     def owner(self) -> Owner:
         """Whose everything is."""
         return Owner(self.settings.project_name, self.settings.stage)
-
-    @property
-    def bundle(self) -> Path:
-        """Where the bundle is, once it is exported."""
-        return self.home.parent / "bundle"
 
     @property
     def publishing(self) -> Publishing:
@@ -101,7 +97,7 @@ class Context:
         return StackRequest(stack, blueprint.template, tags, protected=project.protect)
 
 
-def open_context(settings: Settings, home: Path, report: Reporter) -> Context:
+def open_context(settings: Settings, home: Path, bundle: Path, report: Reporter) -> Context:
     """The context of these settings, with the user's own credentials. Raises AwsError.
 
     Requests of the public API go where boto3 sends its own: ``AWS_ENDPOINT_URL``, if that is set.
@@ -119,9 +115,10 @@ def open_context(settings: Settings, home: Path, report: Reporter) -> Context:
     return Context(
         settings=settings,
         home=home,
+        bundle=bundle,
         report=report,
         aws=aws,
-        blueprints=SettingsBlueprints(settings, aws, home.parent / "bundle"),
+        blueprints=SettingsBlueprints(settings, aws, bundle),
         public=PublicApi(os.environ.get("AWS_ENDPOINT_URL")),
         operator=Operator.here(),
     )
