@@ -144,6 +144,9 @@ def serving_versions(bundle: Path) -> dict[str, str]:
 def _members(bundle: Path, name: str, container: Container | None) -> Iterator[_Member]:
     manifest = _manifest(bundle)
     manifest["name"] = name
+    if container is not None and container.gpu:
+        model = manifest["model"]
+        manifest["model"] = {**model, "file": model["gpu"], "precision": "fp32", "device": "gpu"}
     served = manifest.get("model", {}).get("file", "model.onnx")
     manifest["files"] = {
         path: entry

@@ -83,12 +83,17 @@ def package_digest(project: Project, made_from: Bundle) -> str:
 
 
 def fits(project: Project) -> str:
-    """What an artifact has to fit: the Python and the platform of the image; empty for none."""
+    """What an artifact has to fit: Python, platform and GPU of the image; empty for none."""
     container = project.target.container()
     if container is None:
         return ""
-    return f"Python {container.python}, {container.platform}" + (
-        "" if container.known else ", an image of the user's"
+    return ", ".join(
+        (
+            f"Python {container.python}",
+            container.platform,
+            *(() if container.known else ("an image of the user's",)),
+            *(("a GPU",) if container.gpu else ()),
+        )
     )
 
 

@@ -38,6 +38,7 @@ class Container:
 
     ``has`` are the packages of the serving code that every image of this kind has itself; where
     that is not known, they are packed as well, for the case that the image has none.
+    ``gpu``: a GPU is to compute the model.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Container:
     platform: str
     has: frozenset[str] = frozenset()
     known: bool = True
+    gpu: bool = False
     warnings: tuple[str, ...] = ()
 
     @property

@@ -10,6 +10,7 @@ import pytest
 
 from fastai_deploy.artifact import unpack, write_artifact
 from fastai_deploy.errors import FileError, FileMissing
+from fastai_deploy.wheels import Container
 
 FILES = {"model.onnx": b"onnx" * 50_000, "tokenizer.json": b"{}", "model.safetensors": b"weights"}
 
@@ -56,6 +57,32 @@ def test_what_is_in_it(tmp_path: Path, bundle: Path) -> None:
     assert "input_fn" in (out / "code/inference.py").read_text()
     requirements = (out / "code/requirements.txt").read_text()
     assert requirements == "numpy==2.0\nonnxruntime==1.0\ntokenizers==0.1\n"
+
+
+def test_a_gpu_is_given_its_own_graph(tmp_path: Path, bundle: Path) -> None:
+    path, data = bundle / "manifest.json", b"int8"
+    manifest = json.loads(path.read_bytes())
+    (bundle / "model.int8.onnx").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    manifest["files"]["model.int8.onnx"] = {"sha256": digest, "bytes": len(data)}
+    manifest["model"] = {"file": "model.int8.onnx", "precision": "int8", "gpu": "model.onnx"}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    given = {}
+    for gpu in (False, True):
+        container = Container("an image", "3.13", "manylinux_2_34_x86_64", gpu=gpu)
+        artifact = tmp_path / f"{gpu}.tar.gz"
+        write_artifact(bundle, artifact, name="n", told=silent, container=container)
+        unpack(artifact, tmp_path / str(gpu))
+        packed = json.loads((tmp_path / str(gpu) / "manifest.json").read_bytes())
+        model = packed["model"]
+        given[gpu] = (model["file"], model["precision"], model.get("device"))
+        graphs = {name for name in packed["files"] if name.endswith(".onnx")}
+        assert graphs == {file.name for file in (tmp_path / str(gpu)).glob("*.onnx")}
+        assert graphs == {model["file"]}
+    assert given == {
+        False: ("model.int8.onnx", "int8", None),
+        True: ("model.onnx", "fp32", "gpu"),
+    }
 
 
 def test_progress_ends_at_the_total(tmp_path: Path, bundle: Path) -> None:

@@ -30,7 +30,10 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The graph: int64 inputs of shape (batch, sequence), one float32 output (batch, labels)."""
+    """The graph: int64 inputs of shape (batch, sequence), one float32 output (batch, labels).
+
+    ``gpu`` is the file of the graph that a GPU computes, None where there is none.
+    """
 
     file: str
     inputs: tuple[str, ...]
@@ -38,6 +41,7 @@ class ModelSpec:
     architecture: str
     parameters: int
     precision: str
+    gpu: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def parse_manifest(value: Any, where: str) -> Manifest:
             architecture=model.text("architecture"),
             parameters=model.whole("parameters"),
             precision=model.text("precision"),
+            gpu=model.text("gpu") if model.value.get("gpu") is not None else None,
         ),
         tolerance=top.number("tolerance"),
         residues=top.texts("residues"),

@@ -30,6 +30,7 @@ TEXT_FILES = {KIND_TRANSFORMERS: TOKENIZER, KIND_WORDS: WORDS, KIND_LEARNER: Non
 PADDED = "mask"
 EQUAL_LENGTH = "equal-length"
 
+_CPU, _GPU = "cpu", "gpu"
 _CHUNK = 1 << 20
 _VERSION_DIGITS = 12
 
@@ -50,8 +51,9 @@ class Golden:
 class Bundle:
     """What serving needs of the manifest; ``max_length`` is in tokens, special ones included.
 
-    ``kind`` says what turns texts into ids. ``runtime`` says how a learner that is served as it is
-    is loaded; it is empty for a converted one.
+    ``kind`` says what turns texts into ids; ``gpu``, that a GPU is to compute the graph.
+    ``runtime`` says how a learner that is served as it is is loaded; it is empty for a converted
+    one.
     """
 
     folder: Path
@@ -68,6 +70,7 @@ class Bundle:
     output: str
     tolerance: float
     kind: str = KIND_TRANSFORMERS
+    gpu: bool = False
     runtime: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -126,6 +129,7 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
             output=str(model["output"]),
             tolerance=float(manifest["tolerance"]),
             kind=str(text["kind"]),
+            gpu=_known("model.device", model.get("device", _CPU), (_CPU, _GPU)) == _GPU,
             runtime=dict(manifest.get("runtime") or {}),
         )
     except KeyError as error:

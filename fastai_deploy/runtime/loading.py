@@ -7,30 +7,35 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Callable, List, Optional, Sequence, Tuple
 
 from .bundle import Bundle, Golden, open_bundle, read_goldens
 from .encoded import Encoded
 from .goldens import check_goldens
-from .grouping import Limits
 from .hardware import Hardware
 from .predicting import Predicting
+from .ways import Gpu, Way, find_gpu, ways
 
 VERSION_VARIABLE = "FDEPLOY_VERSION"
 """The environment variable with the version that answers name; else it is the manifest's hash."""
 
-_TOKENS_PER_THREAD = 256
-_SAMPLE = (8, 32)  # texts, tokens each
+_SAMPLE = 32  # tokens of each text of the run whose speed is measured
+_SHOWN = 300  # characters of why a way was passed over
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A warm predictor whose goldens agree; ``deviation`` is the largest |Δprobability| seen."""
+    """A warm predictor whose goldens agree; ``deviation`` is the largest |Δprobability| seen.
+
+    ``way`` is what computes; ``passed_over`` are faster ways, each with why it was not taken.
+    """
 
     predictor: Predicting
     tokens_per_second: float
     goldens: int
     deviation: float
+    way: str
+    passed_over: Tuple[str, ...] = ()
 
 
 def load(
@@ -41,11 +46,12 @@ def load(
     alone: bool = False,
     version: Optional[str] = None,
     clock: Callable[[], float] = time.perf_counter,
+    find: Callable[[], Optional[Gpu]] = find_gpu,
 ) -> Loaded:
     """Open the model, check every golden (which warms it up) and measure its speed.
 
-    ``alone``: the machine has nothing else to do. Raises ModelError when anything in the folder is
-    not as the manifest says.
+    ``alone``: the machine has nothing else to do; ``find`` looks for a GPU. Raises ModelError when
+    anything in the folder is not as the manifest says.
     """
     # Texts are tokenized one by one; without this, each goes to another thread and back.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -53,17 +59,26 @@ def load(
     goldens = read_goldens(bundle)
     if bundle.runtime:
         return _load_learner(bundle, goldens, threads, clock)
-    # A learner that is served as it is comes without the libraries behind these.
-    from .encoders import open_encoder  # noqa: PLC0415
+    from .encoders import open_encoder  # noqa: PLC0415  # a learner as it is comes without both
     from .predictor import Predictor  # noqa: PLC0415
-    from .session import open_session  # noqa: PLC0415
 
     encoder = open_encoder(bundle)
-    session = open_session(bundle, hardware, threads, alone=alone)
-    predictor = Predictor(bundle, encoder, session, limits_for(bundle, threads))
-    deviation = check_goldens(predictor, goldens)
-    speed = _tokens_per_second(predictor, encoder.encode(goldens[0].text), clock)
-    return Loaded(predictor, speed, len(goldens), deviation)
+    sample = encoder.encode(goldens[0].text)
+    passed_over: List[str] = []
+
+    def proved(way: Way) -> Loaded:
+        predictor = Predictor(bundle, encoder, way.open(), way.limits)
+        deviation = check_goldens(predictor, goldens)
+        speed = _tokens_per_second(predictor, sample, clock)
+        return Loaded(predictor, speed, len(goldens), deviation, way.name, tuple(passed_over))
+
+    *faster, last = ways(bundle, hardware, threads, alone=alone, find=find)
+    for way in faster:
+        try:
+            return proved(way)
+        except Exception as error:  # noqa: BLE001, PERF203  # torch's errors have no common base
+            passed_over.append(f"{way.name}: {str(error)[:_SHOWN]}")
+    return proved(last)
 
 
 def _load_learner(
@@ -83,22 +98,14 @@ def _load_learner(
     started = clock()
     predictor.run([sample] if isinstance(sample, Encoded) else [])
     tokens = len(sample) if isinstance(sample, Encoded) else 1
-    return Loaded(predictor, tokens / max(clock() - started, 1e-6), len(goldens), deviation)
-
-
-def limits_for(bundle: Bundle, threads: int) -> Limits:
-    """Runs of 256 tokens a thread, and 512 at least.
-
-    Beyond, throughput falls and others wait longer: int8 RoBERTa-base with 2 threads answers 225
-    texts a second as 16 x 12 tokens, 215 as 32 x 12 and 170 as 64 x 12.
-    """
-    return Limits(max(2, threads) * _TOKENS_PER_THREAD, equal_length=bundle.equal_length)
+    speed = tokens / max(clock() - started, 1e-6)
+    return Loaded(predictor, speed, len(goldens), deviation, "the learner itself")
 
 
 def _tokens_per_second(predictor: Predicting, sample: Encoded, clock: Callable[[], float]) -> float:
-    """The speed of a full run, from the better of two; the queue is bounded by it."""
-    texts, tokens = _SAMPLE
-    ids = (list(sample.ids) * tokens)[: min(tokens, predictor.bundle.max_length)]
+    """The speed of a run that is half full, from the better of two; the queue is bounded by it."""
+    texts = predictor.limits.tokens // (2 * _SAMPLE)
+    ids = (list(sample.ids) * _SAMPLE)[: min(_SAMPLE, predictor.bundle.max_length)]
     batch = [Encoded(ids, truncated=False)] * texts
     seconds = []
     for _ in range(2):

@@ -7,6 +7,7 @@ otherwise report itself healthy while it starts the replica again and again.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -33,6 +34,7 @@ class Model:
 
     def __init__(self, folder: str) -> None:
         try:
+            _see_gpus()
             activate(Path(folder, "code"))
             from .replica import Replica  # noqa: PLC0415  # needs the wheels
 
@@ -59,6 +61,16 @@ def bind(folder: Path) -> Any:
         ray_actor_options={"num_cpus": 0},
     )
     return deployment.bind(str(folder))
+
+
+def _see_gpus() -> None:
+    """Undo what older versions of Ray do to an actor that asks for no GPU: they hide all of them.
+
+    It asks for none, because it could then not be placed on a machine without. Nothing else in the
+    container wants one.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        del os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 def _shut_down() -> None:

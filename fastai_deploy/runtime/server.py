@@ -87,6 +87,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
                 workers=workers,
                 goldens=loaded.goldens,
                 deviation=loaded.deviation,
+                way=loaded.way,
+                passed_over=loaded.passed_over,
                 tokens_per_second=round(loaded.tokens_per_second),
             )
 

@@ -34,5 +34,7 @@ def start(folder: Path, log: Log) -> Tuple[Loaded, Plan]:
         workers=planned.workers,
         goldens=loaded.goldens,
         deviation=loaded.deviation,
+        way=loaded.way,
+        passed_over=loaded.passed_over,
     )
     return loaded, planned

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+from fastai_deploy.artifact import unpack
 from tests.aws_double.account import everything
 from tests.aws_double.process import Double
 from tests.conftest import Fdeploy
@@ -32,6 +34,12 @@ def test_from_a_learner_to_an_api_on_aws(double: Double, tmp_path: Path) -> None
     old = fdeploy.ok("deploy", "--instance", "ml.p2.xlarge", "--json").stderr
     assert "pytorch-inference:1.12.1-gpu-py38" in old
     assert re.search(r"AWS has deprecated P2.*ml\.g\w+\.", old)
+    # Packed again, for its GPU; there is none here, so that the processor answers.
+    assert "not used" not in old
+    unpack(folder / ".fdeploy/dev/model.tar.gz", tmp_path / "packed")
+    packed = json.loads((tmp_path / "packed/manifest.json").read_bytes())
+    assert packed["model"]["device"] == "gpu"
+    assert fdeploy.ok("invoke", text, "--json").json["label"] == answer["label"]
     for kind in ("serverless", "async"):
         fdeploy.environ["FDEPLOY_ENDPOINT_KIND"] = kind
         name = fdeploy.ok("deploy", "--json").json["name"]

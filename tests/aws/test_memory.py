@@ -43,6 +43,21 @@ def test_what_cannot_fit_is_refused_before_anything_is_begun(stage: Stage) -> No
     assert not any(line.startswith("stack") for line in stage.everything())
 
 
+def test_what_a_gpu_computes_is_what_is_weighed(stage: Stage) -> None:
+    weigh(stage, 125 << 20)
+    path = Workspace(stage.folder, "dev").bundle / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["model"]["gpu"] = "graph"
+    manifest["files"]["graph"] = {"sha256": "", "bytes": 20 * GIB}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    checked = stage.run("doctor", "--json", "--instance", "ml.g5.xlarge").json
+    (memory,) = [check for check in checked["checks"] if check["name"] == "memory"]
+    assert memory["outcome"] == "failed"
+    assert "its file has 20,480 MB" in memory["message"]
+    del manifest["model"]["gpu"], manifest["files"]["graph"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
 def test_what_may_not_fit_is_a_warning(stage: Stage) -> None:
     weigh(stage, 4 * GIB)
     planned = stage.run("plan")

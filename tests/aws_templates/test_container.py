@@ -38,10 +38,39 @@ def test_the_settings_lead_to_a_python_and_a_processor(
     assert found.has == {"numpy"}
 
 
+@pytest.mark.parametrize("instance", ["ml.p2.xlarge", "ml.g5.xlarge"])
+def test_a_gpu_gets_the_graph_that_it_computes(tmp_path: Path, instance: str) -> None:
+    write_manifest(tmp_path, gpu="model.onnx")
+    found = container(tmp_path, f'instance = "{instance}"')
+    assert (found.gpu, found.warnings) == (True, ())
+    on_processor = container(tmp_path, 'instance = "ml.m5.large"')
+    assert (on_processor.gpu, on_processor.warnings) == (False, ())
+
+
 def test_a_gpu_that_is_not_used_is_told(tmp_path: Path) -> None:
-    (warning,) = container(tmp_path, 'instance = "ml.p2.xlarge"').warnings
+    write_manifest(tmp_path, gpu=None)
+    found = container(tmp_path, 'instance = "ml.p2.xlarge"')
+    (warning,) = found.warnings
+    assert not found.gpu
     assert "the GPU of ml.p2.xlarge is paid for and not used" in warning
+    assert "not one that fdeploy computes on a GPU" in warning
     assert container(tmp_path, 'instance = "ml.m5.large"').warnings == ()
+
+
+def test_a_learner_as_it_is_does_not_use_a_gpu(tmp_path: Path) -> None:
+    write_learner(tmp_path, "3.8")
+    (warning,) = container(tmp_path, 'instance = "ml.p2.xlarge"').warnings
+    assert "a learner that is served as it is computes there" in warning
+
+
+def write_manifest(folder: Path, *, gpu: str | None) -> None:
+    """A bundle with an int8 graph beside its reference."""
+    (folder / "bundle").mkdir()
+    manifest = {
+        "model": {"file": "model.int8.onnx", "gpu": gpu},
+        "files": {"model.onnx": {"bytes": 4}, "model.int8.onnx": {"bytes": 1}},
+    }
+    (folder / "bundle" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def test_an_image_of_ones_own_is_asked_for_its_python(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ HALF_TOLERANCE = 5e-3
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a learner: ``proven``, with the largest |Δprobability|, or ``refused``."""
+    """What became of a learner: ``proven``, with the largest |Δprobability|, or ``refused``.
+
+    ``gpu``: a GPU can compute it; None where that was not looked at.
+    """
 
     architecture: str
     tokenizer: str
@@ -38,6 +41,7 @@ class Outcome:
     onnx: float | None = None
     padding: str = ""
     reason: str = ""
+    gpu: bool | None = None
 
 
 def names(folder: Path = MADE) -> list[str]:
@@ -121,4 +125,5 @@ def outcome(name: str, scratch: Path, folder: Path = MADE) -> Outcome:
         torch=float(in_torch.rpartition(" ")[2]),
         onnx=float(f"{bundle.max_difference:.1e}"),
         padding=manifest.text.padding,
+        gpu=manifest.model.gpu is not None,
     )

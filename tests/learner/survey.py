@@ -44,6 +44,8 @@ def _lines(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             said = f"proven: torch {row['torch']:.1e}, ONNX {row['onnx']:.1e}"
             if row["padding"] == "equal-length":
                 said += "; batches of equal length"
+            if row.get("gpu") is False:
+                said += "; not on a GPU"
         else:
             said = f"refused: {row['reason']}"
         cells = (f"`{name}`", row["architecture"], row["tokenizer"], row["wrapper"],

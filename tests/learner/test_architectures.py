@@ -56,6 +56,7 @@ def test_an_architecture_is_proven(name: str, tmp_path: Path) -> None:
     assert found.torch <= 1e-5
     assert found.onnx is not None
     assert found.onnx <= 1e-4
+    assert found.gpu
     # XLNet scores a text by what stands last, so that padding would change its answer.
     assert found.padding == ("equal-length" if name == "xlnet" else "mask")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -22,6 +22,8 @@ FAILURES = (RuntimeError, IndexError, TypeError, ValueError)  # of a model on id
 
 Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"
 Ids: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.int64]]"
+Session: TypeAlias = Any
+"""A session of ONNX Runtime, or what has its ``run``."""
 
 
 class Checks:
@@ -50,12 +52,15 @@ class Checks:
             )
 
     def difference(self, graph: Path) -> float:
-        """The largest |Δlogit|, relative to the largest logit where that is above 1."""
+        """Of ONNX Runtime's answers; infinite where it cannot use the graph."""
         try:
-            session = open_graph(graph)
-            answers = [session.run([OUTPUT], feed)[0] for feed in self._feeds]
-        except Exception:  # noqa: BLE001 - its errors have no common base; the graph is unusable
+            return self.difference_of(open_graph(graph))
+        except Exception:  # noqa: BLE001 - its errors have no common base
             return float("inf")
+
+    def difference_of(self, session: Session) -> float:
+        """The largest |Δlogit|, relative to the largest logit where that is above 1."""
+        answers = [session.run([OUTPUT], feed)[0] for feed in self._feeds]
         return max(
             relative_difference(ours, theirs)
             for ours, theirs in zip(answers, self._answers, strict=True)

@@ -16,16 +16,21 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.files import write
-from fastai_deploy.learner.rebuilding.agreement import AGREEMENT, open_graph, relative_difference
+from fastai_deploy.learner.rebuilding.agreement import (
+    AGREEMENT,
+    Session,
+    open_graph,
+    relative_difference,
+)
 from fastai_deploy.learner.rebuilding.awd_lstm import AwdLstmClassifier
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT
+from fastai_deploy.learner.rebuilding.gpu_form import gpu_form
 from fastai_deploy.learner.rebuilding.onnx_export import OPSET, Graph, refuse_large
 
 INPUTS = ("input_ids", "attention_mask")
@@ -40,13 +45,14 @@ def export_awd_lstm(classifier: AwdLstmClassifier, path: Path, *, longest: int) 
     """
     refuse_large(classifier, "keep fewer words of the vocabulary (max_vocab), and train again")
     write(path, _Graph(classifier).model().SerializeToString(deterministic=True))
-    difference = _difference(classifier, path, longest)
+    difference = _difference(classifier, open_graph(path), longest)
     if difference > AGREEMENT:
         raise UnsupportedLearner(
             f"the exported graph answers differently from torch (by {difference:.1e})",
             hint="report this with the output of: fdeploy inspect",
         )
-    return Graph(path, INPUTS, 0, difference)
+    gpu = gpu_form(path, lambda session: _difference(classifier, session, longest))
+    return Graph(path, INPUTS, 0, difference, gpu)
 
 
 class _Graph:
@@ -239,13 +245,12 @@ def _gates(weights: torch.Tensor) -> torch.Tensor:
     return torch.cat([entering, leaving, forget, cell])
 
 
-def _difference(classifier: AwdLstmClassifier, path: Path, longest: int) -> float:
+def _difference(classifier: AwdLstmClassifier, session: Session, longest: int) -> float:
     """The largest |Δlogit| between a batch in the graph and its texts alone in torch.
 
     It is relative to the largest logit where that is above 1. Lengths lie on both sides of every
     border: a chunk, what is pooled, the longest text.
     """
-    session = open_graph(path)
     return max(
         _batch_difference(classifier, session, lengths, seed)
         for seed, lengths in enumerate(_lengths(classifier, longest))
@@ -266,7 +271,7 @@ def _lengths(classifier: AwdLstmClassifier, longest: int) -> Sequence[Sequence[i
 
 def _batch_difference(
     classifier: AwdLstmClassifier,
-    session: onnxruntime.InferenceSession,
+    session: Session,
     lengths: Sequence[int],
     seed: int,
 ) -> float:

@@ -28,6 +28,7 @@ from fastai_deploy.errors import FdeployError, UnsupportedLearner
 from fastai_deploy.files import file_errors
 from fastai_deploy.learner.rebuilding.agreement import AGREEMENT, Checks
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT, Classifier
+from fastai_deploy.learner.rebuilding.gpu_form import gpu_form
 from fastai_deploy.learner.rebuilding.memory import Parked
 from fastai_deploy.learner.rebuilding.onnx_file import write_onnx
 from fastai_deploy.learner.verdict import RUNTIME
@@ -46,13 +47,15 @@ class Graph:
     """An exported model.
 
     ``path`` is the ONNX file; ``fused`` counts the attention nodes that were fused;
-    ``difference`` is the largest relative |Δlogit| to torch that was seen.
+    ``difference`` is the largest relative |Δlogit| to torch that was seen. ``gpu`` is the name of
+    the file that a GPU can compute, None where there is none.
     """
 
     path: Path
     inputs: tuple[str, ...]
     fused: int
     difference: float
+    gpu: str | None = None
 
 
 def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
@@ -74,7 +77,9 @@ def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
         parked.rest()
         difference = checks.difference(path)
         if difference <= AGREEMENT:
-            return Graph(path, classifier.inputs, count, difference)
+            parked.rest()
+            gpu = gpu_form(path, checks.difference_of)
+            return Graph(path, classifier.inputs, count, difference, gpu)
     off = f"by {difference:.1e}" if difference < float("inf") else "or fails"
     raise UnsupportedLearner(
         f"a graph of {type(classifier.model).__name__} answers differently from torch on texts of "

@@ -17,7 +17,7 @@ import onnx
 from onnx.helper import np_dtype_to_tensor_dtype, tensor_dtype_to_np_dtype
 
 from fastai_deploy.files import file_errors, replacing
-from fastai_deploy.learner.protobuf import BYTES, Field, fields
+from fastai_deploy.runtime.protobuf import BYTES, Field, fields
 
 Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[Any]]"
 

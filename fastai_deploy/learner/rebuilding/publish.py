@@ -71,6 +71,7 @@ def model_spec(served: Served, architecture: str, classifier: nn.Module) -> Mode
         architecture=architecture,
         parameters=sum(each.numel() for each in classifier.parameters()),
         precision=served.precision,
+        gpu=served.graph.gpu,
     )
 
 

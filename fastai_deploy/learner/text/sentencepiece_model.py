@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.learner.protobuf import BYTES, VARINT, fields, varint
+from fastai_deploy.runtime.protobuf import BYTES, VARINT, fields, varint
 
 Kind = Literal["normal", "unknown", "control", "user-defined", "unused", "byte"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +41,14 @@ def chosen_image(settings: Settings, region: str, bundle: Path) -> tuple[Instanc
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a bundle has to be served: its largest file, in bytes, and the Python of a learner.
+    """What a bundle has to be served: the size of its model, and the Python of a learner.
 
-    ``python`` is None for a converted model, which runs in any.
+    ``bytes`` is of the file that a processor computes, ``gpu_bytes`` of the one for a GPU, None
+    where there is none. ``python`` is None for a converted model, which runs in any.
     """
 
     bytes: int
+    gpu_bytes: int | None
     python: str | None
 
     @property
@@ -59,8 +62,13 @@ def served_model(bundle: Path) -> ServedModel | None:
     try:
         manifest = json.loads((bundle / "manifest.json").read_bytes())
         python = (manifest.get("runtime") or {}).get("python")
-        size = manifest["files"][manifest["model"]["file"]]["bytes"]
-        return ServedModel(int(size), str(python) if python else None)
+        files, model = manifest["files"], manifest["model"]
+        gpu = model.get("gpu")
+        return ServedModel(
+            bytes=int(files[model["file"]]["bytes"]),
+            gpu_bytes=int(files[gpu]["bytes"]) if gpu else None,
+            python=str(python) if python else None,
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -74,15 +82,26 @@ def serving_container(settings: Settings, region: str, bundle: Path) -> Containe
             hint="give the image a tag with its Python in it, such as 1.0-py312",
         )
     known = settings.sections.endpoint.image is None
+    served = served_model(bundle)
+    has_gpu = image.accelerator == "gpu"
     return Container(
         name=f"{image.family} image",
         python=image.python,
         platform=image.platform,
         has=_EVERY_IMAGE_HAS if known else frozenset(),
         known=known,
-        warnings=(
-            f"the artifact runs on the processor: the GPU of {on.type} is paid for and not used",
-        )
-        if image.accelerator == "gpu"
-        else (),
+        gpu=has_gpu and served is not None and served.gpu_bytes is not None,
+        warnings=tuple(_unused(on, served)) if has_gpu and served else (),
     )
+
+
+def _unused(on: Instance, served: ServedModel) -> Iterator[str]:
+    """A warning, where the model cannot be computed on the GPU that is there."""
+    if served.gpu_bytes is None:
+        why = "its graph is not one that fdeploy computes on a GPU"
+        if served.learner:
+            why = "a learner that is served as it is computes there"
+        yield (
+            f"the artifact runs on the processor ({why}): "
+            f"the GPU of {on.type} is paid for and not used"
+        )

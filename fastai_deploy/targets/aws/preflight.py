@@ -51,7 +51,8 @@ def room(context: Context, spec: EndpointSpec) -> Room | None:
     if served is None:
         return None
     _, image = chosen_image(context.settings, context.aws.region, context.bundle)
-    demand = Demand(served.bytes, image.family, served.learner)
+    on_gpu = served.gpu_bytes if image.accelerator == "gpu" else None
+    demand = Demand(on_gpu or served.bytes, image.family, served.learner)
     if isinstance(spec.capacity, Instances):
         return on_instance(spec.capacity.type, demand, known_types())
     return on_serverless(spec.capacity.memory, demand)

@@ -6,14 +6,13 @@ Source: "Encoding" in the protocol buffers documentation.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
 VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
 _SIZES = {FIXED_64: 8, FIXED_32: 4}
 _MOST_BITS = 63  # by which the last seven bits of a number are moved
 
-Data = bytes | mmap.mmap
+Data = Union[bytes, mmap.mmap]
 
 
 class Field(NamedTuple):
@@ -26,7 +25,7 @@ class Field(NamedTuple):
     end: int
 
 
-def fields(data: Data, start: int = 0, end: int | None = None) -> Iterator[Field]:
+def fields(data: Data, start: int = 0, end: Optional[int] = None) -> Iterator[Field]:
     """The fields of the message from ``start`` to ``end``. Raises ValueError for what is none."""
     end = len(data) if end is None else end
     while start < end:
@@ -47,7 +46,7 @@ def fields(data: Data, start: int = 0, end: int | None = None) -> Iterator[Field
         start = stop
 
 
-def varint(data: Data, position: int) -> tuple[int, int]:
+def varint(data: Data, position: int) -> Tuple[int, int]:
     """A number of seven bits a byte, and where it ends. Raises ValueError."""
     number = shift = 0
     while position < len(data) and shift <= _MOST_BITS:

@@ -7,8 +7,8 @@ import struct
 import pytest
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.learner.protobuf import BYTES, FIXED_32, FIXED_64, VARINT, fields, varint
 from fastai_deploy.learner.text.sentencepiece_model import Piece, read_sentencepiece
+from fastai_deploy.runtime.protobuf import BYTES, FIXED_32, FIXED_64, VARINT, fields, varint
 
 MESSAGE = b"\x08\xac\x02" + b"\x12\x03abc" + b"\x1d1234" + b"\x2112345678" + b"\x82\x01\x00"
 

@@ -1,0 +1,269 @@
+"""The operators of ONNX graphs in torch: arithmetic, products, layers and attention.
+
+Products of matrices work in half precision where one of their inputs is of it, everything else in
+float32, as torch's autocast does it: a sum of many small numbers keeps its digits.
+
+Sources: the operator documents of ONNX (opset 17) and of the operators that ONNX Runtime adds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Dict, List
+
+import torch
+from torch.nn import functional
+
+from .torch_moves import MOVES
+from .torch_values import Attributes, Operator, Output, Tensor, axes_of, integers, plain, together
+
+PRODUCTS = frozenset(("Attention", "Conv", "Gemm", "LSTM", "MatMul"))
+"""The operators that take weights in half precision."""
+
+_MASKED = -10000.0  # what Attention adds for a token that is masked, unless it says otherwise
+
+
+def _alike(*values: Any) -> List[Any]:
+    """Factors on one device, in half precision if one of them is."""
+    there = [value for value in values if value is not None]
+    half = any(value.dtype == torch.float16 for value in there)
+    met = iter(value.half() if half else value for value in together(*there))
+    return [None if value is None else next(met) for value in values]
+
+
+def _multiply(inputs: List[Any], _: Attributes) -> Output:
+    return torch.matmul(*_alike(*inputs))
+
+
+def _gemm(inputs: List[Any], attributes: Attributes) -> Output:
+    left, right, bias = (*inputs, None)[:3]
+    left, right = _alike(left, right)
+    left = left.t() if attributes.get("transA") else left
+    right = right.t() if attributes.get("transB") else right
+    product = torch.matmul(left, right).float() * attributes.get("alpha", 1.0)
+    return product if bias is None else product + bias * attributes.get("beta", 1.0)
+
+
+def _convolution(inputs: List[Any], attributes: Attributes) -> Output:
+    data, weight, *bias = _alike(*inputs)
+    pads = attributes.get("pads") or [0] * 2 * (data.dim() - 2)
+    half = len(pads) // 2
+    if attributes.get("auto_pad", "NOTSET") != "NOTSET" or pads[:half] != pads[half:]:
+        raise ValueError("Conv with another padding before than behind is not computed here")
+    convolve = (functional.conv1d, functional.conv2d)[data.dim() - 3]
+    return convolve(
+        data,
+        weight,
+        bias[0] if bias else None,
+        attributes.get("strides") or 1,
+        pads[:half],
+        attributes.get("dilations") or 1,
+        attributes.get("group", 1),
+    )
+
+
+def _attention(inputs: List[Any], attributes: Attributes) -> Output:
+    """Self-attention of ``(batch, sequence, hidden)`` with one matrix for queries, keys, values."""
+    data, weight, bias, mask = (*inputs, None)[:4]
+    if attributes.get("unidirectional") or any(each is not None for each in inputs[4:]):
+        raise ValueError("Attention with a past or to one side is not computed here")
+    batch, sequence, _ = data.shape
+    heads = attributes["num_heads"]
+    size = weight.shape[1] // 3 // heads
+    data, weight, bias = _alike(data, weight, bias)
+    made = functional.linear(data, weight.t(), bias).reshape(batch, sequence, 3, heads, size)
+    query, key, value = made.permute(2, 0, 3, 1, 4)
+    scale = attributes.get("scale") or 1 / math.sqrt(size)
+    added = None
+    if mask is not None:
+        if mask.shape != (batch, sequence):
+            raise ValueError("Attention with another mask than one of tokens is not computed here")
+        lowest = attributes.get("mask_filter_value", _MASKED)
+        hidden_tokens = (mask == 0).to(made.dtype) * max(lowest, torch.finfo(made.dtype).min)
+        added = hidden_tokens[:, None, None, :].expand(batch, 1, sequence, sequence)
+    attended = _attend(query * (scale * math.sqrt(size)), key, value, added)
+    return attended.permute(0, 2, 1, 3).reshape(batch, sequence, heads * size)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, added: Any) -> Any:
+    """Scaled by the root of the size of a head, which is how torch does it by itself."""
+    fused = getattr(functional, "scaled_dot_product_attention", None)  # since torch 2.0
+    if fused is not None:
+        return fused(query, key, value, attn_mask=added)
+    scores = torch.matmul(query / math.sqrt(query.shape[-1]), key.transpose(-1, -2))
+    scores = scores if added is None else scores + added
+    return torch.matmul(torch.softmax(scores.float(), -1).to(value.dtype), value)
+
+
+def _lstm(inputs: List[Any], attributes: Attributes) -> Output:
+    """One layer that reads forwards.
+
+    Of shape ``(sequence, batch, input)`` to ``(sequence, 1, batch, hidden)``. Lengths are not
+    looked at: what stands behind a text is computed, and read by nobody.
+    """
+    if attributes.get("direction", "forward") != "forward" or any(
+        each is not None for each in inputs[5:]
+    ):
+        raise ValueError("LSTM that reads backwards or begins with a state is not computed here")
+    data, entering, recurrent, bias = _alike(*inputs[:4])
+    hidden = attributes["hidden_size"]
+    # ONNX has the gates as input, output, forget, cell; torch as input, forget, cell, output.
+    order = [part for gate in (0, 2, 3, 1) for part in range(gate * hidden, (gate + 1) * hidden)]
+    chosen = torch.tensor(order, device=data.device)
+    first, second = bias[0].chunk(2)
+    weights = [each.index_select(0, chosen) for each in (entering[0], recurrent[0], first, second)]
+    start = data.new_zeros(1, data.shape[1], hidden)
+    # has_biases, layers, dropout, train, bidirectional, batch_first
+    options = (True, 1, 0.0, False, False, False)
+    return torch.lstm(data, (start, start), weights, *options)[0].unsqueeze(1).float()
+
+
+def _softmax(inputs: List[Any], attributes: Attributes) -> Output:
+    return torch.softmax(inputs[0].float(), attributes.get("axis", -1))
+
+
+def _layer_normalization(inputs: List[Any], attributes: Attributes) -> Output:
+    data, scale, *shift = inputs
+    axis = attributes.get("axis", -1) % data.dim()
+    return functional.layer_norm(
+        data.float(),
+        list(data.shape[axis:]),
+        scale,
+        shift[0] if shift else None,
+        attributes.get("epsilon", 1e-5),
+    )
+
+
+def _skip_layer_normalization(inputs: List[Any], attributes: Attributes) -> Output:
+    data, skip, scale, shift, bias = (*inputs, None, None)[:5]
+    summed = data + skip if bias is None else data + skip + bias
+    epsilon = attributes.get("epsilon", 1e-12)
+    made = _layer_normalization([summed, scale, shift], {"epsilon": epsilon})
+    return made, None, None, summed
+
+
+def _batch_normalization(inputs: List[Any], attributes: Attributes) -> Output:
+    data, scale, shift, mean, variance = inputs
+    epsilon = attributes.get("epsilon", 1e-5)
+    return functional.batch_norm(data, mean, variance, scale, shift, eps=epsilon)
+
+
+def _gelu(approximate: str) -> Operator:
+    """Gaussian error linear units of the sum of all inputs."""
+    return lambda inputs, _: functional.gelu(
+        sum(each for each in inputs if each is not None), approximate=approximate
+    )
+
+
+def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
+    """An operator of any number of inputs, taken two at a time."""
+
+    def fold(inputs: List[Any], _: Attributes) -> Output:
+        first, *others = together(*inputs)
+        for each in others:
+            first = function(first, each)
+        return first
+
+    return fold
+
+
+def _reduced(function: Callable[..., Tensor]) -> Operator:
+    """An operator along axes; along all of them where none is named."""
+
+    def reduce(inputs: List[Any], attributes: Attributes) -> Output:
+        axes = axes_of(inputs, attributes) or list(range(inputs[0].dim()))
+        return function(inputs[0], axes, bool(attributes.get("keepdims", 1)))
+
+    return reduce
+
+
+def _largest(inputs: List[Any], attributes: Attributes) -> Output:
+    if attributes.get("select_last_index"):
+        raise ValueError("ArgMax that takes the last is not computed here")
+    axis, kept = attributes.get("axis", 0), bool(attributes.get("keepdims", 1))
+    return torch.argmax(inputs[0], axis, kept)
+
+
+def _running_sum(inputs: List[Any], attributes: Attributes) -> Output:
+    if attributes.get("exclusive") or attributes.get("reverse"):
+        raise ValueError("CumSum other than from the first to each is not computed here")
+    return inputs[0].cumsum(integers(inputs[1])[0], dtype=inputs[0].dtype)
+
+
+def _clip(inputs: List[Any], _: Attributes) -> Output:
+    data, low, high = (*inputs, None, None)[:3]
+    low, high = (None if each is None else each.item() for each in (low, high))
+    return data if low is high is None else data.clamp(low, high)
+
+
+def _divide(left: Tensor, right: Tensor) -> Tensor:
+    if left.is_floating_point() or right.is_floating_point():
+        return left / right
+    return torch.div(left, right, rounding_mode="trunc")
+
+
+def _where(inputs: List[Any], _: Attributes) -> Output:
+    condition, left, right = together(*inputs)
+    kind = torch.result_type(left, right)
+    return torch.where(condition, left.to(kind), right.to(kind))
+
+
+def _einsum(inputs: List[Any], attributes: Attributes) -> Output:
+    return torch.einsum(attributes["equation"], *_alike(*inputs))
+
+
+OPERATORS: Dict[str, Operator] = {
+    **MOVES,
+    "Abs": plain(torch.abs),
+    "Acos": plain(torch.acos),
+    "Add": plain(torch.add),
+    "And": plain(torch.logical_and),
+    "ArgMax": _largest,
+    "Attention": _attention,
+    "BatchNormalization": _batch_normalization,
+    "BiasGelu": _gelu("none"),
+    "Ceil": plain(torch.ceil),
+    "Clip": _clip,
+    "Conv": _convolution,
+    "Cos": plain(torch.cos),
+    "CumSum": _running_sum,
+    "Div": plain(_divide),
+    "Einsum": _einsum,
+    "Equal": plain(torch.eq),
+    "Erf": plain(torch.erf),
+    "Exp": plain(torch.exp),
+    "FastGelu": _gelu("tanh"),
+    "Floor": plain(torch.floor),
+    "Gelu": _gelu("none"),
+    "Gemm": _gemm,
+    "Greater": plain(torch.gt),
+    "GreaterOrEqual": plain(torch.ge),
+    "LSTM": _lstm,
+    "LayerNormalization": _layer_normalization,
+    "Less": plain(torch.lt),
+    "LessOrEqual": plain(torch.le),
+    "Log": plain(torch.log),
+    "MatMul": _multiply,
+    "Max": _folded(torch.maximum),
+    "Min": _folded(torch.minimum),
+    "Mul": plain(torch.mul),
+    "Neg": plain(torch.neg),
+    "Not": plain(torch.logical_not),
+    "Pow": plain(torch.pow),
+    "ReduceL2": _reduced(lambda data, axes, kept: data.square().sum(axes, kept).sqrt()),
+    "ReduceMax": _reduced(torch.amax),
+    "ReduceMean": _reduced(torch.mean),
+    "ReduceSum": _reduced(torch.sum),
+    "Relu": plain(torch.relu),
+    "Sigmoid": plain(torch.sigmoid),
+    "Sign": plain(torch.sign),
+    "Sin": plain(torch.sin),
+    "SkipLayerNormalization": _skip_layer_normalization,
+    "Softmax": _softmax,
+    "Softplus": plain(functional.softplus),
+    "Sqrt": plain(torch.sqrt),
+    "Sub": plain(torch.sub),
+    "Tanh": plain(torch.tanh),
+    "Where": _where,
+}
+"""By the name that ONNX, or ONNX Runtime, gives them."""

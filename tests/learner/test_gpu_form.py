@@ -1,0 +1,57 @@
+"""What a real learner becomes can be computed on a GPU, and answers alike there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastai_deploy.bundle import read_bundle
+from fastai_deploy.learner.convert import convert
+from fastai_deploy.learner.rebuilding.gpu_form import gpu_form
+from fastai_deploy.progress import silent
+from fastai_deploy.runtime.hardware import Hardware
+from fastai_deploy.runtime.loading import load
+from fastai_deploy.runtime.torch_session import open_torch
+from fastai_deploy.runtime.ways import Gpu
+from tests.flow.learners import ULMFIT
+from tests.learner.files import CONVERTIBLE, learner, write_goldens
+from tests.runtime.bundles import write_bundle
+from tests.runtime.one_device import ELSEWHERE, OneDevice
+from tests.runtime.test_torch_session import FEED
+
+HALF = 0.01  # |Δprobability| that half precision may cost these tiny models
+
+
+@pytest.mark.parametrize("name", [*CONVERTIBLE[:3], *ULMFIT])
+def test_a_learner_answers_on_a_gpu(name: str, tmp_path: Path) -> None:
+    golden = write_goldens(name, tmp_path / "golden.jsonl")
+    bundle = convert(learner(name), tmp_path / "bundle", golden=golden, tolerance=1e-4, name="x",
+                     report=silent)  # fmt: skip
+    manifest, _ = read_bundle(bundle.path)
+    assert manifest.model.gpu == "model.onnx"
+    graph = bundle.path / manifest.model.gpu
+    session = open_torch(graph, ELSEWHERE, half=True)
+    feed = {each: FEED[each] for each in manifest.model.inputs}
+    with OneDevice(), pytest.raises(NotImplementedError, match="no data"):
+        session.run(None, feed)
+
+    path = bundle.path / "manifest.json"
+    for tolerance, halves, way in ((1e-4, False, "float32"), (HALF, True, "float16")):
+        document = json.loads(path.read_bytes())
+        document["model"]["device"] = "gpu"
+        path.write_text(json.dumps({**document, "tolerance": tolerance}), encoding="utf-8")
+        gpu = Gpu("a GPU", "cpu", halves)
+        loaded = load(bundle.path, Hardware(1, None), 1, find=lambda gpu=gpu: gpu)  # type: ignore[misc]
+        assert loaded.way == f"a GPU, {way}"
+        assert loaded.passed_over == ()
+
+
+def test_a_graph_that_torch_answers_otherwise_is_left_to_the_processor(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path / "bundle").folder / "model.onnx"
+    assert gpu_form(path, lambda session: session.run(None, FEED)[0].max() * 0) == "model.onnx"
+    assert gpu_form(path, lambda _: 1e-3) is None
+    assert gpu_form(path, lambda session: session.run(["no such output"], FEED)) is None
+    path.write_bytes(b"no graph")
+    assert gpu_form(path, lambda _: 0.0) is None

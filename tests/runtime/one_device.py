@@ -1,0 +1,32 @@
+"""A device that is not the processor, where no GPU is: torch's "meta", which computes shapes only.
+
+torch refuses to mix devices for most operators on it; this says so for all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+ELSEWHERE = "meta"
+
+
+class OneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within it, an operator that is given values of both devices fails, as on a GPU.
+
+    Single numbers of the processor may meet any value there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        values = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        devices = {each.device.type for each in values}
+        wide = [each for each in values if each.dim() and each.device.type == "cpu"]
+        if len(devices) > 1 and wide:
+            raise AssertionError(f"{func} is given values of {sorted(devices)}")
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,103 @@
+"""A GPU serves where it answers the goldens, in half precision where that is good enough."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastai_deploy.runtime.bundle import ModelError
+from fastai_deploy.runtime.contract import Prediction
+from fastai_deploy.runtime.hardware import Hardware
+from fastai_deploy.runtime.loading import Loaded, load
+from fastai_deploy.runtime.ways import Gpu
+from tests.runtime.bundles import TinyBundle, write_bundle
+
+HARDWARE = Hardware(cores=1, memory=None)
+# The processor in the place of a GPU: torch computes the same there.
+NEW = Gpu("a new GPU", "cpu", halves=True)
+OLD = Gpu("an old GPU", "cpu", halves=False)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> TinyBundle:
+    """A bundle for a GPU."""
+    bundle = write_bundle(tmp_path / "bundle")
+    _edit_model(bundle, device="gpu")
+    return bundle
+
+
+def _edit_model(bundle: TinyBundle, **changes: str) -> None:
+    model = json.loads((bundle.folder / "manifest.json").read_text())["model"]
+    bundle.edit_manifest(model={**model, **changes})
+
+
+def served(bundle: TinyBundle, find: Callable[[], Gpu | None]) -> Loaded:
+    loaded = load(bundle.folder, HARDWARE, 1, find=find)
+    (answer,) = loaded.predictor.predict(["no"])
+    assert isinstance(answer, Prediction)
+    assert dict(answer.probabilities) == pytest.approx(bundle.expected("no"), abs=0.01)
+    return loaded
+
+
+def test_half_precision_where_it_is_good_enough(tiny: TinyBundle) -> None:
+    tiny.edit_manifest(tolerance=0.04)
+    loaded = served(tiny, lambda: NEW)
+    assert (loaded.way, loaded.passed_over) == ("a new GPU, float16", ())
+    assert loaded.deviation > 0
+
+
+def test_float32_where_half_precision_is_off(tiny: TinyBundle) -> None:
+    tiny.edit_manifest(tolerance=1e-6)
+    loaded = served(tiny, lambda: NEW)
+    assert loaded.way == "a new GPU, float32"
+    (why,) = loaded.passed_over
+    assert why.startswith("a new GPU, float16: ")
+    assert "goldens are not reproduced" in why
+
+
+def test_float32_on_a_gpu_that_is_no_faster_in_half_precision(tiny: TinyBundle) -> None:
+    tiny.edit_manifest(tolerance=0.04)
+    loaded = served(tiny, lambda: OLD)
+    assert (loaded.way, loaded.passed_over) == ("an old GPU, float32", ())
+
+
+def test_a_gpu_takes_more_texts_at_a_time(tiny: TinyBundle) -> None:
+    on_gpu, on_processor = served(tiny, lambda: OLD), served(tiny, lambda: None)
+    assert on_gpu.predictor.limits.tokens > 10 * on_processor.predictor.limits.tokens
+
+
+def test_the_processor_where_there_is_no_gpu(tiny: TinyBundle) -> None:
+    loaded = served(tiny, lambda: None)
+    assert (loaded.way, loaded.passed_over) == ("processor", ())
+
+
+def test_the_processor_where_the_gpu_fails(tiny: TinyBundle) -> None:
+    loaded = served(tiny, lambda: Gpu("a broken GPU", "no such device", halves=True))
+    assert loaded.way == "processor"
+    assert [why.partition(":")[0] for why in loaded.passed_over] == [
+        "a broken GPU, float16",
+        "a broken GPU, float32",
+    ]
+
+
+def test_no_gpu_is_looked_for_where_the_artifact_is_for_none(tmp_path: Path) -> None:
+    def find() -> Gpu:
+        raise AssertionError("looked for")
+
+    assert served(write_bundle(tmp_path / "bundle"), find).way == "processor"
+
+
+def test_a_model_that_is_wrong_everywhere_is_refused(tiny: TinyBundle) -> None:
+    probabilities = {"negative": 1.0, "neutral": 0.0, "positive": 0.0}
+    tiny.write_goldens([{"text": "no", "probabilities": probabilities, "source": "rebuilt"}])
+    with pytest.raises(ModelError, match="goldens are not reproduced"):
+        load(tiny.folder, HARDWARE, 1, find=lambda: NEW)
+
+
+def test_an_unknown_device_is_refused(tiny: TinyBundle) -> None:
+    _edit_model(tiny, device="abacus")
+    with pytest.raises(ModelError, match=r"model\.device"):
+        load(tiny.folder, HARDWARE, 1)
