@@ -106,6 +106,8 @@ def package(project: Project, bundle: Bundle) -> Artifact:
             container = project.target.container()
             for warning in container.warnings if container else ():
                 project.report(Warned(warning, "a processor such as ml.c6i.large costs less"))
+            if container and container.gpu:
+                project.report(Step("packing the float32 graph, for the GPU"))
             wheels = container and resolve(
                 container,
                 serving_versions(Path(bundle.path)),

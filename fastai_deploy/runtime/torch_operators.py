@@ -106,16 +106,17 @@ def _lstm(inputs: List[Any], attributes: Attributes) -> Output:
     ):
         raise ValueError("LSTM that reads backwards or begins with a state is not computed here")
     data, entering, recurrent, bias = _alike(*inputs[:4])
-    hidden = attributes["hidden_size"]
-    # ONNX has the gates as input, output, forget, cell; torch as input, forget, cell, output.
-    order = [part for gate in (0, 2, 3, 1) for part in range(gate * hidden, (gate + 1) * hidden)]
-    chosen = torch.tensor(order, device=data.device)
-    first, second = bias[0].chunk(2)
-    weights = [each.index_select(0, chosen) for each in (entering[0], recurrent[0], first, second)]
-    start = data.new_zeros(1, data.shape[1], hidden)
+    weights = [_gates(each) for each in (entering[0], recurrent[0], *bias[0].chunk(2))]
+    start = data.new_zeros(1, data.shape[1], attributes["hidden_size"])
     # has_biases, layers, dropout, train, bidirectional, batch_first
     options = (True, 1, 0.0, False, False, False)
     return torch.lstm(data, (start, start), weights, *options)[0].unsqueeze(1).float()
+
+
+def _gates(weight: Tensor) -> Tensor:
+    """Rows by gate: ONNX has input, output, forget, cell; torch has input, forget, cell, output."""
+    entering, leaving, forget, cell = weight.chunk(4)
+    return torch.cat((entering, forget, cell, leaving))
 
 
 def _softmax(inputs: List[Any], attributes: Attributes) -> Output:
