@@ -17,9 +17,9 @@ from typing import Any, Optional, Tuple, Union
 from . import hardware, refusals
 from .answering import Answer, read, refuse, write
 from .contract import RequestError
-from .loading import VERSION_VARIABLE, load
 from .log import Log
 from .predicting import Predicting
+from .starting import start
 
 _WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"
 
@@ -34,11 +34,10 @@ class Received:
 
 def model_fn(model_dir: str) -> Predicting:
     """Load and self-check the model. Raises ModelError: the worker must not become healthy."""
-    found = hardware.detect()
     # TorchServe starts a worker for every core unless it is told a number.
-    workers = int(os.environ.get(_WORKERS_VARIABLE) or found.cores)
-    threads = max(1, found.cores // max(1, workers))
-    return load(Path(model_dir), found, threads, version=os.environ.get(VERSION_VARIABLE)).predictor
+    workers = int(os.environ.get(_WORKERS_VARIABLE) or hardware.detect().cores)
+    loaded, _ = start(Path(model_dir), Log(sys.stderr), workers=max(1, workers))
+    return loaded.predictor
 
 
 def input_fn(data: Union[str, bytes, bytearray], content_type: Optional[str]) -> Received:

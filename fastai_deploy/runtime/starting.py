@@ -7,6 +7,7 @@ tokenizers library are behind ``loading``.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Tuple
 
@@ -16,13 +17,13 @@ from .log import Log
 from .planning import Plan, plan
 
 
-def start(folder: Path, log: Log) -> Tuple[Loaded, Plan]:
-    """Load and check the model for all of this machine, and tell it.
+def start(folder: Path, log: Log, *, workers: int = 1) -> Tuple[Loaded, Plan]:
+    """Load and check the model, for this process as one of ``workers`` of the machine; and tell it.
 
     Raises ModelError, or what a library raises; the reason is then in the log.
     """
     found = hardware.detect()
-    planned = plan(found)
+    planned = plan(replace(found, cores=max(1, found.cores // workers)))
     try:
         loaded = load(folder, found, planned.threads, version=os.environ.get(VERSION_VARIABLE))
     except Exception as error:

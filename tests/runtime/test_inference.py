@@ -44,6 +44,13 @@ def invoke(
     return body, content_type
 
 
+def test_it_says_how_it_serves(tiny: TinyBundle, capfd: pytest.CaptureFixture[str]) -> None:
+    model_fn(str(tiny.folder))
+    ready = json.loads(capfd.readouterr().err.splitlines()[-1])
+    assert (ready["event"], ready["way"], ready["passed_over"]) == ("ready", "processor", [])
+    assert ready["threads"] == 1  # a worker for every core is what the toolkit starts
+
+
 def test_json_comes_as_text(tiny: TinyBundle, model: Predicting) -> None:
     context = Context()
     body, kind = invoke(model, '{"text": "a great film"}', "application/json", context)
