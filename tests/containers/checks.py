@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from tests.containers.families import Family
-from tests.containers.servers import PORT, Server, functions_answer, start
+from tests.containers.servers import PORT, Server, functions_answer, start, way_on_gpu
 
 TOLERANCE = 1e-4
 PATIENCE = 600.0  # seconds; the machine may be busy
@@ -34,6 +34,8 @@ class Checks:
 
     def run(self) -> int:
         """All of them; 1 if one failed."""
+        if self._family.gpu:
+            self._check("a GPU's operators", self._on_gpu)
         if self._family.name == "p2":
             began = time.monotonic()
             answers = functions_answer(self._python, self._base, [g["text"] for g in self._goldens])
@@ -69,6 +71,13 @@ class Checks:
     @staticmethod
     def _say(name: str, seconds: float, detail: str = "") -> None:
         print(f"ok     {name}: {seconds:.1f} s {detail}".rstrip(), flush=True)
+
+    def _on_gpu(self) -> str:
+        way, passed_over, goldens, deviation = way_on_gpu(self._python, self._base)
+        assert way.startswith("torch "), way
+        assert not passed_over, passed_over
+        assert goldens == len(self._goldens)
+        return f"{way}: {goldens} goldens, max |Δprobability| {deviation:.1e}"
 
     def _first_answer(self, server: Server) -> str:
         ping = 0.0

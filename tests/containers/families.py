@@ -1,7 +1,7 @@
 """The software of each kind of image, from the package index, in a virtual environment.
 
 What differs from AWS's images: there is no container, the system below is this machine's, and torch
-comes as the index has it (a build for CUDA; it is only imported, and serves nothing).
+comes as the index has it (a build for CUDA, which finds no GPU).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ _TOOLKIT = ("sagemaker-pytorch-inference", "torchserve", "torch-model-archiver",
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of image; ``settings`` lead fdeploy to it."""
+    """A kind of image; ``settings`` lead fdeploy to it. ``gpu``: to that for a GPU, with torch."""
 
     name: str
     python: str
     requirements: tuple[str, ...]
     settings: str
+    gpu: bool = False
 
 
 FAMILIES = {
@@ -31,7 +32,8 @@ FAMILIES = {
             "torchserve",
             "3.12",
             ("torch==2.6.0", *_TOOLKIT, "setuptools<80"),
-            'instance = "ml.m5.large"\nserver = "torchserve"',
+            'instance = "ml.g5.xlarge"\nserver = "torchserve"',
+            gpu=True,
         ),
         Family(
             "ray-serve",
@@ -40,7 +42,7 @@ FAMILIES = {
             'instance = "ml.m5.large"\nserver = "ray-serve"',
         ),
         # Only the four functions: TorchServe of that time is not asked here.
-        Family("p2", "3.8", ("numpy",), 'instance = "ml.p2.xlarge"'),
+        Family("p2", "3.8", ("torch==1.12.1", "numpy"), 'instance = "ml.p2.xlarge"', gpu=True),
     )
 }
 

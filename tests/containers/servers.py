@@ -28,6 +28,21 @@ answer = lambda text: inference.output_fn(inference.predict_fn(inference.input_f
     json.dumps({"text": text}), "application/json"), model), "*/*", None)[0]
 print(json.dumps([json.loads(answer(text)) for text in json.load(sys.stdin)]))
 """
+# A GPU's operators, on the processor: no GPU is at hand.
+_ON_GPU = """\
+import json, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+sys.path.insert(0, str(folder / "code"))
+from fdeploy_runtime.vendored import activate
+activate(folder / "code")
+from fdeploy_runtime.hardware import detect
+from fdeploy_runtime.loading import load
+from fdeploy_runtime.ways import Gpu
+import torch
+loaded = load(folder, detect(), 2, find=lambda: Gpu("torch " + torch.__version__, "cpu", False))
+print(json.dumps([loaded.way, loaded.passed_over, loaded.goldens, loaded.deviation]))
+"""
 # As AWS's start script has it: the cluster, Serve, the application, then the adapter.
 _RAY = """\
 set -e
@@ -123,9 +138,18 @@ def start(family: Family, python: Path, base: Path) -> Iterator[Server]:
 
 def functions_answer(python: Path, base: Path, texts: list[str]) -> list[Any]:
     """What the toolkit's four functions answer, in a Python of the image's version."""
+    return _said(python, _FUNCTIONS, base, json.dumps(texts))
+
+
+def way_on_gpu(python: Path, base: Path) -> list[Any]:
+    """How the image's torch computes the model, and how far it is off: way, passed over, ..."""
+    return _said(python, _ON_GPU, base, "")
+
+
+def _said(python: Path, program: str, base: Path, given: str) -> list[Any]:
     done = subprocess.run(
-        [python, "-c", _FUNCTIONS, str(base / "model")],
-        input=json.dumps(texts),
+        [python, "-c", program, str(base / "model")],
+        input=given,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
