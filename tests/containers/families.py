@@ -38,8 +38,9 @@ FAMILIES = {
         Family(
             "ray-serve",
             "3.13",
-            ("ray[serve]==2.57.0", "jinja2"),
-            'instance = "ml.m5.large"\nserver = "ray-serve"',
+            ("ray[serve]==2.57.0", "jinja2", "numpy==2.5.2", "torch==2.10.0"),
+            'instance = "ml.g5.xlarge"\nserver = "ray-serve"',
+            gpu=True,
         ),
         # Only the four functions: TorchServe of that time is not asked here.
         Family("p2", "3.8", ("torch==1.12.1", "numpy"), 'instance = "ml.p2.xlarge"', gpu=True),
