@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 # Toolkit and TorchServe import pkg_resources, which setuptools 80 has no more.
 _TOOLKIT = ("sagemaker-pytorch-inference", "torchserve", "torch-model-archiver", "pyyaml")
@@ -16,13 +17,13 @@ _TOOLKIT = ("sagemaker-pytorch-inference", "torchserve", "torch-model-archiver",
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of image; ``settings`` lead fdeploy to it. ``gpu``: to that for a GPU, with torch."""
+    """A kind of image; ``settings`` lead fdeploy to it, for an instance with a GPU."""
 
     name: str
     python: str
     requirements: tuple[str, ...]
     settings: str
-    gpu: bool = False
+    server: Literal["torchserve", "ray-serve"]
 
 
 FAMILIES = {
@@ -33,17 +34,25 @@ FAMILIES = {
             "3.12",
             ("torch==2.6.0", *_TOOLKIT, "setuptools<80"),
             'instance = "ml.g5.xlarge"\nserver = "torchserve"',
-            gpu=True,
+            "torchserve",
         ),
         Family(
             "ray-serve",
             "3.13",
             ("ray[serve]==2.57.0", "jinja2", "numpy==2.5.2", "torch==2.10.0"),
             'instance = "ml.g5.xlarge"\nserver = "ray-serve"',
-            gpu=True,
+            "ray-serve",
         ),
-        # Only the four functions: TorchServe of that time is not asked here.
-        Family("p2", "3.8", ("torch==1.12.1", "numpy"), 'instance = "ml.p2.xlarge"', gpu=True),
+        Family(
+            "p2",
+            "3.8",
+            (
+                *("torch==1.12.1", "sagemaker-pytorch-inference==2.0.10", "torchserve==0.6.1"),
+                *("torch-model-archiver==0.6.1", "pyyaml", "setuptools<80"),
+            ),
+            'instance = "ml.p2.xlarge"',
+            "torchserve",
+        ),
     )
 }
 

@@ -108,7 +108,7 @@ def start(family: Family, python: Path, base: Path) -> Iterator[Server]:
     code = base / "model" / "code"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            commands[family.name],
+            commands[family.server],
             cwd=base / "model",
             env={
                 "PATH": f"{python.parent}:{os.environ['PATH']}",
@@ -120,7 +120,7 @@ def start(family: Family, python: Path, base: Path) -> Iterator[Server]:
                 "LOG_LOCATION": str(base / "logs"),
                 "METRICS_LOCATION": str(base / "metrics"),
                 "PYTHONPATH": f"{base / 'model'}:{code}:{Path(__file__).parents[2]}",
-                "RAY_ADDRESS": "auto" if family.name == "ray-serve" else "",
+                "RAY_ADDRESS": "auto" if family.server == "ray-serve" else "",
                 "RAY_TMP": str(base / "ray"),
                 "RAY_raylet_start_wait_time_s": "300",
                 "ADAPTER_PYTHON": sys.executable,
