@@ -105,11 +105,20 @@ class Processes:
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.terminate()
-        _, stubborn = psutil.wait_procs(processes, timeout=grace)
+        stubborn = self._wait(processes, grace)
         for process in stubborn:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(stubborn, timeout=grace)
+        self._wait(stubborn, grace)
+
+    def _wait(self, processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+        """Wait for processes to end; those that have not."""
+        deadline = self._clock() + seconds
+        while left := [process for process in processes if not _has_ended(process)]:
+            if self._clock() >= deadline:
+                break
+            self._sleep(_POLL_SECONDS)
+        return left
 
     def alive(self, announcement: Announcement | None) -> psutil.Process | None:
         """The process of an announcement, if it still runs and is one of ours."""
@@ -145,6 +154,19 @@ class Processes:
                 f"the {spec.name} {why}; its last log lines:\n{last_lines(spec.log)}",
                 hint="mend what the log names, then run the same command again",
             )
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Whether it does nothing any more.
+
+    In a container whose first process is no init, nobody ever reaps it: it stays in the table.
+    """
+    try:
+        if not process.is_running():
+            return True
+        return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
+    except psutil.Error:
+        return True
 
 
 def clean_environment() -> dict[str, str]:
