@@ -1,18 +1,21 @@
-"""The load: raw HTTP/1.1 over asyncio, in closed and open loops, with its own cost told.
+"""The load: raw HTTP/1.1 on non-blocking sockets, in closed and open loops, with its own cost told.
 
 A request is one prepared string of bytes; an answer goes through httptools, which is C. What this
-process takes of the cores while it loads stands in every result, since the server shares them.
+process takes of the cores while it loads stands in every result, since the server shares them:
+asyncio would take half as much again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import random
+import selectors
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -21,6 +24,7 @@ import numpy as np
 
 _MOST_CONNECTIONS = 12_000
 _SEED = 20261125
+_PATIENCE = 10.0  # seconds until answers that still come after the end are not waited for
 _Done = Callable[[int, int], None]  # status, 0 without an answer; 1 with a Retry-After
 
 
@@ -64,7 +68,8 @@ def closed_loop(
     A warm-up of a fifth is not counted. The load goes on beyond ``seconds`` until ``least`` answers
     have come, but for ``most`` seconds only. Requests under way at the end are waited for.
     """
-    return asyncio.run(_Closed(port, requests, clients).run(seconds, least, most))
+    with closing(_Sockets(port)) as sockets:
+        return _Closed(sockets, requests).run(clients, seconds, least, most)
 
 
 def open_loop(
@@ -76,116 +81,163 @@ def open_loop(
     seconds are not counted. With ``wait``, latencies of all counted requests are waited for, else
     what is answered within the time is what counts.
     """
-    return asyncio.run(_Open(port, requests).run(rate, seconds, settle, wait=wait))
+    with closing(_Sockets(port)) as sockets:
+        return _Open(sockets, requests, wait=wait).run(rate, seconds, settle)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection with one request under way at a time; ``done(status, retry)`` ends it."""
+class _Sockets:
+    """All connections, and who waits for what; ``step`` lets happen what is there to happen."""
 
-    def __init__(self) -> None:
-        self.done: _Done = lambda _status, _retry: None
-        self._renew()
+    def __init__(self, port: int) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.idle: list[_Connection] = []
+        self.open: set[_Connection] = set()
+        self._port = port
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what TCP gives
-        self.transport = transport
-        self.closed = False
+    def close(self) -> None:
+        """Close everything."""
+        for connection in list(self.open):
+            connection.close()
+        self.selector.close()
 
-    def connection_lost(self, _error: Exception | None) -> None:
-        self.closed = True
-        self.done(0, 0)
+    def send(self, request: bytes, done: _Done) -> None:
+        """Send on a connection that is idle, else on a new one; ``done(0, 0)`` if none may be."""
+        if self.idle:
+            self.idle.pop().send(request, done)
+        elif len(self.open) < _MOST_CONNECTIONS:
+            _Connection(self, self._port).send(request, done)
+        else:
+            done(0, 0)
 
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+    def step(self, timeout: float) -> None:
+        """Wait for answers, at most ``timeout`` seconds for the first."""
+        for key, events in self.selector.select(timeout):
+            key.data(events)
+
+
+class _Connection:
+    """One connection with one request under way at a time."""
+
+    def __init__(self, sockets: _Sockets, port: int) -> None:
+        self._sockets = sockets
+        self._socket = socket.socket()
+        self._socket.settimeout(0)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.connect_ex(("127.0.0.1", port))
+        self._parser = httptools.HttpResponseParser(self)
+        self._done: _Done = lambda _status, _retry: None
+        self._retry = 0
+        sockets.open.add(self)
+        sockets.selector.register(self._socket, selectors.EVENT_READ, self._ready)
+
+    def send(self, request: bytes, done: _Done) -> None:
+        """Send a request, which is small enough to go at once when the connection stands."""
+        self._done, self._retry = done, 0
+        try:
+            self._socket.send(request)
+        except BlockingIOError:
+            self._request = request
+            self._sockets.selector.modify(self._socket, selectors.EVENT_WRITE, self._ready)
+        except OSError:
+            self._end()
+
+    def close(self) -> None:
+        self._sockets.open.discard(self)
+        self._sockets.selector.unregister(self._socket)
+        self._socket.close()
+
+    def _ready(self, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._sockets.selector.modify(self._socket, selectors.EVENT_READ, self._ready)
+            self.send(self._request, self._done)
+            return
+        try:
+            data = self._socket.recv(65536)
+        except OSError:
+            data = b""
+        if data:
+            self._parser.feed_data(data)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        """The server has closed: an idle connection, which is no loss, or one that still waits."""
+        self.close()
+        if self in self._sockets.idle:
+            self._sockets.idle.remove(self)
+        else:
+            self._done(0, 0)
 
     def on_header(self, name: bytes, _value: bytes) -> None:
         if name.lower() == b"retry-after":
             self._retry = 1
 
     def on_message_complete(self) -> None:
-        status, retry = self._parser.get_status_code(), self._retry
-        if not self._parser.should_keep_alive():
-            self.transport.close()
-            self.closed = True
-        self._renew()
-        self.done(status, retry)
-
-    def send(self, request: bytes, done: _Done) -> None:
-        self.done = done
-        self.transport.write(request)
-
-    def _renew(self) -> None:
-        self._retry = 0
-        self._parser = httptools.HttpResponseParser(self)
-
-
-async def _connect(port: int) -> _Connection:
-    loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(_Connection, "127.0.0.1", port)
-    return connection
+        if self._parser.should_keep_alive():
+            self._sockets.idle.append(self)
+        else:
+            self.close()
+        self._done(self._parser.get_status_code(), self._retry)
 
 
 class _Closed:
-    def __init__(self, port: int, requests: Sequence[bytes], clients: int) -> None:
-        self._port = port
+    def __init__(self, sockets: _Sockets, requests: Sequence[bytes]) -> None:
+        self._sockets = sockets
         self._requests = itertools.cycle(requests)
-        self._clients = clients
         self._load = Load()
+        self._under_way = 0
         self._counting = self._over = False
 
-    async def run(self, seconds: float, least: int, most: float) -> Load:
-        clients = [asyncio.create_task(self._client()) for _ in range(self._clients)]
-        await asyncio.sleep(seconds / 5)
+    def run(self, clients: int, seconds: float, least: int, most: float) -> Load:
+        for _ in range(clients):
+            self._ask()
+        self._until(time.perf_counter() + seconds / 5)
         self._counting = True
         began, used = time.perf_counter(), time.process_time()
         while (passed := time.perf_counter() - began) < most:
             if passed >= seconds and len(self._load.latencies) >= least:
                 break
-            await asyncio.sleep(0.02)
+            self._sockets.step(0.02)
         self._over = True
         self._load.seconds = time.perf_counter() - began
         self._load.client = (time.process_time() - used) / self._load.seconds
-        await asyncio.gather(*clients)
+        end = time.perf_counter() + _PATIENCE
+        while self._under_way and time.perf_counter() < end:
+            self._sockets.step(0.02)
         return self._load
 
-    async def _client(self) -> None:
-        connection = await _connect(self._port)
-        loop = asyncio.get_running_loop()
-        while not self._over:
-            if connection.closed:
-                connection = await _connect(self._port)
-            answered: asyncio.Future[tuple[int, int]] = loop.create_future()
-            started = time.perf_counter()
-            connection.send(next(self._requests), _once(answered))
-            status, _retry = await answered
-            if self._counting and not self._over:
+    def _until(self, moment: float) -> None:
+        while time.perf_counter() < moment:
+            self._sockets.step(0.02)
+
+    def _ask(self) -> None:
+        started = time.perf_counter()
+        self._under_way += 1
+
+        def done(status: int, _retry: int) -> None:
+            self._under_way -= 1
+            if self._over:
+                return
+            if self._counting:
                 self._load.statuses[status] += 1
                 if status == HTTPStatus.OK:
                     self._load.latencies.append(time.perf_counter() - started)
-        connection.transport.abort()
+            self._ask()
 
-
-def _once(answered: asyncio.Future[tuple[int, int]]) -> _Done:
-    def done(status: int, retry: int) -> None:
-        if not answered.done():
-            answered.set_result((status, retry))
-
-    return done
+        self._sockets.send(next(self._requests), done)
 
 
 class _Open:
-    def __init__(self, port: int, requests: Sequence[bytes]) -> None:
-        self._port = port
+    def __init__(self, sockets: _Sockets, requests: Sequence[bytes], *, wait: bool) -> None:
+        self._sockets = sockets
         self._requests = itertools.cycle(requests)
-        self._idle: list[_Connection] = []
-        self._open: set[_Connection] = set()
+        self._wait = wait
         self._load = Load()
         self._waiting = 0  # counted requests without an answer
         self._under_way = 0  # all requests without one
         self._counting = False  # answers that come now, where only the time counts
-        self._connecting: set[asyncio.Task[None]] = set()
 
-    async def run(self, rate: float, seconds: float, settle: float, *, wait: bool) -> Load:
+    def run(self, rate: float, seconds: float, settle: float) -> Load:
         chance = random.Random(_SEED)  # noqa: S311  # when requests come is no secret
         began = due = time.perf_counter()
         used = 0.0
@@ -195,73 +247,30 @@ class _Open:
             if not counted_from and now >= began + settle:
                 counted_from, used = now, time.process_time()
                 self._counting = True
-            if due > now:
-                await asyncio.sleep(due - now)
-                continue
-            self._send(due, counted=due >= began + settle, by_request=wait)
-            due += chance.expovariate(rate)
-            if now - due > 0:
-                await asyncio.sleep(0)
+            while due <= now:
+                self._send(due, counted=due >= began + settle)
+                due += chance.expovariate(rate)
+            self._sockets.step(max(0.0, due - time.perf_counter()))
         self._counting = False
         self._load.seconds = time.perf_counter() - counted_from
         self._load.client = (time.process_time() - used) / self._load.seconds
-        for _ in range(500 if wait else 0):
-            if not self._waiting:
-                break
-            await asyncio.sleep(0.02)
+        end = time.perf_counter() + _PATIENCE
+        while self._wait and self._waiting and time.perf_counter() < end:
+            self._sockets.step(0.02)
         self._load.unanswered = self._under_way
-        for task in list(self._connecting):
-            task.cancel()
-        for connection in self._open:
-            connection.transport.abort()
         return self._load
 
-    def _send(self, due: float, *, counted: bool, by_request: bool) -> None:
+    def _send(self, due: float, *, counted: bool) -> None:
         self._waiting += counted
         self._under_way += 1
 
         def done(status: int, retry: int) -> None:
             self._waiting -= counted
             self._under_way -= 1
-            if counted if by_request else self._counting:
+            if counted if self._wait else self._counting:
                 self._load.statuses[status] += 1
                 self._load.with_retry_after += retry
                 if status == HTTPStatus.OK:
                     self._load.latencies.append(time.perf_counter() - due)
 
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.closed:
-                self._use(connection, done)
-                return
-        if len(self._open) + len(self._connecting) < _MOST_CONNECTIONS:
-            task = asyncio.create_task(self._connect(done))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
-        else:
-            done(0, 0)
-
-    async def _connect(self, done: _Done) -> None:
-        try:
-            connection = await _connect(self._port)
-        except OSError:
-            done(0, 0)
-            return
-        self._open.add(connection)
-        self._use(connection, done)
-
-    def _use(self, connection: _Connection, done: _Done) -> None:
-        told = False
-
-        def once(status: int, retry: int) -> None:
-            nonlocal told
-            if told:
-                return
-            told = True
-            if connection.closed:
-                self._open.discard(connection)
-            else:
-                self._idle.append(connection)
-            done(status, retry)
-
-        connection.send(next(self._requests), once)
+        self._sockets.send(next(self._requests), done)
