@@ -14,8 +14,9 @@ import re
 import time
 from collections import Counter
 from concurrent.futures import Executor
+from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from . import refusals
 from .answering import Answer, Question, read, refuse, write
@@ -32,6 +33,7 @@ MAX_BODY = 6 * 1024 * 1024
 
 _INLINE_BYTES = 4096  # read and tokenized in under a millisecond
 _INLINE_TEXTS = 64
+_SKIPPED_BYTES = 65_536
 _MOST_READING = 64
 _ROUTES = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -75,6 +77,28 @@ class App:
             return
         self._count(answer.status, request, clock() - started)
         await send_answer(send, answer, extra)
+
+    def refused(
+        self, method: bytes, url: bytes, headers: Sequence[Tuple[bytes, bytes]]
+    ) -> Optional[bytes]:
+        """The HTTP/1.1 answer to a request that would be refused whatever its body says, or None.
+
+        Only for bodies that are soon skipped. Under overload most requests end here.
+        """
+        if url != b"/invocations" or method != b"POST":
+            return None
+        found = dict(headers)
+        length = found.get(b"content-length", b"")
+        if not length.isdigit() or int(length) > _SKIPPED_BYTES:
+            return None
+        try:
+            self._batcher.refuse_if_full()
+        except Overloaded as error:
+            given = found.get(b"x-request-id")
+            request = _request_id(given.decode("latin-1") if given else None)
+            self._count(HTTPStatus.SERVICE_UNAVAILABLE, request, 0.0)
+            return _http_refusal(error.retry_after) % request.encode()
+        return None
 
     async def _answer(
         self, scope: Scope, receive: Receive, request: str, extra: Dict[str, str]
@@ -208,6 +232,17 @@ class App:
             f"fdeploy_queued_texts {done.queued}",
         ]
         return ("\n".join(lines) + "\n").encode()
+
+
+@lru_cache(maxsize=16)
+def _http_refusal(retry_after: int) -> bytes:
+    """The answer as it goes out, with a place for the request id."""
+    answer = refuse(refusals.overloaded(retry_after))
+    head = (
+        f"HTTP/1.1 {answer.status} Service Unavailable\r\ncontent-type: {answer.content_type}\r\n"
+        f"content-length: {len(answer.body)}\r\nretry-after: {retry_after}\r\n"
+    )
+    return head.encode() + b"x-request-id: %b\r\n\r\n" + answer.body.replace(b"%", b"%%")
 
 
 def _request_id(given: Optional[str]) -> str:

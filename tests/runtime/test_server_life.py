@@ -131,8 +131,14 @@ def test_overload_is_refused_with_a_hint_when_to_come_back(
     slow: TinyBundle, announced: Path
 ) -> None:
     with serving(slow.folder, announced, "--max-wait", "0") as server:
+        names = [f"request-{number}" for number in range(24)]
+
+        def ask(name: str) -> Reply:
+            return server.post({"text": LONG}, **{"x-request-id": name})
+
         with ThreadPoolExecutor(12) as clients:
-            replies = list(clients.map(lambda _: server.post({"text": LONG}), range(24)))
+            replies = list(clients.map(ask, names))
+        assert [reply.headers["x-request-id"] for reply in replies] == names
         refused = [reply for reply in replies if reply.status == 503]
         answered = [reply for reply in replies if reply.status == 200]
         assert len(refused) + len(answered) == 24
@@ -142,6 +148,7 @@ def test_overload_is_refused_with_a_hint_when_to_come_back(
         assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
         assert server.post({"text": "no"}).status == 200
         assert server.metric("fdeploy_refused_total") == len(refused)
+        assert server.metric('fdeploy_requests_total{status="503"}') == len(refused)
 
 
 def test_an_answer_that_does_not_come_in_time(slow: TinyBundle, announced: Path) -> None:
