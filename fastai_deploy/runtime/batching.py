@@ -5,7 +5,8 @@
 A lone request is run at once. Nobody waits for company, with one exception: right after several
 requests were answered in one run, their clients are about to send the next ones, so the model
 waits for as many again, for a moment that is short beside the run (``HOLD``). Without it, the
-quickest client would get a run of its own each time, and the others the rest.
+quickest client would get a run of its own each time, and the others the rest. Workers that are idle
+at the same time share what waits.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Batcher(Generic[Item, Result]):
         self._handover = deliver
         self._changed = threading.Condition()
         self._line = WaitingLine(limits, capacity)
+        self._idle = 0
         self._expected = 0
         self._hold_until = -math.inf
         self._closed = False
@@ -152,6 +154,7 @@ class Batcher(Generic[Item, Result]):
     def _take(self) -> List[Waiting]:
         """The next group to run; empty when there will be none."""
         with self._changed:
+            self._idle += 1
             while True:
                 now = self._clock()
                 self._line.drop_cancelled(now)
@@ -160,7 +163,9 @@ class Batcher(Generic[Item, Result]):
                         return []
                     self._changed.wait()
                 elif now >= self._hold_until or self._enough() or self._closed:
-                    batch = self._line.take_group(now)
+                    batch = self._line.take_group(now, self._idle)
+                    self._idle -= 1
+                    self._expected = max(0, self._expected - len(batch))
                     if self._line:
                         self._changed.notify()  # there is work for another worker, if one is idle
                     return batch
@@ -187,9 +192,12 @@ class Batcher(Generic[Item, Result]):
                     complete.append(job)
             self._runs += 1
             self._items += len(batch)
-            self._expected = len(self._line) + len(complete)
+            now = self._clock()
+            if now >= self._hold_until:
+                self._expected = len(self._line)
+            self._expected += len(complete)
             if len(complete) > 1:
-                self._hold_until = self._clock() + min(LONGEST_HOLD, HOLD * seconds)
+                self._hold_until = now + min(LONGEST_HOLD, HOLD * seconds)
         if complete:
             self._handover(lambda: _tell(complete))
 

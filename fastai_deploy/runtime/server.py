@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import gc
 import json
 import logging
@@ -34,6 +33,7 @@ from .contract import Outcome
 from .encoded import Encoded
 from .loading import VERSION_VARIABLE, Loaded, load
 from .log import Log, LoggingBridge
+from .memory import give_back
 from .one_write import OneWrite
 from .planning import plan
 from .waiting_line import Capacity
@@ -66,18 +66,19 @@ def main(arguments: Optional[List[str]] = None) -> int:
         found = hardware.detect()
         planned = plan(found)
         threads = options.threads or planned.threads
-        workers = options.workers or planned.workers
         try:
             loaded = load(
                 options.model_dir,
                 found,
                 threads,
                 alone=options.alone,
+                most_runs=options.workers or threads,
                 version=os.environ.get(VERSION_VARIABLE),
             )
         except ModelError as error:
             log("refused", reason=str(error))
             return EXIT_MODEL
+        workers = options.workers or max(planned.workers, loaded.runs)
         _let_go()
 
         def ready() -> None:
@@ -179,16 +180,12 @@ def _let_go() -> None:
     """Give back what loading needed, and look no more for garbage in what it has left.
 
     A collection goes through everything that lives, and thousands of open requests would be gone
-    through again and again: a fifth of what each takes of the event loop. The C library keeps
-    freed memory: 81 MB after int8 RoBERTa-base.
+    through again and again: a fifth of what each takes of the event loop. What is given back is
+    81 MB after int8 RoBERTa-base.
     """
-    gc.collect()
+    give_back()
     gc.freeze()
     gc.set_threshold(_GARBAGE)
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
-        if trim is not None:
-            trim(0)
 
 
 def _announce(path: Path, port: int) -> None:

@@ -112,9 +112,12 @@ class WaitingLine:
             self._backlog = sum(len(each.item) for each in left)
         self._count_due(now)
 
-    def take_group(self, now: float) -> List[Waiting]:
-        """Take out the most urgent item, and those that share its run at least cost."""
-        candidates = self._line[:_LOOKAHEAD]
+    def take_group(self, now: float, takers: int = 1) -> List[Waiting]:
+        """Take out the most urgent item, and those that share its run at least cost.
+
+        Of ``takers`` that would each take a group now, the first leaves the others their share.
+        """
+        candidates = self._line[: min(_LOOKAHEAD, math.ceil(len(self._line) / takers))]
         groups = group([len(each.item) for each in candidates], self._limits)
         chosen = next(members for members in groups if 0 in members)
         for member in sorted(chosen, reverse=True):

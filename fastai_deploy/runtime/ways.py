@@ -8,13 +8,15 @@ the processor               ONNX Runtime; the only one for an artifact that is n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, List, Optional
 
-from .bundle import Bundle
+from .bundle import KIND_WORDS, Bundle
 from .grouping import Limits
 from .hardware import Hardware
 
 _TOKENS_PER_THREAD = 256
+_RUNS = 2  # at a time, which share the cores
+_TWICE = 256_000_000  # bytes; a larger model is in memory only once
 # Reckoned, not measured: RoBERTa-base takes 0.17 GFLOP a token, 3 to 7 us where a GPU does 25 to 60
 # TFLOPS, and its 600 kernels take 4 to 6 ms to launch, whatever they have to do.
 _TOKENS_PER_GPU = 16_384
@@ -33,10 +35,13 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to compute a model: ``open`` loads it, ``limits`` are those of a run."""
+    """One way to compute a model; ``limits`` are those of a run.
+
+    ``open`` loads it: one session, or one for a run that is alone and one for a run beside another.
+    """
 
     name: str
-    open: Callable[[], Any]
+    open: Callable[[], List[Any]]
     limits: Limits
 
 
@@ -58,6 +63,7 @@ def ways(
     threads: int,
     *,
     alone: bool,
+    most_runs: int,
     find: Callable[[], Optional[Gpu]] = find_gpu,
 ) -> Iterator[Way]:
     """The ways that are open to an artifact on this machine; the last is always the processor."""
@@ -69,7 +75,7 @@ def ways(
             yield Way(name, _on_gpu(bundle, gpu.device, half=half), limits)
     yield Way(
         "processor",
-        lambda: _on_processor(bundle, hardware, threads, alone=alone),
+        lambda: _on_processor(bundle, hardware, threads, alone=alone, most_runs=most_runs),
         limits_for(bundle, threads),
     )
 
@@ -83,20 +89,35 @@ def limits_for(bundle: Bundle, threads: int) -> Limits:
     return Limits(max(2, threads) * _TOKENS_PER_THREAD, equal_length=bundle.equal_length)
 
 
-def _on_gpu(bundle: Bundle, device: str, *, half: bool) -> Callable[[], Any]:
-    def opened() -> Any:
+def _on_gpu(bundle: Bundle, device: str, *, half: bool) -> Callable[[], List[Any]]:
+    def opened() -> List[Any]:
         import torch  # noqa: PLC0415  # it is in GPU images alone
 
         from .torch_session import open_torch  # noqa: PLC0415
 
         # float32 is meant as it is said: TF32 rounds after three digits, as half precision does.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        return open_torch(bundle.folder / bundle.model_file, device, half=half)
+        return [open_torch(bundle.folder / bundle.model_file, device, half=half)]
 
     return opened
 
 
-def _on_processor(bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool) -> Any:
+def _on_processor(
+    bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, most_runs: int
+) -> List[Any]:
     from .session import open_session  # noqa: PLC0415  # a learner as it is has no ONNX Runtime
 
-    return open_session(bundle, hardware, threads, alone=alone)
+    sessions = [open_session(bundle, hardware, threads, alone=alone)]
+    if min(threads, most_runs) >= _RUNS and _pays_twice(bundle, hardware):
+        sessions.append(open_session(bundle, hardware, threads // _RUNS, alone=alone))
+    return sessions
+
+
+def _pays_twice(bundle: Bundle, hardware: Hardware) -> bool:
+    """Whether a second copy of the model is worth its memory (3.4 times the file, for both).
+
+    Recurrent models gain the most from large runs, which two at a time are not.
+    """
+    size = (bundle.folder / bundle.model_file).stat().st_size
+    fits = hardware.memory is None or 4 * size <= hardware.memory
+    return fits and size <= _TWICE and bundle.kind != KIND_WORDS

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from fastai_deploy.errors import FileMissing
-from fastai_deploy.learner.rebuilding.memory import Parked, give_back
+from fastai_deploy.learner.rebuilding.memory import Parked
+from fastai_deploy.runtime.memory import give_back
 
 
 def test_a_parked_module_answers_as_before(tmp_path: Path) -> None:

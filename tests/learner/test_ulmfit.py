@@ -79,6 +79,11 @@ def test_ids_and_answers_are_the_learners_own(name: str) -> None:
         assert np.argmax(mine) == np.argmax(each.probabilities)
 
 
+def test_its_large_runs_are_not_shared_out(converted: Callable[[str], Bundle]) -> None:
+    path = converted(AWD_LSTM[0]).path
+    assert load(path, Hardware(cores=2, memory=None), 2, most_runs=2).runs == 1
+
+
 @pytest.mark.parametrize("name", AWD_LSTM)
 def test_what_is_served_answers_as_the_learner_did(
     name: str, converted: Callable[[str], Bundle], loaded: Callable[[str], Loaded]

@@ -315,6 +315,27 @@ def test_workers_run_at_the_same_time() -> None:
         assert result(submit(batcher, "a", "b")) == ["a", "b"]
 
 
+def test_idle_workers_share_what_waits() -> None:
+    runs: list[list[str]] = []
+    both = threading.Barrier(2)
+
+    def run(items: Sequence[str]) -> list[str]:
+        runs.append(list(items))
+        if len(items) == 2:
+            both.wait(PATIENCE)
+        return list(items)
+
+    with Batcher(run, Limits(100), Capacity(1e9), workers=2) as batcher:
+
+        def shared() -> bool:
+            """Whether both workers were idle."""
+            runs.clear()
+            assert result(submit(batcher, *"abcd")) == list("abcd")
+            return sorted(runs) == [["a", "b"], ["c", "d"]]
+
+        until(shared)
+
+
 def test_a_run_is_delivered_with_one_call(model: GatedModel) -> None:
     calls: list[int] = []
 

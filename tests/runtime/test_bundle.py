@@ -43,6 +43,17 @@ def test_a_sound_bundle_proves_itself(tiny: TinyBundle) -> None:
     assert loaded.tokens_per_second > 0
 
 
+def test_runs_share_the_cores_where_there_are_several(tiny: TinyBundle) -> None:
+    assert load(tiny.folder, TWO_CORES, 2, most_runs=2).runs == 2
+    assert load(tiny.folder, TWO_CORES, 1, most_runs=2).runs == 1
+    assert load(tiny.folder, TWO_CORES, 2).runs == 1
+
+
+def test_a_model_is_not_in_memory_twice_where_it_would_not_fit(tiny: TinyBundle) -> None:
+    twice = 2 * (tiny.folder / "model.onnx").stat().st_size
+    assert load(tiny.folder, Hardware(cores=2, memory=twice), 2, most_runs=2).runs == 1
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "goldens.json"])
 def test_a_tampered_file_is_named(tiny: TinyBundle, name: str) -> None:
     with (tiny.folder / name).open("ab") as file:

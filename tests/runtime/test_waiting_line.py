@@ -68,3 +68,12 @@ def test_it_knows_at_any_time_what_waits() -> None:
         assert waiting._backlog == sum(len(each.item) for each in left)  # noqa: SLF001
         due = sum(len(each.item) for each in left if each.urgency <= now)
         assert waiting._due == due  # noqa: SLF001
+
+
+def test_who_takes_leaves_the_others_their_share() -> None:
+    waiting = line()
+    put(waiting, 1, 1, 1, 1, 1, now=0.0)
+    taken = [len(waiting.take_group(1.0, takers)) for takers in (2, 1)]
+    assert taken == [3, 2]
+    put(waiting, 1, now=1.0)
+    assert len(waiting.take_group(1.0, 2)) == 1

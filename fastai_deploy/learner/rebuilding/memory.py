@@ -5,10 +5,7 @@ Torch, the graph's optimizer and ONNX Runtime each want the weights for themselv
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import mmap
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import torch
 from torch import nn
 
 from fastai_deploy.files import file_errors
+from fastai_deploy.runtime.memory import give_back
 
 ALIGNMENT = 64  # bytes: a line of a processor's cache
 
@@ -52,12 +50,3 @@ class Parked:
         if self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
         give_back()
-
-
-def give_back() -> None:
-    """Return freed memory to the system, which glibc else keeps for itself, a gigabyte and more."""
-    gc.collect()  # the optimizer's graphs hold one another
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and needs none
-        if trim is not None:
-            trim(0)

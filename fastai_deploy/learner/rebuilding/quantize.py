@@ -21,8 +21,8 @@ import onnx
 from onnx.helper import get_attribute_value, make_node
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.learner.rebuilding.memory import give_back
 from fastai_deploy.learner.rebuilding.onnx_file import Array, read_onnx, write_onnx
+from fastai_deploy.runtime.memory import give_back
 
 _LARGE = 1 << 16  # elements of a table that is worth it
 _MATRIX = 2
