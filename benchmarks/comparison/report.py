@@ -311,7 +311,7 @@ round visits all of them, then the next round begins, so that a busy moment of t
 {about["seconds"]:g} s after a warm-up (longer until every text was answered, but 5 s at most), with {" / ".join(map(str, CLIENTS))} clients that send the
 next request when the last one is answered. The texts of the mixture have log-normal lengths, 32 tokens in the
 middle and 400 at most. A dash is a load that would have taken a slow server too long. The load comes from one
-process of asyncio on the same cores, about 0.1 ms of them a request."""  # noqa: E501
+process on the same cores; what it takes of them at ten times the peak stands above."""  # noqa: E501
 
 
 def _tokens(kind: str) -> str:
