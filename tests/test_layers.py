@@ -57,7 +57,7 @@ HOMES = {
     "boto3": ("aws/", "runtime/gateway/", "targets/local/gateway/"),
     "botocore": ("aws/", "runtime/gateway/", "targets/local/gateway/"),
     "sagemaker": ("aws/images.py",),
-    "torch": ("learner/",),
+    "torch": ("learner/", "runtime/torch_", "runtime/ways.py"),
     "transformers": ("learner/",),
     "onnx": ("learner/",),
     "onnxruntime": ("learner/", "runtime/"),
