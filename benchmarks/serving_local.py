@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.comparison import load
 from benchmarks.roberta_base import write_roberta_base
 from fastai_deploy.runtime.bundle import open_bundle
 from fastai_deploy.runtime.hardware import detect
@@ -38,24 +37,6 @@ CLIENTS = (1, 8)
 OVERLOAD_CLIENTS = 80
 BARE_BATCHES = (1, 8)
 WORD = "the "
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a load of requests met: ``latencies`` in seconds, of the answered ones."""
-
-    seconds: float
-    latencies: list[float]
-    refused: int
-
-    @property
-    def rate(self) -> float:
-        """Answered requests a second."""
-        return len(self.latencies) / self.seconds
-
-    def percentile(self, percent: int) -> float:
-        """In milliseconds."""
-        return float(np.percentile(self.latencies, percent)) * 1000
 
 
 def main() -> None:
@@ -88,13 +69,13 @@ def measure_round(
                 session, inputs, batch, length, options.seconds
             )
         for clients in CLIENTS:
-            load = closed_loop(port, clients, length, options.seconds)
-            figures[f"server {length} c{clients}"] = load.rate
-            figures[f"p50 {length} c{clients}"] = load.percentile(50)
-            figures[f"p95 {length} c{clients}"] = load.percentile(95)
-    load = closed_loop(port, OVERLOAD_CLIENTS, LENGTHS[0], options.seconds)
-    figures["overload"] = load.rate
-    figures["overload refused"] = load.refused / load.seconds
+            met = closed_loop(port, clients, length, options.seconds)
+            figures[f"server {length} c{clients}"] = met.rate
+            figures[f"p50 {length} c{clients}"] = met.percentile(50) or math.nan
+            figures[f"p95 {length} c{clients}"] = met.percentile(95) or math.nan
+    met = closed_loop(port, OVERLOAD_CLIENTS, LENGTHS[0], options.seconds)
+    figures["overload"] = met.rate
+    figures["overload refused"] = met.statuses[HTTPStatus.SERVICE_UNAVAILABLE] / met.seconds
     return figures
 
 
@@ -112,56 +93,10 @@ def bare_rate(
     return runs * batch / (time.perf_counter() - started)
 
 
-def closed_loop(port: int, clients: int, length: int, seconds: float) -> Load:
+def closed_loop(port: int, clients: int, length: int, seconds: float) -> load.Load:
     """Each client sends its next request when the last one is answered, or refused."""
-    text = (WORD * (length - 2)).strip()
-    body = json.dumps({"text": text}).encode()
-    request = (
-        b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n%b" % (len(body), body)
-    )
-    latencies: list[float] = []
-    refused: list[int] = []
-    end = time.perf_counter() + seconds
-
-    def client() -> None:
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while (started := time.perf_counter()) < end:
-                connection.sendall(request)
-                status = read_status(connection)
-                if status == HTTPStatus.OK:
-                    latencies.append(time.perf_counter() - started)
-                else:
-                    refused.append(status)
-
-    started = time.perf_counter()
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return Load(time.perf_counter() - started, latencies, len(refused))
-
-
-def read_status(connection: socket.socket) -> int:
-    """Read one answer whole; its status."""
-    data = b""
-    while (head := data.find(b"\r\n\r\n")) < 0:
-        data += received(connection)
-    at = data.lower().index(b"content-length:", 0, head + 2) + len(b"content-length:")
-    missing = int(data[at : data.index(b"\r\n", at)]) - (len(data) - head - 4)
-    while missing > 0:
-        missing -= len(received(connection))
-    return int(data[9:12])
-
-
-def received(connection: socket.socket) -> bytes:
-    """Some bytes. Raises ConnectionError when there will be none."""
-    data = connection.recv(65536)
-    if not data:
-        raise ConnectionError("the server closed the connection")
-    return data
+    requests = load.requests_of([(WORD * (length - 2)).strip()], "/invocations")
+    return load.closed_loop(port, requests, clients, seconds, least=1, most=seconds)
 
 
 def start_server(options: argparse.Namespace) -> tuple[subprocess.Popen[bytes], int]:
