@@ -23,12 +23,12 @@ _NODE, _WEIGHT, _OUTPUT = 1, 5, 12  # of a graph
 _INPUTS, _OUTPUTS, _OPERATOR, _ATTRIBUTE, _DOMAIN = 1, 2, 4, 5, 7  # of a node
 _DIMENSIONS, _DATA_TYPE, _NAME, _RAW = 1, 2, 8, 9  # of a tensor
 _TYPES = {
-    1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_,
-    10: np.float16, 11: np.float64,
+    1: np.float32, 2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16, 6: np.int32, 7: np.int64,
+    9: np.bool_, 10: np.float16, 11: np.float64, 12: np.uint32, 13: np.uint64,
 }  # fmt: skip
 # The fields of a tensor for numbers that are not raw, and what one number is.
-_FLOATS, _INT32S, _INT64S, _DOUBLES = 4, 5, 7, 10
-_NUMBERS = {_FLOATS: "<f", _INT32S: "", _INT64S: "", _DOUBLES: "<d"}
+_FLOATS, _INT32S, _INT64S, _DOUBLES, _UINT64S = 4, 5, 7, 10, 11
+_NUMBERS = {_FLOATS: "<f", _INT32S: "", _INT64S: "", _DOUBLES: "<d", _UINT64S: ""}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def read_graph(path: Path) -> OnnxGraph:
         if part.number == _NODE:
             nodes.append(_node(data, part))
         elif part.number == _WEIGHT:
-            name, array = _tensor(data, part)
+            name, array = read_weight(data, part)
             weights[name] = array
         elif part.number == _OUTPUT:
             outputs.extend(_text(data, each) for each in _parts(data, part) if each.number == 1)
@@ -101,7 +101,7 @@ def _node(data: Data, field: Field) -> Node:
 def _attribute(data: Data, field: Field) -> Tuple[str, Any]:
     """Its name, and a number, text, array, or list of numbers or texts."""
     read: Dict[int, Callable[[Data, Field], Any]] = {
-        2: _float, 3: _integer, 4: _text, 5: lambda data, part: _tensor(data, part)[1],
+        2: _float, 3: _integer, 4: _text, 5: lambda data, part: read_weight(data, part)[1],
     }  # fmt: skip
     lists: Dict[int, Callable[[Data, Field], List[Any]]] = {
         7: lambda data, part: _numbers(data, part, "<f"),
@@ -119,7 +119,11 @@ def _attribute(data: Data, field: Field) -> Tuple[str, Any]:
     return name, value
 
 
-def _tensor(data: Data, field: Field) -> Tuple[str, Array]:
+def read_weight(data: Data, field: Field) -> Tuple[str, Array]:
+    """The name and the numbers of a tensor's field; raw ones stay where they are in ``data``.
+
+    Raises ValueError for a type that numpy does not have.
+    """
     name, shape, kind = "", [], 0
     numbers: List[Any] = []
     raw = None
@@ -138,6 +142,8 @@ def _tensor(data: Data, field: Field) -> Tuple[str, Array]:
         raise ValueError(f"the weight {name!r} is of a type that is not read here ({kind})")
     dtype = np.dtype(_TYPES[kind])
     if raw is None:
+        if dtype == np.float16:  # whose bits are kept as integers
+            return name, np.array(numbers, dtype=np.uint16).view(dtype).reshape(shape)
         return name, np.array(numbers, dtype=dtype).reshape(shape)
     count = (raw.end - raw.content) // dtype.itemsize
     return name, np.frombuffer(data, dtype, count, raw.content).reshape(shape)

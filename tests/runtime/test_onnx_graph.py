@@ -33,7 +33,20 @@ def test_a_graph_is_read_as_the_package_reads_it(tmp_path: Path) -> None:
 
 ARRAYS = [
     np.arange(6).astype(kind).reshape(2, 3)
-    for kind in ("float32", "float16", "float64", "int64", "int32", "int8", "uint8", "bool")
+    for kind in (
+        "float32",
+        "float16",
+        "float64",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint64",
+        "uint32",
+        "uint16",
+        "uint8",
+        "bool",
+    )
 ]
 
 
@@ -53,6 +66,8 @@ def test_weights_of_every_kind(array: np.ndarray[Any, Any], tmp_path: Path) -> N
         (TensorProto.INT64, [-1, 2**62]),
         (TensorProto.INT32, [-1, 7]),
         (TensorProto.BOOL, [1, 0]),
+        (TensorProto.FLOAT16, [0.5, -1.5]),
+        (TensorProto.UINT64, [0, 2**62]),
     ],
 )
 def test_numbers_that_are_not_raw(kind: int, values: list[float], tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx.helper import np_dtype_to_tensor_dtype, tensor_dtype_to_np_dtype
+from onnx.helper import np_dtype_to_tensor_dtype
 
 from fastai_deploy.files import file_errors, replacing
-from fastai_deploy.runtime.protobuf import BYTES, Field, fields
+from fastai_deploy.runtime.onnx_graph import read_weight
+from fastai_deploy.runtime.protobuf import BYTES, fields
 
 Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[Any]]"
 
@@ -63,7 +64,7 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
             continue
         for part in fields(mapped, field.content, field.end):
             if part.number == _GRAPH_INITIALIZER:
-                name, array = _tensor(mapped, part)
+                name, array = read_weight(mapped, part)
                 weights[name] = array
             else:
                 inside += mapped[part.start : part.end]
@@ -79,23 +80,6 @@ def _head(name: str, weight: Array) -> bytes:
     return bytes(tensor.SerializeToString(deterministic=True)) + _field(
         _TENSOR_RAW_DATA, weight.nbytes
     )
-
-
-def _tensor(mapped: mmap.mmap, field: Field) -> tuple[str, Array]:
-    """The name and the numbers of an initializer."""
-    head, raw = bytearray(), None
-    for part in fields(mapped, field.content, field.end):
-        if part.number == _TENSOR_RAW_DATA:
-            raw = part
-        else:
-            head += mapped[part.start : part.end]
-    tensor = onnx.TensorProto.FromString(bytes(head))
-    if raw is None or raw.content == raw.end:
-        return tensor.name, onnx.numpy_helper.to_array(tensor)
-    dtype = tensor_dtype_to_np_dtype(tensor.data_type)
-    count = (raw.end - raw.content) // dtype.itemsize
-    flat = np.frombuffer(mapped, dtype, count, raw.content)
-    return tensor.name, flat.reshape(tuple(tensor.dims))
 
 
 def _field(number: int, length: int) -> bytes:
