@@ -22,7 +22,7 @@ from fastai_deploy.aws.template.ttl_stack import ttl_template
 from fastai_deploy.naming import api_stack
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.aws.container import chosen_image
+from fastai_deploy.targets.aws.container import chosen_image, served_model
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,4 @@ class SettingsBlueprints:
         return Blueprint(ttl_template(spec), "", spec.version)
 
     def _machine(self) -> tuple[Instance, Image]:
-        return chosen_image(self._settings, self._aws.region, self._bundle)
+        return chosen_image(self._settings, self._aws.region, served_model(self._bundle))

@@ -20,14 +20,15 @@ from fastai_deploy.wheels import Container
 _EVERY_IMAGE_HAS = frozenset({"numpy"})
 
 
-def chosen_image(settings: Settings, region: str, bundle: Path) -> tuple[Instance, Image]:
-    """The instance and the image of these settings, for the bundle that is there, if one is.
+def chosen_image(
+    settings: Settings, region: str, served: ServedModel | None
+) -> tuple[Instance, Image]:
+    """The instance and the image of these settings, for the model that is there, if one is.
 
     Raises SettingsError or TargetUnavailable.
     """
     endpoint = settings.sections.endpoint
     on = wanted_instance(settings, known_types())
-    served = served_model(bundle)
     image = choose_image(
         installed_tables(),
         on,
@@ -75,14 +76,14 @@ def served_model(bundle: Path) -> ServedModel | None:
 
 def serving_container(settings: Settings, region: str, bundle: Path) -> Container:
     """The container of these settings. Raises SettingsError or TargetUnavailable."""
-    on, image = chosen_image(settings, region, bundle)
+    served = served_model(bundle)
+    on, image = chosen_image(settings, region, served)
     if image.python is None:
         raise SettingsError(
             f"the name of the image does not tell its Python: {image.uri}",
             hint="give the image a tag with its Python in it, such as 1.0-py312",
         )
     known = settings.sections.endpoint.image is None
-    served = served_model(bundle)
     has_gpu = image.accelerator == "gpu"
     return Container(
         name=f"{image.family} image",

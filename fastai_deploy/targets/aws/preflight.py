@@ -50,7 +50,7 @@ def room(context: Context, spec: EndpointSpec) -> Room | None:
     served = served_model(context.bundle)
     if served is None:
         return None
-    _, image = chosen_image(context.settings, context.aws.region, context.bundle)
+    _, image = chosen_image(context.settings, context.aws.region, served)
     on_gpu = served.gpu_bytes if image.accelerator == "gpu" else None
     demand = Demand(on_gpu or served.bytes, image.family, served.learner)
     if isinstance(spec.capacity, Instances):
