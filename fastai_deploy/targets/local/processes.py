@@ -96,7 +96,7 @@ class Processes:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.status() != psutil.STATUS_ZOMBIE and self._is_ours(process, modules):
+                if self._is_ours(process, modules) and not _has_ended(process):
                     found.append(process)
         return found
 
@@ -126,7 +126,7 @@ class Processes:
             return None
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(announcement.pid)
-            if process.status() != psutil.STATUS_ZOMBIE and self._is_ours(process):
+            if self._is_ours(process) and not _has_ended(process):
                 return process
         return None
 
