@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from .bundle import Bundle, Golden, open_bundle, read_goldens
 from .encoded import Encoded
@@ -38,6 +38,16 @@ class Loaded:
     way: str
     passed_over: Tuple[str, ...] = ()
     runs: int = 1
+
+    @property
+    def facts(self) -> Dict[str, Any]:
+        """What a log says of it."""
+        return {
+            "goldens": self.goldens,
+            "deviation": self.deviation,
+            "way": self.way,
+            "passed_over": self.passed_over,
+        }
 
 
 def load(

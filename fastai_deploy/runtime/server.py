@@ -90,10 +90,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
                 seconds=round(time.perf_counter() - started, 2),
                 threads=threads,
                 workers=workers,
-                goldens=loaded.goldens,
-                deviation=loaded.deviation,
-                way=loaded.way,
-                passed_over=loaded.passed_over,
+                **loaded.facts,
                 tokens_per_second=round(loaded.tokens_per_second),
             )
 

@@ -29,13 +29,5 @@ def start(folder: Path, log: Log, *, workers: int = 1) -> Tuple[Loaded, Plan]:
     except Exception as error:
         log("refused", reason=str(error)[:1000])
         raise
-    log(
-        "ready",
-        threads=planned.threads,
-        workers=planned.workers,
-        goldens=loaded.goldens,
-        deviation=loaded.deviation,
-        way=loaded.way,
-        passed_over=loaded.passed_over,
-    )
+    log("ready", threads=planned.threads, workers=planned.workers, **loaded.facts)
     return loaded, planned

@@ -61,9 +61,7 @@ def _flatten(inputs: List[Any], attributes: Attributes) -> Output:
 def _expand(inputs: List[Any], _: Attributes) -> Output:
     data, shape = inputs[0], integers(inputs[1])
     # Either may be the longer one, and a 1 in either leaves the other's size.
-    sizes = [1] * (len(shape) - data.dim()) + list(data.shape)
-    wanted = [1] * (data.dim() - len(shape)) + shape
-    return data.expand([max(pair) if min(pair) else 0 for pair in zip(sizes, wanted)])  # noqa: B905
+    return data.expand(torch.broadcast_shapes(data.shape, shape))  # type: ignore[no-untyped-call]
 
 
 def _squeeze(inputs: List[Any], attributes: Attributes) -> Output:

@@ -73,7 +73,9 @@ def _attention(inputs: List[Any], attributes: Attributes) -> Output:
     data, weight, bias = _alike(data, weight, bias)
     made = functional.linear(data, weight.t(), bias).reshape(batch, sequence, 3, heads, size)
     query, key, value = made.permute(2, 0, 3, 1, 4)
-    scale = attributes.get("scale") or 1 / math.sqrt(size)
+    scale = attributes.get("scale")
+    if scale:  # other than the one that _attend takes by itself
+        query = query * (scale * math.sqrt(size))
     added = None
     if mask is not None:
         if mask.shape != (batch, sequence):
@@ -81,7 +83,7 @@ def _attention(inputs: List[Any], attributes: Attributes) -> Output:
         lowest = attributes.get("mask_filter_value", _MASKED)
         hidden_tokens = (mask == 0).to(made.dtype) * max(lowest, torch.finfo(made.dtype).min)
         added = hidden_tokens[:, None, None, :].expand(batch, 1, sequence, sequence)
-    attended = _attend(query * (scale * math.sqrt(size)), key, value, added)
+    attended = _attend(query, key, value, added)
     return attended.permute(0, 2, 1, 3).reshape(batch, sequence, heads * size)
 
 
