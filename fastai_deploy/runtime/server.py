@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -33,7 +32,7 @@ from .contract import Outcome
 from .encoded import Encoded
 from .loading import VERSION_VARIABLE, Loaded, load
 from .log import Log, LoggingBridge
-from .memory import give_back
+from .memory import let_go
 from .one_write import OneWrite
 from .planning import plan
 from .waiting_line import Capacity
@@ -44,7 +43,6 @@ EXIT_PORT = 4
 _HOST = "127.0.0.1"
 _BACKLOG = 2048
 _READERS = 2
-_GARBAGE = 50_000  # objects, between collections
 _KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close first
 
 
@@ -79,7 +77,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
             log("refused", reason=str(error))
             return EXIT_MODEL
         workers = options.workers or max(planned.workers, loaded.runs)
-        _let_go()
+        let_go()
 
         def ready() -> None:
             port = listener.getsockname()[1]
@@ -171,18 +169,6 @@ def _listen(port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _let_go() -> None:
-    """Give back what loading needed, and look no more for garbage in what it has left.
-
-    A collection goes through everything that lives, and thousands of open requests would be gone
-    through again and again: a fifth of what each takes of the event loop. What is given back is
-    81 MB after int8 RoBERTa-base.
-    """
-    give_back()
-    gc.freeze()
-    gc.set_threshold(_GARBAGE)
 
 
 def _announce(path: Path, port: int) -> None:

@@ -14,6 +14,7 @@ from typing import Tuple
 from . import hardware
 from .loading import VERSION_VARIABLE, Loaded, load
 from .log import Log
+from .memory import let_go
 from .planning import Plan, plan
 
 
@@ -29,5 +30,6 @@ def start(folder: Path, log: Log, *, workers: int = 1) -> Tuple[Loaded, Plan]:
     except Exception as error:
         log("refused", reason=str(error)[:1000])
         raise
+    let_go()
     log("ready", threads=planned.threads, workers=planned.workers, **loaded.facts)
     return loaded, planned

@@ -105,12 +105,16 @@ def _on_gpu(bundle: Bundle, device: str, *, half: bool) -> Callable[[], List[Any
 def _on_processor(
     bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, most_runs: int
 ) -> List[Any]:
-    from .session import open_session  # noqa: PLC0415  # a learner as it is has no ONNX Runtime
+    # A learner as it is has no ONNX Runtime.
+    from .session import open_session, read_tables  # noqa: PLC0415
 
-    sessions = [open_session(bundle, hardware, threads, alone=alone)]
-    if min(threads, most_runs) >= _RUNS and _pays_twice(bundle, hardware):
-        sessions.append(open_session(bundle, hardware, threads // _RUNS, alone=alone))
-    return sessions
+    if min(threads, most_runs) < _RUNS or not _pays_twice(bundle, hardware):
+        return [open_session(bundle, hardware, threads, alone=alone)]
+    tables = read_tables(bundle.folder / bundle.model_file)
+    return [
+        open_session(bundle, hardware, each, alone=alone, tables=tables)
+        for each in (threads, threads // _RUNS)
+    ]
 
 
 def _pays_twice(bundle: Bundle, hardware: Hardware) -> bool:
