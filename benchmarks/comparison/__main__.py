@@ -42,9 +42,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not options.report:
         document = _measured(options)
-        options.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-        if not document["visits"]:
+        if not document["visits"]:  # what was asked for is only to make ready
             return
+        options.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     document = json.loads(options.out.with_suffix(".json").read_bytes())
     options.out.with_suffix(".svg").write_text(chart(document), encoding="utf-8")
     text = report(document, options.out.with_suffix(".svg").name, options.price)

@@ -12,6 +12,8 @@ from .hardware import Hardware
 from .onnx_graph import read_graph
 
 _MEMORY_FACTOR = 1.2
+SLOWER = ("SkipLayerNormFusion", "BiasGeluFusion")
+"""ONNX Runtime's fusions that cost more than they save: see docs/quantization.md."""
 _LARGE = 100_000  # bytes of a table that is worth sharing
 
 
@@ -54,7 +56,10 @@ def open_session(
         options.add_initializer(name, table)
     try:
         session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=SLOWER,
         )
     except Exception as error:  # noqa: BLE001  # its errors have no common base
         reason = str(error).splitlines()[0][:300]

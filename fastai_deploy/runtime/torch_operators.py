@@ -137,14 +137,6 @@ def _layer_normalization(inputs: List[Any], attributes: Attributes) -> Output:
     )
 
 
-def _skip_layer_normalization(inputs: List[Any], attributes: Attributes) -> Output:
-    data, skip, scale, shift, bias = (*inputs, None, None)[:5]
-    summed = data + skip if bias is None else data + skip + bias
-    epsilon = attributes.get("epsilon", 1e-12)
-    made = _layer_normalization([summed, scale, shift], {"epsilon": epsilon})
-    return made, None, None, summed
-
-
 def _batch_normalization(inputs: List[Any], attributes: Attributes) -> Output:
     data, scale, shift, mean, variance = inputs
     epsilon = attributes.get("epsilon", 1e-5)
@@ -152,10 +144,8 @@ def _batch_normalization(inputs: List[Any], attributes: Attributes) -> Output:
 
 
 def _gelu(approximate: str) -> Operator:
-    """Gaussian error linear units of the sum of all inputs."""
-    return lambda inputs, _: functional.gelu(
-        sum(each for each in inputs if each is not None), approximate=approximate
-    )
+    """Gaussian error linear units."""
+    return lambda inputs, _: functional.gelu(inputs[0], approximate=approximate)
 
 
 def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
@@ -224,7 +214,6 @@ OPERATORS: Dict[str, Operator] = {
     "ArgMax": _largest,
     "Attention": _attention,
     "BatchNormalization": _batch_normalization,
-    "BiasGelu": _gelu("none"),
     "Ceil": plain(torch.ceil),
     "Clip": _clip,
     "Conv": _convolution,
@@ -261,7 +250,6 @@ OPERATORS: Dict[str, Operator] = {
     "Sigmoid": plain(torch.sigmoid),
     "Sign": plain(torch.sign),
     "Sin": plain(torch.sin),
-    "SkipLayerNormalization": _skip_layer_normalization,
     "Softmax": _softmax,
     "Softplus": plain(functional.softplus),
     "Sqrt": plain(torch.sqrt),

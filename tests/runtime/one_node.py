@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from fastai_deploy.runtime.torch_session import open_torch
 
 # Operators that ONNX Runtime adds.
-CONTRIBUTED = ("Attention", "BiasGelu", "FastGelu", "Gelu", "SkipLayerNormalization")
+CONTRIBUTED = ("Attention", "FastGelu", "Gelu")
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,9 @@ def _fuse(
     # The mask itself instead of the length of the text: padding may stand in the middle of it.
     options.use_raw_attention_mask(use_raw_mask=True)
     options.enable_embed_layer_norm = False  # it would derive that length from the mask
+    # The parts are quicker than the whole: see ``SLOWER`` in ``runtime.session``.
+    options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
+    options.enable_bias_gelu = False
     try:
         with quiet():
             made = optimizer.optimize_model(
