@@ -67,4 +67,6 @@ BENTOML = Environment("bentoml", (*_TORCH, "bentoml==1.4.40"))
 RAY = Environment("ray", (*_TORCH, "ray[serve]==2.57.0"))
 # The software of AWS's images; see docs/containers.md. torch is only imported.
 IMAGE_TORCHSERVE = Environment("torchserve", ("torch==2.6.0", *_TORCHSERVE), "3.12")
-IMAGE_RAY = Environment("ray-serve", ("ray[serve]==2.57.0", "jinja2==3.1.6"), "3.13")
+IMAGE_RAY = Environment(
+    "ray-serve", ("ray[serve]==2.57.0", "jinja2==3.1.6", "numpy==2.5.2"), "3.13"
+)
