@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -118,6 +119,28 @@ def test_a_graph_that_answers_as_torch_does_is_kept(tmp_path: Path) -> None:
     assert graph.fused == 0
     assert graph.difference < 1e-5
     assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_attention_is_fused_and_no_sum_with_what_follows_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "attn_implementation": "eager",
+    }
+    config = transformers.BertConfig(**settings)
+    model = transformers.BertForSequenceClassification(config)
+    made = Classifier(model, mask_pad=0, first_position=None).eval()
+    made.requires_grad_(requires_grad=False)
+    checks = Checks(made, vocabulary=50, max_length=40, pad=0)
+    graph = export_onnx(made, tmp_path / "m.onnx", checks)
+    assert graph.fused == 2
+    operators = Counter(node.op_type for node in onnx.load(graph.path).graph.node)
+    assert (operators["Attention"], operators["LayerNormalization"], operators["Gelu"]) == (2, 5, 2)
+    assert not operators.keys() & {"SkipLayerNormalization", "BiasGelu"}
 
 
 def test_a_graph_that_answers_differently_is_refused(tmp_path: Path) -> None:
