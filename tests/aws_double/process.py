@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -113,6 +114,8 @@ def running_double() -> Iterator[Double]:
                     *("--announce", announce, "--python", sys.executable),
                 ],
                 cwd=venv.ROOT,
+                # What its functions and model servers leave behind goes with the folder.
+                env={**os.environ, "TMPDIR": folder},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
