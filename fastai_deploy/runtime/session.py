@@ -79,7 +79,8 @@ def read_tables(path: Path) -> Dict[str, Any]:
         graph = read_graph(path)
     except ValueError:
         return {}
-    names = {node.inputs[0] for node in graph.nodes if node.operator == "Gather"}
+    gathers = [node for node in graph.nodes if node.operator == "Gather"]
+    names = {name for node in gathers for name in node.inputs[:1]}
     large = {name: graph.weights[name] for name in names & graph.weights.keys()}
     # Copies: what stays in the file would change with it.
     return {
