@@ -11,9 +11,10 @@ from .bundle import Bundle, ModelError
 from .hardware import Hardware
 from .onnx_graph import read_graph
 
-_MEMORY_FACTOR = 1.2
 SLOWER = ("SkipLayerNormFusion", "BiasGeluFusion")
 """ONNX Runtime's fusions that cost more than they save: see docs/quantization.md."""
+
+_MEMORY_FACTOR = 1.2
 _LARGE = 100_000  # bytes of a table that is worth sharing
 
 

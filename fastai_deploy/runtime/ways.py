@@ -118,7 +118,7 @@ def _on_processor(
 
 
 def _pays_twice(bundle: Bundle, hardware: Hardware) -> bool:
-    """Whether a second copy of the model is worth its memory (3.4 times the file, for both).
+    """Whether a second copy of the model is worth its memory (3.2 times the file, for both).
 
     Recurrent models gain the most from large runs, which two at a time are not.
     """
