@@ -15,7 +15,7 @@ from fastai_deploy.learner.family import Family, family_of
 from fastai_deploy.learner.globals import Imported, dangers, refuse_danger, sort_globals
 from fastai_deploy.learner.hints import library_hints
 from fastai_deploy.learner.labels import Labels, find_labels, threshold_of
-from fastai_deploy.learner.losses import Loss, find_loss
+from fastai_deploy.learner.losses import Loss, find_loss, with_usual_activation
 from fastai_deploy.learner.modules import Module, read_modules, state_dict
 from fastai_deploy.learner.reading.archive import Archive, Format
 from fastai_deploy.learner.reading.storages import EmbeddedSource
@@ -27,6 +27,7 @@ from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.rules_v1 import rules_v1
 from fastai_deploy.learner.text.rules_v2 import rules_v2
 from fastai_deploy.learner.ulmfit import Ulmfit, find_ulmfit
+from fastai_deploy.learner.unproven import Unproven, find_unproven
 from fastai_deploy.learner.verdict import Findings, Verdict, judge
 
 Task = Literal["single-label", "multi-label", "regression", "unknown"]
@@ -49,7 +50,8 @@ class Anatomy:
     """A learner, taken apart. ``weights`` maps the names of the model's tensors to where they are.
 
     ``python`` is the version that loading the file needs, None when any will do; ``threshold`` is
-    the probability above which a multi-label learner gives a label.
+    the probability above which a multi-label learner gives a label; ``unproven`` is everything on
+    the way from a text to its answer that the file does not prove.
     """
 
     format: Format
@@ -78,6 +80,7 @@ class Anatomy:
     sources: tuple[EmbeddedSource, ...]
     handed: Handed | None
     verdict: Verdict
+    unproven: tuple[Unproven, ...] = ()
 
     @property
     def python_37(self) -> bool:
@@ -117,9 +120,10 @@ def examine(
         text = replace(text, assumptions=(*text.assumptions, assumed))
     ulmfit = None if transformer else find_ulmfit(root, modules, pickled.calls)
     labels = find_labels(root, pickled.calls)
-    loss = find_loss(root.major, root.loss)
+    loss = with_usual_activation(find_loss(root.major, root.loss), labels.targets)
     callbacks = find_callbacks(root, pickled.calls)
     family = "transformers" if transformer else family_of(root, pickled.globals, modules)
+    unproven = find_unproven(text, transformer, loss, callbacks)
     found_dangers = tuple(islice(dangers(pickled), MOST_DANGERS))
     distinct = {(id(t.storage.data), t.offset, t.shape): t for t in weights.values()}.values()
     return Anatomy(
@@ -166,10 +170,11 @@ def examine(
                 ulmfit=ulmfit,
                 definable=brought,
                 handed=handed,
-                callbacks=callbacks,
+                unproven=unproven,
                 file=file,
             )
         ),
+        unproven=unproven,
     )
 
 

@@ -25,7 +25,8 @@ class Transformer:
     """A model of transformers within a learner's model.
 
     ``path`` is where it is, empty when it is the model itself; ``outputs`` is the number of scores
-    it gives. ``problem`` is why it cannot be rebuilt from transformers alone, empty when it can.
+    it gives. ``wrapper`` is the class around it, as module and name, empty when there is none.
+    ``problem`` is why it cannot be rebuilt from transformers alone, empty when it can.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Transformer:
     head: tuple[str, ...]
     forward: Forward
     problem: str
+    wrapper: str = ""
 
 
 def configured(module: Module) -> Transformer | None:
@@ -79,6 +81,7 @@ def find_transformer(
         head=_head(modules, found),
         forward=_forward(user_wrappers, found, model, calls, sources),
         problem=_problem(modules, found),
+        wrapper=str(user_wrappers[0].cls) if user_wrappers and user_wrappers[0].cls else "",
     )
 
 

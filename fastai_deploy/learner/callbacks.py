@@ -69,17 +69,14 @@ class Callback:
 
     @property
     def note(self) -> str:
-        """What a conversion takes for granted about it; empty where nothing is."""
+        """What a conversion takes for granted about it, as a clause; empty where nothing is."""
         if self.effect == "unseen":
             return (
-                f"the code of the callback {self.cls} is not in the file: it is taken to change no "
-                "answer beyond taking the scores out of what the model gives"
+                "its code is not in the file; it is taken to change no answer beyond taking the "
+                "scores out of what the model gives"
             )
         if self.effect in ("may change inputs", "may change scores"):
-            return (
-                f"the callback {self.cls} could change answers ({', '.join(self.events)}); here it "
-                "is left out"
-            )
+            return f"it could change answers ({', '.join(self.events)}); it is left out here"
         return ""
 
 
@@ -90,11 +87,6 @@ def find_callbacks(root: Root, calls: Iterable[Call]) -> tuple[Callback, ...]:
     look = _Look(tuple(calls))
     found = (look.callback(node) for node in islice(elements(root.callbacks), MOST))
     return tuple(each for each in found if each is not None)
-
-
-def notes(callbacks: Iterable[Callback]) -> tuple[str, ...]:
-    """What a conversion takes for granted about the callbacks."""
-    return tuple(each.note for each in callbacks if each.note)
 
 
 def _first(root: Root) -> Iterator[Callback]:

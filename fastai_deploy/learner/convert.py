@@ -18,7 +18,6 @@ from fastai_deploy.errors import DangerousLearner, ParityError, UnsupportedLearn
 from fastai_deploy.files import write
 from fastai_deploy.goldens import Case, Golden, Labels, read_cases, render
 from fastai_deploy.learner.anatomy import Anatomy, examine
-from fastai_deploy.learner.callbacks import notes
 from fastai_deploy.learner.definable import users_classes
 from fastai_deploy.learner.definitions import opened
 from fastai_deploy.learner.probes import PROBES
@@ -128,7 +127,8 @@ def refuse(anatomy: Anatomy, *, defined: bool = False) -> None:
     """
     verdict = anatomy.verdict
     refuse_dangerous(anatomy)
-    if verdict.kind != "convertible" and not (defined and verdict.kind == "with-definitions"):
+    ways = {"convertible", "with-goldens", *(("with-definitions",) if defined else ())}
+    if verdict.kind not in ways:
         raise UnsupportedLearner(
             f"this learner cannot be converted: {verdict.reason}", hint=verdict.hint
         )
@@ -137,7 +137,8 @@ def refuse(anatomy: Anatomy, *, defined: bool = False) -> None:
 def _refuse_unanswered(anatomy: Anatomy, cases: Sequence[Case]) -> None:
     """Raise UnsupportedLearner where only the learner's own answers could show a difference."""
     verdict = anatomy.verdict
-    if verdict.with_goldens and not any(case.probabilities for case in cases):
+    changing = any(each.effect == "may change scores" for each in anatomy.callbacks)
+    if changing and not any(case.probabilities for case in cases):
         raise UnsupportedLearner(
             f"this learner cannot be converted unseen: {verdict.reason}", hint=verdict.hint
         )
@@ -175,14 +176,14 @@ def _answer(
         try:
             check(parity, tolerance)
         except ParityError as error:
-            if rebuilt.anatomy.verdict.with_goldens:  # as it was feared
+            if rebuilt.anatomy.unproven:  # as it was feared
                 raise ParityError(error.message, hint=RUNTIME) from error
             raise
         report(Step(f"{len(answered)} of the learner's own answers reproduced in torch: "
                     f"max |Δprobability| {parity.max_difference:.1e}"))  # fmt: skip
     else:
-        for assumption in (*rebuilt.text.assumptions, *notes(rebuilt.anatomy.callbacks)):
-            report(Warned(assumption, _BRING))
+        for assumed in (*rebuilt.text.assumptions, *map(str, rebuilt.anatomy.unproven)):
+            report(Warned(assumed, _BRING))
     _tell_accuracy(rebuilt, cases, given, report)
     return tuple(
         Golden(case.text, case.probabilities or mine,

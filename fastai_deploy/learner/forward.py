@@ -37,16 +37,18 @@ class Forward:
 
     ``mask``: "from-ids" when padding is found by comparing the ids with ``pad_token_id`` (None:
     the tokenizer's); "none" when every token is attended to. ``processes``: a function that is
-    applied to the transformer's answer, or None. ``evidence`` says where this was seen.
+    applied to the transformer's answer, or None. ``evidence`` says where this was seen, and
+    ``seen`` is false where nothing was: the code of a wrapper is not in the file.
     """
 
     mask: Mask
     pad_token_id: int | None = None
     processes: str | None = None
     evidence: str = ""
+    seen: bool = True
 
 
-UNSEEN = Forward("unknown", evidence="the file does not hold the wrapper's forward()")
+UNSEEN = Forward("unknown", evidence="the file does not hold the wrapper's forward()", seen=False)
 BARE = Forward("none", evidence="the model is the transformer itself")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from fastai_deploy.learner.labels import Targets
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import attribute, class_of
 from fastai_deploy.learner.words import words
@@ -41,6 +42,7 @@ _SCORES: dict[str, Activation] = {
 _REGRESSION = words(
     "MSELoss L1Loss SmoothL1Loss HuberLoss mse_loss l1_loss smooth_l1_loss MSELossFlat L1LossFlat"
 )
+USUAL_ACTIVATION: dict[Targets, Activation] = {"one": "softmax", "several": "sigmoid"}
 _MAX_WRAPPERS = 5  # FlattenedLoss of a partial of a function is three
 
 
@@ -49,13 +51,15 @@ class Loss:
     """A loss: its name, how outputs become probabilities, and whether the learner does so itself.
 
     ``raw`` is true when ``learn.predict`` answers the raw scores, because fastai knows no
-    activation for this loss. ``regression`` is true for losses on numbers.
+    activation for this loss. ``regression`` is true for losses on numbers. ``assumed``: the loss is
+    unknown, and ``activation`` is the one that its task usually has.
     """
 
     name: str
     activation: Activation
     raw: bool = False
     regression: bool = False
+    assumed: bool = False
 
 
 def find_loss(major: int, value: object) -> Loss:
@@ -74,6 +78,14 @@ def find_loss(major: int, value: object) -> Loss:
     if lookup in _SCORES:
         return Loss(lookup, _SCORES[lookup], raw=True)
     return Loss(outermost, "unknown")
+
+
+def with_usual_activation(loss: Loss, targets: Targets) -> Loss:
+    """An unknown loss with the activation that losses of its task usually have."""
+    usual = USUAL_ACTIVATION.get(targets)
+    if loss.activation != "unknown" or usual is None:
+        return loss
+    return replace(loss, activation=usual, assumed=True)
 
 
 def _names(value: object) -> list[str]:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastai_deploy.learner.architecture import Transformer
-from fastai_deploy.learner.callbacks import Callback
 from fastai_deploy.learner.family import Family
 from fastai_deploy.learner.labels import Labels
-from fastai_deploy.learner.losses import Loss
+from fastai_deploy.learner.losses import USUAL_ACTIVATION, Loss
 from fastai_deploy.learner.text.found import Tokenizer
 from fastai_deploy.learner.text.handed import Handed
 from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.serialized import HAND_IN
 from fastai_deploy.learner.text.unigram import KNOWN, held_model
 from fastai_deploy.learner.ulmfit import Ulmfit
+from fastai_deploy.learner.unproven import Unproven
 
-Kind = Literal["convertible", "with-definitions", "learner-runtime", "refused"]
+Kind = Literal["convertible", "with-goldens", "with-definitions", "learner-runtime", "refused"]
 
 RUNTIME = (
     "serve the pickle itself: fdeploy export --runtime learner --definitions model_def.py "
@@ -29,8 +29,8 @@ DEFINITIONS = (
     "fdeploy export {} --definitions model_def.py"
 )
 GOLDENS = (
-    "bring texts with the learner's own probabilities, which tell whether the answers stay the "
-    "same: fdeploy export {} --golden texts.jsonl; or "
+    "fdeploy export {0} prints a notebook cell that writes the learner's own answers to "
+    "golden.jsonl; then: fdeploy export {0} --golden golden.jsonl"
 )
 _OTHER_TASKS: dict[Family, str] = {
     "vision": "it classifies images",
@@ -44,14 +44,14 @@ _OTHER_TASKS: dict[Family, str] = {
 class Verdict:
     """``reason`` says why in words; ``hint`` what to do next.
 
-    Both are empty when convertible, unless only ``with_goldens`` that the learner answered itself.
-    "with-definitions": convertible once the user hands in the source of the classes.
+    Both are empty when convertible. "with-goldens": convertible with the learner's own answers,
+    which prove what the file does not. "with-definitions": convertible once the user hands in the
+    source of the classes.
     """
 
     kind: Kind
     reason: str = ""
     hint: str = ""
-    with_goldens: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,7 +72,7 @@ class Findings:
     ulmfit: Ulmfit | None = None
     definable: tuple[str, ...] = ()
     handed: Handed | None = None
-    callbacks: tuple[Callback, ...] = ()
+    unproven: tuple[Unproven, ...] = ()
     file: str = "learner.pkl"
 
 
@@ -82,7 +82,7 @@ def judge(found: Findings) -> Verdict:
         verdict = step(found)
         if verdict is not None:
             return verdict
-    return _definitions(found) or _callbacks(found) or Verdict("convertible")
+    return _definitions(found) or _unproven(found) or Verdict("convertible")
 
 
 def _danger(found: Findings) -> Verdict | None:
@@ -157,18 +157,17 @@ def _definitions(found: Findings) -> Verdict | None:
     return Verdict("with-definitions", reason, DEFINITIONS.format(names, file))
 
 
-def _callbacks(found: Findings) -> Verdict | None:
-    """Convertible, but only where the learner's own answers show what a callback does to them."""
-    changing = [each for each in found.callbacks if each.effect == "may change scores"]
-    if not changing:
+def _unproven(found: Findings) -> Verdict | None:
+    """Convertible, but only with the learner's own answers."""
+    if not found.unproven:
         return None
-    names = ", ".join(_printable(each.cls) for each in changing)
+    more = len(found.unproven) - 1
+    first = _printable(str(found.unproven[0]))
     file = shlex.quote(_printable(found.file))
     return Verdict(
-        "convertible",
-        f"what its callback {names} does to the scores can be seen from its own answers alone",
-        GOLDENS.format(file) + RUNTIME,
-        with_goldens=True,
+        "with-goldens",
+        f"the file does not prove its answers: {first}" + (f"; and {more} more" if more else ""),
+        GOLDENS.format(file),
     )
 
 
@@ -216,17 +215,24 @@ def _answers(found: Findings) -> Verdict | None:
     outputs = transformer.outputs if transformer and not found.definable else None
     if found.ulmfit is not None:
         outputs = found.ulmfit.model.outputs
-    if outputs is not None and outputs != len(labels.names):
-        return Verdict(
-            "refused",
-            f"its model has {outputs} outputs, but it has {len(labels.names)} labels",
-            "export the learner again, with the labels that it was trained on",
-        )
-    expected = {"one": "softmax", "several": "sigmoid"}.get(labels.targets)
-    if found.loss.activation != expected:
+    fits = outputs is None or outputs == len(labels.names)
+    loss = found.loss
+    # An unknown loss may well be made for another number of outputs, so that it is named first.
+    if loss.activation != USUAL_ACTIVATION.get(labels.targets) or (loss.assumed and not fits):
         return Verdict(
             "learner-runtime",
-            f"how its scores become probabilities is unknown (loss {found.loss.name})",
+            f"how its scores become probabilities is unknown (loss {_printable(loss.name)})",
             RUNTIME,
         )
+    if not fits:
+        return Verdict(
+            "refused",
+            f"its model has {_count(outputs, 'output')}, but it has "
+            f"{_count(len(labels.names), 'label')}",
+            "export the learner again, with the labels that it was trained on",
+        )
     return None
+
+
+def _count(number: int | None, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -164,13 +164,13 @@ def test_scores_that_a_callback_changes_are_asked_for(fdeploy: Fdeploy) -> None:
         {"class": "__main__.Temperature", "code_in_file": True, "events": ["after_pred"],
          "effect": "may change scores"}
     ]  # fmt: skip
-    assert "--golden texts.jsonl" in found["verdict"]["hint"]
+    assert "--golden golden.jsonl" in found["verdict"]["hint"]
     shown = fdeploy.ok("inspect", "learner.pkl").stdout
     assert "callback   __main__.Temperature: its code may change the scores" in shown
     refused = fdeploy("export", "learner.pkl", "--json")
     assert refused.error["code"] == "unsupported-learner"
     assert "__main__.Temperature" in refused.error["message"]
-    assert "fdeploy export learner.pkl --golden texts.jsonl" in refused.error["hint"]
+    assert "fdeploy export learner.pkl --golden golden.jsonl" in refused.error["hint"]
     write_goldens("callback_temperature", fdeploy.folder / "g.jsonl")
     failed = fdeploy("export", "learner.pkl", "--golden", "g.jsonl", "--json").error
     assert failed["code"] == "parity"

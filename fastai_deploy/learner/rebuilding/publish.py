@@ -12,7 +12,6 @@ import fastai_deploy
 from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, TextSpec
 from fastai_deploy.files import write
 from fastai_deploy.learner.anatomy import Anatomy
-from fastai_deploy.learner.callbacks import notes
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT
 from fastai_deploy.learner.rebuilding.precision import Served
 from fastai_deploy.learner.rebuilding.rebuild import configuration, learner_weights
@@ -118,7 +117,7 @@ def _residues(rebuilt: Rebuilt, *, proven: bool) -> tuple[str, ...]:
         )
     found.extend(general_residues(anatomy))
     if not proven:
-        found.extend((*rebuilt.text.assumptions, *notes(anatomy.callbacks)))
+        found.extend((*rebuilt.text.assumptions, *map(str, anatomy.unproven)))
     return tuple(found)
 
 

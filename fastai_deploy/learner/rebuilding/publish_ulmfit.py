@@ -7,7 +7,6 @@ from pathlib import Path
 from fastai_deploy.bundle import LearnerSpec, Manifest, Provenance, TextSpec
 from fastai_deploy.files import write
 from fastai_deploy.learner.awd_lstm import weights_of
-from fastai_deploy.learner.callbacks import notes
 from fastai_deploy.learner.rebuilding.precision import Served
 from fastai_deploy.learner.rebuilding.publish import (
     assemble,
@@ -84,5 +83,5 @@ def _residues(rebuilt: RebuiltUlmfit, *, proven: bool) -> tuple[str, ...]:
             "a text that spells out xxpad: fastai fails on some such texts; here they are answered"
         )
     if not proven:
-        found.extend((*words.assumptions, *notes(rebuilt.anatomy.callbacks)))
+        found.extend((*words.assumptions, *map(str, rebuilt.anatomy.unproven)))
     return tuple(found)

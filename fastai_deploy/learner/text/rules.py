@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastai_deploy.learner.text.found import Tokenizer
+from fastai_deploy.learner.unproven import Unproven
 
 DROP_TRAILING_NUL = "drop-trailing-nul"
 PREFIX_SPACE = "prefix-space"
@@ -19,14 +20,16 @@ class TextRules:
     ``steps`` are named as in the bundle's manifest; ``prefix_space``: whether a byte-level
     tokenizer is asked to begin texts with a space; ``max_length`` is in tokens, special ones
     included, or None where nothing in the file says it. ``rules`` says all of it in words.
-    ``assumptions`` are what the file does not show; ``problem`` is why the rules cannot be served,
-    empty when they can.
+    ``unproven`` is the code that turns a text into ids and that the file does not prove;
+    ``assumptions`` are what else is taken for granted; ``problem`` is why the rules cannot be
+    served, empty when they can.
     """
 
     steps: tuple[str, ...]
     prefix_space: bool
     max_length: int | None
     rules: tuple[str, ...]
+    unproven: tuple[Unproven, ...] = ()
     assumptions: tuple[str, ...] = ()
     problem: str = ""
 

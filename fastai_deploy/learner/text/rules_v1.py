@@ -17,10 +17,11 @@ from fastai_deploy.learner.text.rules import (
     TextRules,
     length_of,
 )
+from fastai_deploy.learner.unproven import Unproven
 
 _ASSUMED = (
-    "{} is not in the file: it is taken to do what such classes do "
-    "(special tokens around the text, cut at the end)"
+    "its code is not in the file; it is taken to put the special tokens around the text and to cut "
+    "it at the end"
 )
 
 
@@ -40,7 +41,7 @@ def rules_v1(root: Root, tokenizer: Tokenizer) -> TextRules:
         prefix_space=prefix,
         max_length=limit,
         rules=_rules(tokenizer, limit, prefix=prefix),
-        assumptions=(_ASSUMED.format(name or "the tokenizer class"),),
+        unproven=(Unproven(f"the tokenizer class {name or ''}".strip(), _ASSUMED, part="text"),),
         problem=_problem(processors, tokenizing),
     )
 

@@ -20,6 +20,7 @@ from fastai_deploy.learner.reading.views import (
 )
 from fastai_deploy.learner.text.found import Tokenizer, fast_json
 from fastai_deploy.learner.text.rules import TextRules, length_of
+from fastai_deploy.learner.unproven import Unproven
 from fastai_deploy.learner.words import words
 
 # Methods that change a text; a transform that uses one before the tokenizer is not the plain way.
@@ -28,6 +29,10 @@ CHANGES_TEXT = words(
     lower upper casefold title strip lstrip rstrip replace sub translate normalize unescape
     fix_text clean split join removeprefix removesuffix
     """
+)
+_ASSUMED = (
+    "its code is not in the file; it is taken to call the tokenizer with special tokens and to cut "
+    "the text at the end"
 )
 PLAIN_CLASSES = frozenset({"ToTensor", "ColReader", "AttrGetter", "ItemGetter"})
 
@@ -41,12 +46,9 @@ def rules_v2(calls: Iterable[Call], tokenizer: Tokenizer) -> TextRules:
     limit = _truncation(tokenizer) or length_of(own, tokenizer)
     name = code.name if code is not None and _is_function(holder) else class_of(holder)
     specials = _adds_specials(code)
-    assumptions: list[str] = []
+    unproven: tuple[Unproven, ...] = ()
     if code is None:
-        assumptions.append(
-            f"{name or 'the transform around the tokenizer'} is not in the file: it is taken to "
-            "call the tokenizer with special tokens and to cut at the end"
-        )
+        unproven = (Unproven(f"the transform {name or ''}".strip(), _ASSUMED, part="text"),)
     return TextRules(
         steps=(),
         prefix_space=False,
@@ -61,7 +63,7 @@ def rules_v2(calls: Iterable[Call], tokenizer: Tokenizer) -> TextRules:
                 ),
             )
         ),
-        assumptions=tuple(assumptions),
+        unproven=unproven,
         problem=_problem(calls, holder, code, specials=specials),
     )
 
