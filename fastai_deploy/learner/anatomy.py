@@ -109,7 +109,7 @@ def examine(
         raise
     modules = read_modules(root.model, archive.nested)
     weights = state_dict(modules)
-    transformer = find_transformer(modules, root.model, pickled.calls, archive.sources)
+    transformer = find_transformer(modules, pickled.calls, archive.sources)
     tokenizers = find_tokenizers(pickled.calls)
     tokenizer = tokenizers[0] if len(tokenizers) == 1 else None
     brought = definable(modules, transformer)

@@ -16,8 +16,6 @@ LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 HEAD = "ForSequenceClassification"
 BLURR = Forward("none", evidence="blurr hands the tokenizer's own mask to the transformer")
 MAX_INNER = 8  # configurations within one; a model that reads and sees has four
-# torch's own wrappers that hand everything through.
-TRANSPARENT = frozenset({"DataParallel", "DistributedDataParallel"})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +58,6 @@ def configured(module: Module) -> Transformer | None:
 
 def find_transformer(
     modules: Sequence[Module],
-    model: object,
     calls: Iterable[Call],
     sources: Iterable[EmbeddedSource],
 ) -> Transformer | None:
@@ -71,7 +68,7 @@ def find_transformer(
     config_node = _config(found)
     config = _plain_config(config_node)
     wrappers = [m for m in modules if _encloses(m.path, found.path)]
-    user_wrappers = [m for m in wrappers if not (m.cls and m.cls.name in TRANSPARENT)]
+    user_wrappers = [m for m in wrappers if not m.transparent]
     return Transformer(
         path=found.path,
         cls=found.cls,
@@ -79,7 +76,7 @@ def find_transformer(
         config=config,
         outputs=_outputs(found, config),
         head=_head(modules, found),
-        forward=_forward(user_wrappers, found, model, calls, sources),
+        forward=_forward(user_wrappers, found, calls, sources),
         problem=_problem(modules, found),
         wrapper=str(user_wrappers[0].cls) if user_wrappers and user_wrappers[0].cls else "",
     )
@@ -144,7 +141,6 @@ def _head(modules: Sequence[Module], transformer: Module) -> tuple[str, ...]:
 def _forward(
     wrappers: list[Module],
     transformer: Module,
-    model: object,
     calls: Iterable[Call],
     sources: Iterable[EmbeddedSource],
 ) -> Forward:
@@ -159,8 +155,8 @@ def _forward(
     for source in sources:
         if source.name == wrapper.cls and wrapper.cls is not None:
             return from_source(source.text, wrapper.cls.name, child, wrapper.attributes)
-    if wrapper.path == "" and isinstance(model, Call):
-        code = read_code(class_bodies(calls).get(id(model.func), {}).get("forward"))
+    if isinstance(wrapper.made, Call):
+        code = read_code(class_bodies(calls).get(id(wrapper.made.func), {}).get("forward"))
         if code is not None:
             return from_code(code, wrapper.attributes)
     return UNSEEN

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fastai_deploy.learner.architecture import TRANSPARENT
 from fastai_deploy.learner.modules import Module
 from fastai_deploy.learner.reading.tensors import Tensor
 
 LayerKind = Literal["batch norm", "linear", "relu"]
 
 _ENCODERS = {1: "MultiBatchEncoder", 2: "SentenceEncoder"}
-_AROUND = frozenset({"SequentialRNN", *_ENCODERS.values(), *TRANSPARENT})
+_AROUND = frozenset({"SequentialRNN", *_ENCODERS.values()})
 _HEADS: dict[str, LayerKind | None] = {
     "BatchNorm1d": "batch norm", "Linear": "linear", "ReLU": "relu", "Dropout": None,
 }  # fmt: skip
@@ -166,7 +165,7 @@ def _foreign(modules: Sequence[Module], core: Module, head: Module) -> Iterator[
         if module.tensors and not within:
             yield f"weights lie outside the classifier ({module.path or 'in the wrapper'})"
         around = module.path == "" or core.path.startswith(module.path + ".")
-        if around and _name(module) not in _AROUND:
+        if around and not module.transparent and _name(module) not in _AROUND:
             yield f"its model is wrapped in a class of the user's own ({_name(module)})"
 
 

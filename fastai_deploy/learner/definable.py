@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastai_deploy.learner.architecture import LIBRARIES, TRANSPARENT, Transformer
+from fastai_deploy.learner.architecture import LIBRARIES, Transformer
 from fastai_deploy.learner.modules import Module
 from fastai_deploy.learner.reading.values import Global
 
@@ -37,7 +37,7 @@ def innermost(modules: Sequence[Module]) -> str:
     """The path of the model within torch's own wrappers, which hand everything through."""
     by_path = {module.path: module for module in modules}
     path = ""
-    while (found := by_path[path]).cls is not None and found.cls.name in TRANSPARENT:
+    while (found := by_path[path]).transparent:
         inner = [found.name_of(child) for child in found.children]
         if len(inner) != 1:
             break

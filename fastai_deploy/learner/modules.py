@@ -22,6 +22,17 @@ MAX_TENSORS = 200_000  # likewise
 MAX_PATH = 1_000  # characters of the path of a module or a tensor
 MAX_DEPTH = 60  # levels of modules in modules; a deep transformer in three wrappers has 12
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+# What torch.compile() wraps a module in. Recent versions pickle it as a call of the class with the
+# module inside; older ones with a state, as other modules.
+COMPILED = Global("torch._dynamo.eval_frame", "OptimizedModule")
+# Torch's own wrappers, which answer what the module in them answers.
+TRANSPARENT = frozenset(
+    {
+        COMPILED,
+        Global("torch.nn.parallel.data_parallel", "DataParallel"),
+        Global("torch.nn.parallel.distributed", "DistributedDataParallel"),
+    }
+)
 # Put into every model by transformers 4.11 to 4.15; works in training alone.
 HARMLESS_HOOK = Global("transformers.modeling_utils", "gradient_checkpointing_hook")
 
@@ -31,11 +42,13 @@ class Module:
     """A torch module: its ``path`` in the model (empty for the model itself) and its own tensors.
 
     ``tensors`` are the parameters and the buffers that its ``state_dict`` holds, by their names
-    within the module; ``children`` are the names of the modules within it.
+    within the module; ``children`` are the names of the modules within it. ``made`` is the call in
+    the pickle that makes the module.
     """
 
     path: str
     cls: Global | None
+    made: object
     attributes: dict[str, object]
     tensors: dict[str, Tensor]
     children: tuple[str, ...]
@@ -43,6 +56,11 @@ class Module:
     def name_of(self, local: str) -> str:
         """The name of one of its tensors or children in the whole model."""
         return f"{self.path}.{local}" if self.path else local
+
+    @property
+    def transparent(self) -> bool:
+        """Whether it is a wrapper of torch's own, which hands everything through."""
+        return self.cls in TRANSPARENT
 
     @property
     def changed(self) -> str | None:
@@ -55,7 +73,23 @@ class Module:
 
 def is_module(value: object) -> bool:
     """Whether a value is a pickled ``torch.nn.Module``."""
+    if _compiled(value) is not None:
+        return True
     return isinstance(value, Call) and {"_modules", "_parameters"} <= attributes(value).keys()
+
+
+def _compiled(value: object) -> object:
+    """The module that ``OptimizedModule(module, context)`` would wrap; None for anything else."""
+    if isinstance(value, Call) and value.func == COMPILED and not value.new and value.args:
+        return value.args[0]
+    return None
+
+
+def _children(node: object, own: Mapping[str, object]) -> list[tuple[str, object]]:
+    """The modules in a module, by the names that ``state_dict`` has for them."""
+    compiled = _compiled(node)
+    named = named_entries(own.get("_modules")) if compiled is None else {"_orig_mod": compiled}
+    return [(name, child) for name, child in named.items() if is_module(child)]
 
 
 def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, ...]:
@@ -72,17 +106,14 @@ def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, 
         if depth > MAX_DEPTH or len(found) >= MAX_MODULES or tensors > MAX_TENSORS:
             raise _too_complex()
         own = attributes(node)
-        children = [
-            (name, child)
-            for name, child in named_entries(own.get("_modules")).items()
-            if is_module(child)
-        ]
+        children = _children(node, own)
         held = _tensors(own, nested)
         tensors += len(held)
         found.append(
             Module(
                 path=path,
                 cls=class_of(node),
+                made=node,
                 attributes=own,
                 tensors=held,
                 children=tuple(name for name, _ in children),

@@ -255,6 +255,88 @@ def test_an_unchanged_learner_survives_the_assembler(deep_recursion: None) -> No
     assert changed(DISTILBERT, lambda _root: None).verdict == anatomy(DISTILBERT).verdict
 
 
+OPTIMIZED = Global("torch._dynamo.eval_frame", "OptimizedModule")
+
+
+def _around(cls: Global, inner: object, child: str) -> Call:
+    parts = {"_modules": mapping({child: inner}), "_parameters": Mapping([])}
+    return new(cls.module, cls.name, parts)
+
+
+def _compiled(inner: object) -> Call:
+    context = Call(Global("torch._dynamo.eval_frame", "OptimizeContext"), (None, None, True))
+    return Call(OPTIMIZED, (inner, context))
+
+
+def _parallel(inner: object) -> Call:
+    return _around(Global("torch.nn.parallel.data_parallel", "DataParallel"), inner, "module")
+
+
+TRANSPARENT: dict[str, tuple[Callable[[object], Call], str]] = {
+    "compiled": (_compiled, "_orig_mod.transformer"),
+    "compiled by torch 2.0": (lambda inner: _around(OPTIMIZED, inner, "_orig_mod"),
+                              "_orig_mod.transformer"),
+    "parallel": (_parallel, "module.transformer"),
+    "distributed": (
+        lambda inner: _around(
+            Global("torch.nn.parallel.distributed", "DistributedDataParallel"), inner, "module"
+        ),
+        "module.transformer",
+    ),
+    "compiled within parallel": (lambda inner: _parallel(_compiled(inner)),
+                                 "module._orig_mod.transformer"),
+    "parallel within compiled": (lambda inner: _compiled(_parallel(inner)),
+                                 "_orig_mod.module.transformer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", TRANSPARENT)
+def test_torchs_own_wrappers_are_looked_through(how: str, deep_recursion: None) -> None:
+    del deep_recursion
+    wrap, path = TRANSPARENT[how]
+
+    def change(root: Any) -> None:
+        root.pairs[:] = [(k, wrap(v) if k == "model" else v) for k, v in root.pairs]
+
+    found, plain = changed(DISTILBERT, change), anatomy(DISTILBERT)
+    assert found.transformer is not None
+    assert plain.transformer is not None
+    assert found.transformer.path == path
+    assert found.transformer.forward == plain.transformer.forward
+    assert found.transformer.problem == ""
+    assert {name.removeprefix(path) for name in found.weights} == {
+        name.removeprefix("transformer") for name in plain.weights
+    }
+
+
+def test_the_transformer_inside_a_wrapper_may_be_compiled(deep_recursion: None) -> None:
+    del deep_recursion
+
+    def change(root: Any) -> None:
+        wrapper = objects(root, "CustomTransformerModel")[0]
+        inner = objects(root, "DistilBertForSequenceClassification")[0]
+        set_attribute(wrapper, "_modules", mapping({"transformer": _compiled(inner)}))
+
+    found = changed(DISTILBERT, change)
+    assert found.transformer is not None
+    assert found.transformer.path == "transformer._orig_mod"
+    assert "transformer._orig_mod.classifier.weight" in found.weights
+
+
+def test_a_class_that_only_bears_the_name_of_torchs_wrapper_is_the_users(
+    deep_recursion: None,
+) -> None:
+    del deep_recursion
+
+    def change(root: Any) -> None:
+        own = Global("__main__", "DataParallel")
+        root.pairs[:] = [
+            (k, _around(own, v, "module") if k == "model" else v) for k, v in root.pairs
+        ]
+
+    assert not changed(DISTILBERT, change).tree[0].transparent
+
+
 OTHER_TASKS = {
     "fastai.vision.data": "classifies images",
     "fastai.vision.core": "classifies images",
