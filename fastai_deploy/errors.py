@@ -16,6 +16,7 @@
     │   ├── NotALearner
     │   ├── DangerousLearner
     │   ├── UnsupportedLearner
+    │   ├── UnprovenLearner
     │   ├── DefinitionsError
     │   ├── UntrustedLearner
     │   └── RuntimeUnproven
@@ -51,7 +52,8 @@ interruption (Ctrl-C). Every error says what happened, why, and in ``hint`` what
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 
 class FdeployError(Exception):
@@ -67,6 +69,15 @@ class FdeployError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def values(self) -> dict[str, Any]:
+        """The error as plain data, for programs."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
 
 
 class UsageError(FdeployError):
@@ -161,6 +172,27 @@ class UnsupportedLearner(LearnerError):
     """The learner is sound, but cannot be rebuilt exactly, and is not guessed."""
 
     code = "unsupported-learner"
+
+
+class UnprovenLearner(LearnerError):
+    """The learner holds code that its file does not prove, and no golden shows what it does.
+
+    ``unproven`` are those pieces of code, each as subject, reason and line of code; ``cell`` is the
+    Python that writes a golden file in the learner's notebook.
+    """
+
+    code = "unproven-learner"
+
+    def __init__(
+        self, message: str, *, hint: str, unproven: Sequence[dict[str, str]] = (), cell: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.unproven = tuple(unproven)
+        self.cell = cell
+
+    def values(self) -> dict[str, Any]:
+        """The error as plain data, with the pieces of code and the cell."""
+        return {**super().values(), "unproven": list(self.unproven), "cell": self.cell}
 
 
 class DefinitionsError(LearnerError):

@@ -49,6 +49,7 @@ class Order:
     tolerance: float
     quantize: Choice
     tolerance_stated: bool
+    unproven: bool = False
 
     @property
     def kind(self) -> str:
@@ -85,6 +86,7 @@ def order(project: Project) -> Order:
         tolerance=model.tolerance,
         quantize=model.quantize,
         tolerance_stated=("model", "tolerance") in settings.origins,
+        unproven=model.unproven,
     )
 
 
@@ -136,6 +138,7 @@ def make(project: Project, wanted: Order) -> bundles.Bundle:
             quantize=wanted.quantize,
             name=spec.partition(":")[2],
             report=project.report,
+            unproven=wanted.unproven,
         )
     if wanted.runtime == "learner":
         return _carry(project, wanted, place)
@@ -152,6 +155,7 @@ def make(project: Project, wanted: Order) -> bundles.Bundle:
         tokenizer=wanted.tokenizer,
         quantize=wanted.quantize,
         int8_tolerance=wanted.tolerance if wanted.tolerance_stated else None,
+        unproven=wanted.unproven,
     )
 
 

@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -18,9 +18,17 @@ from fastai_deploy.errors import GoldenError
 from fastai_deploy.files import file_errors
 
 MOST = 1_000  # every later form of the model answers each of them before it is trusted
-SUM_SLACK = 1e-3  # by how much the probabilities of a single-label learner may miss 1
+ROUNDED = 1e-3  # by how much rounded probabilities of a single-label learner may miss 1
+
+_ERROR = 200  # characters of a learner's error that are kept
+_LARGEST = 3.5e38  # a float32 is never larger
 
 Source = Literal["learner", "rebuilt"]
+
+_HINT = (
+    'write what learn.predict answers, raw scores under "scores"; for a learner of half precision '
+    "set a larger tolerance, such as [model] tolerance = 0.02"
+)
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,18 @@ class Case:
     """A text from a golden file.
 
     ``probabilities`` are the learner's own, in the order of the labels, where the file has them;
-    ``expected`` are the true labels, where the file has them. ``line`` is where it stands.
+    ``from_scores``: they were made from the raw scores in the file. ``predicted`` are the labels
+    that ``learn.predict`` named. ``expected`` are the true labels, where the file has them.
+    ``error`` is that of the learner, where it fails on this text. ``line`` is where it stands.
     """
 
     text: str
     probabilities: tuple[float, ...] | None
     expected: tuple[str, ...] | None
     line: int
+    from_scores: bool = False
+    predicted: tuple[str, ...] | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,10 +62,21 @@ class Golden:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a golden file is checked against: the labels, and whether a text may have several."""
+    """What a golden file is checked against.
+
+    ``several``: a text may have several labels. ``raw``: ``learn.predict`` answers, or may answer,
+    raw scores. ``tolerance`` is by how much each probability may be off.
+    """
 
     names: tuple[str, ...]
     several: bool = False
+    raw: bool = False
+    tolerance: float = 0.0
+
+    @property
+    def slack(self) -> float:
+        """By how much the probabilities of one text may miss a sum of 1."""
+        return max(ROUNDED, len(self.names) * self.tolerance)
 
 
 def read_cases(path: Path, labels: Labels) -> tuple[Case, ...]:
@@ -70,7 +94,7 @@ def read_cases(path: Path, labels: Labels) -> tuple[Case, ...]:
     with file_errors(path):
         data = path.read_bytes()
     place = _Place(path)
-    cases = tuple(reader(place, _decoded(place, data), labels))
+    cases = answered(tuple(reader(place, _decoded(place, data), labels)), labels, str(path))
     if not cases:
         raise GoldenError(f"{path} holds no text", hint="write at least one text into it")
     if len(cases) > MOST:
@@ -79,6 +103,55 @@ def read_cases(path: Path, labels: Labels) -> tuple[Case, ...]:
             hint="keep a sample of the texts that matter most",
         )
     return cases
+
+
+def answered(cases: Sequence[Case], labels: Labels, where: str) -> tuple[Case, ...]:
+    """Check the learner's own answers, and make probabilities of raw scores.
+
+    Numbers that are called probabilities are taken as scores where the learner may answer scores
+    and at least one text shows that they are none. ``where`` is what errors call their source.
+    Raises GoldenError.
+    """
+    if cases and all(case.error for case in cases):
+        raise GoldenError(
+            f"{where}: the learner fails on every text, such as {cases[0].text[:60]!r} "
+            f"({cases[0].error})",
+            hint='see that learn.predict("some text") answers, then write the file again',
+        )
+    given = [case for case in cases if case.probabilities is not None and not case.from_scores]
+    scores = labels.raw and any(_unlikely(case.probabilities or (), labels) for case in given)
+    checked = []
+    for case in cases:
+        found = case
+        if case.probabilities is not None and (scores or case.from_scores):
+            made = activated(case.probabilities, several=labels.several)
+            found = replace(case, probabilities=made, from_scores=True)
+        elif case.probabilities is not None:
+            wrong = _unlikely(case.probabilities, labels)
+            if wrong:
+                _Place(where, case.line).wrong(wrong, _HINT)
+        checked.append(found)
+    return tuple(checked)
+
+
+def activated(scores: Sequence[float], *, several: bool) -> tuple[float, ...]:
+    """Raw scores as probabilities: sigmoid where a text may have several labels, else softmax."""
+    if several:
+        # 1 / (1 + exp(-x)), written so that nothing overflows.
+        return tuple(0.5 * (1.0 + math.tanh(0.5 * each)) for each in scores)
+    powers = [math.exp(each - max(scores)) for each in scores]
+    return tuple(each / sum(powers) for each in powers)
+
+
+def _unlikely(numbers: Sequence[float], labels: Labels) -> str:
+    """Why numbers are no probabilities of a text; empty when they may be."""
+    if len(numbers) != len(labels.names):
+        return f"there must be {len(labels.names)} probabilities, one for each label"
+    if not all(0 <= number <= 1 for number in numbers):
+        return "a probability is no number from 0 to 1"
+    if not labels.several and not math.isclose(sum(numbers), 1, abs_tol=labels.slack):
+        return f"the probabilities sum to {sum(numbers):.4g}, not to 1"
+    return ""
 
 
 def render(goldens: Sequence[Golden], labels: Labels) -> bytes:
@@ -124,7 +197,7 @@ def parse(data: bytes, labels: Labels) -> tuple[Golden, ...]:
 class _Place:
     """Where in a golden file something is wrong."""
 
-    path: Path
+    path: Path | str
     line: int = 0
 
     def at(self, line: int) -> _Place:
@@ -163,14 +236,27 @@ def _object(place: _Place, text: str, labels: Labels) -> Case:
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         place.wrong('there is no "text"', 'write {"text": "..."} on each line')
     _check_text(place, value["text"])
-    probabilities = value.get("probabilities")
+    scores = value.get("scores")
+    numbers = value.get("probabilities") if scores is None else scores
     label = value.get("label")
     return Case(
         value["text"],
-        None if probabilities is None else _probabilities(place, probabilities, labels),
+        None if numbers is None else _numbers(place, numbers, labels),
         None if label is None else _expected(place, label, labels),
         place.line,
+        from_scores=scores is not None,
+        predicted=_predicted(place, value.get("predicted")),
+        error=str(value.get("error") or "")[:_ERROR],
     )
+
+
+def _predicted(place: _Place, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(name, (str, int, float)) for name in names):
+        place.wrong('"predicted" is neither a label nor a list of labels')
+    return tuple(map(str, names))
 
 
 def _csv(place: _Place, content: str, labels: Labels) -> Iterator[Case]:
@@ -236,7 +322,7 @@ def _expected(place: _Place, label: Any, labels: Labels) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _probabilities(place: _Place, value: Any, labels: Labels) -> tuple[float, ...]:
+def _numbers(place: _Place, value: Any, labels: Labels) -> tuple[float, ...]:
     """Given by label, or as a list in the order of the labels."""
     if isinstance(value, dict):
         if set(value) != set(labels.names):
@@ -244,13 +330,7 @@ def _probabilities(place: _Place, value: Any, labels: Labels) -> tuple[float, ..
         value = [value[name] for name in labels.names]
     if not isinstance(value, list) or len(value) != len(labels.names):
         place.wrong(f"there must be {len(labels.names)} probabilities, one for each label")
-    numbers = [
-        float(item)
-        for item in value
-        if isinstance(item, (int, float)) and not isinstance(item, bool)
-    ]
-    if len(numbers) != len(value) or not all(0 <= number <= 1 for number in numbers):
+    numbers = [item for item in value if type(item) in (int, float) and abs(item) <= _LARGEST]
+    if len(numbers) != len(value):
         place.wrong("a probability is no number from 0 to 1")
-    if not labels.several and not math.isclose(sum(numbers), 1, abs_tol=SUM_SLACK):
-        place.wrong(f"the probabilities sum to {sum(numbers):.4g}, not to 1")
-    return tuple(numbers)
+    return tuple(map(float, numbers))

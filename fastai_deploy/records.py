@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+UNPROVEN = "not all of its answers are proven to be the learner's"
 _SHOWN = 12  # hexadecimal digits of a version
 DEPLOYED_AT = "%Y%m%dT%H%M%SZ"  # how the date of a deploy is written
 
@@ -33,7 +34,7 @@ class Bundle:
     largest |Δprobability| of the ONNX model against all goldens. ``golden`` is the user's golden
     file. ``made_from`` is a digest of the learner, the golden file and the settings of the export.
     ``definitions``, ``requirements`` and ``tokenizer`` are the user's files, ``runtime`` and
-    ``python`` are those of the settings.
+    ``python`` are those of the settings. ``unproven`` is what the manifest says is unproven.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Bundle:
     tokenizer: str | None = None
     runtime: str = "onnx"
     python: str | None = None
+    unproven: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Artifact:
     """``model.tar.gz``; ``made_from`` is the digest of the bundle and the settings of package.
 
     ``fits`` is the Python and the platform of the image that its wheels are for; empty without any.
+    ``unproven``: not all of the model's answers are proven, which every answer says.
     """
 
     path: str
@@ -65,6 +68,7 @@ class Artifact:
     bytes: int
     made_from: str
     fits: str = ""
+    unproven: bool = False
 
     @property
     def version(self) -> str:
@@ -85,6 +89,7 @@ class StoredArtifact:
     bytes: int
     made_from: str
     region: str = ""
+    unproven: bool = False
 
     @property
     def version(self) -> str:
@@ -102,6 +107,7 @@ class Deployed:
     bytes: int
     at: str
     by: str
+    unproven: bool = False
 
     @classmethod
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
@@ -113,11 +119,14 @@ class Deployed:
             bytes=stored.bytes,
             at=f"{at:{DEPLOYED_AT}}",
             by=by,
+            unproven=stored.unproven,
         )
 
     def stored(self, target: str) -> StoredArtifact:
         """The artifact, to be deployed again."""
-        return StoredArtifact(target, self.uri, self.sha256, self.bytes, self.sha256)
+        return StoredArtifact(
+            target, self.uri, self.sha256, self.bytes, self.sha256, unproven=self.unproven
+        )
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,8 @@ class Bill:
 class Status:
     """One stage; ``endpoint_status`` and ``version`` are empty where there is no endpoint.
 
-    ``ends`` is when the stage deletes itself, empty for never.
+    ``ends`` is when the stage deletes itself, empty for never. ``unproven``: not all of the
+    answers of the version that is served are proven to be the learner's.
     """
 
     target: str
@@ -180,6 +181,7 @@ class Status:
     ends: str
     last_hour: LastHour
     bill: Bill
+    unproven: bool = False
 
 
 @dataclass(frozen=True)

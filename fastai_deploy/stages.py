@@ -30,6 +30,7 @@ from fastai_deploy.public.collection import collection
 from fastai_deploy.public.face import face_of
 from fastai_deploy.public.openapi import document
 from fastai_deploy.records import (
+    UNPROVEN,
     Api,
     Artifact,
     Bundle,
@@ -85,8 +86,11 @@ def export(project: Project) -> Bundle:
                 tokenizer=str(wanted.tokenizer) if wanted.tokenizer else None,
                 runtime=wanted.runtime,
                 python=wanted.python,
+                unproven=stored_goldens(made.path)[0].unproven,
             )
             ending.summary = _about(record)
+        if record.unproven:
+            project.report(Warned(UNPROVEN, "fdeploy inspect tells why"))
         project.workspace.save(record)
     return record
 
@@ -128,6 +132,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 written.bytes,
                 made_from,
                 freshness.fits(project),
+                unproven=bool(bundle.unproven),
             )
             ending.summary = f"version {record.version}, {record.bytes:,} bytes"
         project.workspace.save(record)

@@ -126,5 +126,6 @@ def _restored(kind: type[R], values: dict[str, Any]) -> R:
     """A record from its JSON. Raises TypeError or KeyError for one of another version."""
     if kind is Bundle:
         values["labels"] = tuple(values["labels"])
+        values["unproven"] = tuple(values.get("unproven", ()))
         values["source"] = Source(**values["source"])
     return kind(**values)

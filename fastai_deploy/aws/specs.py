@@ -107,6 +107,7 @@ def endpoint_spec(
         output=queue,
         dashboard=settings.sections.project.dashboard,
         warnings=(*image.warnings, *_endpoint_warnings(settings)),
+        unproven=stored.unproven,
     )
 
 

@@ -74,7 +74,9 @@ class FileEntry:
 class Manifest:
     """All of ``manifest.json``; ``threshold`` is None for single-label models.
 
-    ``runtime`` is None for a converted learner, and not written then.
+    ``unproven`` is what neither the learner's file nor its own answers prove; the key is not
+    written where there is nothing. ``runtime`` is None for a converted learner, and not written
+    then.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Manifest:
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     format: int = FORMAT
     runtime: RuntimeSpec | None = None
+    unproven: tuple[str, ...] = ()
 
     def listing(self, files: Mapping[str, FileEntry]) -> Manifest:
         """The same with these files."""
@@ -100,6 +103,8 @@ def render_manifest(manifest: Manifest) -> bytes:
     values = asdict(manifest)
     if manifest.runtime is None:
         del values["runtime"]
+    if not manifest.unproven:
+        del values["unproven"]
     text = json.dumps(values, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
     return text.encode("utf-8") + b"\n"
 
@@ -155,6 +160,7 @@ def parse_manifest(value: Any, where: str) -> Manifest:
             for name in files.value
         },
         runtime=_runtime(top.section("runtime")) if "runtime" in top.value else None,
+        unproven=top.texts("unproven") if "unproven" in top.value else (),
     )
     _check(top, manifest)
     return manifest

@@ -33,7 +33,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"learner    {found['learner_class']} of fastai {found['fastai']}"
     yield f"libraries  {hints or 'unknown'}"
     yield f"python     {found['python'] or 'any'}"
-    yield f"task       {found['task']}, loss {found['loss']}"
+    raw = ", on raw scores: learn.predict answers those" if found["raw_scores"] else ""
+    yield f"task       {found['task']}, loss {found['loss']}{raw}"
     yield f"labels     {len(found['labels'])}: {_some(found['labels'])}"
     size = f"{model['parameters']:,} parameters, {model['bytes']:,} bytes"
     yield f"model      {model['architecture'] or model['family']}, {size}"
@@ -47,6 +48,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for each in found["callbacks"]:
         events = f" ({', '.join(each['events'])})" if each["events"] else ""
         yield f"callback   {each['class']}: {_EFFECTS[each['effect']]}{events}"
+    for each in found["unproven"]:
+        yield f"unproven   {each['subject']}: {each['reason']}"
+        if each["code"]:
+            yield f"           | {each['code']}"
     for kind, names in found["imports"].items():
         yield f"{kind:<10} {len(names)} imports: {_some(names)}".rstrip(": ")
     for source in found["sources"]:

@@ -61,6 +61,14 @@ Python = Annotated[
     typer.Option(help="The Python for --runtime learner, such as 3.9."),
     Sets("model", "python", "--python"),
 ]
+Unproven = Annotated[
+    bool | None,
+    typer.Option(
+        "--unproven",
+        help="Convert without proof of what the file does not show; every answer then says so.",
+    ),
+    Sets("model", "unproven", "--unproven"),
+]
 Tokenizer = Annotated[
     Path | None,
     typer.Option(help="Folder or file with the tokenizer of a learner that lost its own."),

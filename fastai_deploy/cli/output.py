@@ -184,13 +184,7 @@ def plain_line(event: Event) -> str | None:
 def show_error(error: FdeployError, stream: TextIO, *, as_json: bool) -> None:
     """The one printer of errors: what and why, then what to type next."""
     if as_json:
-        values = {
-            "event": "error",
-            "code": error.code,
-            "message": error.message,
-            "hint": error.hint,
-            "exit_code": error.exit_code,
-        }
+        values = {"event": "error", **error.values()}
         print(json.dumps(values, ensure_ascii=False), file=stream, flush=True)
         return
     from rich.console import Console  # noqa: PLC0415 - only errors that people read need it

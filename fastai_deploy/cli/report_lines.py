@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import groupby
 
-from fastai_deploy.records import DEPLOYED_AT
+from fastai_deploy.records import DEPLOYED_AT, UNPROVEN
 from fastai_deploy.reports import (
     Bill,
     Checkup,
@@ -67,6 +67,8 @@ def status(result: Status) -> Iterator[str]:
     if result.reason:
         yield f"            {result.reason}"
     yield f"version     {result.version or _UNKNOWN}"
+    if result.unproven:
+        yield f"unproven    {UNPROVEN}"
     yield f"url         {result.url or 'none: fdeploy create-api makes one'}"
     if result.ends:
         yield f"ends        {result.ends}: the stage deletes itself then"

@@ -16,7 +16,15 @@ from fastai_deploy.cli.exported import Exported
 from fastai_deploy.errors import TargetUnavailable
 from fastai_deploy.invoking.answered import Batch
 from fastai_deploy.public import snippets
-from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.records import (
+    UNPROVEN,
+    Api,
+    Artifact,
+    Bundle,
+    Endpoint,
+    StoredArtifact,
+    Teardown,
+)
 from fastai_deploy.reports import (
     Checkup,
     LogLine,
@@ -183,6 +191,7 @@ def _lines(result: Result) -> Iterator[str]:
                 yield f"answers  the learner's own {result.proven} goldens, {difference}"
             else:
                 yield f"answers  those of the rebuilt model, {difference}; --golden proves more"
+            yield from (f"unproven {each}" for each in result.unproven)
         case Artifact():
             yield f"artifact {result.path}"
             yield f"version  {result.version}"
@@ -264,6 +273,8 @@ def _answer(body: dict[str, Any]) -> Iterator[str]:
         yield f"  {label:<{width}}  {probability:7.4f}  {bar}".rstrip()
     if body["truncated"]:
         yield "  the text was longer than the model reads, and was cut"
+    if body["model"].get("unproven"):
+        yield f"  {UNPROVEN}"
 
 
 def _settings(settings: Settings) -> Iterator[str]:

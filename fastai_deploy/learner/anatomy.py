@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Literal
 
 from fastai_deploy.errors import NotALearner
+from fastai_deploy.goldens import Labels as GoldenLabels
 from fastai_deploy.learner.architecture import Transformer, find_transformer
 from fastai_deploy.learner.callbacks import Callback, find_callbacks
 from fastai_deploy.learner.definable import definable
@@ -81,6 +82,15 @@ class Anatomy:
     handed: Handed | None
     verdict: Verdict
     unproven: tuple[Unproven, ...] = ()
+
+    def golden_labels(self, tolerance: float) -> GoldenLabels:
+        """What goldens of this learner are checked against."""
+        return GoldenLabels(
+            self.labels.names,
+            several=self.task == "multi-label",
+            raw=self.loss.raw or self.loss.assumed,
+            tolerance=tolerance,
+        )
 
     @property
     def python_37(self) -> bool:

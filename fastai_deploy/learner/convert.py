@@ -16,16 +16,17 @@ from fastai_deploy.bundle import Bundle, LearnerSpec, building, read_bundle, sea
 from fastai_deploy.comparison import Comparison, comparing
 from fastai_deploy.errors import DangerousLearner, ParityError, UnsupportedLearner
 from fastai_deploy.files import write
-from fastai_deploy.goldens import Case, Golden, Labels, read_cases, render
+from fastai_deploy.goldens import Case, Golden, Labels, answered, read_cases, render
 from fastai_deploy.learner.anatomy import Anatomy, examine
 from fastai_deploy.learner.definable import users_classes
 from fastai_deploy.learner.definitions import opened
+from fastai_deploy.learner.losses import raw_scores
 from fastai_deploy.learner.probes import PROBES
+from fastai_deploy.learner.proof import Proof, as_typed, check_decoding, unshown
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.learner.rebuilding.libraries import require
 from fastai_deploy.learner.text.handed import read_handed
 from fastai_deploy.learner.text.rules import blank_residue
-from fastai_deploy.learner.verdict import RUNTIME
 from fastai_deploy.parity import answer, check, compare
 from fastai_deploy.progress import Advanced, Reporter, Step, Warned
 
@@ -37,14 +38,14 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 22  # bytes that are hashed at a time
 CHANCE = 1e-5  # a blank text that is answered this differently had another token in its place
-_BRING = "bring texts with the learner's own probabilities: --golden texts.jsonl"
+_BRING = "the learner's own answers would prove it: --golden golden.jsonl"
 
 
 def convert(
     learner: Path,
     destination: Path,
     *,
-    golden: Path | None,
+    golden: Path | Sequence[Case] | None,
     tolerance: float,
     name: str,
     report: Reporter,
@@ -52,14 +53,17 @@ def convert(
     tokenizer: Path | None = None,
     quantize: Choice = "auto",
     int8_tolerance: float | None = None,
+    unproven: bool = False,
 ) -> Bundle:
     """Convert ``learner`` into a bundle at ``destination``, without running anything in it.
 
     ``golden`` is a file of texts, perhaps with the learner's own probabilities, which the torch
-    model and the ONNX graph must reproduce within ``tolerance``. ``definitions`` is a Python file
-    with the user's classes: that file is run, the learner is not. ``tokenizer`` is a folder or file
-    with the tokenizer of a learner that lost its own. ``quantize`` says whether an int8 form of it
-    may be served (``rebuilding/precision.py``), which must stay within ``int8_tolerance``.
+    model and the ONNX graph must reproduce within ``tolerance``; or those texts themselves.
+    ``definitions`` is a Python file with the user's classes: that file is run, the learner is not.
+    ``tokenizer`` is a folder or file with the tokenizer of a learner that lost its own.
+    ``quantize`` says whether an int8 form of it may be served (``rebuilding/precision.py``), which
+    must stay within ``int8_tolerance``. ``unproven``: what neither the file nor the goldens prove
+    is taken for granted, and the bundle says so.
     Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing; an old bundle is
     then as it was.
     """
@@ -69,9 +73,18 @@ def convert(
         digest = _hash(source, "reading the learner", report)
         anatomy = examine(archive, source.size, handed, file=learner.name)
         refuse(anatomy, defined=definitions is not None)
-        labels = Labels(anatomy.labels.names, several=anatomy.task == "multi-label")
-        cases = read_cases(golden, labels) if golden else _probes()
-        _refuse_unanswered(anatomy, cases)
+        labels = anatomy.golden_labels(tolerance)
+        cases = _cases(golden, labels, report)
+        proof = Proof(
+            anatomy,
+            learner,
+            _options(definitions, tokenizer),
+            defined=definitions is not None,
+            waived=unproven,
+        )
+        proof.require_answers(cases)
+        if anatomy.loss.raw:
+            report(Step(raw_scores(anatomy.loss)))
         require()
         # Torch and transformers take seconds to import: a learner that is refused does not wait.
         from fastai_deploy.learner.rebuilding.families import (  # noqa: PLC0415
@@ -89,7 +102,10 @@ def convert(
             building(destination) as folder,
         ):
             rebuilt = rebuild(anatomy, cases, brought)
-            goldens = _answer(rebuilt, cases, tolerance, report, found)
+            left = proof.left(cases, rebuilt.cuts, rebuilt.max_length)
+            goldens = _answer(rebuilt, cases, tolerance, report, found, proof=proof)
+            for each in left:
+                report(Warned(f"unproven: {each}", _BRING))
             report(Step("exporting it to ONNX"))
             graph = rebuilt.export(folder / "model.onnx")
             difference = _check_graph(rebuilt, graph, goldens, found, report)
@@ -100,10 +116,9 @@ def convert(
             write(folder / "goldens.json", render(goldens, labels))
             origin = LearnerSpec(learner.name, digest, source.size, str(anatomy.fastai))
             proven = any(each.source == "learner" for each in goldens)
-            seal(
-                folder,
-                manifest(rebuilt, served, name=name, origin=origin, proven=proven),
-            )
+            described = manifest(rebuilt, served, name=name, origin=origin, proven=proven)
+            told = (*described.residues, *unshown(cases, rebuilt.cuts))
+            seal(folder, replace(described, residues=told, unproven=tuple(map(str, left))))
             source.check_unchanged()
             if _hash(source, "checking the learner again", report) != digest:
                 raise source.changed()
@@ -134,16 +149,6 @@ def refuse(anatomy: Anatomy, *, defined: bool = False) -> None:
         )
 
 
-def _refuse_unanswered(anatomy: Anatomy, cases: Sequence[Case]) -> None:
-    """Raise UnsupportedLearner where only the learner's own answers could show a difference."""
-    verdict = anatomy.verdict
-    changing = any(each.effect == "may change scores" for each in anatomy.callbacks)
-    if changing and not any(case.probabilities for case in cases):
-        raise UnsupportedLearner(
-            f"this learner cannot be converted unseen: {verdict.reason}", hint=verdict.hint
-        )
-
-
 def refuse_dangerous(anatomy: Anatomy) -> None:
     """Raise DangerousLearner for a pickle that would do what no learner needs."""
     verdict = anatomy.verdict
@@ -159,30 +164,32 @@ def _answer(
     tolerance: float,
     report: Reporter,
     found: Comparison,
+    *,
+    proof: Proof,
 ) -> tuple[Golden, ...]:
     """The goldens: the learner's own answers where there are any, which the model must give too."""
+    cases = [case for case in cases if not case.error]
     given = rebuilt.answer([case.text for case in cases])
     cases = _without_chance(rebuilt, cases, given, report)
     found.begin(rebuilt.anatomy.labels.names, rebuilt.anatomy.threshold, tolerance, cases)
     found.add("torch", given)
-    answered = [(case, mine) for case, mine in zip(cases, given, strict=True) if case.probabilities]
-    if answered:
+    known = [(case, mine) for case, mine in zip(cases, given, strict=True) if case.probabilities]
+    if known:
+        check_decoding(rebuilt.anatomy, cases, tolerance)
         parity = compare(
-            [case.text for case, _ in answered],
-            [case.probabilities or () for case, _ in answered],
-            [mine for _, mine in answered],
+            [case.text for case, _ in known],
+            [case.probabilities or () for case, _ in known],
+            [mine for _, mine in known],
             threshold=rebuilt.anatomy.threshold,
         )
         try:
             check(parity, tolerance)
         except ParityError as error:
-            if rebuilt.anatomy.unproven:  # as it was feared
-                raise ParityError(error.message, hint=RUNTIME) from error
-            raise
-        report(Step(f"{len(answered)} of the learner's own answers reproduced in torch: "
+            raise proof.disproved(error) from error
+        report(Step(f"{len(known)} of the learner's own answers reproduced in torch: "
                     f"max |Δprobability| {parity.max_difference:.1e}"))  # fmt: skip
     else:
-        for assumed in (*rebuilt.text.assumptions, *map(str, rebuilt.anatomy.unproven)):
+        for assumed in rebuilt.text.assumptions:
             report(Warned(assumed, _BRING))
     _tell_accuracy(rebuilt, cases, given, report)
     return tuple(
@@ -259,6 +266,29 @@ def _check_graph(
     report(Step(f"{len(texts)} goldens reproduced in ONNX Runtime: max |Δprobability| "
                 f"{parity.max_difference:.1e}, 0 answers changed"))  # fmt: skip
     return parity.max_difference
+
+
+def _cases(
+    golden: Path | Sequence[Case] | None, labels: Labels, report: Reporter
+) -> tuple[Case, ...]:
+    """The texts to ask: the user's, else those of fdeploy. Raises GoldenError or FileError."""
+    if golden is None:
+        return _probes()
+    if isinstance(golden, Path):
+        cases = read_cases(golden, labels)
+    else:
+        cases = answered(golden, labels, "learn.predict")
+    scores = sum(case.from_scores for case in cases)
+    if scores:
+        activation = "sigmoid" if labels.several else "softmax"
+        report(Step(f"the goldens hold raw scores; {activation} makes probabilities of them"))
+    return cases
+
+
+def _options(definitions: Path | None, tokenizer: Path | None) -> tuple[str, ...]:
+    """The options of the command that name files."""
+    named = {"--definitions": definitions, "--tokenizer": tokenizer}
+    return tuple(each for flag, path in named.items() if path for each in (flag, as_typed(path)))
 
 
 def _probes() -> tuple[Case, ...]:

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
-import math
 import re
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastai_deploy.bundle import Bundle
 from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
-from fastai_deploy.goldens import Labels, read_cases
+from fastai_deploy.goldens import Case, read_cases
 from fastai_deploy.learner.anatomy import Anatomy, examine
 from fastai_deploy.learner.convert import convert, refuse
+from fastai_deploy.learner.golden_cell import telling_texts
 from fastai_deploy.learner.probes import PROBES
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.progress import Reporter, Step, silent
@@ -44,13 +44,15 @@ def export_learner(
     quantize: Choice = "auto",
     name: str | None = None,
     report: Reporter = silent,
+    unproven: bool = False,
 ) -> Bundle:
     """Make a bundle of a live fastai 2 learner; ``fdeploy up`` in the same folder goes on from it.
 
     ``goldens`` are texts, or a file of them (.txt, .jsonl or .csv, with labels or without), which
     ``learn.predict`` answers; without any, texts of fdeploy's own are asked. ``definitions`` is a
     file with the classes of a model of your own; ``tolerance`` and ``quantize`` are as in the
-    settings. The learner is as it was afterwards.
+    settings; ``unproven`` converts a learner even where its own answers do not prove all of it. The
+    learner is as it was afterwards.
     Raises what ``fdeploy export`` does: a LearnerError, GoldenError, ParityError or FileError.
     """
     _check_live(learn)
@@ -64,17 +66,18 @@ def export_learner(
         with open_archive(file) as (source, archive):
             anatomy = examine(archive, source.size)
         refuse(anatomy, defined=definitions is not None)
-        asked = _answered(learn, goldens, anatomy, Path(folder))
+        within = TOLERANCE if tolerance is None else tolerance
         return convert(
             file,
             place,
-            golden=asked,
-            tolerance=TOLERANCE if tolerance is None else tolerance,
+            golden=_answered(learn, goldens, anatomy, within),
+            tolerance=within,
             int8_tolerance=tolerance,
             quantize=quantize,
             name=name or place.resolve().name,
             report=report,
             definitions=Path(definitions) if definitions is not None else None,
+            unproven=unproven,
         )
 
 
@@ -93,36 +96,39 @@ def _check_live(learn: Any) -> None:
 
 
 def _answered(
-    learn: Any, goldens: Sequence[str] | str | Path | None, anatomy: Anatomy, folder: Path
-) -> Path:
-    """A golden file with the learner's own answers. Raises GoldenError or FileError."""
+    learn: Any, goldens: Sequence[str] | str | Path | None, anatomy: Anatomy, tolerance: float
+) -> tuple[Case, ...]:
+    """The texts with the learner's own answers. Raises GoldenError or FileError.
+
+    Where code that reads texts is unproven, texts that show what it does are asked as well.
+    """
     if isinstance(goldens, (str, Path)):
-        labels = Labels(anatomy.labels.names, several=anatomy.task == "multi-label")
-        cases = read_cases(Path(goldens), labels)
-        rows = [(case.text, case.expected) for case in cases]
+        cases = list(read_cases(Path(goldens), anatomy.golden_labels(tolerance)))
     else:
-        rows = [(text, None) for text in (PROBES if goldens is None else goldens)]
-    lines = []
-    for text, expected in rows:
-        entry: dict[str, Any] = {"text": text, "probabilities": _predict(learn, text, anatomy)}
-        if expected is not None:
-            entry["label"] = list(expected) if anatomy.task == "multi-label" else expected[0]
-        lines.append(json.dumps(entry))
-    path = folder / "goldens.jsonl"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+        cases = [Case(text, None, None, 0) for text in (PROBES if goldens is None else goldens)]
+    texts = [case.text for case in cases if case.text.strip()]
+    if texts and any(each.part == "text" for each in anatomy.unproven):
+        more = [text for text in telling_texts(anatomy, texts) if text not in texts]
+        cases += [Case(text, None, None, 0) for text in more]
+    return tuple(_predicted(learn, case, anatomy) for case in cases)
 
 
-def _predict(learn: Any, text: str, anatomy: Anatomy) -> list[float]:
-    """The probabilities by ``learn.predict``, made of its scores where it answers raw ones."""
-    with learn.no_bar():
-        scores = [float(each) for each in learn.predict(text)[2]]
-    if not anatomy.loss.raw:
-        return scores
-    if anatomy.loss.activation == "sigmoid":
-        return [0.5 * (1.0 + math.tanh(0.5 * each)) for each in scores]
-    powers = [math.exp(each - max(scores)) for each in scores]
-    return [each / sum(powers) for each in powers]
+def _predicted(learn: Any, case: Case, anatomy: Anatomy) -> Case:
+    """A text with what ``learn.predict`` answers, or with the error that it raises."""
+    try:
+        with learn.no_bar():
+            label, _, numbers = learn.predict(case.text)
+    except Exception as error:  # noqa: BLE001 - the learner's code raises what it likes
+        return replace(case, probabilities=None, error=repr(error))
+    names = tuple(map(str, label)) if anatomy.task == "multi-label" else (str(label),)
+    # fastai names no label where it has no activation for the loss.
+    named = names != ("",) and not (anatomy.loss.raw or anatomy.loss.assumed)
+    return replace(
+        case,
+        probabilities=tuple(float(each) for each in numbers),
+        from_scores=anatomy.loss.raw,
+        predicted=names if named else None,
+    )
 
 
 def run_factory(spec: str, folder: Path, report: Reporter) -> Any:

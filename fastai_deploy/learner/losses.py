@@ -25,7 +25,6 @@ _V2: dict[str, Activation] = {
     "LabelSmoothingCrossEntropyFlat": "softmax",
     "LabelSmoothingCrossEntropy": "softmax",
     "FocalLossFlat": "softmax",
-    "FocalLoss": "softmax",
     "BCEWithLogitsLossFlat": "sigmoid",
     "PreCalculatedCrossEntropyLoss": "softmax",
     "PreCalculatedBCELoss": "sigmoid",
@@ -43,6 +42,7 @@ _REGRESSION = words(
     "MSELoss L1Loss SmoothL1Loss HuberLoss mse_loss l1_loss smooth_l1_loss MSELossFlat L1LossFlat"
 )
 USUAL_ACTIVATION: dict[Targets, Activation] = {"one": "softmax", "several": "sigmoid"}
+_LIBRARIES = ("fastai", "torch", "blurr")
 _MAX_WRAPPERS = 5  # FlattenedLoss of a partial of a function is three
 
 
@@ -50,6 +50,7 @@ _MAX_WRAPPERS = 5  # FlattenedLoss of a partial of a function is three
 class Loss:
     """A loss: its name, how outputs become probabilities, and whether the learner does so itself.
 
+    ``cls`` is its name with the module. A class of the user's own is unknown, whatever its name.
     ``raw`` is true when ``learn.predict`` answers the raw scores, because fastai knows no
     activation for this loss. ``regression`` is true for losses on numbers. ``assumed``: the loss is
     unknown, and ``activation`` is the one that its task usually has.
@@ -60,24 +61,30 @@ class Loss:
     raw: bool = False
     regression: bool = False
     assumed: bool = False
+    cls: str = ""
 
 
 def find_loss(major: int, value: object) -> Loss:
     """The loss of a learner of fastai ``major``."""
-    names = _names(value)
-    if not names:
+    chain = _chain(value)
+    if not chain:
         return Loss("unknown", "unknown")
     table = _V1 if major == 1 else _V2
-    innermost = names[-1]
-    outermost = names[0]
+    innermost, outermost = chain[-1], chain[0]
     lookup = innermost if major == 1 else outermost
-    if any(name in _REGRESSION for name in names):
-        return Loss(innermost.removesuffix("Flat"), "none", regression=True)
-    if lookup in table:
-        return Loss(lookup, table[lookup])
-    if lookup in _SCORES:
-        return Loss(lookup, _SCORES[lookup], raw=True)
-    return Loss(outermost, "unknown")
+    if any(each.name in _REGRESSION and _is_library(each) for each in chain):
+        name = innermost.name.removesuffix("Flat")
+        return Loss(name, "none", regression=True, cls=str(innermost))
+    if all(map(_is_library, chain)):
+        if lookup.name in table:
+            return Loss(lookup.name, table[lookup.name], cls=str(lookup))
+        if lookup.name in _SCORES:
+            return Loss(lookup.name, _SCORES[lookup.name], raw=True, cls=str(lookup))
+    return Loss(outermost.name, "unknown", cls=str(outermost))
+
+
+def _is_library(cls: Global) -> bool:
+    return cls.module.split(".")[0] in _LIBRARIES
 
 
 def with_usual_activation(loss: Loss, targets: Targets) -> Loss:
@@ -88,12 +95,20 @@ def with_usual_activation(loss: Loss, targets: Targets) -> Loss:
     return replace(loss, activation=usual, assumed=True)
 
 
-def _names(value: object) -> list[str]:
-    """Names of a loss and of what it wraps, from the outside in."""
-    names: list[str] = []
+def raw_scores(loss: Loss) -> str:
+    """What to know of a learner that answers raw scores."""
+    return (
+        f"learn.predict answers raw scores, because fastai has no activation for its loss "
+        f"({loss.name}); {loss.activation} makes probabilities of them"
+    )
+
+
+def _chain(value: object) -> list[Global]:
+    """A loss and what it wraps, from the outside in."""
+    chain: list[Global] = []
     for _ in range(_MAX_WRAPPERS):
         if isinstance(value, Global):
-            names.append(value.name)
+            chain.append(value)
             break
         cls = class_of(value)
         if cls is None or not isinstance(value, Call):
@@ -101,11 +116,10 @@ def _names(value: object) -> list[str]:
         if cls == Global("functools", "partial"):
             value = value.args[0] if value.args else None
             continue
-        names.append(cls.name)
+        chain.append(cls)
         inner = attribute(value, "func")
         if inner is None:
             break
         value = inner
-    if len(names) > 1 and names[0] == "FlattenedLoss":
-        return names[1:]
-    return names
+    flattened = len(chain) > 1 and chain[0].name == "FlattenedLoss" and _is_library(chain[0])
+    return chain[1:] if flattened else chain

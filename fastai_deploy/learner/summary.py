@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,12 @@ def summary(name: str, anatomy: Anatomy) -> dict[str, Any]:
         "labels": list(anatomy.labels.names),
         "threshold": anatomy.threshold,
         "loss": anatomy.loss.name,
+        "raw_scores": anatomy.loss.raw,
         "model": _model(anatomy),
         "tokenizer": _tokenizer(anatomy),
         "text": _text(anatomy),
         "ulmfit": facts(anatomy.ulmfit) if anatomy.ulmfit else None,
+        "unproven": [asdict(each) for each in anatomy.unproven],
         "callbacks": [
             {
                 "class": each.cls,

@@ -79,7 +79,7 @@ def _forward(transformer: Transformer) -> Iterator[Unproven]:
 def _loss(loss: Loss) -> Iterator[Unproven]:
     if loss.assumed:
         yield Unproven(
-            f"the loss {loss.name}",
+            f"the loss {loss.cls or loss.name}",
             f"how its scores become probabilities is unknown; {loss.activation} is assumed",
             part="answer",
         )
@@ -89,3 +89,8 @@ def _callbacks(callbacks: tuple[Callback, ...]) -> Iterator[Unproven]:
     for each in callbacks:
         if each.note:
             yield Unproven(f"the callback {each.cls}", each.note, part="answer")
+
+
+def printable(text: str) -> str:
+    """Text from a learner's file on one line, with nothing in it that a terminal would obey."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -19,7 +19,8 @@ class Face:
 
     ``labels`` are those of the model, none where no bundle is there to tell; ``several``: a text
     may have more than one. ``own_words``: what the gateway refuses itself it says in the words of
-    the contract (an HTTP API of AWS does not). ``page``: there is a page at ``/``.
+    the contract (an HTTP API of AWS does not). ``page``: there is a page at ``/``. ``unproven``:
+    not all of the model's answers are proven to be the learner's.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Face:
     own_words: bool = True
     page: bool = False
     issuer: str | None = None
+    unproven: bool = False
 
 
 def face_of(settings: Settings, bundle: Path, *, target: str) -> Face:
@@ -54,4 +56,5 @@ def face_of(settings: Settings, bundle: Path, *, target: str) -> Face:
         own_words=local or api.type == "rest",
         page=local or api.page,
         issuer=api.jwt_issuer,
+        unproven=manifest is not None and bool(manifest.unproven),
     )

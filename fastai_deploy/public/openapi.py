@@ -82,6 +82,8 @@ def _description(face: Face) -> str:
     if face.labels:
         count = "any number" if face.several else "one"
         said.append(f"A text gets {count} of {len(face.labels)} labels.")
+    if face.unproven:
+        said.append("It is not proven that the model answers as the learner does.")
     return " ".join(said)
 
 
@@ -233,7 +235,6 @@ def _answer(*, several: bool) -> Json:
             },
             "scores": {"type": "array", "items": _PROBABILITY},
         }
-    text = {"type": "string"}
     return _closed(
         {
             **chosen,
@@ -247,9 +248,19 @@ def _answer(*, several: bool) -> Json:
                 "type": "boolean",
                 "description": "The text was longer than the model reads, and was cut.",
             },
-            "model": _closed({"name": text, "version": text}),
+            "model": _model(),
         }
     )
+
+
+def _model() -> Json:
+    """What an answer says of the model; a proven one has no third key."""
+    closed = _closed({"name": {"type": "string"}, "version": {"type": "string"}})
+    unproven = {
+        "const": True,
+        "description": "There where it is not proven that the model answers as the learner does.",
+    }
+    return {**closed, "properties": {**closed["properties"], "unproven": unproven}}
 
 
 def _closed(properties: Mapping[str, Json]) -> Json:

@@ -16,6 +16,10 @@ from fastai_deploy.public.face import Face
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _MOST_LABELS = 6
+_WARNING = (
+    "Unproven: this model was converted from a learner without proof that it answers as the "
+    "learner does."
+)
 
 
 def page(face: Face, examples: Sequence[str]) -> bytes:
@@ -28,6 +32,7 @@ def page(face: Face, examples: Sequence[str]) -> bytes:
     return template.substitute(
         title=html.escape(face.title),
         lead=html.escape(_lead(face)),
+        warning=f'<p class="note">{html.escape(_WARNING)}</p>' if face.unproven else "",
         route=html.escape(face.route),
         auth=face.auth,
         limit=face.max_body,

@@ -53,7 +53,7 @@ class Bundle:
 
     ``kind`` says what turns texts into ids; ``gpu``, that a GPU is to compute the graph.
     ``runtime`` says how a learner that is served as it is is loaded; it is empty for a converted
-    one.
+    one. ``unproven``: neither the learner's file nor its own answers prove all that was converted.
     """
 
     folder: Path
@@ -72,11 +72,12 @@ class Bundle:
     kind: str = KIND_TRANSFORMERS
     gpu: bool = False
     runtime: Mapping[str, Any] = field(default_factory=dict)
+    unproven: bool = False
 
     @property
     def answered_as(self) -> Model:
         """What the answers say of the model."""
-        return Model(self.name, self.version, self.threshold)
+        return Model(self.name, self.version, self.threshold, self.unproven)
 
 
 def open_bundle(folder: Path, version: Optional[str] = None) -> Bundle:
@@ -131,6 +132,7 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
             kind=str(text["kind"]),
             gpu=_known("model.device", model.get("device", _CPU), (_CPU, _GPU)) == _GPU,
             runtime=dict(manifest.get("runtime") or {}),
+            unproven=bool(manifest.get("unproven")),
         )
     except KeyError as error:
         raise ModelError(f"{MANIFEST} lacks the key {error.args[0]!r}") from None

@@ -63,11 +63,15 @@ Outcome = Union[Prediction, RequestError]
 
 @dataclass(frozen=True)
 class Model:
-    """What an answer says of the model; ``threshold`` is None for single-label models."""
+    """What an answer says of the model; ``threshold`` is None for single-label models.
+
+    ``unproven``: some of the code behind the learner's own answers was taken for granted.
+    """
 
     name: str
     version: str
     threshold: Optional[float] = None
+    unproven: bool = False
 
 
 def parse(body: bytes, content_type: Optional[str]) -> List[Request]:
@@ -113,6 +117,8 @@ def answer(prediction: Prediction, top_k: Optional[int], model: Model) -> Dict[s
     body["probabilities"] = dict(ranked[:top_k])
     body["truncated"] = prediction.truncated
     body["model"] = {"name": model.name, "version": model.version}
+    if model.unproven:
+        body["model"]["unproven"] = True
     return body
 
 

@@ -72,6 +72,13 @@ class ModelSettings(Section):
             "there are any, that every later form of the model must answer alike.",
         ),
     ] = None
+    unproven: Annotated[
+        bool,
+        Field(
+            description="Convert a learner whose file does not prove its answers, without goldens "
+            "that do. fdeploy status, the try-it page and every answer then say so."
+        ),
+    ] = False
     tokenizer: Annotated[
         str | None,
         Field(

@@ -18,6 +18,8 @@ from fastai_deploy.aws.template.scaling import scaling_resources
 from fastai_deploy.aws.template.spec import VARIANT, EndpointSpec, Serverless
 from fastai_deploy.naming import endpoint_log_group
 
+UNPROVEN = "Unproven"  # the output that a stack has when not all of its answers are proven
+
 
 def endpoint_template(spec: EndpointSpec) -> Json:
     """The template of an endpoint's stack."""
@@ -56,5 +58,6 @@ def endpoint_template(spec: EndpointSpec) -> Json:
             "Image": spec.model.image,
             "ArtifactUri": spec.model.artifact.uri,
             "LogGroupName": endpoint_log_group(spec.name),
+            **({UNPROVEN: "yes"} if spec.unproven else {}),
         },
     )

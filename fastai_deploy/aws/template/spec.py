@@ -121,7 +121,7 @@ class EndpointSpec:
     """The stack ``<project>-<stage>-endpoint``.
 
     ``version`` is the artifact's; ``output`` is where an asynchronous endpoint writes; ``warnings``
-    are for people.
+    are for people. ``unproven``: not all of the model's answers are proven, which ``status`` says.
     """
 
     common: Common
@@ -137,6 +137,7 @@ class EndpointSpec:
     output: Location | None = None
     dashboard: bool = True
     warnings: tuple[str, ...] = ()
+    unproven: bool = False
 
 
 @dataclass(frozen=True)

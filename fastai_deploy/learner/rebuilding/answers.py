@@ -46,10 +46,17 @@ class Encoder:
 
     def __call__(self, text: str) -> Ids:
         """The ids of a text, special tokens included."""
+        ids: Ids = self._encoding(text).ids
+        return ids
+
+    def cuts(self, text: str) -> bool:
+        """Whether a text has more tokens than are read."""
+        return bool(self._encoding(text).overflowing)
+
+    def _encoding(self, text: str) -> tokenizers.Encoding:
         for step in self._steps:
             text = STEPS[step](text)
-        ids: Ids = self._tokenizer.encode(text).ids
-        return ids
+        return self._tokenizer.encode(text)
 
 
 def _drop_trailing_nul(text: str) -> str:

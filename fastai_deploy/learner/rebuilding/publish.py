@@ -12,6 +12,7 @@ import fastai_deploy
 from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, TextSpec
 from fastai_deploy.files import write
 from fastai_deploy.learner.anatomy import Anatomy
+from fastai_deploy.learner.losses import raw_scores
 from fastai_deploy.learner.rebuilding.classifier import OUTPUT
 from fastai_deploy.learner.rebuilding.precision import Served
 from fastai_deploy.learner.rebuilding.rebuild import configuration, learner_weights
@@ -117,7 +118,7 @@ def _residues(rebuilt: Rebuilt, *, proven: bool) -> tuple[str, ...]:
         )
     found.extend(general_residues(anatomy))
     if not proven:
-        found.extend((*rebuilt.text.assumptions, *map(str, anatomy.unproven)))
+        found.extend(rebuilt.text.assumptions)
     return tuple(found)
 
 
@@ -125,10 +126,7 @@ def general_residues(anatomy: Anatomy) -> list[str]:
     """Where the answers may differ, whatever the model is."""
     found: list[str] = []
     if anatomy.loss.raw:
-        found.append(
-            f"the learner answers raw scores, because fastai knows no activation for its loss "
-            f"({anatomy.loss.name}); here they are made probabilities ({anatomy.loss.activation})"
-        )
+        found.append(raw_scores(anatomy.loss))
     if any(tensor.dtype in ("float16", "bfloat16") for tensor in anatomy.weights.values()):
         found.append("the learner's weights are of half precision; here they work in float32")
     return found

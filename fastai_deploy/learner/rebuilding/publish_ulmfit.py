@@ -83,5 +83,5 @@ def _residues(rebuilt: RebuiltUlmfit, *, proven: bool) -> tuple[str, ...]:
             "a text that spells out xxpad: fastai fails on some such texts; here they are answered"
         )
     if not proven:
-        found.extend((*words.assumptions, *map(str, rebuilt.anatomy.unproven)))
+        found.extend(words.assumptions)
     return tuple(found)

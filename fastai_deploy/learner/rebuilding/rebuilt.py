@@ -61,6 +61,10 @@ class Rebuilt:
     masks_padding: bool
     mask_known: bool
 
+    def cuts(self, text: str) -> bool:
+        """Whether a text has more tokens than the model reads."""
+        return self.encoder.cuts(text)
+
     def answer(self, texts: Iterable[str]) -> Answers:
         """Probabilities by the model in torch."""
         encoded = [self.encoder(text) for text in texts]

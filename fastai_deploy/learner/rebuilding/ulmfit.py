@@ -56,6 +56,10 @@ class RebuiltUlmfit:
         """How a text becomes ids, and what of that is assumed."""
         return self.ulmfit.words
 
+    def cuts(self, text: str) -> bool:
+        """Whether a text has more tokens than are read."""
+        return self.words.encode(text, self.max_length).truncated
+
     def answer(self, texts: Iterable[str]) -> Answers:
         """Probabilities by the model in torch, every token read."""
         encoded = [self._ids(text) for text in texts]

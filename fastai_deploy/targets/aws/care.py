@@ -38,7 +38,7 @@ from fastai_deploy.targets.aws.fitting import artifact_check
 from fastai_deploy.targets.aws.target import AwsTarget
 
 # Stands for an artifact where none is packaged yet: nothing that is looked at depends on it.
-_NO_ARTIFACT = "0" * 64
+_NO_ARTIFACT = Artifact("", "0" * 64, 0, "")
 
 
 class AwsCare:
@@ -53,7 +53,7 @@ class AwsCare:
 
         Raises the errors of theirs.
         """
-        context, stored = self._context, self._would_store(artifact.sha256, artifact.bytes)
+        context, stored = self._context, self._would_store(artifact)
         spec = context.blueprints.endpoint_spec(stored)
         subject = preflight.subject(context, spec)
         if subject.room:
@@ -116,7 +116,7 @@ class AwsCare:
         credentials = doctor.credentials()
         if credentials.outcome == "failed":  # whose account it is decides what else is looked at
             return Checkup((credentials, packaged))
-        stored = self._would_store(artifact.sha256 if artifact else _NO_ARTIFACT, 0)
+        stored = self._would_store(artifact or _NO_ARTIFACT)
         spec = context.blueprints.endpoint_spec(stored)
         return Checkup((credentials, *doctor.examine(preflight.subject(context, spec)), packaged))
 
@@ -126,7 +126,7 @@ class AwsCare:
 
     def template(self, artifact: Artifact) -> Templates:
         """The stacks as ``deploy`` and ``create-api`` would send them. Raises SettingsError."""
-        stored = self._would_store(artifact.sha256, artifact.bytes)
+        stored = self._would_store(artifact)
         templates = {name: each.template for name, each in self._blueprints(stored)}
         ends = ending.wanted_end(self._context)
         if ends is not None:
@@ -144,11 +144,18 @@ class AwsCare:
             code = Location(self._bucket_name, naming.code_key(project, digest))
             yield naming.api_stack(project, stage), context.blueprints.api(code, digest)
 
-    def _would_store(self, sha256: str, size: int) -> StoredArtifact:
+    def _would_store(self, artifact: Artifact) -> StoredArtifact:
         """Where an artifact would be stored: enough to plan with before it is uploaded."""
-        key = naming.artifact_key(self._context.owner.project, sha256)
-        uri = f"s3://{self._bucket_name}/{key}"
-        return StoredArtifact("aws", uri, sha256, size, sha256, self._context.aws.region)
+        key = naming.artifact_key(self._context.owner.project, artifact.sha256)
+        return StoredArtifact(
+            target="aws",
+            uri=f"s3://{self._bucket_name}/{key}",
+            sha256=artifact.sha256,
+            bytes=artifact.bytes,
+            made_from=artifact.sha256,
+            region=self._context.aws.region,
+            unproven=artifact.unproven,
+        )
 
     @property
     def _bucket_name(self) -> str:

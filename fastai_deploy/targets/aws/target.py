@@ -63,6 +63,7 @@ class AwsTarget:
             bytes=artifact.bytes,
             made_from=artifact.sha256,
             region=context.aws.region,
+            unproven=artifact.unproven,
         )
 
     def deploy(self, stored: StoredArtifact, verify: Verify, *, sets_end: bool = True) -> Endpoint:

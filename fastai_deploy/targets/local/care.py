@@ -90,6 +90,7 @@ class LocalCare:
             ends="",
             last_hour=self._last_hour(),
             bill=Bill(Decimal(0), Decimal(0), "USD", _FREE),
+            unproven=bool(version) and target.endpoint.live_unproven(),
         )
 
     def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:

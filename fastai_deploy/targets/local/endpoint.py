@@ -98,10 +98,18 @@ class LocalEndpoint:
         """The version that the live server announced; empty where none runs."""
         if self._processes.alive(read_announcement(self.state)) is None:
             return ""
+        return str(self._stated().get("version", ""))
+
+    def live_unproven(self) -> bool:
+        """Whether not all answers of the live server's version are proven."""
+        return self._stated().get("unproven") is True
+
+    def _stated(self) -> dict[str, Any]:
         try:
-            return str(json.loads(self.state.read_bytes())["version"])
-        except (OSError, ValueError, KeyError):
-            return ""
+            stated = json.loads(self.state.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return stated if isinstance(stated, dict) else {}
 
     def _start(
         self,
@@ -141,6 +149,7 @@ class LocalEndpoint:
             "pid": server.pid,
             "port": server.port,
             "version": version,
+            "unproven": stored.unproven,
         }
         files.write(self.state, json.dumps(state).encode())
         return endpoint

@@ -96,6 +96,7 @@ class LocalTarget:
             sha256=artifact.sha256,
             bytes=artifact.bytes,
             made_from=artifact.sha256,
+            unproven=artifact.unproven,
         )
 
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:

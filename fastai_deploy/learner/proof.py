@@ -1,0 +1,189 @@
+"""Whether a learner's goldens prove what its file does not, and what to do where they do not.
+
+Goldens prove only what they exercise. Any answer of the learner's own exercises the model, the
+loss and the callbacks. How texts are cut shows on a text that is too long, so that code which turns
+texts into ids needs one of those as well.
+"""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fastai_deploy.errors import ParityError, UnprovenLearner
+from fastai_deploy.goldens import Case
+from fastai_deploy.learner.anatomy import Anatomy
+from fastai_deploy.learner.definable import users_classes
+from fastai_deploy.learner.golden_cell import FILE, golden_cell
+from fastai_deploy.learner.unproven import Unproven, printable
+from fastai_deploy.learner.verdict import DEFINITIONS, RUNTIME
+
+_WIDTH = 79  # columns
+_MOST_SHOWN = 12  # pieces of code that an error lists
+_CONSEQUENCE = (
+    "It is then converted without proof: its answers may be wrong, and fdeploy status, the try-it "
+    'page and every answer say "unproven".'
+)
+_NOT_ASKED = "no golden text is longer than {:,} tokens, so how it cuts such texts is assumed"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What has to be proven of a learner, and how far the user wants to go without.
+
+    ``learner`` is the file, ``options`` are those of the command that name other files.
+    ``defined``: the user brought the classes of the model, which are run and need no other proof.
+    ``waived``: the user said ``--unproven``.
+    """
+
+    anatomy: Anatomy
+    learner: Path
+    options: tuple[str, ...] = ()
+    defined: bool = False
+    waived: bool = False
+
+    @property
+    def needed(self) -> tuple[Unproven, ...]:
+        """The pieces of code that only the learner's own answers can prove."""
+        found = self.anatomy.unproven
+        return tuple(each for each in found if not (self.defined and each.part == "model"))
+
+    def require_answers(self, cases: Sequence[Case]) -> None:
+        """Raise UnprovenLearner where answers are needed, and no golden has any."""
+        if not self.needed or self.waived or _answered(cases):
+            return
+        raise self.refusal("the file does not prove what this learner answers:", self.needed)
+
+    def left(
+        self, cases: Sequence[Case], is_cut: Callable[[str], bool], max_length: int
+    ) -> tuple[Unproven, ...]:
+        """What stays unproven with these goldens; ``max_length`` is in tokens.
+
+        Raises UnprovenLearner where something does and the user did not allow it.
+        """
+        if not _answered(cases):
+            return self.needed
+        unasked = tuple(
+            Unproven(each.subject, _NOT_ASKED.format(max_length), part="text")
+            for each in self.needed
+            if each.part == "text"
+        )
+        told = (case for case in cases if case.probabilities is not None or case.error)
+        if not unasked or any(is_cut(case.text) for case in told):
+            return ()
+        if not self.waived:
+            raise self.refusal("the goldens do not prove all that this learner answers:", unasked)
+        return unasked
+
+    def refusal(self, message: str, items: Sequence[Unproven]) -> UnprovenLearner:
+        """The error: what is unproven, and the three ways on."""
+        cell = golden_cell(self.anatomy)
+        hint = (
+            "In the notebook, where learn is this learner, put a few texts of your own into\n"
+            f"mine, and run:\n\n{cell}\n"
+            f"It writes {FILE}. Copy that here, then run:\n"
+            f"  {self._command('--golden', FILE)}\n\n"
+            f"Or, without proof:\n  {self._command('--unproven')}\n"
+            f"{textwrap.fill(_CONSEQUENCE, _WIDTH)}"
+        )
+        return UnprovenLearner(
+            "\n".join((message, listed(items))),
+            hint=hint,
+            unproven=[{k: printable(v) for k, v in asdict(each).items()} for each in items],
+            cell=cell,
+        )
+
+    def disproved(self, error: ParityError) -> ParityError:
+        """What a difference between the goldens and the rebuilt model says about the learner."""
+        taken = self.anatomy.text.assumptions if self.anatomy.text else ()
+        words = self.anatomy.ulmfit.words.assumptions if self.anatomy.ulmfit else ()
+        assumed = [Unproven("assumed", printable(each), part="text") for each in (*taken, *words)]
+        if not self.needed and not assumed:
+            return ParityError(error.message, hint=self._other_model())
+        return ParityError(
+            f"{error.message}\nThe learner does something that its file does not show:\n"
+            f"{listed((*self.needed, *assumed))}",
+            hint=self._way_out(),
+        )
+
+    def _other_model(self) -> str:
+        known = ", ".join(f"{k} {v}".strip() for k, v in self.anatomy.libraries.items())
+        return (
+            "all code in this learner is known, so the goldens are likely those of another model, "
+            "or were answered with other versions of the libraries than the learner was trained "
+            f"with ({known or 'unknown'}): export the learner and write the goldens in one session"
+        )
+
+    def _way_out(self) -> str:
+        about_model = any(each.part == "model" for each in self.needed)
+        classes = users_classes(self.anatomy.tree)
+        if about_model and classes:
+            file = shlex.quote(printable(self.learner.name))
+            return f"{DEFINITIONS.format(', '.join(map(printable, classes)), file)}; or {RUNTIME}"
+        return RUNTIME
+
+    def _command(self, *more: str) -> str:
+        name = printable(as_typed(self.learner))
+        return " ".join(map(shlex.quote, ("fdeploy", "export", name, *self.options, *more)))
+
+
+def as_typed(path: Path) -> str:
+    """A path as short as it can be typed here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def listed(items: Sequence[Unproven]) -> str:
+    """The pieces of code, each on lines of its own that fit a terminal of 80 columns."""
+    lines = []
+    for each in items[:_MOST_SHOWN]:
+        told = f"{printable(each.subject)}: {printable(each.reason)}"
+        lines += textwrap.wrap(told, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+        if each.code:
+            lines.append(f"        {printable(each.code)}")
+    if len(items) > _MOST_SHOWN:
+        lines.append(f"  and {len(items) - _MOST_SHOWN} more")
+    return "\n".join(lines)
+
+
+def check_decoding(anatomy: Anatomy, cases: Sequence[Case], tolerance: float) -> None:
+    """Raise ParityError where the learner names another label than its probabilities do."""
+    names, threshold = anatomy.labels.names, anatomy.threshold
+    for case in cases:
+        if case.predicted is None or case.probabilities is None:
+            continue
+        given = dict(zip(names, case.probabilities, strict=True))
+        least = max(given.values()) if threshold is None else threshold
+        sure = {name for name, value in given.items() if value > least + tolerance}
+        possible = {name for name, value in given.items() if value >= least - tolerance}
+        predicted = set(case.predicted)
+        if not sure <= predicted <= possible:
+            named = ", ".join(case.predicted) or "no label"
+            meant = ", ".join(sorted(possible)) or "no label"
+            raise ParityError(
+                f"the learner answers {case.text[:60]!r} with {named}, but its probabilities stand "
+                f"for {meant}: it names its labels in another way than the file shows",
+                hint=RUNTIME,
+            )
+
+
+def unshown(cases: Sequence[Case], is_cut: Callable[[str], bool]) -> tuple[str, ...]:
+    """Residues: texts on which the learner itself fails."""
+    failed = [case for case in cases if case.error]
+    kinds = {
+        "an empty text": any(not case.text.strip() for case in failed),
+        "a text that is too long": any(is_cut(case.text) for case in failed),
+        "some texts": any(case.text.strip() and not is_cut(case.text) for case in failed),
+    }
+    return tuple(
+        f"{kind}: learn.predict fails on it; here it is answered"
+        for kind, found in kinds.items()
+        if found
+    )
+
+
+def _answered(cases: Sequence[Case]) -> bool:
+    return any(case.probabilities is not None for case in cases)
