@@ -8,11 +8,22 @@ from typing import Literal
 
 from fastai_deploy.errors import NotALearner
 from fastai_deploy.goldens import Labels as GoldenLabels
-from fastai_deploy.learner.architecture import Transformer, find_transformer
+from fastai_deploy.learner.architecture import Transformer, find_transformer, is_blurr
 from fastai_deploy.learner.callbacks import Callback, find_callbacks
+from fastai_deploy.learner.callbacks import unproven as unproven_callbacks
+from fastai_deploy.learner.code.callback_code import CallbackSemantics
+from fastai_deploy.learner.code.follow import (
+    Followed,
+    follow_batch,
+    follow_model,
+    follow_rest,
+    follow_text,
+)
+from fastai_deploy.learner.code.objects import Objects
+from fastai_deploy.learner.code.values import Term
 from fastai_deploy.learner.definable import definable
-from fastai_deploy.learner.embedded import functions, python_needed
 from fastai_deploy.learner.family import Family, family_of
+from fastai_deploy.learner.forward import UNKNOWN, Forward
 from fastai_deploy.learner.globals import Imported, dangers, refuse_danger, sort_globals
 from fastai_deploy.learner.hints import library_hints
 from fastai_deploy.learner.labels import Labels, find_labels, threshold_of
@@ -28,7 +39,7 @@ from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.rules_v1 import rules_v1
 from fastai_deploy.learner.text.rules_v2 import rules_v2
 from fastai_deploy.learner.ulmfit import Ulmfit, find_ulmfit
-from fastai_deploy.learner.unproven import Unproven, find_unproven
+from fastai_deploy.learner.unproven import Unproven
 from fastai_deploy.learner.verdict import Findings, Verdict, judge
 
 Task = Literal["single-label", "multi-label", "regression", "unknown"]
@@ -119,21 +130,41 @@ def examine(
         raise
     modules = read_modules(root.model, archive.nested)
     weights = state_dict(modules)
-    transformer = find_transformer(modules, pickled.calls, archive.sources)
+    objects = Objects(pickled.calls, archive.sources)
+    transformer = find_transformer(modules)
     tokenizers = find_tokenizers(pickled.calls)
     tokenizer = tokenizers[0] if len(tokenizers) == 1 else None
     brought = definable(modules, transformer)
     needs_text = transformer is not None or brought
-    text = _text_rules(root, archive, tokenizer) if needs_text and tokenizer else None
+    text = _text_rules(root, archive, tokenizer, objects) if needs_text and tokenizer else None
     if text is not None and handed is not None:
         assumed = f"the tokenizer handed in ({handed.file.name}) is taken to be the learner's own"
         text = replace(text, assumptions=(*text.assumptions, assumed))
     ulmfit = None if transformer else find_ulmfit(root, modules, pickled.calls)
-    labels = find_labels(root, pickled.calls)
-    loss = with_usual_activation(find_loss(root.major, root.loss), labels.targets)
-    callbacks = find_callbacks(root, pickled.calls)
+    labels = find_labels(root, pickled.calls, objects)
+    loss = with_usual_activation(find_loss(root.major, root.loss, objects), labels.targets)
+    around = CallbackSemantics(
+        objects,
+        transformer.node if transformer else None,
+        transformer.model_type if transformer else "",
+        tokenizer.node if tokenizer else None,
+        transformer.outputs if transformer else None,
+    )
+    model = Followed()
+    if transformer is not None and not is_blurr(transformer.wrapper):
+        model = follow_model(root.model, transformer.wrapper, around, objects)
+    if transformer is not None:
+        transformer = replace(transformer, forward=_forward(transformer, model))
+    callbacks = find_callbacks(root, objects, around, model.answers or Term("output"))
     family = "transformers" if transformer else family_of(root, pickled.globals, modules)
-    unproven = find_unproven(text, transformer, loss, callbacks)
+    unproven = (
+        *(text.unproven if text else ()),
+        *(follow_batch(root, objects) if ulmfit and root.major != 1 else ()),
+        *model.unproven,
+        *loss.unproven,
+        *unproven_callbacks(callbacks),
+        *follow_rest(root, modules, objects, transformer.path if transformer else ""),
+    )
     found_dangers = tuple(islice(dangers(pickled), MOST_DANGERS))
     distinct = {(id(t.storage.data), t.offset, t.shape): t for t in weights.values()}.values()
     return Anatomy(
@@ -147,7 +178,7 @@ def examine(
             transformer.config if transformer else None,
             tokenizer,
         ),
-        python=python_needed(functions(pickled.calls)),
+        python=objects.python,
         learner_class=str(root.cls or "unknown"),
         family=family,
         modules=_sizes(modules),
@@ -188,10 +219,17 @@ def examine(
     )
 
 
-def _text_rules(root: Root, archive: Archive, tokenizer: Tokenizer) -> TextRules:
+def _text_rules(root: Root, archive: Archive, tokenizer: Tokenizer, objects: Objects) -> TextRules:
     if root.major == 1:
         return rules_v1(root, tokenizer)
-    return rules_v2(archive.pickled.calls, tokenizer)
+    followed = follow_text(root, objects, tokenizer)
+    return rules_v2(archive.pickled.calls, tokenizer, objects, followed)
+
+
+def _forward(transformer: Transformer, model: Followed) -> Forward:
+    if is_blurr(transformer.wrapper):
+        return Forward("none")  # it hands the tokenizer's own mask to the transformer
+    return Forward(model.run.mask, model.run.pad) if model.run is not None else UNKNOWN
 
 
 def _threshold(root: Root, labels: Labels) -> float | None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fastai_deploy.learner.embedded import class_bodies, read_code
-from fastai_deploy.learner.forward import BARE, UNSEEN, Forward, from_code, from_source
+from fastai_deploy.learner.forward import UNKNOWN, Forward
 from fastai_deploy.learner.modules import Module
-from fastai_deploy.learner.reading.storages import EmbeddedSource
-from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.values import Global
 from fastai_deploy.learner.reading.views import Plain, attributes, class_of, plain
 
 LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 HEAD = "ForSequenceClassification"
-BLURR = Forward("none", evidence="blurr hands the tokenizer's own mask to the transformer")
 MAX_INNER = 8  # configurations within one; a model that reads and sees has four
 
 
@@ -23,7 +20,8 @@ class Transformer:
     """A model of transformers within a learner's model.
 
     ``path`` is where it is, empty when it is the model itself; ``outputs`` is the number of scores
-    it gives. ``wrapper`` is the class around it, as module and name, empty when there is none.
+    it gives. ``wrapper`` is the class of the outermost module around it that is not torch's own,
+    None when there is none; ``node`` is its place in the pickle's graph.
     ``problem`` is why it cannot be rebuilt from transformers alone, empty when it can.
     """
 
@@ -35,7 +33,8 @@ class Transformer:
     head: tuple[str, ...]
     forward: Forward
     problem: str
-    wrapper: str = ""
+    wrapper: Global | None = None
+    node: object = None
 
 
 def configured(module: Module) -> Transformer | None:
@@ -51,17 +50,16 @@ def configured(module: Module) -> Transformer | None:
         config=config,
         outputs=_outputs(module, config),
         head=(),
-        forward=UNSEEN,
+        forward=UNKNOWN,
         problem="",
     )
 
 
-def find_transformer(
-    modules: Sequence[Module],
-    calls: Iterable[Call],
-    sources: Iterable[EmbeddedSource],
-) -> Transformer | None:
-    """The outermost module that owns a configuration of transformers; None when there is none."""
+def find_transformer(modules: Sequence[Module]) -> Transformer | None:
+    """The outermost module that owns a configuration of transformers; None when there is none.
+
+    How it is called is not looked at here.
+    """
     found = next((module for module in modules if _config(module) is not None), None)
     if found is None or found.cls is None:
         return None
@@ -76,10 +74,16 @@ def find_transformer(
         config=config,
         outputs=_outputs(found, config),
         head=_head(modules, found),
-        forward=_forward(user_wrappers, found, calls, sources),
+        forward=UNKNOWN,
         problem=_problem(modules, found),
-        wrapper=str(user_wrappers[0].cls) if user_wrappers and user_wrappers[0].cls else "",
+        wrapper=user_wrappers[0].cls if user_wrappers else None,
+        node=found.made,
     )
+
+
+def is_blurr(cls: Global | None) -> bool:
+    """Whether a class is of blurr, a library that hands the tokenizer's own mask to the model."""
+    return cls is not None and cls.module.split(".")[0] == "blurr"
 
 
 def _config(module: Module) -> object:
@@ -136,30 +140,6 @@ def _head(modules: Sequence[Module], transformer: Module) -> tuple[str, ...]:
         for part in parts
         if part is not None and part.cls is not None and _config(part) is None
     )
-
-
-def _forward(
-    wrappers: list[Module],
-    transformer: Module,
-    calls: Iterable[Call],
-    sources: Iterable[EmbeddedSource],
-) -> Forward:
-    if not wrappers:
-        return BARE
-    if len(wrappers) > 1 or wrappers[0].cls is None:
-        return UNSEEN
-    wrapper = wrappers[0]
-    if wrapper.cls is not None and wrapper.cls.module.split(".")[0] == "blurr":
-        return BLURR
-    child = transformer.path.removeprefix(wrapper.path).lstrip(".").split(".")[0]
-    for source in sources:
-        if source.name == wrapper.cls and wrapper.cls is not None:
-            return from_source(source.text, wrapper.cls.name, child, wrapper.attributes)
-    if isinstance(wrapper.made, Call):
-        code = read_code(class_bodies(calls).get(id(wrapper.made.func), {}).get("forward"))
-        if code is not None:
-            return from_code(code, wrapper.attributes)
-    return UNSEEN
 
 
 def _problem(modules: Sequence[Module], transformer: Module) -> str:

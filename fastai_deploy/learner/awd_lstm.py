@@ -12,6 +12,7 @@ from typing import Literal
 
 from fastai_deploy.learner.modules import Module
 from fastai_deploy.learner.reading.tensors import Tensor
+from fastai_deploy.learner.reading.values import Global
 
 LayerKind = Literal["batch norm", "linear", "relu"]
 
@@ -21,6 +22,11 @@ _HEADS: dict[str, LayerKind | None] = {
     "BatchNorm1d": "batch norm", "Linear": "linear", "ReLU": "relu", "Dropout": None,
 }  # fmt: skip
 _GROUPS = frozenset({"Sequential", "LinBnDrop"})
+# What AWD_LSTM is made of, and what does nothing while a model answers.
+_IDLE = frozenset({"Dropout", "Identity"})
+_CORE = frozenset(
+    {"Embedding", "EmbeddingDropout", "ModuleList", "WeightDropout", "LSTM", "RNNDropout", *_IDLE}
+)
 COUNTERS = frozenset({"num_batches_tracked"})
 MAX_LAYERS = 64  # of LSTMs, and of the head
 
@@ -167,10 +173,22 @@ def _foreign(modules: Sequence[Module], core: Module, head: Module) -> Iterator[
         around = module.path == "" or core.path.startswith(module.path + ".")
         if around and not module.transparent and _name(module) not in _AROUND:
             yield f"its model is wrapped in a class of the user's own ({_name(module)})"
+        inside_core = module.path.startswith(core.path + ".")
+        if inside_core and _name(module) not in _CORE:
+            yield f"its AWD-LSTM has a part that fdeploy does not know ({_name(module)})"
+        if not within and not around and not module.transparent and _name(module) not in _IDLE:
+            yield f"its model has a part beside the classifier ({_name(module)})"
 
 
 def _name(module: Module | None) -> str:
-    return module.cls.name if module is not None and module.cls is not None else "?"
+    """A class of fastai's or torch's by its name, and any other by its module as well."""
+    if module is None or module.cls is None:
+        return "?"
+    return module.cls.name if _is_library(module.cls) else str(module.cls)
+
+
+def _is_library(cls: Global) -> bool:
+    return cls.module.split(".")[0] in ("fastai", "torch")
 
 
 def _head(modules: Sequence[Module], head: Module) -> list[HeadLayer]:
@@ -178,7 +196,7 @@ def _head(modules: Sequence[Module], head: Module) -> list[HeadLayer]:
     prefix = head.path + "."
     found: list[HeadLayer] = []
     for module in modules:
-        kind = _HEADS.get(module.cls.name) if module.cls is not None else None
+        kind = _HEADS.get(_name(module))
         if kind is not None and module.path.startswith(prefix) and len(found) < MAX_LAYERS:
             eps = module.attributes.get("eps")
             found.append(HeadLayer(kind, module.path, eps if isinstance(eps, float) else 0.0))
@@ -199,7 +217,7 @@ def weights_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _first(modules: Sequence[Module], name: str) -> Module | None:
-    return next((m for m in modules if m.cls is not None and m.cls.name == name), None)
+    return next((module for module in modules if _name(module) == name), None)
 
 
 def _whole(value: object) -> int:

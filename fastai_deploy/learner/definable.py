@@ -25,7 +25,7 @@ def users_classes(modules: Sequence[Module]) -> tuple[str, ...]:
 
 def definable(modules: Sequence[Module], transformer: Transformer | None) -> tuple[str, ...]:
     """The user's classes, where their source is what is missing; none where it would not help."""
-    if transformer is not None and not transformer.problem and not transformer.forward.processes:
+    if transformer is not None and not transformer.problem:
         return ()
     if any(module.cls is None or module.changed for module in modules):
         return ()

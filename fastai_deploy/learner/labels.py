@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from fastai_deploy.learner.code.objects import Objects
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import (
     attribute,
     attributes,
+    class_name,
     class_of,
     data,
     elements,
@@ -31,6 +33,7 @@ PROCESSORS: dict[str, Targets] = {
     "EncodedMultiCategorize": "several",
     "RegressionSetup": "number",
 }
+_LIBRARIES = ("fastai.", "fastai2.", "blurr.")
 _NUMBERS = {
     ("i", 1): "<b", ("i", 2): "<h", ("i", 4): "<i", ("i", 8): "<q", ("f", 4): "<f",
     ("u", 1): "<B", ("u", 2): "<H", ("u", 4): "<I", ("u", 8): "<Q", ("f", 8): "<d", ("b", 1): "<?",
@@ -50,12 +53,15 @@ class Labels:
     problem: str = ""
 
 
-def find_labels(root: Root, calls: Iterable[Call]) -> Labels:
-    """The labels of a learner."""
+def find_labels(root: Root, calls: Iterable[Call], objects: Objects) -> Labels:
+    """The labels of a learner, as a processor of fastai's holds them, or one derived from it."""
+    candidates: Iterable[object] = calls
+    if root.major == 1:
+        candidates = elements(lookup(root.data, "y_proc"))
     found: dict[tuple[Targets, tuple[str, ...]], Labels] = {}
-    for processor in _processors(root, calls):
-        cls = class_of(processor)
-        labels = _labels(PROCESSORS[cls.name], processor) if cls else None
+    for processor in candidates:
+        targets = _targets(processor, objects)
+        labels = _labels(targets, processor) if targets is not None else None
         if labels is not None:
             found[(labels.targets, labels.names)] = labels
     if not found:
@@ -65,16 +71,15 @@ def find_labels(root: Root, calls: Iterable[Call]) -> Labels:
     return next(iter(found.values()))
 
 
-def _processors(root: Root, calls: Iterable[Call]) -> list[object]:
-    """The objects that turn labels into numbers."""
-    candidates: Iterable[object] = calls
-    if root.major == 1:
-        candidates = elements(lookup(root.data, "y_proc"))
-    return [
-        value
-        for value in candidates
-        if (cls := class_of(value)) is not None and cls.name in PROCESSORS and attributes(value)
-    ]
+def _targets(value: object, objects: Objects) -> Targets | None:
+    """What an object turns into numbers; None for one that is no processor of labels."""
+    if class_of(value) is None or not attributes(value):
+        return None
+    for cls in objects.lineage(objects.class_of(value)):
+        name = class_name(cls)
+        if name is not None and name.name in PROCESSORS and name.module.startswith(_LIBRARIES):
+            return PROCESSORS[name.name]
+    return None
 
 
 def _labels(targets: Targets, processor: object) -> Labels | None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fastai_deploy.learner.code.follow import follow_loss
+from fastai_deploy.learner.code.objects import Objects
 from fastai_deploy.learner.labels import Targets
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import attribute, class_of
+from fastai_deploy.learner.unproven import Unproven
 from fastai_deploy.learner.words import words
 
 Activation = Literal["softmax", "sigmoid", "none", "unknown"]
@@ -43,6 +46,7 @@ _REGRESSION = words(
 )
 USUAL_ACTIVATION: dict[Targets, Activation] = {"one": "softmax", "several": "sigmoid"}
 _LIBRARIES = ("fastai", "torch", "blurr")
+_LABEL_AXES = (-1, 1)  # of scores of shape (batch, labels)
 _MAX_WRAPPERS = 5  # FlattenedLoss of a partial of a function is three
 
 
@@ -53,7 +57,8 @@ class Loss:
     ``cls`` is its name with the module. A class of the user's own is unknown, whatever its name.
     ``raw`` is true when ``learn.predict`` answers the raw scores, because fastai knows no
     activation for this loss. ``regression`` is true for losses on numbers. ``assumed``: the loss is
-    unknown, and ``activation`` is the one that its task usually has.
+    unknown, and ``activation`` is the one that its task usually has. ``unproven`` is what is not
+    known of it.
     """
 
     name: str
@@ -62,10 +67,18 @@ class Loss:
     regression: bool = False
     assumed: bool = False
     cls: str = ""
+    unproven: tuple[Unproven, ...] = ()
 
 
-def find_loss(major: int, value: object) -> Loss:
+def find_loss(major: int, value: object, objects: Objects) -> Loss:
     """The loss of a learner of fastai ``major``."""
+    if major == 1:
+        return _named_loss(major, value)
+    return _own_loss(value, objects) or _checked(_named_loss(major, value), value)
+
+
+def _named_loss(major: int, value: object) -> Loss:
+    """A loss by its name alone."""
     chain = _chain(value)
     if not chain:
         return Loss("unknown", "unknown")
@@ -83,6 +96,31 @@ def find_loss(major: int, value: object) -> Loss:
     return Loss(outermost.name, "unknown", cls=str(outermost))
 
 
+def _own_loss(value: object, objects: Objects) -> Loss | None:
+    """A loss whose own code, in the file, says how its scores become probabilities."""
+    found = follow_loss(value, objects)
+    if found is None:
+        return None
+    if found.activation is None and found.inherits is not None:
+        inherited = _V2.get(found.inherits.name) if _is_library(found.inherits) else None
+        if inherited is not None:
+            return Loss(found.name, inherited, cls=found.cls, unproven=found.unproven)
+    activation: Activation = found.activation or "unknown"
+    raw = found.activation == "none"
+    if raw:  # its scores are answered as they are: how they become probabilities it does not say
+        activation = "unknown"
+    return Loss(found.name, activation, raw=raw, cls=found.cls, unproven=found.unproven)
+
+
+def _checked(loss: Loss, value: object) -> Loss:
+    """A loss of a library, whose ``axis`` must be that of the labels."""
+    axis = attribute(value, "axis")
+    if axis is None or (type(axis) is int and axis in _LABEL_AXES):
+        return loss
+    reason = f"it makes probabilities along axis {axis}, which is not that of the labels"
+    return replace(loss, unproven=(Unproven(f"the loss {loss.cls}", reason, part="answer"),))
+
+
 def _is_library(cls: Global) -> bool:
     return cls.module.split(".")[0] in _LIBRARIES
 
@@ -92,7 +130,11 @@ def with_usual_activation(loss: Loss, targets: Targets) -> Loss:
     usual = USUAL_ACTIVATION.get(targets)
     if loss.activation != "unknown" or usual is None:
         return loss
-    return replace(loss, activation=usual, assumed=True)
+    if any(each.subject.startswith("the activation()") for each in loss.unproven):
+        return replace(loss, activation=usual, assumed=True)
+    reason = f"how its scores become probabilities is unknown; {usual} is assumed"
+    unknown = Unproven(f"the loss {loss.cls or loss.name}", reason, part="answer")
+    return replace(loss, activation=usual, assumed=True, unproven=(*loss.unproven, unknown))
 
 
 def raw_scores(loss: Loss) -> str:

@@ -85,11 +85,14 @@ def _compiled(value: object) -> object:
     return None
 
 
-def _children(node: object, own: Mapping[str, object]) -> list[tuple[str, object]]:
+def children_of(node: object) -> dict[str, object]:
     """The modules in a module, by the names that ``state_dict`` has for them."""
     compiled = _compiled(node)
-    named = named_entries(own.get("_modules")) if compiled is None else {"_orig_mod": compiled}
-    return [(name, child) for name, child in named.items() if is_module(child)]
+    if compiled is not None:
+        named: dict[str, object] = {"_orig_mod": compiled}
+    else:
+        named = named_entries(attributes(node).get("_modules"))
+    return {name: child for name, child in named.items() if is_module(child)}
 
 
 def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, ...]:
@@ -106,7 +109,7 @@ def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, 
         if depth > MAX_DEPTH or len(found) >= MAX_MODULES or tensors > MAX_TENSORS:
             raise _too_complex()
         own = attributes(node)
-        children = _children(node, own)
+        children = children_of(node)
         held = _tensors(own, nested)
         tensors += len(held)
         found.append(
@@ -116,13 +119,15 @@ def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, 
                 made=node,
                 attributes=own,
                 tensors=held,
-                children=tuple(name for name, _ in children),
+                children=tuple(children),
             )
         )
         prefix = f"{path}." if path else ""
-        if any(len(prefix) + len(name) > MAX_PATH for name in (*held, *dict(children))):
+        if any(len(prefix) + len(name) > MAX_PATH for name in (*held, *children)):
             raise _too_complex()
-        waiting.extend((prefix + name, child, depth + 1) for name, child in reversed(children))
+        waiting.extend(
+            (prefix + name, child, depth + 1) for name, child in reversed(children.items())
+        )
     return tuple(found)
 
 

@@ -25,10 +25,11 @@ _V1_KEYS = frozenset({"model", "data", "cls"})
 class Root:
     """A learner: fastai's major version, its class, its model, its loss, and its data pipeline.
 
-    ``data`` is the dict that v1 calls ``data``, or the ``DataLoaders`` of v2; ``callbacks`` the
+    ``node`` is its place in the graph. ``data`` is the dict that v1 calls ``data``, or the ``DataLoaders`` of v2; ``callbacks`` the
     list of v2, or the dict of v1 from the class of each to its state.
     """
 
+    node: object
     major: Literal[1, 2]
     cls: Global | None
     model: object
@@ -53,14 +54,14 @@ def _as_learner(value: object) -> Root | None:
         if parts.keys() >= _V1_KEYS:
             cls = parts["cls"]
             return Root(
-                1, cls if isinstance(cls, Global) else None, parts["model"],
+                value, 1, cls if isinstance(cls, Global) else None, parts["model"],
                 parts.get("loss_func"), parts["data"], parts.get("cb_state"),
             )  # fmt: skip
     if isinstance(value, Call):
         own = attributes(value)
         if "dls" in own and ("model" in own or "loss_func" in own):
             return Root(
-                2, class_of(value), own.get("model"), own.get("loss_func"), own["dls"],
+                value, 2, class_of(value), own.get("model"), own.get("loss_func"), own["dls"],
                 own.get("cbs"),
             )  # fmt: skip
     return None

@@ -7,15 +7,8 @@ is converted only with goldens, that is with its own answers, or when the user s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from fastai_deploy.learner.architecture import Transformer
-    from fastai_deploy.learner.callbacks import Callback
-    from fastai_deploy.learner.losses import Loss
-    from fastai_deploy.learner.text.rules import TextRules
+from typing import Literal
 
 Part = Literal["text", "model", "answer"]
 
@@ -42,53 +35,6 @@ class Unproven:
     def __str__(self) -> str:
         shown = f"{self.subject}: {self.reason}"
         return f"{shown} ({self.code})" if self.code else shown
-
-
-def find_unproven(
-    text: TextRules | None,
-    transformer: Transformer | None,
-    loss: Loss,
-    callbacks: tuple[Callback, ...],
-) -> tuple[Unproven, ...]:
-    """Everything that the file does not prove, in the order in which a text meets it."""
-    return (
-        *(text.unproven if text is not None else ()),
-        *(_forward(transformer) if transformer is not None else ()),
-        *_loss(loss),
-        *_callbacks(callbacks),
-    )
-
-
-def _forward(transformer: Transformer) -> Iterator[Unproven]:
-    forward = transformer.forward
-    subject = f"the forward() of {transformer.wrapper}" if transformer.wrapper else "the model"
-    if not forward.seen:
-        yield Unproven(
-            subject,
-            "its code is not in the file; it is taken to return the transformer's scores unchanged",
-            part="model",
-        )
-    elif forward.mask == "unknown":
-        yield Unproven(
-            subject, "which attention mask it passes on was not understood", part="model"
-        )
-    if forward.processes:
-        yield Unproven(subject, f"changes the scores with {forward.processes}()", part="model")
-
-
-def _loss(loss: Loss) -> Iterator[Unproven]:
-    if loss.assumed:
-        yield Unproven(
-            f"the loss {loss.cls or loss.name}",
-            f"how its scores become probabilities is unknown; {loss.activation} is assumed",
-            part="answer",
-        )
-
-
-def _callbacks(callbacks: tuple[Callback, ...]) -> Iterator[Unproven]:
-    for each in callbacks:
-        if each.note:
-            yield Unproven(f"the callback {each.cls}", each.note, part="answer")
 
 
 def printable(text: str) -> str:

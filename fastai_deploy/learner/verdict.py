@@ -121,12 +121,6 @@ def _model(found: Findings) -> Verdict | None:
         return Verdict("learner-runtime", "its model is none that fdeploy can rebuild", RUNTIME)
     if transformer.problem:
         return Verdict("learner-runtime", transformer.problem, RUNTIME)
-    if transformer.forward.processes:
-        return Verdict(
-            "learner-runtime",
-            f"its wrapper changes the scores with {transformer.forward.processes}()",
-            RUNTIME,
-        )
     return None
 
 
@@ -147,11 +141,8 @@ def _definitions(found: Findings) -> Verdict | None:
     if not found.definable:
         return None
     transformer = found.transformer
-    reason = "its model is of the user's own classes"
-    if transformer is not None:
-        reason = transformer.problem or (
-            f"its wrapper changes the scores with {transformer.forward.processes}()"
-        )
+    own = "its model is of the user's own classes"
+    reason = transformer.problem if transformer is not None else own
     names = ", ".join(map(_printable, found.definable))
     file = shlex.quote(_printable(found.file))
     return Verdict("with-definitions", reason, DEFINITIONS.format(names, file))

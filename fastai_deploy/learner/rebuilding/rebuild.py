@@ -22,6 +22,7 @@ from fastai_deploy.learner.anatomy import Anatomy
 from fastai_deploy.learner.architecture import Transformer
 from fastai_deploy.learner.modules import Module
 from fastai_deploy.learner.reading.tensors import Tensor
+from fastai_deploy.learner.reading.values import Global
 from fastai_deploy.learner.rebuilding.libraries import explain
 from fastai_deploy.learner.verdict import RUNTIME
 
@@ -29,6 +30,12 @@ from fastai_deploy.learner.verdict import RUNTIME
 COMPUTED = ("position_ids", "token_type_ids")
 # What a decoder begins with; T5's configuration has it only where someone set it.
 _STARTS = {"decoder_start_token_id"}
+# Modules that hand their input through while a model answers.
+_WITHOUT_EFFECT = {"Dropout", "StableDropout", "Identity", "Dropout1d", "AlphaDropout"}
+# Attributes that differ from run to run, or only matter in training.
+_OF_A_RUN = frozenset({"training", "gradient_checkpointing", "num_labels", "out_features"})
+_NUMBERS = (int, float, bool)
+_SYNONYMS = {"swish": "silu", "gelunew": "newgelu", "gelufast": "fastgelu", "gelupython": "gelu"}
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, before transformers had its name
 
 
@@ -250,20 +257,43 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer) -> None:
-    """Refuse a model whose parts were exchanged for others that fit the same weights."""
+    """Refuse a model whose parts were exchanged for others that fit the same weights.
+
+    Raises UnsupportedLearner.
+    """
     rebuilt = dict(model.named_modules())
     prefix = f"{transformer.path}." if transformer.path else ""
     for module in anatomy.tree:
         twin = rebuilt.get(module.path.removeprefix(prefix))
         if twin is None or module.cls is None or not module.path.startswith(prefix):
             continue
-        epsilon = module.attributes.get("eps")
-        if isinstance(epsilon, float) and getattr(twin, "eps", epsilon) != epsilon:
-            raise _exchanged(module, f"eps {epsilon}", f"eps {twin.eps}")
         theirs, ours = module.cls.name, type(twin).__name__
+        leaf = not module.children and not module.tensors
         plain = module.cls.module.startswith("torch.nn") and hasattr(nn, ours)
-        if plain and theirs != ours and "Dropout" not in theirs + ours:
+        if (plain or leaf) and theirs != ours and not {theirs, ours} <= _WITHOUT_EFFECT:
             raise _exchanged(module, theirs, ours)
+        for name, value in module.attributes.items():
+            _compare_attribute(module, name, value, getattr(twin, name, None))
+
+
+def _compare_attribute(module: Module, name: str, theirs: object, ours: object) -> None:
+    """Refuse a number, or a function, that was set to another than the configuration says."""
+    if name in _OF_A_RUN or name.startswith("_") or "drop" in name or ours is None:
+        return
+    numbers = type(theirs) in _NUMBERS and type(ours) in _NUMBERS
+    if numbers and theirs != ours and name != "p":
+        raise _exchanged(module, f"{name} {theirs}", f"{name} {ours}")
+    if isinstance(theirs, Global) and callable(ours):
+        named = _function_name(theirs.name)
+        twin = _function_name(getattr(ours, "__name__", type(ours).__name__))
+        if named != twin:
+            raise _exchanged(module, f"{name} {theirs.name}", f"{name} {twin}")
+
+
+def _function_name(name: str) -> str:
+    """What an activation is called, whether it is a function or a module of transformers."""
+    plain = name.lower().removesuffix("activation").strip("_").replace("_", "")
+    return _SYNONYMS.get(plain, plain)
 
 
 def _exchanged(module: Module, theirs: str, ours: str) -> UnsupportedLearner:

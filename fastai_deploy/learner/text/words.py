@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastai_deploy.learner.embedded import read_code
+from fastai_deploy.learner.code.objects import function_name
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import (
     class_of,
@@ -103,8 +103,7 @@ def name_of(value: object) -> str:
     """What a function or an object is called, as far as the file tells."""
     if isinstance(value, Global):
         return value.name
-    code = read_code(value)
-    return code.name if code else str(class_of(value) or "a function")
+    return function_name(value) or str(class_of(value) or "a function")
 
 
 def vocabulary(listed: Sequence[object], *, fake: bool = True) -> dict[str, int]:

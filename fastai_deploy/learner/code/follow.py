@@ -1,0 +1,293 @@
+"""The way from a text to its answer, followed through the learner's code, part by part.
+
+    text -> ids (follow_text) -> scores (follow_model, follow_callbacks) -> answer (follow_loss)
+
+Each part says what is known of it, and lists as ``Unproven`` what is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from fastai_deploy.learner.code.bytecode import Version
+from fastai_deploy.learner.code.callback_code import CallbackSemantics
+from fastai_deploy.learner.code.interpreter import NotUnderstood
+from fastai_deploy.learner.code.loss_code import Activation, LossSemantics
+from fastai_deploy.learner.code.model_code import Run
+from fastai_deploy.learner.code.objects import Objects, is_dispatched
+from fastai_deploy.learner.code.settle import settled
+from fastai_deploy.learner.code.text_code import (
+    Encoded,
+    Stages,
+    TextSemantics,
+    batch_transforms,
+    target_transforms,
+    text_transforms,
+)
+from fastai_deploy.learner.code.values import Term, Unknown, Value, bare
+from fastai_deploy.learner.globals import kind_of
+from fastai_deploy.learner.modules import Module
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.views import (
+    attributes,
+    class_name,
+    class_of,
+)
+from fastai_deploy.learner.roots import Root
+from fastai_deploy.learner.text.found import Tokenizer
+from fastai_deploy.learner.unproven import Part, Unproven
+
+MOST_UNPROVEN = 100  # that are listed
+# Of a learner's own methods: one of the user's in their place would answer otherwise.
+_METHODS = frozenset(
+    {"predict", "get_preds", "one_batch", "_split", "_do_one_batch", "_do_epoch_validate",
+     "all_batches", "validate", "_with_events", "__call__", "_call_one", "pred", "added_cbs"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What the code of a learner shows.
+
+    ``run`` is how the transformer is called, and ``answers`` what the model makes of what it gives,
+    both None where that is not understood. ``encoded`` says
+    how a text becomes ids, None where that is not understood.
+    """
+
+    run: Run | None = None
+    answers: Value | None = None
+    encoded: Encoded | None = None
+    unproven: tuple[Unproven, ...] = ()
+
+
+def follow_text(root: Root, objects: Objects, tokenizer: Tokenizer) -> Followed:
+    """How a text given to ``predict`` becomes ids, in a learner of fastai 2."""
+
+    def follow(version: Version) -> Value:
+        semantics = TextSemantics(objects, version, tokenizer.node, tokenizer.max_length)
+        return _through(semantics, text_transforms(root.data), Term("text", text="text"))
+
+    try:
+        value = settled(objects.versions, follow)
+    except NotUnderstood as error:
+        return Followed(unproven=(_unproven("the transforms of its data", error, "text"),))
+    if isinstance(value, Term) and value.role == "ids" and isinstance(value.data, Encoded):
+        if not value.data.batched:
+            return Followed(encoded=value.data)
+    error = NotUnderstood("what it makes of a text is not known", f"return {value.text}")
+    return Followed(unproven=(_unproven("the transforms of its data", error, "text"),))
+
+
+def follow_model(
+    model: object, wrapper: Global | None, transformer: CallbackSemantics, objects: Objects
+) -> Followed:
+    """How ids become scores; ``model`` is the learner's, ``wrapper`` its class where it is no transformer.
+
+    ``transformer`` follows code around the transformer in it.
+    """
+    subject = f"the forward() of {wrapper}" if wrapper else "the model"
+    try:
+        value = settled(objects.versions, lambda version: transformer.scores(model, version))
+    except NotUnderstood as error:
+        return Followed(unproven=(_unproven(subject, error, "model"),))
+    run = value.data if isinstance(value, Term) and value.role in ("scores", "output") else None
+    if not isinstance(run, Run):
+        reason = value.reason if isinstance(value, Unknown) else "what it returns is not known"
+        error = NotUnderstood(reason, f"return {value.text}")
+        return Followed(unproven=(_unproven(subject, error, "model"),))
+    assumed = tuple(
+        Unproven(
+            subject,
+            f"the value of {name} is not in the file; it is taken to be the tokenizer's padding id",
+            part="model",
+        )
+        for name in sorted(transformer.assumed)
+    )
+    return Followed(run=run, answers=value, unproven=assumed)
+
+
+@dataclass(frozen=True)
+class OwnLoss:
+    """A loss with code of the user's: its class, and the activation that the code makes.
+
+    ``activation`` is None where it defines none; then it has that of ``inherits``, the library's
+    class that it is derived from, if any.
+    """
+
+    name: str
+    cls: str
+    activation: Activation | None
+    inherits: Global | None
+    unproven: tuple[Unproven, ...]
+
+
+def follow_loss(loss: object, objects: Objects) -> OwnLoss | None:
+    """What the user's code in a loss of fastai 2 says; None for a loss without such code."""
+    if objects.function(loss) is not None:
+        function = objects.function(loss)
+        name = function.code.name if function is not None else "loss"
+        return OwnLoss(name, name, "none", None, ())
+    cls = class_of(loss)
+    methods = {name: _method(loss, name, objects) for name in ("activation", "decodes")}
+    users = cls is not None and kind_of(cls) == "user"
+    if cls is None or (not users and not any(methods.values())):
+        return None
+    lineage = objects.lineage(objects.class_of(loss))
+    if users and objects.body(lineage[0] if lineage else None) is None:
+        return None
+    bases = [class_name(each) for each in lineage if objects.body(each) is None]
+    inherits = next((each for each in bases if each is not None and each.name != "object"), None)
+    activation: Activation | None = None
+    unproven: list[Unproven] = []
+    for name, method in methods.items():
+        if method is None:
+            continue
+        try:
+            found = settled(objects.versions, partial(_follow_method, loss, objects, name, method))
+        except NotUnderstood as error:
+            unproven.append(_unproven(f"the {name}() of the loss {cls}", error, "answer"))
+            continue
+        activation = found if name == "activation" else activation
+    if not users:
+        inherits = cls
+    nothing = activation is None and methods["activation"] is None
+    plain = inherits is None or inherits.module.split(".")[0] == "torch"
+    if nothing and plain:
+        activation = "none"
+    return OwnLoss(cls.name, str(cls), activation, inherits, tuple(unproven))
+
+
+def _method(loss: object, name: str, objects: Objects) -> object:
+    own = attributes(loss).get(name)
+    if own is not None:
+        return own
+    defined = objects.defined(loss, name)
+    return defined[1] if defined is not None else None
+
+
+def _follow_method(
+    loss: object, objects: Objects, name: str, method: object, version: Version
+) -> Activation | None:
+    semantics = LossSemantics(objects, version)
+    if name == "activation":
+        return semantics.activation(loss, method)
+    semantics.check_decodes(loss, method)
+    return None
+
+
+def follow_batch(root: Root, objects: Objects) -> tuple[Unproven, ...]:
+    """What the user's code does to ids on their way into a batch, for learners without tokenizer."""
+    ids = Term("ids", Encoded(None), text="ids")
+    try:
+        found = settled(objects.versions, lambda version: _batched(root, objects, version, ids))
+    except NotUnderstood as error:
+        return (_unproven("a transform of its batches", error, "text"),)
+    if found == ids:
+        return ()
+    error = NotUnderstood("what it does to the ids of a text is not known", found.text)
+    return (_unproven("a transform of its batches", error, "text"),)
+
+
+def _batched(root: Root, objects: Objects, version: Version, ids: Value) -> Value:
+    semantics = TextSemantics(objects, version, None, None)
+    return _through(semantics, batch_transforms(root.data), ids)
+
+
+def _through(semantics: TextSemantics, stages: Stages, value: Value) -> Value:
+    """What transforms make of a value, one after the other."""
+    for stage, transforms in stages:
+        for transform in transforms:
+            before, given = value, value
+            if stage == "before_batch":  # a batch of one: its samples are left as they are
+                given = Term("samples", text="samples")
+            try:
+                value = semantics.apply_transform(transform, given)
+            except NotUnderstood as error:
+                raise NotUnderstood(error.reason, error.code, _subject(transform)) from error
+            if isinstance(value, Unknown):
+                raise NotUnderstood(value.reason, f"return {value.text}", _subject(transform))
+            value = before if value == given else value
+    return value
+
+
+def follow_rest(
+    root: Root, modules: Sequence[Module], objects: Objects, path: str
+) -> tuple[Unproven, ...]:
+    """What else may change an answer: the learner's class, its targets, code put into modules.
+
+    ``path`` is where the transformer is.
+    """
+    if root.major == 1:
+        return ()
+    return tuple(islice(_rest(root, modules, objects, path), MOST_UNPROVEN))
+
+
+def _rest(root: Root, modules: Sequence[Module], objects: Objects, path: str) -> Iterator[Unproven]:
+    if root.cls is not None and kind_of(root.cls) == "user":
+        yield Unproven(
+            f"the learner class {root.cls}", "what it answers is not known", part="answer"
+        )
+    for name in sorted(_METHODS & attributes(root.node).keys()):
+        if objects.function(attributes(root.node)[name]) is not None:
+            yield Unproven(f"the learner's {name}", "it is a function of the user's", part="answer")
+    for transform in target_transforms(root.data):
+        yield from _decodes(transform, objects)
+    prefix = f"{path}." if path else ""
+    for module in modules:
+        if module.path == path or module.path.startswith(prefix):
+            for name, value in module.attributes.items():
+                if _is_users(value, objects):
+                    yield Unproven(
+                        f"the module {module.path or 'of the model'}",
+                        f"its attribute {name} is of the user's own code", part="model",
+                    )  # fmt: skip
+
+
+def _is_users(value: object, objects: Objects) -> bool:
+    """Whether a value in a module of a library would run the user's code."""
+    if not isinstance(value, Call):
+        return isinstance(value, Global) and kind_of(value) == "user"
+    if objects.function(value) is not None:
+        return True
+    match value:
+        case Call(func=Call(func=Global(name="_builtin_type"), args=("MethodType",)), args=args):
+            return _is_users(args[0], objects) if args else False
+        case Call(func=Global("builtins", "getattr"), args=(owner, *_)):
+            return _is_users(owner, objects)
+        case Call(func=Global("functools", "partial")):
+            return any(_is_users(each, objects) for each in value.args)
+    cls = class_of(value)
+    return cls is not None and kind_of(cls) == "user"
+
+
+def _decodes(transform: object, objects: Objects) -> Iterator[Unproven]:
+    cls = class_of(transform)
+    own = attributes(transform)
+    users = cls is not None and kind_of(cls) == "user"
+    decodes = own.get("decodes")
+    given = decodes is not None and not (is_dispatched(decodes) and not objects.signatures(decodes))
+    if given or (users and objects.defined(transform, "decodes") is not None):
+        yield Unproven(
+            f"the decodes() of {cls}", "what it makes of a label is not known", part="answer"
+        )
+    elif users and objects.body(objects.class_of(transform)) is None:
+        yield Unproven(
+            f"the transform {cls}",
+            "its code is not in the file; it is taken to change no label",
+            part="answer",
+        )
+
+
+def _subject(transform: object) -> str:
+    cls = class_of(transform)
+    named = attributes(transform).get("_name")
+    if isinstance(named, str) and cls is not None and kind_of(cls) != "user":
+        return f"the transform {named}"
+    return f"the encodes() of {cls}" if cls is not None else "a transform"
+
+
+def _unproven(subject: str, error: NotUnderstood, part: Part) -> Unproven:
+    return Unproven(error.subject or subject, error.reason, bare(error.code), part=part)

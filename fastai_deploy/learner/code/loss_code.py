@@ -1,0 +1,97 @@
+"""How a loss of the user's turns scores into probabilities, and probabilities into labels.
+
+fastai 2 asks the loss: ``activation(scores)``, then ``decodes(probabilities)``.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from fastai_deploy.learner.code.bytecode import Version
+from fastai_deploy.learner.code.interpreter import Interpreter, NotUnderstood
+from fastai_deploy.learner.code.objects import Objects
+from fastai_deploy.learner.code.semantics import BaseSemantics
+from fastai_deploy.learner.code.values import Const, Function, Held, Method, Term, Value
+
+Activation = Literal["softmax", "sigmoid", "none"]
+
+_LAST: Final = (-1, 1)  # the dimension of the labels; scores are (batch, labels)
+_SIGMOIDS: Final = frozenset(
+    {"torch.sigmoid", "torch.nn.functional.sigmoid", "torch.special.expit"}
+)
+_SOFTMAXES: Final = frozenset({"torch.softmax", "torch.nn.functional.softmax"})
+_SAME: Final = frozenset({"contiguous", "clone", "detach", "float", "double", "cpu"})
+
+
+class LossSemantics(BaseSemantics):
+    """What ``activation`` and ``decodes`` may do."""
+
+    def __init__(self, objects: Objects, version: Version) -> None:
+        super().__init__(objects)
+        self._interpreter = Interpreter(self, version)
+
+    def activation(self, loss: object, method: object) -> Activation:
+        """What ``activation()`` makes of scores. Raises NotUnderstood and InvalidBytecode."""
+        found = self._follow(loss, method, Term("scores"))
+        match found:
+            case Term(role="scores"):
+                return "none"
+            case Term(role="softmax" | "sigmoid" as role):
+                return "softmax" if role == "softmax" else "sigmoid"
+        raise NotUnderstood("how it makes probabilities is not known", f"return {found.text}")
+
+    def check_decodes(self, loss: object, method: object) -> None:
+        """Raise NotUnderstood unless ``decodes()`` gives the best label, or those above a number."""
+        found = self._follow(loss, method, Term("scores"))
+        if not isinstance(found, Term) or found.role not in ("best", "above"):
+            raise NotUnderstood("how it chooses labels is not known", f"return {found.text}")
+
+    def _follow(self, loss: object, method: object, value: Value) -> Value:
+        function = self._defined(Held(loss, text="self"), method)
+        if not isinstance(function, Function):
+            return self.call(function, (value,), {})
+        return self._interpreter.call(function, (value,))
+
+    def library_call(
+        self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value | None:
+        """Softmax and sigmoid as functions."""
+        first = args[0] if args else keywords.get("input", keywords.get("x"))
+        if isinstance(first, Term) and first.role == "scores":
+            found = self._made(name, first, args[1:], keywords)
+            if found is not None:
+                return found
+        return super().library_call(name, args, keywords)
+
+    def method_call(
+        self, method: Method, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value | None:
+        """softmax, sigmoid and argmax as methods."""
+        owner, name = method.owner, method.name
+        if isinstance(owner, Term) and owner.role == "scores":
+            if name in _SAME and not args:
+                return owner
+            found = self._made(f"torch.{name}", owner, args, keywords)
+            if found is not None:
+                return found
+        return super().method_call(method, args, keywords)
+
+    def _made(
+        self, name: str, scores: Term, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value | None:
+        if set(keywords) - {"dim", "axis", "input"}:
+            return None
+        dim = args[0] if args else keywords.get("dim", keywords.get("axis"))
+        last = isinstance(dim, Const) and dim.value in _LAST and dim.kind is int and len(args) <= 1
+        if name in _SOFTMAXES and last:
+            return Term("softmax")
+        if name in _SIGMOIDS and not args and not set(keywords) - {"input"}:
+            return Term("sigmoid")
+        return Term("best") if name == "torch.argmax" and last else None
+
+    def binary(self, operator: str, left: Value, right: Value) -> Value:
+        """Labels above a threshold, which the loss stores as ``thresh``."""
+        if left == Term("scores") and operator == ">" and isinstance(right, Const):
+            if right.text.endswith("thresh") and isinstance(right.value, float):
+                return Term("above")
+        return super().binary(operator, left, right)

@@ -1,0 +1,476 @@
+"""From the ids of a text to its scores: the modules around a transformer, and their ``forward()``.
+
+    ids -> (mask) -> transformer -> output -> scores
+
+What is known: how the transformer is called, the forms of an attention mask, token types of zeros,
+and whatever leaves ids and scores as they are (casts to a precision that is no lower, ``contiguous``,
+dropout in evaluation). An operator, a slice, another path through the model is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from fastai_deploy.learner.code.bytecode import Version
+from fastai_deploy.learner.code.interpreter import Interpreter, NotUnderstood
+from fastai_deploy.learner.code.objects import PLAIN_DUNDERS, Objects
+from fastai_deploy.learner.code.semantics import BaseSemantics
+from fastai_deploy.learner.code.values import (
+    Const,
+    Function,
+    Held,
+    Items,
+    Library,
+    Method,
+    Term,
+    Unknown,
+    Value,
+    const,
+    is_none,
+)
+from fastai_deploy.learner.modules import TRANSPARENT, children_of, is_module
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.views import attributes, class_of, named_entries
+from fastai_deploy.learner.words import words
+
+# Leave a tensor of any kind as it is; ``.to()`` and ``.type()`` depend on their arguments.
+_SAME: Final = words(
+    "contiguous clone detach as_subclass cpu cuda requires_grad_ pin_memory positive alias"
+)
+_WIDER: Final = words("float double")
+_WHOLE: Final = words("long int")
+# Of a mask; the transformer turns each into the same one.
+_MASK_CASTS: Final = words("long int float bool double byte half bfloat16 short type_as")
+_FLOATS: Final = words("torch.float torch.float32 torch.double torch.float64")
+_WHOLES: Final = words("torch.long torch.int64 torch.int torch.int32")
+_ANY_DTYPE: Final = _FLOATS | _WHOLES | words("torch.bool torch.half torch.float16 torch.bfloat16")
+# Make a tensor of what they are given, or hand it on.
+_COPIES: Final = words(
+    """
+    torch.as_tensor torch.tensor torch.clone torch.Tensor fastai.torch_core.TensorBase
+    fastai.torch_core.tensor fastai.torch_core.to_device fastai.torch_core.to_detach
+    fastai.torch_core.to_cpu fastai.torch_core.cast torch.atleast_2d torch._tensor.Tensor
+    """
+)
+_IDENTITY_MODULES: Final = words(
+    """
+    Identity Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout StableDropout
+    """
+)
+NOT_IN_FILE: Final = (
+    "its code is not in the file; it is taken to return the transformer's scores unchanged"
+)
+_DROPOUTS: Final = words(
+    "torch.nn.functional.dropout torch.dropout torch.nn.functional.alpha_dropout"
+)
+# Of a module; they leave it as it is, which is in evaluation mode.
+_INQUIRIES: Final = words("parameters named_parameters modules children buffers state_dict eval")
+_CONTAINER = "torch.nn.modules.container"
+_OUTPUT_FLAGS: Final = words("return_dict output_attentions output_hidden_states use_cache")
+# The models whose second argument is the attention mask, by ``model_type`` or its module's name.
+MASK_SECOND: Final = words(
+    """
+    albert bart bert big-bird camembert canine convbert deberta deberta-v2 distilbert electra ernie
+    esm flaubert fnet funnel ibert layoutlm led longformer luke mbart megatron-bert mobilebert
+    modernbert mpnet mra nezha nystromformer openai-gpt opt perceiver plbart qdqbert rembert
+    roberta roberta-prelayernorm roc_bert roformer squeezebert t5 umt5 mt5 mvp xlm xlm-roberta
+    xlm-roberta-xl xlnet xmod yoso data2vec-text llama mistral gemma qwen2 phi
+    """
+)
+_NO_LABEL_VALUES: Final = words("labels inputs_embeds position_ids head_mask past_key_values mems")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How the transformer was called: its attention mask, as in ``Forward``.
+
+    ``pad`` is the id that is compared with the ids, None for the tokenizer's own.
+    """
+
+    mask: Literal["from-ids", "none"]
+    pad: int | None = None
+
+
+class ModelSemantics(BaseSemantics):
+    """What the code around a transformer may do.
+
+    ``transformer`` and ``tokenizer`` are their nodes in the pickle; ``model_type`` is
+    transformers' own name of the architecture, ``outputs`` the number of scores, None where the
+    file does not say it. ``assumed`` are the names whose values are not in the file.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        transformer: object,
+        model_type: str,
+        tokenizer: object,
+        outputs: int | None,
+    ) -> None:
+        super().__init__(objects)
+        self._interpreter: Interpreter | None = None
+        self._transformer = transformer
+        self._model_type = model_type
+        self._tokenizer = tokenizer
+        self._outputs = outputs
+        self.assumed: set[str] = set()
+
+    def scores(self, model: object, version: Version) -> Value:
+        """What the learner's model answers to the ids of a text.
+
+        Raises NotUnderstood and InvalidBytecode.
+        """
+        self._interpreter = Interpreter(self, version)
+        return self.apply_module(model, (Term("ids", text="ids"),))
+
+    def apply_module(
+        self, module: object, args: tuple[Value, ...], keywords: dict[str, Value] | None = None
+    ) -> Value:
+        """What a module answers. Raises NotUnderstood and InvalidBytecode."""
+        keywords = keywords or {}
+        if module is self._transformer:
+            return self._run(args, keywords)
+        cls = class_of(module)
+        name = str(cls or "a module")
+        children = children_of(module)
+        if cls in TRANSPARENT and len(children) == 1:
+            return self.apply_module(next(iter(children.values())), args, keywords)
+        if cls == Global(_CONTAINER, "Sequential"):
+            return self._in_order(children, args, keywords)
+        if cls is not None and self.objects.defined(module, "forward") is None:
+            return self._library_module(cls, args, keywords)
+        return self._own_forward(module, name, args, keywords)
+
+    def _in_order(
+        self, children: dict[str, object], args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value:
+        for child in children.values():
+            args, keywords = (self.apply_module(child, args, keywords),), {}
+        if len(args) != 1:
+            raise NotUnderstood("an empty Sequential is part of the model")
+        return args[0]
+
+    def _library_module(
+        self, cls: Global, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value:
+        if cls.module.startswith("torch.nn.modules.") and cls.name in _IDENTITY_MODULES:
+            if len(args) == 1 and not keywords:
+                return args[0]
+        known = cls.module.split(".")[0] in ("torch", "transformers", "fastai")
+        if not known:
+            raise NotUnderstood(NOT_IN_FILE, subject=f"the forward() of {cls}")
+        shown = args[0].text if args else ""
+        return Unknown(f"it applies {cls.name} to a value", text=f"{cls.name}({shown})")
+
+    def _own_forward(
+        self, module: object, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value:
+        self._check_class(module)
+        if "forward" in attributes(module):
+            raise NotUnderstood(f"{name} has a forward() of its own")
+        defined = self.objects.defined(module, "forward")
+        function = self._defined(Held(module, text="self"), defined[1]) if defined else None
+        if not isinstance(function, Function):
+            raise NotUnderstood(NOT_IN_FILE, subject=f"the forward() of {name}")
+        if self._interpreter is None:
+            raise NotUnderstood(f"{name} is called outside of the model")
+        return self._interpreter.call(function, args, keywords)
+
+    def _check_class(self, module: object) -> None:
+        """Whether an object of this class is called as any module is."""
+        for cls in self.objects.lineage(self.objects.class_of(module)):
+            for name in self.objects.body(cls) or ():
+                special = name.startswith("__") and name.endswith("__")
+                if (special and name not in PLAIN_DUNDERS) or name in (
+                    "_call_impl",
+                    "_wrapped_call_impl",
+                ):
+                    raise NotUnderstood(f"its class defines {name}")
+
+    def _run(self, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
+        """A call of the transformer."""
+        given = dict(zip(("input_ids", "attention_mask"), args, strict=False))
+        if len(args) > 2 and not all(is_none(each) for each in args[2:]):  # noqa: PLR2004
+            raise NotUnderstood("it passes more to the transformer than ids and a mask")
+        if len(args) > 1 and self._model_type not in MASK_SECOND:
+            raise NotUnderstood("it passes a second argument, which may be no attention mask")
+        for name, value in keywords.items():
+            if name in given:
+                raise NotUnderstood(f"it passes {name} twice")
+            given[name] = value
+        ids = given.pop("input_ids", None)
+        if ids != Term("ids"):
+            raise NotUnderstood("it passes something else than the text's ids to the transformer")
+        run = self._mask(given.pop("attention_mask", const(None)))
+        for name, value in given.items():
+            plain = isinstance(value, Const) and (
+                value.value is None or (name in _OUTPUT_FLAGS and isinstance(value.value, bool))
+            )
+            if not plain and not (name == "token_type_ids" and value == Term("zeros")):
+                raise NotUnderstood(f"it passes {name} to the transformer")
+        return Term("output", run)
+
+    def _mask(self, mask: Value) -> Run:
+        match mask:
+            case Const(value=None) | Term(role="ones"):
+                return Run("none")
+            case Term(role="mask", data=pad) if pad is None or isinstance(pad, int):
+                return Run("from-ids", pad)
+        raise NotUnderstood("it passes an attention mask of a form that is not known")
+
+    # What values mean
+
+    def held_attribute(self, owner: Held, name: str) -> Value:
+        """As for any object; a module's children, and the padding id of the tokenizer, too."""
+        if owner.node is self._tokenizer and name == "pad_token_id":
+            return Term("pad")
+        own = attributes(owner.node)
+        found = children_of(owner.node).get(name)
+        if found is not None and name not in own:
+            defined = self.objects.defined(owner.node, name)
+            return self._defined(owner, defined[1]) if defined else Held(found)
+        for table in ("_parameters", "_buffers"):
+            if name in named_entries(own.get(table)) and name not in own:
+                return Unknown("it uses a weight")
+        return super().held_attribute(owner, name)
+
+    def builtin(self, name: str) -> Value:
+        """As everywhere; a padding id that the file does not hold is taken to be the tokenizer's."""
+        found = super().builtin(name)
+        if isinstance(found, Unknown) and "pad" in name.lower():
+            self.assumed.add(name)
+            return Term("pad", text=name)
+        return found
+
+    def attribute(self, owner: Value, name: str) -> Value:
+        """As of any value; the scores of a transformer's output, too."""
+        if isinstance(owner, Term) and owner.role == "output":
+            return Term("scores", owner.data) if name == "logits" else Unknown(f"it takes .{name}")
+        if isinstance(owner, Term) and owner.role == "ids" and name == "shape":
+            return Term("shape")
+        return super().attribute(owner, name)
+
+    def subscript(self, owner: Value, key: Value) -> Value:
+        """The first part of a transformer's output holds the scores."""
+        if isinstance(owner, Term) and owner.role == "output":
+            if isinstance(key, Const) and key.value in (0, "logits") and key.kind is not bool:
+                return Term("scores", owner.data)
+            return Unknown(f"it takes [{key.text}]")
+        return super().subscript(owner, key)
+
+    def unpack(self, value: Value, count: int) -> tuple[Value, ...]:
+        """The first part of a transformer's output holds the scores."""
+        found = super().unpack(value, count)
+        if isinstance(value, Term) and value.role == "output" and found:
+            return (Term("scores", value.data), *found[1:])
+        return found
+
+    def store(self, owner: Value, name: str, value: Value) -> None:
+        """A module may note what it likes in attributes that nothing has."""
+        if isinstance(owner, Held) and owner.text == "self":
+            own = attributes(owner.node)
+            taken = {*named_entries(own.get("_modules")), *named_entries(own.get("_parameters")),
+                     *named_entries(own.get("_buffers")), "forward", "training"}  # fmt: skip
+            if name not in taken and not name.startswith("_"):
+                return
+        super().store(owner, name, value)
+
+    def held_call(self, func: Held, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
+        """A module is applied; anything else is as everywhere."""
+        if is_module(func.node):
+            return self.apply_module(func.node, args, keywords)
+        return super().held_call(func, args, keywords)
+
+    def binary(self, operator: str, left: Value, right: Value) -> Value:
+        """Where ids are compared with the padding id, an attention mask is made."""
+        for one, other in ((left, right), (right, left)):
+            if one == Term("ids") and (pad := _pad(other)) is not None:
+                if operator == "!=":
+                    return Term("mask", pad[0])
+                if operator == "==":
+                    return Term("pads", pad[0])
+        match operator, left, right:
+            case ">", Term(role="ids"), Const(value=0, kind=kind) if kind is int:
+                return Term("mask", 0)
+            case "-", Const(value=1 | 1.0), Term(role="pads", data=pad):
+                return Term("mask", pad)
+            case "*", Term(role="ids"), Const(value=0):
+                return Term("zeros")
+            case "*", Term(role="mask" | "pads"), Const(value=1 | 1.0, kind=kind) if (
+                kind is not bool
+            ):
+                return left
+            case "*", Const(value=1 | 1.0, kind=kind), Term(role="mask" | "pads") if (
+                kind is not bool
+            ):
+                return right
+        return super().binary(operator, left, right)
+
+    def unary(self, operator: str, value: Value) -> Value:
+        """The inverse of where the padding is, is an attention mask."""
+        if operator == "~" and isinstance(value, Term) and value.role == "pads":
+            return Term("mask", value.data)
+        if operator == "+" and isinstance(value, Term):
+            return value
+        return super().unary(operator, value)
+
+    def method_call(
+        self, method: Method, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value | None:
+        """Methods of ids, masks and scores that leave them as they are, and those that make masks."""
+        owner, name = method.owner, method.name
+        if isinstance(owner, Held) and name in ("forward", "__call__") and (is_module(owner.node)):
+            return self.apply_module(owner.node, args, keywords)
+        if isinstance(owner, Term):
+            found = self._term_call(owner, name, args, keywords)
+            if found is not None:
+                return found
+        if isinstance(owner, Held) and is_module(owner.node):
+            if name in _INQUIRIES:
+                return Unknown(f"it calls {name}()")
+            raise NotUnderstood(f"it takes another way through the model: {name}()")
+        return super().method_call(method, args, keywords)
+
+    def _term_call(
+        self, owner: Term, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value | None:
+        role = owner.role
+        if name in _SAME and not keywords.get("out"):
+            return owner
+        if role == "ids":
+            made = self._from_ids(name, args, keywords)
+            if made is not None:
+                return made
+        if role == "pads" and name in ("logical_not", "bitwise_not"):
+            return Term("mask", owner.data)
+        if role in ("mask", "pads", "ones", "zeros") and name in _MASK_CASTS:
+            return owner
+        if (role == "scores" and name in _WIDER) or (role == "ids" and name in _WHOLE):
+            return owner
+        if name in ("to", "type"):
+            return owner if self._keeps(role, (*args, *keywords.values())) else None
+        if role == "scores" and name in ("view", "reshape"):
+            return owner if self._same_shape(args) else None
+        if role == "scores" and name == "squeeze" and len(args) == 1 and self._outputs != 1:
+            last = isinstance(args[0], Const) and args[0].value in (-1, 1)
+            return owner if last else None
+        return None
+
+    def _from_ids(
+        self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value | None:
+        if name == "size" and not args:
+            return Term("shape")
+        if name in ("ne", "not_equal", "eq", "gt") and len(args) == 1 and not keywords:
+            operator = {"eq": "==", "gt": ">"}.get(name, "!=")
+            return self.binary(operator, Term("ids"), args[0])
+        shape = len(args) == 1 and args[0] in (Term("shape"), Items("tuple", ()))
+        if name == "new_ones" and shape:
+            return Term("ones")
+        return Term("zeros") if name == "new_zeros" and shape else None
+
+    def _keeps(self, role: str, given: tuple[Value, ...]) -> bool:
+        """Whether a cast keeps every value: to a device, or to a type that is no narrower."""
+        allowed = {"scores": _FLOATS, "ids": _WHOLES}.get(role, _ANY_DTYPE)
+        for each in given:
+            match each:
+                case Library(name=name) if name in allowed:
+                    continue
+                case Const(value=str(text)) if text.split(":")[0] in ("cpu", "cuda", "mps"):
+                    continue
+                case Const(value=bool()):
+                    continue  # non_blocking, copy
+                case Unknown(reason="it asks for a property of a tensor"):
+                    if not each.text.endswith((".device", ".dtype")):
+                        return False
+                    if each.text.endswith(".dtype") and role in ("scores", "ids"):
+                        return False
+                    continue
+                case Unknown(reason="it calls default_device()" | "it calls device()"):
+                    continue
+                case Held(node=Call(func=Global("torch", "device"))):
+                    continue
+                case Unknown(reason="it calls type()") if role != "scores":
+                    continue  # .type(ids.type())
+            return False
+        return bool(given)
+
+    def _same_shape(self, args: tuple[Value, ...]) -> bool:
+        """Whether ``view(-1, labels)`` leaves scores of shape (batch, labels) as they are."""
+        if len(args) == 1 and isinstance(args[0], Items):
+            args = tuple(each for each in args[0].items if isinstance(each, Value))
+        numbers = [each.value for each in args if isinstance(each, Const)]
+        return self._outputs is not None and numbers == [-1, self._outputs]
+
+    def library_call(
+        self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value | None:
+        """Functions that leave a tensor as it is, and those that make masks."""
+        first = args[0] if args else keywords.get("input")
+        if isinstance(first, Term):
+            found = self._term_function(name, first, args, keywords)
+            if found is not None:
+                return found
+        return super().library_call(name, args, keywords)
+
+    def _term_function(
+        self, name: str, first: Term, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> Value | None:
+        last = name.rpartition(".")[2]
+        if name in _COPIES:
+            rest = (*args[1:], *keywords.values())
+            return first if not rest or self._keeps(first.role, rest) else None
+        if name in _DROPOUTS:
+            return first if _evaluates(args, keywords) else None
+        if name in ("torch.ones_like", "torch.zeros_like") and first.role in ("ids", "mask"):
+            return Term("ones" if last == "ones_like" else "zeros")
+        if name in ("torch.ones", "torch.zeros") and first == Term("shape") and len(args) == 1:
+            return Term(last)
+        if name in ("torch.ne", "torch.not_equal", "torch.eq", "torch.gt") and first.role == "ids":
+            return self._from_ids(last, args[1:], {})
+        if name == "torch.logical_not" and first.role == "pads":
+            return Term("mask", first.data)
+        if name == "torch.where" and len(args) == 3:  # noqa: PLR2004 - condition, then, else
+            numbers = [each.value for each in args[1:] if isinstance(each, Const)]
+            if (first.role, numbers) in (("mask", [1, 0]), ("pads", [0, 1])):
+                return Term("mask", first.data)
+        return None
+
+    def is_instance(self, value: Value, kind: Value) -> bool | None:
+        """A transformer's output is no tensor, and a tensor no tuple."""
+        names = _kinds(kind)
+        if isinstance(value, Term) and names:
+            if value.role == "output" and all(name.endswith("Tensor") for name in names):
+                return False
+            if value.role != "output" and names <= {"builtins.tuple", "builtins.list",
+                                                    "builtins.dict"}:  # fmt: skip
+                return False
+            if value.role != "output" and names & {"torch.Tensor", "torch._tensor.Tensor"}:
+                return True
+        return super().is_instance(value, kind)
+
+
+def _kinds(kind: Value) -> set[str]:
+    if isinstance(kind, Library):
+        return {kind.name}
+    if isinstance(kind, Items):
+        return {each.name if isinstance(each, Library) else "" for each in kind.items}
+    return set()
+
+
+def _pad(value: Value) -> tuple[int | None] | None:
+    """The padding id that ids are compared with; None within for the tokenizer's own."""
+    if value == Term("pad"):
+        return (None,)
+    if isinstance(value, Const) and value.kind is int and isinstance(value.value, int):
+        return (value.value,)
+    return None
+
+
+def _evaluates(args: tuple[Value, ...], keywords: dict[str, Value]) -> bool:
+    """Whether dropout is called for evaluation, so that it does nothing."""
+    training = keywords.get("training") or (args[2] if len(args) > 2 else None)  # noqa: PLR2004
+    inplace = keywords.get("inplace") or (args[3] if len(args) > 3 else None)  # noqa: PLR2004
+    off = isinstance(training, Const) and training.value is False
+    return off and (inplace is None or (isinstance(inplace, Const) and inplace.value is False))
