@@ -119,8 +119,8 @@ class CallbackSemantics(ModelSemantics):
 
     def store(self, owner: Value, name: str, value: Value) -> None:
         """A callback may set what it likes on itself, and of the learner nothing but the above."""
-        if isinstance(owner, Held) and owner.text == "self":
-            if not is_module(owner.node):
+        if isinstance(owner, Held) and owner.text == "self" and not is_module(owner.node):
+            if name in self.volatile(owner.node):
                 return
         if owner == Term("learner"):
             if name == "pred" and self._is_pred(value):

@@ -24,6 +24,7 @@ from fastai_deploy.learner.code.text_code import (
     Stages,
     TextSemantics,
     batch_transforms,
+    data_objects,
     target_transforms,
     text_transforms,
 )
@@ -46,6 +47,11 @@ _METHODS = frozenset(
     {"predict", "get_preds", "one_batch", "_split", "_do_one_batch", "_do_epoch_validate",
      "all_batches", "validate", "_with_events", "__call__", "_call_one", "pred", "added_cbs"}
 )  # fmt: skip
+
+
+# Bases of a loss from which it gets no activation, or one that leaves scores as they are.
+_NO_ACTIVATION = frozenset({"BaseLoss", "Module", "_Loss", "_WeightedLoss", "CrossEntropyLoss",
+                            "BCEWithLogitsLoss", "NLLLoss"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,7 @@ def follow_loss(loss: object, objects: Objects) -> OwnLoss | None:
     if not users:
         inherits = cls
     nothing = activation is None and methods["activation"] is None
-    plain = inherits is None or inherits.module.split(".")[0] == "torch"
+    plain = inherits is None or inherits.name in _NO_ACTIVATION
     if nothing and plain:
         activation = "none"
     return OwnLoss(cls.name, str(cls), activation, inherits, tuple(unproven))
@@ -233,6 +239,14 @@ def _rest(root: Root, modules: Sequence[Module], objects: Objects, path: str) ->
     for name in sorted(_METHODS & attributes(root.node).keys()):
         if objects.function(attributes(root.node)[name]) is not None:
             yield Unproven(f"the learner's {name}", "it is a function of the user's", part="answer")
+    for node in data_objects(root.data):
+        cls = class_of(node)
+        if cls is not None and kind_of(cls) == "user":
+            yield Unproven(f"the class {cls}", "how it makes batches is not known", part="text")
+        for name, value in attributes(node).items():
+            if objects.function(value) is not None:
+                subject = f"the {name} of its {cls.name if cls else 'data'}"
+                yield Unproven(subject, "it is a function of the user's", part="text")
     for transform in target_transforms(root.data):
         yield from _decodes(transform, objects)
     prefix = f"{path}." if path else ""

@@ -35,6 +35,7 @@ from fastai_deploy.learner.code.values import (
     Items,
     Iterator,
     Library,
+    Method,
     Null,
     Slice,
     Unknown,
@@ -427,7 +428,7 @@ class _Paths:
     def _none(self, value: Value) -> bool | None:
         if isinstance(value, Const):
             return value.value is None
-        return None if isinstance(value, Unknown) else False
+        return None if isinstance(value, (Method, Unknown)) else False
 
     def _step(self, state: _State, instruction: Instruction) -> None:
         name = instruction.name

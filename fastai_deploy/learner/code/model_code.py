@@ -65,6 +65,10 @@ _DROPOUTS: Final = words(
     "torch.nn.functional.dropout torch.dropout torch.nn.functional.alpha_dropout"
 )
 # Of a module; they leave it as it is, which is in evaluation mode.
+# What torch and fastai call of a module besides forward().
+_CALLED_BY_TORCH: Final = words(
+    "train eval _call_impl _wrapped_call_impl apply to register_forward_hook"
+)
 _INQUIRIES: Final = words("parameters named_parameters modules children buffers state_dict eval")
 _CONTAINER = "torch.nn.modules.container"
 _OUTPUT_FLAGS: Final = words("return_dict output_attentions output_hidden_states use_cache")
@@ -78,7 +82,14 @@ MASK_SECOND: Final = words(
     xlm-roberta-xl xlnet xmod yoso data2vec-text llama mistral gemma qwen2 phi
     """
 )
-_NO_LABEL_VALUES: Final = words("labels inputs_embeds position_ids head_mask past_key_values mems")
+# The models to which token types of zeros are the same as none.
+_ZEROS_BY_DEFAULT: Final = words(
+    """
+    albert bert big_bird big-bird camembert convbert deberta deberta-v2 electra ernie layoutlm
+    megatron-bert mobilebert nezha rembert roberta roberta-prelayernorm roformer squeezebert
+    xlm-roberta xlm-roberta-xl
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -182,10 +193,8 @@ class ModelSemantics(BaseSemantics):
         for cls in self.objects.lineage(self.objects.class_of(module)):
             for name in self.objects.body(cls) or ():
                 special = name.startswith("__") and name.endswith("__")
-                if (special and name not in PLAIN_DUNDERS) or name in (
-                    "_call_impl",
-                    "_wrapped_call_impl",
-                ):
+                special = special or name in _CALLED_BY_TORCH
+                if special and name not in PLAIN_DUNDERS:
                     raise NotUnderstood(f"its class defines {name}")
 
     def _run(self, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
@@ -207,7 +216,8 @@ class ModelSemantics(BaseSemantics):
             plain = isinstance(value, Const) and (
                 value.value is None or (name in _OUTPUT_FLAGS and isinstance(value.value, bool))
             )
-            if not plain and not (name == "token_type_ids" and value == Term("zeros")):
+            zeros = name == "token_type_ids" and value == Term("zeros")
+            if not plain and not (zeros and self._model_type in _ZEROS_BY_DEFAULT):
                 raise NotUnderstood(f"it passes {name} to the transformer")
         return Term("output", run)
 
@@ -226,13 +236,16 @@ class ModelSemantics(BaseSemantics):
         if owner.node is self._tokenizer and name == "pad_token_id":
             return Term("pad")
         own = attributes(owner.node)
+        if is_module(owner.node) and name == "training":
+            return const(value=False)
         found = children_of(owner.node).get(name)
         if found is not None and name not in own:
             defined = self.objects.defined(owner.node, name)
             return self._defined(owner, defined[1]) if defined else Held(found)
-        for table in ("_parameters", "_buffers"):
-            if name in named_entries(own.get(table)) and name not in own:
-                return Unknown("it uses a weight")
+        for table in ("_modules", "_parameters", "_buffers"):
+            held = named_entries(own.get(table))
+            if name in held and name not in own:
+                return const(None) if held[name] is None else Unknown("it uses a weight")
         return super().held_attribute(owner, name)
 
     def builtin(self, name: str) -> Value:
@@ -272,7 +285,8 @@ class ModelSemantics(BaseSemantics):
             own = attributes(owner.node)
             taken = {*named_entries(own.get("_modules")), *named_entries(own.get("_parameters")),
                      *named_entries(own.get("_buffers")), "forward", "training"}  # fmt: skip
-            if name not in taken and not name.startswith("_"):
+            volatile = self.volatile(owner.node)
+            if name in volatile and name not in taken and not name.startswith("_"):
                 return
         super().store(owner, name, value)
 

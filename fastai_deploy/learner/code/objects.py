@@ -152,14 +152,14 @@ class Objects:
         found: list[object] = []
         waiting = [cls]
         while waiting and len(found) < MAX_BASES:
-            each = waiting.pop(0)
-            if any(each is known or each == known for known in found if isinstance(known, Global)):
-                continue
+            each = waiting.pop()
+            # As in Python's own order: bases from left to right, one that is shared at the last.
+            found = [known for known in found if known is not each and known != each]
             found.append(each)
             match each:
                 case Call(func=Global(name=made), args=(_, _, tuple() as bases, *_)):
                     if made in MAKE_CLASS:
-                        waiting.extend(bases[:MAX_BASES])
+                        waiting.extend(reversed(bases[:MAX_BASES]))
         return found
 
     def class_of(self, node: object) -> object:

@@ -155,7 +155,7 @@ class BaseSemantics:
     def held_attribute(self, owner: Held, name: str) -> Value:
         """An attribute of an object in the pickle: stored, its own, or of its class."""
         own = attributes(owner.node)
-        if name == "training":
+        if name == "training" and name not in own:
             return const(value=False)
         if name in self.volatile(owner.node):
             number = type(own.get(name, 0)) in _NUMBERS

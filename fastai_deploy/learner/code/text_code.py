@@ -198,6 +198,11 @@ class TextSemantics(BaseSemantics):
         text = args[0] if args else given.pop("text", given.pop("text_or_sequence", None))
         if len(args) > 1 and not all(is_none(each) for each in args[1:]):
             raise NotUnderstood("it gives the tokenizer a second text")
+        for attribute_name, value in attributes(self._tokenizer).items():
+            if self.objects.function(value) is not None:
+                raise NotUnderstood(
+                    f"the tokenizer has a function of the user's ({attribute_name})"
+                )
         if text != Term("text"):
             raise NotUnderstood("it gives the tokenizer something else than the text")
         truncation, length = given.pop("truncation", None), given.pop("max_length", const(None))
@@ -413,6 +418,13 @@ def target_transforms(data: object) -> list[object]:
     lists = elements(attribute(_loader(data), "dataset", "tls"))
     of_labels = [step for each in lists[1:] for step in elements(attribute(each, "tfms", "fs"))]
     return [*of_labels, *(step for _, steps in batch_transforms(data) for step in steps)]
+
+
+def data_objects(data: object) -> list[object]:
+    """The objects of fastai that hold a learner's data and make batches of them."""
+    loader = _loader(data)
+    dataset = attribute(loader, "dataset")
+    return [data, loader, dataset, *elements(attribute(dataset, "tls"))]
 
 
 def _loader(data: object) -> object:
