@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastai_deploy.learner.architecture import is_blurr
 from fastai_deploy.learner.code.follow import Followed
 from fastai_deploy.learner.code.objects import Objects
 from fastai_deploy.learner.reading.values import Call
@@ -23,8 +22,6 @@ def rules_v2(
 ) -> TextRules:
     """The rules of a learner of fastai 2; ``followed`` is what its code shows of them."""
     holder = _holder(tuple(calls), tokenizer, objects)
-    if is_blurr(class_of(holder)):
-        followed = Followed()  # code of a library, which cuts where the tokenizer last did
     encoded, unproven = followed.encoded, followed.unproven
     if encoded is not None:
         limit = encoded.limit
