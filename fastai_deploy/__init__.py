@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+import fastai_deploy.runtime  # noqa: F401 - switches telemetry off before anything can report
+
 __version__ = "0.1.0"
 __all__ = ["export_learner"]
 

@@ -49,8 +49,9 @@ def build_lambda_package(documents: Mapping[str, bytes] = MappingProxyType({})) 
 
 def _members() -> set[str]:
     """The gateway's files and every file that they import, below the runtime's folder."""
-    found = {"__init__.py"}
+    found: set[str] = set()
     waiting = {f"gateway/{path.name}" for path in (_RUNTIME / "gateway").glob("*.py")}
+    waiting.add("__init__.py")
     while waiting:
         path = waiting.pop()
         found.add(path)

@@ -17,6 +17,7 @@ PACKAGE = Path(fastai_deploy.__file__).parent
 
 # A module may import from its own layer and from the layers before it.
 LAYERS = (
+    ("runtime",),
     (
         "__init__",
         "errors",
@@ -28,7 +29,6 @@ LAYERS = (
         "refusal",
         "durations",
     ),
-    ("runtime",),
     ("files", "extras", "settings", "gzip_stored", "adapters"),
     ("wheels",),
     (

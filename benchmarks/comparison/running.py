@@ -21,6 +21,7 @@ import psutil
 
 from benchmarks.comparison.competitors.base import Competitor, Site
 from benchmarks.comparison.models import Model
+from fastai_deploy.runtime.telemetry import SWITCHES
 
 PATIENCE = 180.0  # seconds
 _MARK = "FDEPLOY_COMPARISON"
@@ -93,6 +94,7 @@ def serving(competitor: Competitor, model: Model, python: Path) -> Iterator[Serv
                     "PATH": f"{python.parent}:{os.environ['PATH']}",
                     "HOME": scratch,
                     "HF_HUB_OFFLINE": "1",
+                    **SWITCHES,
                     "PYTHONDONTWRITEBYTECODE": "",
                     _MARK: scratch,
                     **launch.variables,

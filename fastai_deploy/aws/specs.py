@@ -39,6 +39,7 @@ from fastai_deploy.lambda_package import HANDLER
 from fastai_deploy.naming import async_prefix, captured_prefix, endpoint_name, function_name
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.runtime.schema import HEALTH, OPENAPI, PAGE
+from fastai_deploy.runtime.telemetry import SWITCHES
 from fastai_deploy.settings import Settings
 
 # InvokeEndpoint waits 60 s; whatever stands behind it should give up with it.
@@ -228,6 +229,8 @@ def _scaling(settings: Settings) -> Scaling | None:
 def _container(settings: Settings, image: Image, version: str) -> Iterator[tuple[str, str]]:
     """The variables of the container."""
     yield "FDEPLOY_VERSION", version
+    # AWS's own start scripts run before any code of ours.
+    yield from SWITCHES.items()
     if image.family == "ray-serve":
         # An asynchronous invocation may take longer than InvokeEndpoint waits.
         if settings.sections.endpoint.kind != "async":

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastai_deploy import runtime
 from fastai_deploy.errors import RuntimeUnproven
+from fastai_deploy.runtime.telemetry import SWITCHES
 
 MODULE = "fdeploy_runtime.ask_learner"
 _SECONDS = 1_800  # of the slowest import and a thousand texts
@@ -64,7 +65,12 @@ def _run(python: Path, model: Path, folder: Path, options: Sequence[str]) -> dic
             stdin=subprocess.DEVNULL,
             cwd=folder,
             timeout=_SECONDS,
-            env={**environment, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                **environment,
+                **SWITCHES,
+                "PYTHONPATH": str(folder),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
         )
     except subprocess.TimeoutExpired:
         raise RuntimeUnproven(

@@ -15,6 +15,7 @@ from fastai_deploy.errors import SettingsError
 from fastai_deploy.lambda_package import HANDLER
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.runtime.gateway.settings import GatewaySettings, TimeBudget
+from fastai_deploy.runtime.telemetry import SWITCHES
 from tests.aws_templates.scenarios import (
     BUCKET,
     CODE_SHA256,
@@ -49,7 +50,8 @@ def test_what_aws_gets_when_only_a_region_is_named() -> None:
 
 def test_the_container_is_told_its_version_and_its_time() -> None:
     ray = dict(endpoint("").model.environment)
-    assert ray == {"FDEPLOY_VERSION": SHA256[:12], "RAYSERVE_BACKEND_TIMEOUT": "60"}
+    version = {"FDEPLOY_VERSION": SHA256[:12], "RAYSERVE_BACKEND_TIMEOUT": "60"}
+    assert ray == {**version, **SWITCHES}
     torchserve = dict(endpoint('server = "torchserve"\n').model.environment)
     assert torchserve["SAGEMAKER_PROGRAM"] == "inference.py"
     assert torchserve["SAGEMAKER_MODEL_SERVER_WORKERS"] == "1"

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import psutil
 
+from fastai_deploy.runtime.telemetry import SWITCHES
 from tests.containers.families import Family
 
 PORT = 8080
@@ -125,6 +126,7 @@ def start(family: Family, python: Path, base: Path) -> Iterator[Server]:
                 "RAY_raylet_start_wait_time_s": "300",
                 "ADAPTER_PYTHON": sys.executable,
                 "FDEPLOY_VERSION": "container",
+                **SWITCHES,
             },
             stdout=output,
             stderr=subprocess.STDOUT,

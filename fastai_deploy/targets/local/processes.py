@@ -20,6 +20,7 @@ import psutil
 
 from fastai_deploy import files
 from fastai_deploy.errors import ServerDied
+from fastai_deploy.runtime.telemetry import SWITCHES
 
 _POLL_SECONDS = 0.02
 _LOG_LINES = 12
@@ -170,8 +171,11 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 def clean_environment() -> dict[str, str]:
-    """What a server may know of the user's environment: no credentials, no settings."""
-    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    """What a server may know of the user's environment: no credentials, no settings.
+
+    Telemetry is switched off in it.
+    """
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(SWITCHES)
 
 
 def read_announcement(path: Path) -> Announcement | None:
