@@ -14,6 +14,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WHEELS := fastai_deploy/wheels.lock
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -90,6 +91,9 @@ lock: $(VENV)/.dev
 	echo '# Versions that the tests pass with, for every Python and platform; `make lock` writes this file.' > constraints.txt
 	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev \
 		--constraint - --no-annotate --no-header pyproject.toml >> constraints.txt
+	echo '# What containers are given, for every Python that one has; `make lock` writes this file.' > $(WHEELS)
+	printf 'numpy\nonnxruntime\ntokenizers\npip<25.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.8 \
+		--no-deps --only-binary :all: --generate-hashes --no-annotate --no-header - >> $(WHEELS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

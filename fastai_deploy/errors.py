@@ -36,7 +36,8 @@
     ├── LeftoverError         11   teardown could not remove everything
     ├── ExtraMissing          12   an optional dependency is not installed
     ├── TargetUnavailable     13   the target cannot be used from here
-    │   └── WheelMissing
+    │   ├── WheelMissing
+    │   └── HashMismatch
     └── AwsError              14   AWS refused, or could not be asked
         ├── AwsCredentials
         ├── AwsDenied
@@ -337,6 +338,12 @@ class WheelMissing(TargetUnavailable):
     """A package that the serving code needs cannot be had for the container's image."""
 
     code = "wheel-missing"
+
+
+class HashMismatch(TargetUnavailable):
+    """A package is not the file that the lock names; it was not installed or packed."""
+
+    code = "hash-mismatch"
 
 
 class AwsError(FdeployError):

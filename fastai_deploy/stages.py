@@ -42,7 +42,7 @@ from fastai_deploy.settings.api_section import MAX_BODY_BYTES
 from fastai_deploy.settings.together import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.base import Json
 from fastai_deploy.verification import stored_goldens, verifier
-from fastai_deploy.wheels import default_cache, resolve
+from fastai_deploy.wheels import default_cache, fetch
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 project.report(Warned(warning, "a processor such as ml.c6i.large costs less"))
             if container and container.gpu:
                 project.report(Step("packing the float32 graph, for the GPU"))
-            wheels = container and resolve(
+            wheels = container and fetch(
                 container,
                 serving_versions(Path(bundle.path)),
                 cache=default_cache(),

@@ -30,7 +30,7 @@ LAYERS = (
         "durations",
     ),
     ("files", "extras", "settings", "gzip_stored", "adapters"),
-    ("wheels",),
+    ("locks", "wheels"),
     (
         "artifact",
         "packed",
