@@ -58,14 +58,16 @@ def write_artifact(
     told: Callable[[int, int], None],
     container: Container | None = None,
     wheels: Sequence[Wheel] = (),
+    lock: str | None = None,
 ) -> Written:
     """Pack a bundle; ``destination`` is replaced when the whole file is written, or not at all.
 
     ``name`` is what answers call the model; ``told`` hears the bytes packed so far and in all;
-    ``wheels`` are those for ``container``, None where the libraries are there already.
+    ``wheels`` are those for ``container``, None where the libraries are there already; ``lock`` is
+    what it installs for a learner that is served as it is.
     Raises FileError when a file of the bundle is not the one that its manifest names.
     """
-    members = [*_members(bundle, name, container), *_wheels(container, wheels)]
+    members = [*_members(bundle, name, container, lock), *_wheels(container, wheels)]
     members.sort(key=lambda member: member.name)
     total = sum(member.size for member in members)
     done = 0
@@ -141,7 +143,9 @@ def serving_versions(bundle: Path) -> dict[str, str]:
     return {package: versions[package] for package in SERVING}
 
 
-def _members(bundle: Path, name: str, container: Container | None) -> Iterator[_Member]:
+def _members(
+    bundle: Path, name: str, container: Container | None, lock: str | None
+) -> Iterator[_Member]:
     manifest = _manifest(bundle)
     manifest["name"] = name
     if container is not None and container.gpu:
@@ -161,7 +165,8 @@ def _members(bundle: Path, name: str, container: Container | None) -> Iterator[_
         yield _from_bytes(path, data)
     if container is None or _is_learner(manifest):
         # Containers install from it at start, from the network: not where wheels are on board.
-        yield _from_bytes("code/requirements.txt", _requirements(bundle, manifest).encode())
+        listed = lock or _requirements(bundle, manifest)
+        yield _from_bytes("code/requirements.txt", listed.encode())
     for source in _runtime_sources():
         yield _from_file(f"code/fdeploy_runtime/{source.name}", source)
 

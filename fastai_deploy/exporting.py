@@ -18,7 +18,7 @@ from fastai_deploy import bundle as bundles
 from fastai_deploy import files, freshness
 from fastai_deploy.bundle.folder import MANIFEST
 from fastai_deploy.bundle.manifest import EXPORT_AGAIN
-from fastai_deploy.bundle.runtime_spec import REQUIREMENTS
+from fastai_deploy.bundle.runtime_spec import LOCK, REQUIREMENTS
 from fastai_deploy.comparison import report_files
 from fastai_deploy.environments.environment import Environments
 from fastai_deploy.environments.fresh_process import check_bundle
@@ -234,7 +234,8 @@ def _deviation(project: Project, wanted: Order, folder: Path, manifest: bundles.
         )
     environments = Environments(project.workspace.environments, project.report)
     pins = read_requirements(folder / REQUIREMENTS)
-    return check_bundle(environments.interpreter(manifest.runtime.python, pins), folder)
+    python = environments.interpreter(manifest.runtime.python, pins, folder / LOCK)
+    return check_bundle(python, folder)
 
 
 def _found(project: Project, before: Bundle | None) -> Path:

@@ -26,6 +26,7 @@ SHIPPED = Path(__file__).with_name("wheels.lock")
 
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.!+_-]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
 
 # Runs a command; its exit code and what it said.
 Run = Callable[[Sequence[str]], tuple[int, str]]
@@ -113,12 +114,14 @@ def resolve(python: str, *arguments: str, run: Run) -> tuple[Pin, ...]:
 
 
 def _pin(entry: dict[str, Any]) -> Pin:
-    """A pin from pip's installation report (version 1)."""
+    """A pin from pip's installation report; before pip 23.1 it has ``hash`` for ``hashes``."""
     metadata = entry["metadata"]
-    digest = entry["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
-    if digest is None:
+    archive = entry["download_info"].get("archive_info", {})
+    named = {f"sha256={archive.get('hashes', {}).get('sha256')}", archive.get("hash")}
+    digests = frozenset(found[1] for each in named if (found := _DIGEST.fullmatch(str(each))))
+    if not digests:
         raise PipFailed(f"ERROR: pip knows no SHA-256 of {metadata['name']}")
-    return Pin(normalized(metadata["name"]), metadata["version"], frozenset({digest}))
+    return Pin(normalized(metadata["name"]), metadata["version"], digests)
 
 
 def run_command(command: Sequence[str]) -> tuple[int, str]:

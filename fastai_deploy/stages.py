@@ -19,6 +19,11 @@ from typing import Any
 
 from fastai_deploy import exporting, files, freshness
 from fastai_deploy.artifact import serving_versions, write_artifact
+from fastai_deploy.bundle import read_manifest
+from fastai_deploy.bundle.runtime_spec import LOCK, REQUIREMENTS
+from fastai_deploy.environments.environment import Environments
+from fastai_deploy.environments.lock import lock_for_container, read_lock
+from fastai_deploy.environments.requirements import read_requirements
 from fastai_deploy.errors import LeftoverError, UsageError
 from fastai_deploy.invoking.answer_file import AnswerFile, Fits
 from fastai_deploy.invoking.answered import Batch
@@ -42,7 +47,7 @@ from fastai_deploy.settings.api_section import MAX_BODY_BYTES
 from fastai_deploy.settings.together import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.base import Json
 from fastai_deploy.verification import stored_goldens, verifier
-from fastai_deploy.wheels import default_cache, fetch
+from fastai_deploy.wheels import Container, default_cache, fetch
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -98,7 +103,8 @@ def export(project: Project) -> Bundle:
 def package(project: Project, bundle: Bundle) -> Artifact:
     """Pack the bundle and the serving code into ``model.tar.gz``, with wheels for its container.
 
-    Raises FileError, WheelMissing, ExtraMissing or SettingsError.
+    Raises FileError, WheelMissing, HashMismatch, ExtraMissing or SettingsError; RuntimeUnproven or
+    TargetUnavailable where a learner's own packages cannot be locked for the container.
     """
     with _stage(project, "package") as ending:
         made_from = freshness.package_digest(project, bundle)
@@ -123,6 +129,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 project.workspace.artifact,
                 container=container,
                 wheels=wheels or (),
+                lock=_learner_lock(project, Path(bundle.path), container) if container else None,
                 name=project.settings.sections.package.name or bundle.name,
                 told=lambda done, total: project.report(Advanced("package", done, total)),
             )
@@ -137,6 +144,28 @@ def package(project: Project, bundle: Bundle) -> Artifact:
             ending.summary = f"version {record.version}, {record.bytes:,} bytes"
         project.workspace.save(record)
     return record
+
+
+def _learner_lock(project: Project, bundle: Path, container: Container) -> str | None:
+    """What a container installs for a learner that is served as it is; None for a converted one."""
+    manifest, _ = read_manifest(bundle)
+    if manifest.runtime is None:
+        return None
+    python = manifest.runtime.python
+    requirements = read_requirements(bundle / REQUIREMENTS)
+    environments = Environments(project.workspace.environments, project.report)
+    interpreter = environments.interpreter(python, requirements, bundle / LOCK)
+    project.report(Step(f"locking what the {container.name} installs for the learner"))
+    lock = read_lock(bundle / LOCK) or environments.lock_here(python, requirements)
+    builds = [f"{pin.name} {pin.version}" for pin in lock.pins if "+" in pin.version]
+    if builds:
+        project.report(
+            Warned(
+                f"{', '.join(builds)}: the package index that the container asks may not have it",
+                "let pip here ask the same index (pip config list), then run fdeploy export",
+            )
+        )
+    return lock_for_container(lock, container, interpreter)
 
 
 def upload(project: Project, artifact: Artifact) -> StoredArtifact:

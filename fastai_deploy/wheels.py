@@ -193,8 +193,10 @@ class _Fetcher:
 
     def _offered(self, wanted: str, scratch: Path) -> Pin:
         """The version that the index has for the container, with the hashes that the lock knows."""
-        options = ("--no-deps", "--target", str(scratch / "target"), *pip_options(self._container))
-        (offered,) = resolve(sys.executable, *options, wanted, run=self._run)
+        target = ("--target", str(scratch / "target"), *pip_options(self._container))
+        (offered,) = resolve(
+            sys.executable, "--no-deps", "--only-binary=:all:", *target, wanted, run=self._run
+        )
         known = self._known.get((offered.name, offered.version))
         if known is None:
             self._told(
@@ -209,7 +211,8 @@ class _Fetcher:
         status, said = self._run(
             [
                 *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
-                *("--disable-pip-version-check", "--no-deps", *pip_options(self._container)),
+                *("--disable-pip-version-check", "--no-deps", "--only-binary=:all:"),
+                *pip_options(self._container),
                 *("--dest", str(scratch), "--require-hashes", "--requirement", str(lock)),
             ]
         )
@@ -243,10 +246,10 @@ class _Fetcher:
 
 
 def pip_options(container: Container) -> list[str]:
-    """What makes pip choose wheels for a container instead of this machine."""
+    """What makes pip choose files for a container instead of this machine."""
     short = container.python.replace(".", "")
     return [
-        *("--only-binary=:all:", "--implementation", "cp", "--python-version", container.python),
+        *("--implementation", "cp", "--python-version", container.python),
         *("--abi", f"cp{short}", "--abi", "abi3", "--abi", "none"),
         *(part for tag in container.tags for part in ("--platform", tag)),
     ]

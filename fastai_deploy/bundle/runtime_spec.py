@@ -10,6 +10,7 @@ Activation = Literal["softmax", "sigmoid"]
 KIND = "learner"  # of the text and of the runtime: the learner does everything itself
 LEARNER = "learner.pkl"
 REQUIREMENTS = "requirements.txt"
+LOCK = "requirements.lock"  # what the environment of the proof was installed from
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,42 @@
 """A virtual environment for a learner: made once for its pins and its Python, then used again.
 
 <folder>/<digest of Python and pins>/      a venv; the file ``complete`` is written last
+requirements.lock                      what it was installed from, with hashes
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fastai_deploy import files
+from fastai_deploy.bundle.runtime_spec import LOCK
+from fastai_deploy.environments.lock import (
+    LearnerLock,
+    installed_versions,
+    lock_requirements,
+    read_lock,
+    tampered,
+    this_platform,
+)
 from fastai_deploy.environments.pythons import find_python, running
 from fastai_deploy.environments.requirements import Requirements, missing_here
 from fastai_deploy.errors import RuntimeUnproven
+from fastai_deploy.locks import PipFailed, render, shipped_lock
 from fastai_deploy.progress import Reporter, Step, Warned
+from fastai_deploy.runtime.telemetry import SWITCHES
 
 SERVING = ("uvicorn",)
 _COMPLETE = "complete"
+_REPORTING_PIP = 23  # the major version from which on every pip has --report
+_PIP_FAILED = "pip cannot install the requirements"
 _SHOWN = 12  # lines of pip's output that an error shows
 
 
@@ -45,25 +61,60 @@ class Environments:
         self._environ = environ
         self._serving = serving
 
-    def interpreter(self, version: str, requirements: Requirements) -> Path:
+    def interpreter(
+        self, version: str, requirements: Requirements, lock: Path | None = None
+    ) -> Path:
         """A Python of ``version`` with the requirements installed.
 
         The running one where it has them, else that of an environment, which is made when there is
-        none. Raises RuntimeUnproven when the Python is not found or pip fails, and FileError.
+        none: from ``lock`` if that is of this Python and platform, else from a new one.
+        Raises RuntimeUnproven when the Python is not found or pip fails, HashMismatch when a
+        package is not the one of the lock, and FileError.
         """
-        if version == running() and not missing_here(requirements):
+        if self._runs_here(version, requirements):
             return Path(sys.executable)
         folder = self._folder / self._digest(version, requirements)
         python = folder / "bin" / "python"
-        if not (folder / _COMPLETE).exists():
-            self._make(version, requirements, folder, python)
+        kept = read_lock(lock) if lock else None
+        if kept and (kept.python, kept.platform) != (version, this_platform()):
+            kept = None
+        complete = (folder / _COMPLETE).exists()
+        if not complete or (kept and kept != read_lock(folder / LOCK)):
+            self._make(version, requirements, folder, python, kept)
         return python
+
+    def lock(self, version: str, requirements: Requirements) -> LearnerLock | None:
+        """What the environment was installed from; None where the running Python is used."""
+        if self._runs_here(version, requirements):
+            return None
+        return read_lock(self._folder / self._digest(version, requirements) / LOCK)
+
+    def lock_here(self, version: str, requirements: Requirements) -> LearnerLock:
+        """A lock of the requirements as the running Python has them.
+
+        Raises RuntimeUnproven when pip cannot say what they are.
+        """
+        with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
+            pins = Path(folder, "requirements.txt")
+            pins.write_text(requirements.text, encoding="utf-8")
+            return self._locked(Path(sys.executable), version, pins, installed_versions())
+
+    @staticmethod
+    def _runs_here(version: str, requirements: Requirements) -> bool:
+        return version == running() and not missing_here(requirements)
 
     def _digest(self, version: str, requirements: Requirements) -> str:
         content = "\n".join((version, requirements.text, *self._serving))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def _make(self, version: str, requirements: Requirements, folder: Path, python: Path) -> None:
+    def _make(
+        self,
+        version: str,
+        requirements: Requirements,
+        folder: Path,
+        python: Path,
+        kept: LearnerLock | None,
+    ) -> None:
         base = self._find(version)
         if base is None:
             raise RuntimeUnproven(
@@ -83,13 +134,61 @@ class Environments:
         pins = folder / "requirements.txt"
         files.write(pins, requirements.text.encode())
         self._run("the environment cannot be made", str(base), "-m", "venv", str(folder))
-        self._run(
-            "pip cannot install the requirements",
-            *(str(python), "-m", "pip", "install", "--disable-pip-version-check"),
-            *("--requirement", str(pins), *self._serving),
-        )
+        self._renew_pip(python, folder)
+        lock = kept or self._locked(python, version, pins, "")
+        files.write(folder / LOCK, lock.text.encode())
+        serving = self._locked_serving(python, version, lock, folder)
+        self._install(python, folder / LOCK, *([serving] if serving else []))
         self._mend_torchvision(python)
         files.write(folder / _COMPLETE, b"")
+
+    def _locked(
+        self, python: Path, version: str, requirements: Path, constraints: str
+    ) -> LearnerLock:
+        try:
+            return lock_requirements(
+                python, version, requirements, constraints, run=self._run_command
+            )
+        except PipFailed as failed:
+            raise _failed(_PIP_FAILED, failed.said) from None
+
+    def _locked_serving(
+        self, python: Path, version: str, lock: LearnerLock, folder: Path
+    ) -> Path | None:
+        """A lock of what the model server needs beside the learner's own packages."""
+        if not self._serving:
+            return None
+        wanted = folder / "serving.txt"
+        files.write(wanted, "\n".join(self._serving).encode())
+        found = self._locked(python, version, wanted, lock.versions)
+        own = {pin.name for pin in lock.pins}
+        path = folder / "serving.lock"
+        files.write(path, render(pin for pin in found.pins if pin.name not in own).encode())
+        return path
+
+    def _renew_pip(self, python: Path, folder: Path) -> None:
+        """Give an old environment a pip that can say what it would install: from 22.2 on."""
+        _, said = self._run_command([str(python), "-m", "pip", "--version"])
+        found = re.match(r"pip (\d+)", said)
+        if found and int(found[1]) < _REPORTING_PIP:
+            path = folder / "pip.lock"
+            files.write(path, render(p for p in shipped_lock() if p.name == "pip").encode())
+            self._install(python, path)
+
+    def _install(self, python: Path, *locks: Path) -> None:
+        """Install what locks name, and nothing else. Raises HashMismatch or RuntimeUnproven."""
+        status, said = self._run_command(
+            [
+                *(str(python), "-m", "pip", "install", "--disable-pip-version-check"),
+                "--require-hashes",
+                *(part for lock in locks for part in ("--requirement", str(lock))),
+            ]
+        )
+        failed = PipFailed(said)
+        if failed.tampered:
+            raise tampered(failed)
+        if status != 0:
+            raise _failed(_PIP_FAILED, said)
 
     def _mend_torchvision(self, python: Path) -> None:
         """Take away a torchvision that fits another build of torch: transformers fails on it."""
@@ -112,22 +211,29 @@ class Environments:
             )
 
     def _run(self, failed: str, *command: str) -> None:
-        """Run one step; the user's own settings of pip hold."""
+        """Run one step. Raises RuntimeUnproven."""
+        status, said = self._run_command(command)
+        if status != 0:
+            raise _failed(failed, said)
+
+    def _run_command(self, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command; the user's own settings of pip hold."""
+        environ = {name: value for name, value in self._environ.items() if name != "PYTHONPATH"}
         done = subprocess.run(
             command,
             capture_output=True,
             text=True,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={name: value for name, value in self._environ.items() if name != "PYTHONPATH"},
+            env={**environ, **SWITCHES},
         )
-        if done.returncode != 0:
-            raise RuntimeUnproven(
-                f"{failed}; the last lines:\n{_last(done.stderr or done.stdout)}",
-                hint="state other versions with --requirements, or another Python with --python",
-            )
+        return done.returncode, done.stdout + done.stderr
 
 
-def _last(output: str) -> str:
-    lines = [line for line in output.splitlines() if line.strip()][-_SHOWN:]
-    return "\n".join(f"    {line[:300]}" for line in lines)
+def _failed(what: str, said: str) -> RuntimeUnproven:
+    lines = [line for line in said.splitlines() if line.strip()][-_SHOWN:]
+    shown = "\n".join(f"    {line[:300]}" for line in lines)
+    return RuntimeUnproven(
+        f"{what}; the last lines:\n{shown}",
+        hint="state other versions with --requirements, or another Python with --python",
+    )

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import subprocess
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from fastai_deploy import files
+from fastai_deploy.bundle.runtime_spec import LOCK
 from fastai_deploy.environments.environment import Environments
+from fastai_deploy.environments.lock import LearnerLock, lock_for_container
 from fastai_deploy.environments.pythons import find_python, running
 from fastai_deploy.environments.requirements import parse_requirements
-from fastai_deploy.errors import RuntimeUnproven
+from fastai_deploy.errors import FileError, HashMismatch, RuntimeUnproven, TargetUnavailable
+from fastai_deploy.locks import parse
 from fastai_deploy.progress import Event, Reporter, Step, Warned, silent
+from fastai_deploy.wheels import Container
 
 PINNED = parse_requirements("fdeploy-tiny==1.0\ntorchvision==0.0.1\n", "requirements.txt")
+TINY = parse_requirements("fdeploy-tiny==1.0\n", "requirements.txt")
+CONTAINER = Container("ray image", running(), "manylinux_2_34_x86_64")
 SOURCES = {
     "fdeploy_tiny": ("fdeploy_tiny", "1.0", "ANSWER = 42\n"),
     # One that was built for another torch fails on import, as this does.
@@ -23,17 +34,32 @@ SOURCES = {
 }
 
 
-def write_wheel(folder: Path, name: str, version: str, source: str) -> None:
+def write_wheel(
+    folder: Path,
+    name: str,
+    version: str,
+    source: str,
+    *,
+    needs: str | None = None,
+    tag: str = "py3-none-any",
+) -> Path:
     info = f"{name}-{version}.dist-info"
-    files = {
+    required = f"Requires-Dist: {needs}\n" if needs else ""
+    members = {
         f"{name}.py": source,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{required}",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
-    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        for path, content in files.items():
+    members[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in (*members, f"{info}/RECORD"))
+    place = folder / f"{name}-{version}-{tag}.whl"
+    with zipfile.ZipFile(place, "w") as wheel:
+        for path, content in members.items():
             wheel.writestr(path, content)
+    return place
+
+
+def wheel_of(folder: Path, name: str, version: str) -> Path:
+    return folder / f"{name}-{version}-py3-none-any.whl"
 
 
 def environ(wheels: Path) -> dict[str, str]:
@@ -61,6 +87,122 @@ def test_an_environment_is_made_once_and_mended(tmp_path: Path) -> None:
     told.clear()
     assert made.interpreter(running(), PINNED) == python
     assert not told
+
+
+@dataclass(frozen=True)
+class Made:
+    """An environment with the tiny wheel and the one that it needs; ``lock`` is what it kept."""
+
+    shop: Path
+    python: Path
+    lock: LearnerLock
+
+    def kept(self, folder: Path) -> Path:
+        """The lock as a file, as a bundle has it."""
+        path = folder / LOCK
+        path.write_text(self.lock.text)
+        return path
+
+    def own_shop(self, folder: Path) -> Path:
+        """A copy of the shop, to be changed."""
+        return shutil.copytree(self.shop, folder / "shop")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    shop = folder / "shop"
+    shop.mkdir()
+    write_wheel(shop, "fdeploy_tiny", "1.0", "ANSWER = 42\n", needs="fdeploy-part")
+    write_wheel(shop, "fdeploy_part", "2.0", "")
+    write_wheel(shop, "fdeploy_server", "1.0", "", needs="fdeploy-part")
+    serving = ("fdeploy-server",)
+    found = Environments(folder / "made", silent, environ=environ(shop), serving=serving)
+    python = found.interpreter(running(), TINY)
+    lock = found.lock(running(), TINY)
+    assert lock is not None
+    return Made(shop, python, lock)
+
+
+def versions(python: Path) -> set[str]:
+    code = (
+        "from importlib.metadata import distributions\n"
+        "print(*(f'{each.name}=={each.version}' for each in distributions()))"
+    )
+    found = subprocess.check_output([str(python), "-c", code], text=True).split()
+    return {each.replace("_", "-") for each in found if "fdeploy" in each}
+
+
+def test_everything_that_is_installed_is_locked(made: Made) -> None:
+    part, tiny = made.lock.pins
+    assert part.hashes == {files.sha256(wheel_of(made.shop, "fdeploy_part", "2.0"))}
+    assert tiny.hashes == {files.sha256(wheel_of(made.shop, "fdeploy_tiny", "1.0"))}
+    assert made.lock.platform == f"{platform.system()} {platform.machine()}"
+    assert parse(made.lock.text) == made.lock.pins
+    # The server's packages are locked as well, but are no concern of the learner's containers.
+    assert versions(made.python) == {
+        "fdeploy-part==2.0", "fdeploy-tiny==1.0", "fdeploy-server==1.0"
+    }  # fmt: skip
+
+
+def test_a_changed_byte_is_refused_where_the_lock_went_along(made: Made, tmp_path: Path) -> None:
+    shop = made.own_shop(tmp_path)
+    write_wheel(shop, "fdeploy_part", "2.0", "STOLEN = True\n")
+    elsewhere = Environments(tmp_path / "there", silent, environ=environ(shop), serving=())
+    with pytest.raises(HashMismatch, match="is not the file that the learner's lock names"):
+        elsewhere.interpreter(running(), TINY, made.kept(tmp_path))
+    assert not list((tmp_path / "there").glob("*/complete"))
+
+
+def test_an_environment_of_another_lock_is_made_anew(made: Made, tmp_path: Path) -> None:
+    shop = made.own_shop(tmp_path)
+    newer = files.sha256(write_wheel(shop, "fdeploy_part", "3.0", ""))
+    known = Environments(tmp_path / "made", silent, environ=environ(shop), serving=())
+    old = made.kept(tmp_path)
+    foreign = tmp_path / "foreign.lock"  # says nothing about this platform
+    foreign.write_text(old.read_text().replace(platform.machine(), "m68k"))
+    python = known.interpreter(running(), TINY, foreign)
+    assert "fdeploy-part==3.0" in versions(python)
+    assert known.interpreter(running(), TINY, old) == python
+    assert "fdeploy-part==2.0" in versions(python)
+    told: list[Event] = []
+    Environments(tmp_path / "made", told.append, environ=environ(shop), serving=()).interpreter(
+        running(), TINY, old
+    )
+    assert (told, newer in old.read_text()) == ([], False)
+
+
+@pytest.mark.parametrize("text", ["", "fdeploy-tiny==1.0\n", "# Python 3.11 on Linux m68k\na>=1\n"])
+def test_what_is_no_lock(tmp_path: Path, text: str) -> None:
+    (tmp_path / LOCK).write_text(text)
+    with pytest.raises(FileError, match="is not a lock"):
+        environments(tmp_path, silent).interpreter(running(), PINNED, tmp_path / LOCK)
+
+
+def test_a_container_is_given_its_own_files_of_the_same_versions(
+    made: Made, tmp_path: Path
+) -> None:
+    shop = made.own_shop(tmp_path)
+    for name in ("fdeploy_tiny", "fdeploy_part"):
+        write_wheel(shop, name, "9.0", "")  # newer ones change nothing
+    theirs = write_wheel(shop, "fdeploy_part", "2.0", "", tag="py3-none-manylinux2014_x86_64")
+
+    def run(command: Sequence[str]) -> tuple[int, str]:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environ(shop)
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    linux = replace(made.lock, platform="Linux x86_64")
+    part, tiny = parse(lock_for_container(linux, CONTAINER, made.python, run=run))
+    assert (part.version, tiny.version) == ("2.0", "1.0")
+    assert part.hashes == {*made.lock.pins[0].hashes, files.sha256(theirs)}
+    with pytest.raises(TargetUnavailable, match=r"locked on Darwin arm64, and the ray image is"):
+        lock_for_container(replace(linux, platform="Darwin arm64"), CONTAINER, made.python, run=run)
+    for wheel in shop.iterdir():
+        wheel.unlink()
+    with pytest.raises(RuntimeUnproven, match="cannot be given what the learner needs"):
+        lock_for_container(linux, CONTAINER, made.python, run=run)
 
 
 def test_what_pip_says_is_shown_and_nothing_half_made_is_used(tmp_path: Path) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import pickle
+import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 
+from fastai_deploy import files
 from fastai_deploy.bundle import read_bundle
 from fastai_deploy.environments.pythons import running
+from fastai_deploy.locks import parse
 from tests.conftest import Fdeploy
+from tests.learner_runtime.test_environment import write_wheel
 
 EXPORT = ("export", "words.pkl", "--runtime", "learner", "--definitions", "model_def.py",
           "--requirements", "requirements.txt")  # fmt: skip
@@ -57,6 +62,27 @@ def test_it_becomes_an_api_on_this_machine(project: Fdeploy) -> None:
     assert "failed on this text" in error["message"]
     assert "no such word" not in error["message"]
     assert project.ok("teardown").stdout.endswith("0 left\n")
+
+
+def test_its_container_installs_from_a_lock_with_hashes(project: Fdeploy, tmp_path: Path) -> None:
+    project.ok(*TRUSTED)
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    wheel = write_wheel(shop, "torch", version("torch").partition("+")[0], "")
+    pip = {"NO_INDEX": "1", "FIND_LINKS": str(shop), "CONFIG_FILE": "/dev/null"}
+    project.environ |= {f"PIP_{name}": value for name, value in pip.items()}
+    packed = ("package", "--region", "eu-central-1", "--instance", "ml.m5.large", "--json")
+    path = project.ok(*packed).json["path"]
+    with tarfile.open(path) as artifact:
+        listed = artifact.extractfile("code/requirements.txt")
+        assert listed is not None
+        (pin,) = parse(listed.read().decode())
+    assert (pin.name, pin.hashes) == ("torch", {files.sha256(wheel)})
+    wheel.unlink()
+    Path(path).unlink()
+    error = project(*packed).error
+    assert error["code"] == "runtime-unproven"
+    assert "pip cannot install the requirements" in error["message"]
 
 
 def test_without_leave_nothing_runs(project: Fdeploy) -> None:

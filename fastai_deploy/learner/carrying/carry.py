@@ -28,7 +28,7 @@ from fastai_deploy.bundle import (
     read_bundle,
     seal,
 )
-from fastai_deploy.bundle.runtime_spec import KIND, LEARNER, REQUIREMENTS, Activation
+from fastai_deploy.bundle.runtime_spec import KIND, LEARNER, LOCK, REQUIREMENTS, Activation
 from fastai_deploy.comparison import Comparison, comparing
 from fastai_deploy.environments.environment import Environments
 from fastai_deploy.environments.fresh_process import ask_learner, check_bundle
@@ -95,6 +95,9 @@ def carry(
     section = _section(anatomy, python, wishes.definitions)
     with comparing(destination) as found, building(destination) as folder:
         _fill(folder, learner, wishes.definitions, requirements)
+        lock = environments.lock(python, requirements)
+        if lock is not None:
+            write(folder / LOCK, lock.text.encode())
         report(Step(f"loading the learner in a fresh process with Python {python}: it runs now"))
         answers = ask_learner(interpreter, folder, _asked(section), [each.text for each in cases])
         goldens = _goldens(anatomy, cases, answers, wishes.tolerance, found)

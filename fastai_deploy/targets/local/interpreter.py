@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fastai_deploy import files
+from fastai_deploy.bundle.runtime_spec import LOCK, REQUIREMENTS
 from fastai_deploy.environments.environment import Environments
 from fastai_deploy.environments.requirements import read_requirements
 
@@ -21,5 +22,5 @@ def interpreter(model: Path, environments: Environments) -> Path:
         section = json.loads(manifest.read_bytes()).get("runtime")
     if section is None:
         return Path(sys.executable)
-    requirements = read_requirements(model / "code" / "requirements.txt")
-    return environments.interpreter(section["python"], requirements)
+    requirements = read_requirements(model / REQUIREMENTS)
+    return environments.interpreter(section["python"], requirements, model / LOCK)
