@@ -79,10 +79,10 @@ def convert(
             anatomy,
             learner,
             _options(definitions, tokenizer),
-            defined=definitions is not None,
+            # Definitions of classes that the model does not have are not run, and prove nothing.
+            defined=definitions is not None and bool(users_classes(anatomy.tree)),
             waived=unproven,
         )
-        proof.require_answers(cases)
         if anatomy.loss.raw:
             report(Step(raw_scores(anatomy.loss)))
         require()
@@ -102,8 +102,9 @@ def convert(
             building(destination) as folder,
         ):
             rebuilt = rebuild(anatomy, cases, brought)
-            left = proof.left(cases, rebuilt.cuts, rebuilt.max_length)
+            proof.require_answers(cases)
             goldens = _answer(rebuilt, cases, tolerance, report, found, proof=proof)
+            left = proof.left(cases, rebuilt.cuts, rebuilt.max_length)
             for each in left:
                 report(Warned(f"unproven: {each}", _BRING))
             report(Step("exporting it to ONNX"))

@@ -27,6 +27,8 @@ _CONSEQUENCE = (
     "It is then converted without proof: its answers may be wrong, and fdeploy status, the try-it "
     'page and every answer say "unproven".'
 )
+_NOT_PROVEN = "the file does not prove what this learner answers:"
+_NOT_ALL_PROVEN = "the goldens do not prove all that this learner answers:"
 _NOT_ASKED = "no golden text is longer than {:,} tokens, so how it cuts such texts is assumed"
 
 
@@ -53,9 +55,8 @@ class Proof:
 
     def require_answers(self, cases: Sequence[Case]) -> None:
         """Raise UnprovenLearner where answers are needed, and no golden has any."""
-        if not self.needed or self.waived or _answered(cases):
-            return
-        raise self.refusal("the file does not prove what this learner answers:", self.needed)
+        if self.needed and not self.waived and not _answered(cases):
+            raise self.refusal(_NOT_PROVEN, self.needed)
 
     def left(
         self, cases: Sequence[Case], is_cut: Callable[[str], bool], max_length: int
@@ -75,7 +76,7 @@ class Proof:
         if not unasked or any(is_cut(case.text) for case in told):
             return ()
         if not self.waived:
-            raise self.refusal("the goldens do not prove all that this learner answers:", unasked)
+            raise self.refusal(_NOT_ALL_PROVEN, unasked)
         return unasked
 
     def refusal(self, message: str, items: Sequence[Unproven]) -> UnprovenLearner:

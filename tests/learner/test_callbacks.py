@@ -168,22 +168,21 @@ def test_scores_that_a_callback_changes_are_asked_for(fdeploy: Fdeploy) -> None:
     shown = fdeploy.ok("inspect", "learner.pkl").stdout
     assert "callback   __main__.Temperature: its code may change the scores" in shown
     refused = fdeploy("export", "learner.pkl", "--json")
-    assert refused.error["code"] == "unsupported-learner"
+    assert refused.error["code"] == "unproven-learner"
     assert "__main__.Temperature" in refused.error["message"]
     assert "fdeploy export learner.pkl --golden golden.jsonl" in refused.error["hint"]
     write_goldens("callback_temperature", fdeploy.folder / "g.jsonl")
     failed = fdeploy("export", "learner.pkl", "--golden", "g.jsonl", "--json").error
     assert failed["code"] == "parity"
+    assert "callback __main__.Temperature: it could change answers" in failed["message"]
     assert "--runtime learner" in failed["hint"]
     assert not (fdeploy.folder / "bundle").exists()
 
 
 def test_a_callback_that_is_not_in_the_file_is_told_of(fdeploy: Fdeploy) -> None:
     shutil.copyfile(MADE / "callback_by_name.pkl", fdeploy.folder / "learner.pkl")
-    told = fdeploy.ok("export", "learner.pkl", "--quantize", "none", "--json")
+    told = fdeploy.ok("export", "learner.pkl", "--unproven", "--quantize", "none", "--json")
     notes = [line for line in told.stderr.splitlines() if "own_callbacks.TakesScores" in line]
     assert json.loads(notes[0])["event"] == "warned"
-    assert "--golden texts.jsonl" in json.loads(notes[0])["hint"]
-    bundle = Path(told.json["path"])
-    manifest = json.loads((fdeploy.folder / bundle / "manifest.json").read_bytes())
-    assert any("own_callbacks.TakesScores" in each for each in manifest["residues"])
+    assert "--golden golden.jsonl" in json.loads(notes[0])["hint"]
+    assert any("own_callbacks.TakesScores" in each for each in told.json["unproven"])

@@ -174,7 +174,7 @@ def test_the_same_learner_gives_the_same_bytes_in_another_process(
 def test_nothing_is_left_behind_in_the_process(tmp_path: Path) -> None:
     before = (list(warnings.filters), logging.root.manager.disable, torch.is_grad_enabled())
     convert(learner(ROBERTA), tmp_path / "bundle", golden=None, tolerance=1e-4, name="x",
-            report=silent)  # fmt: skip
+            report=silent, unproven=True)  # fmt: skip
     assert before == (list(warnings.filters), logging.root.manager.disable, torch.is_grad_enabled())
     assert sorted(os.listdir(tmp_path)) == ["bundle", "bundle-parity.html", "bundle-parity.json"]
 
@@ -182,16 +182,17 @@ def test_nothing_is_left_behind_in_the_process(tmp_path: Path) -> None:
 def test_without_goldens_the_rebuilt_model_answers_probes(tmp_path: Path) -> None:
     events: list[Event] = []
     bundle = convert(learner(V2_PLAIN), tmp_path / "bundle", golden=None, tolerance=1e-4, name="x",
-                     report=events.append)  # fmt: skip
+                     report=events.append, unproven=True)  # fmt: skip
     content = json.loads((bundle.path / "goldens.json").read_bytes())["goldens"]
     assert len(content) >= 20
     assert {each["source"] for each in content} == {"rebuilt"}
-    (warned,) = [event for event in events if isinstance(event, Warned)]
-    assert "TransformersTokenizer is not in the file" in warned.message
-    assert "--golden" in warned.hint
-    residues = read_bundle(bundle.path)[0].residues
-    assert any("spells out the padding token" in residue for residue in residues)
-    assert warned.message in residues
+    text, model = [event for event in events if isinstance(event, Warned)]
+    assert "TransformersTokenizer: its code is not in the file" in text.message
+    assert "forward() of __main__.HFClassifier: its code is not in the file" in model.message
+    assert "--golden" in text.hint
+    manifest, _ = read_bundle(bundle.path)
+    assert any("spells out the padding token" in residue for residue in manifest.residues)
+    assert [f"unproven: {each}" for each in manifest.unproven] == [text.message, model.message]
 
 
 def test_labels_in_the_golden_file_give_an_accuracy(tmp_path: Path) -> None:
@@ -201,7 +202,7 @@ def test_labels_in_the_golden_file_give_an_accuracy(tmp_path: Path) -> None:
     (tmp_path / "golden.jsonl").write_text("\n".join([*lines, wrong]))
     events: list[Event] = []
     convert(learner(V2_PLAIN), tmp_path / "bundle", golden=tmp_path / "golden.jsonl",
-            tolerance=1e-4, name="x", report=events.append)  # fmt: skip
+            tolerance=1e-4, name="x", report=events.append, unproven=True)  # fmt: skip
     assert Step("accuracy on 5 labelled texts: 0.800") in events
 
 
@@ -229,7 +230,10 @@ def test_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_answers_that_differ_are_refused_and_named(tmp_path: Path) -> None:
     golden = tmp_path / "golden.jsonl"
-    golden.write_text(json.dumps({"text": "a fine film", "probabilities": [0.2, 0.8]}))
+    long = json.dumps({"text": "a fine film " * 200, "probabilities": [0.5, 0.5]})
+    golden.write_text(
+        json.dumps({"text": "a fine film", "probabilities": [0.2, 0.8]}) + "\n" + long
+    )
     refused(DISTILBERT, tmp_path, ParityError, "1 of 1 texts differently.*'a fine film'", golden)
 
 
@@ -251,7 +255,8 @@ def test_a_learner_that_changes_meanwhile_is_refused(tmp_path: Path, moment: str
                 writer.write(b"\x01")
 
     with pytest.raises(LearnerTruncated, match="changed while it was read"):
-        convert(file, tmp_path / "bundle", golden=None, tolerance=1e-4, name="x", report=write)
+        convert(file, tmp_path / "bundle", golden=None, tolerance=1e-4, name="x", report=write,
+                unproven=True)  # fmt: skip
     assert not (tmp_path / "bundle").exists()
 
 
@@ -403,7 +408,7 @@ def test_weights_of_half_precision_work_in_float32(tmp_path: Path, deep_recursio
         file = tmp_path / "learner.pkl"
         file.write_bytes(torch_zip(assemble(root), storages))
     bundle = convert(file, tmp_path / "bundle", golden=None, tolerance=1e-4, name="x",
-                     report=silent)  # fmt: skip
+                     report=silent, unproven=True)  # fmt: skip
     assert any("half precision" in residue for residue in read_bundle(bundle.path)[0].residues)
     golden = goldens(V2_PLAIN)[0]
     assert np.allclose(served(bundle, [golden.text])[0], golden.probabilities, atol=5e-3)

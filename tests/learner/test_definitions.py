@@ -212,7 +212,7 @@ def test_definitions_that_nothing_needs_are_not_run(tmp_path: Path) -> None:
     events: list[Event] = []
     bare = with_model(_distilbert(), tmp_path / "learner.pkl")
     convert(bare, tmp_path / "bundle", golden=None, tolerance=1e-4, name="bare",
-            report=events.append, definitions=path)  # fmt: skip
+            report=events.append, definitions=path, unproven=True)  # fmt: skip
     assert any(isinstance(e, Warned) and "model_def.py is not used" in e.message for e in events)
 
 
