@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fastai_deploy.errors import ParityError, UnprovenLearner
@@ -83,8 +83,8 @@ class Proof:
         """The error: what is unproven, and the three ways on."""
         cell = golden_cell(self.anatomy)
         hint = (
-            "In the notebook, where learn is this learner, put a few texts of your own into\n"
-            f"mine, and run:\n\n{cell}\n"
+            "paste this into the notebook where learn is this learner, put a few\n"
+            f"texts of your own into mine, and run it:\n\n{cell}\n"
             f"It writes {FILE}. Copy that here, then run:\n"
             f"  {self._command('--golden', FILE)}\n\n"
             f"Or, without proof:\n  {self._command('--unproven')}\n"
@@ -141,7 +141,7 @@ def listed(items: Sequence[Unproven]) -> str:
     """The pieces of code, each on lines of its own that fit a terminal of 80 columns."""
     lines = []
     for each in items[:_MOST_SHOWN]:
-        told = f"{printable(each.subject)}: {printable(each.reason)}"
+        told = str(replace(each, code=""))
         lines += textwrap.wrap(told, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
         if each.code:
             lines.append(f"        {printable(each.code)}")
@@ -162,7 +162,7 @@ def check_decoding(anatomy: Anatomy, cases: Sequence[Case], tolerance: float) ->
         possible = {name for name, value in given.items() if value >= least - tolerance}
         predicted = set(case.predicted)
         if not sure <= predicted <= possible:
-            named = ", ".join(case.predicted) or "no label"
+            named = printable(", ".join(case.predicted)) or "no label"
             meant = ", ".join(sorted(possible)) or "no label"
             raise ParityError(
                 f"the learner answers {case.text[:60]!r} with {named}, but its probabilities stand "

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+_MOST_TEXT = 500  # characters that are shown of one thing
+
 Part = Literal["text", "model", "answer"]
 
 
@@ -34,9 +36,9 @@ class Unproven:
 
     def __str__(self) -> str:
         shown = f"{self.subject}: {self.reason}"
-        return f"{shown} ({self.code})" if self.code else shown
+        return printable(f"{shown} ({self.code})" if self.code else shown)
 
 
 def printable(text: str) -> str:
     """Text from a learner's file on one line, with nothing in it that a terminal would obey."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_MOST_TEXT])

@@ -16,7 +16,7 @@ from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.serialized import HAND_IN
 from fastai_deploy.learner.text.unigram import KNOWN, held_model
 from fastai_deploy.learner.ulmfit import Ulmfit
-from fastai_deploy.learner.unproven import Unproven
+from fastai_deploy.learner.unproven import Unproven, printable
 
 Kind = Literal["convertible", "with-goldens", "with-definitions", "learner-runtime", "refused"]
 
@@ -143,8 +143,8 @@ def _definitions(found: Findings) -> Verdict | None:
     transformer = found.transformer
     own = "its model is of the user's own classes"
     reason = transformer.problem if transformer is not None else own
-    names = ", ".join(map(_printable, found.definable))
-    file = shlex.quote(_printable(found.file))
+    names = ", ".join(map(printable, found.definable))
+    file = shlex.quote(printable(found.file))
     return Verdict("with-definitions", reason, DEFINITIONS.format(names, file))
 
 
@@ -153,18 +153,13 @@ def _unproven(found: Findings) -> Verdict | None:
     if not found.unproven:
         return None
     more = len(found.unproven) - 1
-    first = _printable(str(found.unproven[0]))
-    file = shlex.quote(_printable(found.file))
+    first = found.unproven[0]
+    file = shlex.quote(printable(found.file))
     return Verdict(
         "with-goldens",
         f"the file does not prove its answers: {first}" + (f"; and {more} more" if more else ""),
         GOLDENS.format(file),
     )
-
-
-def _printable(name: str) -> str:
-    """A name from the file, which must not paint on the terminal of who reads the hint."""
-    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _tokenizer(found: Findings) -> Verdict | None:
@@ -212,7 +207,7 @@ def _answers(found: Findings) -> Verdict | None:
     if loss.activation != USUAL_ACTIVATION.get(labels.targets) or (loss.assumed and not fits):
         return Verdict(
             "learner-runtime",
-            f"how its scores become probabilities is unknown (loss {_printable(loss.name)})",
+            f"how its scores become probabilities is unknown (loss {printable(loss.name)})",
             RUNTIME,
         )
     if not fits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -53,6 +54,15 @@ def test_a_plan_of_an_update_interrupts_nothing(
     world.flags = {("endpoint", "kind"): "serverless"}
     moved = care(world).plan(model.artifact)
     assert [change.name for change in moved.changes if change.interrupts] == ["Endpoint"]
+
+
+def test_status_says_what_is_unproven(world: World, model: Model) -> None:
+    unproven = replace(model, artifact=replace(model.artifact, unproven=True))
+    deploy(world, unproven)
+    assert care(world).status().unproven
+    assert care(world).plan(unproven.artifact).changes[0].stack == "demo-dev-api"
+    deploy(world, model)
+    assert not care(world).status().unproven
 
 
 def test_status(world: World, model: Model) -> None:

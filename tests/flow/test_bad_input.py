@@ -171,7 +171,7 @@ def test_the_workspace_cannot_be_made(fdeploy: Fdeploy) -> None:
 
 def test_a_full_disk_while_packaging(fdeploy: Fdeploy) -> None:
     bring(CONVERTIBLE[1], fdeploy.folder)
-    fdeploy.ok("export", "learner.pkl")
+    fdeploy.ok("export", "learner.pkl", "--golden", "golden.jsonl")
     done = subprocess.run(
         [sys.executable, "-m", "fastai_deploy", "package", "--json"],
         cwd=fdeploy.folder,
@@ -207,7 +207,7 @@ def test_a_stage_before_its_turn_names_the_command(
 
 def test_a_learner_that_changed_since(fdeploy: Fdeploy) -> None:
     bring(CONVERTIBLE[1], fdeploy.folder)
-    fdeploy.ok("export", "learner.pkl")
+    fdeploy.ok("export", "learner.pkl", "--golden", "golden.jsonl")
     (fdeploy.folder / "learner.pkl").touch()
     fdeploy.ok("package")
     bring(CONVERTIBLE[0], fdeploy.folder)
@@ -238,7 +238,7 @@ def test_a_wrong_command_line(fdeploy: Fdeploy, arguments: list[str]) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     command = Fdeploy(tmp_path_factory.mktemp("served"))
     bring(CONVERTIBLE[1], command.folder)
-    command.ok("up", "learner.pkl")
+    command.ok("up", "learner.pkl", "--golden", "golden.jsonl")
     yield command
     command("teardown")
 

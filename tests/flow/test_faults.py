@@ -20,7 +20,7 @@ from tests.flow.test_flow import servers
 @pytest.fixture
 def exported(fdeploy: Fdeploy) -> Fdeploy:
     bring(CONVERTIBLE[0], fdeploy.folder)
-    fdeploy.ok("export", "learner.pkl")
+    fdeploy.ok("export", "learner.pkl", "--golden", "golden.jsonl")
     return fdeploy
 
 
@@ -96,7 +96,7 @@ def test_a_failed_deploy_leaves_the_old_version_serving(exported: Fdeploy) -> No
     exported.ok("package")
     stored = next((exported.folder / ".fdeploy/dev/local/store").glob("*/model.tar.gz"))
     bring(CONVERTIBLE[1], exported.folder)
-    exported.ok("export", "learner.pkl")
+    exported.ok("export", "learner.pkl", "--golden", "golden.jsonl")
     exported.ok("package")
     exported.ok("upload")
     fresh = next(

@@ -130,7 +130,7 @@ def test_a_model_that_answers_otherwise_is_not_exported(fdeploy: Fdeploy) -> Non
 def test_two_stages_stand_side_by_side(fdeploy: Fdeploy) -> None:
     bring(CONVERTIBLE[0], fdeploy.folder)
     (fdeploy.folder / "fdeploy.toml").write_text(
-        "[model]\nlearner='learner.pkl'\n[stages.prod.api]\nroute='/v1/sentiment'\n",
+        "[model]\nlearner='learner.pkl'\ngolden='golden.jsonl'\n[stages.prod.api]\nroute='/v1/sentiment'\n",
         encoding="utf-8",
     )
     dev = fdeploy.ok("up", "--json").json

@@ -29,6 +29,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fdeploy]:
     bring(CONVERTIBLE[1], command.folder)
     (command.folder / "fdeploy.toml").write_text(
         "[project]\nname = 'reviews'\n[model]\nlearner = 'learner.pkl'\n"
+        "golden = 'golden.jsonl'\n"
         "[api]\ncors_origins = ['https://app.example']\nmax_body = 200000\n"
     )
     up = command.ok("up")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,9 @@ def test_answers_are_as_described(face: Face) -> None:
         schema("Answer", face).validate(answer)
         assert not schema("Answer", face).is_valid({**answer, "more": 1})
         assert not schema("Answer", face).is_valid({**answer, "probabilities": {"other": 0.5}})
+    unproven = contract.answer(prediction, None, replace(model, unproven=True))
+    assert unproven["model"] == {"name": "demo", "version": "3f2a9c01b7de", "unproven": True}
+    schema("Answer", face).validate(unproven)
     several = Request((RequestError(422, "invalid_request", "m", "h"), "a"), single=False)
     schema("Answers", face).validate(contract.render([prediction], several, model))
 
