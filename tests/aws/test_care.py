@@ -56,12 +56,12 @@ def test_a_plan_of_an_update_interrupts_nothing(
     assert [change.name for change in moved.changes if change.interrupts] == ["Endpoint"]
 
 
-def test_status_says_what_is_unproven(world: World, model: Model) -> None:
+def test_status_says_what_is_unproven(world: World, model: Model, other_model: Model) -> None:
     unproven = replace(model, artifact=replace(model.artifact, unproven=True))
     deploy(world, unproven)
     assert care(world).status().unproven
     assert care(world).plan(unproven.artifact).changes[0].stack == "demo-dev-api"
-    deploy(world, model)
+    deploy(world, other_model)
     assert not care(world).status().unproven
 
 

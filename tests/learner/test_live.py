@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from fastai_deploy import export_learner
-from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
+from fastai_deploy.bundle import read_bundle
+from fastai_deploy.errors import DefinitionsError, GoldenError, NotALearner, UsageError
 from fastai_deploy.learner.live import run_factory
 from fastai_deploy.progress import Event, Step, silent
 from tests.conftest import Fdeploy
-from tests.learner.files import CONVERTIBLE, goldens, learner
+from tests.learner.files import CONVERTIBLE, LEARNERS, goldens, learner
 
 NAME = CONVERTIBLE[4]  # fastai 2.8
 
@@ -65,6 +66,51 @@ def test_its_own_answers_are_the_goldens(fdeploy: Fdeploy) -> None:
     error = fdeploy("export", "--json").error
     assert error["code"] == "file"
     assert "its SHA-256 differs" in error["message"]
+
+
+class Fixed(Live):
+    """A learner in a file, with numbers for its texts; it fails on all others."""
+
+    def __init__(self, file: Path, answers: dict[str, tuple[float, ...]]) -> None:
+        super().__init__()
+        self.file, self.answers = file, answers
+
+    def export(self, path: Path) -> None:
+        shutil.copyfile(self.file, path)
+
+
+RAW = LEARNERS / "v2" / "losses" / "focal_raw.pkl"
+
+
+def raw_scores() -> dict[str, tuple[float, ...]]:
+    lines = RAW.with_suffix(".golden.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return {row["text"]: tuple(row["probabilities"].values()) for row in rows}
+
+
+def test_raw_scores_of_a_live_learner_become_probabilities(tmp_path: Path) -> None:
+    """fastai's own FocalLoss has no activation, so that ``learn.predict`` answers scores."""
+    scores = raw_scores()
+    made = export_learner(Fixed(RAW, scores), tmp_path / "bundle", goldens=list(scores))
+    assert made.max_difference <= 1e-5
+    stored = json.loads((made.path / "goldens.json").read_bytes())["goldens"]
+    assert all(sum(each["probabilities"].values()) == pytest.approx(1) for each in stored)
+
+
+def test_numbers_that_are_no_probabilities_are_those_of_learn_predict(tmp_path: Path) -> None:
+    live = Fixed(learner(NAME), {"a film": (3.0, -1.0, 0.5)})
+    with pytest.raises(GoldenError, match=r"^learn\.predict: a probability is no number"):
+        export_learner(live, tmp_path / "bundle", goldens=["a film"])
+
+
+def test_a_live_learner_is_asked_what_its_file_does_not_prove(tmp_path: Path) -> None:
+    plain = CONVERTIBLE[5]
+    answers = {each.text: each.probabilities for each in goldens(plain) if len(each.text) < 400}
+    live = Fixed(learner(plain), answers)
+    made = export_learner(live, tmp_path / "bundle", goldens=list(answers))
+    manifest, _ = read_bundle(made.path)
+    assert manifest.unproven == ()
+    assert any("too long: learn.predict fails on it" in each for each in manifest.residues)
 
 
 class First:
