@@ -144,7 +144,8 @@ def listed(items: Sequence[Unproven]) -> str:
         told = str(replace(each, code=""))
         lines += textwrap.wrap(told, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
         if each.code:
-            lines.append(f"        {printable(each.code)}")
+            code = printable(each.code)
+            lines += textwrap.wrap(code, _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 12)
     if len(items) > _MOST_SHOWN:
         lines.append(f"  and {len(items) - _MOST_SHOWN} more")
     return "\n".join(lines)

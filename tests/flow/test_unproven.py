@@ -77,7 +77,7 @@ def test_the_refusal_says_what_is_unproven_and_how_to_go_on(fdeploy: Fdeploy) ->
         error = outcome.error
         assert error["code"] == "unproven-learner"
         assert [each["subject"] for each in error["unproven"]] == [
-            "the transform __main__.TransformersTokenizer",
+            "the encodes() of __main__.TransformersTokenizer",
             "the forward() of __main__.HFClassifier",
         ]
         assert all("not in the file" in each["reason"] for each in error["unproven"])
@@ -87,7 +87,7 @@ def test_the_refusal_says_what_is_unproven_and_how_to_go_on(fdeploy: Fdeploy) ->
         assert error["cell"] in error["hint"]
     shown = fdeploy("export", "learner.pkl").stderr
     assert max(map(len, shown.partition("error:")[2].splitlines())) <= 80
-    assert "  - the transform __main__.TransformersTokenizer" in shown
+    assert "  - the encodes() of __main__.TransformersTokenizer" in shown
     assert not (fdeploy.folder / ".fdeploy/dev/bundle").exists()
 
 
@@ -187,7 +187,7 @@ def test_goldens_that_disagree_are_not_blamed(fdeploy: Fdeploy) -> None:
     error = fdeploy("export", "learner.pkl", "--golden", "golden.jsonl", "--json").error
     assert error["code"] == "parity"
     assert "the forward() of __main__.HFClassifier: its code is not in" in error["message"]
-    assert "the transform __main__.TransformersTokenizer" in error["message"]
+    assert "the encodes() of __main__.TransformersTokenizer" in error["message"]
     assert "--definitions model_def.py" in error["hint"]
     assert "--runtime learner" in error["hint"]
     assert "take" not in error["hint"]
@@ -266,15 +266,17 @@ def test_raw_scores_are_taken_as_scores(fdeploy: Fdeploy, name: str) -> None:
     assert outcome.json["proven"] == 6
     assert outcome.json["max_difference"] < 1e-5
     shown = fdeploy.ok("inspect", "learner.pkl").stdout
-    assert ("learn.predict answers those" in shown) is (name == "focal_raw")
+    assert "on raw scores: learn.predict answers those" in shown
 
 
 def test_an_own_loss_of_a_known_name_is_unknown(fdeploy: Fdeploy) -> None:
     bring_loss("own_focal_activation", fdeploy.folder)
     error = fdeploy("export", "learner.pkl", "--json").error
     assert error["code"] == "unproven-learner"
-    assert error["unproven"][-1]["subject"] == "the loss __main__.FocalLoss"
-    assert "how its scores become probabilities is unknown" in error["unproven"][-1]["reason"]
+    (unknown,) = error["unproven"]
+    assert unknown["subject"] == "the activation() of the loss __main__.FocalLoss"
+    assert unknown["code"] == "return F.softmax((p * 4), -1)"
+    assert unknown["code"] in error["message"]
     error = fdeploy("export", "learner.pkl", "--golden", "golden.jsonl", "--json").error
     assert error["code"] == "parity"
     assert "the loss __main__.FocalLoss" in error["message"]

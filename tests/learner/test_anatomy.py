@@ -77,9 +77,9 @@ def test_a_convertible_learner(name: str) -> None:
 
 
 UNPROVEN = {
-    ROBERTA: ["text"],
-    BERT: ["text"],
-    TAGS: ["text"],
+    ROBERTA: ["text", "model"],
+    BERT: ["text", "model"],
+    TAGS: ["text", "model"],
     DISTILBERT: ["text", "model"],
     V2_CLOUDPICKLE: [],
     V2_PLAIN: ["text", "model"],

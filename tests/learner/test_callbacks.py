@@ -173,7 +173,7 @@ def test_scores_that_a_callback_changes_are_asked_for(fdeploy: Fdeploy) -> None:
     write_goldens("callback_temperature", fdeploy.folder / "g.jsonl")
     failed = fdeploy("export", "learner.pkl", "--golden", "g.jsonl", "--json").error
     assert failed["code"] == "parity"
-    assert "callback __main__.Temperature: it could change answers" in failed["message"]
+    assert "callback __main__.Temperature: it changes the scores" in failed["message"]
     assert "--runtime learner" in failed["hint"]
     assert not (fdeploy.folder / "bundle").exists()
 

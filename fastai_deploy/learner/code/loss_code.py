@@ -38,7 +38,7 @@ class LossSemantics(BaseSemantics):
                 return "none"
             case Term(role="softmax" | "sigmoid" as role):
                 return "softmax" if role == "softmax" else "sigmoid"
-        raise NotUnderstood("how it makes probabilities is not known", f"return {found.text}")
+        raise NotUnderstood("how its scores become probabilities is unknown", f"return {found.text}")
 
     def check_decodes(self, loss: object, method: object) -> None:
         """Raise NotUnderstood unless ``decodes()`` gives the best label, or those above a number."""

@@ -18,7 +18,7 @@ from fastai_deploy.learner.anatomy import Anatomy
 from fastai_deploy.learner.architecture import Transformer, configured
 from fastai_deploy.learner.definable import innermost
 from fastai_deploy.learner.definitions import Definitions
-from fastai_deploy.learner.forward import Forward
+from fastai_deploy.learner.forward import UNKNOWN
 from fastai_deploy.learner.reading.values import Global
 from fastai_deploy.learner.rebuilding.assembly import Assembly
 from fastai_deploy.learner.rebuilding.classifier import Classifier, first_position
@@ -126,7 +126,7 @@ def _described(anatomy: Anatomy, root: str) -> Transformer:
         config=own.config if own else {},
         outputs=None,
         head=inner.head if inner else (),
-        forward=Forward("unknown", evidence="the user's definitions"),
+        forward=UNKNOWN,
         problem="",
     )
 
