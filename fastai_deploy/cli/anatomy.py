@@ -10,8 +10,7 @@ _NAMES = 12  # names of a kind of import that are shown
 _EFFECTS = {
     "none": "changes no answer",
     "takes the scores out": "takes the scores out of what the model answers, as is done here",
-    "may change inputs": "its code may change what the model is given; left out here",
-    "may change scores": "its code may change the scores; left out here",
+    "unknown": "its code may change answers; left out here",
     "unseen": "its code is not in the file; left out here",
 }
 

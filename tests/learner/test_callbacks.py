@@ -161,11 +161,11 @@ def test_scores_that_a_callback_changes_are_asked_for(fdeploy: Fdeploy) -> None:
     found = fdeploy.ok("inspect", "learner.pkl", "--json").json
     assert found["callbacks"] == [
         {"class": "__main__.Temperature", "code_in_file": True, "events": ["after_pred"],
-         "effect": "may change scores"}
+         "effect": "unknown"}
     ]  # fmt: skip
     assert "--golden golden.jsonl" in found["verdict"]["hint"]
     shown = fdeploy.ok("inspect", "learner.pkl").stdout
-    assert "callback   __main__.Temperature: its code may change the scores" in shown
+    assert "callback   __main__.Temperature: its code may change answers" in shown
     refused = fdeploy("export", "learner.pkl", "--json")
     assert refused.error["code"] == "unproven-learner"
     assert "__main__.Temperature" in refused.error["message"]
