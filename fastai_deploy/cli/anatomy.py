@@ -13,6 +13,12 @@ _EFFECTS = {
     "unknown": "its code may change answers; left out here",
     "unseen": "its code is not in the file; left out here",
 }
+_LOADING = {
+    "dangerous": "would do harm; fdeploy only reads the file",
+    "unknown": "runs code that fdeploy does not know: that nothing in it is known to be dangerous "
+    "does not make it safe. fdeploy only reads the file",
+    "harmless": "imports and calls only what is known to be harmless",
+}
 
 
 def anatomy_lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -51,8 +57,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"unproven   {each['subject']}: {each['reason']}"
         if each["code"]:
             yield f"           | {each['code']}"
-    for kind, names in found["imports"].items():
-        yield f"{kind:<10} {len(names)} imports: {_some(names)}".rstrip(": ")
+    yield from _loading(found)
     for source in found["sources"]:
         yield f"source     of {source['class']}, {len(source['text'].splitlines())} lines"
         yield from (f"           | {line}" for line in source["text"].splitlines())
@@ -60,6 +65,23 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     if verdict["reason"]:
         yield f"           {verdict['reason']}"
         yield f"     try:  {verdict['hint']}"
+
+
+def _loading(found: Mapping[str, Any]) -> Iterator[str]:
+    imports, calls = found["imports"], found["calls"]
+    for what, kinds in (("imports", imports), ("calls", calls)):
+        own = f" ({len(kinds['own'])} your own)" if kinds["own"] else ""
+        unknown = f"{len(kinds['unknown'])} unknown{own}"
+        harmless = f"{len(kinds['harmless'])} harmless"
+        yield f"{what:<10} {len(kinds['dangerous'])} dangerous, {unknown}, {harmless}"
+    for kind in ("dangerous", "unknown"):
+        named = [name for name in imports[kind] if name not in imports["own"]]
+        called = [what for what in calls[kind] if what not in calls["own"]]
+        if named or called:
+            yield f"{kind:<10} {_some([*named, *called])}"
+    if imports["own"] or calls["own"]:
+        yield f"your own   {_some([*imports['own'], *calls['own']])}"
+    yield f"loading    {_LOADING[found['loading']]}"
 
 
 def _tree(modules: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Literal
 
 from fastai_deploy.errors import NotALearner
@@ -24,9 +23,10 @@ from fastai_deploy.learner.code.values import Term
 from fastai_deploy.learner.definable import definable
 from fastai_deploy.learner.family import Family, family_of
 from fastai_deploy.learner.forward import UNKNOWN, Forward
-from fastai_deploy.learner.globals import Imported, dangers, refuse_danger, sort_globals
+from fastai_deploy.learner.globals import Imported
 from fastai_deploy.learner.hints import library_hints
 from fastai_deploy.learner.labels import Labels, find_labels, threshold_of
+from fastai_deploy.learner.loading import Called, loading, refuse_danger
 from fastai_deploy.learner.losses import Loss, find_loss, with_usual_activation
 from fastai_deploy.learner.modules import Module, read_modules, state_dict
 from fastai_deploy.learner.reading.archive import Archive, Format
@@ -43,7 +43,6 @@ from fastai_deploy.learner.unproven import Unproven
 from fastai_deploy.learner.verdict import Findings, Verdict, judge
 
 Task = Literal["single-label", "multi-label", "regression", "unknown"]
-MOST_DANGERS = 50  # that are listed; one is enough
 _TASKS: dict[str, Task] = {"one": "single-label", "several": "multi-label", "number": "regression"}
 
 
@@ -61,6 +60,8 @@ class ModuleSize:
 class Anatomy:
     """A learner, taken apart. ``weights`` maps the names of the model's tensors to where they are.
 
+    ``imports`` and ``calls`` are what loading it would import and call, ``unknown`` the names among
+    them that fdeploy neither knows to be harmless nor to be the user's own notebook's.
     ``python`` is the version that loading the file needs, None when any will do; ``threshold`` is
     the probability above which a multi-label learner gives a label; ``unproven`` is everything on
     the way from a text to its answer that the file does not prove.
@@ -88,7 +89,9 @@ class Anatomy:
     threshold: float | None
     callbacks: tuple[Callback, ...]
     imports: tuple[Imported, ...]
+    calls: tuple[Called, ...]
     dangers: tuple[str, ...]
+    unknown: tuple[str, ...]
     sources: tuple[EmbeddedSource, ...]
     handed: Handed | None
     verdict: Verdict
@@ -165,7 +168,7 @@ def examine(
         *unproven_callbacks(callbacks),
         *follow_rest(root, modules, objects, transformer.path if transformer else ""),
     )
-    found_dangers = tuple(islice(dangers(pickled), MOST_DANGERS))
+    found = loading(pickled)
     distinct = {(id(t.storage.data), t.offset, t.shape): t for t in weights.values()}.values()
     return Anatomy(
         format=archive.format,
@@ -195,13 +198,15 @@ def examine(
         task=_TASKS.get(labels.targets, "unknown"),
         threshold=_threshold(root, labels),
         callbacks=callbacks,
-        imports=sort_globals(pickled),
-        dangers=found_dangers,
+        imports=found.imports,
+        calls=found.calls,
+        dangers=found.dangers,
+        unknown=found.unknown,
         sources=archive.sources,
         handed=handed,
         verdict=judge(
             Findings(
-                found_dangers,
+                found.dangers,
                 family,
                 transformer,
                 tokenizers,
@@ -213,6 +218,7 @@ def examine(
                 handed=handed,
                 unproven=unproven,
                 file=file,
+                culprit=found.culprit,
             )
         ),
         unproven=unproven,

@@ -1,10 +1,8 @@
-"""Tables: which names a learner may import, which it may call while it is loaded, and which never.
+"""Tables: the names that make a learner dangerous.
 
-A learner is full of imports, and a few of the standard library's are needed by real ones. The rule
-for the standard library is: what is listed as callable may be called, what is listed as never makes
-the file dangerous even when it is only named, and the rest may be named (a labelling function may
-use it later) but not called while loading. For the libraries around fastai, a list of the names
-in them that run code, read pickles or fetch things.
+They run code, read other pickles, or reach for files and the network. What is neither here nor in
+``harmless.py`` is unknown. Of the standard library a call of any function that is not listed as
+harmless counts as dangerous, too: pickle itself never writes one.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ NEVER_NAMES: dict[str, frozenset[str]] = {
     "linecache": frozenset({"getline", "getlines", "updatecache"}),
 }
 
-# The few names that are harmless although their module is not.
+# The few names that are no danger although their module is one.
 EXCEPTIONS = frozenset(
     {
         "os.PathLike",
@@ -80,55 +78,18 @@ EXCEPTIONS = frozenset(
 )
 SAFE_SUBMODULES = ("os.path", "importlib.metadata", "http.HTTPStatus", "urllib.parse")
 
-# What loading may call, by module; None stands for everything in it.
-CALLABLE: dict[str, frozenset[str] | None] = {
-    "builtins": words(
-        """
-    object type set frozenset list dict tuple str bytes bytearray int float bool complex slice
-    range getattr property staticmethod classmethod NotImplemented Ellipsis
-    """
-    ),
-    "_codecs": frozenset({"encode"}),
-    "abc": None,
-    "argparse": frozenset({"Namespace"}),
-    "array": None,
-    "collections": None,
-    "copyreg": frozenset({"_reconstructor", "__newobj__", "__newobj_ex__"}),
-    "dataclasses": None,
-    "datetime": None,
-    "decimal": None,
-    "enum": None,
-    "fractions": None,
-    "functools": frozenset({"partial", "partialmethod"}),
-    "inspect": frozenset({"Signature", "Parameter", "_ParameterKind", "BoundArguments"}),
-    "io": frozenset({"BytesIO", "StringIO"}),
-    "_io": frozenset({"BytesIO", "StringIO"}),
-    "itertools": None,
-    "json": frozenset({"JSONDecoder", "JSONEncoder"}),
-    "logging": frozenset(
-        {"Logger", "RootLogger", "getLogger", "Formatter", "StreamHandler", "NullHandler"}
-    ),
-    "operator": frozenset({"itemgetter", "attrgetter", "methodcaller", "getitem", "or_"}),
-    "_operator": frozenset({"itemgetter", "attrgetter", "methodcaller", "getitem", "or_"}),
-    "pathlib": frozenset(
-        {"Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"}
-    ),
-    "queue": None,
-    "random": frozenset({"Random"}),
-    "re": None,
-    "sre_compile": None,
-    "string": None,
-    "struct": frozenset({"Struct"}),
-    "threading": frozenset({"RLock", "Lock"}),
-    "time": frozenset({"struct_time"}),
-    "types": frozenset(
-        {"SimpleNamespace", "MappingProxyType", "MethodType", "GenericAlias", "UnionType"}
-    ),
-    "typing": None,
-    "uuid": None,
-    "weakref": None,
-    "zoneinfo": None,
-}
+# Private functions of the standard library that run what they are given.
+NEVER_PRIVATE = frozenset(
+    {
+        "dataclasses._create_fn",
+        "uuid._get_command_stdout",
+        "uuid._popen",
+        "random._test_generator",
+        "inspect._signature_fromstr",
+        "ast._getargs",
+        "posixpath._joinrealpath",
+    }
+)
 
 # The libraries that learners are made of.
 KNOWN_LIBRARIES = words(
@@ -139,7 +100,7 @@ KNOWN_LIBRARIES = words(
     sklearn pyarrow regex plum cloudpickle dill blurr ohmeow adaptnlp hugdatafast PIL matplotlib
     tqdm packaging yaml sacremoses ftfy emoji nltk bs4 pydantic typing_extensions attr attrs pytz
     dateutil dateparser six wandb tensorboard joblib beautifulsoup4 multiprocess
-    pytorch_transformers pytorch_pretrained_bert
+    pytorch_transformers pytorch_pretrained_bert _regex
     """
 )
 
@@ -152,6 +113,20 @@ GADGETS = words(
     execWrapper runstring urlopen urlread urlretrieve urlsave urldest download_url download
     untar_data download_data parse_code evaluate_guards_expression _eval_length getlincoef
     call_shell check_output check_call launch remote_ip start_server save_pickle subimport_module
+    from_file load_library load_state_dict_from_file memmap open_memmap fromfile tofile DataSource
+    from_pretrained push_to_hub reduce_graph_module reduce_package_graph_module
+    reduce_deploy_graph_module _forward_from_src _exec_with_source exec_with_source
+    pickle_loads read_pickle to_pickle pickle_load dill_load
+    """
+)
+# Modules whose functions count as such names; of their classes, those that run or fetch something.
+GADGET_CLASSES = words(
+    """
+    Process Pool ThreadPool Popen ProcessPoolExecutor ThreadPoolExecutor PackageImporter
+    PackageExporter Unpickler NumpyUnpickler Pickler NumpyPickler CloudPickler Loader UnsafeLoader
+    FullLoader Parallel Memory MemorizedFunc Manager BaseManager SyncManager TCPStore FileStore
+    Listener Client Server PyCodeCache CppCodeCache AsyncCompile DllWrapper BuildExtension
+    RemoteModule BuckTargetWriter
     """
 )
 GADGET_MODULES = (
@@ -164,7 +139,12 @@ GADGET_MODULES = (
     "torch.multiprocessing",
     "torch.package",
     "torch.fx.experimental",
-    "torch._dynamo",
+    "torch._dynamo.bytecode_transformation",
+    "torch._dynamo.debug_utils",
+    "torch._dynamo.guards",
+    "torch._dynamo.repro",
+    "torch._dynamo.testing",
+    "torch.fx.graph_module",
     "torch.utils._config_module",
     "numpy.testing",
     "numpy.f2py",
@@ -183,7 +163,7 @@ GADGET_MODULES = (
     "nltk.data",
     "datasets.load",
 )
-# cloudpickle's helpers are part of a fastai 2.8 export; what they are given is looked at.
+# cloudpickle's helpers are part of a fastai 2.8 export; ``loading.py`` follows what they are given.
 CLOUDPICKLE_HELPERS = words(
     """
     _builtin_type _make_function _make_skeleton_class _make_skeleton_enum _make_cell

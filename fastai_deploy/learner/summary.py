@@ -47,10 +47,9 @@ def summary(name: str, anatomy: Anatomy) -> dict[str, Any]:
             }
             for each in anatomy.callbacks
         ],
-        "imports": {
-            kind: [item.name for item in anatomy.imports if item.kind == kind]
-            for kind in ("dangerous", "user", "known")
-        },
+        "imports": _imports(anatomy),
+        "calls": _calls(anatomy),
+        "loading": _loading(anatomy),
         "sources": [
             {"class": str(source.name), "file": source.file, "text": source.text}
             for source in anatomy.sources
@@ -61,6 +60,36 @@ def summary(name: str, anatomy: Anatomy) -> dict[str, Any]:
             "hint": anatomy.verdict.hint,
         },
     }
+
+
+def _imports(anatomy: Anatomy) -> dict[str, list[str]]:
+    """The names of each of the three kinds; of the unknown ones, ``own`` are the user's."""
+    unknown = [item for item in anatomy.imports if item.kind in ("unknown", "user")]
+    return {
+        "dangerous": [item.name for item in anatomy.imports if item.kind == "dangerous"],
+        "unknown": [item.name for item in unknown],
+        "own": [item.name for item in unknown if item.own],
+        "harmless": [item.name for item in anatomy.imports if item.kind == "harmless"],
+    }
+
+
+def _calls(anatomy: Anatomy) -> dict[str, list[str]]:
+    """What loading would call, of each of the three kinds, in words that follow "would"."""
+    unknown = [call for call in anatomy.calls if call.kind in ("unknown", "user")]
+    return {
+        "dangerous": [call.what for call in anatomy.calls if call.kind == "dangerous"],
+        "unknown": [call.what for call in unknown],
+        "own": [call.what for call in unknown if call.kind == "user" and not call.name],
+        "harmless": [call.what for call in anatomy.calls if call.kind == "harmless"],
+    }
+
+
+def _loading(anatomy: Anatomy) -> str:
+    """The gravest kind of all that loading would import and call."""
+    if anatomy.dangers:
+        return "dangerous"
+    every = (*anatomy.imports, *anatomy.calls)
+    return "harmless" if all(each.kind == "harmless" for each in every) else "unknown"
 
 
 def _model(anatomy: Anatomy) -> dict[str, Any]:

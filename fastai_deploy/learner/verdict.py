@@ -59,7 +59,8 @@ class Findings:
     """What a verdict is made from.
 
     ``definable`` are the classes whose source would make the model convertible; none where that
-    would not be enough. ``file`` is what the hints call the learner.
+    would not be enough. ``culprit`` is where in the learner the first danger is, ``file`` what the
+    hints call the learner.
     """
 
     dangers: tuple[str, ...]
@@ -74,6 +75,7 @@ class Findings:
     handed: Handed | None = None
     unproven: tuple[Unproven, ...] = ()
     file: str = "learner.pkl"
+    culprit: str = ""
 
 
 def judge(found: Findings) -> Verdict:
@@ -91,7 +93,17 @@ def _danger(found: Findings) -> Verdict | None:
     return Verdict(
         "refused",
         f"loading this file would {found.dangers[0]}",
-        "do not load this file; if a colleague made it, ask for a new learn.export()",
+        _without(found.culprit),
+    )
+
+
+def _without(culprit: str) -> str:
+    """What to do about a file that is dangerous to load."""
+    if not culprit:
+        return "do not load this file; ask where it comes from"
+    return (
+        f"do not load this file, unless you trained it yourself: then take {culprit} off the "
+        "learner, which would do this, and call learn.export() again"
     )
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from fastai_deploy.cli.anatomy import anatomy_lines
 from fastai_deploy.errors import LearnerError, LearnerTruncated
 from fastai_deploy.learner.anatomy import examine
-from fastai_deploy.learner.globals import dangers, sort_globals
+from fastai_deploy.learner.loading import loading
 from fastai_deploy.learner.reading.archive import open_archive, read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
 from fastai_deploy.learner.reading.state import Limits
@@ -77,8 +77,7 @@ def run(data: bytes) -> str:
     """
     try:
         archive = read_archive(BytesSource(data), LIMITS)
-        sort_globals(archive.pickled)
-        list(dangers(archive.pickled))
+        loading(archive.pickled)
         anatomy = examine(archive, len(data))
         json.dumps(summary("learner.pkl", anatomy))
         "\n".join(anatomy_lines(summary("learner.pkl", anatomy))).encode("utf-8")

@@ -22,7 +22,7 @@ from fastai_deploy.errors import (
 )
 from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.convert import convert
-from fastai_deploy.learner.globals import dangers
+from fastai_deploy.learner.loading import loading
 from fastai_deploy.learner.reading.archive import open_archive, read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
 from fastai_deploy.learner.reading.values import Call, Global, Mapping
@@ -149,7 +149,7 @@ def _os_by_value() -> Call:
 
 
 FUNCTIONS: dict[str, object] = {
-    "partial": Call(Global("functools", "partial"), (Global("__main__", "f"),)),
+    "partial": Call(Global("functools", "partial"), (Global("builtins", "print"),)),
     "attrgetter": Call(Global("operator", "attrgetter"), ("system",)),
     "methodcaller": Call(Global("operator", "methodcaller"), ("unlink",)),
     "getattr on a module": _attribute(_os_by_value(), "system"),
@@ -173,7 +173,7 @@ FUNCTIONS: dict[str, object] = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_call_that_no_learner_makes_is_refused(name: str) -> None:
     archive = read_archive(BytesSource(assemble(Call(FUNCTIONS[name], ("x",)))))
-    assert list(dangers(archive.pickled)), name
+    assert loading(archive.pickled).dangers, name
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_call_that_no_learner_makes_is_refused(name: str) -> None:
 def test_a_name_that_labelling_code_uses_may_be_named(name: str) -> None:
     module, _, attribute = name.partition(" ")
     archive = read_archive(BytesSource(assemble(listing(Global(module, attribute)))))
-    assert not list(dangers(archive.pickled))
+    assert not loading(archive.pickled).dangers
 
 
 def test_attributes_set_on_a_class_are_refused() -> None:
@@ -207,7 +207,7 @@ def test_extensions_are_refused(code: bytes) -> None:
 )  # fmt: skip
 def test_every_way_to_call_is_seen(pickled: bytes) -> None:
     archive = read_archive(BytesSource(pickled))
-    assert "import os.system" in list(dangers(archive.pickled))
+    assert "import os.system" in loading(archive.pickled).dangers
 
 
 def test_a_payload_within_a_real_learner_is_refused(tmp_path: Path, deep_recursion: None) -> None:

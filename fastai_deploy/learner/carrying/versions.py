@@ -12,7 +12,6 @@ from fastai_deploy.environments.requirements import Requirements, installed, par
 from fastai_deploy.errors import UsageError
 from fastai_deploy.learner.anatomy import Anatomy
 
-_STANDARD_KINDS = ("known", "user")
 _ALWAYS = ("fastai", "torch", "numpy")
 _ALSO = ("fastcore", "fasttransform", "spacy", "tokenizers", "cloudpickle", "plum-dispatch")
 _NEWEST = 30  # the minor version that no Python of today has
@@ -73,7 +72,7 @@ def requirements_here(
             "(pip freeze shows them where the learner was trained)",
         )
     owners = packages_distributions() if distributions is None else distributions
-    imported = {each.name.split(".")[0] for each in anatomy.imports if each.kind in _STANDARD_KINDS}
+    imported = {each.name.split(".")[0] for each in anatomy.imports if each.kind != "dangerous"}
     names = [*_ALWAYS, *_ALSO, *(owner for top in imported for owner in owners.get(top, ()))]
     return parse_requirements(_pinned(names, find), "the installed packages")
 

@@ -22,7 +22,7 @@ from fastai_deploy.learner.reading.sources import FileSource, Source
 from fastai_deploy.learner.reading.state import Limits
 from fastai_deploy.learner.reading.storages import EmbeddedSource, PersistentIds, Storage
 from fastai_deploy.learner.reading.stream import Stream
-from fastai_deploy.learner.reading.torch_legacy import MAGIC, read_legacy, read_nested
+from fastai_deploy.learner.reading.torch_legacy import MAGIC, read_legacy, read_nested, refuse_code
 from fastai_deploy.learner.reading.torch_zip import read_torch_zip
 
 Format = Literal["zip", "legacy", "plain"]
@@ -61,18 +61,23 @@ def read_archive(source: Source, limits: Limits | None = None) -> Archive:
     ids = PersistentIds()
     if head.startswith(b"PK\x03\x04"):
         pickled = read_torch_zip(source, ids, limits)
-        return Archive("zip", pickled, tuple(ids.sources.values()), {})
+        return _archive("zip", pickled, ids)
     known = recognise(head)
     if known is not None:
         raise NotAPickle(f"this is {known.what}, not a learner", hint=known.hint)
     stream = Stream(source)
     first = _first_pickle(stream, ids, limits, sure=head.startswith(b"\x80"))
     if type(first.root) is int and first.root == MAGIC:
+        refuse_code(first)
         pickled = read_legacy(stream, ids, limits)
         _refuse_more(stream, "its end")
-        return Archive("legacy", pickled, tuple(ids.sources.values()), {})
+        return _archive("legacy", pickled, ids)
     _refuse_more(stream, "the first pickle in it")
-    return Archive("plain", first, tuple(ids.sources.values()), read_nested(first.calls))
+    return _archive("plain", first, ids)
+
+
+def _archive(kind: Format, pickled: Pickled, ids: PersistentIds) -> Archive:
+    return Archive(kind, pickled, tuple(ids.sources.values()), read_nested(pickled.calls))
 
 
 def _refuse_more(stream: Stream, after: str) -> None:

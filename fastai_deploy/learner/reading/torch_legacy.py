@@ -26,7 +26,8 @@ LOAD_FROM_BYTES = Global("torch.storage", "_load_from_bytes")
 
 # A storage on its own takes about 30 opcodes.
 NESTED_LIMITS = Limits(steps=2_000, memory=1 << 16)
-_NESTED_GLOBALS = frozenset({"OrderedDict", *DTYPES})
+_NESTED_MODULES = frozenset({"collections", "torch", "torch.cuda", "torch.storage"})
+_NESTED_NAMES = frozenset({"OrderedDict", *DTYPES})
 
 
 def read_legacy(stream: Stream, ids: PersistentIds, limits: Limits | None) -> Pickled:
@@ -34,13 +35,13 @@ def read_legacy(stream: Stream, ids: PersistentIds, limits: Limits | None) -> Pi
 
     Raises LearnerTruncated, UnsupportedLearner and what ``read_pickle`` raises.
     """
-    if read_pickle(stream, limits=limits).root != PROTOCOL:
+    if _read_plain(stream, limits) != PROTOCOL:
         raise truncated("the file is of a torch format that no version of torch writes")
-    system = read_pickle(stream, limits=limits).root
+    system = _read_plain(stream, limits)
     if isinstance(system, Mapping) and _is_big_endian(system):
         raise big_endian()
     pickled = read_pickle(stream, persistent_load=ids.load, limits=limits)
-    keys = read_pickle(stream, limits=limits).root
+    keys = _read_plain(stream, limits)
     if not isinstance(keys, Sequence):
         raise truncated("the list of storages is missing")
     for key in keys.items:
@@ -49,6 +50,27 @@ def read_legacy(stream: Stream, ids: PersistentIds, limits: Limits | None) -> Pi
         if any(storage.data is None for storage in found):
             raise truncated(f"the weights of storage {key} are not in the file")
     return pickled
+
+
+def _read_plain(stream: Stream, limits: Limits | None) -> object:
+    """One of the small pickles around the learner's own."""
+    pickled = read_pickle(stream, limits=limits)
+    refuse_code(pickled)
+    return pickled.root
+
+
+def refuse_code(pickled: Pickled) -> None:
+    """Raise DangerousLearner for a pickle that should hold numbers and text, and imports or calls.
+
+    Loading reads it like the others, and so would run it.
+    """
+    if pickled.globals or pickled.calls or pickled.patched:
+        name = next(iter(pickled.globals), "something")
+        raise DangerousLearner(
+            f"in front of the learner or behind it is a pickle that would import {name}; "
+            "nothing was run",
+            hint="do not load this file; ask where it comes from",
+        )
 
 
 def read_nested(calls: Iterable[Call]) -> dict[int, Storage]:
@@ -75,14 +97,18 @@ def _nested(call: Call) -> Storage:
     ids = PersistentIds()
     stream = Stream(_nested_source(call))
     try:
-        if read_pickle(stream, limits=NESTED_LIMITS).root != MAGIC:
+        if _read_plain(stream, NESTED_LIMITS) != MAGIC:
             raise truncated("a tensor within the pickle is of an unknown format")
         pickled = read_legacy(stream, ids, NESTED_LIMITS)
     except LearnerError as error:
         raise type(error)(
             f"in a tensor within the pickle: {error.message}", hint=error.hint
         ) from error
-    strange = [name for name in pickled.globals if name.name not in _NESTED_GLOBALS]
+    strange = [
+        name
+        for name in pickled.globals
+        if name.name not in _NESTED_NAMES or name.module not in _NESTED_MODULES
+    ]
     if strange or not isinstance(pickled.root, Storage):
         raise DangerousLearner(
             "a tensor within the pickle is a pickle of its own "
