@@ -10,7 +10,7 @@ What the settings leave open is as in the export before, if that was of the same
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,19 +18,21 @@ from fastai_deploy import bundle as bundles
 from fastai_deploy import files, freshness
 from fastai_deploy.bundle.folder import MANIFEST
 from fastai_deploy.bundle.manifest import EXPORT_AGAIN
-from fastai_deploy.bundle.runtime_spec import LOCK, REQUIREMENTS
+from fastai_deploy.bundle.runtime_spec import LEARNER, LOCK, REQUIREMENTS
 from fastai_deploy.comparison import report_files
 from fastai_deploy.environments.environment import Environments
 from fastai_deploy.environments.fresh_process import check_bundle
 from fastai_deploy.environments.requirements import read_requirements
-from fastai_deploy.errors import ParityError, UntrustedLearner, UsageError
+from fastai_deploy.errors import ParityError, SettingsError, UsageError
 from fastai_deploy.extras import need_extra
 from fastai_deploy.learner.text.handed import tokenizer_digest
 from fastai_deploy.progress import Step
 from fastai_deploy.project import Project
 from fastai_deploy.records import Bundle, Source
+from fastai_deploy.settings import Settings
 
 if TYPE_CHECKING:
+    from fastai_deploy.learner.carrying.leave import Leave
     from fastai_deploy.learner.rebuilding.precision import Choice
 
 
@@ -46,6 +48,7 @@ class Order:
     runtime: str
     python: str | None
     trusted: bool
+    allowed: tuple[str, ...]
     tolerance: float
     quantize: Choice
     tolerance_stated: bool
@@ -83,11 +86,29 @@ def order(project: Project) -> Order:
         runtime=model.runtime if chosen or same is None else same.runtime,
         python=model.python or (same.python if same else None),
         trusted=model.trust_pickle,
+        allowed=_allowed(settings),
         tolerance=model.tolerance,
         quantize=model.quantize,
         tolerance_stated=("model", "tolerance") in settings.origins,
         unproven=model.unproven,
     )
+
+
+def _allowed(settings: Settings) -> tuple[str, ...]:
+    """The names that the user vouches for. Raises SettingsError when one of them is dangerous."""
+    names = settings.sections.model.allow_imports
+    if names:
+        from fastai_deploy.learner.globals import ever_dangerous  # noqa: PLC0415 - reads its tables
+
+        for name in names:
+            if ever_dangerous(name):
+                origin = settings.origins["model", "allow_imports"]
+                raise SettingsError(
+                    f"{origin.where}: {name} is dangerous, and is never allowed: no learner needs "
+                    "it",
+                    hint=f"leave {name} out",
+                )
+    return names
 
 
 def source(wanted: Order) -> Source:
@@ -170,12 +191,23 @@ def _carry(project: Project, wanted: Order, place: Path) -> bundles.Bundle:
             definitions=wanted.definitions,
             requirements=wanted.requirements,
             python=wanted.python,
-            trusted=wanted.trusted,
+            leave=_leave(project, wanted),
             tolerance=wanted.tolerance,
         ),
         Environments(project.workspace.environments, project.report),
         name=wanted.learner.stem,
         report=project.report,
+    )
+
+
+def _leave(project: Project, wanted: Order) -> Leave:
+    from fastai_deploy.learner.carrying.leave import Leave  # noqa: PLC0415
+
+    return Leave(
+        trusted=wanted.trusted,
+        allowed=wanted.allowed,
+        definitions=wanted.definitions,
+        typed=project.typed or ("export", wanted.learner.name),
     )
 
 
@@ -226,12 +258,14 @@ def _deviation(project: Project, wanted: Order, folder: Path, manifest: bundles.
             raise ParityError(
                 f"the bundle {wanted.learner} cannot be served: {error}", hint=EXPORT_AGAIN
             ) from error
-    if not wanted.trusted:
-        raise UntrustedLearner(
-            f"the bundle {wanted.learner} holds the pickle itself, and serving it runs what the "
-            "pickle says",
-            hint="if you made it, or trust who did, add --trust-pickle",
-        )
+    from fastai_deploy.learner.anatomy import examine  # noqa: PLC0415
+    from fastai_deploy.learner.reading.archive import open_archive  # noqa: PLC0415
+
+    leave = _leave(project, wanted)
+    if manifest.runtime.definitions is not None:
+        leave = replace(leave, definitions=folder / manifest.runtime.definitions)
+    with open_archive(folder / LEARNER) as (opened, archive):
+        leave.check(examine(archive, opened.size, file=LEARNER), wanted.learner.name)
     environments = Environments(project.workspace.environments, project.report)
     pins = read_requirements(folder / REQUIREMENTS)
     python = environments.interpreter(manifest.runtime.python, pins, folder / LOCK)

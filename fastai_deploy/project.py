@@ -16,7 +16,10 @@ from fastai_deploy.workspace import Workspace
 
 @dataclass(frozen=True)
 class Project:
-    """What a stage works with; ``clock`` gives seconds."""
+    """What a stage works with; ``clock`` gives seconds.
+
+    ``typed`` is the command line after ``fdeploy``, empty where there was none.
+    """
 
     settings: Settings
     workspace: Workspace
@@ -24,6 +27,7 @@ class Project:
     care: Care
     report: Reporter
     clock: Callable[[], float] = time.monotonic
+    typed: tuple[str, ...] = ()
 
 
 def open_project(settings: Settings, report: Reporter) -> Project:

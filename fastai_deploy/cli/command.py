@@ -44,6 +44,7 @@ def command(
                 config=values["config"],
                 stage=values["stage"],
                 as_json=values["json"],
+                typed=tuple(sys.argv[1:]),
                 flags=_flags(values, settings),
             )
             arguments = {p.name: values[p.name] for p in own if p.name not in settings}
@@ -79,5 +80,7 @@ def _flags(
         if isinstance(value, Path):
             # Typed relative to where the user is, not to the project file.
             value = str(value.expanduser().absolute())
+        elif isinstance(value, list):
+            value = tuple(value) or None  # an option that was not repeated even once
         flags[sets.section, sets.key] = (sets.flag, value)
     return flags

@@ -55,6 +55,7 @@ def export(
     definitions: opt.Definitions = None,
     runtime: opt.Runtime = None,
     trust_pickle: opt.TrustPickle = None,
+    allow_import: opt.AllowImport = None,
     requirements: opt.Requirements = None,
     python: opt.Python = None,
 ) -> "Exported":
@@ -121,6 +122,7 @@ def up(
     definitions: opt.Definitions = None,
     runtime: opt.Runtime = None,
     trust_pickle: opt.TrustPickle = None,
+    allow_import: opt.AllowImport = None,
     requirements: opt.Requirements = None,
     python: opt.Python = None,
     instance: opt.Instance = None,

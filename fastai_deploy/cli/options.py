@@ -51,6 +51,16 @@ TrustPickle = Annotated[
     typer.Option("--trust-pickle", help="Let --runtime learner run what the pickle says."),
     Sets("model", "trust_pickle", "--trust-pickle"),
 ]
+AllowImport = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-import",
+        metavar="MODULE.NAME",
+        help="With --trust-pickle: a name that the pickle may use, too; repeatable.",
+        show_default=False,
+    ),
+    Sets("model", "allow_imports", "--allow-import"),
+]
 Requirements = Annotated[
     Path | None,
     typer.Option(help="Pinned versions for --runtime learner."),

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ from fastai_deploy.settings import load_settings
 
 @dataclass(frozen=True)
 class Options:
-    """The common options, and the flags that set settings: setting to (flag, value)."""
+    """The common options, and the flags that set settings: setting to (flag, value).
+
+    ``typed`` is the command line after ``fdeploy``, for errors that say how to run it again.
+    """
 
     config: Path | None
     stage: str | None
     as_json: bool
+    typed: tuple[str, ...]
     flags: Mapping[tuple[str, str], tuple[str, Any]]
 
 
@@ -36,6 +40,6 @@ def session(options: Options, command: str, *, locked: bool) -> Iterator[Project
         flags=options.flags,
     )
     with reporter(sys.stderr, as_json=options.as_json) as report:
-        project = open_project(settings, report)
+        project = replace(open_project(settings, report), typed=options.typed)
         with project.workspace.locked(command) if locked else nullcontext():
             yield project

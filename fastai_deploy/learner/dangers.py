@@ -116,7 +116,9 @@ GADGETS = words(
     from_file load_library load_state_dict_from_file memmap open_memmap fromfile tofile DataSource
     from_pretrained push_to_hub reduce_graph_module reduce_package_graph_module
     reduce_deploy_graph_module _forward_from_src _exec_with_source exec_with_source
-    pickle_loads read_pickle to_pickle pickle_load dill_load
+    pickle_loads read_pickle to_pickle pickle_load dill_load exec_ import_file load_model
+    snapshot_download hf_hub_download cached_file get_class_from_dynamic_module get_class_in_module
+    save savez savez_compressed to_csv
     """
 )
 # Modules whose functions count as such names; of their classes, those that run or fetch something.

@@ -48,6 +48,7 @@ _TYPE_MODULES = frozenset({"typing", "collections", "collections.abc", "builtins
 _CLASSES_BY_VALUE = MAKE_CLASS | {"_make_skeleton_enum"}
 BY_VALUE = _CLASSES_BY_VALUE | {"_make_function", "_make_skel_func"}
 SETTERS = frozenset({"_function_setstate", "_class_setstate", "_fill_function"})
+_CLASS_MAKERS = frozenset({"abc.ABCMeta", "enum.EnumMeta", "enum.EnumType"})
 _TYPES_BY_NAME = frozenset({"CodeType", "MethodType", "MappingProxyType", "SimpleNamespace"})
 # Modules that do something when they are imported, and those that code in a learner often needs.
 _SIDE_EFFECTS = words("antigravity this test idlelib lib2to3 turtledemo")
@@ -116,7 +117,7 @@ def of_name(func: Global, *, new: bool) -> Found:
         return Found("dangerous", what)
     if is_made(func) if new else is_called(func):
         return Found("harmless", what, str(func))
-    if func.module.split(".")[0] in STANDARD and not is_class(func):
+    if func.module.split(".")[0] in STANDARD and (not is_class(func) or str(func) in _CLASS_MAKERS):
         return Found("dangerous", what)
     return Found("unknown", what, str(func))
 
@@ -441,11 +442,8 @@ def _metaclass(cls: object, step: int) -> Iterator[Found]:
     if isinstance(cls, Global):
         if cls == Global("builtins", "type"):
             return
-        listed = cls.name in HELD.get(cls.module, ()) and is_class(cls)
-        name = "" if cls.module in MAIN else str(cls)
-        yield Found("harmless" if listed else kind_of(cls), f"call {cls}", name)
-        if not listed and kind_of(cls) == "harmless":
-            yield Found("dangerous", f"make a class by calling {cls}")
+        if not (cls.name in HELD.get(cls.module, ()) and is_class(cls)):
+            yield apply(cls, (None, None, None), step=step)
     elif isinstance(cls, (tuple, Sequence)) or is_by_value(cls):
         return  # bases of an enum; a metaclass of the user's own
     else:

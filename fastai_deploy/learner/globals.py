@@ -68,15 +68,21 @@ def kind_of(name: Global) -> Kind:
     top = name.module.split(".")[0]
     if is_listed(name):
         return "harmless"
-    if _reaches_in(name):
+    if would_be_dangerous(name):
         return "dangerous"
+    return "unknown" if top in STANDARD or top in KNOWN_LIBRARIES else "user"
+
+
+def would_be_dangerous(name: Global) -> bool:
+    """Whether a name is dangerous, were it not listed as harmless."""
+    top = name.module.split(".")[0]
+    if any(is_dunder(part) or part in REEXPORTED for part in name.name.split(".")):
+        return True  # it leads through the interpreter's own attributes or another module
     if top in MAIN:
-        return "user"
+        return False
     if top in STANDARD or top in NEVER_MODULES:
-        return "dangerous" if _never(name, top) else "unknown"
-    if top in KNOWN_LIBRARIES:
-        return "dangerous" if _gadget(name) else "unknown"
-    return "user"
+        return _never(name, top)
+    return top in KNOWN_LIBRARIES and _gadget(name)
 
 
 def is_listed(name: Global) -> bool:
@@ -120,11 +126,6 @@ def is_dunder(part: str) -> bool:
 def leads_out(attribute: str) -> bool:
     """Whether an attribute is one that runs code or fetches something, in whatever it is."""
     return is_dunder(attribute) or attribute in GADGETS or attribute in REEXPORTED
-
-
-def _reaches_in(name: Global) -> bool:
-    """Whether a name leads through the interpreter's own attributes or another module."""
-    return any(is_dunder(part) or part in REEXPORTED for part in name.name.split("."))
 
 
 def _within(dotted: str, *packages: str) -> bool:

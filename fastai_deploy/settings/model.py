@@ -45,9 +45,20 @@ class ModelSettings(Section):
     trust_pickle: Annotated[
         bool,
         Field(
-            description="With runtime learner: the pickle may be loaded, which runs what it says."
+            description="With runtime learner: the pickle may be loaded, which runs what it says, "
+            "the code of the classes in __main__ and in the definitions file included."
         ),
     ] = False
+    allow_imports: Annotated[
+        tuple[
+            Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")],
+            ...,
+        ],
+        Field(
+            description="With runtime learner: names (module.name) that the pickle may import and "
+            "call although fdeploy does not know them. A dangerous one is never allowed."
+        ),
+    ] = ()
     requirements: Annotated[
         str | None,
         Field(

@@ -29,6 +29,7 @@ from fastai_deploy.learner.reading.values import Call, Global, Mapping
 from fastai_deploy.progress import silent
 from tests.learner.assemble import assemble, listing, new, torch_zip
 from tests.learner.files import CONVERTIBLE, learner
+from tests.learner.payloads import FUNCTIONS, NAMES, PATHS, PYTHON_2
 
 
 class Payload:
@@ -60,44 +61,7 @@ def hostile(func: Global, *args: object) -> bytes:
     return assemble(Call(func, args))
 
 
-def _attribute(owner: object, name: object) -> Call:
-    return Call(Global("builtins", "getattr"), (owner, name))
-
-
 OS_SYSTEM = Global("os", "system")
-NAMES = [
-    "os system", "os popen", "os execvp", "os remove", "posix system", "nt system", "os environ",
-    "subprocess Popen", "subprocess run", "subprocess check_output", "builtins eval",
-    "builtins exec", "builtins compile", "builtins open", "builtins __import__", "builtins setattr",
-    "builtins globals", "builtins breakpoint", "builtins input", "sys modules", "sys exit",
-    "sys settrace", "socket socket", "socket create_connection", "shutil rmtree", "shutil move",
-    "runpy run_path", "importlib import_module", "importlib.util spec_from_file_location",
-    "ctypes CDLL", "code InteractiveInterpreter", "code interact", "pty spawn", "webbrowser open",
-    "pickle loads", "_pickle loads", "marshal loads", "timeit timeit", "bdb Bdb", "pdb run",
-    "cProfile run", "profile runctx", "trace Trace", "doctest testfile", "asyncio run",
-    "asyncio.subprocess create_subprocess_exec", "http.client HTTPSConnection",
-    "urllib.request urlopen", "ftplib FTP", "smtplib SMTP", "tempfile mkstemp", "zipfile ZipFile",
-    "tarfile open", "sqlite3 connect", "multiprocessing Process", "threading Thread",
-    "_thread start_new_thread", "signal raise_signal", "io open", "io FileIO", "codecs open",
-    "gzip open", "types FunctionType", "types CodeType", "operator call", "typing get_type_hints",
-    "logging FileHandler", "logging.config fileConfig", "platform popen", "getpass getpass",
-    "pip main", "pip._internal main", "setuptools setup", "distutils.core setup",
-    "idlelib.run main",
-    "lib2to3.main main", "test.support run_code", "unittest main", "ensurepip bootstrap",
-    "venv create", "site main", "sysconfig get_paths", "gc get_objects", "faulthandler _sigsegv",
-    "torch load", "torch.serialization load", "torch.hub load",
-    "torch.hub load_state_dict_from_url",
-    "torch.utils.cpp_extension load", "torch.jit load", "torch.package PackageImporter",
-    "torch.distributed.rpc remote", "torch.utils.collect_env run", "numpy load",
-    "numpy.lib.npyio load",
-    "numpy.testing._private.utils runstring", "numpy.f2py.crackfortran getlincoef",
-    "pandas read_pickle",
-    "pandas.io.pickle read_pickle", "pandas eval", "joblib load", "sklearn.externals.joblib load",
-    "yaml unsafe_load", "dill loads", "cloudpickle loads", "cloudpickle.cloudpickle loads",
-    "fastai.learner load_learner", "fastai.basic_train load_learner", "fastcore.xtras run",
-    "fastcore.basics exec_local", "fastai.basics run", "fastcore.xtras load_pickle",
-    "transformers.utils.generic os", "fastai.imports subprocess",
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,28 +71,12 @@ def test_a_dangerous_name_is_refused(name: str) -> None:
         examine(read_archive(BytesSource(hostile(Global(module, attribute), "x"))), 0)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["__builtin__ eval", "__builtin__ execfile", "__builtin__ apply", "commands getoutput",
-     "cPickle loads", "urllib urlopen", "thread start_new_thread"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", PYTHON_2)
 def test_a_dangerous_name_of_python_2_is_refused(name: str) -> None:
     module, _, attribute = name.partition(" ")
     pickled = f"c{module}\n{attribute}\n(Vx\ntR.".encode()
     with pytest.raises(DangerousLearner):
         examine(read_archive(BytesSource(pickled)), 0)
-
-
-PATHS = [
-    ("torch.serialization", "os.system"),
-    ("torch", "serialization.os.system"),
-    ("fastai.imports", "subprocess.Popen"),
-    ("collections", "abc.sys.modules"),
-    ("builtins", "str.__class__.__subclasses__"),
-    ("functools", "partial.__init__.__globals__"),
-    ("fastai.learner", "Learner.__reduce__"),
-    ("__main__", "Thing.__globals__"),
-]
 
 
 @pytest.mark.parametrize(("module", "name"), PATHS)
@@ -137,37 +85,6 @@ def test_a_name_that_leads_elsewhere_is_refused(module: str, name: str) -> None:
     pickled += b"\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
     with pytest.raises(DangerousLearner):
         examine(read_archive(BytesSource(pickled)), 0)
-
-
-def _function_by_value() -> Call:
-    code = Call(Call(Global("cloudpickle.cloudpickle", "_builtin_type"), ("CodeType",)), (0,))
-    return Call(Global("cloudpickle.cloudpickle", "_make_function"), (code, Mapping([])))
-
-
-def _os_by_value() -> Call:
-    return Call(Global("cloudpickle.cloudpickle", "subimport"), ("os",))
-
-
-FUNCTIONS: dict[str, object] = {
-    "partial": Call(Global("functools", "partial"), (Global("builtins", "print"),)),
-    "attrgetter": Call(Global("operator", "attrgetter"), ("system",)),
-    "methodcaller": Call(Global("operator", "methodcaller"), ("unlink",)),
-    "getattr on a module": _attribute(_os_by_value(), "system"),
-    "getattr of a dunder": _attribute(Global("fastai.learner", "Learner"), "__globals__"),
-    "getattr of a computed name": _attribute(Global("fastai.learner", "Learner"), Call(Global(
-        "builtins", "str"), ("x",))),
-    "a method of a path": _attribute(Call(Global("pathlib", "PosixPath"), ("/x",)), "unlink"),
-    "a method of the standard library": _attribute(Global("pathlib", "Path"), "unlink"),
-    "a method of text": _attribute("{0.__class__}", "format"),
-    "a function by value": _function_by_value(),
-    "a tuple": (1, 2),
-    "text": "system",
-    "what another call gave": Call(Call(Global("fastai.learner", "f"), ()), ()),
-    "map": Global("builtins", "map"),
-    "reduce": Global("functools", "reduce"),
-    "print": Global("builtins", "print"),
-    "a function that may only be named": Global("html", "unescape"),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

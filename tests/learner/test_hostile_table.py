@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from itertools import product
@@ -24,45 +23,7 @@ from fastai_deploy.learner.loading import refuse_danger
 from fastai_deploy.learner.reading.archive import read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
 from tests.learner.assemble import torch_zip
-
-
-def text(value: str) -> bytes:
-    """A text, as protocols 1 and later spell it."""
-    data = value.encode()
-    return b"X" + struct.pack("<I", len(data)) + data
-
-
-# How the function comes onto the stack.
-NAMED: dict[str, bytes] = {
-    "GLOBAL": b"cos\nmkdir\n",
-    "STACK_GLOBAL": text("os") + text("mkdir") + b"\x93",
-    "GLOBAL through a module": b"cshutil\nos.mkdir\n",
-    "STACK_GLOBAL from the memo": text("os") + b"\x94" + text("mkdir") + b"\x9400h\x00h\x01\x93",
-    "getattr": b"cbuiltins\ngetattr\ncposix\n__spec__\n" + text("mkdir") + b"\x86R",
-    "GLOBAL of Python 2": b"cposix\nmkdir\n",
-}
-# How it is called with the argument, both given.
-CALLED: dict[str, Callable[[bytes, bytes], bytes]] = {
-    "REDUCE": lambda name, argument: name + argument + b"\x85R",
-    "NEWOBJ": lambda name, argument: name + argument + b"\x85\x81",
-    "NEWOBJ_EX": lambda name, argument: name + argument + b"\x85}\x92",
-    "OBJ": lambda name, argument: b"(" + name + argument + b"o",
-    "BUILD": lambda name, argument: name + argument + b"\x85R}b",
-    "APPEND": lambda name, argument: name + b")R" + argument + b"a",
-    "SETITEM": lambda name, argument: name + b")R" + argument + b"Ns",
-}
-# Where it is hidden.
-HIDDEN: dict[str, Callable[[bytes], bytes]] = {
-    "the root": lambda call: call + b".",
-    "thrown away by POP": lambda call: b"N" + call + b"0.",
-    "thrown away by POP_MARK": lambda call: b"N(" + call + b"1.",
-    "in the memo alone": lambda call: b"N" + call + b"q\x050.",
-    "a key of a dict": lambda call: b"}" + call + b"Ns.",
-    "a state": lambda call: b"c__main__\nThing\n)\x81}" + text("x") + call + b"sb.",
-    "an argument": lambda call: b"c__main__\nThing\n" + call + b"\x85R.",
-    "a persistent id": lambda call: call + b"Q.",
-    "in a tuple in a list in a dict": lambda call: b"}" + text("a") + b"](" + call + b"tas.",
-}
+from tests.learner.payloads import CALLED, NAMED, PLACES, text
 
 
 def check(data: bytes) -> None:
@@ -77,7 +38,7 @@ def check(data: bytes) -> None:
 def test_no_way_to_call_is_taken(named: str, called: str, protocol: int, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     call = CALLED[called](NAMED[named], text(str(mark)))
-    for hide in HIDDEN.values():
+    for hide in PLACES.values():
         body = hide(call)
         pickled = (b"\x80" + bytes([protocol]) if protocol > 1 else b"") + body
         for data in (pickled, torch_zip(pickled, {})):

@@ -22,6 +22,14 @@ def pickled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def odd(project: Fdeploy) -> Fdeploy:
+    """The same with a learner that keeps objects of classes that fdeploy does not know."""
+    path = project.folder / "words.pkl"
+    subprocess.run([sys.executable, str(SOURCE), str(path), "odd"], check=True)
+    return project
+
+
+@pytest.fixture
 def project(fdeploy: Fdeploy, pickled: Path) -> Fdeploy:
     """A project folder with the learner, its definitions and its requirements."""
     shutil.copyfile(pickled, fdeploy.folder / "words.pkl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from fastai_deploy import files
-from fastai_deploy.bundle import read_bundle
+from fastai_deploy.bundle import read_bundle, seal
 from fastai_deploy.environments.pythons import running
 from fastai_deploy.locks import parse
 from tests.conftest import Fdeploy
@@ -100,6 +101,82 @@ def test_leave_may_be_a_variable_or_a_setting(project: Fdeploy, leave: str) -> N
         (project.folder / "fdeploy.toml").write_text("[model]\ntrust_pickle = true\n")
     environ = {"FDEPLOY_MODEL_TRUST_PICKLE": "true"} if leave == "variable" else {}
     Fdeploy(project.folder, environ).ok(*EXPORT)
+
+
+UNKNOWN = ("ipaddress.IPv4Address", "statistics.NormalDist")
+ALLOWED = tuple(word for name in UNKNOWN for word in ("--allow-import", name))
+
+
+@pytest.mark.parametrize("given", [(), ("--trust-pickle",), ("--trust-pickle", *ALLOWED[:2])])
+def test_unknown_names_are_refused_once_with_the_command_that_allows_them(
+    odd: Fdeploy, given: tuple[str, ...]
+) -> None:
+    refused = odd(*EXPORT, *given, "--json").error
+    assert refused["code"] == "untrusted-learner"
+    assert "statistics.NormalDist" in refused["message"]
+    assert ("ipaddress.IPv4Address" in refused["message"]) is (len(given) < 2)
+    command = shlex.split(refused["hint"].partition(": ")[2])
+    assert command == ["fdeploy", *EXPORT, *given, "--json",
+                       *(word for word in ("--trust-pickle",) if word not in given),
+                       *(ALLOWED if len(given) < 2 else ALLOWED[2:])]  # fmt: skip
+    assert not (odd.folder / ".fdeploy/dev/bundle").exists()
+    assert odd.ok(*command[1:]).json["runtime"] == "learner"
+
+
+def test_unknown_names_are_allowed_by_a_setting(odd: Fdeploy) -> None:
+    names = json.dumps(UNKNOWN)
+    (odd.folder / "fdeploy.toml").write_text(f"[model]\nallow_imports = {names}\n")
+    odd.ok(*TRUSTED)
+
+
+def test_conversion_needs_no_leave_for_unknown_names(odd: Fdeploy) -> None:
+    error = odd("export", "words.pkl", "--json").error
+    assert "allow-import" not in error["hint"]
+    assert error["code"] == "unsupported-learner"  # for its model, which is of no library
+
+
+@pytest.mark.parametrize("where", ["--allow-import", "fdeploy.toml:2"])
+def test_a_dangerous_name_is_not_allowed(project: Fdeploy, where: str) -> None:
+    flags = ("--allow-import", "os.system") if where == "--allow-import" else ()
+    if not flags:
+        toml = '[model]\nallow_imports = ["statistics.NormalDist", "torch.hub.load"]\n'
+        (project.folder / "fdeploy.toml").write_text(toml)
+    error = project(*TRUSTED, *flags, "--json").error
+    assert error["code"] == "settings"
+    assert error["message"].startswith(f"{where}: ")
+    assert "never allowed" in error["message"]
+
+
+def test_a_bundle_with_unknown_names_needs_the_same_leave(odd: Fdeploy) -> None:
+    odd.ok(*TRUSTED, *ALLOWED)
+    (odd.folder / ".fdeploy/dev/bundle").rename(odd.folder / "made")
+    error = odd("export", "made", "--trust-pickle", "--json").error
+    assert error["code"] == "untrusted-learner"
+    assert " ".join(ALLOWED) in error["hint"]
+    odd.ok("export", "made", "--trust-pickle", *ALLOWED)
+
+
+def test_a_bundle_with_a_dangerous_pickle_is_refused(project: Fdeploy) -> None:
+    """Whoever made the bundle, and whatever its manifest says."""
+    project.ok(*TRUSTED)
+    made = project.folder / "made"
+    (project.folder / ".fdeploy/dev/bundle").rename(made)
+    _plant(made, project.folder / "pwned")
+    error = project("export", "made", "--trust-pickle", "--json").error
+    assert error["code"] == "dangerous-learner"
+    assert not (project.folder / "pwned").exists()
+
+
+def _plant(bundle: Path, mark: Path) -> None:
+    """Put a payload into a bundle's pickle, and seal the bundle again."""
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return exec, (f"open({str(mark)!r}, 'w')",)
+
+    manifest, _ = read_bundle(bundle)
+    (bundle / "learner.pkl").write_bytes(pickle.dumps({"model": Hostile()}))
+    seal(bundle, manifest)
 
 
 def test_a_dangerous_pickle_is_refused_with_every_leave(project: Fdeploy) -> None:

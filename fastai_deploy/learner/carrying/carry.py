@@ -33,17 +33,17 @@ from fastai_deploy.comparison import Comparison, comparing
 from fastai_deploy.environments.environment import Environments
 from fastai_deploy.environments.fresh_process import ask_learner, check_bundle
 from fastai_deploy.environments.requirements import Requirements, read_requirements
-from fastai_deploy.errors import RuntimeUnproven, UnsupportedLearner, UntrustedLearner
+from fastai_deploy.errors import RuntimeUnproven
 from fastai_deploy.files import file_errors, sha256, write
 from fastai_deploy.goldens import Case, Golden, Labels, read_cases, render
 from fastai_deploy.learner.anatomy import Anatomy, examine
+from fastai_deploy.learner.carrying.leave import Leave
 from fastai_deploy.learner.carrying.versions import (
     check_definitions,
     main_names,
     python_for,
     requirements_here,
 )
-from fastai_deploy.learner.convert import refuse_dangerous
 from fastai_deploy.learner.probes import PROBES
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.learner.text.rules import blank_residue
@@ -58,13 +58,13 @@ _RESIDUES = (
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user states: texts, classes, versions, and whether the pickle may be run."""
+    """What the user states: texts, classes, versions, and what the pickle may run."""
 
     golden: Path | None
     definitions: Path | None
     requirements: Path | None
     python: str | None
-    trusted: bool
+    leave: Leave
     tolerance: float
 
 
@@ -85,7 +85,7 @@ def carry(
     digest = sha256(learner)
     with open_archive(learner) as (source, archive):
         anatomy = examine(archive, source.size, file=learner.name)
-    check_leave(anatomy, learner, trusted=wishes.trusted)
+    wishes.leave.check(anatomy, learner.name)
     labels = Labels(anatomy.labels.names, several=anatomy.task == "multi-label")
     cases = _cases(wishes.golden, labels, anatomy, report)
     check_definitions(anatomy, wishes.definitions)
@@ -122,24 +122,6 @@ def carry(
         learner_sha256=digest,
         learner_bytes=anatomy.size,
     )
-
-
-def check_leave(anatomy: Anatomy, learner: Path, *, trusted: bool) -> None:
-    """Raise unless the pickle may be run, and holds something that can be served.
-
-    Raises DangerousLearner, UnsupportedLearner or UntrustedLearner.
-    """
-    refuse_dangerous(anatomy)
-    if anatomy.verdict.kind == "refused":
-        raise UnsupportedLearner(
-            f"this learner cannot be served: {anatomy.verdict.reason}", hint=anatomy.verdict.hint
-        )
-    if not trusted:
-        raise UntrustedLearner(
-            f"to serve {learner.name} itself it must be loaded, and that runs whatever the file "
-            "says, with your rights on this machine and with the endpoint's on AWS",
-            hint="if you made the file, or trust who did, add --trust-pickle",
-        )
 
 
 def _cases(
