@@ -179,6 +179,20 @@ def test_nothing_is_left_behind_in_the_process(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["bundle", "bundle-parity.html", "bundle-parity.json"]
 
 
+def test_a_compiled_learner_converts(tmp_path: Path) -> None:
+    """``learn.model = torch.compile(learn.model)``: the weights' names begin with ``_orig_mod``."""
+    file = learner("v2/v2_compiled_f2812")
+    bundle = convert(file, tmp_path / "bundle", golden=None, tolerance=1e-4, name="x",
+                     report=silent, quantize="none")  # fmt: skip
+    with open_archive(file) as (source, archive):
+        anatomy = examine(archive, source.size)
+    assert anatomy.transformer is not None
+    assert anatomy.transformer.forward.mask == "from-ids"
+    assert all(name.startswith("_orig_mod.hf.") for name in anatomy.weights)
+    assert bundle.labels == ("mid", "neg", "pos")
+    assert bundle.max_difference < 1e-5
+
+
 def test_without_goldens_the_rebuilt_model_answers_probes(tmp_path: Path) -> None:
     events: list[Event] = []
     bundle = convert(learner(V2_PLAIN), tmp_path / "bundle", golden=None, tolerance=1e-4, name="x",

@@ -27,6 +27,7 @@ from fastai_deploy.runtime.contract import Prediction
 from fastai_deploy.runtime.encoding import Encoded
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import Loaded, load
+from tests.learner.assemble import new
 from tests.learner.files import (
     AWD_LSTM,
     LANGUAGE_MODEL,
@@ -35,7 +36,7 @@ from tests.learner.files import (
     learner,
     write_goldens,
 )
-from tests.learner.test_anatomy import objects, set_attribute
+from tests.learner.test_anatomy import changed, objects, set_attribute
 from tests.learner.test_convert import rewritten
 
 V1, V2, V1_BIDIR, V1_FIELDS, V1_TAGS, V1_BACKWARDS, *V2_MORE = AWD_LSTM
@@ -149,6 +150,30 @@ def test_the_same_learner_gives_the_same_bytes(
     again = convert(learner(V2_BASE), tmp_path / "bundle", golden=golden, tolerance=1e-4,
                     name="reviews", report=silent)  # fmt: skip
     assert again.version == converted(V2_BASE).version
+
+
+def test_a_learner_that_keeps_a_pandas_table_converts(tmp_path: Path) -> None:
+    """pandas 1.3 pickles a block as ``functools.partial(new_block, ndim=2)(...)``."""
+    file = learner("v2/v2_awdlstm_f256_table")
+    golden = file.with_suffix(".golden.jsonl")
+    bundle = convert(file, tmp_path / "bundle", golden=golden, tolerance=1e-4, name="x",
+                     report=silent, quantize="none")  # fmt: skip
+    assert bundle.max_difference < 1e-5
+
+
+def test_a_learner_that_keeps_an_interpretation_converts(deep_recursion: None) -> None:
+    del deep_recursion
+
+    def keep(root: Any) -> None:
+        (table,) = objects(root, "DataFrame")
+        found = new("fastai.interpret", "ClassificationInterpretation",
+                    {"dl": attributes(root)["dls"], "inputs": table, "losses": None})  # fmt: skip
+        set_attribute(root, "interp", found)
+
+    found = changed("v2/v2_awdlstm_f256_table", keep)
+    assert found.verdict.kind == "convertible"
+    assert not found.dangers
+    assert not found.unknown
 
 
 def test_without_goldens_the_direction_is_an_assumption(tmp_path: Path) -> None:
