@@ -139,11 +139,10 @@ def _of_result(
         case Call(func=Global() as func, args=(owner, str(name), *_)) if func == GETATTR:
             return _of_method(owner, name)
         case _:
-            func = made.func
-            getter = isinstance(func, Global) and func.name in _GETTERS
+            getter = isinstance(made.func, Global) and made.func.name in _GETTERS
             return Found(
                 "dangerous",
-                f"call what {func} makes" if getter else "call the result of another call",
+                f"call what {made.func} makes" if getter else "call the result of another call",
             )
 
 

@@ -88,8 +88,8 @@ def _loading(anatomy: Anatomy) -> str:
     """The gravest kind of all that loading would import and call."""
     if anatomy.dangers:
         return "dangerous"
-    every = (*anatomy.imports, *anatomy.calls)
-    return "harmless" if all(each.kind == "harmless" for each in every) else "unknown"
+    kinds = {each.kind for each in anatomy.imports} | {call.kind for call in anatomy.calls}
+    return "harmless" if kinds <= {"harmless"} else "unknown"
 
 
 def _model(anatomy: Anatomy) -> dict[str, Any]:

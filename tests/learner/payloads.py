@@ -416,7 +416,8 @@ _MAGIC = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
 def _legacy(place: int) -> bytes:
     """A file of torch before 1.6, with a payload in one of the small pickles around its own."""
     call = CALLED["REDUCE"](NAMED["GLOBAL"], text("x")) + b"0"
-    parts = [pickle.dumps(each, 2) for each in (*_MAGIC, None, [])]
+    small: tuple[object, ...] = (*_MAGIC, None, [])
+    parts = [pickle.dumps(each, 2) for each in small]
     parts[place] = parts[place][:2] + call + parts[place][2:]
     return b"".join(parts)
 

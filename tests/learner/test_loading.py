@@ -37,7 +37,7 @@ def kind(data: bytes) -> str:
         found = read(data)
     except DangerousLearner:
         return "dangerous"
-    kinds = {each.kind for each in (*found.imports, *found.calls)}
+    kinds = {each.kind for each in found.imports} | {call.kind for call in found.calls}
     return next(each for each in ("dangerous", "unknown", "user", "harmless") if each in kinds)
 
 
