@@ -33,7 +33,7 @@ from fastai_deploy.locks import PipFailed, render, shipped_lock
 from fastai_deploy.progress import Reporter, Step, Warned
 from fastai_deploy.runtime.telemetry import SWITCHES
 
-SERVING = ("uvicorn",)
+SERVING = ("httptools", "uvicorn")
 _COMPLETE = "complete"
 _REPORTING_PIP = 23  # the major version from which on every pip has --report
 _PIP_FAILED = "pip cannot install the requirements"

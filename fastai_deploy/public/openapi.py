@@ -99,7 +99,14 @@ def _classify(face: Face) -> Json:
                 },
             },
         },
-        "text/plain": {"schema": {"type": "string"}, "example": "some text"},
+        "text/plain": {
+            "schema": {
+                "type": "string",
+                "description": "The text. A JSON object with `text` or `texts` in it is read as "
+                "JSON.",
+            },
+            "example": "some text",
+        },
         "application/x-www-form-urlencoded": {"schema": {"$ref": f"{_SCHEMAS}Form"}},
     }
     answer = {"anyOf": [{"$ref": f"{_SCHEMAS}Answer"}, {"$ref": f"{_SCHEMAS}Answers"}]}

@@ -62,21 +62,26 @@ async def send_answer(send: Send, answer: Answer, extra: Mapping[str, str]) -> N
 
 async def _rest(first: Mapping[str, Any], receive: Receive, limit: int) -> bytes:
     chunks: List[bytes] = []
-    size = 0
-    message = first
-    while True:
-        chunk = _checked(message, None)
-        size += len(chunk)
-        if size > _DRAINED:
+    try:
+        size = 0
+        message = first
+        while True:
+            chunk = _checked(message, None)
+            size += len(chunk)
+            if size > _DRAINED:
+                raise too_large(limit)
+            if size <= limit:
+                chunks.append(chunk)
+            else:
+                chunks.clear()
+            if not message.get("more_body"):
+                break
+            message = await receive()
+        if size > limit:
             raise too_large(limit)
-        if size <= limit:
-            chunks.append(chunk)
-        if not message.get("more_body"):
-            break
-        message = await receive()
-    if size > limit:
-        raise too_large(limit)
-    return b"".join(chunks)
+        return b"".join(chunks)
+    finally:
+        chunks.clear()  # an exception holds this frame, in a cycle that is collected much later
 
 
 def _checked(message: Mapping[str, Any], limit: Optional[int]) -> bytes:

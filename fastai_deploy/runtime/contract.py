@@ -14,7 +14,7 @@ from typing import Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 from .media_type import JSON, JSON_LINES, TEXT, media_type
 from .request_error import RequestError
 from .schema import FIELDS, LEAST_TOP_K, MAX_TEXTS
-from .strict_json import Json, bad_json, encode, load
+from .strict_json import Json, bad_json, encode, is_object_with, load
 
 __all__ = [
     "JSON",
@@ -28,6 +28,7 @@ __all__ = [
     "Request",
     "RequestError",
     "answer",
+    "decode",
     "encode",
     "media_type",
     "parse",
@@ -79,16 +80,28 @@ def parse(body: bytes, content_type: Optional[str]) -> List[Request]:
 
     Raises RequestError with status 400, 413, 415 or 422, and nothing else, whatever the bytes are.
     """
-    kind, codec = media_type(content_type)
-    try:
-        text = body.decode(codec)
-    except UnicodeError:  # UTF-16 without a whole code unit is no UnicodeDecodeError
-        bad_json("the body is not text in its charset", "send UTF-8")
+    kind, text = decode(body, content_type)
     if kind == TEXT:
         return [Request((_checked(text),), single=True)]
     if kind == JSON:
         return [_request(load(text))]
     return _lines(text)
+
+
+def decode(body: bytes, content_type: Optional[str]) -> Tuple[str, str]:
+    """The kind that a body is read as, and its text.
+
+    A body of ``text/plain`` that is a JSON request is read as JSON: ``fetch`` names that type when
+    nobody names another. Raises RequestError 400 or 415.
+    """
+    kind, codec = media_type(content_type)
+    try:
+        text = body.decode(codec)
+    except UnicodeError:  # UTF-16 without a whole code unit is no UnicodeDecodeError
+        bad_json("the body is not text in its charset", "send UTF-8")
+    if kind == TEXT and is_object_with(text, ("text", "texts")):
+        return JSON, text
+    return kind, text
 
 
 def render(outcomes: Sequence[Outcome], request: Request, model: Model) -> Json:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import threading
 import time
 import traceback
-from typing import Any, Callable, TextIO
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Callable, Dict, TextIO, Tuple
+
+_MINUTE = 60.0  # seconds
+_STDOUT, _STDERR = 1, 2
 
 
 class Log:
@@ -42,6 +49,30 @@ class Log:
         self("defect", request=request, error=kind.__name__, message=message, at=at)
 
 
+class OncePerMinute:
+    """Events that may come thousands of times a second.
+
+    Of those with the same fields, one a minute is logged, with how many were left out before it.
+    ``clock`` counts seconds. The fields must have few values: each combination is remembered.
+    """
+
+    def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._known: Dict[Tuple[Any, ...], Tuple[float, int]] = {}
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        """Log an event, or count it."""
+        key = (event, *fields.values())
+        now = self._clock()
+        logged, left_out = self._known.get(key, (-math.inf, 0))
+        if now - logged < _MINUTE:
+            self._known[key] = (logged, left_out + 1)
+            return
+        self._known[key] = (now, 0)
+        self._log(event, **fields, left_out=left_out)
+
+
 class LoggingBridge(logging.Handler):
     """Turns what libraries say through ``logging`` into events, without their arguments."""
 
@@ -53,6 +84,42 @@ class LoggingBridge(logging.Handler):
         """Write the template of the message, not what was filled into it."""
         error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
         self._log("library", source=record.name, message=str(record.msg)[:200], error=error)
+
+
+class LogRotation:
+    """Keeps the file that stdout and stderr go to below ``limit`` bytes, about.
+
+    A file above it gets the ending ``.1``, in the place of the one before, and a new one is begun.
+    Libraries written in C, too, write to the new one: it takes the file descriptors over.
+    """
+
+    def __init__(self, path: Path, limit: int = 10_000_000) -> None:
+        self._path = path
+        self._limit = limit
+
+    def rotate_if_large(self) -> None:
+        """Look how large the file is; a failure leaves all as it is."""
+        with suppress(OSError):
+            if os.fstat(_STDERR).st_size >= self._limit:
+                self._rotate()
+
+    def _rotate(self) -> None:
+        # Another server of the stage may have rotated it, or somebody has deleted it.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(_STDERR), os.lstat(self._path)):
+                self._path.replace(rotated(self._path))
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o600)
+        try:
+            for stream in (_STDOUT, _STDERR):
+                os.dup2(descriptor, stream)
+        finally:
+            os.close(descriptor)
+
+
+def rotated(path: Path) -> Path:
+    """Where the lines before those of a log file are."""
+    return path.with_name(f"{path.name}.1")
 
 
 def _file(frame: traceback.FrameSummary) -> str:

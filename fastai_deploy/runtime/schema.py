@@ -44,11 +44,15 @@ MAX_TEXTS: int = FIELDS["texts"]["maxItems"]
 LEAST_TOP_K: int = FIELDS["top_k"]["minimum"]
 
 ERRORS: Mapping[int, Tuple[Tuple[str, str], ...]] = {
-    400: (("invalid_json", "the body is not JSON, or not text in its charset"),),
+    400: (
+        ("invalid_json", "the body is not JSON, or not text in its charset"),
+        ("bad_request", "the request is not well-formed HTTP"),
+    ),
     401: (("unauthorized", "no token, or an invalid one"),),
-    403: (("forbidden", "no key, or one that is not this API's"),),
+    403: (("forbidden", "no key, or one that is not this API's; or a foreign Host or Origin"),),
     404: (("not_found", "there is no such route"),),
     405: (("method_not_allowed", "the route exists, the method does not"),),
+    408: (("timeout", "the request did not arrive whole"),),
     413: (("too_large", "the body, the answer or the number of texts is above the limit"),),
     415: (("unsupported_media_type", "a content type or charset that is not of the contract"),),
     422: (("invalid_request", "JSON, but not a request"),),
@@ -56,6 +60,7 @@ ERRORS: Mapping[int, Tuple[Tuple[str, str], ...]] = {
         ("throttled", "above the rate"),
         ("quota_exceeded", "above the quota of the key"),
     ),
+    431: (("headers_too_large", "the request line and the headers are above the limit"),),
     500: (
         ("internal", "a defect"),
         ("model_error", "the model failed on this request"),

@@ -22,28 +22,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, List, Optional
 
-import uvicorn
-
 from . import hardware
 from .app import App
 from .batching import Batcher
 from .bundle import ModelError
 from .contract import Outcome
 from .encoded import Encoded
+from .host_check import HostCheck
+from .http_server import HttpServer, listen
 from .loading import VERSION_VARIABLE, Loaded, load
 from .log import Log, LoggingBridge
 from .memory import let_go
-from .one_write import OneWrite
 from .planning import plan
 from .waiting_line import Capacity
 
 EXIT_MODEL = 3
 EXIT_PORT = 4
 
-_HOST = "127.0.0.1"
-_BACKLOG = 2048
 _READERS = 2
-_KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close first
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -55,7 +51,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     log = Log(sys.stderr)
     logging.getLogger().addHandler(LoggingBridge(log))
     try:
-        listener = _listen(options.port)
+        listener = listen(options.port)
     except OSError as error:
         log("refused", reason=f"port {options.port} cannot be used: {error.strerror}")
         return EXIT_PORT
@@ -114,61 +110,21 @@ async def _serve(
         workers=workers,
         deliver=asyncio.get_running_loop().call_soon_threadsafe,
     )
+    hosts = HostCheck(options.allow_host, options.allow_origin) if options.check_host else None
     with batcher, ThreadPoolExecutor(_READERS) as readers:
         app = App(predictor, batcher, readers, log, timeout=options.timeout)
-        server = _Server(
-            uvicorn.Config(
-                app,
-                http=OneWrite,
-                lifespan="off",
-                ws="none",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                proxy_headers=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=_KEEP_ALIVE,
-                timeout_graceful_shutdown=int(options.timeout) + 1,
-            ),
-            ready,
+        server = HttpServer(
+            app,
+            log,
+            ready=ready,
+            grace=int(options.timeout) + 1,
+            hosts=hosts,
+            refused_early=app.refused,
+            log_file=options.log_file,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.end)
         await server.serve(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, with a word when it has started; ends with success on a signal."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: Optional[List[socket.socket]] = None) -> None:
-        await super().startup(sockets)
-        self._ready()
-
-    def end(self, *_signal: object) -> None:
-        """A signal handler: finish what is in flight, then return from ``serve``.
-
-        uvicorn puts handlers of its own in place while it serves, and raises the signal again
-        afterwards; that one, too, comes here and not to the handler that would kill the process.
-        """
-        self.should_exit = True
-
-
-def _listen(port: int) -> socket.socket:
-    # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is spelt out.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((_HOST, port))
-        # Not only bound: two sockets may be bound to one port as long as neither listens.
-        listener.listen(_BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 def _announce(path: Path, port: int) -> None:
@@ -183,6 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-dir", type=Path, required=True, help="the unpacked artifact")
     parser.add_argument("--announce", type=Path, required=True, help="file to write when ready")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument(
+        "--check-host",
+        action="store_true",
+        help="refuse a Host that is not this machine, and pages of other origins",
+    )
+    parser.add_argument("--allow-host", action="append", default=[], help="a name of this server")
+    parser.add_argument("--allow-origin", action="append", default=[], help="whose pages may call")
+    parser.add_argument("--log-file", type=Path, help="where stderr goes; rotated at 10 MB")
     parser.add_argument("--home", help="whose server this is; only to be read in process lists")
     parser.add_argument("--threads", type=int, help="of the model; by default the cores")
     parser.add_argument("--workers", type=int, help="runs of the model at a time")

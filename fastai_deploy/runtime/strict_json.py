@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, NoReturn, Tuple, Union
+from typing import Any, Dict, List, NoReturn, Sequence, Tuple, Union
 
 from .request_error import RequestError
 
@@ -17,6 +17,7 @@ wrong items some more; the parser never sees a document in which memory (24 byte
 LONGEST_INTEGER = 18
 _LONGEST_FRACTION = 32
 HUGE = 1_000_000_000_000_000_000
+_BLANKS = " \t\r\n"
 _TOO_DEEP = "the JSON is nested too deep or holds too many parts"
 
 
@@ -39,6 +40,20 @@ def load(text: str) -> Json:
         bad_json(_TOO_DEEP)
     except ValueError:
         bad_json("the body is not JSON")
+
+
+def is_object_with(text: str, keys: Sequence[str]) -> bool:
+    """Whether a text is a JSON object that has one of the keys, even if ``load`` would refuse it.
+
+    Never raises. What is too large or too deep to be parsed counts as no object.
+    """
+    if text.lstrip(_BLANKS)[:1] != "{" or _parts(text) > MAX_PARTS:
+        return False
+    try:
+        value = json.loads(text, parse_int=_integer, parse_float=_fraction)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and any(key in value for key in keys)
 
 
 def encode(value: Json) -> bytes:

@@ -11,6 +11,7 @@ from fastai_deploy.settings.section import Section
 ROUTE_PATTERN = r"^/[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
 # A scheme and a host and no more: the origin is written into headers of the API's own answers.
 ORIGIN_PATTERN = r"^(\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)$"
+HOST_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
 ISSUER_PATTERN = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"
 DOMAIN_PATTERN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$"
 CERTIFICATE_PATTERN = r"^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f-]+$"
@@ -21,6 +22,7 @@ MAX_BODY_BYTES = 6_000_000
 MAX_GATEWAY_SECONDS = 29.0
 
 Origin = Annotated[str, Field(pattern=ORIGIN_PATTERN)]
+HostName = Annotated[str, Field(pattern=HOST_PATTERN)]
 Example = Annotated[str, Field(min_length=1, max_length=1_000)]
 Audience = Annotated[str, Field(min_length=1, max_length=1_000)]
 
@@ -78,6 +80,15 @@ class ApiSettings(Section):
         Field(
             max_length=50,
             description="Origins whose pages may call the API, such as https://example.com.",
+        ),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[HostName, ...],
+        Field(
+            max_length=50,
+            description="Local: names that this machine's servers are reached by beside localhost "
+            "and 127.0.0.1, such as that of a notebook server whose proxy leads here. Requests for "
+            "any other name are refused.",
         ),
     ] = ()
     domain: Annotated[

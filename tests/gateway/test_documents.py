@@ -81,4 +81,4 @@ def test_the_page_asks_nobody_else_and_escapes_what_it_is_given() -> None:
 
 def test_other_methods_are_not_allowed() -> None:
     response = World(documents=DOCUMENTS).answer(rest(method="POST", path="/"))
-    assert (response.status, response.headers["allow"]) == (405, "GET, OPTIONS")
+    assert (response.status, response.headers["allow"]) == (405, "GET, HEAD, OPTIONS")

@@ -8,10 +8,12 @@ import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastai_deploy.lambda_package import build_lambda_package
 from tests.gateway.conftest import GatewayProcess, Start
 from tests.gateway.servers import Received, Reply, Server, echo, refusing
 
@@ -34,6 +36,8 @@ def test_the_right_key_gets_an_answer(gateway: GatewayProcess, model: Server) ->
         ("text/plain; charset=iso-8859-1", "söß".encode("latin-1"), "söß"),
         ("application/x-www-form-urlencoded", b"text=a+b%26c", "a b&c"),
         ("application/x-www-form-urlencoded", b'{"text": "like curl -d"}', "like curl -d"),
+        ("text/plain;charset=UTF-8", b'{"text": "like fetch()"}', "like fetch()"),
+        ("text/plain", b'{"texts": "like a template"', '{"texts": "like a template"'),
         (None, '{"text": "no type, söß"}'.encode(), "no type, söß"),
         ("application/json", b'{"text": "\\ud83d\\ude00"}', "😀"),
     ],
@@ -62,6 +66,8 @@ def test_a_list_is_answered_in_order(gateway: GatewayProcess) -> None:
         (("application/json", b'{"text": 1}'), 422, "invalid_request"),
         (("application/json", b'{"text": "' + b"a" * 1_000 + b'"}'), 413, "too_large"),
         (("application/json", b"a" * 5_000_000), 413, "too_large"),
+        (("text/plain", b'{"text": "a", "text": "b"}'), 400, "invalid_json"),
+        (("text/plain", b'{"text": 1}'), 422, "invalid_request"),
         (("image/png", b"\x89PNG"), 415, "unsupported_media_type"),
         (("application/x-ndjson", b'{"text": "a"}'), 415, "unsupported_media_type"),
         (("multipart/form-data; boundary=x", b"--x"), 415, "unsupported_media_type"),
@@ -100,16 +106,32 @@ def test_other_paths_are_not_found(gateway: GatewayProcess) -> None:
     assert (answer.status, answer.code) == (404, "not_found")
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "BREW"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
 def test_other_methods_are_not_allowed(gateway: GatewayProcess, method: str) -> None:
     answer = gateway.client().send(method=method)
     assert (answer.status, answer.code) == (405, "method_not_allowed")
     assert answer.headers["allow"] == "POST, OPTIONS"
 
 
-def test_head_is_not_allowed_either_and_has_no_body(gateway: GatewayProcess) -> None:
-    answer = gateway.client().send(None, method="HEAD")
-    assert (answer.status, answer.body) == (405, b"")
+def test_a_method_that_http_does_not_have_is_refused(gateway: GatewayProcess) -> None:
+    answer = gateway.client().send(method="BREW")
+    assert (answer.status, answer.code) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("path", ["/health", "/openapi.json", "/", "/classify", "/nowhere"])
+def test_head_is_answered_wherever_get_is(start: Start, tmp_path: Path, path: str) -> None:
+    package = tmp_path / "lambda.zip"
+    shown = {"openapi.json": b'{"openapi": "3.1.0"}', "page.html": "<p>söß</p>".encode()}
+    package.write_bytes(build_lambda_package(shown))
+    client = start(package=str(package), page=True).client()
+    get = client.send(None, method="GET", path=path, with_key=False)
+    head = client.send(None, method="HEAD", path=path, with_key=False)
+    assert (head.status, head.body) == (get.status, b"")
+    own = {"x-request-id", "date"}
+    assert {k: v for k, v in head.headers.items() if k not in own} == {
+        k: v for k, v in get.headers.items() if k not in own
+    }
+    assert int(head.headers["content-length"]) == len(get.body)
 
 
 def test_health_needs_no_key_and_no_model(gateway: GatewayProcess, model: Server) -> None:
@@ -189,7 +211,7 @@ def test_pipelined_requests_are_answered_in_order(gateway: GatewayProcess) -> No
     def request(text: str, *more: str) -> bytes:
         head = [
             "POST /classify HTTP/1.1",
-            "Host: x",
+            "host: 127.0.0.1",
             f"x-api-key: {gateway.key}",
             "content-type: text/plain",
             f"content-length: {len(text)}",
@@ -204,7 +226,8 @@ def test_pipelined_requests_are_answered_in_order(gateway: GatewayProcess) -> No
 
 def test_expect_100_continue_is_answered(gateway: GatewayProcess) -> None:
     head = (
-        "POST /classify HTTP/1.1\r\nHost: x\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n"
+        "POST /classify HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        "content-type: text/plain\r\ncontent-length: 2\r\n"
         "expect: 100-continue\r\nconnection: close\r\nx-api-key: {}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=30) as connection:

@@ -64,7 +64,9 @@ def raw_request(*lines: str, body: str = '{"text": "a"}') -> bytes:
 def test_two_keys_are_no_key(gateway: GatewayProcess, model: Server) -> None:
     key = f"x-api-key: {gateway.key}"
     for lines in ((key, key), (key, "x-api-key: other"), ("x-api-key: other", key)):
-        answer = gateway.client().raw(raw_request("POST /classify HTTP/1.1", "host: x", *lines))
+        answer = gateway.client().raw(
+            raw_request("POST /classify HTTP/1.1", "host: 127.0.0.1", *lines)
+        )
         assert answer.startswith(b"HTTP/1.1 403")
     closed(gateway, model)
 
@@ -91,9 +93,9 @@ def test_two_keys_are_no_key(gateway: GatewayProcess, model: Server) -> None:
     ],
 )
 def test_path_tricks_are_not_found(gateway: GatewayProcess, model: Server, target: str) -> None:
-    data = raw_request(f"POST {target} HTTP/1.1", "host: x", f"x-api-key: {gateway.key}")
+    data = raw_request(f"POST {target} HTTP/1.1", "host: 127.0.0.1", f"x-api-key: {gateway.key}")
     answer = gateway.client().raw(data)
-    assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400"))
+    assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400", b"HTTP/1.1 403"))
     closed(gateway, model)
 
 
@@ -110,7 +112,7 @@ def test_path_tricks_are_not_found(gateway: GatewayProcess, model: Server, targe
     ],
 )
 def test_malformed_headers_are_refused(gateway: GatewayProcess, model: Server, line: str) -> None:
-    data = raw_request("POST /classify HTTP/1.1", "host: x", line, "x-api-key: wrong")
+    data = raw_request("POST /classify HTTP/1.1", "host: 127.0.0.1", line, "x-api-key: wrong")
     answer = gateway.client().raw(data)
     assert b"set-cookie" not in answer.lower()
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 403", b"HTTP/1.1 501"))
@@ -123,7 +125,7 @@ def test_malformed_headers_are_refused(gateway: GatewayProcess, model: Server, l
 def test_another_origin_is_not_repeated(
     gateway: GatewayProcess, model: Server, origin: str
 ) -> None:
-    data = raw_request("POST /classify HTTP/1.1", "host: x", f"origin: {origin}")
+    data = raw_request("POST /classify HTTP/1.1", "host: 127.0.0.1", f"origin: {origin}")
     answer = gateway.client().raw(data)
     assert b"access-control-allow-origin" not in answer
     closed(gateway, model)
@@ -143,11 +145,99 @@ def test_html_in_an_unknown_path_or_key_is_not_repeated(gateway: GatewayProcess)
     assert b"<script>" not in gateway.client().send(json.dumps({script: 1})).body
 
 
-def test_long_headers_are_refused(gateway: GatewayProcess, model: Server) -> None:
-    data = raw_request("POST /classify HTTP/1.1", "host: x", "a: " + "b" * 200_000)
-    answer = gateway.client().raw(data)
-    assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+HOST = "host: 127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [HOST, "a: " + "b" * 200_000],
+        [HOST, *(f"a{number}: {number}" for number in range(9_000))],
+        [HOST, "b" * 70_000 + ": a"],
+    ],
+    ids=["one", "many", "name"],
+)
+def test_long_headers_are_refused(gateway: GatewayProcess, model: Server, lines: list[str]) -> None:
+    answer = gateway.client().raw(raw_request("POST /classify HTTP/1.1", *lines))
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers_too_large"
     closed(gateway, model)
+
+
+ROUTES = ("GET /", "GET /openapi.json", "GET /health", "OPTIONS /classify", "POST /classify")
+
+
+@pytest.mark.parametrize("route", [*ROUTES, "HEAD /health", "GET /nowhere", "PUT /classify"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["host: evil.example"],
+        ["host: 127.0.0.1.evil.example:{port}"],
+        ["host: localhost.evil.example"],
+        ["host: 10.0.0.1:{port}"],
+        ["host: 127.0.0.1@evil.example"],
+        ["host: [::2]:{port}"],
+        ["host: 127.0.0.1:{port}", "origin: http://evil.example"],
+        ["host: localhost:{port}", "origin: null"],
+        ["host: localhost:{port}", "origin: http://localhost:1"],
+        ["host: localhost:{port}", "origin: https://app.example.evil.example"],
+        ["host: localhost:{port}", "origin: http://localhost:{port}", "origin: http://x.example"],
+    ],
+    ids=", ".join,
+)
+def test_a_foreign_host_or_origin_is_refused(
+    gateway: GatewayProcess, model: Server, route: str, lines: list[str]
+) -> None:
+    key = f"x-api-key: {gateway.key}"
+    sent = [line.format(port=gateway.port) for line in lines]
+    answer = gateway.client().raw(raw_request(f"{route} HTTP/1.1", *sent, key))
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    if not route.startswith("HEAD"):
+        error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+        assert error["code"] == "forbidden"
+    closed(gateway, model)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["host: 127.0.0.1:{port}"],
+        ["host: 127.8.9.1"],
+        ["HOST: LocalHost.:{port}"],
+        ["host: [::1]:{port}"],
+        ["host: localhost:{port}", "origin: http://localhost:{port}"],
+        ["host: 127.0.0.1:{port}", "origin: http://localhost:{port}"],
+        ["host: 127.0.0.1:{port}", "origin: https://app.example"],
+    ],
+    ids=", ".join,
+)
+def test_this_machine_and_allowed_origins_are_answered(
+    gateway: GatewayProcess, lines: list[str]
+) -> None:
+    sent = [line.format(port=gateway.port) for line in lines]
+    key = f"x-api-key: {gateway.key}"
+    answer = gateway.client().raw(raw_request("POST /classify HTTP/1.1", *sent, key))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("lines", [[], [HOST, HOST], ["host:"]], ids=["none", "two", "empty"])
+def test_a_request_names_one_host(gateway: GatewayProcess, model: Server, lines: list[str]) -> None:
+    answer = gateway.client().raw(raw_request("POST /classify HTTP/1.1", *lines))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    closed(gateway, model)
+
+
+def test_a_proxy_is_named_in_the_settings(start: Start) -> None:
+    gateway = start(allowed_hosts=("Hub.Example",))
+    key = f"x-api-key: {gateway.key}"
+    for lines in (
+        ["host: hub.example", "origin: https://hub.example"],
+        ["host: 127.0.0.1:8888", "origin: https://hub.example"],
+    ):
+        answer = gateway.client().raw(raw_request("POST /classify HTTP/1.1", *lines, key))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    other = raw_request("POST /classify HTTP/1.1", "host: x.hub.example", key)
+    assert gateway.client().raw(other).startswith(b"HTTP/1.1 403 ")
 
 
 def test_garbage_is_refused(gateway: GatewayProcess, model: Server) -> None:

@@ -50,6 +50,10 @@ def test_an_answer_is_passed_on(kind: Builder) -> None:
         ("text/plain", "söß".encode(), {"text": "söß"}),
         ("text/plain; charset=iso-8859-1", "söß".encode("latin-1"), {"text": "söß"}),
         ("text/plain", b"", {"text": ""}),
+        # What fetch() calls a string.
+        ("text/plain;charset=UTF-8", b' {"text": "a", "top_k": 1}', None),
+        ("text/plain; charset=utf-16", '{"texts": ["a"]}'.encode("utf-16"), {"texts": ["a"]}),
+        ("text/plain", b"{smiles} and more", {"text": "{smiles} and more"}),
         ("application/x-www-form-urlencoded", b"text=a+b%26c", {"text": "a b&c"}),
         ("application/x-www-form-urlencoded", b"text=", {"text": ""}),
         (
@@ -186,7 +190,17 @@ def test_an_http_api_may_have_a_default_route_and_stage() -> None:
     assert World().answer(staged).status == 200
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD", "BREW"])
+@pytest.mark.parametrize("path", ["/health", "/openapi.json", "/", "/classify", "/nowhere"])
+def test_head_is_answered_like_get_and_has_no_body(kind: Builder, path: str) -> None:
+    shown = {"openapi.json": b'{"openapi": "3.1.0"}', "page.html": "<p>söß</p>".encode()}
+    get = World(documents=shown).answer(kind(None, method="GET", path=path))
+    head = World(documents=shown).answer(kind(None, method="HEAD", path=path))
+    assert head.text == ""
+    length = {"content-length": str(len(get.text.encode()))}
+    assert (head.status, head.headers) == (get.status, get.headers | length)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "BREW"])
 def test_other_methods_are_not_allowed(kind: Builder, method: str) -> None:
     response = World().answer(kind(method=method))
     assert (response.status, response.code) == (405, "method_not_allowed")

@@ -29,6 +29,10 @@ async def silence() -> MutableMapping[str, Any]:
     raise AssertionError
 
 
+async def nobody() -> MutableMapping[str, Any]:
+    return {"type": "http.disconnect"}
+
+
 def read(sender: Any, limit: int, *headers: tuple[str, str], seconds: float = 30.0) -> bytes:
     return asyncio.run(RequestBody(sender, headers, seconds=seconds).read(limit))
 
@@ -65,3 +69,8 @@ def test_a_length_that_is_no_number_says_nothing() -> None:
 def test_a_body_that_never_comes_is_not_waited_for() -> None:
     error = refused(silence, 25, seconds=0.01)
     assert (error.status, error.code) == (504, "timeout")
+
+
+def test_half_a_body_of_a_client_that_is_gone_is_no_body() -> None:
+    error = refused(nobody, 25)
+    assert (error.status, error.code) == (408, "timeout")

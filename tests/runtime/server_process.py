@@ -135,9 +135,15 @@ def started(
     module: str = MODULE,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    descriptors: int | None = None,
 ) -> Iterator[ServerProcess]:
-    """A server's process, ready or not; ended when the block ends."""
+    """A server's process, ready or not; ended when the block ends.
+
+    It may open so many ``descriptors``, where that is said.
+    """
+    limited = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"] if descriptors else []
     command: Sequence[str] = [
+        *limited,
         *(sys.executable, "-m", module),
         *("--model-dir", str(folder), "--announce", str(announced), *arguments),
     ]

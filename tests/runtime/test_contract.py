@@ -90,6 +90,65 @@ def test_plain_text_in_its_charset(charset: str, codec: str) -> None:
     assert one(body, f"text/plain; format=flowed; charset={charset}").items == ("caf\u00e9",)
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "utf-16", "iso-8859-1"])
+@pytest.mark.parametrize(
+    ("sent", "texts", "top_k"),
+    [
+        ('{"text": "a"}', ("a",), None),
+        (' \t\r\n{"texts": ["a", "b"], "top_k": 2}\n', ("a", "b"), 2),
+    ],
+)
+def test_json_that_is_called_plain_text_is_json(
+    charset: str, sent: str, texts: tuple[str, ...], top_k: int | None
+) -> None:
+    request = one(sent.encode(charset), f"text/plain;charset={charset}")
+    assert request == one(sent.encode(), "application/json")
+    assert (request.items, request.top_k) == (texts, top_k)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b'{"text": 1}', (422, "invalid_request")),
+        (b'{"text": "a", "txt": 1}', (422, "invalid_request")),
+        (b'{"text": "a", "texts": ["a"]}', (422, "invalid_request")),
+        (b'{"texts": []}', (422, "invalid_request")),
+        (b'{"texts": ["a"], "top_k": 0}', (422, "invalid_request")),
+        (b'{"text": "\\ud800"}', (422, "invalid_request")),
+        (b'{"text": "a", "text": "b"}', (400, "invalid_json")),
+        (b'{"text": "a", "top_k": NaN}', (400, "invalid_json")),
+    ],
+)
+def test_json_that_is_called_plain_text_is_checked(body: bytes, error: tuple[int, str]) -> None:
+    assert refused(body, "text/plain") == error == refused(body, "application/json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "{text}",
+        '{"text": "a"',
+        '{"text": "a"} and more',
+        '{"text": "a"}{"text": "b"}',
+        "{'text': 'a'}",
+        '{"Text": "a"}',
+        '{"note": "text"}',
+        "{}",
+        '["text"]',
+        '"text"',
+        '[{"text": "a"}]',
+        '{"text": ' + "[" * 5_000 + "}",
+        '{"note": {"text": "a"}}',
+        "1" * 9_000,
+        'see {"text": "a"}',
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_text_that_looks_like_json_stays_a_text(text: str) -> None:
+    assert one(text.encode(), "text/plain;charset=UTF-8").items == (text,)
+
+
 def test_an_empty_text_is_a_text() -> None:
     assert one(b"", "text/plain").items == ("",)
     assert one(b'{"text": ""}').items == ("",)

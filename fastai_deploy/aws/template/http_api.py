@@ -124,7 +124,7 @@ def _cors(spec: ApiSpec) -> Json:
         return None
     return {
         "AllowOrigins": list(spec.origins),
-        "AllowMethods": sorted({route.method for route in spec.routes} | {"OPTIONS"}),
+        "AllowMethods": sorted({route.method for route in spec.routes} | {"HEAD", "OPTIONS"}),
         "AllowHeaders": ["authorization", "content-type", "x-api-key"],
         "ExposeHeaders": ["retry-after", "x-request-id"],
         "MaxAge": _CORS_SECONDS,

@@ -10,8 +10,8 @@ from ..contract import (  # noqa: TID252 the package has another name in AWS
     Json,
     Request,
     RequestError,
+    decode,
     encode,
-    media_type,
     parse,
 )
 from ..media_type import JSON, JSON_LINES  # noqa: TID252
@@ -29,7 +29,7 @@ def checked(body: bytes, content_type: Optional[str]) -> Tuple[Request, bytes]:
     if kind == FORM:
         body = body if body.lstrip()[:1] == b"{" else encode(_form(body))
         return parse(body, JSON)[0], body
-    kind, charset = media_type(content_type)
+    kind, text = decode(body, content_type)
     if kind in JSON_LINES:
         raise RequestError(
             415,
@@ -39,7 +39,7 @@ def checked(body: bytes, content_type: Optional[str]) -> Tuple[Request, bytes]:
         )
     request = parse(body, content_type)[0]
     if kind == JSON:
-        return request, body.decode(charset).encode("utf-8")
+        return request, text.encode("utf-8")
     return request, encode({"text": request.items[0]})
 
 

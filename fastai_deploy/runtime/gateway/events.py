@@ -111,6 +111,13 @@ def refuse(error: RequestError, headers: Mapping[str, str]) -> Dict[str, Json]:
     return respond(error.status, encode(error.body()), every)
 
 
+def without_body(response: Dict[str, Json]) -> Dict[str, Json]:
+    """The answer to HEAD: that to GET, whose body is only measured (RFC 9110, section 9.3.2)."""
+    length = len(response["body"].encode("utf-8"))
+    headers = {**response["headers"], "content-length": str(length)}
+    return {**response, "headers": headers, "body": ""}
+
+
 def cors(
     origin: Optional[str], allowed: Sequence[str], methods: Sequence[str] = ()
 ) -> Dict[str, str]:

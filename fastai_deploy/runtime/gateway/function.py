@@ -22,10 +22,11 @@ def handler(event: Any, context: Any) -> Dict[str, Json]:
         gateway = _gateway()
     except Exception as error:  # noqa: BLE001 a wrong setting, too, is answered and logged
         failure = request_log.failure(error)
-        request_id = events.read(event).request_id
-        facts = {**failure.facts, "request_id": request_id, "reason": str(error)[:1_000]}
+        call = events.read(event)
+        facts = {**failure.facts, "request_id": call.request_id, "reason": str(error)[:1_000]}
         request_log.write(sys.stdout, json.dumps(facts) + "\n")
-        return events.refuse(failure, {"x-request-id": request_id})
+        response = events.refuse(failure, {"x-request-id": call.request_id})
+        return events.without_body(response) if call.method == "HEAD" else response
     return gateway.handle(event, context)
 
 

@@ -95,6 +95,8 @@ class Gateway:
             failure = request_log.failure(error)
             facts.update(failure.facts, code=failure.code)
             response = events.refuse(failure, {**headers, **failure.headers})
+        if call.method == "HEAD":
+            response = events.without_body(response)
         facts["status"] = response["statusCode"]
         facts["ms"] = round((self._clock() - started) * 1_000, 2)
         entry = request_log.line(self._settings.endpoint, facts, now=self._now())
@@ -107,15 +109,16 @@ class Gateway:
         if actions is None:
             facts.update(route="none", method="none")  # names of the client's making stay out
             raise failures.not_found(self._settings.route)
-        methods = (*actions, "OPTIONS")
+        methods = (*actions, *(("HEAD",) if "GET" in actions else ()), "OPTIONS")
         facts.update(route=call.path, method=call.method if call.method in methods else "none")
         if call.method == "OPTIONS":
             origin = call.headers.get("origin")
             preflight = events.cors(origin, self._settings.cors_origins, methods)
             return 204, None, {**preflight, "allow": ", ".join(methods)}
-        if call.method not in actions:
+        action = actions.get("GET" if call.method == "HEAD" else call.method)
+        if action is None:
             raise failures.method_not_allowed(methods)
-        return actions[call.method](exchange)
+        return action(exchange)
 
     def _health(self, _exchange: Exchange) -> Answer:
         """Says that the gateway is up; the endpoint is not asked, because that costs."""

@@ -72,7 +72,7 @@ class LocalApi:
 
         Raises PortTaken, ServerDied, ParityError or InvocationError.
         """
-        need_extra("local", "uvicorn")
+        need_extra("local", "httptools", "uvicorn")
         if not self._key.exists():
             files.write(self._key, new_key().encode(), mode=0o600)
         running = self.port
@@ -204,6 +204,8 @@ class LocalApi:
             max_body=settings.max_body,
             timeout_ms=round(settings.timeout * 1000),
             cors_origins=settings.cors_origins,
+            allowed_hosts=settings.allowed_hosts,
+            log_file=str(self.log),
             package=str(self._stored_package()),
             page=True,
         )

@@ -186,7 +186,7 @@ def _part(kind: str, process: psutil.Process) -> Part:
 
 def _packages() -> Check:
     try:
-        need_extra("local", "numpy", "onnxruntime", "tokenizers", "uvicorn")
+        need_extra("local", "httptools", "numpy", "onnxruntime", "tokenizers", "uvicorn")
     except ExtraMissing as error:
         return Check("packages", "failed", error.message, error.hint)
     return Check("packages", "passed", "what the servers need is installed")

@@ -19,6 +19,7 @@ from fastai_deploy.errors import InvocationError
 from fastai_deploy.extras import need_extra
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Endpoint, StoredArtifact
+from fastai_deploy.settings import ApiSettings
 from fastai_deploy.targets.base import Json, Verify
 from fastai_deploy.targets.local.client import post
 from fastai_deploy.targets.local.processes import (
@@ -36,7 +37,8 @@ _INVOKE_SECONDS = 60.0  # as long as InvokeEndpoint waits
 class LocalEndpoint:
     """The model server of one stage, below ``home``.
 
-    ``interpreter`` gives the Python that an unpacked artifact is served with.
+    ``interpreter`` gives the Python that an unpacked artifact is served with; ``api`` says which
+    names the server has and whose pages may call it.
     ``state`` names the live server: its process, port and version. The gateway reads it on every
     request, so that it follows a deploy.
     """
@@ -48,12 +50,15 @@ class LocalEndpoint:
         processes: Processes,
         report: Reporter,
         interpreter: Callable[[Path], Path],
+        *,
+        api: ApiSettings,
     ) -> None:
         self._name = name
         self._home = home
         self._processes = processes
         self._report = report
         self._interpreter = interpreter
+        self._clients = {"hosts": list(api.allowed_hosts), "origins": list(api.cors_origins)}
         self._models = home / "models"
         self.state = home / "endpoint.json"
         self.log = home / "endpoint.log"
@@ -62,7 +67,7 @@ class LocalEndpoint:
         self, stored: StoredArtifact, store: Store, *, timeout: float, verify: Verify
     ) -> Endpoint:
         """Serve the artifact; ``timeout`` is in seconds. Raises DeployError or ParityError."""
-        need_extra("local", "numpy", "onnxruntime", "tokenizers", "uvicorn")
+        need_extra("local", "httptools", "numpy", "onnxruntime", "tokenizers", "uvicorn")
         version = stored.version
         live = self._live(version)
         if live is not None:
@@ -130,6 +135,9 @@ class LocalEndpoint:
                 command=(
                     *(str(self._interpreter(folder)), "-m", MODULE),
                     *("--model-dir", str(folder), "--announce", str(announce)),
+                    *("--log-file", str(self.log), "--check-host"),
+                    *(f"--allow-host={host}" for host in self._clients["hosts"]),
+                    *(f"--allow-origin={origin}" for origin in self._clients["origins"]),
                 ),
                 environment={
                     **clean_environment(),
@@ -150,6 +158,7 @@ class LocalEndpoint:
             "port": server.port,
             "version": version,
             "unproven": stored.unproven,
+            "clients": self._clients,
         }
         files.write(self.state, json.dumps(state).encode())
         return endpoint
@@ -158,6 +167,8 @@ class LocalEndpoint:
         """The port of the live server, if it runs, answers, and serves this version."""
         announcement = read_announcement(self.state)
         if announcement is None or self._processes.alive(announcement) is None:
+            return None
+        if self._stated().get("clients") != self._clients:
             return None
         try:
             answer = post(

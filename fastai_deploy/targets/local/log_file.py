@@ -8,38 +8,42 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from fastai_deploy.reports import LogLine
+from fastai_deploy.runtime.log import rotated
 
 _FOLLOW_SECONDS = 0.2
 _MS = 1_000
 
 
 def since(path: Path, start: datetime) -> Iterator[LogLine]:
-    """The lines since a date; none where there is no file."""
+    """The lines since a date, of the rotated file, too; none where there is no file."""
     at = start
-    for text in _lines(path):
+    for text in (*_lines(rotated(path)), *_lines(path)):
         at = date_of(text) or at
         if at >= start and text:
             yield LogLine(at, path.name, text)
 
 
 def follow(path: Path, start: datetime, sleep: Callable[[float], None]) -> Iterator[LogLine]:
-    """The same, and what comes after, without end; a new server begins its file anew."""
-    at, read, rest = start, 0, ""
+    """The same, and what comes after, without end; a file that was begun anew is read anew."""
+    at, rest = start, ""
+    file, read = 0, 0
     while True:
-        size = path.stat().st_size if path.exists() else 0
-        if size < read:
-            read, rest = 0, ""
+        data = b""
+        now, size = _identity(path)
+        if now != file or size < read:
+            if not file or _identity(rotated(path))[0] == file:
+                data = _from(rotated(path), read)
+            file, read = now, 0
         if size > read:
-            with path.open("rb") as file:
-                file.seek(read)
-                data = file.read()
-            read += len(data)
-            *whole, rest = (rest + data.decode(errors="replace")).split("\n")
-            for text in whole:
-                at = date_of(text) or at
-                if at >= start and text:
-                    yield LogLine(at, path.name, text)
-        else:
+            new = _from(path, read)
+            read += len(new)
+            data += new
+        *whole, rest = (rest + data.decode(errors="replace")).split("\n")
+        for text in whole:
+            at = date_of(text) or at
+            if at >= start and text:
+                yield LogLine(at, path.name, text)
+        if not data:
             sleep(_FOLLOW_SECONDS)
 
 
@@ -58,3 +62,21 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Which file it is, and how large; 0 and 0 where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_size
+
+
+def _from(path: Path, position: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(position)
+            return file.read()
+    except OSError:
+        return b""

@@ -69,6 +69,7 @@ class LocalTarget:
             self._processes,
             report,
             lambda model: interpreter(model, environments),
+            api=settings.sections.api,
         )
         self.api = LocalApi(
             settings.stage,

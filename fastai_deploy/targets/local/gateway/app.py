@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import datetime, timezone
+from http import HTTPStatus
 from typing import Any, TextIO
 
 from fastai_deploy.runtime.gateway import events, failures, request_log
@@ -29,6 +30,8 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+_SHOWN = {"GET": False, "HEAD": False, "OPTIONS": False}
 
 
 class GatewayApp:
@@ -50,9 +53,9 @@ class GatewayApp:
         self._log = log
         # The methods of each route, and whether they need a key.
         self._routes: Mapping[str, Mapping[str, bool]] = {
-            HEALTH: {"GET": False, "OPTIONS": False},
-            OPENAPI: {"GET": False, "OPTIONS": False},
-            **({PAGE: {"GET": False, "OPTIONS": False}} if config.page else {}),
+            HEALTH: _SHOWN,
+            OPENAPI: _SHOWN,
+            **({PAGE: _SHOWN} if config.page else {}),
             config.route: {"POST": True, "OPTIONS": False},
         }
 
@@ -79,7 +82,7 @@ class GatewayApp:
                 "ms": round((time.monotonic() - started) * 1_000, 2),
             }
             request_log.write(self._log, json.dumps({"gateway": facts}) + "\n")
-        await _send(response, send)
+        await _send(response, send, method=scope["method"])
 
     async def _answer(
         self, scope: Scope, headers: list[tuple[str, str]], body: RequestBody, request_id: str
@@ -123,14 +126,15 @@ class GatewayApp:
         return key_id
 
 
-async def _send(response: Mapping[str, Any], send: Send) -> None:
+async def _send(response: Mapping[str, Any], send: Send, *, method: str) -> None:
+    """Send a response; the server leaves out the body where the method is HEAD."""
     status: int = response["statusCode"]
     body: bytes = response["body"].encode("utf-8")
     headers = {name.lower(): str(value) for name, value in response["headers"].items()}
-    if body:
+    if method != "HEAD" or "content-length" not in headers:
         headers["content-length"] = str(len(body))
-    elif status != 204:  # noqa: PLR2004 which may not have a length
-        headers["content-length"] = "0"
+    if status == HTTPStatus.NO_CONTENT:  # which may not have a length
+        del headers["content-length"]
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})

@@ -23,6 +23,8 @@ class GatewayConfig:
     is in requests a second, ``max_body`` in bytes, ``timeout_ms`` what a request may take at most;
     ``concurrency`` is how many requests the function answers at once. ``package`` is the Lambda's
     zip, the plain one where none is named; ``page`` says that there is a page at ``/`` in it.
+    ``allowed_hosts`` are names of the gateway beside those of this machine; ``log_file`` is where
+    its output goes, which it then rotates.
     """
 
     endpoint: str
@@ -38,10 +40,12 @@ class GatewayConfig:
     max_body: int = 1_048_576
     timeout_ms: int = 29_000
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     concurrency: int = 32
     log_text: bool = False
     package: str = ""
     page: bool = False
+    log_file: str = ""
 
     def encode(self) -> bytes:
         """The record as a JSON file; the same record gives the same bytes."""
@@ -52,7 +56,7 @@ class GatewayConfig:
         """The record of a file. Raises SettingsError for one that fdeploy did not write."""
         try:
             values: dict[str, Any] = json.loads(data)
-            for name in ("key_files", "cors_origins"):
+            for name in ("key_files", "cors_origins", "allowed_hosts"):
                 values[name] = tuple(str(item) for item in values.get(name, ()))
             return cls(**values)
         except (ValueError, TypeError, AttributeError) as error:

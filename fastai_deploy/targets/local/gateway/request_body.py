@@ -28,7 +28,11 @@ class RequestBody:
         self._length = int(length) if length.isascii() and length.isdecimal() else 0
 
     async def read(self, limit: int) -> bytes:
-        """The whole body. Raises RequestError 413 above ``limit`` bytes, 504 when it is late."""
+        """The whole body.
+
+        Raises RequestError 413 above ``limit`` bytes, 504 when it is late, 408 when its client is
+        gone.
+        """
         if self._length > limit:
             raise failures.body_too_large(limit)
         try:
@@ -45,6 +49,10 @@ class RequestBody:
         more = True
         while more:
             message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Failure(
+                    RequestError(408, "timeout", "the client left", "send the request again")
+                )
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > limit:

@@ -7,17 +7,17 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TextIO
 
-import uvicorn
-
 from fastai_deploy import files
 from fastai_deploy.errors import PortTaken
 from fastai_deploy.lambda_package import build_lambda_package
+from fastai_deploy.runtime.host_check import HostCheck
+from fastai_deploy.runtime.http_server import HttpServer, listen
+from fastai_deploy.runtime.log import Log
 from fastai_deploy.targets.local.gateway.app import GatewayApp
 from fastai_deploy.targets.local.gateway.config import GatewayConfig
 from fastai_deploy.targets.local.gateway.function import load_handler, unpack_package
@@ -26,7 +26,6 @@ from fastai_deploy.targets.local.gateway.keys import KeyRing
 from fastai_deploy.targets.local.gateway.sagemaker_front import FrontConfig, sagemaker_front
 from fastai_deploy.targets.local.gateway.usage_plan import UsagePlan
 
-_LOOPBACK = "127.0.0.1"
 _GRACE_SECONDS = 5  # what a request in flight gets when the process is told to end
 
 
@@ -41,7 +40,7 @@ def serve(config: GatewayConfig, *, folder: Path, announce: Path, log: TextIO) -
     front_config = FrontConfig(config.endpoint, Path(config.endpoint_state), access_key)
     # The front ends before the threads do: they may be waiting for it.
     with (
-        listen(config.port) as listener,
+        _listen(config.port) as listener,
         ThreadPoolExecutor(config.concurrency, thread_name_prefix="function") as pool,
         sagemaker_front(front_config) as endpoint_url,
     ):
@@ -67,7 +66,15 @@ def serve(config: GatewayConfig, *, folder: Path, announce: Path, log: TextIO) -
         )
         announcement = {"pid": os.getpid(), "port": listener.getsockname()[1]}
         text = json.dumps(announcement).encode()
-        _Server(_uvicorn_config(app), ready=lambda: files.write(announce, text)).run([listener])
+        server = HttpServer(
+            app,
+            Log(log),
+            ready=lambda: files.write(announce, text),
+            grace=_GRACE_SECONDS,
+            hosts=HostCheck(config.allowed_hosts, config.cors_origins),
+            log_file=Path(config.log_file) if config.log_file else None,
+        )
+        server.run([listener])
 
 
 def _package(config: GatewayConfig) -> bytes:
@@ -78,47 +85,11 @@ def _package(config: GatewayConfig) -> bytes:
         return package.read_bytes()
 
 
-def listen(port: int) -> socket.socket:
-    """A listening socket on the loopback address; port 0 takes a free one. Raises PortTaken."""
-    # With its protocol named: asyncio switches Nagle's algorithm (40 ms) off for such sockets only.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+def _listen(port: int) -> socket.socket:
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((_LOOPBACK, port))
-        listener.listen()
+        return listen(port)
     except OSError as error:
-        listener.close()
         raise PortTaken(
             f"the gateway cannot listen on port {port}: {error.strerror}",
             hint="choose another port under [api] in fdeploy.toml; 0 takes a free one",
         ) from None
-    return listener
-
-
-def _uvicorn_config(app: GatewayApp) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        # Strict, and the same whatever else is installed.
-        http="h11",
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-
-
-class _Server(uvicorn.Server):
-    """A server that says when it is ready."""
-
-    def __init__(self, config: uvicorn.Config, *, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._ready()

@@ -1,0 +1,168 @@
+"""All connections of a server together: how many, for how long, and how much they may hold.
+
+What is stated here is in docs/security.md, too. Times are in seconds, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections import deque
+from dataclasses import dataclass
+from typing import Callable, Deque, Protocol, Set
+
+from .log import OncePerMinute
+from .memory import give_back
+from .request_error import RequestError
+
+_MOST_CONNECTIONS = 4096
+_MOST_DESCRIPTORS = 16_384
+_MOST_REFUSED = 64  # and at most a quarter of the connections, for each has a descriptor
+_WORTH_A_TRIM = 16 * 1024 * 1024
+_QUIET_TICKS = 5
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What one connection may take of a server, and all of them together.
+
+    A connection is closed when it has sent nothing for ``silent`` after it was opened or ``idle``
+    after an answer, when a request's headers take longer than ``head`` in all, when its body stops
+    for ``body``, and when what follows an early answer takes longer than ``rest``, or what follows
+    a refusal longer than ``refused``. ``head_bytes`` is the most for request line and headers.
+    Beyond its first ``small_body`` bytes, a body that has not arrived whole counts towards
+    ``unfinished``, up to ``largest_body``.
+    """
+
+    connections: int
+    silent: float = 20.0
+    idle: float = 75.0  # longer than clients keep idle connections, so that they close first
+    head: float = 20.0
+    body: float = 20.0
+    rest: float = 10.0
+    refused: float = 3.0
+    head_bytes: int = 65_536
+    small_body: int = 65_536
+    largest_body: int = 6 * 1024 * 1024
+    unfinished: int = 64 * 1024 * 1024
+
+
+def most_connections() -> int:
+    """How many connections this process may have: half of its file descriptors, at most 4,096.
+
+    The other half is for files and sockets of its own and for connections that are being refused,
+    so that accepting one does not fail. Raises the soft limit of descriptors where that is allowed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = _MOST_DESCRIPTORS if hard == unlimited else min(hard, _MOST_DESCRIPTORS)
+    if soft != unlimited and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (OSError, ValueError):  # macOS allows less than it says
+            pass
+    return _MOST_CONNECTIONS if soft == unlimited else min(_MOST_CONNECTIONS, soft // 2)
+
+
+class Member(Protocol):
+    """A connection, as it is seen from here; times are those of the clock."""
+
+    expires: float
+    unread: float
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do."""
+
+    def expire(self) -> None:
+        """The time of what it does is over."""
+
+    def close(self) -> None:
+        """Close, for it has nothing to do."""
+
+
+class Connections:
+    """The open connections of a server; ``clock`` counts seconds. Not thread-safe.
+
+    ``tick`` must be called about once a second.
+    """
+
+    def __init__(
+        self, limits: ConnectionLimits, report: OncePerMinute, clock: Callable[[], float]
+    ) -> None:
+        self.limits = limits
+        self.clock = clock
+        self._report = report
+        self._open: Set[Member] = set()
+        self._refused: Set[Member] = set()
+        self._idle: Deque[Member] = deque()  # at the last tick; the first to be closed comes first
+        self._unfinished = 0
+        self._taken = 0  # bytes of large bodies since memory was last given back
+        self._quiet = 0
+
+    def admit(self, member: Member) -> bool:
+        """Count a new connection; False when there is no place for it.
+
+        Where all places are taken, it gets that of a connection that has nothing to do.
+        """
+        if len(self._open) >= self.limits.connections and not self._evict():
+            return False
+        self._open.add(member)
+        return True
+
+    def linger(self, member: Member) -> bool:
+        """Let a connection without a place wait for its client to read why; False: too many do."""
+        if len(self._refused) >= min(_MOST_REFUSED, self.limits.connections // 4):
+            return False
+        self._refused.add(member)
+        return True
+
+    def leave(self, member: Member) -> None:
+        """Forget a connection that is closed."""
+        self._open.discard(member)
+        self._refused.discard(member)
+
+    def take(self, size: int) -> bool:
+        """Count bytes of an unfinished body; False, and not counted, when they are too many."""
+        if self._unfinished + size > self.limits.unfinished:
+            return False
+        self._unfinished += size
+        self._taken += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Uncount bytes of a body that is whole, or gone."""
+        self._unfinished -= size
+
+    def refused(self, error: RequestError) -> None:
+        """Tell the log of a refusal, not more than once a minute of each kind."""
+        self._report(
+            "connection_refused", status=error.status, code=error.code, reason=error.message
+        )
+
+    def tick(self) -> None:
+        """End what has taken too long, and return the memory that large bodies have taken."""
+        now = self.clock()
+        for member in [*self._open, *self._refused]:
+            if member.expires <= now or member.unread <= now:
+                member.expire()
+        self._idle = deque(
+            sorted((each for each in self._open if each.is_idle), key=lambda each: each.expires)
+        )
+        self._quiet = 0 if self._unfinished else self._quiet + 1
+        if self._taken >= _WORTH_A_TRIM and self._quiet >= _QUIET_TICKS:
+            self._taken = 0
+            give_back()
+
+    def _evict(self) -> bool:
+        while self._idle:
+            member = self._idle.popleft()
+            if member in self._open and member.is_idle:
+                self._open.discard(member)
+                member.close()
+                return True
+        return False
+
+
+NEVER = math.inf

@@ -1,0 +1,104 @@
+"""Whom a server on this machine answers: not the pages of other origins that a browser has open.
+
+A page may send requests to 127.0.0.1, and a name of its own may lead there (DNS rebinding). Both
+show in the request: the page's origin stands in ``Origin``, the name in ``Host``. In containers
+this check is off: the platform decides there who reaches the server, and what ``Host`` says.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from functools import lru_cache
+from typing import Optional, Sequence, Tuple
+
+from . import refusals
+from .request_error import RequestError
+
+# The host in capture 1 or 2, the port in 3. A trailing dot is the same host (RFC 1034, 3.1).
+_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9._-]{1,253}?)\.?)(?::([0-9]{0,5}))?\Z")
+_ORIGIN = re.compile(r"https?://([^/?#@\\]+)\Z")
+_LOOPBACK_NAME = "localhost"
+_REMEMBERED = 256  # pairs of Host and Origin; a client sends the same ones again and again
+_LONGEST = 600  # bytes of a pair that is remembered
+
+
+class HostCheck:
+    """Refuses a ``Host`` that is not this machine, and an ``Origin`` that is not this server's.
+
+    ``hosts`` are further names of this server, without a port; ``origins`` those whose pages may
+    call it, ``*`` for all.
+    """
+
+    def __init__(self, hosts: Sequence[str] = (), origins: Sequence[str] = ()) -> None:
+        self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
+        self._origins = frozenset(origin.lower() for origin in origins)
+        self._remembered = lru_cache(_REMEMBERED)(self._judge)
+
+    def refusal(
+        self, version: str, target: bytes, headers: Sequence[Tuple[bytes, bytes]]
+    ) -> Optional[RequestError]:
+        """What refuses a request with this HTTP version, request target and headers, or None.
+
+        Header names are lower-case. 400 for a missing or doubled ``Host``, 403 for a wrong one.
+        """
+        hosts, origins = [], []
+        for name, value in headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"origin":
+                origins.append(value)
+        if not target.startswith(b"/"):  # of http://host/path, this host counts (RFC 9112, 3.2.2)
+            named = target.partition(b"://")[2].partition(b"/")[0]
+            hosts = hosts and ([named] if named else hosts)
+        if len(hosts) > 1 or hosts == [b""] or (not hosts and version != "1.0"):
+            return refusals.no_host()
+        host = hosts[0] if hosts else None
+        usual = len(origins) < 2 and sum(map(len, hosts + origins)) < _LONGEST  # noqa: PLR2004
+        return (self._remembered if usual else self._judge)(host, tuple(origins))
+
+    def _judge(self, host: Optional[bytes], origins: Tuple[bytes, ...]) -> Optional[RequestError]:
+        spelt = (host or b"").decode("latin-1").strip().lower()
+        if host is not None and not self._is_ours(spelt):
+            return refusals.foreign_host()
+        if not all(self._may_call(origin.decode("latin-1").lower(), spelt) for origin in origins):
+            return refusals.foreign_origin()
+        return None
+
+    def _is_ours(self, authority: str) -> bool:
+        host, _ = _split(authority)
+        return host is not None and (host in self._hosts or _is_loopback(host))
+
+    def _may_call(self, origin: str, host: str) -> bool:
+        if "*" in self._origins or origin in self._origins:
+            return True
+        match = _ORIGIN.match(origin)
+        if match is None:  # "null": a file, a sandbox
+            return False
+        name, port = _split(match[1])
+        if name is None:
+            return False
+        if name in self._hosts:
+            return True
+        own, own_port = _split(host)
+        # A proxy may speak TLS for this server, so that the scheme says nothing.
+        same = name == own or (_is_loopback(name) and own is not None and _is_loopback(own))
+        return same and port == own_port
+
+
+def _split(authority: str) -> Tuple[Optional[str], str]:
+    """Host and port of ``host:port``; no host where it is neither a name nor an address."""
+    match = _AUTHORITY.match(authority)
+    if match is None:
+        return None, ""
+    return match[1] or match[2], match[3] or ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host == _LOOPBACK_NAME:
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback
