@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
-from typing import Optional, Sequence, Tuple
+from typing import Callable, Optional, Sequence, Set, Tuple
 
 from . import refusals
 from .request_error import RequestError
@@ -19,8 +18,7 @@ from .request_error import RequestError
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9._-]{1,253}?)\.?)(?::([0-9]{0,5}))?\Z")
 _ORIGIN = re.compile(r"https?://([^/?#@\\]+)\Z")
 _LOOPBACK_NAME = "localhost"
-_REMEMBERED = 256  # pairs of Host and Origin; a client sends the same ones again and again
-_LONGEST = 600  # bytes of a pair that is remembered
+_MOST_KNOWN = 64  # right values of Host that need not be looked at again
 
 
 class HostCheck:
@@ -33,31 +31,31 @@ class HostCheck:
     def __init__(self, hosts: Sequence[str] = (), origins: Sequence[str] = ()) -> None:
         self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
         self._origins = frozenset(origin.lower() for origin in origins)
-        self._remembered = lru_cache(_REMEMBERED)(self._judge)
+        self._known: Set[bytes] = set()
 
     def refusal(
-        self, version: str, target: bytes, headers: Sequence[Tuple[bytes, bytes]]
+        self, version: Callable[[], str], target: bytes, headers: Sequence[Tuple[bytes, bytes]]
     ) -> Optional[RequestError]:
         """What refuses a request with this HTTP version, request target and headers, or None.
 
-        Header names are lower-case. 400 for a missing or doubled ``Host``, 403 for a wrong one.
+        Header names are lower-case; ``version()`` is such as ``1.1``. 400 for a missing or doubled
+        ``Host``, 403 for a wrong one.
         """
-        hosts, origins = [], []
-        for name, value in headers:
-            if name == b"host":
-                hosts.append(value)
-            elif name == b"origin":
-                origins.append(value)
-        if not target.startswith(b"/"):  # of http://host/path, this host counts (RFC 9112, 3.2.2)
+        hosts = [value for name, value in headers if name == b"host"]
+        origins = [value for name, value in headers if name == b"origin"]
+        if not origins and len(hosts) == 1 and hosts[0] in self._known and target[:1] == b"/":
+            return None
+        if target[:1] != b"/":  # of http://host/path, this host counts (RFC 9112, 3.2.2)
             named = target.partition(b"://")[2].partition(b"/")[0]
             hosts = hosts and ([named] if named else hosts)
-        if len(hosts) > 1 or hosts == [b""] or (not hosts and version != "1.0"):
+        if len(hosts) > 1 or hosts == [b""] or (not hosts and version() != "1.0"):
             return refusals.no_host()
-        host = hosts[0] if hosts else None
-        usual = len(origins) < 2 and sum(map(len, hosts + origins)) < _LONGEST  # noqa: PLR2004
-        return (self._remembered if usual else self._judge)(host, tuple(origins))
+        error = self._judge(hosts[0] if hosts else None, origins)
+        if error is None and hosts and len(self._known) < _MOST_KNOWN:
+            self._known.add(hosts[0])
+        return error
 
-    def _judge(self, host: Optional[bytes], origins: Tuple[bytes, ...]) -> Optional[RequestError]:
+    def _judge(self, host: Optional[bytes], origins: Sequence[bytes]) -> Optional[RequestError]:
         spelt = (host or b"").decode("latin-1").strip().lower()
         if host is not None and not self._is_ours(spelt):
             return refusals.foreign_host()

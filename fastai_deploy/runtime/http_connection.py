@@ -106,7 +106,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             return
         if self._state == _IDLE:
             self._head = 0
-            self._enter(_HEAD, self._limits.head)
+            self._state, self.expires = _HEAD, self._all.now + self._limits.head
         self._chunk = len(data)
         self._barren += self._chunk
         super().data_received(data)
@@ -133,7 +133,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._refuse(error)
             return
         self._body = self._barren = 0
-        self._enter(_BODY, self._limits.body)
+        self._state, self.expires = _BODY, self._all.now + self._limits.body
         answer = self._early_refusal()
         self._skipped = answer is not None
         if answer is None:
@@ -148,7 +148,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._barren = 0
         if self._state != _BODY:
             return
-        self.expires = self._all.clock() + self._limits.body
+        self.expires = self._all.now + self._limits.body
         self._body += len(body)
         counted = min(self._body, self._limits.largest_body) - self._limits.small_body
         if counted > self._held:
@@ -166,7 +166,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._state == _REST:
             self._enter(_IDLE, self._limits.idle)
         else:
-            self._enter(_ANSWER, NEVER)
+            self._state, self.expires = _ANSWER, NEVER
         if self._skipped:
             self._skipped = False
             self.on_response_complete()
@@ -175,11 +175,15 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of the one that is answered."""
-        super().on_response_complete()
+        if self.pipeline:
+            super().on_response_complete()
+        elif not self.transport.is_closing():  # uvicorn would set a timer for each answer
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
         if self.cycle is not None and not self.cycle.response_complete:
             return  # another request that came with it is being answered
         if self._state == _ANSWER:
-            self._enter(_IDLE, self._limits.idle)
+            self._state, self.expires = _IDLE, self._all.now + self._limits.idle
         elif self._state == _BODY:
             self._let_go()
             self._enter(_REST, self._limits.rest)
@@ -191,7 +195,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Wait for the client to read."""
-        self.unread = self._all.clock() + self._limits.idle
+        self.unread = self._all.now + self._limits.idle
         super().pause_writing()
 
     def resume_writing(self) -> None:
@@ -205,7 +209,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def expire(self) -> None:
         """End what has taken too long."""
-        if self.unread <= self._all.clock():
+        if self.unread <= self._all.now:
             self.transport.abort()
         elif self._state == _HEAD:
             self._refuse(refusals.late_request(self._limits.head))
@@ -220,7 +224,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _enter(self, state: int, seconds: float) -> None:
         self._state = state
-        self.expires = self._all.clock() + seconds
+        self.expires = self._all.now + seconds
 
     def _let_go(self) -> None:
         if self._held:
@@ -239,7 +243,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             return refusals.headers_too_large(limit)
         if self._hosts is None:
             return None
-        return self._hosts.refusal(self.parser.get_http_version(), self.url, self.headers)
+        return self._hosts.refusal(self.parser.get_http_version, self.url, self.headers)
 
     def _early_refusal(self) -> Optional[bytes]:
         """What refuses a request; None for all that needs uvicorn's care."""

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from fastai_deploy.lambda_package import build_lambda_package
-from fastai_deploy.targets.local.gateway.server import listen
+from fastai_deploy.runtime.http_server import listen
 from tests.gateway.conftest import MODULE, Start
 from tests.gateway.servers import Received, Reply, Server, echo
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from fastai_deploy.runtime.connections import ConnectionLimits, Connections
 from fastai_deploy.runtime.host_check import HostCheck
 from fastai_deploy.runtime.http_connection import Connection as Served
 from fastai_deploy.runtime.http_connection import Gathering
+from fastai_deploy.runtime.log import Log, OncePerMinute
 
 REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
@@ -110,7 +112,7 @@ class App:
         self.headers: list[list[tuple[bytes, bytes]]] = []
 
     def refused(
-        self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]
+        self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> bytes | None:
         self.asked.append((method, url, dict(headers)))
         return REFUSAL if self.full else None
@@ -139,24 +141,23 @@ class Server:
 
     def __init__(self, app: App, hosts: HostCheck | None = None) -> None:
         self.now = 0.0
-        self.said: list[dict[str, Any]] = []
+        self.log = io.StringIO()
         self.app = app
-        self.all = Connections(
-            LIMITS, lambda _event, **fields: self.said.append(fields), lambda: self.now
-        )
+        self.all = Connections(LIMITS, OncePerMinute(Log(self.log)), lambda: self.now)
         config = uvicorn.Config(app, lifespan="off", log_config=None)
         config.load()
-        self._make = lambda: Served(
-            config,
+        self._config, self._hosts = config, hosts
+
+    def connect(self) -> Connection:
+        protocol = Served(
+            self._config,
             ServerState(),
             {},
             connections=self.all,
-            hosts=hosts,
-            refused_early=app.refused,
+            hosts=self._hosts,
+            refused_early=self.app.refused,
         )
-
-    def connect(self) -> Connection:
-        return Connection(self._make())
+        return Connection(protocol)
 
     def after(self, seconds: float) -> None:
         self.now += seconds
@@ -448,7 +449,7 @@ def test_beyond_the_bound_of_busy_connections_it_is_overloaded() -> None:
         assert refusal(503, "overloaded", told)
         fifth.drop()
         server.after(LIMITS.head)
-        assert server.said[0]["reason"] == "too many connections are open"
+        assert "too many connections are open" in server.log.getvalue()
 
     served(use)
 

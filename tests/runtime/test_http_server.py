@@ -76,7 +76,7 @@ def everything(connection: socket.socket) -> bytes:
     ],
 )
 def test_connections_are_ended_in_time(sent: bytes, status: bytes) -> None:
-    limits = ConnectionLimits(10, silent=0.2, idle=0.2, head=0.2, body=0.2, rest=0.2)
+    limits = ConnectionLimits(10, silent=2, idle=2, head=2, body=2, refused=2)
     with running(limits) as port:
         connection = connect(port)
         connection.sendall(sent)
