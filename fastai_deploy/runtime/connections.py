@@ -9,7 +9,7 @@ import math
 import resource
 from collections import deque
 from dataclasses import dataclass
-from typing import Callable, Deque, Protocol, Set
+from typing import Callable, Deque, Dict, Protocol, Set
 
 from .log import OncePerMinute
 from .memory import give_back
@@ -96,9 +96,10 @@ class Connections:
         self.now = clock()
         self._clock = clock
         self._report = report
-        self._open: Set[Member] = set()
+        self._open: Dict[Member, None] = {}  # a set that keeps the order
         self._refused: Set[Member] = set()
-        self._idle: Deque[Member] = deque()  # at the last tick; the first to be closed comes first
+        self._idle: Deque[Member] = deque()  # may make room; whose time ends first comes first
+        self._all_busy = False  # since the last tick
         self._unfinished = 0
         self._taken = 0  # bytes of large bodies since memory was last given back
         self._quiet = 0
@@ -110,7 +111,7 @@ class Connections:
         """
         if len(self._open) >= self.limits.connections and not self._evict():
             return False
-        self._open.add(member)
+        self._open[member] = None
         return True
 
     def linger(self, member: Member) -> bool:
@@ -122,7 +123,7 @@ class Connections:
 
     def leave(self, member: Member) -> None:
         """Forget a connection that is closed."""
-        self._open.discard(member)
+        self._open.pop(member, None)
         self._refused.discard(member)
 
     def take(self, size: int) -> bool:
@@ -149,19 +150,22 @@ class Connections:
         for member in [*self._open, *self._refused]:
             if member.expires <= self.now or member.unread <= self.now:
                 member.expire()
-        self._idle = deque(
-            sorted((each for each in self._open if each.is_idle), key=lambda each: each.expires)
-        )
+        self._all_busy = False
         self._quiet = 0 if self._unfinished else self._quiet + 1
         if self._taken >= _WORTH_A_TRIM and self._quiet >= _QUIET_TICKS:
             self._taken = 0
             give_back()
 
     def _evict(self) -> bool:
+        """Close an idle connection; False where there is none. Costs little however many ask."""
+        if not self._idle and not self._all_busy:
+            idle = [each for each in self._open if each.is_idle]
+            self._idle = deque(sorted(idle, key=lambda each: each.expires))
+            self._all_busy = not idle
         while self._idle:
             member = self._idle.popleft()
             if member in self._open and member.is_idle:
-                self._open.discard(member)
+                del self._open[member]
                 member.close()
                 return True
         return False

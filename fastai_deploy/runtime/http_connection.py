@@ -318,7 +318,10 @@ class Gathering(asyncio.Transport):
     def write_eof(self) -> None:
         """Send what is gathered, and then no more."""
         self._flush()
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has reset the connection, and asyncio has not heard of it yet
+            self._transport.abort()
 
     def get_write_buffer_size(self) -> int:
         """How many bytes the client has not taken yet."""

@@ -69,9 +69,12 @@ class HttpServer(uvicorn.Server):
         rotation = LogRotation(log_file) if log_file else None
 
         async def tick() -> None:
-            connections.tick()
-            if rotation is not None:
-                rotation.rotate_if_large()
+            try:
+                connections.tick()
+                if rotation is not None:
+                    rotation.rotate_if_large()
+            except Exception as error:  # noqa: BLE001  # uvicorn would end the server
+                log.defect("-", error)
 
         super().__init__(
             uvicorn.Config(

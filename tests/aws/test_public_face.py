@@ -49,4 +49,10 @@ def test_a_key_is_replaced_and_stays_replaced(world: World, model: Model) -> Non
     assert status == 200
     described = json.loads(document)
     assert described["servers"] == [{"url": "/dev"}]
+    health = api.document.replace("/openapi.json", "/health")
+    for url in (api.document, health):
+        status, document = ask(world, url, "GET", {})
+        assert ask(world, url, "HEAD", {}) == (status, b"")
+        assert status == 200
+    assert ask(world, api.url, "HEAD", {"x-api-key": after}) == (405, b"")
     assert world.target().teardown(artifacts=True).left == ()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -27,8 +28,11 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.told: list[Any] = []
         self.unread = 0
+        self.reset = False
 
     def write_eof(self) -> None:
+        if self.reset:
+            raise OSError(errno.ENOTCONN, "the client is gone")
         self.told.append("eof")
 
     def get_write_buffer_size(self) -> int:
@@ -366,6 +370,17 @@ def test_what_does_not_go_on_is_ended_in_time(
         server.after(0.1)
         ended = await connection.told()
         assert refusal(told, "timeout", ended) if isinstance(told, int) else ended == told
+
+    served(use)
+
+
+def test_a_client_that_reset_its_connection_harms_nobody() -> None:
+    async def use(server: Server) -> None:
+        connection = server.connect()
+        await connection.send(b"GET /")
+        connection.wire.reset = True
+        server.after(LIMITS.head)
+        assert (await connection.told())[-1] == "abort"
 
     served(use)
 
