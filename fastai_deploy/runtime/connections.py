@@ -72,14 +72,14 @@ class Member(Protocol):
     unread: float
 
     @property
-    def is_idle(self) -> bool:
-        """Whether it has nothing to do."""
+    def may_make_room(self) -> bool:
+        """Whether it has sent no whole head that waits for an answer."""
 
     def expire(self) -> None:
         """The time of what it does is over."""
 
-    def close(self) -> None:
-        """Close, for it has nothing to do."""
+    def make_room(self) -> None:
+        """Close, for another one."""
 
 
 class Connections:
@@ -98,7 +98,7 @@ class Connections:
         self._report = report
         self._open: Dict[Member, None] = {}  # a set that keeps the order
         self._refused: Set[Member] = set()
-        self._idle: Deque[Member] = deque()  # may make room; whose time ends first comes first
+        self._movable: Deque[Member] = deque()  # may make room; whose time ends first comes first
         self._all_busy = False  # since the last tick
         self._unfinished = 0
         self._taken = 0  # bytes of large bodies since memory was last given back
@@ -107,7 +107,7 @@ class Connections:
     def admit(self, member: Member) -> bool:
         """Count a new connection; False when there is no place for it.
 
-        Where all places are taken, it gets that of a connection that has nothing to do.
+        Where all places are taken, it gets that of a connection without a whole request.
         """
         if len(self._open) >= self.limits.connections and not self._evict():
             return False
@@ -157,16 +157,16 @@ class Connections:
             give_back()
 
     def _evict(self) -> bool:
-        """Close an idle connection; False where there is none. Costs little however many ask."""
-        if not self._idle and not self._all_busy:
-            idle = [each for each in self._open if each.is_idle]
-            self._idle = deque(sorted(idle, key=lambda each: each.expires))
-            self._all_busy = not idle
-        while self._idle:
-            member = self._idle.popleft()
-            if member in self._open and member.is_idle:
+        """Close a connection; False where none can be. Costs little however many ask."""
+        if not self._movable and not self._all_busy:
+            movable = [each for each in self._open if each.may_make_room]
+            self._movable = deque(sorted(movable, key=lambda each: each.expires))
+            self._all_busy = not movable
+        while self._movable:
+            member = self._movable.popleft()
+            if member in self._open and member.may_make_room:
                 del self._open[member]
-                member.close()
+                member.make_room()
                 return True
         return False
 

@@ -71,9 +71,10 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.unread = NEVER
 
     @property
-    def is_idle(self) -> bool:
-        """Whether there is nothing to answer, nor the beginning of a request."""
-        return self._state == _IDLE
+    def may_make_room(self) -> bool:
+        """Whether there is nothing to answer, and no more than the beginning of a request."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and self._state in (_IDLE, _HEAD)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Where the event loop puts what has come: it is taken out before anything else comes."""
@@ -203,8 +204,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.unread = NEVER
         super().resume_writing()
 
-    def close(self) -> None:
-        """Close a connection that has nothing to do."""
+    def make_room(self) -> None:
+        """Close, because another client needs the place."""
         self.transport.close()
 
     def expire(self) -> None:

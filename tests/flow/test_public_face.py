@@ -260,3 +260,56 @@ def fetch(
         return response.status, response.read()
     finally:
         connection.close()
+
+
+# Who is answered
+
+
+def ask(url: str, key: str, kind: str, body: str, **headers: str) -> tuple[int, object]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    try:
+        sent = {"content-type": kind, "x-api-key": key, **headers}
+        connection.request("POST", parts.path, body, sent)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def urls(served: Fdeploy) -> list[str]:
+    endpoint = json.loads((served.folder / ".fdeploy/dev/local/endpoint.json").read_bytes())
+    return [api_of(served)["url"], f"http://127.0.0.1:{endpoint['port']}/invocations"]
+
+
+def test_what_fetch_sends_is_the_request_that_it_is(served: Fdeploy) -> None:
+    key = served.ok("key", "show").stdout.strip()
+    body = json.dumps({"text": TEXTS[0]})
+    for url in urls(served):
+        plain = ask(url, key, "text/plain;charset=UTF-8", body)
+        assert plain == ask(url, key, "application/json", body)
+        assert plain[0] == 200
+
+
+def test_both_servers_answer_this_machine_alone(served: Fdeploy) -> None:
+    key = served.ok("key", "show").stdout.strip()
+    text = json.dumps({"text": "good"})
+    settings = served.folder / "fdeploy.toml"
+
+    def statuses(**headers: str) -> list[int]:
+        return [ask(url, key, "application/json", text, **headers)[0] for url in urls(served)]
+
+    assert statuses(host="hub.example") == [403, 403]
+    assert statuses(origin="https://evil.example") == [403, 403]
+    assert statuses(origin="https://app.example") == [200, 200]
+    assert statuses(host="localhost:1") == [200, 200]
+    before = settings.read_text()
+    settings.write_text(before.replace("[api]\n", "[api]\nallowed_hosts = ['hub.example']\n"))
+    try:
+        served.ok("up")
+        assert statuses(host="hub.example", origin="https://hub.example") == [200, 200]
+        assert statuses(host="evil.example") == [403, 403]
+    finally:
+        settings.write_text(before)
+        served.ok("up")
+    assert statuses(host="hub.example") == [403, 403]

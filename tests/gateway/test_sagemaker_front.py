@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from fastai_deploy.runtime.gateway.endpoint import sagemaker_runtime
 from fastai_deploy.runtime.gateway.settings import GatewaySettings
@@ -20,6 +23,7 @@ from fastai_deploy.targets.local.gateway.sagemaker_front import (
     sagemaker_front,
 )
 from tests.gateway.servers import Received, Reply, Server, echo, refusing
+from tests.runtime.server_process import until
 
 KEY = "AKIDLOCAL"
 
@@ -153,3 +157,19 @@ def test_there_is_one_operation(url: str, path: str) -> None:
     response.read()
     connection.close()
     assert response.status == 404
+
+
+def test_connections_beyond_the_bound_are_closed_and_the_others_served(url: str) -> None:
+    host, port = urlsplit(url).hostname, urlsplit(url).port
+    with contextlib.ExitStack() as stack:
+        for _ in range(256):
+            stack.enter_context(socket.create_connection((host, port), timeout=60))
+        with socket.create_connection((host, port), timeout=60) as one_too_many:
+            assert one_too_many.recv(1) == b""
+
+    def served() -> bool:
+        with contextlib.suppress(BotoCoreError):
+            return bool(json.loads(invoke(url)["Body"].read())["label"] == "a")
+        return False
+
+    until(served)

@@ -292,6 +292,7 @@ def served(use: Callable[[Server], Any], hosts: HostCheck | None = None) -> None
 HEAD = b"POST /invocations HTTP/1.1\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 MUCH = b"x" * 200_000
+BUSY = HEAD + b"content-length: 9\r\n\r\nhalf"
 
 
 @pytest.mark.parametrize(
@@ -438,13 +439,13 @@ def test_what_follows_an_early_answer_is_not_waited_for() -> None:
     served(use)
 
 
-def test_beyond_the_bound_who_is_idle_makes_room() -> None:
+@pytest.mark.parametrize("sent", [b"", b"POST", request(b"one")])
+def test_beyond_the_bound_who_has_no_request_makes_room(sent: bytes) -> None:
     async def use(server: Server) -> None:
-        server.app.full = False
         for _ in range(3):
-            await server.connect().send(b"POST")
+            await server.connect().send(BUSY)
         idle = server.connect()
-        server.after(1)
+        await idle.send(sent)
         fifth = server.connect()
         assert await idle.told() == ["close"]
         (answer,) = await fifth.send(request(b"five"))
@@ -456,7 +457,7 @@ def test_beyond_the_bound_who_is_idle_makes_room() -> None:
 def test_beyond_the_bound_of_busy_connections_it_is_overloaded() -> None:
     async def use(server: Server) -> None:
         for _ in range(4):
-            await server.connect().send(b"POST")
+            await server.connect().send(BUSY)
         server.after(1)
         fifth = server.connect()
         told = await fifth.told()
@@ -472,7 +473,7 @@ def test_beyond_the_bound_of_busy_connections_it_is_overloaded() -> None:
 def test_when_very_many_are_refused_they_are_not_told_why() -> None:
     async def use(server: Server) -> None:
         for _ in range(4):
-            await server.connect().send(b"POST")
+            await server.connect().send(BUSY)
         told = [await server.connect().told() for _ in range(80)]
         assert told[-1] == ["abort"]
         assert refusal(503, "overloaded", told[0])

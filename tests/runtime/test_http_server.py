@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +120,13 @@ def test_more_connections_than_descriptors_harm_nobody(few: ServerProcess) -> No
 
 
 def test_busy_connections_beyond_the_bound_are_overload(few: ServerProcess) -> None:
+    half = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nhalf"
     with contextlib.ExitStack() as stack:
         for _ in range(DESCRIPTORS // 2):
-            stack.enter_context(connect(few.port)).sendall(b"POST /invocations HTTP/1.1\r\n")
-        until(lambda: few.request("GET", "/ping").status == 503)
+            stack.enter_context(connect(few.port)).sendall(half)
+        until(lambda: few.request("GET", "/ping").status == HTTPStatus.SERVICE_UNAVAILABLE)
         assert few.request("GET", "/ping").code == "overloaded"
-    until(lambda: few.request("GET", "/ping").status == 200)
+    until(lambda: few.request("GET", "/ping").status == HTTPStatus.OK)
 
 
 def test_unfinished_bodies_are_bounded_and_their_memory_is_given_back(few: ServerProcess) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 MAX_BODY = 6 * 1024 * 1024  # bytes; InvokeEndpoint takes no more
 MODEL_SECONDS = 60.0  # a model must answer within
 _LOOPBACK = "127.0.0.1"
+_MOST_CONNECTIONS = 256  # the function's client has as many as it may answer requests at once
 _PATH = re.compile(r"/endpoints/([A-Za-z0-9-]{1,63})/invocations")
 _FORWARDED = ("accept", "content-type", "x-amzn-sagemaker-custom-attributes")
 
@@ -82,8 +83,20 @@ class _Server(socketserver.ThreadingTCPServer):
     def __init__(self, config: FrontConfig) -> None:
         super().__init__((_LOOPBACK, 0), _Handler)
         self.config = config
+        self._places = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         self._asking: set[http.client.HTTPConnection] = set()
         self._lock = threading.Lock()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
+        """Whether there is a place for a connection, which costs a thread; else it is closed."""
+        return self._places.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, and give its place back."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     @contextlib.contextmanager
     def asking(self, connection: http.client.HTTPConnection) -> Iterator[None]:
@@ -134,10 +147,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not length.isdecimal() or int(length) > MAX_BODY:
             self.close_connection = True
             raise _Refused(413, "RequestEntityTooLarge", f"the body is above {MAX_BODY} bytes")
-        body = self.rfile.read(int(length))
         credential = f"Credential={self.server.config.access_key}/"
         if credential not in self.headers.get("authorization", ""):
+            self.close_connection = True  # its body is not worth the memory
             raise _Refused(403, "UnrecognizedClientException", "the request is not signed for here")
+        body = self.rfile.read(int(length))
         match = _PATH.fullmatch(self.path)
         if match is None:
             raise _Refused(404, "UnknownOperationException", "there is no such operation")
