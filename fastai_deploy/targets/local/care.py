@@ -68,6 +68,8 @@ class LocalCare:
             came = (f"version {live} to {version}",) if live else ()
             # The new server is started beside the old one, which goes when the new one is right.
             changes.append(_change("model server", "change" if live else "add", came))
+        elif self._target.endpoint.clients_changed:
+            changes.append(_change("model server", "change", ("who is answered",)))
         action = self._target.api.pending(self._name, self._api_settings)
         if action is not None:
             changes.append(_change("gateway", action, (), interrupts=action == "change"))

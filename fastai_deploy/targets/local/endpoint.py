@@ -105,6 +105,11 @@ class LocalEndpoint:
             return ""
         return str(self._stated().get("version", ""))
 
+    @property
+    def clients_changed(self) -> bool:
+        """Whether the live server answers other hosts or origins than the settings say."""
+        return bool(self._stated().get("clients") != self._clients)
+
     def live_unproven(self) -> bool:
         """Whether not all answers of the live server's version are proven."""
         return self._stated().get("unproven") is True
@@ -168,7 +173,7 @@ class LocalEndpoint:
         announcement = read_announcement(self.state)
         if announcement is None or self._processes.alive(announcement) is None:
             return None
-        if self._stated().get("clients") != self._clients:
+        if self.clients_changed:
             return None
         try:
             answer = post(
