@@ -7,6 +7,7 @@
 # make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
 # make test-architectures   every tiny learner against its own answers (docs/learners.md)
 # make test-learner-runtime   the real fastai, live and served as it is, in an environment of its own
+# make test-variants   hundreds of learners with an operation inserted into their code (docs/learners.md)
 # make test-containers   a packaged artifact in the software of AWS's images; root, Linux, Java 17
 # make bench-comparison   fdeploy beside other servers, on a quiet machine; root, Linux, Java 17
 # Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
@@ -18,8 +19,8 @@ WHEELS := fastai_deploy/wheels.lock
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-page test-architectures test-learner-runtime test-containers fuzz fuzz-api \
-	lint types check check-templates fault-table format schema lock bench bench-comparison clean
+.PHONY: help demo test test-page test-architectures test-learner-runtime test-variants test-containers \
+	fuzz fuzz-api lint types check check-templates fault-table format schema lock bench bench-comparison clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -70,6 +71,20 @@ test-learner-runtime:
 	.venv-fastai/bin/python -c 'import torchvision' 2>/dev/null || \
 		.venv-fastai/bin/python -m pip uninstall --quiet --yes torchvision
 	.venv-fastai/bin/python tests/fastai_live/check.py
+
+# Other variants: make test-variants SEED=2 COUNT=500. They are kept in $(VARIANTS).
+SEED ?= 1
+COUNT ?= 360
+VARIANTS ?= $(or $(TMPDIR),/tmp)/fdeploy-variants
+test-variants: $(VENV)/.dev
+	$(PYTHON) -m venv .venv-fastai
+	.venv-fastai/bin/python -m pip install --quiet fastai==2.8.12 torch==2.13.0 transformers==5.23.0 \
+		pandas sentencepiece
+	.venv-fastai/bin/python -c 'import torchvision' 2>/dev/null || \
+		.venv-fastai/bin/python -m pip uninstall --quiet --yes torchvision
+	nice .venv-fastai/bin/python tests/learners/generators/fastai2_variants.py \
+		tests/learners/reviews.csv $(VARIANTS) $(COUNT) $(SEED)
+	nice $(BIN)/python -m tests.learner.variants $(VARIANTS)
 
 # In a network namespace without a route. Downloads several GB once; docs/containers.md has results.
 test-containers: $(VENV)/.dev

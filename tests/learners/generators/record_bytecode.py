@@ -83,8 +83,9 @@ def record(operation, seed):
         helper = operation["edits"]["helpers"][0]
         method = helper.split("def ")[1].split("(")[0]
     found = methods(compile(made["source"], "<ipython-input-1>", "exec"))
-    return {"name": made["name"], "expectation": made["effect"], "place": made["place"],
-            "form": made["form"], "way": made["way"], "source": made["source"], "method": method,
+    return {"name": made["operation"], "expectation": made["kind"], "place": made["place"],
+            "form": made["chosen"]["form"], "way": made["chosen"]["way"],
+            "source": made["source"], "method": method,
             "code": code_fields(found[method])}  # fmt: skip
 
 

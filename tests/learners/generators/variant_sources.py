@@ -268,9 +268,10 @@ _add(
                     "pick": "torch.stack([$x.logits, self.$hf($ids[:, 1:]).logits]).mean(0)"},
     twice_same={"call": "self.$hf($ids)", "pick": "$x.logits + self.$hf($ids).logits",
                 "mask": None},
-    hidden_state={"more": ["output_hidden_states=True"],
+    hidden_state={"more": ["output_hidden_states=True"], "needs": ["bert", "distilbert"],
                   "pick": "$x.hidden_states[-1][:, 0, :3]"},
-    hidden_first={"more": ["output_hidden_states=True"], "pick": "$x[1][-1][:, 0, :3]"},
+    hidden_first={"more": ["output_hidden_states=True"], "needs": ["bert", "distilbert"],
+                  "pick": "$x[1][-1][:, 0, :3]"},
     without_pooler={"call": "self.$hf.classifier(self.$hf.bert($ids)[0][:, 0])", "pick": "$x",
                     "mask": None, "needs": ["bert"]},
     pooled_mean={"call": "self.$hf.classifier(self.$hf.base_model($ids)[0].mean(1))", "pick": "$x",
@@ -289,7 +290,7 @@ _add(
     chunked={"call": "[self.$hf(part).logits for part in $ids.split(6, dim=1)]",
              "pick": "sum($x)", "mask": None},
     training_mode={"first": ["torch.manual_seed(1)", "self.$hf.train()"], "last": ["self.$hf.eval()"]},
-    embeddings_added={"call": "self.$hf(inputs_embeds=self.$hf.get_input_embeddings()($ids) + 0.1)",
+    embeddings_added={"call": "self.$hf(inputs_embeds=self.$hf.get_input_embeddings()($ids) + torch.arange(16.0) / 8)",
                       "mask": None},
     weights_in_place={"last": ["$out = $out + self.$hf.classifier.bias * 3"], "needs": ["bert", "distilbert"]},
     kwargs_unknown={"first": ["options = dict(inputs_embeds=self.$hf.get_input_embeddings()($ids).flip(1))"],
@@ -465,7 +466,7 @@ _add(
     tokens_unique={"ids_after": "sorted(set($x))"}, tokens_changed={"ids_after": "[each + 1 if each > 9 else each for each in $x]"},
     tokens_replaced={"ids_after": "[7, *$x[1:]]"},
     tokenize_alone={"tokens": "self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize($text))[:self.max_len] or [5]"},
-    truncated_left={"tokens": 'self.tokenizer.encode($text, truncation=True, max_length=self.max_len, truncation_side="left")'},
+    truncated_left={"before": ['self.tokenizer.truncation_side = "left"']},
     stride={"tokens": 'self.tokenizer($text, truncation=True, max_length=12, stride=3, return_overflowing_tokens=True)["input_ids"][-1]'},
     other_key={"tokens": 'self.tokenizer($text, truncation=True, max_length=self.max_len)["attention_mask"]'},
     two_columns={"ids_after": "torch.tensor([$x, $x]).flatten()[:20]"},
@@ -509,6 +510,7 @@ _add(
     tokens_array={"helpers": ["import numpy"], "ids_after": "numpy.array($x)"},
     padding_longest={"tokens": "self.tokenizer.encode($text, padding=True, truncation=True, max_length=self.max_len)"},
     split_specials={"tokens": "self.tokenizer.encode($text, split_special_tokens=True, truncation=True, max_length=self.max_len)"},
+    truncation_argument={"tokens": 'self.tokenizer.encode($text, truncation=True, max_length=self.max_len, truncation_side="left")'},
     only_first={"tokens": 'self.tokenizer.encode($text, truncation="only_first", max_length=self.max_len)'},
     batch={"tokens": 'self.tokenizer([$text], truncation=True, max_length=self.max_len)["input_ids"][0]'},
 )  # fmt: skip
@@ -661,58 +663,71 @@ NAMES = {
     "transform": ("TransformersTokenizer", "TokTransform", "HFTokenizer", "Encode"),
     "text": ("x", "text", "o", "s"),
 }
+NESTED = """\
+class Nested(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, ids):
+        return self.inner(ids)"""
 BASES = {"bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification",
          "distilbert": "DistilBertForSequenceClassification"}  # fmt: skip
 
 
-def compose(operation, seed):
+def compose(operation, seed, like=None):
     """A variant: the source of its code, and what it is made of.
 
-    ``operation`` is one of ``OPERATIONS``; None gives the standard learner of the same seed.
-    Returns a dictionary of strings and lists of strings; ``model``, ``transforms``, ``loss``,
-    ``callbacks``, ``block``, ``item`` and ``batch`` are expressions, ``after`` statements.
+    ``operation`` is one of ``OPERATIONS``, or None for a standard learner; ``like`` is a variant
+    whose form and names are taken, otherwise ``seed`` chooses them. Returns a dictionary of strings
+    and lists of strings: ``model``, ``transforms``, ``loss``, ``callbacks``, ``block``, ``item``
+    and ``batch`` are expressions, ``after`` are statements.
     """
-    chance = random.Random(seed)
     edits = operation["edits"] if operation else {}
-    needs = sorted(edits.get("needs", BASES))
-    chosen = {each: chance.choice(names) for each, names in NAMES.items()}
-    base = chance.choice(needs)
-    forms = sorted(name for name in WRAPPERS if not _unfit(operation, name))
-    form = chance.choice(forms)
-    way = chance.choice(sorted(TRANSFORMS))
-    inline, positional = chance.random() < 0.4, chance.random() < 0.5
-    if operation and operation["place"] in ("text", "tokenizer", "transforms", "loss", "callback"):
-        wrapper_edits, transform_edits = {}, edits
-    else:
-        wrapper_edits, transform_edits = edits, {}
-    names = dict(chosen, base=BASES[base])
-    wrapper = _wrapper(WRAPPERS[form], wrapper_edits, names, inline, positional)
-    transform = _transform(TRANSFORMS[way], transform_edits, names)
+    chosen = like["chosen"] if like else _choice(operation, random.Random(seed))
+    names = dict(chosen["names"], base=BASES[chosen["architecture"]])
+    in_transform = bool(operation) and operation["place"] in ("text", "tokenizer", "transforms")
+    in_wrapper = bool(operation) and operation["place"] in ("scores", "ids", "mask", "call", "around")
+    form = WRAPPERS[chosen["form"]]
+    wrapper = _wrapper(form, edits if in_wrapper else {}, names, chosen["inline"],
+                       chosen["positional"])  # fmt: skip
+    transform = _transform(TRANSFORMS[chosen["way"]], edits if in_transform else {}, names)
     helpers = [_fill(each, names) for each in edits.get("helpers", ())]
-    model = f"{names['class']}(hf)"
-    outer = []
-    if WRAPPERS[form].get("nested"):
-        outer = ["class Nested(nn.Module):\n    def __init__(self, inner):\n"
-                 "        super().__init__()\n        self.inner = inner\n\n"
-                 "    def forward(self, ids):\n        return self.inner(ids)"]  # fmt: skip
-        model = f"Nested({model})"
+    model, outer = f"{names['class']}(hf)", []
+    if form.get("nested"):
+        outer, model = [NESTED], f"Nested({model})"
     made = f"{names['transform']}(tokenizer, MAX_LEN)"
+    vocab = edits.get("vocab", '["negative", "neutral", "positive"]')
     return {
-        "name": operation["name"] if operation else "standard",
-        "effect": edits.get("effect", operation["effect"]) if operation else HARMLESS,
+        "operation": operation["name"] if operation else "standard",
+        "kind": edits.get("effect", operation["effect"]) if operation else HARMLESS,
         "place": operation["place"] if operation else "none",
-        "form": form, "way": way, "architecture": base, "seed": seed,
         "source": "\n\n\n".join([*helpers, wrapper, *outer, transform]) + "\n",
         "model": edits.get("model", "$x").replace("$x", model),
         "transforms": [each.replace("$x", made) for each in edits.get("transforms", ["$x"])],
-        "loss": edits.get("loss", LOSS), "callbacks": edits.get("callbacks", []),
-        "block": edits.get("block", "CategoryBlock(vocab=%s)" % edits.get(
-            "vocab", '["negative", "neutral", "positive"]')),
-        "item": edits.get("item", []), "batch": edits.get("batch", []),
+        "loss": edits.get("loss", LOSS),
+        "callbacks": edits.get("callbacks", []),
+        "block": edits.get("block", f"CategoryBlock(vocab={vocab})"),
+        "item": edits.get("item", []),
+        "batch": edits.get("batch", []),
         "after": [_fill(each, names) for each in edits.get("after", ())],
+        "chosen": chosen,
+        "seed": seed,
+    }
+
+
+def _choice(operation, chance):
+    """The form, the style and the names of a learner that an operation can be inserted into."""
+    needs = operation["edits"].get("needs", ()) if operation else ()
+    return {
+        "names": {each: chance.choice(names) for each, names in NAMES.items()},
+        "architecture": chance.choice(sorted(needs or BASES)),
+        "form": chance.choice(sorted(name for name in WRAPPERS if not _unfit(operation, name))),
+        "way": chance.choice(sorted(TRANSFORMS)),
+        "inline": chance.random() < 0.4,
+        "positional": chance.random() < 0.5,
         "max_len": chance.choice([20, 24, 32]),
-        "inserted": {key: value for key, value in edits.items() if key not in ("needs", "effect")},
-    }  # fmt: skip
+    }
 
 
 def _unfit(operation, form):
@@ -809,19 +824,31 @@ def _transform(way, edits, names):
     return _fill("\n".join(source).rstrip(), names)
 
 
-def choose(count, seed):
-    """``count`` variants, a third of them harmless; every operation comes once before one twice."""
+def choose(wanted, seed):
+    """Variants with the operations that ``wanted`` names, or as many as it says.
+
+    Of a number, a third is harmless, and every operation comes once before one comes twice.
+    """
     chance = random.Random(seed)
+    chosen = _named(wanted) if not wanted.isdigit() else _drawn(int(wanted), chance)
+    return [compose(each, seed * 100_000 + number) for number, each in enumerate(chosen)]
+
+
+def _named(names):
+    by_name = {each["name"]: each for each in OPERATIONS}
+    return [by_name[name] for name in names.split(",")]
+
+
+def _drawn(count, chance):
     kinds = {HARMLESS: [], "other": []}
     for each in OPERATIONS:
         effect = each["edits"].get("effect", each["effect"])
         kinds[HARMLESS if effect == HARMLESS else "other"].append(each)
-    wanted = {HARMLESS: count // 3, "other": count - count // 3}
     chosen = []
-    for kind, number in wanted.items():
+    for kind, number in ((HARMLESS, count // 3), ("other", count - count // 3)):
         pool = []
         while len(pool) < number:
             pool += chance.sample(kinds[kind], len(kinds[kind]))
         chosen += pool[:number]
     chance.shuffle(chosen)
-    return [compose(each, seed * 100_000 + number) for number, each in enumerate(chosen)]
+    return chosen
