@@ -21,14 +21,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from fastai_deploy.bundle import Bundle
-from fastai_deploy.errors import FdeployError
+from fastai_deploy.errors import FdeployError, UnprovenLearner
+from fastai_deploy.goldens import Case
 from fastai_deploy.learner.anatomy import examine
-from fastai_deploy.learner.convert import convert
+from fastai_deploy.learner.convert import convert, refuse
+from fastai_deploy.learner.proof import Proof
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.progress import silent
 from fastai_deploy.runtime.contract import RequestError
@@ -46,6 +48,15 @@ OUTCOMES: tuple[Outcome, ...] = ("same answers", "other answers", "wants goldens
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What the learner says of a text: its label, and the probability of each label."""
+
+    text: str
+    predicted: str
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Variant:
     """A line of ``variants.jsonl``, and where its files are; ``answers`` are the learner's own."""
 
@@ -54,7 +65,7 @@ class Variant:
     place: str
     operation: str
     path: Path
-    answers: tuple[tuple[str, dict[str, float]], ...]
+    answers: tuple[Answer, ...]
 
     @property
     def golden(self) -> Path:
@@ -93,59 +104,89 @@ def read_variants(folder: Path) -> list[Variant]:
 def _variant(row: dict[str, Any], folder: Path) -> Variant:
     path = folder / f"{row['name']}.pkl"
     goldens = path.with_suffix(".golden.jsonl").read_text("utf-8").splitlines()
-    answers = tuple((each["text"], each["probabilities"]) for each in map(json.loads, goldens))
+    answers = tuple(
+        Answer(each["text"], each["predicted"], each["probabilities"])
+        for each in map(json.loads, goldens)
+        if "error" not in each
+    )
     return Variant(row["name"], row["kind"], row["place"], row["operation"], path, answers)
 
 
-def judge(variant: Variant) -> Judged:
-    """Convert a variant without goldens, and with them where it is not converted right."""
-    outcome, difference, reason = _converted(variant, None)
-    if outcome == "same answers" or not variant.answers:
+def judge(variant: Variant, *, quick: bool = False) -> Judged:
+    """Convert a variant without goldens, and with them where it is not converted right.
+
+    ``quick``: only as far as its model in torch, and not with goldens.
+    """
+    outcome, difference, reason = _outcome(variant, None, quick=quick)
+    if quick or outcome == "same answers" or not variant.answers:
         return Judged(variant, outcome, difference, reason)
-    gate, _, why = _converted(variant, variant.golden)
+    gate, _, why = _outcome(variant, variant.golden)
     return Judged(variant, outcome, difference, reason or why, gate)
 
 
-def _converted(variant: Variant, golden: Path | None) -> tuple[Outcome, float | None, str]:
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            bundle = convert(
-                variant.path,
-                Path(scratch) / "bundle",
-                golden=golden,
-                tolerance=variant.tolerance,
-                name="variant",
-                report=silent,
-                quantize="none",
-            )
-        except FdeployError as error:
-            wants = golden is None and _wants_goldens(variant.path)
-            return "wants goldens" if wants else "refused", None, error.message
-        difference = furthest(bundle, variant.answers)
-    # A learner that itself answers no text of these is not to be converted unseen.
+def _outcome(
+    variant: Variant, golden: Path | None, *, quick: bool = False
+) -> tuple[Outcome, float | None, str]:
+    try:
+        difference = _rebuilt(variant) if quick else _converted(variant, golden)
+    except UnprovenLearner as error:
+        return "wants goldens", None, _unproven(error)
+    except FdeployError as error:
+        return "refused", None, error.message.splitlines()[0]
+    # A learner that itself answers none of these texts is not to be converted unseen.
     right = difference <= variant.tolerance and bool(variant.answers)
     return "same answers" if right else "other answers", difference, ""
 
 
-def _wants_goldens(path: Path) -> bool:
-    """Whether the learner is one that goldens could prove."""
-    with open_archive(path) as (source, archive):
+def _unproven(error: UnprovenLearner) -> str:
+    return "; ".join(
+        f"{each['subject']}: {each['reason']} ({each['code']})" for each in error.unproven
+    )
+
+
+def _converted(variant: Variant, golden: Path | None) -> float:
+    """The difference of the bundle."""
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = convert(
+            variant.path,
+            Path(scratch) / "bundle",
+            golden=golden,
+            tolerance=variant.tolerance,
+            name="variant",
+            report=silent,
+            quantize="none",
+        )
+        predictor = load(bundle.path, Hardware(cores=1, memory=None), 1).predictor
+        found = predictor.predict([each.text for each in variant.answers])
+    given = (None if isinstance(each, RequestError) else dict(each.probabilities) for each in found)
+    return _furthest(variant, given)
+
+
+def _rebuilt(variant: Variant) -> float:
+    """The difference of the model in torch."""
+    from fastai_deploy.learner.rebuilding.families import rebuild  # noqa: PLC0415  # imports torch
+
+    with open_archive(variant.path) as (source, archive):
         anatomy = examine(archive, source.size)
-    return anatomy.verdict.with_goldens or bool(getattr(anatomy, "unproven", ()))
+        refuse(anatomy)
+        Proof(anatomy, variant.path).require_answers(())
+        texts = [each.text for each in variant.answers]
+        rows = rebuild(anatomy, [Case(text, None, None, 1) for text in texts], None).answer(texts)
+    names = anatomy.labels.names
+    return _furthest(variant, (dict(zip(names, row, strict=True)) for row in rows))
 
 
-def furthest(bundle: Bundle, answers: Iterable[tuple[str, dict[str, float]]]) -> float:
-    """The largest |Δprobability| of a bundle against answers; infinite where it has no answer."""
-    predictor = load(bundle.path, Hardware(cores=1, memory=None), 1).predictor
+def _furthest(variant: Variant, given: Iterable[dict[str, float] | None]) -> float:
+    """The largest |Δprobability|; infinite where there is no answer, or another label."""
     worst = 0.0
-    for text, expected in answers:
-        [found] = predictor.predict([text])
-        if isinstance(found, RequestError):
+    for answer, found in zip(variant.answers, given, strict=True):
+        if found is None or found.keys() != answer.probabilities.keys():
             return math.inf
-        given = dict(found.probabilities)
-        if given.keys() != expected.keys():
+        best = max(found.values())
+        if answer.predicted not in found or found[answer.predicted] < best - variant.tolerance:
             return math.inf
-        worst = max(worst, *(abs(given[label] - each) for label, each in expected.items()))
+        apart = (abs(found[label] - each) for label, each in answer.probabilities.items())
+        worst = max(worst, *apart)
     return worst
 
 
@@ -171,8 +212,10 @@ def _holds_its_code(path: Path) -> bool:
     return not any(each.kind == "user" for each in imports)
 
 
-def problem(path: Path) -> str:
+def problem(path: Path, *, quick: bool = False) -> str:
     """Why a standard learner is not converted without goldens; an empty text where it is."""
+    if quick:
+        return _not_proven(path)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             convert(
@@ -187,6 +230,12 @@ def problem(path: Path) -> str:
         except FdeployError as error:
             return f"{path.stem}: {error.message}"
     return ""
+
+
+def _not_proven(path: Path) -> str:
+    with open_archive(path) as (source, archive):
+        verdict = examine(archive, source.size).verdict
+    return "" if verdict.kind == "convertible" else f"{path.stem}: {verdict.reason}"
 
 
 @dataclass(frozen=True)
@@ -252,15 +301,15 @@ def _listed(heading: str, judged: Sequence[Judged]) -> Iterator[str]:
         yield f"  {each.variant.name} ({each.variant.place}{off}){reason}"
 
 
-def tally(folder: Path, jobs: int) -> Tally:
+def tally(folder: Path, jobs: int, *, quick: bool) -> Tally:
     """Judge every variant in a folder, and the standard learners."""
     standard = standard_learners()
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
         judged = []
-        for each in pool.map(judge, read_variants(folder)):
+        for each in pool.map(partial(judge, quick=quick), read_variants(folder)):
             judged.append(each)
             sys.stderr.write(f"{each.variant.name}: {each.outcome}, {each.gate or '-'}\n")
-        problems = tuple(filter(None, pool.map(problem, standard)))
+        problems = tuple(filter(None, pool.map(partial(problem, quick=quick), standard)))
     return Tally(tuple(judged), len(standard), problems)
 
 
@@ -276,8 +325,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="no ONNX, and no goldens")
     wanted = parser.parse_args()
-    found = tally(wanted.folder, wanted.jobs)
+    found = tally(wanted.folder, wanted.jobs, quick=wanted.quick)
     sys.stdout.write("\n".join(found.lines()) + "\n")
     return 0 if found.passed else 1
 

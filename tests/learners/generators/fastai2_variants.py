@@ -110,26 +110,30 @@ def build(variant, tokenizers, rows):
 
 
 def answers(learn, texts):
-    """What ``learn.predict`` says of each text; the error where it fails."""
-    said = []
+    """What ``learn.predict`` says of each text, as rows of a golden file; its error where it fails."""
+    labels = list(map(str, learn.dls.vocab))
+    rows = []
     with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):
         for text in texts:
             try:
-                found = [float(each) for each in learn.predict(text)[2].float()]
-                wrong = None if all(map(math.isfinite, found)) else f"not finite: {found}"
+                label, _, found = learn.predict(text)
+                found = [float(each) for each in found.float()]
+                if not all(map(math.isfinite, found)):
+                    raise ValueError(f"not finite: {found}")
+                row = {"predicted": str(label), "probabilities": dict(zip(labels, found))}
             except Exception as error:  # what the original cannot do is no golden
-                wrong = f"{type(error).__name__}: {error}".splitlines()[0][:150]
-            said.append(wrong or found)
-    return said
+                row = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:150]}
+            rows.append({"text": text, **row})
+    return rows
 
 
 def make(variant, tokenizers, rows, texts, path):
-    """Export the variant; the labels, and what the learner without the operation answers."""
+    """Export the variant; what the learner without the operation answers."""
     standard = compose(None, variant["seed"], like=variant)
     before = answers(build(standard, tokenizers, rows), texts)
     learn = build(variant, tokenizers, rows)
     learn.export(path)
-    return list(map(str, learn.dls.vocab)), before
+    return before
 
 
 def reload_and_answer(path, texts):
@@ -138,9 +142,10 @@ def reload_and_answer(path, texts):
 
 
 def apart(one, other):
-    """The largest |Δprobability| of two answers; None where either has none."""
-    if isinstance(one, str) or isinstance(other, str):
+    """The largest |Δprobability| of two rows; None where either has no answer."""
+    if "error" in one or "error" in other:
         return None
+    one, other = (list(each["probabilities"].values()) for each in (one, other))
     return max(abs(a - b) for a, b in zip(one, other)) if len(one) == len(other) else math.inf
 
 
@@ -171,33 +176,25 @@ def write(variant, name, tokenizers, rows, out):
     tokenizer = tokenizers[ARCHITECTURES[variant["chosen"]["architecture"]][2]]
     texts = texts_for(tokenizer, chance)
     path = out / f"{name}.pkl"
-    made = elsewhere(make, variant, tokenizers, rows, texts, path)
+    before = elsewhere(make, variant, tokenizers, rows, texts, path)
     line = {"name": name, "seed": variant["seed"], "kind": variant["kind"],
             "place": variant["place"], "operation": variant["operation"]}  # fmt: skip
     line.update({key: value for key, value in variant.items() if key not in line})
-    if isinstance(made, str):
-        path.unlink(missing_ok=True)
-        return {**line, "failed": made}
-    labels, before = made
-    after = elsewhere(reload_and_answer, path, texts)
+    after = before if isinstance(before, str) else elsewhere(reload_and_answer, path, texts)
     if isinstance(after, str):
         path.unlink(missing_ok=True)
-        return {**line, "failed": f"load_learner: {after}"}
-    goldens = [
-        {"text": text, "probabilities": dict(zip(labels, answer))}
-        for text, answer in zip(texts, after) if not isinstance(answer, str)
-    ]  # fmt: skip
-    lines = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in goldens)
+        return {**line, "failed": after}
+    lines = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in after)
     path.with_suffix(".golden.jsonl").write_text(lines, encoding="utf-8")
     # A text with the padding token is the one that tells one standard form of mask from another.
-    compared = [apart(one, other) for text, one, other in zip(texts, before, after)
-                if tokenizer.pad_token not in text]  # fmt: skip
+    compared = [apart(one, other) for one, other in zip(before, after)
+                if tokenizer.pad_token not in one["text"]]  # fmt: skip
     known = [each for each in compared if each is not None]
     if line["kind"] == EFFECT and known and max(known) <= ALIKE:
         line["kind"] = UNKNOWN  # no text of these shows it
-    return {**line, "labels": labels, "answers": len(goldens),
+    return {**line, "answers": sum("error" not in each for each in after),
+            "errors": sorted({each["error"] for each in after if "error" in each}),
             "differs_by": max(known) if known else None,
-            "errors": {text: each for text, each in zip(texts, after) if isinstance(each, str)},
             "bytes": path.stat().st_size}  # fmt: skip
 
 

@@ -646,7 +646,7 @@ _add(
                     "after": ['learn.dls.vocab[0] = "poor"'], "effect": UNKNOWN},
 )  # fmt: skip
 _add(
-    "labels", EFFECT,
+    "labels", UNKNOWN,
     labels_turned={"after": ["learn.dls.vocab.items.reverse()"]},
     labels_own_class={"helpers": ["class Categorize(Categorize):\n    def decodes(self, o):\n"
                                   "        return super().decodes(2 - o)"],
