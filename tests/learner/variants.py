@@ -40,7 +40,7 @@ from tests.learner.made import HALF_TOLERANCE, LEARNERS, TOLERANCE
 
 ENOUGH = 0.9  # of the harmless variants that are converted without goldens
 TOLERANCES = {"half": HALF_TOLERANCE, "bfloat16": 4e-2}  # of types that round the learner's answers
-# Learners in tests/learners whose code changes answers, or is that of another library and not in the
+# Learners in tests/learners whose code changes answers, or is another library's and not in the
 # file, or which have no labels.
 NOT_STANDARD = {"blurr", "callback_temperature", "v1_awdlstm_language_model", "wrapper_softened"}
 
