@@ -13,9 +13,8 @@ from itertools import islice
 from typing import Literal
 
 from fastai_deploy.learner.code.callback_code import CallbackSemantics
-from fastai_deploy.learner.code.interpreter import NotUnderstood
+from fastai_deploy.learner.code.interpreter import NotUnderstood, settled
 from fastai_deploy.learner.code.objects import Objects
-from fastai_deploy.learner.code.settle import settled
 from fastai_deploy.learner.code.values import Value
 from fastai_deploy.learner.globals import kind_of
 from fastai_deploy.learner.reading.views import (

@@ -25,8 +25,9 @@ _V1_KEYS = frozenset({"model", "data", "cls"})
 class Root:
     """A learner: fastai's major version, its class, its model, its loss, and its data pipeline.
 
-    ``node`` is its place in the graph. ``data`` is the dict that v1 calls ``data``, or the ``DataLoaders`` of v2; ``callbacks`` the
-    list of v2, or the dict of v1 from the class of each to its state.
+    ``node`` is its place in the graph. ``data`` is the dict that v1 calls ``data``, or the
+    ``DataLoaders`` of v2; ``callbacks`` the list of v2, or the dict of v1 from the class of each to
+    its state.
     """
 
     node: object

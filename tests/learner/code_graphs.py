@@ -61,7 +61,7 @@ def compiled(code: types.CodeType) -> Call:
     constants = tuple(compiled(c) if isinstance(c, types.CodeType) else c for c in code.co_consts)
     tail: tuple[object, ...] = (code.co_firstlineno, b"")
     if hasattr(code, "co_exceptiontable"):
-        tail = (code.co_qualname, *tail, code.co_exceptiontable)  # type: ignore[attr-defined]
+        tail = (code.co_qualname, *tail, code.co_exceptiontable)
     return Call(
         CODE_TYPE,
         (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_nlocals,

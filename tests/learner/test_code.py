@@ -25,7 +25,7 @@ from fastai_deploy.learner.code.loss_code import LossSemantics
 from fastai_deploy.learner.code.model_code import Run
 from fastai_deploy.learner.code.objects import Objects
 from fastai_deploy.learner.code.text_code import Encoded, TextSemantics
-from fastai_deploy.learner.code.values import Term, Value
+from fastai_deploy.learner.code.values import Items, Term, Unknown, Value, bare, const
 from fastai_deploy.learner.reading.values import Call, Global
 from tests.learner.code_graphs import Graph, compiled, listed, recorded
 
@@ -107,7 +107,7 @@ def test_code_of_every_python_means_what_it_does(version: str) -> None:
         if snippet["expectation"] == "harmless" and snippet["name"] not in NOT_FOLLOWED:
             assert understood(outcome), (snippet["name"], outcome)
             harmless += 1
-    assert harmless > 50
+    assert harmless > 40
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -215,14 +215,18 @@ UNKNOWN = [
     "return torch.nn.functional.dropout(self.hf(ids).logits, 0.5)",
     "return self.hf(ids).logits + self.hf(ids, torch.ones_like(ids)).logits",
     "return self.notes(self.hf(ids).logits)",
-    "if self.flag:\n        return self.hf(ids).logits; self.flag = True; return -self.hf(ids).logits",
+    "if self.flag:\n        return self.hf(ids)[0]; self.flag = True; return -self.hf(ids)[0]",
     "for _ in ids:\n        pass; return self.hf(ids).logits",
-    "try:\n        out = self.hf(ids).logits\n    except ValueError:\n        out = ids; return out",
+    "try:\n        out = self.hf(ids)[0]\n    except ValueError:\n        out = ids; return out",
     "setattr(self, 'pad_id', 2); return self.hf(ids).logits",
     "exec('ids += 1'); return self.hf(ids).logits",
     "self.hf.config.pad_token_id = 3; return self.hf(ids).logits",
     "return helper(self.hf(ids).logits)",
     "return self.hf.classifier(self.hf.bert(ids)[0][:, 0])",
+    "out = self.hf(ids)[0]; F.relu(out, True); return out",
+    "out = self.hf(ids)[0]; print(max((1, 2), key=lambda _: out.zero_())); return out",
+    "pad = 1; run = lambda: self.hf(ids, ids != pad); pad = 0; return run()[0]",
+    "return [lambda: self.hf(ids, ids != pad) for pad in (self.pad_id, 0)][0]()[0]",
 ]
 
 
@@ -233,17 +237,33 @@ def test_what_a_forward_may_do(body: str) -> None:
 
 @pytest.mark.parametrize("body", UNKNOWN)
 def test_what_is_not_understood_is_no_answer(body: str) -> None:
+    assert reason_of(body)
+
+
+def reason_of(body: str) -> str:
+    """Why it is not understood; empty where it is."""
     try:
         found = forward(body)
     except NotUnderstood as error:
-        assert error.reason
-        return
-    assert not (isinstance(found, Term) and found.role in ("scores", "output"))
+        return error.reason
+    return found.reason if isinstance(found, Unknown) else ""
 
 
-def test_the_expression_is_named() -> None:
-    found = forward("scores = self.hf(ids).logits; return scores / 3.0")
-    assert found.text == "(scores / 3.0)"
+EXPRESSIONS = {
+    "scores = self.hf(ids).logits; return scores / 3.0": "scores / 3.0",
+    "return self.hf(ids).logits[:, [2, 0, 1]]": "self.hf(ids).logits[:, [2, 0, 1]]",
+    "return self.hf(ids)[0][..., (0,)]": "self.hf(ids)[0][..., (0,)]",
+    "return self.hf(ids)[0][:, 1:]": "self.hf(ids)[0][:, 1:]",
+    "return torch.stack([ids, ids], (1 + ids.sum()) * 2)": (
+        "torch.stack([ids, ids], (1 + ids.sum()) * 2)"
+    ),
+    "return f'{ids} of {self.pad_id:>8}'": "f'{ids} of {self.pad_id}'",
+}
+
+
+@pytest.mark.parametrize("body", EXPRESSIONS)
+def test_the_expression_is_shown_as_it_was_written(body: str) -> None:
+    assert bare(forward(body).text) == EXPRESSIONS[body]
 
 
 def test_following_ends() -> None:
@@ -253,9 +273,64 @@ def test_following_ends() -> None:
     forks = "; ".join(f"if ids.sum() > {n}:\n        print({n})" for n in range(80))
     with pytest.raises(NotUnderstood, match="conditions"):
         forward(f"{forks}; return self.hf(ids).logits")
-    calls = "; ".join(["return self.forward(ids)"])
+    with pytest.raises(NotUnderstood, match="nests"):
+        forward("return self.forward(ids)")
+
+
+def test_values_that_hold_one_another_many_times_over() -> None:
+    """What would take ages to compare, or to spell, is not followed."""
+    doubled = "; ".join(["both = (ids, ids)", *["both = (both, both)"] * 60])
+    with pytest.raises(NotUnderstood, match="larger value"):
+        forward(f"{doubled}; return both")
+    with pytest.raises(NotUnderstood, match="longer"):
+        forward(f"many = {tuple(range(500))}; " + "; ".join(["print(*many, *many)"] * 30))
+    nested: object = (1, Global("torch", "float"))
+    for _ in range(60):
+        nested = (nested, nested, Global("torch", "float"))
+    graph = Graph()
+    source = "def forward(self, ids):\n    return nested"
+    model, inner = wrapper(graph, graph.source(source, {"nested": nested}))
+    assert isinstance(scores(graph, model, inner), Items)
+    constants: object = (1, 2)
+    for _ in range(60):
+        constants = (constants, constants)
+    model, inner = wrapper(graph, graph.source(source, {"nested": constants}))
+    with pytest.raises(NotUnderstood, match="larger value"):
+        scores(graph, model, inner)
+    assert const(10**5000).text == "<a long number>"
+
+
+DECODES = {
+    "x.argmax(dim=-1)": True,
+    "x.argmax(-1)": True,
+    "x > self.thresh": True,
+    "x.argmin(dim=-1)": False,
+    "x > self.low_thresh": False,
+    "x > thresh": False,
+    "x < self.thresh": False,
+    "(x * 2).argmax(dim=-1)": False,
+}
+
+
+@pytest.mark.parametrize("expression", DECODES)
+def test_which_labels_a_loss_chooses(expression: str) -> None:
+    graph = Graph()
+    function = graph.source(f"def decodes(self, x):\n    return {expression}", {"thresh": 0.9})
+    loss = graph.instance(graph.cls("Loss", {"decodes": function}), thresh=0.5, low_thresh=0.1)
+    semantics = LossSemantics(Objects(graph.calls), HERE)
+    if DECODES[expression]:
+        semantics.check_decodes(loss, function)
+    else:
+        with pytest.raises(NotUnderstood):
+            semantics.check_decodes(loss, function)
+
+
+def test_a_threshold_of_the_class_is_not_the_one_that_is_read() -> None:
+    graph = Graph()
+    function = graph.source("def decodes(self, x):\n    return x > self.thresh")
+    loss = graph.instance(graph.cls("Loss", {"decodes": function, "thresh": 0.7}))
     with pytest.raises(NotUnderstood):
-        forward(calls)
+        LossSemantics(Objects(graph.calls), HERE).check_decodes(loss, function)
 
 
 DAMAGED: dict[str, Callable[[list[Any]], None]] = {

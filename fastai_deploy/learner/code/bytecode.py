@@ -1,7 +1,7 @@
-"""Functions that a pickle stores by value, decoded into instructions; their code never runs.
+"""Code objects of a pickle, and their bytecode as instructions.
 
-``dis`` reads the bytecode of the Python that runs it alone. Here that of Python 3.8 to 3.14 is
-read, whichever Python runs fdeploy.
+Python's own ``dis`` reads only the bytecode of the Python that runs it. This module reads that of
+Python 3.8 to 3.14, whichever Python runs fdeploy.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ Version = tuple[int, int]
 
 MAX_CODE: Final = 1 << 16  # bytes of bytecode; the longest forward() of a learner has a few hundred
 MAX_NAMES: Final = 1_000  # constants, names and variables of a function, each
+MAX_NAME: Final = 255  # characters of a name
 _ARGUMENTS_38: Final = 16  # of CodeType, from Python 3.8 to 3.10
 _ARGUMENTS_311: Final = 18  # from Python 3.11 on
 _RESUME: Final = {0x97: ((3, 11), (3, 12)), 0x95: ((3, 13),), 0x80: ((3, 14),)}
 _FIRST_WITH_CACHES: Final = (3, 11)
+_CACHES_OF_LOAD_ATTR: Final = 9
 _BEFORE_RESUME: Final = frozenset({"COPY_FREE_VARS", "MAKE_CELL", "RETURN_GENERATOR", "POP_TOP"})
 _PATH: Final = re.compile(r"python(3)\.(\d{1,2})\b")
 
@@ -81,31 +83,33 @@ def code_object(value: object) -> CodeObject | None:
     """The code object in a pickle's graph, or one that Python compiled; None for anything else."""
     if isinstance(value, types.CodeType):
         return _compiled(value)
-    if not isinstance(value, Call) or len(value.args) not in (_ARGUMENTS_38, _ARGUMENTS_311):
-        return None
-    new_form = len(value.args) == _ARGUMENTS_311
-    match value.args[:12]:
+    counts = (_ARGUMENTS_38, _ARGUMENTS_311)
+    return _pickled(value.args) if isinstance(value, Call) and len(value.args) in counts else None
+
+
+def _pickled(args: tuple[object, ...]) -> CodeObject | None:
+    new_form = len(args) == _ARGUMENTS_311
+    match args[:12]:
         case (
             int(positional), int(only), int(keywords), int(), int(), int(flags), raw,
             tuple(constants), tuple(names), tuple(variables), str(file), str(name),
         ):  # fmt: skip
-            code = _bytes(raw)
+            rest = args[12:]
         case _:
             return None
-    rest = value.args[12:]
     if new_form:
         _, first_line, _, exceptions, free, cells = rest
     else:
         first_line, _, free, cells = rest
         exceptions = b""
-    table = _bytes(exceptions)
-    texts = [_texts(part) for part in (names, variables, free, cells)]
-    if code is None or table is None or not isinstance(first_line, int) or None in texts:
+    code, table = _bytes(raw), _bytes(exceptions)
+    named, local, outer, inner = (_texts(part) for part in (names, variables, free, cells))
+    if code is None or table is None or len(constants) > MAX_NAMES:
         return None
-    if max(len(constants), *(len(part or ()) for part in texts)) > MAX_NAMES:
+    if named is None or local is None or outer is None or inner is None:
         return None
-    named, local, outer, inner = (part or () for part in texts)
-    if min(positional, only, keywords) < 0 or positional + keywords > len(local):
+    counts = (positional, only, keywords)
+    if not isinstance(first_line, int) or min(counts) < 0 or positional + keywords > len(local):
         return None
     return CodeObject(
         name, file, positional, only, keywords, flags, code, constants, named, local, inner, outer,
@@ -132,16 +136,16 @@ def _bytes(value: object) -> bytes | None:
 
 
 def _texts(value: object) -> tuple[str, ...] | None:
-    if not isinstance(value, tuple) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, tuple) or len(value) > MAX_NAMES:
         return None
-    return value
+    return value if all(isinstance(e, str) and len(e) <= MAX_NAME for e in value) else None
 
 
 def versions_of(codes: Iterable[CodeObject]) -> tuple[Version, ...]:
-    """The Pythons that may have written these functions, all of one file.
+    """The Pythons that may have written these functions, which are all of one file.
 
-    A path such as ``lib/python3.11/`` in one of them settles it; else what their instructions show
-    leaves one version, or two that are alike, or none.
+    A path such as ``lib/python3.11/`` in one of them settles it. Otherwise their instructions leave
+    one version, a few that do not differ in them, or none.
     """
     candidates = set(VERSIONS)
     for code in codes:
@@ -163,9 +167,21 @@ def _possible(code: CodeObject) -> Iterator[Version]:
         names = {each.name for each in instructions}
         if version == (3, 11) and "CALL" in names and "PRECALL" not in names:
             continue
-        if version >= _FIRST_WITH_CACHES and not _resumes(code.code, version):
+        if version >= _FIRST_WITH_CACHES and not (
+            _resumes(code.code, version) and _has_caches(instructions, version)
+        ):
             continue
         yield version
+
+
+def _has_caches(instructions: Sequence[Instruction], version: Version) -> bool:
+    """Whether LOAD_ATTR has room for its caches: 9 since Python 3.12, and 4 in Python 3.11.
+
+    Source: ``opcode._inline_cache_entries``.
+    """
+    attributes = [each for each in instructions if each.name == "LOAD_ATTR"]
+    long = [each.following - each.offset > 2 * _CACHES_OF_LOAD_ATTR for each in attributes]
+    return all(long) if version > _FIRST_WITH_CACHES else not any(long)
 
 
 def _resumes(code: bytes, version: Version) -> bool:
@@ -206,7 +222,7 @@ def decode(code: CodeObject, version: Version) -> tuple[Instruction, ...]:
 
 
 def jump_target(instruction: Instruction, version: Version) -> int:
-    """The offset in bytes to which a jump leads."""
+    """The offset in bytes that a jump leads to."""
     absolute = version < _FIRST_WITH_CACHES and instruction.name != "JUMP_FORWARD"
     unit = 1 if version < (3, 10) else 2
     base = 0 if absolute else instruction.following

@@ -1,7 +1,9 @@
-"""What the user's callbacks do while a learner predicts: its events, and the scores between them.
+"""What the user's callbacks do while a learner predicts, event by event.
 
-A callback may count, log and keep what it likes on itself. Of the learner it may set the inputs to
-what they are, and take the scores out of the transformer's output.
+    ids -> before_batch -> (model) -> output -> after_pred -> scores -> after_batch
+
+A callback may count, log and keep what it likes on itself. Of the learner it may only set the
+inputs to what they are, and take the scores out of the transformer's output.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 from typing import Final
 
 from fastai_deploy.learner.code.bytecode import Version
-from fastai_deploy.learner.code.interpreter import Interpreter, NotUnderstood
+from fastai_deploy.learner.code.interpreter import NotUnderstood
 from fastai_deploy.learner.code.model_code import ModelSemantics
 from fastai_deploy.learner.code.objects import PLAIN_DUNDERS
 from fastai_deploy.learner.code.values import (
-    Const,
+    MAX_TEXT,
+    REMEMBERED,
     Function,
     Held,
     Items,
@@ -21,6 +24,9 @@ from fastai_deploy.learner.code.values import (
     Term,
     Unknown,
     Value,
+    argument_text,
+    const,
+    items_of,
 )
 from fastai_deploy.learner.globals import kind_of
 from fastai_deploy.learner.modules import is_module
@@ -28,7 +34,7 @@ from fastai_deploy.learner.reading.values import Call, Mapping, Sequence
 from fastai_deploy.learner.reading.views import attributes, class_name, class_of
 from fastai_deploy.learner.words import words
 
-# The events of ``learn.predict`` in fastai 2, with the names of its first months.
+# The events of ``learn.predict`` in fastai 2, and their names before version 2.0.0.
 OUTER: Final = (
     "before_fit", "begin_fit", "before_epoch", "begin_epoch", "before_validate", "begin_validate",
     "after_cancel_validate", "after_validate", "after_epoch", "after_fit",
@@ -41,23 +47,25 @@ _SCORES: Final = words("pred preds logits model loss_func")
 
 
 class CallbackSemantics(ModelSemantics):
-    """What a callback may do; ``pred`` is what the model answers, and later what is left of it."""
+    """What a callback may do; ``pred`` is what is left of the model's answer so far."""
 
     pred: Value = Term("output")
+    _callback: object = None
 
     def run(self, callback: object, version: Version, pred: Value) -> Value:
         """What is left of ``pred``, the model's answer, when a callback's events have run.
 
         Raises NotUnderstood and InvalidBytecode.
         """
-        self.pred = pred
+        self.pred, self._callback = pred, callback
         owner = Held(callback, text="self")
         for event in self.events(callback):
             defined = self.objects.defined(callback, event)
-            function = self._defined(owner, defined[1]) if defined is not None else None
+            function = self.method_of(owner, defined[1]) if defined is not None else None
             if not isinstance(function, Function):
                 raise NotUnderstood(f"its {event} is no function of its class")
-            Interpreter(self, version).call(function, ())
+            self._interpreter = self.interpreter(version)
+            self._interpreter.call(function, ())
         return self.pred
 
     def events(self, callback: object) -> tuple[str, ...]:
@@ -77,7 +85,7 @@ class CallbackSemantics(ModelSemantics):
         if not lineage or self.objects.body(lineage[0]) is None:
             raise NotUnderstood("its code is not in the file")
         if any(name in own for name in (*OUTER, *INNER)):
-            raise NotUnderstood("it has an event of its own")
+            raise NotUnderstood("it stores the method of an event in the object itself")
         validates = self._run_valid(callback)
         possible = (*OUTER[:6], *(INNER if validates else ()), *OUTER[6:])
         return tuple(each for each in possible if self.objects.defined(callback, each) is not None)
@@ -91,7 +99,7 @@ class CallbackSemantics(ModelSemantics):
 
     def held_attribute(self, owner: Held, name: str) -> Value:
         """As for any object; what a callback does not have, it asks its learner for."""
-        if owner.text == "self" and not is_module(owner.node):
+        if owner.node is self._callback:
             if name == "learn":
                 return Term("learner")
             known = name in attributes(owner.node) or name in self.volatile(owner.node)
@@ -104,9 +112,14 @@ class CallbackSemantics(ModelSemantics):
             return self.pred
         if name in ("xb", "x"):
             ids = Term("ids", text="ids")
-            return ids if name == "x" else Items("tuple", (ids,))
+            return ids if name == "x" else items_of("tuple", [ids])
         if name == "training":
-            return Const(value=False, kind=bool, text="False")
+            return const(value=False)
+        return self._unknown_of_learner(name)
+
+    def _unknown_of_learner(self, name: str) -> Term:
+        if len(name) > MAX_TEXT:
+            raise NotUnderstood("it reads an attribute of an attribute of the learner")
         return Term("of the learner", name)
 
     def attribute(self, owner: Value, name: str) -> Value:
@@ -114,25 +127,24 @@ class CallbackSemantics(ModelSemantics):
         if owner == Term("learner"):
             return self._of_learner(name)
         if isinstance(owner, Term) and owner.role == "of the learner":
-            return Term("of the learner", f"{owner.data}.{name}")
+            return self._unknown_of_learner(f"{owner.data}.{name}")
         return super().attribute(owner, name)
 
-    def store(self, owner: Value, name: str, value: Value) -> None:
+    def store(self, owner: Value, name: str, value: Value, *, own: bool) -> None:
         """A callback may set what it likes on itself, and of the learner nothing but the above."""
-        if isinstance(owner, Held) and owner.text == "self" and not is_module(owner.node):
-            if name in self.volatile(owner.node):
-                return
-        if owner == Term("learner"):
-            if name == "pred" and self._is_pred(value):
-                self.pred = value
-                return
-            if name == "xb" and isinstance(value, Items) and value.items == (Term("ids"),):
-                return
-            reason = (
-                "it changes the scores" if name in _SCORES else f"it changes the learner's {name}"
-            )
-            raise NotUnderstood(reason, f"self.learn.{name} = {value.text}")
-        super().store(owner, name, value)
+        if own and isinstance(owner, Held) and self._is_note(owner.node, name):
+            return
+        if owner != Term("learner"):
+            super().store(owner, name, value, own=own)
+        elif name == "pred" and self._is_pred(value):
+            self.pred = value
+        elif name != "xb" or not isinstance(value, Items) or value.items != (Term("ids"),):
+            changed = "the scores" if name in _SCORES else f"the learner's {name}"
+            shown = f"self.learn.{name} = {argument_text(value)}"
+            raise NotUnderstood(f"it changes {changed}", shown)
+
+    def _is_note(self, node: object, name: str) -> bool:
+        return not is_module(node) and name in self.volatile(node)
 
     def _is_pred(self, value: Value) -> bool:
         if value == self.pred:
@@ -148,7 +160,7 @@ class CallbackSemantics(ModelSemantics):
 
     def _is_own(self, owner: Value) -> bool:
         if isinstance(owner, Unknown):
-            return owner.reason == "it reads what an earlier answer left"
+            return owner.reason == REMEMBERED
         node = owner.node if isinstance(owner, Held) else None
         if isinstance(node, Call):
             cls = class_of(node)
@@ -163,7 +175,5 @@ class CallbackSemantics(ModelSemantics):
     ) -> Value | None:
         """Methods that change a container of the callback's own, too."""
         if method.name in _CHANGES_OWN and self._is_own(method.owner):
-            return Unknown("it changes its own notes")
-        if method.name == "append" and isinstance(method.owner, Items):
-            raise NotUnderstood("it changes a list")
+            return Unknown("it takes notes")
         return super().method_call(method, args, keywords)

@@ -1,8 +1,9 @@
-"""The way from a text to its answer, followed through the learner's code, part by part.
+"""The way from a text to its answer through the learner's code, part by part.
 
-    text -> ids (follow_text) -> scores (follow_model, follow_callbacks) -> answer (follow_loss)
+    text -> ids (follow_text) -> scores (follow_model, find_callbacks) -> answer (follow_loss)
 
-Each part says what is known of it, and lists as ``Unproven`` what is not.
+``follow_rest`` looks at what stands beside this way and may still change an answer. Each part says
+what is known of it, and lists as ``Unproven`` what is not.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from itertools import islice
 
 from fastai_deploy.learner.code.bytecode import Version
 from fastai_deploy.learner.code.callback_code import CallbackSemantics
-from fastai_deploy.learner.code.interpreter import NotUnderstood
+from fastai_deploy.learner.code.interpreter import NotUnderstood, settled
 from fastai_deploy.learner.code.loss_code import Activation, LossSemantics
 from fastai_deploy.learner.code.model_code import Run
 from fastai_deploy.learner.code.objects import Objects, is_dispatched
-from fastai_deploy.learner.code.settle import settled
 from fastai_deploy.learner.code.text_code import (
     Encoded,
     Stages,
@@ -41,26 +41,26 @@ from fastai_deploy.learner.roots import Root
 from fastai_deploy.learner.text.found import Tokenizer
 from fastai_deploy.learner.unproven import Part, Unproven
 
-MOST_UNPROVEN = 100  # that are listed
-# Of a learner's own methods: one of the user's in their place would answer otherwise.
+MOST_UNPROVEN = 100  # pieces of code that are listed
+_OTHER_VALUE = "it returns something else"
+# Methods of a learner: a function of the user's stored in their place would answer otherwise.
 _METHODS = frozenset(
     {"predict", "get_preds", "one_batch", "_split", "_do_one_batch", "_do_epoch_validate",
      "all_batches", "validate", "_with_events", "__call__", "_call_one", "pred", "added_cbs"}
 )  # fmt: skip
-
-
-# Bases of a loss from which it gets no activation, or one that leaves scores as they are.
-_NO_ACTIVATION = frozenset({"BaseLoss", "Module", "_Loss", "_WeightedLoss", "CrossEntropyLoss",
-                            "BCEWithLogitsLoss", "NLLLoss"})  # fmt: skip
+# Bases of a loss that give it no activation, or one that leaves scores as they are.
+_NO_ACTIVATION = frozenset(
+    {"BaseLoss", "Module", "_Loss", "_WeightedLoss", "CrossEntropyLoss", "BCEWithLogitsLoss",
+     "NLLLoss"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What the code of a learner shows.
+    """What the code of a learner shows of one part of the way; None for what is not understood.
 
-    ``run`` is how the transformer is called, and ``answers`` what the model makes of what it gives,
-    both None where that is not understood. ``encoded`` says
-    how a text becomes ids, None where that is not understood.
+    ``run`` is how the transformer is called, ``answers`` what the model makes of its output, and
+    ``encoded`` how a text becomes ids.
     """
 
     run: Run | None = None
@@ -76,23 +76,27 @@ def follow_text(root: Root, objects: Objects, tokenizer: Tokenizer) -> Followed:
         semantics = TextSemantics(objects, version, tokenizer.node, tokenizer.max_length)
         return _through(semantics, text_transforms(root.data), Term("text", text="text"))
 
+    subject = "the transforms of its data"
     try:
         value = settled(objects.versions, follow)
     except NotUnderstood as error:
-        return Followed(unproven=(_unproven("the transforms of its data", error, "text"),))
+        return Followed(unproven=(_unproven(subject, error, "text"),))
     if isinstance(value, Term) and value.role == "ids" and isinstance(value.data, Encoded):
-        if not value.data.batched:
-            return Followed(encoded=value.data)
-    error = NotUnderstood("what it makes of a text is not known", f"return {value.text}")
-    return Followed(unproven=(_unproven("the transforms of its data", error, "text"),))
+        if value.data.batched:
+            return Followed(
+                unproven=(Unproven(subject, "they make a batch of a text", part="text"),)
+            )
+        return Followed(encoded=value.data)
+    unknown = Unproven(subject, "they do not make ids of a text", value.text, part="text")
+    return Followed(unproven=(unknown,))
 
 
 def follow_model(
     model: object, wrapper: Global | None, transformer: CallbackSemantics, objects: Objects
 ) -> Followed:
-    """How ids become scores; ``model`` is the learner's, ``wrapper`` its class where it is no transformer.
+    """How ids become scores. ``transformer`` follows the code around the transformer.
 
-    ``transformer`` follows code around the transformer in it.
+    ``model`` is the learner's, and ``wrapper`` its class where it is not itself the transformer.
     """
     subject = f"the forward() of {wrapper}" if wrapper else "the model"
     try:
@@ -101,13 +105,13 @@ def follow_model(
         return Followed(unproven=(_unproven(subject, error, "model"),))
     run = value.data if isinstance(value, Term) and value.role in ("scores", "output") else None
     if not isinstance(run, Run):
-        reason = value.reason if isinstance(value, Unknown) else "what it returns is not known"
-        error = NotUnderstood(reason, f"return {value.text}")
-        return Followed(unproven=(_unproven(subject, error, "model"),))
+        reason = value.reason if isinstance(value, Unknown) else _OTHER_VALUE
+        unknown = Unproven(subject, reason, bare(f"return {value.text}"), part="model")
+        return Followed(unproven=(unknown,))
     assumed = tuple(
         Unproven(
             subject,
-            f"the value of {name} is not in the file; it is taken to be the tokenizer's padding id",
+            f"it uses {name}, which is not in the file; it is taken to be the padding id",
             part="model",
         )
         for name in sorted(transformer.assumed)
@@ -117,10 +121,10 @@ def follow_model(
 
 @dataclass(frozen=True)
 class OwnLoss:
-    """A loss with code of the user's: its class, and the activation that the code makes.
+    """A loss with code of the user's: its name, its class, and the activation that the code makes.
 
-    ``activation`` is None where it defines none; then it has that of ``inherits``, the library's
-    class that it is derived from, if any.
+    ``activation`` is None where the code defines none, or none that is understood. In the first
+    case the loss has that of ``inherits``, the library's class that it is derived from, if any.
     """
 
     name: str
@@ -185,16 +189,16 @@ def _follow_method(
 
 
 def follow_batch(root: Root, objects: Objects) -> tuple[Unproven, ...]:
-    """What the user's code does to ids on their way into a batch, for learners without tokenizer."""
+    """What transforms of the user's do to the ids of a text, in a learner without a tokenizer."""
     ids = Term("ids", Encoded(None), text="ids")
+    subject = "a transform of its batches"
     try:
         found = settled(objects.versions, lambda version: _batched(root, objects, version, ids))
     except NotUnderstood as error:
-        return (_unproven("a transform of its batches", error, "text"),)
+        return (_unproven(subject, error, "text"),)
     if found == ids:
         return ()
-    error = NotUnderstood("what it does to the ids of a text is not known", found.text)
-    return (_unproven("a transform of its batches", error, "text"),)
+    return (Unproven(subject, "it changes the ids of a text", bare(found.text), part="text"),)
 
 
 def _batched(root: Root, objects: Objects, version: Version, ids: Value) -> Value:
@@ -234,19 +238,12 @@ def follow_rest(
 def _rest(root: Root, modules: Sequence[Module], objects: Objects, path: str) -> Iterator[Unproven]:
     if root.cls is not None and kind_of(root.cls) == "user":
         yield Unproven(
-            f"the learner class {root.cls}", "what it answers is not known", part="answer"
+            f"the learner class {root.cls}", "it may answer in a way of its own", part="answer"
         )
     for name in sorted(_METHODS & attributes(root.node).keys()):
         if objects.function(attributes(root.node)[name]) is not None:
-            yield Unproven(f"the learner's {name}", "it is a function of the user's", part="answer")
-    for node in data_objects(root.data):
-        cls = class_of(node)
-        if cls is not None and kind_of(cls) == "user":
-            yield Unproven(f"the class {cls}", "how it makes batches is not known", part="text")
-        for name, value in attributes(node).items():
-            if objects.function(value) is not None:
-                subject = f"the {name} of its {cls.name if cls else 'data'}"
-                yield Unproven(subject, "it is a function of the user's", part="text")
+            yield Unproven(f"the learner's {name}", "it is code of the user's", part="answer")
+    yield from _in_data(root, objects)
     for transform in target_transforms(root.data):
         yield from _decodes(transform, objects)
     prefix = f"{path}." if path else ""
@@ -256,8 +253,20 @@ def _rest(root: Root, modules: Sequence[Module], objects: Objects, path: str) ->
                 if _is_users(value, objects):
                     yield Unproven(
                         f"the module {module.path or 'of the model'}",
-                        f"its attribute {name} is of the user's own code", part="model",
+                        f"its attribute {name} is code of the user's", part="model",
                     )  # fmt: skip
+
+
+def _in_data(root: Root, objects: Objects) -> Iterator[Unproven]:
+    """The user's code in fastai's own data objects, which make the batches."""
+    for node in data_objects(root.data):
+        cls = class_of(node)
+        if cls is not None and kind_of(cls) == "user":
+            yield Unproven(f"the class {cls}", "it may make batches in its own way", part="text")
+        for name, value in attributes(node).items():
+            if objects.function(value) is not None:
+                subject = f"the {name} of its {cls.name if cls else 'data'}"
+                yield Unproven(subject, "it is code of the user's", part="text")
 
 
 def _is_users(value: object, objects: Objects) -> bool:
@@ -285,7 +294,7 @@ def _decodes(transform: object, objects: Objects) -> Iterator[Unproven]:
     given = decodes is not None and not (is_dispatched(decodes) and not objects.signatures(decodes))
     if given or (users and objects.defined(transform, "decodes") is not None):
         yield Unproven(
-            f"the decodes() of {cls}", "what it makes of a label is not known", part="answer"
+            f"the decodes() of {cls}", "it may change the label of an answer", part="answer"
         )
     elif users and objects.body(objects.class_of(transform)) is None:
         yield Unproven(

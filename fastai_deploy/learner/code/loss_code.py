@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from fastai_deploy.learner.code.bytecode import Version
-from fastai_deploy.learner.code.interpreter import Interpreter, NotUnderstood
+from fastai_deploy.learner.code.interpreter import NotUnderstood
 from fastai_deploy.learner.code.objects import Objects
 from fastai_deploy.learner.code.semantics import BaseSemantics
-from fastai_deploy.learner.code.values import Const, Function, Held, Method, Term, Value
+from fastai_deploy.learner.code.values import Const, Function, Held, Method, Term, Unknown, Value
+from fastai_deploy.learner.reading.views import attributes
 
 Activation = Literal["softmax", "sigmoid", "none"]
 
@@ -28,7 +29,8 @@ class LossSemantics(BaseSemantics):
 
     def __init__(self, objects: Objects, version: Version) -> None:
         super().__init__(objects)
-        self._interpreter = Interpreter(self, version)
+        self._version = version
+        self._loss: object = None
 
     def activation(self, loss: object, method: object) -> Activation:
         """What ``activation()`` makes of scores. Raises NotUnderstood and InvalidBytecode."""
@@ -38,19 +40,27 @@ class LossSemantics(BaseSemantics):
                 return "none"
             case Term(role="softmax" | "sigmoid" as role):
                 return "softmax" if role == "softmax" else "sigmoid"
-        raise NotUnderstood("how its scores become probabilities is unknown", f"return {found.text}")
+        raise _not_known(found)
 
     def check_decodes(self, loss: object, method: object) -> None:
-        """Raise NotUnderstood unless ``decodes()`` gives the best label, or those above a number."""
+        """Raise NotUnderstood unless ``decodes()`` gives the best label or all above ``thresh``."""
         found = self._follow(loss, method, Term("scores"))
         if not isinstance(found, Term) or found.role not in ("best", "above"):
-            raise NotUnderstood("how it chooses labels is not known", f"return {found.text}")
+            raise _not_known(found)
 
     def _follow(self, loss: object, method: object, value: Value) -> Value:
-        function = self._defined(Held(loss, text="self"), method)
+        self._loss = loss
+        function = self.method_of(Held(loss, text="self"), method)
         if not isinstance(function, Function):
             return self.call(function, (value,), {})
-        return self._interpreter.call(function, (value,))
+        return self.interpreter(self._version).call(function, (value,))
+
+    def held_attribute(self, owner: Held, name: str) -> Value:
+        """As of any object; the threshold of the loss, which is read from the file elsewhere."""
+        found = super().held_attribute(owner, name)
+        if owner.node is self._loss and name == "thresh" and name in attributes(owner.node):
+            return Term("threshold") if isinstance(found, Const) and found.kind is float else found
+        return found
 
     def library_call(
         self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
@@ -58,7 +68,7 @@ class LossSemantics(BaseSemantics):
         """Softmax and sigmoid as functions."""
         first = args[0] if args else keywords.get("input", keywords.get("x"))
         if isinstance(first, Term) and first.role == "scores":
-            found = self._made(name, first, args[1:], keywords)
+            found = _made(name, args[1:], keywords)
             if found is not None:
                 return found
         return super().library_call(name, args, keywords)
@@ -71,27 +81,32 @@ class LossSemantics(BaseSemantics):
         if isinstance(owner, Term) and owner.role == "scores":
             if name in _SAME and not args:
                 return owner
-            found = self._made(f"torch.{name}", owner, args, keywords)
+            found = _made(f"torch.{name}", args, keywords)
             if found is not None:
                 return found
         return super().method_call(method, args, keywords)
 
-    def _made(
-        self, name: str, scores: Term, args: tuple[Value, ...], keywords: dict[str, Value]
-    ) -> Value | None:
-        if set(keywords) - {"dim", "axis", "input"}:
-            return None
-        dim = args[0] if args else keywords.get("dim", keywords.get("axis"))
-        last = isinstance(dim, Const) and dim.value in _LAST and dim.kind is int and len(args) <= 1
-        if name in _SOFTMAXES and last:
-            return Term("softmax")
-        if name in _SIGMOIDS and not args and not set(keywords) - {"input"}:
-            return Term("sigmoid")
-        return Term("best") if name == "torch.argmax" and last else None
-
     def binary(self, operator: str, left: Value, right: Value) -> Value:
-        """Labels above a threshold, which the loss stores as ``thresh``."""
-        if left == Term("scores") and operator == ">" and isinstance(right, Const):
-            if right.text.endswith("thresh") and isinstance(right.value, float):
-                return Term("above")
+        """The labels above the threshold."""
+        if (operator, left, right) == (">", Term("scores"), Term("threshold")):
+            return Term("above")
         return super().binary(operator, left, right)
+
+
+def _made(name: str, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value | None:
+    """What a function, named as torch's, makes of scores; None for one that is not known."""
+    if set(keywords) - {"dim", "axis", "input"}:
+        return None
+    dim = args[0] if args else keywords.get("dim", keywords.get("axis"))
+    last = isinstance(dim, Const) and dim.value in _LAST and dim.kind is int and len(args) <= 1
+    if name in _SOFTMAXES and last:
+        return Term("softmax")
+    if name in _SIGMOIDS and not args and not set(keywords) - {"input"}:
+        return Term("sigmoid")
+    return Term("best") if name == "torch.argmax" and last else None
+
+
+def _not_known(found: Value) -> NotUnderstood:
+    """What to say of a result that is neither probabilities nor labels."""
+    reason = found.reason if isinstance(found, Unknown) else "it returns something else"
+    return NotUnderstood(reason, f"return {found.text}")

@@ -2,9 +2,10 @@
 
     ids -> (mask) -> transformer -> output -> scores
 
-What is known: how the transformer is called, the forms of an attention mask, token types of zeros,
-and whatever leaves ids and scores as they are (casts to a precision that is no lower, ``contiguous``,
-dropout in evaluation). An operator, a slice, another path through the model is not.
+What is understood: calls of the transformer with an attention mask of a known form and token types
+of zeros, and anything that leaves ids and scores as they are, such as a cast to a precision that is
+no lower, ``contiguous()``, and dropout in evaluation mode. An operator, a slice, and another path
+through the model are not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from fastai_deploy.learner.code.interpreter import Interpreter, NotUnderstood
 from fastai_deploy.learner.code.objects import PLAIN_DUNDERS, Objects
 from fastai_deploy.learner.code.semantics import BaseSemantics
 from fastai_deploy.learner.code.values import (
+    NONE,
+    PROPERTY,
     Const,
     Function,
     Held,
@@ -26,26 +29,28 @@ from fastai_deploy.learner.code.values import (
     Term,
     Unknown,
     Value,
+    called,
     const,
     is_none,
+    taken,
 )
 from fastai_deploy.learner.modules import TRANSPARENT, children_of, is_module
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import attributes, class_of, named_entries
 from fastai_deploy.learner.words import words
 
-# Leave a tensor of any kind as it is; ``.to()`` and ``.type()`` depend on their arguments.
+# Methods that leave any tensor as it is; ``.to()`` and ``.type()`` depend on their arguments.
 _SAME: Final = words(
     "contiguous clone detach as_subclass cpu cuda requires_grad_ pin_memory positive alias"
 )
 _WIDER: Final = words("float double")
 _WHOLE: Final = words("long int")
-# Of a mask; the transformer turns each into the same one.
+# Casts of a mask, which the transformer turns into the same one.
 _MASK_CASTS: Final = words("long int float bool double byte half bfloat16 short type_as")
 _FLOATS: Final = words("torch.float torch.float32 torch.double torch.float64")
 _WHOLES: Final = words("torch.long torch.int64 torch.int torch.int32")
 _ANY_DTYPE: Final = _FLOATS | _WHOLES | words("torch.bool torch.half torch.float16 torch.bfloat16")
-# Make a tensor of what they are given, or hand it on.
+# Functions that make a tensor of what they are given, or hand it on.
 _COPIES: Final = words(
     """
     torch.as_tensor torch.tensor torch.clone torch.Tensor fastai.torch_core.TensorBase
@@ -64,15 +69,15 @@ NOT_IN_FILE: Final = (
 _DROPOUTS: Final = words(
     "torch.nn.functional.dropout torch.dropout torch.nn.functional.alpha_dropout"
 )
-# Of a module; they leave it as it is, which is in evaluation mode.
-# What torch and fastai call of a module besides forward().
+# Methods of a module that torch or fastai call besides ``forward()``.
 _CALLED_BY_TORCH: Final = words(
     "train eval _call_impl _wrapped_call_impl apply to register_forward_hook"
 )
+# Methods of a module that leave it as it is, which is in evaluation mode.
 _INQUIRIES: Final = words("parameters named_parameters modules children buffers state_dict eval")
 _CONTAINER = "torch.nn.modules.container"
 _OUTPUT_FLAGS: Final = words("return_dict output_attentions output_hidden_states use_cache")
-# The models whose second argument is the attention mask, by ``model_type`` or its module's name.
+# The models whose second argument is the attention mask, by their ``model_type``.
 MASK_SECOND: Final = words(
     """
     albert bart bert big-bird camembert canine convbert deberta deberta-v2 distilbert electra ernie
@@ -90,13 +95,15 @@ _ZEROS_BY_DEFAULT: Final = words(
     xlm-roberta xlm-roberta-xl
     """
 )
+# What comparing ids with the padding id makes.
+_COMPARISONS: Final = {"!=": "mask", "==": "pads"}
 
 
 @dataclass(frozen=True)
 class Run:
     """How the transformer was called: its attention mask, as in ``Forward``.
 
-    ``pad`` is the id that is compared with the ids, None for the tokenizer's own.
+    ``pad`` is the padding id that the ids are compared with, None for the tokenizer's own.
     """
 
     mask: Literal["from-ids", "none"]
@@ -106,9 +113,9 @@ class Run:
 class ModelSemantics(BaseSemantics):
     """What the code around a transformer may do.
 
-    ``transformer`` and ``tokenizer`` are their nodes in the pickle; ``model_type`` is
-    transformers' own name of the architecture, ``outputs`` the number of scores, None where the
-    file does not say it. ``assumed`` are the names whose values are not in the file.
+    ``transformer`` and ``tokenizer`` are their nodes in the pickle. ``model_type`` is the name that
+    transformers has for the architecture. ``outputs`` is the number of scores, None where the file
+    does not say. ``assumed`` collects the names whose values are not in the file.
     """
 
     def __init__(
@@ -132,7 +139,7 @@ class ModelSemantics(BaseSemantics):
 
         Raises NotUnderstood and InvalidBytecode.
         """
-        self._interpreter = Interpreter(self, version)
+        self._interpreter = self.interpreter(version)
         return self.apply_module(model, (Term("ids", text="ids"),))
 
     def apply_module(
@@ -159,15 +166,15 @@ class ModelSemantics(BaseSemantics):
         for child in children.values():
             args, keywords = (self.apply_module(child, args, keywords),), {}
         if len(args) != 1:
-            raise NotUnderstood("an empty Sequential is part of the model")
+            raise NotUnderstood("it contains an empty Sequential")
         return args[0]
 
     def _library_module(
         self, cls: Global, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value:
-        if cls.module.startswith("torch.nn.modules.") and cls.name in _IDENTITY_MODULES:
-            if len(args) == 1 and not keywords:
-                return args[0]
+        identity = cls.module.startswith("torch.nn.modules.") and cls.name in _IDENTITY_MODULES
+        if identity and len(args) == 1 and not keywords:
+            return args[0]
         known = cls.module.split(".")[0] in ("torch", "transformers", "fastai")
         if not known:
             raise NotUnderstood(NOT_IN_FILE, subject=f"the forward() of {cls}")
@@ -179,39 +186,38 @@ class ModelSemantics(BaseSemantics):
     ) -> Value:
         self._check_class(module)
         if "forward" in attributes(module):
-            raise NotUnderstood(f"{name} has a forward() of its own")
+            raise NotUnderstood(f"it stores a forward() in an object of {name}")
         defined = self.objects.defined(module, "forward")
-        function = self._defined(Held(module, text="self"), defined[1]) if defined else None
+        function = self.method_of(Held(module, text="self"), defined[1]) if defined else None
         if not isinstance(function, Function):
             raise NotUnderstood(NOT_IN_FILE, subject=f"the forward() of {name}")
         if self._interpreter is None:
-            raise NotUnderstood(f"{name} is called outside of the model")
+            raise NotUnderstood(f"it calls {name} outside of the model")
         return self._interpreter.call(function, args, keywords)
 
     def _check_class(self, module: object) -> None:
-        """Whether an object of this class is called as any module is."""
+        """Raise NotUnderstood where an object may be called in another way than any module."""
         for cls in self.objects.lineage(self.objects.class_of(module)):
             for name in self.objects.body(cls) or ():
                 special = name.startswith("__") and name.endswith("__")
-                special = special or name in _CALLED_BY_TORCH
-                if special and name not in PLAIN_DUNDERS:
+                if (special and name not in PLAIN_DUNDERS) or name in _CALLED_BY_TORCH:
                     raise NotUnderstood(f"its class defines {name}")
 
     def _run(self, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
-        """A call of the transformer."""
+        """What the transformer answers."""
         given = dict(zip(("input_ids", "attention_mask"), args, strict=False))
         if len(args) > 2 and not all(is_none(each) for each in args[2:]):  # noqa: PLR2004
-            raise NotUnderstood("it passes more to the transformer than ids and a mask")
+            raise NotUnderstood("it passes more than ids and a mask to the transformer")
         if len(args) > 1 and self._model_type not in MASK_SECOND:
-            raise NotUnderstood("it passes a second argument, which may be no attention mask")
+            raise NotUnderstood("it passes a second argument that may not be an attention mask")
         for name, value in keywords.items():
             if name in given:
                 raise NotUnderstood(f"it passes {name} twice")
             given[name] = value
         ids = given.pop("input_ids", None)
         if ids != Term("ids"):
-            raise NotUnderstood("it passes something else than the text's ids to the transformer")
-        run = self._mask(given.pop("attention_mask", const(None)))
+            raise NotUnderstood("it passes something other than the text's ids to the transformer")
+        run = self._mask(given.pop("attention_mask", NONE))
         for name, value in given.items():
             plain = isinstance(value, Const) and (
                 value.value is None or (name in _OUTPUT_FLAGS and isinstance(value.value, bool))
@@ -227,7 +233,7 @@ class ModelSemantics(BaseSemantics):
                 return Run("none")
             case Term(role="mask", data=pad) if pad is None or isinstance(pad, int):
                 return Run("from-ids", pad)
-        raise NotUnderstood("it passes an attention mask of a form that is not known")
+        raise NotUnderstood("it passes an attention mask of an unknown form")
 
     # What values mean
 
@@ -241,15 +247,15 @@ class ModelSemantics(BaseSemantics):
         found = children_of(owner.node).get(name)
         if found is not None and name not in own:
             defined = self.objects.defined(owner.node, name)
-            return self._defined(owner, defined[1]) if defined else Held(found)
+            return self.method_of(owner, defined[1]) if defined else Held(found)
         for table in ("_modules", "_parameters", "_buffers"):
             held = named_entries(own.get(table))
             if name in held and name not in own:
-                return const(None) if held[name] is None else Unknown("it uses a weight")
+                return NONE if held[name] is None else Unknown("it uses a weight")
         return super().held_attribute(owner, name)
 
     def builtin(self, name: str) -> Value:
-        """As everywhere; a padding id that the file does not hold is taken to be the tokenizer's."""
+        """As for any code; a padding id that is not in the file is taken to be the tokenizer's."""
         found = super().builtin(name)
         if isinstance(found, Unknown) and "pad" in name.lower():
             self.assumed.add(name)
@@ -259,7 +265,8 @@ class ModelSemantics(BaseSemantics):
     def attribute(self, owner: Value, name: str) -> Value:
         """As of any value; the scores of a transformer's output, too."""
         if isinstance(owner, Term) and owner.role == "output":
-            return Term("scores", owner.data) if name == "logits" else Unknown(f"it takes .{name}")
+            other = Unknown(f"it reads .{name} of the transformer's output")
+            return Term("scores", owner.data) if name == "logits" else other
         if isinstance(owner, Term) and owner.role == "ids" and name == "shape":
             return Term("shape")
         return super().attribute(owner, name)
@@ -269,7 +276,7 @@ class ModelSemantics(BaseSemantics):
         if isinstance(owner, Term) and owner.role == "output":
             if isinstance(key, Const) and key.value in (0, "logits") and key.kind is not bool:
                 return Term("scores", owner.data)
-            return Unknown(f"it takes [{key.text}]")
+            return taken(key)
         return super().subscript(owner, key)
 
     def unpack(self, value: Value, count: int) -> tuple[Value, ...]:
@@ -279,16 +286,15 @@ class ModelSemantics(BaseSemantics):
             return (Term("scores", value.data), *found[1:])
         return found
 
-    def store(self, owner: Value, name: str, value: Value) -> None:
-        """A module may note what it likes in attributes that nothing has."""
-        if isinstance(owner, Held) and owner.text == "self":
-            own = attributes(owner.node)
-            taken = {*named_entries(own.get("_modules")), *named_entries(own.get("_parameters")),
-                     *named_entries(own.get("_buffers")), "forward", "training"}  # fmt: skip
-            volatile = self.volatile(owner.node)
-            if name in volatile and name not in taken and not name.startswith("_"):
+    def store(self, owner: Value, name: str, value: Value, *, own: bool) -> None:
+        """A module may keep what it likes in attributes of its own that torch does not use."""
+        if own and isinstance(owner, Held) and name in self.volatile(owner.node):
+            held = attributes(owner.node)
+            tables = (named_entries(held.get(e)) for e in ("_modules", "_parameters", "_buffers"))
+            used = name in ("forward", "training") or any(name in table for table in tables)
+            if not used and not name.startswith("_"):
                 return
-        super().store(owner, name, value)
+        super().store(owner, name, value, own=own)
 
     def held_call(self, func: Held, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
         """A module is applied; anything else is as everywhere."""
@@ -298,28 +304,8 @@ class ModelSemantics(BaseSemantics):
 
     def binary(self, operator: str, left: Value, right: Value) -> Value:
         """Where ids are compared with the padding id, an attention mask is made."""
-        for one, other in ((left, right), (right, left)):
-            if one == Term("ids") and (pad := _pad(other)) is not None:
-                if operator == "!=":
-                    return Term("mask", pad[0])
-                if operator == "==":
-                    return Term("pads", pad[0])
-        match operator, left, right:
-            case ">", Term(role="ids"), Const(value=0, kind=kind) if kind is int:
-                return Term("mask", 0)
-            case "-", Const(value=1 | 1.0), Term(role="pads", data=pad):
-                return Term("mask", pad)
-            case "*", Term(role="ids"), Const(value=0):
-                return Term("zeros")
-            case "*", Term(role="mask" | "pads"), Const(value=1 | 1.0, kind=kind) if (
-                kind is not bool
-            ):
-                return left
-            case "*", Const(value=1 | 1.0, kind=kind), Term(role="mask" | "pads") if (
-                kind is not bool
-            ):
-                return right
-        return super().binary(operator, left, right)
+        found = _mask_from(operator, left, right)
+        return super().binary(operator, left, right) if found is None else found
 
     def unary(self, operator: str, value: Value) -> Value:
         """The inverse of where the padding is, is an attention mask."""
@@ -332,7 +318,7 @@ class ModelSemantics(BaseSemantics):
     def method_call(
         self, method: Method, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        """Methods of ids, masks and scores that leave them as they are, and those that make masks."""
+        """Methods that leave ids, masks and scores as they are, and those that make masks."""
         owner, name = method.owner, method.name
         if isinstance(owner, Held) and name in ("forward", "__call__") and (is_module(owner.node)):
             return self.apply_module(owner.node, args, keywords)
@@ -342,34 +328,38 @@ class ModelSemantics(BaseSemantics):
                 return found
         if isinstance(owner, Held) and is_module(owner.node):
             if name in _INQUIRIES:
-                return Unknown(f"it calls {name}()")
-            raise NotUnderstood(f"it takes another way through the model: {name}()")
+                return called(name)
+            raise NotUnderstood(f"it takes another path through the model: {name}()")
         return super().method_call(method, args, keywords)
 
     def _term_call(
         self, owner: Term, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        role = owner.role
-        if name in _SAME and not keywords.get("out"):
+        if name in _SAME and "out" not in keywords:
             return owner
-        if role == "ids":
-            made = self._from_ids(name, args, keywords)
-            if made is not None:
-                return made
-        if role == "pads" and name in ("logical_not", "bitwise_not"):
-            return Term("mask", owner.data)
-        if role in ("mask", "pads", "ones", "zeros") and name in _MASK_CASTS:
-            return owner
-        if (role == "scores" and name in _WIDER) or (role == "ids" and name in _WHOLE):
-            return owner
+        made = self._from_ids(name, args, keywords) if owner.role == "ids" else None
+        if made is None and owner.role == "pads" and name in ("logical_not", "bitwise_not"):
+            made = Term("mask", owner.data)
+        if made is not None:
+            return made
+        return owner if self._leaves(owner.role, name, args, keywords) else None
+
+    def _leaves(
+        self, role: str, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
+    ) -> bool:
+        """Whether a method leaves a tensor of this role as it is."""
         if name in ("to", "type"):
-            return owner if self._keeps(role, (*args, *keywords.values())) else None
-        if role == "scores" and name in ("view", "reshape"):
-            return owner if self._same_shape(args) else None
-        if role == "scores" and name == "squeeze" and len(args) == 1 and self._outputs != 1:
-            last = isinstance(args[0], Const) and args[0].value in (-1, 1)
-            return owner if last else None
-        return None
+            return _keeps(role, (*args, *keywords.values()))
+        if role == "ids":
+            return name in _WHOLE
+        if role != "scores":
+            return role in ("mask", "pads", "ones", "zeros") and name in _MASK_CASTS
+        if name in ("view", "reshape"):
+            return self._same_shape(args)
+        if name == "squeeze":
+            last = len(args) == 1 and isinstance(args[0], Const) and args[0].value in (-1, 1)
+            return last and self._outputs != 1
+        return name in _WIDER
 
     def _from_ids(
         self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
@@ -384,36 +374,10 @@ class ModelSemantics(BaseSemantics):
             return Term("ones")
         return Term("zeros") if name == "new_zeros" and shape else None
 
-    def _keeps(self, role: str, given: tuple[Value, ...]) -> bool:
-        """Whether a cast keeps every value: to a device, or to a type that is no narrower."""
-        allowed = {"scores": _FLOATS, "ids": _WHOLES}.get(role, _ANY_DTYPE)
-        for each in given:
-            match each:
-                case Library(name=name) if name in allowed:
-                    continue
-                case Const(value=str(text)) if text.split(":")[0] in ("cpu", "cuda", "mps"):
-                    continue
-                case Const(value=bool()):
-                    continue  # non_blocking, copy
-                case Unknown(reason="it asks for a property of a tensor"):
-                    if not each.text.endswith((".device", ".dtype")):
-                        return False
-                    if each.text.endswith(".dtype") and role in ("scores", "ids"):
-                        return False
-                    continue
-                case Unknown(reason="it calls default_device()" | "it calls device()"):
-                    continue
-                case Held(node=Call(func=Global("torch", "device"))):
-                    continue
-                case Unknown(reason="it calls type()") if role != "scores":
-                    continue  # .type(ids.type())
-            return False
-        return bool(given)
-
     def _same_shape(self, args: tuple[Value, ...]) -> bool:
         """Whether ``view(-1, labels)`` leaves scores of shape (batch, labels) as they are."""
         if len(args) == 1 and isinstance(args[0], Items):
-            args = tuple(each for each in args[0].items if isinstance(each, Value))
+            args = args[0].items
         numbers = [each.value for each in args if isinstance(each, Const)]
         return self._outputs is not None and numbers == [-1, self._outputs]
 
@@ -431,14 +395,17 @@ class ModelSemantics(BaseSemantics):
     def _term_function(
         self, name: str, first: Term, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        last = name.rpartition(".")[2]
         if name in _COPIES:
             rest = (*args[1:], *keywords.values())
-            return first if not rest or self._keeps(first.role, rest) else None
+            return first if not rest or _keeps(first.role, rest) else None
         if name in _DROPOUTS:
             return first if _evaluates(args, keywords) else None
+        return self._mask_made(name, first, args)
+
+    def _mask_made(self, name: str, first: Term, args: tuple[Value, ...]) -> Value | None:
+        last = name.rpartition(".")[2]
         if name in ("torch.ones_like", "torch.zeros_like") and first.role in ("ids", "mask"):
-            return Term("ones" if last == "ones_like" else "zeros")
+            return Term(last.removesuffix("_like"))
         if name in ("torch.ones", "torch.zeros") and first == Term("shape") and len(args) == 1:
             return Term(last)
         if name in ("torch.ne", "torch.not_equal", "torch.eq", "torch.gt") and first.role == "ids":
@@ -465,12 +432,60 @@ class ModelSemantics(BaseSemantics):
         return super().is_instance(value, kind)
 
 
+def _keeps(role: str, given: tuple[Value, ...]) -> bool:
+    """Whether a cast keeps every value: to a device, or to a type that is no narrower."""
+    return bool(given) and all(_keeps_all(role, each) for each in given)
+
+
+def _keeps_all(role: str, target: Value) -> bool:
+    number = role in ("scores", "ids")
+    match target:
+        case Library(name=name):
+            kept = name in {"scores": _FLOATS, "ids": _WHOLES}.get(role, _ANY_DTYPE)
+        case Const(value=str(text)):
+            kept = text.split(":")[0] in ("cpu", "cuda", "mps")
+        case Const(value=bool()):
+            kept = True  # non_blocking, copy
+        case Unknown() if target.reason == PROPERTY:
+            device, dtype = target.text.endswith(".device"), target.text.endswith(".dtype")
+            kept = device or (dtype and not number)
+        case Unknown() if target == called("type"):
+            kept = role != "scores"  # ids.type(), to which a mask is cast
+        case Held(node=Call(func=Global("torch", "device"))):
+            kept = True
+        case _:
+            kept = target in (called("device"), called("default_device"))
+    return kept
+
+
 def _kinds(kind: Value) -> set[str]:
     if isinstance(kind, Library):
         return {kind.name}
     if isinstance(kind, Items):
         return {each.name if isinstance(each, Library) else "" for each in kind.items}
     return set()
+
+
+def _mask_from(operator: str, left: Value, right: Value) -> Value | None:
+    """A mask, or zeros, that an operator makes of ids or of a mask; None for anything else."""
+    for one, other in ((left, right), (right, left)):
+        pad = _pad(other) if one == Term("ids") else None
+        if pad is not None and operator in _COMPARISONS:
+            return Term(_COMPARISONS[operator], pad[0])
+    match operator, left, right:
+        case ">", Term(role="ids"), Const(value=0, kind=kind) if kind is int:
+            return Term("mask", 0)
+        case "-", Const(value=1 | 1.0), Term(role="pads", data=compared):
+            return Term("mask", compared)
+        case "*", Term(role="ids"), Const(value=0):
+            return Term("zeros")
+        case ("*", Term(role="mask" | "pads") as same, Const(value=1 | 1.0, kind=kind)) | (
+            "*",
+            Const(value=1 | 1.0, kind=kind),
+            Term(role="mask" | "pads") as same,
+        ) if kind is not bool:
+            return same
+    return None
 
 
 def _pad(value: Value) -> tuple[int | None] | None:

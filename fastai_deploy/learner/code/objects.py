@@ -29,12 +29,12 @@ from fastai_deploy.learner.reading.views import (
     named_entries,
 )
 
-MAX_FUNCTIONS = 10_000  # that are looked at
-MAX_BASES = 100  # classes that one is derived from
-_MAKERS = frozenset({"_make_function", "_make_skel_func"})
+MAX_FUNCTIONS = 10_000  # functions that are looked at
+MAX_BASES = 100  # classes that a class is derived from
+_MAKERS = frozenset({"_make_function", "_make_skel_func"})  # what cloudpickle calls
 _DISPATCHES = frozenset({"fastcore.dispatch.TypeDispatch"})
 _STATE_PARTS = 2  # attributes and slots
-# Defined by any class, and without effect on what an object does.
+# Special names that a class may define without changing how its objects are called.
 PLAIN_DUNDERS = frozenset(
     {"__module__", "__qualname__", "__doc__", "__init__", "__dict__", "__weakref__", "__slots__",
      "__annotations__", "__repr__", "__str__", "__firstlineno__", "__static_attributes__",
@@ -46,9 +46,9 @@ PLAIN_DUNDERS = frozenset(
 class Objects:
     """Looks up the code of a learner's classes and functions.
 
-    ``calls`` are all of the pickle's; ``sources`` are the classes whose source the file holds.
-    ``by_value``: whether any is stored by value, and ``versions`` are the Pythons that may have
-    written it.
+    ``calls`` are all calls of the pickle; ``sources`` are the classes whose source the file holds.
+    ``by_value`` says whether any function is stored by value. ``versions`` are the Pythons that may
+    have written the code.
     """
 
     def __init__(self, calls: Iterable[Call], sources: Iterable[EmbeddedSource] = ()) -> None:
@@ -64,10 +64,9 @@ class Objects:
                     self._bodies[id(cls)] = named_entries(body)
                 case Call(func=Global(name="_function_setstate"), args=(function, state)):
                     self._states[id(function)] = state
-                case Call(func=Global(name=name), args=(code, *_)) if name in _MAKERS:
-                    found = code_object(code) if len(codes) < MAX_FUNCTIONS else None
-                    if found is not None:
-                        codes.append(found)
+            code = _code_of(call) if len(codes) < MAX_FUNCTIONS else None
+            if code is not None:
+                codes.append(code)
         self.by_value = bool(codes)
         self.versions: tuple[Version, ...] = versions_of(codes) if codes else (COMPILED_BY,)
 
@@ -93,11 +92,7 @@ class Objects:
             )  # fmt: skip
         for each in islice(_signatures(value), 1):
             value = each
-        match value:
-            case Call(func=Global(name=name), args=(code, *_)) if name in _MAKERS:
-                found = code_object(code)
-            case _:
-                return None
+        found = _code_of(value)
         if found is None:
             return None
         slots = self._slots(value)
@@ -119,16 +114,16 @@ class Objects:
         return set(_stored(function.code, self.versions)) if function is not None else set()
 
     def signatures(self, value: object) -> tuple[object, ...]:
-        """The functions of a method of several signatures, of which the argument's type picks one.
+        """The functions of a method of which the argument's type picks one.
 
-        Empty for what is no such method, and for one without any function.
+        Empty for any other value, and for such a method without a function.
         """
         return tuple(islice(_signatures(value), MAX_NAMES))
 
     def for_texts(self, value: object) -> object:
-        """Of a method's functions the one for ``str``, by its annotations; else the method itself.
+        """The one of a method's functions that is annotated with ``str``; else the method itself.
 
-        fastai picks the function by the type of what it is given.
+        fastai picks a function by the type of what it is given.
         """
         text = Global("builtins", "str")
         found = [each for each in self.signatures(value) if text in self._annotations(each)]
@@ -148,7 +143,7 @@ class Objects:
         return len(self.signatures(value)) > 1
 
     def lineage(self, cls: object) -> list[object]:
-        """A class and all it is derived from, as far as the file shows; the class itself first."""
+        """A class and what it is derived from, as far as the file shows; the class itself first."""
         found: list[object] = []
         waiting = [cls]
         while waiting and len(found) < MAX_BASES:
@@ -171,13 +166,13 @@ class Objects:
         return node.args[0] if node.args and _reconstructs(node) else None
 
     def body(self, cls: object) -> dict[str, object] | None:
-        """What a class stored by value defines; None for one that is imported."""
+        """What a class in the file defines, by name; None for a class that is imported."""
         if isinstance(cls, Global):
             return self._compiled.get(cls)
         return self._bodies.get(id(cls))
 
     def defined(self, node: object, name: str) -> tuple[object, object] | None:
-        """The class that defines an attribute of an object, and its value; None: a library's."""
+        """The class in the file that defines an attribute of an object, and its value there."""
         for cls in self.lineage(self.class_of(node)):
             body = self.body(cls)
             if body is not None and name in body:
@@ -186,11 +181,15 @@ class Objects:
 
 
 def function_name(value: object) -> str | None:
-    """The name of a function stored by value; None for anything else."""
+    """The name of a function that is stored by value; None for anything else."""
+    found = _code_of(value)
+    return found.name if found is not None else None
+
+
+def _code_of(value: object) -> CodeObject | None:
     match value:
         case Call(func=Global(name=name), args=(code, *_)) if name in _MAKERS:
-            found = code_object(code)
-            return found.name if found is not None else None
+            return code_object(code)
     return None
 
 

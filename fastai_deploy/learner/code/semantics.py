@@ -1,19 +1,27 @@
-"""What every piece of a learner's code may use: Python's own plain functions, and what they mean.
+"""What any code of a learner may do: read constants and attributes, and call what changes nothing.
 
-``BaseSemantics`` knows constants, attributes of objects in the pickle, and functions that change
-nothing. What a model, a tokenizer or a callback may do beyond that is in the modules beside it.
+What the code of a model, a transform, a callback or a loss may do beyond that, its own module adds:
+model_code.py, text_code.py, callback_code.py and loss_code.py.
 """
 
 from __future__ import annotations
 
 import builtins
+from collections.abc import Callable
+from operator import add, ge, gt, le, lt, mul, sub
 from typing import Final
 
-from fastai_deploy.learner.code.interpreter import NotUnderstood
+from fastai_deploy.learner.code.bytecode import Version
+from fastai_deploy.learner.code.interpreter import Interpreter, NotUnderstood
 from fastai_deploy.learner.code.objects import Objects
+from fastai_deploy.learner.code.paths import follow_function
 from fastai_deploy.learner.code.values import (
     COUNTED,
+    MAX_TEXT,
+    MAX_WEIGHT,
     NONE,
+    PROPERTY,
+    REMEMBERED,
     Const,
     Context,
     Function,
@@ -21,25 +29,38 @@ from fastai_deploy.learner.code.values import (
     Items,
     Library,
     Method,
-    Slice,
+    Pairs,
     Term,
     Unknown,
     Value,
+    applied,
+    argument_text,
+    called,
     const,
+    index_text,
+    items_of,
+    taken,
+    weight_of,
 )
 from fastai_deploy.learner.globals import kind_of
 from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
 from fastai_deploy.learner.reading.views import attributes, class_name, class_of
 from fastai_deploy.learner.words import words
 
-# What these names are in a file that stores a class as source, without what is around it.
+# What these names usually mean: torch before 1.6 stored the source of a class without imports.
 _CUSTOMARY: Final = {
     "torch": "torch", "nn": "torch.nn", "F": "torch.nn.functional", "np": "numpy",
     "Tensor": "torch.Tensor",
 }  # fmt: skip
-MAX_NUMBER: Final = 1 << 40
+MAX_NUMBER: Final = 1 << 40  # beyond it arithmetic is not followed
+_MAX_STRING: Final = 1_000  # characters
 _NUMBERS: Final = (int, float, bool)
-# Without effect on anything but the screen, a log or the clock; what they answer is not known.
+_PLAIN: Final = (*_NUMBERS, str, type(None))
+_OPERATORS: Final[dict[str, Callable[[float, float], float]]] = {
+    "+": add, "-": sub, "*": mul,
+    "<": lt, "<=": le, ">": gt, ">=": ge,
+}  # fmt: skip
+# Functions without effect on anything but the screen or a log; what they return is not known.
 PURE: Final = words(
     """
     builtins.print builtins.len builtins.repr builtins.str builtins.int builtins.float
@@ -55,7 +76,7 @@ PURE: Final = words(
     fastai.torch_core.default_device torch.device
     """
 )
-# Of a tensor; they make a new value, and leave the tensor as it is.
+# Methods of a tensor that make a new value, or a view, and leave the tensor as it is.
 PURE_METHODS: Final = words(
     """
     size dim ndimension numel sum mean std var max min argmax argmin norm item tolist any all
@@ -68,15 +89,15 @@ PURE_METHODS: Final = words(
     narrow select take nonzero count_nonzero
     """
 )
-# Of the same, as functions: of ``torch`` and ``torch.nn.functional``.
+# The same as functions of ``torch`` and ``torch.nn.functional``.
 PURE_FUNCTIONS: Final = words(
     """
     softmax log_softmax sigmoid logsigmoid tanh relu gelu clamp abs exp log sqrt sum mean std var
     max min argmax argmin topk sort norm normalize stack cat concat flip roll where mul add sub div
     pow neg matmul mm squeeze unsqueeze reshape flatten transpose permute ones zeros full ones_like
     zeros_like full_like rand randn rand_like randn_like arange tensor as_tensor eq ne gt lt ge le
-    logical_not logical_and logical_or isnan any all dropout linear layer_norm one_hot cosine_similarity
-    not_equal nan_to_num clone numel masked_fill tril triu
+    logical_not logical_and logical_or isnan any all dropout linear layer_norm one_hot
+    cosine_similarity not_equal nan_to_num clone numel masked_fill tril triu
     """
 )
 _TORCH: Final = ("torch", "torch.nn.functional", "torch.special")
@@ -85,27 +106,36 @@ CONTEXTS: Final = words(
     "torch.autograd.grad_mode.inference_mode torch.autograd.profiler.record_function "
     "contextlib.nullcontext torch.autograd.grad_mode.enable_grad"
 )
+_MAY_CHANGE: Final = "which may have an effect that is not known"
 _LOGGERS: Final = words("debug info warning error exception log critical")
-_TEXT_METHODS: Final = words("startswith endswith isdigit isalpha isspace count find index")
+_IN_PLACE: Final = ("out", "inplace")
+# Positional arguments before ``inplace`` and ``out``, of functions of torch.nn.functional.
+_MOST_POSITIONAL: Final = {"relu": 1, "dropout": 3, "normalize": 4}
+_STRING_METHODS: Final = words("startswith endswith isdigit isalpha isspace count find index")
 
 
 class BaseSemantics:
-    """The values that any code of a learner may use."""
+    """What any code of a learner may do. ``objects`` looks up the user's classes and functions."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self._volatile: dict[int, frozenset[str]] = {}
+
+    def interpreter(self, version: Version) -> Interpreter:
+        """An interpreter of code that may do what is known here, with a budget of its own."""
+        return Interpreter(self, version, follow_function)
 
     def value(self, held: object) -> Value:
         """What a value of the pickle stands for."""
         if isinstance(held, Global):
             return Library(f"{held.module}.{held.name}", text=held.name)
         if isinstance(held, tuple):
-            if any(isinstance(each, (Call, Global, Mapping, Sequence)) for each in held):
-                return Items("tuple", tuple(self.value(each) for each in held))
-            return const(held)
-        if not isinstance(held, Call):
-            return Held(held) if isinstance(held, (Mapping, Sequence)) else const(held)
+            return self._tuple(held)
+        if isinstance(held, Call):
+            return self._made(held)
+        return Held(held) if isinstance(held, (Mapping, Sequence)) else const(held)
+
+    def _made(self, held: Call) -> Value:
         match held:
             case Call(func=Global(name="subimport"), args=(str(module), *_)):
                 return Library(module, text=module)
@@ -118,10 +148,17 @@ class BaseSemantics:
                 return self._bound(method, self.value(owner))
         function = self.objects.function(held)
         if function is not None:
-            if self.objects.several(held):
-                raise NotUnderstood("it has several signatures", function.text)
-            return function
+            return self._of_one_signature(held, function)
         return Held(held, text=str(class_of(held) or "an object"))
+
+    def _tuple(self, held: tuple[object, ...]) -> Value:
+        """A tuple of plain constants is one; of a tuple within another nothing is known."""
+        if len(held) > MAX_WEIGHT or not any(
+            isinstance(each, (Call, Global, Mapping, Sequence)) for each in held
+        ):
+            return const(held)
+        within = Unknown("it reads a tuple within a tuple")
+        return items_of("tuple", [within if isinstance(e, tuple) else self.value(e) for e in held])
 
     def _bound(self, method: object, owner: Value) -> Value:
         function = self.objects.function(method, owner)
@@ -138,19 +175,21 @@ class BaseSemantics:
             return Library(f"builtins.{name}", text=name)
         if name in _CUSTOMARY:
             return Library(_CUSTOMARY[name], text=name)
-        return Unknown(f"the value of {name} is not in the file", text=name)
+        return Unknown(f"it uses {name}, which is not in the file", text=name)
 
     def attribute(self, owner: Value, name: str) -> Value:
         """An attribute of an object in the pickle, of a library, or a method of a value."""
         if isinstance(owner, Library):
+            if len(owner.name) > MAX_TEXT:
+                return Unknown("it reads an attribute of a library")
             return Library(f"{owner.name}.{name}")
         if isinstance(owner, Held):
             return self.held_attribute(owner, name)
         if name in ("shape", "device", "dtype", "ndim", "is_cuda", "requires_grad", "names"):
-            return Unknown("it asks for a property of a tensor")
+            return Unknown(PROPERTY)
         if name in ("data", "mT") and isinstance(owner, Term):
             return owner if name == "data" else Unknown("it transposes a tensor")
-        return Method(owner, name)
+        return Method(owner, name, weight=weight_of([owner]))
 
     def held_attribute(self, owner: Held, name: str) -> Value:
         """An attribute of an object in the pickle: stored, its own, or of its class."""
@@ -159,20 +198,24 @@ class BaseSemantics:
             return const(value=False)
         if name in self.volatile(owner.node):
             number = type(own.get(name, 0)) in _NUMBERS
-            return Unknown(COUNTED if number else "it reads what an earlier answer left")
+            return Unknown(COUNTED if number else REMEMBERED)
         defined = self.objects.defined(owner.node, name)
         if defined is not None and name not in own:
-            return self._defined(owner, defined[1])
+            return self.method_of(owner, defined[1])
         if name in own:
             return self.value(own[name])
         return Method(owner, name)
 
-    def _defined(self, owner: Held, value: object) -> Value:
+    def _of_one_signature(self, value: object, function: Function) -> Function:
+        if self.objects.several(value):
+            raise NotUnderstood("it calls a function of several signatures", function.text)
+        return function
+
+    def method_of(self, owner: Held, value: object) -> Value:
+        """What a class's attribute is on an object of it: a method becomes bound to ``owner``."""
         function = self.objects.function(value, owner)
         if function is not None:
-            if self.objects.several(value):
-                raise NotUnderstood("it has several signatures", function.text)
-            return function
+            return self._of_one_signature(value, function)
         match value:
             case Call(func=Global("builtins", "property"), args=(getter, *_)):
                 raise NotUnderstood("it uses a property of its class", _named(getter))
@@ -180,15 +223,15 @@ class BaseSemantics:
                 return self.value(inner)
         return self.value(value)
 
-    def store(self, owner: Value, name: str, value: Value) -> None:
-        """Keep what the code notes in an attribute of its own object, where nothing reads it."""
-        raise NotUnderstood("it changes an attribute", f"{owner.text}.{name} = {value.text}")
+    def store(self, owner: Value, name: str, value: Value, *, own: bool) -> None:  # noqa: ARG002
+        """Refused; code that may take notes in attributes of its own allows it there."""
+        shown = f"{owner.text}.{name} = {argument_text(value)}"
+        raise NotUnderstood("it changes an attribute", shown)
 
     def store_item(self, owner: Value, key: Value, value: Value) -> None:
-        """Changing a part of a value is not followed."""
-        raise NotUnderstood(
-            "it changes a part of a value", f"{owner.text}[{key.text}] = {value.text}"
-        )
+        """Refused here, as a change of a part of a value is not followed."""
+        shown = f"{owner.text}[{index_text(key)}] = {argument_text(value)}"
+        raise NotUnderstood("it changes a part of a value", shown)
 
     def volatile(self, node: object) -> frozenset[str]:
         """The attributes that an object's own methods set: each answer may leave another value."""
@@ -213,7 +256,7 @@ class BaseSemantics:
             found = self.method_call(func, args, keywords)
             if found is not None:
                 return found
-            raise NotUnderstood(f"it calls {func.name}(), which is not known to leave all as it is")
+            raise NotUnderstood(f"it calls {func.name}(), {_MAY_CHANGE}")
         if isinstance(func, Held):
             return self.held_call(func, args, keywords)
         raise NotUnderstood("it calls something that is not known")
@@ -222,7 +265,7 @@ class BaseSemantics:
         module, _, last = name.rpartition(".")
         if kind_of(Global(module, last)) == "user":
             return f"it calls {last}(), whose code is not in the file"
-        return f"it calls {name}(), which is not known to leave all as it is"
+        return f"it calls {name}(), {_MAY_CHANGE}"
 
     def library_call(
         self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
@@ -232,25 +275,28 @@ class BaseSemantics:
             return self._inquiry(name, args)
         if name in CONTEXTS:
             return Context()
-        if name in ("builtins.tuple", "builtins.list") and len(args) == 1:
-            if isinstance(args[0], Items) and args[0].kind in ("tuple", "list"):
-                return Items("tuple" if name == "builtins.tuple" else "list", args[0].items)
+        match name, args:
+            case "builtins.tuple", (Items(kind="tuple" | "list", items=items),):
+                return items_of("tuple", items)
+            case "builtins.list", (Items(kind="tuple" | "list", items=items),):
+                return items_of("list", items)
         module, _, last = name.rpartition(".")
         if name in PURE or (module in _TORCH and last in PURE_FUNCTIONS):
-            if any(key == "out" or key == "inplace" for key in keywords):
+            if len(args) > _MOST_POSITIONAL.get(last, len(args)):
                 raise NotUnderstood("it changes a value in place")
-            return Unknown(f"it calls {last}()")
+            _check_harmless(last, args, keywords)
+            return called(last)
         return None
 
     def _inquiry(self, name: str, args: tuple[Value, ...]) -> Value | None:
         match name, args:
             case "builtins.isinstance", (value, kind):
                 known = self.is_instance(value, kind)
-                return Unknown("it asks for a type") if known is None else const(known)
+                return Unknown("it tests a type") if known is None else const(known)
             case "builtins.getattr", (owner, Const(value=str(attribute)), *default):
                 return self._getattr(owner, attribute, default)
             case "builtins.hasattr", _:
-                return Unknown("it asks for an attribute")
+                return Unknown("it tests for an attribute")
         return None
 
     def _getattr(self, owner: Value, name: str, default: list[Value]) -> Value | None:
@@ -270,23 +316,13 @@ class BaseSemantics:
     ) -> Value | None:
         """A call of a method that is known to change nothing; None for another."""
         owner, name = method.owner, method.name
-        if isinstance(owner, Held):
-            cls = class_of(owner.node)
-            logger = class_name(getattr(owner.node, "func", None)) == Global("logging", "getLogger")
-            if name in _LOGGERS and (logger or (cls is not None and cls.module == "logging")):
-                return NONE
-            return None
-        if isinstance(owner, Unknown) and name in _LOGGERS and "getLogger" in owner.reason:
+        if name in _LOGGERS and _is_logger(owner):
             return NONE
-        if isinstance(owner, Const) and isinstance(owner.value, str) and name in _TEXT_METHODS:
-            return Unknown(f"it calls {name}()")
-        if isinstance(owner, (Term, Unknown)) and name in PURE_METHODS:
-            if "inplace" in keywords:
-                raise NotUnderstood("it changes a value in place")
-            return Unknown(f"it calls {name}()")
-        if name == "requires_grad_":
-            return owner
-        return None
+        string = isinstance(owner, Const) and owner.kind is str and name in _STRING_METHODS
+        if string or (isinstance(owner, (Term, Unknown)) and name in PURE_METHODS):
+            _check_harmless(name, args, keywords)
+            return called(name)
+        return owner if name == "requires_grad_" and not isinstance(owner, Held) else None
 
     def held_call(self, func: Held, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
         """A call of an object in the pickle: a partial, or an object with ``__call__``."""
@@ -307,31 +343,28 @@ class BaseSemantics:
             found = _arithmetic(operator, left.value, right.value)
             if found is not None:
                 return const(found)
-        return Unknown(f"it applies {operator}")
+        return applied(operator)
 
     def unary(self, operator: str, value: Value) -> Value:
         """The sign of a plain number; of all else, not known."""
         if isinstance(value, Const) and isinstance(value.value, _NUMBERS) and operator == "-":
             return const(-value.value)
-        return Unknown(f"it applies {operator}")
+        return applied(operator)
 
     def subscript(self, owner: Value, key: Value) -> Value:
         """An item of a container that the code built; of all else, not known."""
-        if isinstance(owner, Items) and isinstance(key, Const):
-            if owner.kind == "dict":
-                return _entry(owner, key)
-            if type(key.value) is int and -len(owner.items) <= key.value < len(owner.items):
-                found = owner.items[key.value]
-                if isinstance(found, Value):
-                    return found
-        if isinstance(key, Slice):
-            return Unknown("it takes a slice")
-        return Unknown(f"it takes [{key.text}]")
+        if isinstance(owner, Pairs) and isinstance(key, Const):
+            return _entry(owner, key)
+        if isinstance(owner, Items) and owner.kind != "set" and isinstance(key, Const):
+            index, count = key.value, len(owner.items)
+            if isinstance(index, int) and key.kind is int and -count <= index < count:
+                return owner.items[index]
+        return taken(key)
 
     def unpack(self, value: Value, count: int) -> tuple[Value, ...]:
         """The first items of a container that the code built; of all else, not known."""
-        if isinstance(value, Items) and value.kind != "dict" and len(value.items) >= count:
-            return tuple(each for each in value.items[:count] if isinstance(each, Value))
+        if isinstance(value, Items) and value.kind != "set" and len(value.items) >= count:
+            return value.items[:count]
         return tuple(Unknown("it unpacks a value", text=f"{value.text}[{i}]") for i in range(count))
 
     def truth(self, value: Value) -> bool | None:
@@ -340,7 +373,26 @@ class BaseSemantics:
             return bool(value.value)
         if isinstance(value, Items):
             return bool(value.items)
+        if isinstance(value, Pairs):
+            return bool(value.pairs)
         return True if isinstance(value, (Library, Function)) else None
+
+
+def _check_harmless(name: str, args: tuple[Value, ...], keywords: dict[str, Value]) -> None:
+    """Raise NotUnderstood for arguments that make a harmless function do something else."""
+    if not keywords.keys().isdisjoint(_IN_PLACE):
+        raise NotUnderstood("it changes a value in place")
+    if any(isinstance(each, (Function, Method)) for each in (*args, *keywords.values())):
+        raise NotUnderstood(f"it passes a function of its own to {name}()")
+
+
+def _is_logger(value: Value) -> bool:
+    """Whether it is a logger, in the pickle or just asked for."""
+    if not isinstance(value, Held):
+        return value == called("getLogger")
+    cls = class_of(value.node)
+    made = class_name(getattr(value.node, "func", None)) == Global("logging", "getLogger")
+    return made or (cls is not None and cls.module == "logging")
 
 
 def _entries(mapping: object) -> list[tuple[str, object]]:
@@ -348,12 +400,13 @@ def _entries(mapping: object) -> list[tuple[str, object]]:
     return [(key, value) for key, value in pairs if isinstance(key, str)]
 
 
-def _entry(owner: Items, key: Const) -> Value:
-    for pair in reversed(owner.items):
-        match pair:
-            case (Const(value=name), Value() as value) if name == key.value:
-                return value
-    return Unknown(f"it takes [{key.text}]")
+def _entry(owner: Pairs, key: Const) -> Value:
+    """An entry of a dict whose keys are strings."""
+    named = all(isinstance(each, Const) and each.kind is str for each, _ in owner.pairs)
+    for each, value in reversed(owner.pairs) if named else ():
+        if each == key:
+            return value
+    return taken(key)
 
 
 def _named(getter: object) -> str:
@@ -364,27 +417,15 @@ def _named(getter: object) -> str:
 
 
 def _arithmetic(operator: str, left: object, right: object) -> object:
-    if operator in ("==", "!="):
-        return (left == right) == (operator == "==")
+    """The result of an operator on plain constants; None where it is not followed."""
     if isinstance(left, str) and isinstance(right, str) and operator == "+":
-        return left + right if len(left) + len(right) < 1_000 else None  # noqa: PLR2004
+        return left + right if len(left) + len(right) < _MAX_STRING else None
+    plain = isinstance(left, _PLAIN) and isinstance(right, _PLAIN)
+    if operator in ("==", "!="):
+        return (left == right) == (operator == "==") if plain else None
     if not (isinstance(left, _NUMBERS) and isinstance(right, _NUMBERS)):
         return None
-    if max(abs(left), abs(right)) > MAX_NUMBER:
+    operate = _OPERATORS.get(operator)
+    if operate is None or max(abs(left), abs(right)) > MAX_NUMBER:
         return None
-    match operator:
-        case "+":
-            return left + right
-        case "-":
-            return left - right
-        case "*":
-            return left * right
-        case "<":
-            return left < right
-        case "<=":
-            return left <= right
-        case ">":
-            return left > right
-        case ">=":
-            return left >= right
-    return None
+    return operate(left, right)

@@ -1,10 +1,10 @@
-"""From a text to the ids of its tokens: the transforms that a text given to ``predict`` meets.
+"""From a text to the ids of its tokens: the transforms that a text given to ``predict`` passes.
 
     text -> tokenizer(text, truncation=True, max_length=n) -> ids -> batch of one
 
-What is known: a call of the tokenizer that adds its special tokens and cuts at the end, and
-whatever hands ids on as they are. Anything done to the text before, a slice of the ids, a second
-text or padding to a fixed length is not.
+What is understood: a call of the tokenizer that adds its special tokens and cuts at the end, and
+anything that hands a text or ids on as they are. A text that is changed first, a slice of the ids,
+a second text, and padding to a fixed length are not.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fastai_deploy.learner.code.bytecode import Version
-from fastai_deploy.learner.code.interpreter import Interpreter, NotUnderstood
+from fastai_deploy.learner.code.interpreter import NotUnderstood
 from fastai_deploy.learner.code.objects import PLAIN_DUNDERS, Objects
 from fastai_deploy.learner.code.semantics import BaseSemantics
 from fastai_deploy.learner.code.values import (
+    NONE,
     Const,
     Held,
     Items,
@@ -26,8 +27,11 @@ from fastai_deploy.learner.code.values import (
     Term,
     Unknown,
     Value,
+    argument_text,
+    called,
     const,
     is_none,
+    taken,
 )
 from fastai_deploy.learner.globals import kind_of
 from fastai_deploy.learner.reading.values import Call, Global
@@ -68,6 +72,7 @@ _SAME: Final = words(
 )
 _FLAT: Final = words("squeeze flatten view reshape ravel")
 _TRUNCATES: Final = (True, "longest_first", "only_first")
+_CUTS: Final = "it cuts texts, or not, by a setting that is not known"
 NOT_IN_FILE: Final = (
     "its code is not in the file; it is taken to call the tokenizer with special tokens and to cut "
     "the text at the end"
@@ -117,7 +122,7 @@ class TextSemantics(BaseSemantics):
         self, objects: Objects, version: Version, tokenizer: Call | None, model_limit: int | None
     ) -> None:
         super().__init__(objects)
-        self._interpreter = Interpreter(self, version)
+        self._interpreter = self.interpreter(version)
         self._tokenizer = tokenizer
         self._model_limit = model_limit
 
@@ -125,70 +130,74 @@ class TextSemantics(BaseSemantics):
         """What a transform makes of a text or of ids. Raises NotUnderstood and InvalidBytecode."""
         own = attributes(transform)
         cls = class_of(transform)
-        name = _shown(transform)
         if own.get("split_idx") not in (None, 1):
             return value  # it works in training alone
         if str(cls) in _COLLATING and value == Term("samples"):
             return value
-        if cls is None or kind_of(cls) != "user":
-            if "encodes" in own:
-                return self._call(own["encodes"], name, value, None)
-            if (
-                cls is not None
-                and cls.module.startswith("fastai.")
-                and cls.name in PLAIN_TRANSFORMS
-            ):
-                return value
-            raise NotUnderstood(f"what {name} does to a text is not known")
-        return self._own_transform(transform, name, value)
+        if cls is not None and kind_of(cls) == "user":
+            return self._own_transform(transform, value)
+        if "encodes" in own:
+            return self._encodes(own["encodes"], value, None)
+        if cls is not None and cls.module.startswith("fastai.") and cls.name in PLAIN_TRANSFORMS:
+            return value
+        raise NotUnderstood("it does something to a text that is not known")
 
-    def _own_transform(self, transform: object, name: str, value: Value) -> Value:
+    def _own_transform(self, transform: object, value: Value) -> Value:
+        is_transform = self._check_class(transform)
+        if "encodes" in attributes(transform):
+            raise NotUnderstood("it stores its encodes() in the object itself")
+        call = self.objects.defined(transform, "__call__")
+        encodes = self.objects.defined(transform, "encodes")
+        owner = Held(transform, text="self")
+        if call is not None and encodes is None:
+            return self._encodes(call[1], value, owner)
+        if call is not None or not is_transform:
+            raise NotUnderstood("it is called in a way that is not known")
+        return value if encodes is None else self._encodes(encodes[1], value, owner)
+
+    def _check_class(self, transform: object) -> bool:
+        """Whether the class of a transform of the user's is derived from fastai's.
+
+        Raises NotUnderstood where it may be called in another way than fastai's transforms are.
+        """
         lineage = self.objects.lineage(self.objects.class_of(transform))
-        body = self.objects.body(lineage[0]) if lineage else None
-        if body is None:
+        if not lineage or self.objects.body(lineage[0]) is None:
             raise NotUnderstood(NOT_IN_FILE)
         is_transform = False
         for each in lineage:
-            base = class_name(each)
-            inner = self.objects.body(each)
-            if inner is not None:
-                odd = [key for key in inner if key.startswith("__") and key.endswith("__")
-                       and key not in PLAIN_DUNDERS and key != "__call__"]  # fmt: skip
-                if odd:
-                    raise NotUnderstood(f"its class defines {odd[0]}")
-                if inner.get("split_idx") not in (None, 1):
-                    raise NotUnderstood(f"{name} may work in training alone")
+            base, body = class_name(each), self.objects.body(each)
+            if body is not None:
+                self._check_body(body)
             elif base is not None and base.name in _BASES:
                 is_transform = True
             elif base is not None and str(base) != "builtins.object":
-                raise NotUnderstood(f"{name} is derived from {base}, which is not known")
-        own_call = self.objects.defined(transform, "__call__")
-        own_encodes = self.objects.defined(transform, "encodes")
-        if "encodes" in attributes(transform):
-            raise NotUnderstood(f"{name} has an encodes() of its own")
-        if own_call is not None and own_encodes is None:
-            return self._call(own_call[1], name, value, Held(transform, text="self"))
-        if own_call is not None or not is_transform:
-            raise NotUnderstood(f"how {name} is called is not known")
-        if own_encodes is None:
-            return value
-        return self._call(own_encodes[1], name, value, Held(transform, text="self"))
+                raise NotUnderstood(f"it is derived from {base}, which is not known")
+        return is_transform
 
-    def _call(self, method: object, name: str, value: Value, owner: Value | None) -> Value:
+    def _check_body(self, body: dict[str, object]) -> None:
+        for name in body:
+            special = name.startswith("__") and name.endswith("__")
+            if special and name not in PLAIN_DUNDERS and name != "__call__":
+                raise NotUnderstood(f"its class defines {name}")
+        if body.get("split_idx") not in (None, 1):
+            raise NotUnderstood("it may work in training alone")
+
+    def _encodes(self, method: object, value: Value, owner: Value | None) -> Value:
+        """What a method, or a function in its place, makes of a text or of ids."""
         if self.objects.several(method) and value == Term("text"):
             method = self.objects.for_texts(method)
         if self.objects.several(method):
-            raise NotUnderstood("it has several signatures")
+            raise NotUnderstood("it has several encodes() for what it may be given")
         function = self.objects.function(method, owner)
-        if function is None:
-            inner = next(iter(self.objects.signatures(method)), method)
-            if isinstance(inner, Call) and class_of(inner) is not None and inner.states:
-                return self._own_transform(inner, _shown(inner), value)
-            found = self.value(inner)
-            if isinstance(found, (Held, Library)):
-                return self.call(found, (value,), {})
-            raise NotUnderstood(NOT_IN_FILE)
-        return self._interpreter.call(function, (value,))
+        if function is not None:
+            return self._interpreter.call(function, (value,))
+        inner = next(iter(self.objects.signatures(method)), method)
+        if isinstance(inner, Call) and class_of(inner) is not None and inner.states:
+            return self._own_transform(inner, value)
+        found = self.value(inner)
+        if isinstance(found, (Held, Library)):
+            return self.call(found, (value,), {})
+        raise NotUnderstood(NOT_IN_FILE)
 
     # The tokenizer
 
@@ -198,23 +207,19 @@ class TextSemantics(BaseSemantics):
         text = args[0] if args else given.pop("text", given.pop("text_or_sequence", None))
         if len(args) > 1 and not all(is_none(each) for each in args[1:]):
             raise NotUnderstood("it gives the tokenizer a second text")
-        for attribute_name, value in attributes(self._tokenizer).items():
+        for name, value in attributes(self._tokenizer).items():
             if self.objects.function(value) is not None:
-                raise NotUnderstood(
-                    f"the tokenizer has a function of the user's ({attribute_name})"
-                )
+                raise NotUnderstood(f"it calls a tokenizer with code of the user's ({name})")
         if text != Term("text"):
-            raise NotUnderstood("it gives the tokenizer something else than the text")
-        truncation, length = given.pop("truncation", None), given.pop("max_length", const(None))
-        if not isinstance(length, Const) or type(length.value) not in (int, type(None)):
-            raise NotUnderstood("where it cuts texts is not known")
-        batched = not is_none(given.get("return_tensors", const(None)))
+            raise NotUnderstood("it gives the tokenizer something other than the text")
+        truncation, length = given.pop("truncation", None), given.pop("max_length", NONE)
+        batched = not is_none(given.get("return_tensors", NONE))
         for name, value in given.items():
             self._check_option(name, value)
         padded = "padding" in given or "pad_to_max_length" in given
-        limit = self._limit(truncation, length.value, padded=padded)  # type: ignore[arg-type]
+        limit = self._limit(truncation, _length(length), padded=padded)
         if limit is not None and attributes(self._tokenizer).get("truncation_side") == "left":
-            raise NotUnderstood("its tokenizer cuts texts at their beginning")
+            raise NotUnderstood("its tokenizer cuts texts at the beginning")
         encoded = Encoded(limit, batched)
         return Term("ids" if method == "encode" else "encoding", encoded)
 
@@ -227,20 +232,19 @@ class TextSemantics(BaseSemantics):
                 return
         if name == "padding" and isinstance(value, Const):
             raise NotUnderstood("it pads every text to the full length")
-        raise NotUnderstood(f"it calls the tokenizer with {name}={value.text}")
+        raise NotUnderstood(f"it calls the tokenizer with {name}={argument_text(value)}")
 
     def _limit(self, truncation: Value | None, length: int | None, *, padded: bool) -> int | None:
         """Where the tokenizer cuts: transformers' own rules since version 3."""
         if truncation is None and length is not None and padded:
-            raise NotUnderstood("whether it cuts texts is not known")
+            raise NotUnderstood(_CUTS)
         if truncation is None:
             return length
         if not isinstance(truncation, Const):
-            raise NotUnderstood("whether it cuts texts is not known")
-        kept = truncation.value in (None, False, "do_not_truncate")
+            raise NotUnderstood(_CUTS)
         if truncation.value is None:
             return length
-        if kept:
+        if truncation.value in (False, "do_not_truncate"):
             return None
         if truncation.value not in _TRUNCATES:
             raise NotUnderstood(f"it cuts texts with truncation={truncation.text}")
@@ -270,7 +274,7 @@ class TextSemantics(BaseSemantics):
             if name == "input_ids":
                 return Term("ids", owner.data)
             if name not in ("get", "keys", "items", "to", "data"):
-                return Unknown(f"it takes .{name}")
+                return Unknown(f"it reads .{name} of what the tokenizer returns")
             return owner if name == "data" else Method(owner, name)
         return super().attribute(owner, name)
 
@@ -279,7 +283,7 @@ class TextSemantics(BaseSemantics):
         if isinstance(owner, Term) and owner.role == "encoding":
             if isinstance(key, Const) and key.value == "input_ids":
                 return Term("ids", owner.data)
-            return Unknown(f"it takes [{key.text}]")
+            return taken(key)
         if isinstance(owner, Term) and owner.role == "ids":
             encoded = owner.data
             first = isinstance(key, Const) and key.kind is int and key.value == 0
@@ -319,7 +323,7 @@ class TextSemantics(BaseSemantics):
             return Term("bare ids")
         if name == "build_inputs_with_special_tokens" and args == (Term("bare ids"),):
             return Term("ids", Encoded(None))
-        raise NotUnderstood(f"it uses {name}() of the tokenizer in a way that is not known")
+        raise NotUnderstood(f"it calls the tokenizer's {name}() in a way that is not known")
 
     def _flat(
         self, name: str, ids: Term, args: tuple[Value, ...], keywords: dict[str, Value]
@@ -333,8 +337,9 @@ class TextSemantics(BaseSemantics):
         }  # fmt: skip
         if len(numbers) != len(given) or numbers not in allowed[name]:
             return None
-        batched = isinstance(ids.data, Encoded) and ids.data.batched
-        return Term("ids", replace(ids.data, batched=False)) if batched else ids  # type: ignore[type-var]
+        if isinstance(ids.data, Encoded) and ids.data.batched:
+            return Term("ids", replace(ids.data, batched=False))
+        return ids
 
     def library_call(
         self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
@@ -349,7 +354,7 @@ class TextSemantics(BaseSemantics):
             if name in _COLLATING and first.role == "samples":
                 return first
             if first.role in ("text", "encoding", "ids") and name == "builtins.len":
-                return Unknown("it asks for a length")
+                return called("len")
         return super().library_call(name, args, keywords)
 
     def _whole(self, keywords: dict[str, Value]) -> bool:
@@ -372,12 +377,12 @@ class TextSemantics(BaseSemantics):
         return super().is_instance(value, kind)
 
 
-def _shown(transform: object) -> str:
-    """What a message calls a transform."""
-    named = attributes(transform).get("_name")
-    cls = class_of(transform)
-    generic = cls is None or cls.name in ("Transform", "DisplayedTransform")
-    return named if isinstance(named, str) and generic else str(cls or "a transform")
+def _length(value: Value) -> int | None:
+    """A ``max_length`` that is given to the tokenizer, in tokens."""
+    held = value.value if isinstance(value, Const) else value
+    if held is None or (isinstance(held, int) and not isinstance(held, bool)):
+        return held
+    raise NotUnderstood("it cuts texts at a length that is not known")
 
 
 Stages = list[tuple[str, list[object]]]
@@ -393,16 +398,16 @@ def text_transforms(data: object) -> Stages:
     dataset = attribute(_loader(data), "dataset")
     lists = elements(attribute(dataset, "tls"))
     if not lists:
-        raise NotUnderstood("its data are none that fastai's DataBlock makes")
+        raise NotUnderstood("they are not in the form that fastai's DataBlock gives them")
     if attribute(dataset, "n_inp") not in (None, 1):
-        raise NotUnderstood("its model gets more than the text")
+        raise NotUnderstood("they make more than one input of a text")
     own = attributes(lists[0])
     steps = elements(attribute(own.get("tfms"), "fs"))
     types = elements(own.get("types"))
     text = Global("builtins", "str")
     first = next((i for i, found in enumerate(types) if found == text), None)
     if first is None:
-        raise NotUnderstood("none of them takes a text, so that learn.predict fails on one")
+        raise NotUnderstood("they do not take a text, so learn.predict fails on one")
     return [("items", steps[first:]), *batch_transforms(data)]
 
 
