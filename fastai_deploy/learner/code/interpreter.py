@@ -27,8 +27,9 @@ from fastai_deploy.learner.code.values import (
 
 T = TypeVar("T")
 
-MAX_STEPS: Final = 20_000  # instructions, and items of containers, of all paths and functions
-MAX_PATHS: Final = 64  # conditions that are followed both ways
+MAX_STEPS: Final = 60_000  # instructions, and items of containers, of a whole learner
+MAX_PATHS: Final = 256  # conditions that are followed both ways, likewise
+DECODED_A_STEP: Final = 100  # bytes of code whose decoding costs as much as following a step
 MAX_CALLS: Final = 12  # functions of the user's within one another
 _ASYNCHRONOUS: Final = 0x80 | 0x200  # flags of a code object: a coroutine, an async generator
 _VARARGS, _VARKEYWORDS = 0x04, 0x08  # it has *args, it has **kwargs
@@ -92,7 +93,7 @@ class Semantics(Protocol):
 
 @dataclass
 class Budget:
-    """What following may still cost, over all paths and functions."""
+    """What following a learner's code may still cost, over all paths and functions."""
 
     steps: int = MAX_STEPS
     paths: int = MAX_PATHS
@@ -122,10 +123,11 @@ class Interpreter:
         semantics: Semantics,
         version: Version,
         follow: Callable[[Interpreter, Function, dict[str, Value]], Value],
+        budget: Budget,
     ) -> None:
         self.semantics = semantics
         self.version = version
-        self.budget = Budget()
+        self.budget = budget
         self._follow = follow
         self._depth = 0
 
@@ -138,6 +140,7 @@ class Interpreter:
         """
         if function.code.flags & _ASYNCHRONOUS:
             raise NotUnderstood("it is asynchronous", function.code.name)
+        self.budget.step(1 + len(function.code.code) // DECODED_A_STEP)
         self._depth += 1
         if self._depth > MAX_CALLS:
             raise NotUnderstood("it nests too many calls of its own functions", function.text)

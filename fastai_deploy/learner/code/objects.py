@@ -14,6 +14,7 @@ from fastai_deploy.learner.code.bytecode import (
     decode,
     versions_of,
 )
+from fastai_deploy.learner.code.interpreter import DECODED_A_STEP, Budget
 from fastai_deploy.learner.code.source import COMPILED_BY, Compiled, compiled_classes
 from fastai_deploy.learner.code.values import Function, Value
 from fastai_deploy.learner.reading.storages import EmbeddedSource
@@ -29,7 +30,7 @@ from fastai_deploy.learner.reading.views import (
     named_entries,
 )
 
-MAX_FUNCTIONS = 10_000  # functions that are looked at
+MAX_DECODED = 1 << 20  # bytes of bytecode of all functions; real learners have some thousand
 MAX_BASES = 100  # classes that a class is derived from
 _MAKERS = frozenset({"_make_function", "_make_skel_func"})  # what cloudpickle calls
 _DISPATCHES = frozenset({"fastcore.dispatch.TypeDispatch"})
@@ -55,7 +56,9 @@ class Objects:
         self._compiled = compiled_classes(sources)
         self._bodies: dict[int, dict[str, object]] = {}
         self._states: dict[int, object] = {}
-        codes: list[CodeObject] = []
+        self.budget = Budget()
+        codes: dict[int, CodeObject] = {}
+        left = MAX_DECODED
         for call in calls:
             match call:
                 case Call(func=Global(name="_class_setstate"), args=(cls, (body, *_))):
@@ -64,11 +67,14 @@ class Objects:
                     self._bodies[id(cls)] = named_entries(body)
                 case Call(func=Global(name="_function_setstate"), args=(function, state)):
                     self._states[id(function)] = state
-            code = _code_of(call) if len(codes) < MAX_FUNCTIONS else None
-            if code is not None:
-                codes.append(code)
+            code = _code_of(call) if left > 0 else None
+            if code is not None and id(call.args[0]) not in codes:
+                codes[id(call.args[0])] = code
+                left -= len(code.code)
         self.by_value = bool(codes)
-        self.versions: tuple[Version, ...] = versions_of(codes) if codes else (COMPILED_BY,)
+        self.versions: tuple[Version, ...] = (COMPILED_BY,)
+        if codes:
+            self.versions = versions_of(codes.values()) if left > 0 else ()
 
     @property
     def python(self) -> str | None:
@@ -111,7 +117,10 @@ class Objects:
     def stored_names(self, value: object) -> set[str]:
         """The attributes that a function sets, on whatever object."""
         function = self.function(value)
-        return set(_stored(function.code, self.versions)) if function is not None else set()
+        if function is None:
+            return set()
+        self.budget.step(1 + len(function.code.code) // DECODED_A_STEP)
+        return set(_stored(function.code, self.versions))
 
     def signatures(self, value: object) -> tuple[object, ...]:
         """The functions of a method of which the argument's type picks one.

@@ -122,8 +122,8 @@ class BaseSemantics:
         self._volatile: dict[int, frozenset[str]] = {}
 
     def interpreter(self, version: Version) -> Interpreter:
-        """An interpreter of code that may do what is known here, with a budget of its own."""
-        return Interpreter(self, version, follow_function)
+        """An interpreter of code that may do what is known here, within the learner's budget."""
+        return Interpreter(self, version, follow_function, self.objects.budget)
 
     def value(self, held: object) -> Value:
         """What a value of the pickle stands for."""

@@ -15,7 +15,11 @@ from pathlib import Path
 from variant_sources import OPERATIONS, compose
 
 SEED = 12
-METHODS = {"text": "encodes", "tokenizer": "encodes", "loss": "activation"}  # of the other places: forward
+METHODS = {
+    "text": "encodes",
+    "tokenizer": "encodes",
+    "loss": "activation",
+}  # of the other places: forward
 SNIPPETS = """
 divide floor_divide multiply_left add subtract power remainder negate matrix_product permute_list
 permute_ellipsis flip softmax_function clamp temperature divide_in_place method_in_place set_item
@@ -30,8 +34,23 @@ condition_text text_str second_text without_specials head_tail tokens_filtered t
 tokens_deleted return_tensors keyword_text tokens_long padding_off loss_four_times loss_halved
 loss_reversed loss_own_module callback_scaled callback_setattr callback_counts callback_training_only
 """.split()
-FIELDS = ["argcount", "posonlyargcount", "kwonlyargcount", "nlocals", "stacksize", "flags", "code",
-          "consts", "names", "varnames", "filename", "name", "firstlineno", "freevars", "cellvars"]
+FIELDS = [
+    "argcount",
+    "posonlyargcount",
+    "kwonlyargcount",
+    "nlocals",
+    "stacksize",
+    "flags",
+    "code",
+    "consts",
+    "names",
+    "varnames",
+    "filename",
+    "name",
+    "firstlineno",
+    "freevars",
+    "cellvars",
+]
 NEWER = ["qualname", "linetable", "exceptiontable"]  # of some Pythons; lnotab is 3.8's and 3.9's
 
 

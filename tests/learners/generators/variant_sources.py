@@ -409,9 +409,12 @@ _add(
     unused_linear={"init": ["self.idle = nn.Linear(2, 2)"]},
 )  # fmt: skip
 _add(
-    "type", UNKNOWN,
-    half={"after": ["learn.model.half()"]}, bfloat16={"after": ["learn.model.bfloat16()"]},
-    double={"after": ["learn.model.double()"]}, to_fp16={"after": ["learn = learn.to_fp16()"]},
+    "type",
+    UNKNOWN,
+    half={"after": ["learn.model.half()"]},
+    bfloat16={"after": ["learn.model.bfloat16()"]},
+    double={"after": ["learn.model.double()"]},
+    to_fp16={"after": ["learn = learn.to_fp16()"]},
 )
 
 # The text, before the tokenizer.
@@ -687,7 +690,13 @@ def compose(operation, seed, like=None):
     chosen = like["chosen"] if like else _choice(operation, random.Random(seed))
     names = dict(chosen["names"], base=BASES[chosen["architecture"]])
     in_transform = bool(operation) and operation["place"] in ("text", "tokenizer", "transforms")
-    in_wrapper = bool(operation) and operation["place"] in ("scores", "ids", "mask", "call", "around")
+    in_wrapper = bool(operation) and operation["place"] in (
+        "scores",
+        "ids",
+        "mask",
+        "call",
+        "around",
+    )
     form = WRAPPERS[chosen["form"]]
     wrapper = _wrapper(form, edits if in_wrapper else {}, names, chosen["inline"],
                        chosen["positional"])  # fmt: skip
@@ -793,7 +802,11 @@ def _wrapper(form, edits, names, inline, positional):
     methods = [("__init__", "self, hf", init), ("forward", signature, body)]
     source = [f"class {names['class']}(nn.Module):"]
     for name, found, lines in methods:
-        source += [f"    def {name}({found}):", *(textwrap.indent(each, " " * 8) for each in lines), ""]
+        source += [
+            f"    def {name}({found}):",
+            *(textwrap.indent(each, " " * 8) for each in lines),
+            "",
+        ]
     for each in edits.get("methods", ()):
         source += [textwrap.indent(each, " " * 4), ""]
     return _fill("\n".join(source).rstrip(), names)
@@ -818,7 +831,11 @@ def _transform(way, edits, names):
     source = [f"class {names['transform']}(Transform):"]
     for name, found, lines in (("__init__", "self, tokenizer, max_len", init),
                                ("encodes", "self, $text: str", body)):  # fmt: skip
-        source += [f"    def {name}({found}):", *(textwrap.indent(each, " " * 8) for each in lines), ""]
+        source += [
+            f"    def {name}({found}):",
+            *(textwrap.indent(each, " " * 8) for each in lines),
+            "",
+        ]
     for each in edits.get("methods", ()):
         source += [textwrap.indent(each, " " * 4), ""]
     return _fill("\n".join(source).rstrip(), names)
