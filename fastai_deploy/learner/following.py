@@ -49,7 +49,13 @@ _CLASSES_BY_VALUE = MAKE_CLASS | {"_make_skeleton_enum"}
 BY_VALUE = _CLASSES_BY_VALUE | {"_make_function", "_make_skel_func"}
 SETTERS = frozenset({"_function_setstate", "_class_setstate", "_fill_function"})
 _CLASS_MAKERS = frozenset({"abc.ABCMeta", "enum.EnumMeta", "enum.EnumType"})
-_TYPES_BY_NAME = frozenset({"CodeType", "MethodType", "MappingProxyType", "SimpleNamespace"})
+# Types of the module ``types`` that hold what they are given, and run nothing.
+_TYPES_BY_NAME = words(
+    """
+    CodeType MethodType MappingProxyType SimpleNamespace GenericAlias UnionType NoneType
+    EllipsisType NotImplementedType CellType
+    """
+)
 # Modules that do something when they are imported, and those that code in a learner often needs.
 _SIDE_EFFECTS = words("antigravity this test idlelib lib2to3 turtledemo")
 _MODULES = words(
