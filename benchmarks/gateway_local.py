@@ -34,6 +34,7 @@ from fastai_deploy.runtime.gateway.settings import GatewaySettings
 from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
 from fastai_deploy.targets.local.gateway.rest_event import HttpRequest, rest_event
 from fastai_deploy.targets.local.gateway.sagemaker_front import FrontConfig, sagemaker_front
+from fastai_deploy.targets.local.processes import Server
 from tests.gateway.aws_events import rest
 from tests.gateway.lambda_runtime import function
 
@@ -81,7 +82,7 @@ class NoRuntime:
 def serve_model(announce: Path) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
     partial = announce.with_suffix(".partial")
-    partial.write_text(json.dumps({"pid": os.getpid(), "port": server.server_port}))
+    partial.write_bytes(Server.of("model server", os.getpid(), server.server_port).encode())
     partial.replace(announce)
     server.serve_forever()
 

@@ -15,18 +15,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from fastai_deploy import files
 from fastai_deploy.adapters import ADAPTERS
+from fastai_deploy.bundle.manifest import EXPORT_AGAIN
 from fastai_deploy.errors import FileError
 from fastai_deploy.gzip_stored import StoredGzip
+from fastai_deploy.json_reader import read_object
 from fastai_deploy.wheels import SERVING, Container, Wheel
 
 _RUNTIME = Path(__file__).parent / "runtime"
@@ -46,7 +50,7 @@ class Written:
 class _Member:
     name: str
     size: int
-    open: Callable[[], BinaryIO]
+    open: Callable[[], AbstractContextManager[BinaryIO]]
     sha256: str | None = None
 
 
@@ -98,7 +102,7 @@ def unpack(artifact: Path, folder: Path) -> None:
     Regular files alone are written, below ``folder``, and never twice.
     """
     try:
-        with files.file_errors(artifact), tarfile.open(artifact, "r:gz") as tar:
+        with files.reading(artifact) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
             for info in tar:
                 content = tar.extractfile(info) if _is_ours(info) else None
                 if content is None:
@@ -106,9 +110,7 @@ def unpack(artifact: Path, folder: Path) -> None:
                         f"{artifact} holds {info.name!r}, which no artifact of fdeploy holds",
                         hint="run fdeploy package",
                     )
-                path = folder / info.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with content, path.open("xb") as file:
+                with content, files.creating(folder / info.name) as file:
                     shutil.copyfileobj(content, file, files.CHUNK)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise FileError(
@@ -140,6 +142,12 @@ def serving_versions(bundle: Path) -> dict[str, str]:
     if _is_learner(manifest):
         return {}
     versions = manifest["provenance"]["converter"]
+    missing = [package for package in SERVING if package not in versions]
+    if missing:
+        raise FileError(
+            f"{bundle / 'manifest.json'}: provenance.converter lacks {', '.join(missing)}",
+            hint=EXPORT_AGAIN,
+        )
     return {package: versions[package] for package in SERVING}
 
 
@@ -173,8 +181,7 @@ def _members(
 
 def _manifest(bundle: Path) -> dict[str, Any]:
     path = bundle / "manifest.json"
-    with files.file_errors(path):
-        return cast("dict[str, Any]", json.loads(path.read_bytes()))
+    return cast("dict[str, Any]", read_object(path, EXPORT_AGAIN).value)
 
 
 def _wheels(container: Container | None, wheels: Sequence[Wheel]) -> Iterator[_Member]:
@@ -203,7 +210,7 @@ def _wheels(container: Container | None, wheels: Sequence[Wheel]) -> Iterator[_M
 def _requirements(bundle: Path, manifest: dict[str, Any]) -> str:
     """The versions that the parity gate was passed with; a learner as it is states its own."""
     if _is_learner(manifest):
-        return (bundle / "requirements.txt").read_text(encoding="utf-8")
+        return files.read(bundle / "requirements.txt").decode("utf-8", "replace")
     versions = serving_versions(bundle)
     return "".join(f"{package}=={version}\n" for package, version in versions.items())
 
@@ -228,8 +235,9 @@ def _from_bytes(name: str, data: bytes) -> _Member:
 
 
 def _from_file(name: str, path: Path, sha256: str | None = None) -> _Member:
-    with files.file_errors(path):
-        return _Member(name, path.stat().st_size, lambda: path.open("rb"), sha256)
+    with files.reading(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    return _Member(name, size, lambda: files.reading(path), sha256)
 
 
 def _header(member: _Member) -> bytes:

@@ -9,7 +9,6 @@ What the settings leave open is as in the export before, if that was of the same
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,17 +115,19 @@ def source(wanted: Order) -> Source:
     path = wanted.learner / MANIFEST if wanted.kind == "bundle" else wanted.learner
     if wanted.kind == "factory":
         return Source(str(path), "", 0, 0)
+    digest = files.sha256(path)
     with files.file_errors(path):
         status = path.stat()
-    return Source(str(path), files.sha256(path), status.st_size, status.st_mtime_ns)
+    return Source(str(path), digest, status.st_size, status.st_mtime_ns)
 
 
 def digest(wanted: Order, start: Source) -> str:
     """What the bundle depends on. Raises FileError."""
     brought = (
-        files.sha256(path) if path else None for path in (wanted.definitions, wanted.requirements)
+        files.sha256(path, most=files.MOST) if path else None
+        for path in (wanted.definitions, wanted.requirements)
     )
-    golden = files.sha256(wanted.golden) if wanted.golden else None
+    golden = files.sha256(wanted.golden, most=files.MOST) if wanted.golden else None
     tokenizer = tokenizer_digest(wanted.tokenizer) if wanted.tokenizer else None
     others = (
         *brought,
@@ -221,15 +222,14 @@ def _adopt(project: Project, wanted: Order, place: Path) -> bundles.Bundle:
     manifest, version = bundles.read_bundle(folder)
     with bundles.building(place) as new:
         for name in (*manifest.files, MANIFEST):
-            with files.file_errors(folder / name):
-                shutil.copyfile(folder / name, new / name)
+            files.copy(folder / name, new / name)
         bundles.read_bundle(new)
         difference = _deviation(project, wanted, new, manifest)
     for theirs, ours in zip(report_files(folder), report_files(place), strict=True):
-        with files.file_errors(ours):
-            ours.unlink(missing_ok=True)
-            if theirs.exists():
-                shutil.copyfile(theirs, ours)
+        if theirs.exists():
+            files.copy(theirs, ours)
+        else:
+            files.remove(ours)
     learner = manifest.provenance.learner
     return bundles.Bundle(
         path=place,

@@ -1,8 +1,17 @@
-"""Reading and writing files so that an interruption never leaves half a file.
+"""Reading, writing and removing files: whole or not at all, and never through a link of a stranger.
 
 A file is written beside its place under a name that starts with a dot and ends with ``.partial``,
 and renamed when it is whole: a reader sees the old file or the new one. What the operating system
 refuses becomes a FileError with the path and the reason.
+
+From a folder called ``.fdeploy`` on, a path is fdeploy's own. There no symbolic link is followed:
+each folder is opened from the one before it with ``O_NOFOLLOW``, and files are opened, renamed and
+removed relative to that descriptor, so a link that is swapped in meanwhile leads nowhere. A link in
+the place of a file that is to be written or removed goes itself; what it points to stays. The part
+of a path before ``.fdeploy``, and any other path, is the user's and is followed as usual.
+
+Files are read only when they are regular and no larger than stated: a named pipe or ``/dev/zero``
+would never end.
 """
 
 from __future__ import annotations
@@ -10,6 +19,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
+import shlex
+import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,9 +30,17 @@ from typing import BinaryIO
 
 from fastai_deploy.errors import DiskFull, FileDenied, FileError, FileMissing
 
+WORKSPACE = ".fdeploy"
 CHUNK = 1 << 20
+MOST = 64 << 20  # bytes of a file that is read whole, where nothing else is stated
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NOT_REGULAR = {errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}  # what opening a socket or device says
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOUNTS = Path("/proc/self/mountinfo")
+_MOUNT_POINT = 4  # the fifth field of a line, see proc(5)
 
 
 @contextmanager
@@ -29,25 +50,151 @@ def file_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise _translated(error, path) from error
+    except ValueError as error:
+        if not _is_about_a_name(error, path):
+            raise
+        raise FileError(f"{str(path)!a} is not a path", hint="check the path") from error
+
+
+def expanded(path: Path) -> Path:
+    """A path with ``~`` made a folder. Raises FileError for the home of nobody."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise FileError(
+            f"{path} is in the home folder of a user who does not exist",
+            hint=f"check the path, or write ./{path} for a name that begins with ~",
+        ) from None
+
+
+@contextmanager
+def opened_folder(path: Path, *, make: bool = False) -> Iterator[int]:
+    """A descriptor of a folder, which is made where ``make`` says so.
+
+    Raises FileError for a link, or for a stranger's folder, in fdeploy's own part of the path.
+    """
+    with file_errors(path):
+        descriptor = _open_folder(path, make=make)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_regular(
+    path: Path, flags: int = os.O_RDONLY, *, mode: int = 0o644, follow: bool = True
+) -> int:
+    """A descriptor of a regular file, never of a pipe, a device, a socket or a folder.
+
+    With ``follow=False``, and always in fdeploy's own folder, a link is refused. Raises FileError.
+    """
+    # Without O_NONBLOCK, opening a named pipe would wait for its other end for ever.
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC
+    own = _is_own(path)
+    if own or not follow:
+        flags |= os.O_NOFOLLOW
+    try:
+        with file_errors(path):
+            if own:
+                with opened_folder(path.parent) as folder:
+                    descriptor = os.open(path.name, flags, mode, dir_fd=folder)
+            else:
+                descriptor = os.open(path, flags, mode)
+    except FileError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _NOT_REGULAR:
+            raise _not_regular(path) from None
+        if isinstance(cause, OSError) and cause.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
+            raise _is_a_link(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _not_regular(path)
+    return descriptor
+
+
+@contextmanager
+def reading(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
+    """A regular file, opened to be read. Raises FileError."""
+    descriptor = open_regular(path, follow=follow)
+    with file_errors(path), os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def read(path: Path, *, most: int = MOST, follow: bool = True) -> bytes:
+    """All of a regular file of at most ``most`` bytes. Raises FileError."""
+    with reading(path, follow=follow) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise too_large(path, most)
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise too_large(path, most)
+    return data
+
+
+def size_of(path: Path) -> int | None:
+    """The bytes of a regular file; None where there is none, or something else in its place."""
+    try:
+        with reading(path) as file:
+            return os.fstat(file.fileno()).st_size
+    except FileError:
+        return None
+
+
+def sha256(
+    path: Path,
+    *,
+    most: int | None = None,
+    told: Callable[[int], None] = lambda _bytes: None,
+) -> str:
+    """The SHA-256 of a regular file in hexadecimal; ``told`` hears how many bytes were read so far.
+
+    Raises FileError, also for a file of more than ``most`` bytes.
+    """
+    digest = hashlib.sha256()
+    done = 0
+    with reading(path) as file:
+        if most is not None and os.fstat(file.fileno()).st_size > most:
+            raise too_large(path, most)
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            told(done)
+    return digest.hexdigest()
+
+
+def names_in(path: Path) -> list[str]:
+    """What is in a folder, sorted; nothing where there is none. Raises FileError."""
+    try:
+        with opened_folder(path) as folder, file_errors(path):
+            return sorted(os.listdir(folder))  # noqa: PTH208 - of a descriptor
+    except FileMissing:
+        return []
 
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of ``path`` when the block ends well, else vanishes."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with file_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.unlink(missing_ok=True)
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    """A binary file that takes the place of ``path`` when the block ends well, else vanishes.
+
+    A link in its place is replaced, and what it points to stays as it is. Raises FileError, also
+    where a folder, a pipe or a device is in the way.
+    """
+    partial = f".{path.name}.partial"
+    with opened_folder(path.parent, make=True) as folder, file_errors(path):
+        _check_replaceable(folder, path)
+        if _is_own(path):
+            _remove_entry(folder, path.with_name(partial), os.fstat(folder).st_dev)
+        _unlink(folder, partial)
+        descriptor = os.open(partial, _NEW, mode, dir_fd=folder)
+        try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(path)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            os.replace(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        finally:
+            with suppress(OSError):
+                _unlink(folder, partial)
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -56,20 +203,243 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         file.write(data)
 
 
-def sha256(path: Path, *, told: Callable[[int], None] = lambda _bytes: None) -> str:
-    """The SHA-256 of a file in hexadecimal; ``told`` hears how many bytes were read so far."""
-    digest = hashlib.sha256()
-    done = 0
-    with file_errors(path), path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            done += len(chunk)
-            told(done)
-    return digest.hexdigest()
+def copy(source: Path, destination: Path) -> None:
+    """Copy a regular file whole, or not at all. Raises FileError."""
+    with reading(source) as file, replacing(destination) as made:
+        shutil.copyfileobj(file, made, CHUNK)
+
+
+@contextmanager
+def fresh(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A new file, empty, in the place of what ``path`` was: nothing old is ever written into."""
+    with opened_folder(path.parent, make=True) as folder, file_errors(path):
+        _check_replaceable(folder, path)
+        _unlink(folder, path.name)
+        with os.fdopen(os.open(path.name, _NEW, mode, dir_fd=folder), "wb") as file:
+            yield file
+
+
+@contextmanager
+def creating(path: Path) -> Iterator[BinaryIO]:
+    """A new file where nothing may be yet. Raises FileError."""
+    with (
+        opened_folder(path.parent, make=True) as folder,
+        file_errors(path),
+        os.fdopen(os.open(path.name, _NEW, 0o644, dir_fd=folder), "wb") as file,
+    ):
+        yield file
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where there is none. Raises FileError."""
+    with opened_folder(path, make=True):
+        pass
+
+
+def new_folder(parent: Path, prefix: str) -> Path:
+    """A new folder in ``parent`` for this user alone, with a name that nobody knows before."""
+    path = parent / f"{prefix}{secrets.token_hex(6)}"
+    with opened_folder(parent, make=True) as folder, file_errors(path):
+        os.mkdir(path.name, 0o700, dir_fd=folder)
+    return path
+
+
+def rename(old: Path, new: Path) -> None:
+    """Give a file or folder another name in the same folder. Raises FileError."""
+    with opened_folder(old.parent) as folder, file_errors(old):
+        os.replace(old.name, new.name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a link itself, where there is one. Raises FileError."""
+    with suppress(FileMissing), opened_folder(path.parent) as folder, file_errors(path):
+        _unlink(folder, path.name)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all that is in it, where there is one.
+
+    A link is removed and never entered. Nothing is removed while another file system is mounted in
+    it. Raises FileError.
+    """
+    mounted = _mounts_in(path)
+    if mounted:
+        raise _mounted(mounted[0])
+    with suppress(FileMissing), opened_folder(path.parent) as folder, file_errors(path):
+        try:
+            _remove_entry(folder, path, os.fstat(folder).st_dev)
+        except RecursionError:
+            raise FileError(f"{path} is nested too deep", hint=f"rm -r {_quoted(path)}") from None
+
+
+def too_large(path: Path, most: int) -> FileError:
+    """The error for a file that is larger than anything that belongs there."""
+    return FileError(
+        f"{path} is larger than the {most:,} bytes that are read of such a file",
+        hint="check that it is the right file",
+    )
+
+
+def _open_folder(path: Path, *, make: bool) -> int:
+    start, own = _parts(path)
+    if make:
+        start.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(start, _FOLDER)
+    place = start
+    for name in own:
+        place /= name
+        try:
+            inner = _open_inner(descriptor, place, make=make)
+        finally:
+            os.close(descriptor)
+        descriptor = inner
+    return descriptor
+
+
+def _open_inner(outer: int, place: Path, *, make: bool) -> int:
+    """Open one of fdeploy's own folders from the one above it."""
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(place.name, dir_fd=outer)
+    try:
+        descriptor = os.open(place.name, _FOLDER | os.O_NOFOLLOW, dir_fd=outer)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP) and _is_link(outer, place.name):
+            raise _is_a_link(place) from None
+        raise _translated(error, place) from error
+    owner = os.fstat(descriptor).st_uid
+    if owner not in (os.geteuid(), os.fstat(outer).st_uid):
+        os.close(descriptor)
+        raise FileDenied(
+            f"{place} belongs to another user (uid {owner}), who could change what is in it",
+            hint=f"rename it, or run fdeploy in a folder of your own: mv {_quoted(place)} "
+            f"{_quoted(place.with_name(place.name + '.old'))}",
+        )
+    return descriptor
+
+
+def _is_about_a_name(error: ValueError, path: Path) -> bool:
+    """Whether no file can have the path's name: it holds a NUL, or half a character."""
+    if isinstance(error, UnicodeEncodeError):
+        return error.object in (str(path), path.name)
+    return str(error).startswith("embedded null")
+
+
+def _parts(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """The user's part of a path, and the folders of fdeploy's own below it."""
+    parts = path.absolute().parts
+    if WORKSPACE not in parts:
+        return path, ()
+    at = len(parts) - 1 - parts[::-1].index(WORKSPACE)
+    own = parts[at:]
+    if ".." in own:
+        raise FileError(f"{path} leads out of {WORKSPACE}", hint="name it without ..")
+    return Path(*parts[:at]), own
+
+
+def _is_own(path: Path) -> bool:
+    return bool(_parts(path.parent)[1])
+
+
+def _is_link(folder: int, name: str) -> bool:
+    with suppress(OSError):
+        return stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode)
+    return False
+
+
+def _check_replaceable(folder: int, path: Path) -> None:
+    """Raise FileError unless nothing, a regular file or a link is in the place."""
+    try:
+        kind = os.lstat(path.name, dir_fd=folder).st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+        raise _not_regular(path)
+
+
+def _unlink(folder: int, name: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def _remove_entry(folder: int, path: Path, device: int) -> None:
+    """Remove what ``path`` is in an opened folder, which lies on ``device``."""
+    try:
+        inner = os.open(path.name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise _translated(error, path) from error
+        _unlink(folder, path.name)
+        return
+    try:
+        if os.fstat(inner).st_dev != device:
+            raise _mounted(path)
+        for name in os.listdir(inner):  # noqa: PTH208 - of a descriptor
+            _remove_entry(inner, path / name, device)
+    finally:
+        os.close(inner)
+    with suppress(FileNotFoundError):
+        os.rmdir(path.name, dir_fd=folder)
+
+
+def _mounts_in(path: Path) -> list[Path]:
+    """The mount points at or below a path, also those of the same file system (bind mounts)."""
+    real = Path(os.path.realpath(path.parent)) / path.name
+    try:
+        lines = _MOUNTS.read_bytes().splitlines()
+    except OSError:  # not Linux
+        return []
+    points = (Path(os.fsdecode(_unescaped(line.split()[_MOUNT_POINT]))) for line in lines)
+    return [point for point in points if point.is_relative_to(real)]
+
+
+def _unescaped(field: bytes) -> bytes:
+    """A path of mountinfo, where blanks and backslashes are octal numbers."""
+    first, *rest = field.split(b"\\")
+    return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest)
+
+
+def _mounted(path: Path) -> FileError:
+    return FileError(
+        f"{path} is mounted from elsewhere, so nothing there is removed",
+        hint=f"umount {_quoted(path)}, then run the same command again",
+    )
+
+
+def _is_a_link(path: Path) -> FileError:
+    if not _parts(path)[1]:
+        return FileError(
+            f"{path} is a symbolic link, which is not written through",
+            hint="name the file itself, not a link to it",
+        )
+    return FileError(
+        f"{path} is a symbolic link, and fdeploy follows none in its own folder",
+        hint=f"rm {_quoted(path)} removes the link (what it points to stays); then run the same "
+        "command again",
+    )
+
+
+def _not_regular(path: Path) -> FileError:
+    if _is_own(path):
+        return FileError(
+            f"{path} is not a regular file",
+            hint=f"rm -r {_quoted(path)}, then run the same command again",
+        )
+    return FileError(f"{path} is not a regular file", hint="check the path, then run it again")
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _translated(error: OSError, path: Path) -> FileError:
-    subject = Path(os.fsdecode(error.filename)) if error.filename else path
+    # With a descriptor of its folder, the system knows a file by its last name alone.
+    subject = path
+    if error.filename and not isinstance(error.filename, int):
+        named = Path(os.fsdecode(error.filename))
+        subject = named if named.is_absolute() else path
     reason = error.strerror or str(error)
     if error.errno in _FULL:
         return DiskFull(

@@ -12,20 +12,24 @@ from pathlib import Path
 
 from fastai_deploy import __version__, files
 from fastai_deploy.artifact import runtime_digest
+from fastai_deploy.bundle import read_manifest
 from fastai_deploy.errors import RecordStale
 from fastai_deploy.project import Project
 from fastai_deploy.records import Artifact, Bundle, Endpoint, Source, StoredArtifact
 
 
 def bundle(project: Project) -> Bundle:
-    """The bundle to package. Raises RecordMissing or RecordStale."""
+    """The bundle to package. Raises RecordMissing, RecordStale or FileError."""
     record = project.workspace.need(Bundle)
     learner = Path(record.source.path)
-    if learner.exists() and not unchanged(record.source):
+    with files.file_errors(learner):
+        same = not learner.exists() or unchanged(record.source)
+    if not same:
         raise _stale(f"{learner} has changed since it was exported", "export")
     manifest = Path(record.path) / "manifest.json"
-    if not manifest.exists() or files.sha256(manifest) != record.version:
+    if files.size_of(manifest) is None or files.sha256(manifest) != record.version:
         raise _stale(f"{record.path} is not the bundle that export made", "export")
+    read_manifest(manifest.parent)
     return record
 
 
@@ -39,7 +43,7 @@ def artifact(project: Project) -> Artifact:
             "the bundle, or what will serve it, has changed since it was packaged", "package"
         )
     path = Path(record.path)
-    if not path.exists() or path.stat().st_size != record.bytes:
+    if files.size_of(path) != record.bytes:
         raise _stale(f"{path} is not the file that package made", "package")
     return record
 

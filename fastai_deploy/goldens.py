@@ -12,14 +12,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
-from fastai_deploy.errors import GoldenError
-from fastai_deploy.files import file_errors
+from fastai_deploy.errors import FileError, GoldenError
+from fastai_deploy.files import read
+from fastai_deploy.json_reader import BadJson, Reader
+from fastai_deploy.json_reader import parse as parse_json
 
 MOST = 1_000  # every later form of the model answers each of them before it is trusted
 ROUNDED = 1e-3  # by how much rounded probabilities of a single-label learner may miss 1
+LONGEST = 1 << 20  # bytes of a text: the largest request that an API takes by default
 
+_EXPORT_AGAIN = "run fdeploy export"
 _ERROR = 200  # characters of a learner's error that are kept
 _LARGEST = 3.5e38  # a float32 is never larger
 
@@ -91,8 +95,7 @@ def read_cases(path: Path, labels: Labels) -> tuple[Case, ...]:
         raise GoldenError(
             f"{path} has an unknown suffix", hint="name a file that ends in .txt, .jsonl or .csv"
         )
-    with file_errors(path):
-        data = path.read_bytes()
+    data = read(path)
     place = _Place(path)
     cases = answered(tuple(reader(place, _decoded(place, data), labels)), labels, str(path))
     if not cases:
@@ -172,25 +175,34 @@ def render(goldens: Sequence[Golden], labels: Labels) -> bytes:
 
 def load_goldens(path: Path, labels: Labels) -> tuple[Golden, ...]:
     """The goldens of a bundle. Raises FileError."""
-    with file_errors(path):
-        data = path.read_bytes()
-    return parse(data, labels)
+    return parse(read(path), labels, str(path))
 
 
-def parse(data: bytes, labels: Labels) -> tuple[Golden, ...]:
-    """The goldens of a ``goldens.json`` that :func:`render` wrote and a manifest vouches for."""
-    goldens = []
-    for entry in json.loads(data)["goldens"]:
-        expected = entry.get("expected")
-        goldens.append(
-            Golden(
-                text=entry["text"],
-                probabilities=tuple(entry["probabilities"][name] for name in labels.names),
-                source=entry["source"],
-                expected=(expected,) if isinstance(expected, str) else expected,
-            )
-        )
-    return tuple(goldens)
+def parse(data: bytes, labels: Labels, where: str = "goldens.json") -> tuple[Golden, ...]:
+    """The goldens of a ``goldens.json`` that :func:`render` wrote. Raises FileError for another."""
+    try:
+        document = Reader(parse_json(data), where, _EXPORT_AGAIN)
+    except BadJson as error:
+        raise FileError(f"{where} is damaged: {error}", hint=_EXPORT_AGAIN) from None
+    goldens = tuple(_golden(entry, labels) for entry in document.sections("goldens"))
+    if not goldens:
+        document.wrong("goldens", "at least one is expected")
+    return goldens
+
+
+def _golden(entry: Reader, labels: Labels) -> Golden:
+    answer = entry.section("probabilities")
+    expected = entry.value.get("expected")
+    return Golden(
+        text=entry.text("text"),
+        probabilities=tuple(answer.number(name) for name in labels.names),
+        source="learner" if entry.choice("source", *get_args(Source)) == "learner" else "rebuilt",
+        expected=None
+        if expected is None
+        else (expected,)
+        if isinstance(expected, str)
+        else entry.texts("expected"),
+    )
 
 
 @dataclass(frozen=True)
@@ -216,9 +228,10 @@ def _decoded(place: _Place, data: bytes) -> str:
         place.at(line).wrong("this is not UTF-8", "save the file as UTF-8")
 
 
-def _txt(_place: _Place, content: str, _labels: Labels) -> Iterator[Case]:
+def _txt(place: _Place, content: str, _labels: Labels) -> Iterator[Case]:
     for line, text in enumerate(content.split("\n"), start=1):
         if text.strip():
+            _check_text(place.at(line), text)
             yield Case(text.removesuffix("\r"), None, None, line)
 
 
@@ -230,9 +243,9 @@ def _jsonl(place: _Place, content: str, labels: Labels) -> Iterator[Case]:
 
 def _object(place: _Place, text: str, labels: Labels) -> Case:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        place.wrong("this is not JSON")
+        value = parse_json(text)
+    except BadJson as error:
+        place.wrong(f"this is not JSON that can be read ({error})")
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         place.wrong('there is no "text"', 'write {"text": "..."} on each line')
     _check_text(place, value["text"])
@@ -303,9 +316,14 @@ def _several(label: str, labels: Labels) -> str | list[str]:
 
 def _check_text(place: _Place, text: str) -> None:
     try:
-        text.encode("utf-8")
+        size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
         place.wrong("the text holds a lone surrogate, which is no character")
+    if size > LONGEST:
+        place.wrong(
+            f"the text has {size:,} bytes; {LONGEST:,} is the most that a request can hold",
+            "take it out, or cut it: what a model does not read does not count",
+        )
 
 
 def _expected(place: _Place, label: Any, labels: Labels) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ A record may be lost, or be another machine's; the file is what the container is
 
 from __future__ import annotations
 
-import json
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 from fastai_deploy import files
 from fastai_deploy.errors import FileError
+from fastai_deploy.json_reader import parse
 from fastai_deploy.wheels import Container
 
 _INDEX = "code/wheels/wheels.json"
@@ -54,10 +54,10 @@ def read_packed(artifact: Path) -> Packed:
     """Read an artifact. Raises FileError when it is missing or not sound."""
     found: dict[str, Any] = {}
     try:
-        with files.file_errors(artifact), tarfile.open(artifact, "r:gz") as tar:
+        with files.reading(artifact) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
             for info in tar:
                 if info.name in (_INDEX, _MANIFEST) and (content := tar.extractfile(info)):
-                    found[info.name] = json.loads(content.read())
+                    found[info.name] = parse(content.read())
                 if len(found) == 2:  # noqa: PLR2004 - both
                     break
         index = found.get(_INDEX, {})
@@ -68,7 +68,10 @@ def read_packed(artifact: Path) -> Packed:
             tuple(wheel["file"] for wheel in index.get("wheels", ())),
             runtime.get("python"),
         )
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+    except (
+        *(tarfile.TarError, EOFError, zlib.error),
+        *(ValueError, LookupError, TypeError, AttributeError),
+    ) as error:
         raise FileError(
             f"{artifact} is not a sound model.tar.gz: {type(error).__name__}: {error}",
             hint="run fdeploy package",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
+from fastai_deploy.errors import FileError
 from fastai_deploy.progress import Reporter
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.settings import Settings
@@ -33,7 +34,7 @@ class Project:
 def open_project(settings: Settings, report: Reporter) -> Project:
     """The project of these settings, with the real clock and the target that they name."""
     workspace = Workspace(settings.root, settings.stage)
-    last = workspace.find(Endpoint) or workspace.find(StoredArtifact)
+    last = _last(workspace, needed=settings.target_is_open)
     if last is not None:
         settings = replace(
             settings,
@@ -42,6 +43,19 @@ def open_project(settings: Settings, report: Reporter) -> Project:
         )
     target, care = _target(settings, workspace, report)
     return Project(settings, workspace, target, care, report)
+
+
+def _last(workspace: Workspace, *, needed: bool) -> Endpoint | StoredArtifact | None:
+    """Where the stage was last. Raises FileError when that is ``needed`` and not readable."""
+    if not needed:
+        return workspace.find(Endpoint) or workspace.find(StoredArtifact)
+    try:
+        return workspace.read(Endpoint) or workspace.read(StoredArtifact)
+    except FileError as error:
+        raise type(error)(
+            f"{error.message}; without it, the target of this stage is not known",
+            hint=f"say --target local or --target aws; {error.hint}",
+        ) from None
 
 
 def _target(settings: Settings, workspace: Workspace, report: Reporter) -> tuple[Target, Care]:

@@ -365,12 +365,12 @@ def _proven(bundle: Path) -> int:
 
 
 def _bundle_is_whole(bundle: Bundle) -> bool:
-    return Path(bundle.path, "manifest.json").exists()
+    return files.size_of(Path(bundle.path, "manifest.json")) is not None
 
 
 def _is_whole(artifact: Artifact) -> bool:
     path = Path(artifact.path)
-    return path.is_file() and files.sha256(path) == artifact.sha256
+    return files.size_of(path) == artifact.bytes and files.sha256(path) == artifact.sha256
 
 
 def _about(bundle: Bundle) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fastai_deploy import parity
+from fastai_deploy import files, parity
 from fastai_deploy.bundle import Manifest, read_manifest
-from fastai_deploy.errors import InvocationError
+from fastai_deploy.bundle.manifest import EXPORT_AGAIN
+from fastai_deploy.errors import FileError, InvocationError
 from fastai_deploy.goldens import Golden, Labels, load_goldens
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.targets.base import Invoke, Json, Verify
@@ -15,13 +16,17 @@ from fastai_deploy.targets.base import Invoke, Json, Verify
 # A request stays well below the body limit of any door; one text may be larger and goes alone.
 _REQUEST_BYTES = 100_000
 _REQUEST_TEXTS = 32
+GOLDENS = "goldens.json"
 
 
 def stored_goldens(bundle: Path) -> tuple[Manifest, tuple[Golden, ...]]:
     """The manifest and the goldens of a bundle. Raises FileError."""
     manifest, _ = read_manifest(bundle)
+    path, listed = bundle / GOLDENS, manifest.files.get(GOLDENS)
+    if listed is None or files.sha256(path, most=files.MOST) != listed.sha256:
+        raise FileError(f"{path} is not the file that the manifest names", hint=EXPORT_AGAIN)
     labels = Labels(manifest.labels, several=manifest.task == "multi-label")
-    return manifest, load_goldens(bundle / "goldens.json", labels)
+    return manifest, load_goldens(path, labels)
 
 
 def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:
@@ -79,5 +84,5 @@ def _ask(invoke: Invoke, texts: list[str]) -> list[Json]:
 
 def _probabilities(answer: Json, labels: Sequence[str]) -> tuple[float, ...]:
     """In the order of the labels; none for an item that was answered with an error."""
-    given = answer.get("probabilities", {})
+    given = answer.get("probabilities", {}) if isinstance(answer, dict) else {}
     return tuple(given[label] for label in labels if label in given)

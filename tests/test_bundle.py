@@ -63,11 +63,35 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_an_old_bundle_is_replaced_whole(tmp_path: Path) -> None:
     destination = tmp_path / "deep" / "bundle"
     build(destination)
-    (destination / "stray").write_bytes(b"")
+    (destination / "__pycache__").mkdir()
     build(destination, b"another graph")
     assert sorted(os.listdir(destination)) == ["goldens.json", "manifest.json", "model.onnx"]
     assert (destination / "model.onnx").read_bytes() == b"another graph"
     assert os.listdir(destination.parent) == ["bundle"]
+
+
+def test_a_folder_that_holds_more_than_a_bundle_is_not_replaced(tmp_path: Path) -> None:
+    destination = tmp_path / "results"
+    destination.mkdir()
+    (destination / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match="is not a bundle, so it is not replaced"):
+        build(destination)
+    (destination / "notes.txt").unlink()
+    build(destination)
+    (destination / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match=r"holds more than a bundle, .*notes\.txt") as caught:
+        build(destination)
+    assert "name a new folder" in caught.value.hint
+    assert (destination / "notes.txt").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["results"]
+
+
+def test_a_link_in_the_place_of_a_bundle_is_replaced(tmp_path: Path) -> None:
+    build(tmp_path / "other")
+    (tmp_path / "bundle").symlink_to(tmp_path / "other")
+    build(tmp_path / "bundle", b"another graph")
+    assert not (tmp_path / "bundle").is_symlink()
+    assert (tmp_path / "other" / "model.onnx").read_bytes() == b"graph"
 
 
 def test_a_failure_leaves_the_old_bundle_and_nothing_else(tmp_path: Path) -> None:

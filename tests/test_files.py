@@ -70,6 +70,30 @@ def test_what_the_system_refuses_names_the_path(number: int, kind: type[FileErro
     assert type(caught.value) is kind
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 300])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    for attempt in (files.read, files.sha256, files.names_in, files.make_folder):
+        with pytest.raises(FileError):
+            attempt(tmp_path / name)
+    with pytest.raises(FileError):
+        files.write(tmp_path / name, b"")
+
+
+def test_a_file_is_read_up_to_a_size(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert files.read(tmp_path / "a", most=5) == b"12345"
+    with pytest.raises(FileError, match="is larger than the 4 bytes"):
+        files.read(tmp_path / "a", most=4)
+    assert (files.size_of(tmp_path / "a"), files.size_of(tmp_path)) == (5, None)
+
+
+def test_a_path_out_of_the_workspace_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".fdeploy").mkdir()
+    with pytest.raises(FileError, match=r"leads out of \.fdeploy"):
+        files.write(tmp_path / ".fdeploy" / ".." / "a", b"")
+    assert os.listdir(tmp_path) == [".fdeploy"]
+
+
 def test_the_hash_of_a_file(tmp_path: Path) -> None:
     data = os.urandom(files.CHUNK + 7)
     path = tmp_path / "file"

@@ -80,7 +80,14 @@ WRONG: dict[str, tuple[str, str | bytes, Labels, str]] = {
     "other labels": ("a.jsonl", '{"text": "a", "probabilities": {"x": 1, "pos": 0}}', ONE,
                      "exactly the learner's labels"),
     "above 1": ("a.jsonl", '{"text": "a", "probabilities": [1.2, 0]}', ONE, "from 0 to 1"),
-    "NaN": ("a.jsonl", '{"text": "a", "probabilities": [NaN, 0]}', ONE, "from 0 to 1"),
+    "a text that no request holds": (
+        "a.txt", "good\n" + "good " * 300_000, ONE, "line 2: the text has 1,500,000 bytes",
+    ),
+    "a JSON text that no request holds": (
+        "a.jsonl", '{"text": "' + "x" * 1_048_577 + '"}', ONE, "line 1: the text has 1,048,577",
+    ),
+    "a key twice": ("a.jsonl", '{"text": "a", "text": "b"}', ONE, "key 'text' stands there twice"),
+    "NaN": ("a.jsonl", '{"text": "a", "probabilities": [NaN, 0]}', ONE, "NaN is not a number"),
     "a flag": ("a.jsonl", '{"text": "a", "probabilities": [true, 0]}', ONE, "from 0 to 1"),
     "no sum of 1": ("a.jsonl", '{"text": "a", "probabilities": [0.5, 0.6]}', ONE, "sum to 1.1"),
     "no column": ("a.csv", "body,label\nx,pos\n", ONE, "line 1: there is no column called text"),

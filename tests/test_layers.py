@@ -29,7 +29,7 @@ LAYERS = (
         "refusal",
         "durations",
     ),
-    ("files", "extras", "settings", "gzip_stored", "adapters"),
+    ("files", "json_reader", "extras", "settings", "gzip_stored", "adapters"),
     ("locks", "wheels"),
     (
         "artifact",

@@ -63,10 +63,10 @@ def test_a_process_that_nobody_reaps_is_not_waited_for(
 ) -> None:
     clock = Clock()
     process = careless(_OBEDIENT)
-    processes = Processes(tmp_path, (), clock=time.monotonic, sleep=time.sleep)
+    processes = Processes(tmp_path, clock=time.monotonic, sleep=time.sleep)
     processes.stop([process], grace=GRACE)
     assert process.status() == psutil.STATUS_ZOMBIE
-    Processes(tmp_path, (), clock=clock, sleep=clock.sleep).stop([process], grace=GRACE)
+    Processes(tmp_path, clock=clock, sleep=clock.sleep).stop([process], grace=GRACE)
     assert clock.now == 0
 
 
@@ -75,6 +75,6 @@ def test_one_that_does_not_listen_is_killed_when_its_time_is_up(
 ) -> None:
     clock = Clock()
     process = careless(_STUBBORN)
-    Processes(tmp_path, (), clock=clock, sleep=clock.sleep).stop([process], grace=GRACE)
+    Processes(tmp_path, clock=clock, sleep=clock.sleep).stop([process], grace=GRACE)
     assert process.status() == psutil.STATUS_ZOMBIE
     assert clock.now >= GRACE

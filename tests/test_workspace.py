@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastai_deploy.errors import RecordMissing, WorkspaceBusy
+from fastai_deploy.errors import FileError, RecordMissing, WorkspaceBusy
 from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, Source, StoredArtifact
 from fastai_deploy.workspace import Record, Workspace
 
@@ -19,7 +20,7 @@ BUNDLE = Bundle(
     labels=("a", "ü"),
     proven=3,
     max_difference=1e-7,
-    source=Source("/p/l.pkl", "s", 3, 4),
+    source=Source("/p/l.pkl", "ab", 3, 4),
     golden=None,
     made_from="m",
 )
@@ -51,6 +52,33 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path, damage: bytes) -> None:
     workspace.save(BUNDLE)
     (workspace.folder / "export.json").write_bytes(damage)
     assert workspace.find(Bundle) is None
+
+
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, "dev")
+    with pytest.raises(FileError, match="that is not UTF-8") as caught:
+        workspace.save(Artifact("/p/\udcff/model.tar.gz", "ab", 5, "m"))
+    assert "rename" in caught.value.hint
+    assert workspace.find(Artifact) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"path": 1}, {"path": "a\0b"}, {"path": "x" * 5_000}, {"sha256": "../../etc"}),
+        *({"bytes": "5"}, {"bytes": True}, {"bytes": 10**29}, {"fits": None}, {"more": 1}),
+    ],
+)
+def test_a_value_of_another_type_is_named(tmp_path: Path, change: dict[str, object]) -> None:
+    workspace = Workspace(tmp_path, "dev")
+    workspace.save(Artifact("/p/model.tar.gz", "ab", 5, "m"))
+    path = workspace.folder / "package.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **change}))
+    with pytest.raises(FileError, match=next(iter(change))) as caught:
+        workspace.need(Artifact)
+    assert str(path) in caught.value.message
+    assert "fdeploy package" in caught.value.hint
+    assert workspace.find(Artifact) is None
 
 
 def test_records_are_forgotten_one_by_one(tmp_path: Path) -> None:

@@ -7,13 +7,12 @@ whole; the same content gives the same bytes.
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastai_deploy import files
 from fastai_deploy.bundle.manifest import (
     EXPORT_AGAIN,
     FileEntry,
@@ -23,8 +22,11 @@ from fastai_deploy.bundle.manifest import (
 )
 from fastai_deploy.errors import FileError
 from fastai_deploy.files import file_errors, sha256, write
+from fastai_deploy.json_reader import BadJson, parse
 
 MANIFEST = "manifest.json"
+_CACHES = {"__pycache__", ".DS_Store"}  # what others leave in a folder without being asked
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -49,26 +51,29 @@ class Bundle:
 def building(destination: Path) -> Iterator[Path]:
     """A folder to fill, which takes the place of ``destination`` when the block ends well.
 
-    When it does not, nothing of it is left and an old bundle is as it was. Raises FileError.
+    When it does not, nothing of it is left and an old bundle is as it was. A folder that holds
+    anything but a bundle is not replaced. Raises FileError.
     """
     new = destination.with_name(f".{destination.name}.partial")
     old = destination.with_name(f".{destination.name}.old")
-    with file_errors(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        if old.exists() and not destination.exists():
-            old.rename(destination)  # the last writer was ended between its two renames
-        _remove(new)
-        new.mkdir()
+    _check_replaceable(destination)
+    files.make_folder(destination.parent)
+    present = files.names_in(destination.parent)
+    if old.name in present and destination.name not in present:
+        files.rename(old, destination)  # the last writer was ended between its two renames
+    files.remove_tree(new)
+    files.make_folder(new)
     try:
         yield new
-        with file_errors(destination):
-            _remove(old)
-            if destination.exists():
-                destination.rename(old)
-            new.rename(destination)
-            _remove(old)
+        _check_replaceable(destination)
+        files.remove_tree(old)
+        if destination.name in files.names_in(destination.parent):
+            files.rename(destination, old)
+        files.rename(new, destination)
+        files.remove_tree(old)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        with suppress(FileError):
+            files.remove_tree(new)
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
@@ -104,17 +109,40 @@ def read_bundle(folder: Path) -> tuple[Manifest, str]:
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
     """The manifest and version of a bundle, without a look at its other files. Raises FileError."""
     path = folder / MANIFEST
-    with file_errors(path):
-        data = path.read_bytes()
+    data = files.read(path)
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{path} is not JSON", hint=EXPORT_AGAIN) from error
+        value = parse(data)
+    except BadJson as error:
+        raise FileError(f"{path} is damaged: {error}", hint=EXPORT_AGAIN) from None
     return parse_manifest(value, str(path)), hashlib.sha256(data).hexdigest()
 
 
-def _remove(folder: Path) -> None:
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)
+def _check_replaceable(destination: Path) -> None:
+    """Raise FileError unless ``destination`` is free, or a bundle and nothing else.
+
+    A folder that a user names may be one where other things are kept. In fdeploy's own folder there
+    is nothing else, and a damaged bundle is replaced by a whole one.
+    """
+    if files.WORKSPACE in destination.absolute().parts or destination.is_symlink():
+        return
+    if not destination.is_dir():
+        if destination.exists():
+            raise FileError(f"{destination} is not a folder", hint="name another folder")
+        return
+    found = set(files.names_in(destination))
+    if not found:
+        return
+    try:
+        manifest, _ = read_manifest(destination)
+    except FileError as error:
+        raise FileError(
+            f"{destination} is not a bundle, so it is not replaced: {error.message}",
+            hint="name a new folder, or remove this one yourself",
+        ) from None
+    foreign = sorted(found - {MANIFEST, *manifest.files} - _CACHES)
+    if foreign:
+        raise FileError(
+            f"{destination} holds more than a bundle, so it is not replaced: "
+            f"{', '.join(ascii(name)[1:-1] for name in foreign[:_SHOWN])}",
+            hint="name a new folder, or move these out of it",
+        )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from fastai_deploy.bundle.runtime_spec import KIND, Activation, RuntimeSpec
-from fastai_deploy.errors import FileError
+from fastai_deploy.json_reader import Reader
 
 FORMAT = 1
 EXPORT_AGAIN = "run fdeploy export again"
@@ -111,7 +111,7 @@ def render_manifest(manifest: Manifest) -> bytes:
 
 def parse_manifest(value: Any, where: str) -> Manifest:
     """Check a manifest. Raises FileError that names the key and what is wrong with it."""
-    top = _Reader(value, where)
+    top = Reader(value, where, EXPORT_AGAIN)
     if top.value.get("format") != FORMAT:
         top.wrong("format", f"this fdeploy reads format {FORMAT}")
     text, model = top.section("text"), top.section("model")
@@ -125,7 +125,7 @@ def parse_manifest(value: Any, where: str) -> Manifest:
         if top.choice("task", "single-label", "multi-label") == "multi-label"
         else "single-label",
         labels=top.texts("labels"),
-        threshold=top.number("threshold") if value.get("threshold") is not None else None,
+        threshold=top.number("threshold") if top.has("threshold") else None,
         text=TextSpec(
             kind=text.text("kind"),
             steps=text.texts("steps"),
@@ -142,7 +142,7 @@ def parse_manifest(value: Any, where: str) -> Manifest:
             architecture=model.text("architecture"),
             parameters=model.whole("parameters"),
             precision=model.text("precision"),
-            gpu=model.text("gpu") if model.value.get("gpu") is not None else None,
+            gpu=model.text("gpu") if model.has("gpu") else None,
         ),
         tolerance=top.number("tolerance"),
         residues=top.texts("residues"),
@@ -166,23 +166,22 @@ def parse_manifest(value: Any, where: str) -> Manifest:
     return manifest
 
 
-def _runtime(section: _Reader) -> RuntimeSpec:
-    optional = {key for key in ("definitions", "activation") if section.value.get(key) is None}
+def _runtime(section: Reader) -> RuntimeSpec:
     activation: Activation | None = None
-    if "activation" not in optional:
+    if section.has("activation"):
         chosen = section.choice("activation", "softmax", "sigmoid")
         activation = "softmax" if chosen == "softmax" else "sigmoid"
     return RuntimeSpec(
         python=section.text("python"),
         fastai=section.text("fastai"),
-        definitions=None if "definitions" in optional else section.text("definitions"),
+        definitions=section.text("definitions") if section.has("definitions") else None,
         names=section.texts("names"),
         activation=activation,
         kind=section.choice("kind", KIND),
     )
 
 
-def _check(top: _Reader, manifest: Manifest) -> None:
+def _check(top: Reader, manifest: Manifest) -> None:
     if not manifest.labels or len(set(manifest.labels)) != len(manifest.labels):
         top.wrong("labels", "there must be labels, each once")
     if (manifest.threshold is not None) != (manifest.task == "multi-label"):
@@ -196,58 +195,3 @@ def _check(top: _Reader, manifest: Manifest) -> None:
     for name in manifest.files:
         if name.startswith(".") or "/" in name or "\\" in name:
             top.wrong("files", f"{name!r} is no name of a file in the bundle")
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """A JSON object, whose values are asked for by type."""
-
-    value: Any
-    where: str
-    path: str = ""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.value, dict):
-            self.wrong("", "an object is expected")
-
-    def wrong(self, key: str, what: str) -> NoReturn:
-        name = f"{self.path}{key}".rstrip(".")
-        raise FileError(f"{self.where}: {name + ': ' if name else ''}{what}", hint=EXPORT_AGAIN)
-
-    def section(self, key: str) -> _Reader:
-        return _Reader(self._get(key), self.where, f"{self.path}{key}.")
-
-    def text(self, key: str) -> str:
-        value = self._get(key)
-        if not isinstance(value, str):
-            self.wrong(key, "text is expected")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self._get(key)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self.wrong(key, "a list of texts is expected")
-        return tuple(value)
-
-    def whole(self, key: str) -> int:
-        value = self._get(key)
-        if type(value) is not int or value < 0:
-            self.wrong(key, "a whole number is expected")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self._get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self.wrong(key, "a number is expected")
-        return float(value)
-
-    def choice(self, key: str, *choices: str) -> str:
-        value = self._get(key)
-        if value not in choices:
-            self.wrong(key, f"one of {', '.join(choices)} is expected")
-        return str(value)
-
-    def _get(self, key: str) -> Any:
-        if key not in self.value:
-            self.wrong(key, "it is missing")
-        return self.value[key]

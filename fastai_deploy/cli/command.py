@@ -74,12 +74,14 @@ def _sets(parameter: inspect.Parameter) -> Sets | None:
 def _flags(
     values: Mapping[str, Any], settings: Mapping[str, Sets]
 ) -> dict[tuple[str, str], tuple[str, Any]]:
+    from fastai_deploy.files import expanded  # noqa: PLC0415 - see the module's docstring
+
     flags = {("project", "target"): ("--target", values["target"])}
     for name, sets in settings.items():
         value = values[name]
         if isinstance(value, Path):
             # Typed relative to where the user is, not to the project file.
-            value = str(value.expanduser().absolute())
+            value = str(expanded(value).absolute())
         elif isinstance(value, list):
             value = tuple(value) or None  # an option that was not repeated even once
         flags[sets.section, sets.key] = (sets.flag, value)

@@ -141,6 +141,7 @@ def invoke(
     project: "Project",
     text: opt.Text,
     column: opt.Column = None,
+    no_header: opt.NoHeader = False,  # noqa: FBT002 - a flag
     output: opt.Output = None,
     top_k: opt.TopK = None,
     api: opt.ThroughApi = False,  # noqa: FBT002 - a flag
@@ -151,8 +152,11 @@ def invoke(
     from fastai_deploy.cli.results import Answered
     from fastai_deploy.invoking.many import Many
     from fastai_deploy.invoking.reading import for_output, texts_of
+    from fastai_deploy.invoking.table import Wanted
+    from fastai_deploy.progress import Warned
 
-    texts = texts_of(text, column, sys.stdin.buffer)
+    wanted = Wanted(column, header=not no_header)
+    texts = texts_of(text, wanted, sys.stdin.buffer, lambda said: project.report(Warned(said)))
     kept = for_output(output, text)
     if isinstance(texts, str) and kept is None:
         request = {"text": texts} if top_k is None else {"text": texts, "top_k": top_k}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fastai_deploy import files
 from fastai_deploy.comparison import report_files
+from fastai_deploy.errors import FileError
+from fastai_deploy.json_reader import BadJson, parse
 from fastai_deploy.records import Bundle
 
 _WORST = 3  # texts that are shown; --json and the page have all of them
@@ -28,10 +30,11 @@ class Exported:
         """The bundle with the report beside it."""
         data, page = report_files(Path(bundle.path))
         try:
-            parity = json.loads(data.read_bytes())
-        except (OSError, ValueError):
-            parity = None
-        return cls(bundle, parity, str(page))
+            found = cls(bundle, parse(files.read(data)), str(page))
+            list(found.lines())
+        except (FileError, BadJson, LookupError, TypeError, AttributeError, ValueError):
+            return cls(bundle, None, str(page))  # edited: it only informs, so nothing is shown
+        return found
 
     def values(self) -> dict[str, Any]:
         """All of it for programs."""

@@ -117,13 +117,17 @@ Ttl = Annotated[
 Text = Annotated[
     str,
     typer.Argument(
-        help="The text to classify; - reads standard input; a .txt, .csv, .tsv, .jsonl or .ndjson "
-        "file is read."
+        help="The text to classify, or a file of texts (.csv, .tsv, .jsonl, .ndjson, .json, or one "
+        "text in any other); - reads standard input."
     ),
 ]
 Column = Annotated[
     str | None,
     typer.Option(help="Column, or key, of the texts in the file. Default: text."),
+]
+NoHeader = Annotated[
+    bool,
+    typer.Option("--no-header", help="The table has none; --column is then a number, from 1."),
 ]
 Output = Annotated[
     Path | None,

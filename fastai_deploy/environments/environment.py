@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,7 +77,7 @@ class Environments:
         kept = read_lock(lock) if lock else None
         if kept and (kept.python, kept.platform) != (version, this_platform()):
             kept = None
-        complete = (folder / _COMPLETE).exists()
+        complete = files.size_of(folder / _COMPLETE) is not None
         if not complete or (kept and kept != read_lock(folder / LOCK)):
             self._make(version, requirements, folder, python, kept)
         return python
@@ -128,9 +127,8 @@ class Environments:
                 "packages; this takes minutes, once"
             )
         )
-        with files.file_errors(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+        files.remove_tree(folder)
+        files.make_folder(folder)
         pins = folder / "requirements.txt"
         files.write(pins, requirements.text.encode())
         self._run("the environment cannot be made", str(base), "-m", "venv", str(folder))

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fastai_deploy.errors import UsageError
-from fastai_deploy.files import file_errors
+from fastai_deploy.files import read
 
 _PINNED = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[A-Za-z0-9,._ -]*\])?\s*==\s*"
@@ -27,8 +27,7 @@ class Requirements:
 
 def read_requirements(path: Path) -> Requirements:
     """Read a file of requirements. Raises UsageError for a line that is no ``name==version``."""
-    with file_errors(path):
-        data = path.read_bytes()
+    data = read(path)
     try:
         return parse_requirements(data.decode("utf-8-sig"), path.name)
     except UnicodeDecodeError:

@@ -6,15 +6,18 @@ kept; at the end the lines stand in the order of the texts.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastai_deploy import files
 from fastai_deploy.errors import FileError, FileMissing
 from fastai_deploy.invoking.answered import Answered
+from fastai_deploy.json_reader import parse
+
+_MOST = 2 << 30  # bytes of a file of answers
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class AnswerFile:
     def reusable(self, texts: Sequence[str], fits: Fits) -> list[Answered]:
         """The answers of before that still count, in the order of the texts.
 
-        Raises FileError for a file that holds something else: it is not written over.
+        Raises FileError for a file that holds something else, or is a link, a pipe or a device: it
+        is not written over.
         """
         before = self._read()
         ours = [a for a in before if a.row <= len(texts) and texts[a.row - 1] == a.text]
@@ -63,15 +67,15 @@ class AnswerFile:
 
     def add(self, answers: Iterable[Answered]) -> None:
         """Add answers at the end; they are on the disk when this returns."""
-        with files.file_errors(self.path), self.path.open("ab") as file:
+        descriptor = files.open_regular(self.path, os.O_WRONLY | os.O_APPEND, follow=False)
+        with files.file_errors(self.path), os.fdopen(descriptor, "ab") as file:
             file.write(b"".join(answer.encode() for answer in answers))
             file.flush()
             os.fsync(file.fileno())
 
     def _read(self) -> list[Answered]:
         try:
-            with files.file_errors(self.path):
-                data = self.path.read_bytes()
+            data = files.read(self.path, most=_MOST, follow=False)
         except FileMissing:
             return []
         *whole, torn = data.split(b"\n")  # what follows the last line's end was never finished
@@ -82,13 +86,12 @@ class AnswerFile:
 
     def _answer(self, number: int, line: bytes) -> Answered:
         try:
-            values = json.loads(line)
+            values = parse(line, halves=True)
             answer = Answered(int(values.pop("row")), str(values.pop("text")), values)
-            if answer.row < 1 or not (answer.failed or answer.body["model"]["version"]):
-                raise self._foreign(number)
-            len(answer.body.get("probabilities", ()))
         except (ValueError, TypeError, KeyError, AttributeError):
             raise self._foreign(number) from None
+        if answer.row < 1 or not (answer.failed or _is_whole(answer.body)):
+            raise self._foreign(number)
         return answer
 
     def _foreign(self, number: int) -> FileError:
@@ -96,6 +99,20 @@ class AnswerFile:
             f"{self.path}, line {number}: not an answer of fdeploy, so nothing is written there",
             hint="choose another file with --output",
         )
+
+
+def _is_whole(body: Mapping[str, Any]) -> bool:
+    """Whether an answer holds what is shown of it."""
+    labels = body.get("labels", [body.get("label")])
+    model, probabilities = body.get("model"), body.get("probabilities")
+    return (
+        isinstance(model, dict)
+        and isinstance(model.get("version"), str)
+        and isinstance(labels, list)
+        and all(isinstance(label, str) for label in labels)
+        and isinstance(probabilities, dict)
+        and all(isinstance(each, int | float) for each in probabilities.values())
+    )
 
 
 def _row(answer: Answered) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from fastai_deploy.errors import DefinitionsError
-from fastai_deploy.files import file_errors
+from fastai_deploy.files import read
 from fastai_deploy.progress import Reporter, Step, Warned
 
 MODULE = "fdeploy_definitions"  # the name under which the file is imported
@@ -55,8 +55,7 @@ def open_definitions(path: Path) -> Iterator[Definitions]:
     Raises FileError, or DefinitionsError when the file is no Python or raises. What it prints goes
     to stderr.
     """
-    with file_errors(path):
-        path.read_bytes()
+    read(path)
     spec = spec_from_file_location(MODULE, path, loader=SourceFileLoader(MODULE, str(path)))
     if spec is None or spec.loader is None:
         raise DefinitionsError(f"{path} is no Python file", hint="name a file that ends in .py")

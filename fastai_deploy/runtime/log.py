@@ -104,11 +104,11 @@ class LogRotation:
                 self._rotate()
 
     def _rotate(self) -> None:
-        # Another server of the stage may have rotated it, or somebody has deleted it.
+        # Somebody may have deleted it. What is there and is not ours is left alone.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(_STDERR), os.lstat(self._path)):
                 self._path.replace(rotated(self._path))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o600)
         try:
             for stream in (_STDOUT, _STDERR):

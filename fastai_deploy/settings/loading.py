@@ -16,7 +16,8 @@ from typing import Any, Literal
 import tomli
 from pydantic import TypeAdapter, ValidationError
 
-from fastai_deploy.errors import FileDenied, NoProject, SettingsError, UnknownStage
+from fastai_deploy import files
+from fastai_deploy.errors import FileMissing, NoProject, SettingsError, UnknownStage
 from fastai_deploy.settings.complaints import complaint, fields_of, nearest
 from fastai_deploy.settings.locate import line_of
 from fastai_deploy.settings.model import ProjectFile, Sections
@@ -24,6 +25,7 @@ from fastai_deploy.settings.together import check_together
 
 PROJECT_FILE = "fdeploy.toml"
 DEFAULT_STAGE = "dev"
+_MOST = 1 << 20  # bytes of a project file
 _STAGE_PATTERN = re.compile(r"^[a-z]([a-z0-9-]{0,14}[a-z0-9])?$")
 
 Key = tuple[str, str]
@@ -64,13 +66,19 @@ class Settings:
         return self._decide_target()[0]
 
     @property
+    def target_is_open(self) -> bool:
+        """Whether neither the settings nor the flags say where to deploy to."""
+        named = (("project", "target"), ("endpoint", "instance"), ("project", "region"))
+        return not any(key in self.origins for key in named)
+
+    @property
     def target_reason(self) -> str:
         """Why :attr:`target` is what it is, for people."""
         return self._decide_target()[1]
 
     def path(self, setting: str) -> Path:
         """A path setting, resolved against the project's folder."""
-        return self.root / Path(setting).expanduser()
+        return self.root / files.expanded(Path(setting))
 
     def values(self) -> Iterator[tuple[Key, Any, Origin]]:
         """Every setting with its value and origin, in the order of the documentation."""
@@ -132,24 +140,21 @@ def load_settings(
 
 def _read(path: Path, *, required: bool) -> tuple[dict[str, Any], str]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = files.read(path, most=_MOST).decode("utf-8")
         return tomli.loads(text), text
-    except FileNotFoundError:
+    except FileMissing:
         if required:
             raise NoProject(
                 f"the project file {path} does not exist",
                 hint="name an existing file with --config, or leave it out",
             ) from None
         return {}, ""
-    except OSError as error:
-        raise FileDenied(
-            f"{path} cannot be read: {error.strerror}", hint=f"check the permissions of {path}"
-        ) from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path.name} is not UTF-8 text", hint="save it as UTF-8") from None
-    except tomli.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+        why = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise SettingsError(
-            f"{path.name} is not TOML: {error}", hint="mend that line, then run the command again"
+            f"{path.name} is not TOML: {why}", hint="mend that line, then run the command again"
         ) from None
 
 

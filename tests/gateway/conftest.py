@@ -93,7 +93,7 @@ def gateways(folder: Path, model: Server) -> Iterator[Start]:
         home = folder / f"gateway-{len(started)}"
         home.mkdir()
         state, key_file = home / "endpoint.json", home / "key"
-        state.write_text(json.dumps({"pid": os.getpid(), "port": model.port}))
+        state.write_bytes(model.state)
         key_file.write_text(new_key())
         settings: dict[str, Any] = {
             "endpoint": "demo-dev",

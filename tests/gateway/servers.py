@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from fastai_deploy.targets.local import processes
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ class Server:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port: int = self._http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
+
+    @property
+    def state(self) -> bytes:
+        """What ``deploy`` writes of a live model server: this process, at this port."""
+        return processes.Server.of("model server", os.getpid(), self.port).encode()
 
     @contextmanager
     def running(self) -> Iterator[Server]:

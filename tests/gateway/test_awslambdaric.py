@@ -42,7 +42,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lambda]:
     folder = tmp_path_factory.mktemp("lambda")
     state = folder / "endpoint.json"
     with Server(echo).running() as model:
-        state.write_text(json.dumps({"port": model.port}))
+        state.write_bytes(model.state)
         with sagemaker_front(FrontConfig("demo-dev", state, "LAMBDAROLE")) as url:
             environ = {
                 "FDEPLOY_ENDPOINT": "demo-dev",

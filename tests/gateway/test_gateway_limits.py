@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,7 +80,7 @@ def test_a_missing_model_server_is_not_ready(start: Start, model: Server) -> Non
     gateway = start(timeout_ms=20_000)
     state = Path(gateway.config.endpoint_state)
     with Server(echo).running() as gone:
-        state.write_text(json.dumps({"port": gone.port}))
+        state.write_bytes(gone.state)
     answer = gateway.client().send()
     assert (answer.status, answer.code) == (503, "not_ready")
     assert "retry-after" in answer.headers
@@ -96,7 +95,6 @@ def test_a_redeployed_model_server_is_followed(start: Start, model: Server) -> N
     gateway = start()
     assert gateway.client().send().status == 200
     with Server(lambda _received: Reply(body=b'{"label": "new"}')).running() as redeployed:
-        state = {"pid": 1, "port": redeployed.port, "version": "2"}
-        Path(gateway.config.endpoint_state).write_text(json.dumps(state))
+        Path(gateway.config.endpoint_state).write_bytes(redeployed.state)
         assert gateway.client().send().json == {"label": "new"}
     assert len(model.received) == 1

@@ -37,7 +37,7 @@ def model() -> Iterator[Server]:
 @pytest.fixture
 def state(tmp_path: Path, model: Server) -> Path:
     path = tmp_path / "endpoint.json"
-    path.write_text(json.dumps({"pid": 1, "port": model.port}))
+    path.write_bytes(model.state)
     return path
 
 
@@ -124,7 +124,7 @@ def test_an_endpoint_without_a_live_server_is_not_there(
 
 def test_a_dead_server_is_unavailable(url: str, model: Server, state: Path) -> None:
     with Server(echo).running() as other:
-        state.write_text(json.dumps({"port": other.port}))
+        state.write_bytes(other.state)
     assert refused(url)["Error"]["Code"] == "ServiceUnavailable"
     assert model.received == []
 

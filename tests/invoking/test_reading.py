@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,25 +14,45 @@ from hypothesis import strategies as st
 
 from fastai_deploy.errors import FdeployError, FileError, FileMissing, UsageError
 from fastai_deploy.invoking.reading import for_output, texts_of
+from fastai_deploy.invoking.table import Wanted
 
 NO_INPUT = io.BytesIO()
 
 
-def of_file(folder: Path, name: str, content: bytes | str, column: str | None = None) -> object:
+def read(argument: str, wanted: Wanted = Wanted(), told: list[str] | None = None) -> object:  # noqa: B008 it is frozen
+    return texts_of(argument, wanted, NO_INPUT, (told if told is not None else []).append)
+
+
+def of_file(
+    folder: Path,
+    name: str,
+    content: bytes | str,
+    column: str | None = None,
+    *,
+    header: bool = True,
+    told: list[str] | None = None,
+) -> object:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return texts_of(str(path), column, NO_INPUT)
+    return read(str(path), Wanted(column, header=header), told)
 
 
 @pytest.mark.parametrize(
-    "text", ["a text", "see data.csv", "Node.js", "3.5", "", ".", "nul\0", "x" * 5_000, "a/b/c"]
+    "text",
+    [
+        *("a text", "Node.js", "3.5", "", "...", "nul\0", "a/b/c", "e.g. this. Or that"),
+        *("x" * 5_000, "x" * 300 + ".csv", "first line\nsecond.csv", "see http://x.example/ there"),
+        "~nobody else",
+    ],
 )
 def test_words_are_words(text: str) -> None:
-    assert texts_of(text, None, NO_INPUT) == text
+    assert read(text) == text
+    for_output(Path("answers.jsonl"), text)
 
 
 def test_standard_input_is_one_text() -> None:
-    assert texts_of("-", None, io.BytesIO("\ufeffzwei\nZeilen é".encode())) == "zwei\nZeilen é"
+    given = io.BytesIO("\ufeffzwei\nZeilen é".encode())
+    assert texts_of("-", Wanted(), given, print) == "zwei\nZeilen é"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +63,14 @@ def test_standard_input_is_one_text() -> None:
         ("a.csv", "text\na\n", None, ["a"]),
         ("a.csv", 'id,text\n1,"a, b\nc ""d"""\n2,\n\n', None, ['a, b\nc "d"', ""]),
         ("a.csv", "\ufeffid;review\r\n1;a, b\r\n", "review", ["a, b"]),
-        ("a.CSV", "only\na\nb\n", None, ["a", "b"]),
+        ("a.CSV", "only\na\nb\n", "only", ["a", "b"]),
+        ("My Reviews.csv", "text\na\n", None, ["a"]),
+        ("a.csv", "\n\ntext\na\n", None, ["a"]),
+        ("a.csv", "sep=;\r\nid;text\r\n1;a, b\r\n", None, ["a, b"]),
+        ("a.csv", '"sep=|"\nid|text\n1|a;b\n', None, ["a;b"]),
+        ("a.json", '["a", {"text": "b"}]', None, ["a", "b"]),
+        ("a.JSON", '[{"review": "a", "text": "no"}]', "review", ["a"]),
+        ("a.jsonl", '"\\ud800"', None, ["\ud800"]),
         ("a.tsv", "id\ttext\n1\ta; b, c\n", None, ["a; b, c"]),
         ("a.csv", "text\n" + "x" * 300_000 + "\n", None, ["x" * 300_000]),
         ("a.txt", "a\nb\n", None, "a\nb\n"),
@@ -62,7 +90,7 @@ SEVEN = '{"text": "a"}\n' * 6
     [
         ("a.jsonl", SEVEN + "{text: 1}\n", None, (FileError, "line 7: not JSON: ")),
         ("a.jsonl", SEVEN + '{"text": 1}\n', None, (FileError, "line 7: no text")),
-        ("a.jsonl", SEVEN + "[" * 100_000, None, (FileError, "line 7: not JSON")),
+        ("a.jsonl", SEVEN + "[" * 100_000, None, (FileError, "line 7: nested too deep")),
         ("a.jsonl", SEVEN + '{"txt": "a"}', None, (UsageError, "no column text; there is: txt")),
         ("a.jsonl", "", None, (FileError, "holds no texts")),
         ("a.jsonl", "\n \n", None, (FileError, "holds no texts")),
@@ -70,12 +98,39 @@ SEVEN = '{"text": "a"}\n' * 6
         ("a.csv", "id,text\n", None, (FileError, "holds no texts")),
         ("a.csv", "id,review\n1,a\n", None, (UsageError, "no column text; there is: id, review")),
         ("a.csv", "id,review\n1,a\n", "text ", (UsageError, "no column text ;")),
+        ("a.csv", "id, text\n1, a\n", None, (UsageError, 'but " text", with a blank')),
+        ("a.csv", "id,Text\n1,a\n", None, (UsageError, "no column text, but Text")),
+        ("a.csv", "text,text\na,b\n", None, (UsageError, "2 columns are called text")),
+        ("a.csv", "a good film\r\na bad film\r\n", None, (UsageError, "line 1: there is one col")),
+        ("a.csv", "good\nbad\n", None, (UsageError, "good may be its name or a text")),
+        ("a.csv", "id:text\n1:a\n", None, (UsageError, '"id:text" may be its name or a text')),
+        ("a.csv", "sep=;\nid;text\n1;a;b\n", None, (FileError, "line 3: 3 fields, and line 2")),
+        ("a.csv", "\r\n", None, (FileError, "is empty")),
+        ("a.jsonl", '{"text": "a", "text": "b"}', None, (FileError, "line 1: the key 'text'")),
+        ("a.jsonl", SEVEN + "NaN", None, (FileError, "line 7: NaN")),
+        ("a.json", '{"text": "a"}', None, (FileError, "JSON that is no list")),
+        ("a.json", '{"text": "a"}\n{"text": "b"}\n', None, (FileError, "Extra data")),
+        ("a.json", "[]", None, (FileError, "holds no texts")),
+        ("a.json", '["a", 1]', None, (FileError, "item 2: no text")),
+        ("a.json", '[{"text": "a", "text": "b"}]', None, (FileError, "the key 'text'")),
+        ("a.json", '[{"txt": "a"}]', None, (UsageError, "no column text; there is: txt")),
+        ("a.json", "a text\n", None, (FileError, "not JSON")),
+        ("a.json", "[" * 100_000, None, (FileError, "nested too deep")),
+        ("a.csv", b"\xff\xfet\0e\0x\0t\0", None, (UsageError, "UTF-16")),
+        ("a.csv", b"t\0e\0x\0t\0\n\0", None, (FileError, "NUL bytes")),
+        ("a.xlsx", b"PK\x03\x04", None, (FileError, "a spreadsheet")),
+        ("a.csv.gz", b"\x1f\x8b", None, (FileError, "compressed")),
+        ("a", b"\x1f\x8b\x08", None, (FileError, "compressed")),
+        ("a.parquet", b"PAR1", None, (FileError, "a binary table")),
+        ("a.csv", b"PAR1", None, (FileError, "a binary table")),
+        ("a.txt", b"PK\x03\x04\x00\x00", None, (FileError, "compressed")),
+        ("a.txt", "a", "text", (UsageError, "--column is for tables")),
         ("a.csv", "id,text\n1,a\n2\n", None, (FileError, "line 3: 1 fields")),
         ("a.csv", "id,text\n1,a\n2,b,c\n", None, (FileError, "line 3: 3 fields")),
         ("a.csv", 'id,text\n1,"a\n', None, (FileError, "line 2: not CSV")),
         ("a.csv", 'id,text\n1,"a"b\n', None, (FileError, "line 2: not CSV")),
-        ("a.csv", b"PK\x03\x04\x00\x00", None, (FileError, "not a table")),
-        ("a.csv", b"\xff\xfet\x00e\x00", None, (UsageError, "not UTF-8")),
+        ("a.csv", b"P\x03\x04\x00\x00", None, (FileError, "not a table")),
+        ("a.csv", b"t\xe4xt", None, (UsageError, "not UTF-8")),
         ("a.jsonl", b"\x80\x02}q\x00.", None, (UsageError, "not UTF-8")),
         ("a.txt", b"\xff", None, (UsageError, "not UTF-8")),
     ],
@@ -96,11 +151,75 @@ def test_a_bad_file(
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileMissing, match=r"a\.csv"):
-        texts_of(str(tmp_path / "a.csv"), None, NO_INPUT)
-    with pytest.raises(FileError):
-        (tmp_path / "b.jsonl").mkdir()
-        texts_of(str(tmp_path / "b.jsonl"), None, NO_INPUT)
+    for name in ("a.csv", "My Reviews.csv", "a.xlsx", "a.csv.gz", "a.json", "a.csv "):
+        with pytest.raises(FileMissing, match="does not exist") as caught:
+            read(str(tmp_path / name))
+        assert "fdeploy invoke -" in caught.value.hint
+    for path in ("./reviews", "../x", "~/nothing-of-this-name"):
+        with pytest.raises(FileMissing):
+            read(path)
+    (tmp_path / "dangling.csv").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileMissing):
+        read(str(tmp_path / "dangling.csv"))
+
+
+def test_what_is_there_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path, said in (
+        (tmp_path / "b.jsonl", "is a folder"),
+        (Path(), "is a folder"),
+        (tmp_path / "pipe.csv", "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+    ):
+        with pytest.raises(FileError, match=said):
+            read(str(path))
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/reviews.csv", "https://x.example/a", "file:///a"])
+def test_nothing_is_fetched(address: str) -> None:
+    with pytest.raises(UsageError, match="is an address, and nothing is fetched") as caught:
+        read(address)
+    assert "fdeploy invoke -" in caught.value.hint
+
+
+def test_a_file_that_is_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FileError, match="is larger than"):
+        read(str(path))
+
+
+def test_a_file_of_another_name_is_read_and_said_so(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert of_file(tmp_path, "my letter", "a\nb\n", told=told) == "a\nb\n"
+    assert "is read as one text" in told[0]
+
+
+def test_a_table_without_a_header(tmp_path: Path) -> None:
+    both = "a good film\r\na bad film\r\n"
+    assert of_file(tmp_path, "a.csv", both, header=False) == ["a good film", "a bad film"]
+    assert of_file(tmp_path, "a.csv", "text\na\n", header=False) == ["text", "a"]
+    assert of_file(tmp_path, "b.csv", "1;a\n2;b\n", "2", header=False) == ["a", "b"]
+    for column in (None, "0", "3", "text", "9" * 5_000):
+        with pytest.raises(UsageError, match="a number from 1 to 2"):
+            of_file(tmp_path, "b.csv", "1;a\n2;b\n", column, header=False)
+    with pytest.raises(UsageError, match="--no-header is for"):
+        read("a text", Wanted(header=False))
+    with pytest.raises(UsageError, match="not a table"):
+        of_file(tmp_path, "a.jsonl", '"a"', header=False)
+
+
+def test_what_was_decided_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert of_file(tmp_path, "a.csv", "review\na\n", told=told) == ["a"]
+    assert of_file(tmp_path, "a.csv", "sep=;\nid;text\n1;a\n", told=told) == ["a"]
+    assert of_file(tmp_path, "a.csv", "id,text\n1,a\n", told=told) == ["a"]
+    assert told == [
+        "a.csv, line 1: review is taken for the name of the column",
+        'a.csv, line 1: "sep=;" states the separator, and is no text',
+    ]
 
 
 def test_answers_do_not_go_where_the_texts_are(tmp_path: Path) -> None:
@@ -109,6 +228,10 @@ def test_answers_do_not_go_where_the_texts_are(tmp_path: Path) -> None:
         for_output(tmp_path / "a.jsonl", str(path))
     assert for_output(tmp_path / "b.jsonl", str(path)) == str(tmp_path / "b.jsonl")
     assert for_output(None, "a text") is None
+    path.write_bytes(b"")
+    (tmp_path / "link.jsonl").symlink_to(path)
+    with pytest.raises(UsageError, match="is the file of the texts"):
+        for_output(tmp_path / "link.jsonl", str(path))
 
 
 # What JSON and CSV can hold, as their own writers write it.

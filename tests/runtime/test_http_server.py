@@ -170,12 +170,16 @@ def test_a_log_is_rotated(tmp_path: Path) -> None:
     assert 1_000 <= (tmp_path / "server.log.1").stat().st_size < 1_020
 
 
-def test_a_rotation_follows_no_link(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "swap", ["path.symlink_to(sys.argv[2])", "path.hardlink_to(sys.argv[2])", "os.mkfifo(path)"]
+)
+def test_a_rotation_leaves_alone_what_took_the_place_of_the_log(tmp_path: Path, swap: str) -> None:
     log, elsewhere = tmp_path / "server.log", tmp_path / "elsewhere"
     elsewhere.write_text("mine")
     code = (
-        "import sys; from pathlib import Path; from fastai_deploy.runtime.log import LogRotation\n"
-        "path = Path(sys.argv[1]); path.unlink(); path.symlink_to(sys.argv[2])\n"
+        "import os, sys; from pathlib import Path\n"
+        "from fastai_deploy.runtime.log import LogRotation\n"
+        f"path = Path(sys.argv[1]); path.unlink(); {swap}\n"
         "print('a line', file=sys.stderr)\n"
         "LogRotation(path, limit=1).rotate_if_large()\n"
         "print('another', file=sys.stderr)\n"

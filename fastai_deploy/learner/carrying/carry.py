@@ -10,7 +10,6 @@ is refused all the same: what it imports no learner needs, so there is nothing t
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from fastai_deploy.environments.environment import Environments
 from fastai_deploy.environments.fresh_process import ask_learner, check_bundle
 from fastai_deploy.environments.requirements import Requirements, read_requirements
 from fastai_deploy.errors import RuntimeUnproven
-from fastai_deploy.files import file_errors, sha256, write
+from fastai_deploy.files import copy, sha256, write
 from fastai_deploy.goldens import Case, Golden, Labels, read_cases, render
 from fastai_deploy.learner.anatomy import Anatomy, examine
 from fastai_deploy.learner.carrying.leave import Leave
@@ -160,11 +159,9 @@ def _section(anatomy: Anatomy, python: str, definitions: Path | None) -> Runtime
 def _fill(
     folder: Path, learner: Path, definitions: Path | None, requirements: Requirements
 ) -> None:
-    with file_errors(learner):
-        shutil.copyfile(learner, folder / LEARNER)
+    copy(learner, folder / LEARNER)
     if definitions is not None:
-        with file_errors(definitions):
-            shutil.copyfile(definitions, folder / definitions.name)
+        copy(definitions, folder / definitions.name)
     write(folder / REQUIREMENTS, requirements.text.encode())
 
 

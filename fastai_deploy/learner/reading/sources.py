@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from fastai_deploy.errors import FileDenied, FileError, FileMissing, LearnerTruncated
+from fastai_deploy.errors import FileError, LearnerTruncated
+from fastai_deploy.files import open_regular
 
 DOWNLOAD_AGAIN = "copy or download the file again, or call learn.export() again"
 
@@ -88,7 +88,7 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         """Open ``path``. Raises FileMissing, FileDenied or FileError."""
         self.path = path
-        self._fd = _open(path)
+        self._fd = open_regular(path)
         try:
             self.fingerprint = self._fingerprint()
         except BaseException:
@@ -141,21 +141,3 @@ class FileSource:
         return Fingerprint(
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         )
-
-
-def _open(path: Path) -> int:
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise FileMissing(f"{path} does not exist", hint="check the path") from error
-    except PermissionError as error:
-        raise FileDenied(f"{path} may not be read", hint=f"chmod u+r {path}") from error
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} cannot be opened: {error}", hint="check the path") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileError(
-            f"{path} is not a file", hint="name the .pkl file that learn.export() wrote"
-        )
-    return descriptor

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.errors import FileError, FileMissing, UnsupportedLearner
-from fastai_deploy.files import file_errors, sha256
+from fastai_deploy.errors import FileMissing, UnsupportedLearner
+from fastai_deploy.files import read, sha256
 from fastai_deploy.learner.text.sentencepiece_model import SentencePieceModel, read_sentencepiece
 
 Json = dict[str, Any]
@@ -52,16 +52,13 @@ def tokenizer_file(path: Path) -> Path:
 
 def tokenizer_digest(path: Path) -> str:
     """The hash of the file that would be read. Raises FileMissing or FileError."""
-    return sha256(tokenizer_file(path))
+    return sha256(tokenizer_file(path), most=MOST)
 
 
 def read_handed(path: Path) -> Handed:
     """Read it. Raises FileMissing, FileError or UnsupportedLearner."""
     file = tokenizer_file(path)
-    with file_errors(file):
-        if file.stat().st_size > MOST:
-            raise FileError(f"{file} is too large for a tokenizer", hint="check --tokenizer")
-        held = file.read_bytes()
+    held = read(file, most=MOST)
     if file.suffix != ".json":
         return Handed(file, None, read_sentencepiece(held))
     try:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastai_deploy import files
 from fastai_deploy.aws.image_tables import installed_tables
 from fastai_deploy.aws.images import Image, choose_image
 from fastai_deploy.aws.instances import Instance, known_types
 from fastai_deploy.aws.specs import wanted_instance
-from fastai_deploy.errors import SettingsError
+from fastai_deploy.errors import FileError, SettingsError
+from fastai_deploy.json_reader import parse
 from fastai_deploy.settings import Settings
 from fastai_deploy.wheels import Container
 
@@ -61,16 +62,16 @@ class ServedModel:
 def served_model(bundle: Path) -> ServedModel | None:
     """What the manifest of a bundle says; None where nothing sound is there yet."""
     try:
-        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        manifest = parse(files.read(bundle / "manifest.json"))
         python = (manifest.get("runtime") or {}).get("python")
-        files, model = manifest["files"], manifest["model"]
+        listed, model = manifest["files"], manifest["model"]
         gpu = model.get("gpu")
         return ServedModel(
-            bytes=int(files[model["file"]]["bytes"]),
-            gpu_bytes=int(files[gpu]["bytes"]) if gpu else None,
+            bytes=int(listed[model["file"]]["bytes"]),
+            gpu_bytes=int(listed[gpu]["bytes"]) if gpu else None,
             python=str(python) if python else None,
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (FileError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
 
 

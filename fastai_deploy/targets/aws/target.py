@@ -11,7 +11,6 @@ The home folder, ``.fdeploy/<stage>/aws/``, holds the API key and nothing else: 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,11 +146,11 @@ class AwsTarget:
         auth = self.context.settings.sections.api.auth
         return self.context.publishing.call(Gate(api.url, auth, self._key(api)), request)
 
-    def key(self, api: Api) -> str:
+    def key(self, api: Api) -> str:  # noqa: ARG002 the stack tells
         """The key of the API, as API Gateway has it; the file is written anew."""
-        return self._fetch_key(self._api_stack(), api)
+        return self._fetch_key(self._api_stack())
 
-    def rotate_key(self, api: Api) -> str:
+    def rotate_key(self, api: Api) -> str:  # noqa: ARG002 likewise
         """Replace the key by a new one, which API Gateway makes; nothing else changes."""
         context = self.context
         stack = self._api_stack()
@@ -161,7 +160,7 @@ class AwsTarget:
             raise UsageError("there is no API in this stage", hint="run fdeploy create-api")
         serial = f"{context.aws.now():%Y%m%d%H%M%S}"
         request = replace(live, template=with_key_serial(live.template, serial))
-        return self._fetch_key(context.deployment().apply(request).stack, api)
+        return self._fetch_key(context.deployment().apply(request).stack)
 
     def teardown(
         self, *, artifacts: bool = False, confirmed: bool = False, wait: bool = True
@@ -188,7 +187,7 @@ class AwsTarget:
         if not wait:
             return removal.begin()
         proof = removal.run(Scope(artifacts=artifacts, bucket=project.bucket))
-        shutil.rmtree(context.home, ignore_errors=True)
+        files.remove_tree(context.home)
         return proof
 
     def _invoke(self, name: str, request: Json) -> Json:
@@ -232,10 +231,10 @@ class AwsTarget:
                 hint='set auth = "key", then run fdeploy create-api',
             )
 
-    def _fetch_key(self, stack: Stack, api: Api) -> str:
+    def _fetch_key(self, stack: Stack) -> str:
         self._need_keys()
         gate = self.context.publishing.gate(stack, "key")
-        files.write(Path(api.key_file or self._key_file), gate.key.encode(), mode=0o600)
+        files.write(self._key_file, gate.key.encode(), mode=0o600)
         return gate.key
 
     @property
@@ -250,8 +249,7 @@ class AwsTarget:
         if not api.key_file:
             return ""
         try:
-            with files.file_errors(self._key_file):
-                return self._key_file.read_text(encoding="utf-8")
+            return files.read(self._key_file).decode("utf-8", "replace")
         except FileMissing:
             raise FileMissing(
                 f"the API key {self._key_file} is gone", hint="run fdeploy create-api"

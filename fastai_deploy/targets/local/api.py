@@ -9,15 +9,24 @@ import contextlib
 import errno
 import hashlib
 import http
+import json
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from fastai_deploy import files
-from fastai_deploy.errors import DeployError, FileMissing, PortTaken
+from fastai_deploy.errors import (
+    DeployError,
+    FileError,
+    FileMissing,
+    InvocationError,
+    PortTaken,
+)
 from fastai_deploy.extras import need_extra
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.public.proofs import Send, check_preflight, check_throttle
@@ -25,18 +34,22 @@ from fastai_deploy.records import Api, Endpoint
 from fastai_deploy.runtime.schema import OPENAPI, PAGE
 from fastai_deploy.settings import ApiSettings
 from fastai_deploy.targets.base import Json, Verify
-from fastai_deploy.targets.local.client import exchange, post, send
+from fastai_deploy.targets.local.client import LOOPBACK, post, send
 from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
 from fastai_deploy.targets.local.processes import (
     Processes,
+    Server,
     ServerSpec,
     clean_environment,
-    read_announcement,
 )
 
+KIND = "gateway"
 MODULE = "fastai_deploy.targets.local.gateway"
+_CREATE = "run fdeploy create-api"
+_JSON = {"content-type": "application/json"}
 _START_SECONDS = 30.0
-_LOOPBACK = "127.0.0.1"
+_LONGEST_KEY = 128  # characters, as of API Gateway
+_KEY = re.compile(rb"[!-~]{20,128}")
 
 
 class LocalApi:
@@ -73,8 +86,9 @@ class LocalApi:
         Raises PortTaken, ServerDied, ParityError or InvocationError.
         """
         need_extra("local", "httptools", "uvicorn")
-        if not self._key.exists():
+        if self._key.name not in files.names_in(self._home):
             files.write(self._key, new_key().encode(), mode=0o600)
+        self.key()
         running = self.port
         config = self._wanted(endpoint.name, settings, port=settings.port or running or 0)
         if running and running == config.port and self._is_stored(config):
@@ -89,7 +103,7 @@ class LocalApi:
         return api
 
     def _api(self, endpoint: Endpoint, settings: ApiSettings, port: int) -> Api:
-        base = f"http://{_LOOPBACK}:{port}"
+        base = f"http://{LOOPBACK}:{port}"
         return Api(
             target="local",
             url=self.url(port, settings),
@@ -105,15 +119,15 @@ class LocalApi:
 
         Raises FileError, or DeployError when the gateway goes on with the old one.
         """
-        with files.file_errors(self._key):
-            before = self._key.read_text() if self._key.exists() else ""
+        before = self.key() if self._key.name in files.names_in(self._home) else ""
         key = new_key()
         files.write(self._key, key.encode(), mode=0o600)
-        if self.port is not None:
+        server = self._processes.serving(KIND)
+        if server is not None:
+            send = self._send(server, api)
             wanted = ((key, False), (before, True))
             for sent, refused in wanted:
-                headers = {"x-api-key": sent}
-                status, _ = exchange(api.url, [], headers=headers, timeout=_START_SECONDS)
+                status = send("POST", {**_JSON, "x-api-key": sent}, b"[]").status
                 if (status == http.HTTPStatus.FORBIDDEN) is not refused:
                     raise DeployError(
                         f"the API answered {status} to the {'old' if refused else 'new'} key",
@@ -122,32 +136,62 @@ class LocalApi:
         return key
 
     def call(self, api: Api, request: Json) -> Json:
-        """Send a request with the key. Raises InvocationError, or FileMissing without a key."""
-        return post(api.url, request, headers={"x-api-key": self.key()}, timeout=60.0)
+        """Send a request with the key, to the gateway and nobody else.
+
+        Raises InvocationError, also where it does not run any more, or FileMissing without a key.
+        """
+        server = self._processes.serving(KIND)
+        if server is None:
+            raise InvocationError(
+                f"the gateway of {api.url} does not run any more; nothing was sent", hint=_CREATE
+            )
+        return post(
+            self._url_at(server, api),
+            request,
+            headers={"x-api-key": self.key()},
+            timeout=60.0,
+            peer=lambda: self._check(server),
+        )
 
     def key(self) -> str:
-        """The key. Raises FileMissing without one."""
+        """The key. Raises FileMissing without one, or FileError for what is no key."""
         try:
-            with files.file_errors(self._key):
-                return self._key.read_text()
+            key = files.read(self._key, most=_LONGEST_KEY)
         except FileMissing:
-            raise FileMissing(
-                f"the API key {self._key} is gone", hint="run fdeploy create-api"
-            ) from None
+            raise FileMissing(f"the API key {self._key} is gone", hint=_CREATE) from None
+        if not _KEY.fullmatch(key):
+            raise FileError(
+                f"{self._key} holds no API key",
+                hint="run fdeploy key rotate, which writes a new one",
+            )
+        return key.decode()
+
+    def _check(self, server: Server) -> None:
+        """Raise InvocationError unless the gateway has its port: the key goes to no other."""
+        if not self._processes.holds(server):
+            raise InvocationError(
+                f"the gateway (process {server.pid}, port {server.port}) does not run any more; "
+                "nothing was sent",
+                hint=_CREATE,
+            )
+
+    def _url_at(self, server: Server, api: Api) -> str:
+        """The URL of the route at the port that the gateway has."""
+        return f"http://{LOOPBACK}:{server.port}{urlsplit(api.url).path}"
 
     def _restart(self, config: GatewayConfig, running: int | None) -> int:
         """Start a gateway in the place of the one that runs; return its port."""
         if config.port not in (0, running) and taken(config.port):
             raise PortTaken(
-                f"port {config.port} of {_LOOPBACK} is in use",
+                f"port {config.port} of {LOOPBACK} is in use",
                 hint="choose another one with --port, or 0 for a free one",
             )
-        self._processes.stop(self._processes.running(MODULE))
+        self._processes.stop(self._processes.running(KIND))
         files.write(self._config, config.encode())
         self._report(Step("starting the gateway"))
         server = self._processes.start(
             ServerSpec(
-                name="gateway",
+                kind=KIND,
                 command=(
                     *(sys.executable, "-m", MODULE),
                     *("--config", str(self._config), "--announce", str(self._announce)),
@@ -170,23 +214,22 @@ class LocalApi:
 
     def url(self, port: int, settings: ApiSettings) -> str:
         """Where the route is."""
-        return f"http://{_LOOPBACK}:{port}{settings.route}"
+        return f"http://{LOOPBACK}:{port}{settings.route}"
 
     @property
     def port(self) -> int | None:
         """The port of the gateway that runs, if one does."""
-        announcement = read_announcement(self._announce)
-        running = announcement is not None and self._processes.alive(announcement) is not None
-        return announcement.port if announcement and running else None
+        server = self._processes.serving(KIND)
+        return server.port if server else None
 
     def _is_stored(self, config: GatewayConfig) -> bool:
-        return self._config.exists() and self._config.read_bytes() == config.encode()
+        return _content(self._config) == config.encode()
 
     def _stored_package(self) -> Path:
         """The package as a file that is named after its bytes."""
         package = self._package()
         path = self._home / f"lambda-{hashlib.sha256(package).hexdigest()[:12]}.zip"
-        if not path.exists():
+        if _content(path) != package:
             files.write(path, package)
         return path
 
@@ -212,27 +255,36 @@ class LocalApi:
 
     def _check_keyless(self, api: Api) -> None:
         """The proof that nobody gets an answer without the key."""
-        status, _ = exchange(api.url, {"text": "no key"}, headers={}, timeout=_START_SECONDS)
+        body = json.dumps({"text": "no key"}).encode()
+        status = self._send(self._running(), api)("POST", _JSON, body).status
         if status != http.HTTPStatus.FORBIDDEN:
             raise DeployError(
                 f"the API answered {status} to a request without a key, and not 403",
                 hint="run fdeploy teardown, then fdeploy up",
             )
 
-    def _send(self, api: Api) -> Send:
+    def _running(self) -> Server:
+        """The gateway that was just started or found. Raises InvocationError when it has ended."""
+        server = self._processes.serving(KIND)
+        if server is None:
+            raise InvocationError("the gateway has ended while it was tried", hint=_CREATE)
+        return server
+
+    def _send(self, server: Server, api: Api) -> Send:
+        url = self._url_at(server, api)
         return lambda method, headers, body: send(
-            api.url, method, headers, body, timeout=_START_SECONDS
+            url, method, headers, body, timeout=_START_SECONDS, peer=lambda: self._check(server)
         )
 
     def _prove(self, api: Api, settings: ApiSettings, verify: Verify) -> None:
         """The goldens through the API, nothing without the key, and only the pages that may."""
         verify(lambda request: self.call(api, request))
         self._check_keyless(api)
-        check_preflight(self._send(api), settings.cors_origins, self._report)
+        check_preflight(self._send(self._running(), api), settings.cors_origins, self._report)
 
     def _check_throttle(self, api: Api, settings: ApiSettings, key: str) -> None:
         """The proof that a key cannot ask without end."""
-        ask = self._send(api)
+        ask = self._send(self._running(), api)
         check_throttle(
             lambda method, headers, body: ask(method, {**headers, "x-api-key": key}, body),
             rate=settings.rate,
@@ -249,8 +301,15 @@ class LocalApi:
         try:
             yield key
         finally:
-            with files.file_errors(self._proof_key):
-                self._proof_key.unlink(missing_ok=True)
+            files.remove(self._proof_key)
+
+
+def _content(path: Path) -> bytes | None:
+    """What is in a file; None where there is none, or no file in its place."""
+    try:
+        return files.read(path)
+    except FileError:
+        return None
 
 
 def taken(port: int) -> bool:
@@ -259,7 +318,7 @@ def taken(port: int) -> bool:
         # As servers do: a port that is only waiting for late packets is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_LOOPBACK, port))
+            probe.bind((LOOPBACK, port))
         except OSError as error:
             return error.errno in (errno.EADDRINUSE, errno.EACCES)
     return False

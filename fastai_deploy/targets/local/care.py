@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 import psutil
 
+from fastai_deploy import files
 from fastai_deploy.before import answers_as, version_before, versions_listed
 from fastai_deploy.errors import ExtraMissing, UsageError
 from fastai_deploy.extras import need_extra
@@ -135,11 +136,12 @@ class LocalCare:
 
     def _last_hour(self) -> LastHour:
         """What the function's own lines say of requests that were worth asking the model."""
-        if not self._target.api.log.exists():
+        log = self._target.api.log
+        if log.name not in files.names_in(log.parent):
             return LastHour(None, None, None, None)
         asked = [
             values
-            for line in log_file.since(self._target.api.log, self._now() - _HOUR)
+            for line in log_file.since(log, self._now() - _HOUR)
             if (values := _request(line.message)) and not _refused(values[0])
         ]
         took = sorted(ms for _status, ms in asked)
@@ -207,7 +209,7 @@ def _request(line: str) -> tuple[int, float] | None:
         if values["method"] != "POST":  # what browsers ask before they call, and the page
             return None
         return int(values["status"]), float(values["ms"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 

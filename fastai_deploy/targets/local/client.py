@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,41 +13,51 @@ from fastai_deploy.public.proofs import Reply
 from fastai_deploy.refusal import refused
 
 Json = Any
+# Called when the connection is there and nothing was sent yet. Raises InvocationError where the
+# other end is not the server that is meant: its port may be another program's by now.
+Peer = Callable[[], None]
+
+LOOPBACK = "127.0.0.1"
 
 
-def post(url: str, request: Json, *, headers: Mapping[str, str], timeout: float) -> Json:
+def post(
+    url: str, request: Json, *, headers: Mapping[str, str], timeout: float, peer: Peer
+) -> Json:
     """POST a request and return the answer; ``timeout`` is in seconds.
 
     Raises InvocationError with the server's code, message and hint, or when there is no answer.
     """
-    status, data = exchange(url, request, headers=headers, timeout=timeout)
-    if status != http.HTTPStatus.OK:
-        raise refused(url, status, data) or InvocationError(
-            f"{url} answered {status}", hint="see docs/contract.md", status=status
+    every = {"content-type": "application/json", **headers}
+    reply = send(url, "POST", every, json.dumps(request).encode(), timeout=timeout, peer=peer)
+    if reply.status != http.HTTPStatus.OK:
+        raise refused(url, reply.status, reply.body) or InvocationError(
+            f"{url} answered {reply.status}", hint="see docs/contract.md", status=reply.status
         )
     try:
-        return json.loads(data)
+        return json.loads(reply.body)
     except ValueError:
         raise InvocationError(f"{url} answered no JSON", hint="run fdeploy deploy") from None
 
 
-def exchange(
-    url: str, request: Json, *, headers: Mapping[str, str], timeout: float
-) -> tuple[int, bytes]:
-    """POST a request and return status and body, whatever they are. Raises InvocationError."""
-    body = json.dumps(request).encode()
-    every = {"content-type": "application/json", **headers}
-    reply = send(url, "POST", every, body, timeout=timeout)
-    return reply.status, reply.body
-
-
 def send(
-    url: str, method: str, headers: Mapping[str, str], body: bytes | None, *, timeout: float
+    url: str,
+    method: str,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    *,
+    timeout: float,
+    peer: Peer,
 ) -> Reply:
-    """Send a request and return the answer, whatever it is. Raises InvocationError."""
+    """Send a request and return the answer, whatever it is. Raises InvocationError.
+
+    ``peer`` is asked between connecting and sending. Before, the server could end and its port go
+    to another program; after it, the connection is the server's.
+    """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:
+        connection.connect()
+        peer()
         connection.request(method, parts.path, body, dict(headers))
         response = connection.getresponse()
         sent = {name.lower(): value for name, value in response.getheaders()}
@@ -60,6 +70,7 @@ def send(
             answer_code="timeout",
         ) from None
     except (OSError, http.client.HTTPException) as error:
+        peer()  # says more, where it knows that the server has ended
         raise InvocationError(
             f"{url} does not answer: {error}",
             hint="the server is not running any more; run fdeploy up",

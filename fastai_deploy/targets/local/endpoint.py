@@ -6,31 +6,34 @@ the old one's place; a failed deploy leaves the old one serving.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from fastai_deploy import files
 from fastai_deploy.artifact import unpack
-from fastai_deploy.errors import InvocationError
+from fastai_deploy.errors import FileError, FileMissing, InvocationError
 from fastai_deploy.extras import need_extra
+from fastai_deploy.json_reader import Reader
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.settings import ApiSettings
 from fastai_deploy.targets.base import Json, Verify
-from fastai_deploy.targets.local.client import post
+from fastai_deploy.targets.local.client import LOOPBACK, post
 from fastai_deploy.targets.local.processes import (
     Processes,
+    Server,
     ServerSpec,
     clean_environment,
-    read_announcement,
+    read_server,
 )
 from fastai_deploy.targets.local.store import Store
 
+KIND = "model server"
 MODULE = "fdeploy_runtime.server"
+_DEPLOY = "run fdeploy deploy"
 _INVOKE_SECONDS = 60.0  # as long as InvokeEndpoint waits
 
 
@@ -62,6 +65,7 @@ class LocalEndpoint:
         self._models = home / "models"
         self.state = home / "endpoint.json"
         self.log = home / "endpoint.log"
+        self._starting_log = home / "endpoint.starting.log"
 
     def deploy(
         self, stored: StoredArtifact, store: Store, *, timeout: float, verify: Verify
@@ -69,57 +73,60 @@ class LocalEndpoint:
         """Serve the artifact; ``timeout`` is in seconds. Raises DeployError or ParityError."""
         need_extra("local", "httptools", "numpy", "onnxruntime", "tokenizers", "uvicorn")
         version = stored.version
-        live = self._live(version)
+        live = self._serving(version)
         if live is not None:
             self._report(Step(f"version {version} is live already; asking it again"))
-            endpoint = self._endpoint(live, stored)
-            verify(lambda request: self.invoke(endpoint, request))
-            return endpoint
+            verify(lambda request: self._ask(live, request))
+            return self._endpoint(live.port, stored)
 
-        before = self._processes.running(MODULE)
+        before = self._processes.running(KIND)
         artifact = store.checked(stored.sha256)
-        with files.file_errors(self._models):
-            self._models.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=f"{version}-", dir=self._models))
+        folder = files.new_folder(self._models, f"{version}-")
         try:
             endpoint = self._start(stored, artifact, folder, timeout, verify)
         except BaseException:
             self._processes.stop(
-                [p for p in self._processes.running(MODULE) if p not in before], grace=0
+                [each for each in self._processes.running(KIND) if each not in before], grace=0
             )
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileError):
+                files.remove_tree(folder)
+                if not before:  # the log of what serves stays what is shown
+                    files.rename(self._starting_log, self.log)
             raise
         self._processes.stop(before)
-        for other in self._models.iterdir():
-            if other != folder:
-                shutil.rmtree(other, ignore_errors=True)
+        for other in files.names_in(self._models):
+            if other != folder.name:
+                files.remove_tree(self._models / other)
         return endpoint
 
-    def invoke(self, endpoint: Endpoint, request: Json) -> Json:
-        """Send a request to the model server. Raises InvocationError."""
-        return post(f"{endpoint.url}/invocations", request, headers={}, timeout=_INVOKE_SECONDS)
+    def invoke(self, request: Json) -> Json:
+        """Send a request to the live model server. Raises InvocationError, also where none runs."""
+        return self._ask(self._live(), request)
 
     def live_version(self) -> str:
-        """The version that the live server announced; empty where none runs."""
-        if self._processes.alive(read_announcement(self.state)) is None:
+        """The version of the live server; empty where none runs. Raises FileError."""
+        try:
+            server, state = self._state()
+        except FileMissing:
             return ""
-        return str(self._stated().get("version", ""))
+        return state.text("version") if self._processes.holds(server) else ""
 
     @property
     def clients_changed(self) -> bool:
         """Whether the live server answers other hosts or origins than the settings say."""
-        return bool(self._stated().get("clients") != self._clients)
+        try:
+            _, state = self._state()
+        except FileMissing:
+            return True
+        return bool(state.value.get("clients") != self._clients)
 
     def live_unproven(self) -> bool:
-        """Whether not all answers of the live server's version are proven."""
-        return self._stated().get("unproven") is True
-
-    def _stated(self) -> dict[str, Any]:
+        """Whether not all answers of the live server's version are proven. Raises FileError."""
         try:
-            stated = json.loads(self.state.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return stated if isinstance(stated, dict) else {}
+            _, state = self._state()
+        except FileMissing:
+            return False
+        return state.value.get("unproven") is True
 
     def _start(
         self,
@@ -136,7 +143,7 @@ class LocalEndpoint:
         announce = folder / "announce.json"
         server = self._processes.start(
             ServerSpec(
-                name="model server",
+                kind=KIND,
                 command=(
                     *(str(self._interpreter(folder)), "-m", MODULE),
                     *("--model-dir", str(folder), "--announce", str(announce)),
@@ -149,48 +156,72 @@ class LocalEndpoint:
                     "PYTHONPATH": str(folder / "code"),
                     "FDEPLOY_VERSION": version,
                 },
-                log=self.log,
+                log=self._starting_log,
                 announce=announce,
                 timeout=timeout,
             )
         )
         endpoint = self._endpoint(server.port, stored)
         self._report(Step(f"the model server is up at {endpoint.url}"))
-        verify(lambda request: self.invoke(endpoint, request))
-        state: dict[str, Any] = {
+        verify(lambda request: self._ask(server, request))
+        files.rename(self._starting_log, self.log)
+        state = {
             "name": self._name,
-            "pid": server.pid,
-            "port": server.port,
             "version": version,
             "unproven": stored.unproven,
             "clients": self._clients,
+            **asdict(server),
         }
         files.write(self.state, json.dumps(state).encode())
         return endpoint
 
-    def _live(self, version: str) -> int | None:
-        """The port of the live server, if it runs, answers, and serves this version."""
-        announcement = read_announcement(self.state)
-        if announcement is None or self._processes.alive(announcement) is None:
-            return None
-        if self.clients_changed:
-            return None
-        try:
-            answer = post(
-                f"http://127.0.0.1:{announcement.port}/invocations",
-                {"text": "ready?"},
-                headers={},
-                timeout=_INVOKE_SECONDS,
+    def _ask(self, server: Server, request: Json) -> Json:
+        """Send a request to a server, once it is known that the server has the connection."""
+        return post(
+            f"http://{LOOPBACK}:{server.port}/invocations",
+            request,
+            headers={},
+            timeout=_INVOKE_SECONDS,
+            peer=lambda: self._check(server),
+        )
+
+    def _check(self, server: Server) -> None:
+        """Raise InvocationError unless a server runs and has its port: a text goes to no other."""
+        if not self._processes.holds(server):
+            raise InvocationError(
+                f"the model server (process {server.pid}, port {server.port}) does not run any "
+                "more; nothing was sent",
+                hint=_DEPLOY,
             )
-        except InvocationError:
+
+    def _state(self) -> tuple[Server, Reader]:
+        """The server that was live last. Raises FileMissing, or FileError for damage."""
+        return read_server(self.state, f"{_DEPLOY}, which writes it anew")
+
+    def _live(self) -> Server:
+        """The live server. Raises InvocationError where none was started."""
+        try:
+            server, _ = self._state()
+        except FileMissing:
+            raise InvocationError("no model server was started", hint=_DEPLOY) from None
+        return server
+
+    def _serving(self, version: str) -> Server | None:
+        """The live server, if it runs, answers, and serves this version."""
+        try:
+            server, _ = self._state()
+            if self.clients_changed:
+                return None
+            answer = self._ask(server, {"text": "ready?"})
+        except (FileError, InvocationError):
             return None
-        return announcement.port if answer["model"]["version"] == version else None
+        return server if answer["model"]["version"] == version else None
 
     def _endpoint(self, port: int, stored: StoredArtifact) -> Endpoint:
         return Endpoint(
             target="local",
             name=self._name,
-            url=f"http://127.0.0.1:{port}",
+            url=f"http://{LOOPBACK}:{port}",
             version=stored.version,
             made_from=stored.sha256,
         )

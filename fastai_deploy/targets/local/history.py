@@ -12,7 +12,10 @@ from datetime import datetime
 from pathlib import Path
 
 from fastai_deploy import files
+from fastai_deploy.errors import FileError, FileMissing
+from fastai_deploy.json_reader import BadJson, Reader, parse
 from fastai_deploy.records import Deployed, StoredArtifact
+from fastai_deploy.workspace import restored
 
 
 class History:
@@ -31,7 +34,7 @@ class History:
         files.write(self._path, ("\n".join(lines) + "\n").encode())
 
     def newest_first(self) -> list[Deployed]:
-        """Each version once, as it was deployed last."""
+        """Each version once, as it was deployed last. Raises FileError for a damaged file."""
         found: dict[str, Deployed] = {}
         for deployed in reversed(self._read()):
             found.setdefault(deployed.version, deployed)
@@ -39,10 +42,18 @@ class History:
 
     def _read(self) -> list[Deployed]:
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            return [Deployed(**json.loads(line)) for line in lines]
-        except (OSError, ValueError, TypeError):
+            lines = files.read(self._path).split(b"\n")
+        except FileMissing:
             return []
+        return [self._deployed(at, line) for at, line in enumerate(lines, 1) if line.strip()]
+
+    def _deployed(self, number: int, line: bytes) -> Deployed:
+        where = f"{self._path}, line {number}"
+        hint = f"take the line out, or remove {self._path}: what serves goes on"
+        try:
+            return restored(Deployed, Reader(parse(line), where, hint))
+        except BadJson as error:
+            raise FileError(f"{where}: {error}", hint=hint) from None
 
 
 def _user() -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from fastai_deploy import files
 from fastai_deploy.bundle.runtime_spec import LOCK, REQUIREMENTS
 from fastai_deploy.environments.environment import Environments
 from fastai_deploy.environments.requirements import read_requirements
+from fastai_deploy.json_reader import read_object
 
 
 def interpreter(model: Path, environments: Environments) -> Path:
@@ -17,10 +16,9 @@ def interpreter(model: Path, environments: Environments) -> Path:
 
     Raises RuntimeUnproven when that environment cannot be made, and FileError.
     """
-    manifest = model / "manifest.json"
-    with files.file_errors(manifest):
-        section = json.loads(manifest.read_bytes()).get("runtime")
-    if section is None:
+    manifest = read_object(model / "manifest.json", "run fdeploy package")
+    if not manifest.has("runtime"):
         return Path(sys.executable)
     requirements = read_requirements(model / REQUIREMENTS)
-    return environments.interpreter(section["python"], requirements, model / LOCK)
+    python = manifest.section("runtime").text("python")
+    return environments.interpreter(python, requirements, model / LOCK)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+from fastai_deploy import files
+from fastai_deploy.errors import FileMissing
 from fastai_deploy.reports import LogLine
 from fastai_deploy.runtime.log import rotated
 
 _FOLLOW_SECONDS = 0.2
+_MOST = 256 << 20  # bytes of a log that are looked through
 _MS = 1_000
 
 
@@ -25,26 +29,27 @@ def since(path: Path, start: datetime) -> Iterator[LogLine]:
 
 def follow(path: Path, start: datetime, sleep: Callable[[float], None]) -> Iterator[LogLine]:
     """The same, and what comes after, without end; a file that was begun anew is read anew."""
-    at, rest = start, ""
-    file, read = 0, 0
+    at, read, rest, inode = start, 0, b"", 0
     while True:
         data = b""
         now, size = _identity(path)
-        if now != file or size < read:
-            if not file or _identity(rotated(path))[0] == file:
+        if now != inode or size < read:
+            if not inode or _identity(rotated(path))[0] == inode:
                 data = _from(rotated(path), read)
-            file, read = now, 0
+            inode, read = now, 0
         if size > read:
             new = _from(path, read)
             read += len(new)
             data += new
-        *whole, rest = (rest + data.decode(errors="replace")).split("\n")
-        for text in whole:
+        if not data:
+            sleep(_FOLLOW_SECONDS)
+            continue
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            text = line.decode(errors="replace")
             at = date_of(text) or at
             if at >= start and text:
                 yield LogLine(at, path.name, text)
-        if not data:
-            sleep(_FOLLOW_SECONDS)
 
 
 def date_of(text: str) -> datetime | None:
@@ -53,30 +58,34 @@ def date_of(text: str) -> datetime | None:
         values = json.loads(text)
         seconds = values["time"] if "time" in values else values["_aws"]["Timestamp"] / _MS
         return datetime.fromtimestamp(seconds, tz=timezone.utc)
-    except (ValueError, TypeError, KeyError, OverflowError, OSError):
+    except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
         return None
 
 
 def _lines(path: Path) -> list[str]:
+    """The lines of a log, the last of it where it is very long. Raises FileError."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        with files.reading(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST))
+            return file.read(_MOST).decode(errors="replace").splitlines()
+    except FileMissing:
         return []
 
 
 def _identity(path: Path) -> tuple[int, int]:
     """Which file it is, and how large; 0 and 0 where there is none."""
     try:
-        found = path.stat()
-    except OSError:
+        with files.reading(path) as file:
+            found = os.fstat(file.fileno())
+    except FileMissing:
         return 0, 0
     return found.st_ino, found.st_size
 
 
 def _from(path: Path, position: int) -> bytes:
     try:
-        with path.open("rb") as file:
+        with files.reading(path) as file:
             file.seek(position)
             return file.read()
-    except OSError:
+    except FileMissing:
         return b""

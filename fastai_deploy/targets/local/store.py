@@ -7,11 +7,14 @@ checked against the name that it is stored under.
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from fastai_deploy import files
 from fastai_deploy.errors import FileError, FileMissing
 from fastai_deploy.progress import Advanced, Reporter
+
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 class Store:
@@ -22,20 +25,23 @@ class Store:
         self._report = report
 
     def path(self, sha256: str) -> Path:
-        """Where the artifact with this hash stands, if it does."""
+        """Where the artifact with this hash stands, if it does. Raises FileError for no hash."""
+        if not _HASH.fullmatch(sha256):
+            raise FileError(
+                f"{sha256[:80]!r} is not the SHA-256 of an artifact", hint="run fdeploy upload"
+            )
         return self._folder / sha256 / "model.tar.gz"
 
     def has(self, sha256: str, size: int) -> bool:
         """Whether the artifact is there in full length; :meth:`checked` reads its bytes."""
-        path = self.path(sha256)
-        return path.is_file() and path.stat().st_size == size
+        return files.size_of(self.path(sha256)) == size
 
     def put(self, source: Path, sha256: str, size: int) -> Path:
         """Copy an artifact in, checked while it is copied. Raises FileError when it differs."""
         path = self.path(sha256)
         digest = hashlib.sha256()
         done = 0
-        with files.file_errors(source), source.open("rb") as reader, files.replacing(path) as copy:
+        with files.reading(source) as reader, files.replacing(path) as copy:
             while chunk := reader.read(files.CHUNK):
                 digest.update(chunk)
                 copy.write(chunk)

@@ -5,6 +5,7 @@
     models/<version>-<random>/          an artifact, unpacked, that a server serves
     endpoint.json  endpoint.log         the server that is live, and what it says
     gateway.json   gateway.log          the gateway's settings, and what it says
+    servers/<token>.json                each server that was started: process, start, port
     lambda-<hash>.zip                   the Lambda's package, as it would be uploaded
     deployments.jsonl                   which versions were deployed
     key                                 the API key, readable by its owner alone
@@ -12,13 +13,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
 
+from fastai_deploy import files
 from fastai_deploy.environments.environment import Environments
 from fastai_deploy.errors import UsageError
 from fastai_deploy.naming import endpoint_name
@@ -27,15 +28,12 @@ from fastai_deploy.public.documents import lambda_package
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
 from fastai_deploy.targets.base import Json, Verify
-from fastai_deploy.targets.local import api, endpoint
 from fastai_deploy.targets.local.api import LocalApi
 from fastai_deploy.targets.local.endpoint import LocalEndpoint
 from fastai_deploy.targets.local.history import History
 from fastai_deploy.targets.local.interpreter import interpreter
 from fastai_deploy.targets.local.processes import Processes
 from fastai_deploy.targets.local.store import Store
-
-_KINDS = {endpoint.MODULE: "model server", api.MODULE: "gateway"}
 
 
 class LocalTarget:
@@ -55,11 +53,10 @@ class LocalTarget:
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self._settings = settings
-        # Resolved, because processes are found by the path that stands in their command line.
-        self._home = home.resolve()
+        self._home = home
         self._report = report
         self._now = now
-        self._processes = Processes(self._home, tuple(_KINDS), clock=clock, sleep=sleep)
+        self._processes = Processes(self._home, clock=clock, sleep=sleep)
         self._store = Store(self._home / "store", report)
         name = endpoint_name(settings.project_name, settings.stage)
         environments = Environments(self._home.parent.parent / "environments", report)
@@ -102,14 +99,15 @@ class LocalTarget:
 
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
         """Start a model server for the artifact; the one before goes when the new one is right."""
+        self.history.newest_first()  # damaged, it should say so before anything is started
         timeout = self._settings.sections.endpoint.startup_timeout
         endpoint = self.endpoint.deploy(stored, self._store, timeout=timeout, verify=verify)
         self.history.add(stored, self._now())
         return endpoint
 
-    def invoke(self, endpoint: Endpoint, request: Json) -> Json:
+    def invoke(self, endpoint: Endpoint, request: Json) -> Json:  # noqa: ARG002 there is one
         """Send a request to the model server."""
-        return self.endpoint.invoke(endpoint, request)
+        return self.endpoint.invoke(request)
 
     def create_api(self, endpoint: Endpoint, verify: Verify) -> Api:
         """Start the gateway in front of the model server."""
@@ -130,8 +128,9 @@ class LocalTarget:
     def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:  # noqa: ARG002
         """End every server of this stage and remove its folder, the store with it.
 
-        Processes are found by their command lines, ports by their processes, files by looking;
-        the same inventory, taken again afterwards, is the proof.
+        Processes are found by what they were given at their start, ports by their processes, files
+        by looking; the same inventory, taken again afterwards, is the proof. Raises UsageError for
+        a protected stage, or FileError.
         """
         if self._settings.sections.project.protect and not confirmed:
             raise UsageError(
@@ -140,27 +139,26 @@ class LocalTarget:
             )
         found = tuple(self._inventory())
         self._processes.stop(self._processes.running())
-        shutil.rmtree(self._home, ignore_errors=True)
+        files.remove_tree(self._home)
         left = tuple(self._inventory())
         return Teardown(self.name, found, tuple(x for x in found if x not in left), left)
 
     def servers(self) -> Iterator[tuple[str, psutil.Process]]:
         """The processes that run, each with what it is."""
-        for module, kind in _KINDS.items():
-            for process in self._processes.running(module):
-                yield kind, process
+        return iter(sorted(self._processes.found(), key=lambda each: each[0], reverse=True))
 
     def _inventory(self) -> Iterator[str]:
-        for process in self._processes.running():
-            yield from _process(process)
-        if self._home.is_dir():
-            yield from (f"file {path}" for path in sorted(self._home.iterdir()))
+        for kind, process in self.servers():
+            yield from _process(kind, process)
+        if self._home.is_symlink():
+            yield f"link {self._home}"
+        else:
+            yield from (f"file {self._home / name}" for name in files.names_in(self._home))
 
 
-def _process(process: psutil.Process) -> Iterator[str]:
+def _process(kind: str, process: psutil.Process) -> Iterator[str]:
+    yield f"{kind}, process {process.pid}"
     try:
-        kind = next(kind for module, kind in _KINDS.items() if module in process.cmdline())
-        yield f"{kind}, process {process.pid}"
         for connection in process.net_connections(kind="inet"):
             if connection.status == psutil.CONN_LISTEN:
                 yield f"port {connection.laddr.port} of the {kind}"

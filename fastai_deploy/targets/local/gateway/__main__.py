@@ -26,8 +26,7 @@ def main(arguments: Sequence[str], environ: MutableMapping[str, str], out: TextI
     options = parser.parse_args(arguments)
     forget_aws(environ)
     try:
-        with files.file_errors(options.config):
-            config = GatewayConfig.decode(options.config.read_bytes())
+        config = GatewayConfig.decode(files.read(options.config))
         serve(
             config,
             folder=options.config.parent / "lambda",

@@ -59,7 +59,7 @@ class GatewayConfig:
             for name in ("key_files", "cors_origins", "allowed_hosts"):
                 values[name] = tuple(str(item) for item in values.get(name, ()))
             return cls(**values)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise SettingsError(
                 f"the gateway's configuration cannot be understood: {error}",
                 hint="run fdeploy create-api, which writes it",

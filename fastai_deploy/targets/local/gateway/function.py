@@ -43,7 +43,11 @@ class LambdaContext:
 
 
 def unpack_package(package: bytes, folder: Path) -> Path:
-    """Unpack a package below ``folder``, under the name of its hash. Raises FileError."""
+    """Unpack a package below ``folder``, under the name of its hash. Raises FileError.
+
+    What lay in ``folder`` is removed first: Python would import it, and write its caches there.
+    """
+    files.remove_tree(folder)
     home = folder / hashlib.sha256(package).hexdigest()[:12]
     with zipfile.ZipFile(io.BytesIO(package)) as archive:
         for name in archive.namelist():

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastai_deploy import files
+from fastai_deploy.errors import FileError
 
 SHORTEST_KEY = 20  # API Gateway takes keys of 20 to 128 characters
 _ID_LENGTH = 10
+_LONGEST_FILE = 4096  # bytes
 
 
 class KeyRing:
@@ -26,8 +28,7 @@ class KeyRing:
     def check(self) -> None:
         """Raises FileError when a key file cannot be read."""
         for path in self._paths:
-            with files.file_errors(path):
-                path.read_bytes()
+            files.read(path, most=_LONGEST_FILE)
 
     def identify(self, candidate: str | None) -> str | None:
         """The id of a key, or None when it is not one of ours; takes as long for either."""
@@ -38,8 +39,8 @@ class KeyRing:
     def _digests(self) -> Iterator[bytes]:
         for path in self._paths:
             try:
-                key = path.read_bytes().strip()
-            except OSError:
+                key = files.read(path, most=_LONGEST_FILE).strip()
+            except FileError:
                 continue  # a removed key is no key
             if len(key) >= SHORTEST_KEY:
                 yield hashlib.sha256(key).digest()

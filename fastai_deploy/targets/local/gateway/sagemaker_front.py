@@ -24,6 +24,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from fastai_deploy.errors import FileError
+from fastai_deploy.targets.local.processes import Server, listens, read_server
+
 MAX_BODY = 6 * 1024 * 1024  # bytes; InvokeEndpoint takes no more
 MODEL_SECONDS = 60.0  # a model must answer within
 _LOOPBACK = "127.0.0.1"
@@ -37,7 +40,8 @@ class FrontConfig:
     """What the front is told.
 
     ``access_key`` is the id that requests must be signed with: other programs on this machine do
-    not get past the gateway's key check through here. ``state`` names the live server's port.
+    not get past the gateway's key check through here. ``state`` is the file that names the live
+    server, see ``processes.Server``.
     """
 
     endpoint: str
@@ -155,24 +159,27 @@ class _Handler(BaseHTTPRequestHandler):
         match = _PATH.fullmatch(self.path)
         if match is None:
             raise _Refused(404, "UnknownOperationException", "there is no such operation")
-        port = self._live_port() if match[1] == self.server.config.endpoint else None
-        if port is None:
+        live = self._live_server() if match[1] == self.server.config.endpoint else None
+        if live is None:
             raise _Refused(400, "ValidationError", f"Endpoint {match[1]} not found.")
-        return self._ask_model(port, body)
+        return self._ask_model(live, body)
 
-    def _live_port(self) -> int | None:
-        """The port of the live model server, read anew because a deploy changes it."""
+    def _live_server(self) -> Server | None:
+        """The live model server, read anew because a deploy changes it."""
         try:
-            return int(json.loads(self.server.config.state.read_bytes())["port"])
-        except (OSError, ValueError, TypeError, KeyError):
+            return read_server(self.server.config.state, "run fdeploy deploy")[0]
+        except FileError:
             return None
 
-    def _ask_model(self, port: int, body: bytes) -> tuple[str, bytes]:
+    def _ask_model(self, server: Server, body: bytes) -> tuple[str, bytes]:
         headers = {name: self.headers[name] for name in _FORWARDED if name in self.headers}
         seconds = self.server.config.model_seconds
-        connection = http.client.HTTPConnection(_LOOPBACK, port, timeout=seconds)
+        connection = http.client.HTTPConnection(_LOOPBACK, server.port, timeout=seconds)
         try:
             with self.server.asking(connection):
+                connection.connect()
+                if not listens(server):  # its port may be another program's by now
+                    raise ConnectionRefusedError("it does not run any more")
                 connection.request("POST", "/invocations", body, headers)
                 response = connection.getresponse()
                 answer = response.read(MAX_BODY + 1)

@@ -80,9 +80,7 @@ def serve(config: GatewayConfig, *, folder: Path, announce: Path, log: TextIO) -
 def _package(config: GatewayConfig) -> bytes:
     if not config.package:
         return build_lambda_package()
-    package = Path(config.package)
-    with files.file_errors(package):
-        return package.read_bytes()
+    return files.read(Path(config.package))
 
 
 def _listen(port: int) -> socket.socket:

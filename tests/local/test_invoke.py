@@ -1,0 +1,117 @@
+"""What is handed to ``fdeploy invoke`` is never guessed at in silence: the whole command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.local.stage import Ran, Stage, stage_that_was_up
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with stage_that_was_up(tmp_path_factory.mktemp("serving")) as stage:
+        stage.restore()
+        stage.ok("deploy")
+        yield stage
+
+
+def texts(ran: Ran) -> list[str]:
+    """The texts that were answered, in order."""
+    assert ran.status == 0, ran.err
+    return [json.loads(line)["text"] for line in ran.out.splitlines()]
+
+
+HEADERLESS = "this is a good film\r\nthis is a bad film\r\n"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that is handed in, with options."""
+
+    name: str
+    content: str
+    options: tuple[str, ...] = ()
+
+
+def handed(serving: Stage, folder: Path, file: File, *options: str) -> Ran:
+    path = folder / file.name
+    path.write_bytes(file.content.encode())
+    return serving("invoke", str(path), *file.options, *options)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (File("My Reviews.csv", "text\ngood film\nbad film\n"), ["good film", "bad film"]),
+        (File("My Reviews.jsonl", '{"text": "good"}\n"bad"\n'), ["good", "bad"]),
+        (File("My Reviews.csv", "id,said\n1,good\n", ("--column", "said")), ["good"]),
+        (File("data.json", '[{"text":"good"}]'), ["good"]),
+        (File("data.json", '["good", "bad"]'), ["good", "bad"]),
+        (File("table.csv", HEADERLESS, ("--no-header",)), HEADERLESS.split("\r\n")[:2]),
+        (
+            File("table.csv", "1;good\n2;bad\n", ("--no-header", "--column", "2")),
+            ["good", "bad"],
+        ),
+        (File("sep.csv", "sep=;\r\nid;text\r\n1;good, film\r\n"), ["good, film"]),
+    ],
+)
+def test_a_file_is_a_file(serving: Stage, tmp_path: Path, file: File, expected: list[str]) -> None:
+    assert texts(handed(serving, tmp_path, file)) == expected
+    output = tmp_path / "answers.jsonl"
+    assert handed(serving, tmp_path, file, "--output", str(output)).status == 0
+    assert len(output.read_text().splitlines()) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("file", "status", "said"),
+    [
+        (File("nohdr.csv", HEADERLESS), 2, ("line 1: there is one column", "--no-header")),
+        (File("dup.jsonl", '{"text":"good","text":"bad"}\n'), 4, ("line 1", "the key 'text'")),
+        (File("spacehdr.csv", "id, text\n0, good\n"), 2, ('but " text", with a blank', "--column")),
+        (File("data.json", '{"texts": ["good"]}'), 4, ("no list", "a list is expected")),
+        (File("data.xlsx", "PK\3\4"), 4, ("a spreadsheet", "CSV")),
+        (File("data.csv.gz", "\x1f"), 4, ("compressed", "unpack")),
+        (File("data.parquet", "PAR1"), 4, ("a binary table", "CSV")),
+    ],
+)
+def test_what_could_be_meant_in_two_ways_is_refused(
+    serving: Stage, tmp_path: Path, file: File, status: int, said: tuple[str, str]
+) -> None:
+    ran = handed(serving, tmp_path, file)
+    assert ran.status == status, ran.err
+    assert all(each in ran.error["message"] + ran.error["hint"] for each in said)
+    assert ran.out == ""
+
+
+@pytest.mark.parametrize(
+    ("argument", "status", "hint"),
+    [
+        ("nowhere.csv", 4, "fdeploy invoke -"),
+        ("No Where.json", 4, "fdeploy invoke -"),
+        ("s3://bucket/reviews.csv", 2, "aws s3 cp s3://bucket/reviews.csv ."),
+        ("https://host.example/reviews.csv", 2, "curl -O"),
+        ("/dev/zero", 4, "fdeploy invoke -"),
+        ("/", 4, "name a file in it"),
+    ],
+)
+def test_what_is_not_there_is_no_text(
+    serving: Stage, argument: str, status: int, hint: str
+) -> None:
+    ran = serving("invoke", argument)
+    assert ran.status == status
+    assert hint in ran.error["hint"]
+
+
+def test_what_is_decided_is_said_on_stderr(serving: Stage, tmp_path: Path) -> None:
+    ran = handed(serving, tmp_path, File("reviews.csv", "review\ngood\n"))
+    assert texts(ran) == ["good"]
+    assert "line 1: review is taken for the name of the column" in ran.err
+    ran = handed(serving, tmp_path, File("letter", "good\nbad\n"))
+    assert ran.status == 0
+    assert "is read as one text" in ran.err
+    assert json.loads(ran.out)["label"]
