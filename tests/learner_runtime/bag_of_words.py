@@ -2,7 +2,8 @@
 
 It has what ``learn.predict`` of fastai has (one text at a time, a label, its index, a probability
 for each label) and what its pickle has (the learner with its model, its data and its loss), and
-nothing of fastai's code: serving it takes a ``load_learner`` of the user's own, below. Run as a
+nothing of fastai's code: serving it takes a ``load_learner`` of the user's own, below. Its labels
+and its loss have fastai's names, module included, by which they are told. Run as a
 script it writes the pickle, so that its classes are looked up in ``__main__``, as in a notebook;
 with a second argument it keeps objects of classes that fdeploy does not know.
 """
@@ -10,6 +11,7 @@ with a second argument it keeps objects of classes that fdeploy does not know.
 import sys
 from ipaddress import IPv4Address
 from statistics import NormalDist
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -37,6 +39,16 @@ class CrossEntropyLossFlat:
 
     def __init__(self) -> None:
         self.axis = -1
+
+
+for module in ("fastai", "fastai.data", "fastai.data.transforms", "fastai.losses"):
+    sys.modules.setdefault(module, ModuleType(module))
+for cls, module in (
+    (Categorize, "fastai.data.transforms"),
+    (CrossEntropyLossFlat, "fastai.losses"),
+):
+    cls.__module__ = module
+    setattr(sys.modules[module], cls.__name__, cls)
 
 
 class Bag(nn.Module):
