@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pickle
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastai_deploy.cli.anatomy import anatomy_lines
+from fastai_deploy.cli.results import Inspected, show
 from tests.conftest import Fdeploy
 from tests.flow.learners import CONVERTIBLE, LEARNERS
 
@@ -51,8 +52,11 @@ def test_a_file_cannot_paint_on_the_terminal(fdeploy: Fdeploy) -> None:
         "inspect", str(LEARNERS / f"{CONVERTIBLE[0]}.pkl"), "--json"
     ).json
     found["labels"] = ["\x1b[2J\x1b]0;owned\x07", "two\nlines", "\u202egnp.exe"]
-    for line in anatomy_lines(found):
+    shown = StringIO()
+    show(Inspected(found), shown, as_json=False)
+    for line in shown.getvalue().removesuffix("\n").split("\n"):
         assert line.isprintable()
+    assert "\\x1b[2J" in shown.getvalue()
 
 
 def test_what_is_no_learner(fdeploy: Fdeploy) -> None:

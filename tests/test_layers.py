@@ -68,7 +68,7 @@ HOMES = {
     "rich": ("cli/",),
     "pydantic": ("settings/",),
     "uvicorn": ("runtime/", "targets/local/gateway/"),
-    "psutil": ("targets/local/",),
+    "psutil": ("targets/local/", "environments/limited_process.py"),
 }
 HEAVY = ("torch", "transformers", "onnxruntime", "onnx", "sagemaker", "boto3", "numpy", "spacy")
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fastai_deploy.cli.visible import shortened, some
+
 _DEPTH = 3  # levels of the module tree that are shown; --json has them all
+_LONGEST = 2_000  # characters of a line
 _NAMES = 12  # names of a kind of import that are shown
 _EFFECTS = {
     "none": "changes no answer",
@@ -22,13 +25,9 @@ _LOADING = {
 
 
 def anatomy_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """A learner's summary, a fact a line.
-
-    What stands in a learner file is its author's text: control characters are made visible, so that
-    no file can paint on the terminal of who looks at it.
-    """
+    """A learner's summary, a fact a line, each as long as people read at most."""
     for line in _lines(found):
-        yield "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+        yield shortened(line, _LONGEST)
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -40,7 +39,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"python     {found['python'] or 'any'}"
     raw = ", on raw scores: learn.predict answers those" if found["raw_scores"] else ""
     yield f"task       {found['task']}, loss {found['loss']}{raw}"
-    yield f"labels     {len(found['labels'])}: {_some(found['labels'])}"
+    yield f"labels     {len(found['labels'])}: {some(found['labels'], _NAMES)}"
     size = f"{model['parameters']:,} parameters, {model['bytes']:,} bytes"
     yield f"model      {model['architecture'] or model['family']}, {size}"
     if model["head"]:
@@ -78,9 +77,9 @@ def _loading(found: Mapping[str, Any]) -> Iterator[str]:
         named = [name for name in imports[kind] if name not in imports["own"]]
         called = [what for what in calls[kind] if what not in calls["own"]]
         if named or called:
-            yield f"{kind:<10} {_some([*named, *called])}"
+            yield f"{kind:<10} {some([*named, *called], _NAMES)}"
     if imports["own"] or calls["own"]:
-        yield f"your own   {_some([*imports['own'], *calls['own']])}"
+        yield f"your own   {some([*imports['own'], *calls['own']], _NAMES)}"
     yield f"loading    {_LOADING[found['loading']]}"
 
 
@@ -122,8 +121,3 @@ def _ulmfit(ulmfit: Mapping[str, Any] | None) -> Iterator[str]:
     if ulmfit["backwards"]:
         yield "direction  backwards"
     yield from (f"assumed    {assumption}" for assumption in ulmfit["assumptions"])
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f", and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return ", ".join(names[:_NAMES]) + more

@@ -10,6 +10,7 @@ import typer
 
 from fastai_deploy.cli import care_commands  # noqa: F401 - registers its commands
 from fastai_deploy.cli.commands import app
+from fastai_deploy.cli.visible import visible_lines
 from fastai_deploy.errors import FdeployError, UsageError
 
 DEFECT = 1
@@ -63,6 +64,6 @@ def _failed(error: FdeployError, arguments: list[str]) -> int:
     from fastai_deploy.cli.output import show_error  # noqa: PLC0415 - rich is slow to import
 
     if "--verbose" in arguments:
-        traceback.print_exc()
+        sys.stderr.write(visible_lines(traceback.format_exc()))
     show_error(error, sys.stderr, as_json="--json" in arguments)
     return error.exit_code

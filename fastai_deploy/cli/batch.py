@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from fastai_deploy.cli.visible import visible
 from fastai_deploy.invoking.answered import Answered, Batch
 
 _BAR = 10
@@ -42,10 +43,10 @@ def _told(batch: Batch) -> Iterator[str]:
         + (f", {failed} failed" if failed else "")
     )
     counts = batch.counts()
-    wide = max((len(_plain(label)) for label, _ in counts), default=0)
+    wide = max((len(visible(label)) for label, _ in counts), default=0)
     for label, count in counts:
         bar = "█" * round(3 * _BAR * count / max(answered, 1))
-        yield f"  {_plain(label):<{wide}}  {count:>7,}  {bar}".rstrip()
+        yield f"  {visible(label):<{wide}}  {count:>7,}  {bar}".rstrip()
 
 
 def _line(answer: Answered, width: int | None) -> str:
@@ -57,14 +58,9 @@ def _line(answer: Answered, width: int | None) -> str:
         labels = ", ".join(answer.labels) or "(no label)"
         score = max(answer.body["probabilities"].values(), default=0.0)
         bar = "█" * round(score * _BAR)
-        head = f"{answer.row:>5}  {_plain(labels)[:_LABEL]:<12}  {score:.4f}  {bar:<{_BAR}}  "
-    text = _plain(answer.text)
+        head = f"{answer.row:>5}  {visible(labels)[:_LABEL]:<12}  {score:.4f}  {bar:<{_BAR}}  "
+    text = visible(answer.text)
     room = None if width is None else max(_LEAST_TEXT, width - len(head))
     if room is not None and len(text) > room:
         text = text[: room - 1] + "…"
     return (head + text).rstrip()
-
-
-def _plain(text: str) -> str:
-    """A text without what would move or paint on the terminal."""
-    return "".join(char if char.isprintable() else " " for char in text)

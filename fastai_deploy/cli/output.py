@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from fastai_deploy.cli.visible import shortened, visible_fields, visible_json, visible_lines
 from fastai_deploy.errors import FdeployError
 from fastai_deploy.progress import (
     Advanced,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _UNIT = 1_000_000
+_LONGEST = 4_000  # characters of an error that people read
 _WORTH_A_LINE = 10 * _UNIT  # what is smaller is done before the line is read
 
 
@@ -57,7 +59,7 @@ class PlainReporter:
 
     def __call__(self, event: Event) -> None:
         """Print the event."""
-        line = plain_line(event)
+        line = plain_line(visible_fields(event))
         if line is not None:
             print(line, file=self._stream, flush=True)
 
@@ -74,7 +76,7 @@ class JsonReporter:
         if isinstance(event, Advanced) and not self._moved(event):
             return
         values = {"event": _event_name(event), **asdict(event)}
-        print(json.dumps(values, ensure_ascii=False), file=self._stream, flush=True)
+        _print_json(values, self._stream)
 
     def _moved(self, event: Advanced) -> bool:
         """Ten steps of a long piece of work are enough for a log."""
@@ -101,6 +103,7 @@ class RichReporter:
         """Paint the event."""
         from rich.text import Text  # noqa: PLC0415
 
+        event = visible_fields(event)
         match event:
             case Advanced():
                 self._advance(event)
@@ -149,7 +152,7 @@ class RichReporter:
         )
 
         self._progress = Progress(
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(),
             *((DownloadColumn(), TransferSpeedColumn()) if event.unit == "bytes" else ()),
             console=self._console,
@@ -184,15 +187,21 @@ def plain_line(event: Event) -> str | None:
 def show_error(error: FdeployError, stream: TextIO, *, as_json: bool) -> None:
     """The one printer of errors: what and why, then what to type next."""
     if as_json:
-        values = {"event": "error", **error.values()}
-        print(json.dumps(values, ensure_ascii=False), file=stream, flush=True)
+        _print_json({"event": "error", **error.values()}, stream)
         return
     from rich.console import Console  # noqa: PLC0415 - only errors that people read need it
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(file=stream, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), error.message))
-    console.print(Text.assemble(("  try: ", "bold"), error.hint))
+    message, hint = (
+        visible_lines(shortened(each, _LONGEST)) for each in (error.message, error.hint)
+    )
+    console.print(Text.assemble(("error: ", "bold red"), message))
+    console.print(Text.assemble(("  try: ", "bold"), hint))
+
+
+def _print_json(values: dict[str, Any], stream: TextIO) -> None:
+    print(visible_json(json.dumps(values, ensure_ascii=False)), file=stream, flush=True)
 
 
 def _event_name(event: Event) -> str:

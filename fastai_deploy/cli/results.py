@@ -13,6 +13,7 @@ from fastai_deploy.cli import report_lines
 from fastai_deploy.cli.anatomy import anatomy_lines
 from fastai_deploy.cli.batch import batch_lines
 from fastai_deploy.cli.exported import Exported
+from fastai_deploy.cli.visible import some, visible, visible_json
 from fastai_deploy.errors import TargetUnavailable
 from fastai_deploy.invoking.answered import Batch
 from fastai_deploy.public import snippets
@@ -37,6 +38,7 @@ from fastai_deploy.reports import (
 from fastai_deploy.settings import Settings
 
 _BAR = 30
+_NAMES = 50  # labels that are shown; --json has them all
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,14 @@ def show(result: Result | Streamed, stream: TextIO, *, as_json: bool) -> None:
         return
     if isinstance(result, Batch):
         for line in batch_lines(result, as_json=as_json, width=_width(stream)):
-            print(line, file=stream)
+            print(visible_json(line) if as_json else visible(line), file=stream)
         stream.flush()
         return
     if as_json:
         print(_json(_values(result)), file=stream, flush=True)
         return
     for line in _lines(result):
-        print(line, file=stream)
+        print(visible(line), file=stream)
     stream.flush()
 
 
@@ -127,14 +129,18 @@ def _show_lines(result: Lines, stream: TextIO, *, as_json: bool) -> None:
     """Ctrl-C is how one stops to follow, and no interruption of anything."""
     try:
         for line in result.lines:
-            text = _json(asdict(line)) if as_json else report_lines.log_line(line)
+            text = _json(asdict(line)) if as_json else visible(report_lines.log_line(line))
             print(text, file=stream, flush=True)
     except KeyboardInterrupt:
         return
 
 
 def _json(values: Any) -> str:
-    return json.dumps(values, ensure_ascii=False, default=_plain)
+    return visible_json(json.dumps(values, ensure_ascii=False, default=_plain))
+
+
+def _json_lines(document: Any) -> list[str]:
+    return visible_json(json.dumps(document, ensure_ascii=False, indent=2)).split("\n")
 
 
 def _plain(value: Any) -> str:
@@ -185,7 +191,7 @@ def _lines(result: Result) -> Iterator[str]:
             yield from result.lines()
         case Bundle():
             yield f"bundle   {result.path}"
-            yield f"labels   {', '.join(result.labels)}"
+            yield f"labels   {some(result.labels, _NAMES)}"
             difference = f"max |Δprobability| {result.max_difference:.1e}"
             if result.proven:
                 yield f"answers  the learner's own {result.proven} goldens, {difference}"
@@ -220,7 +226,7 @@ def _report(result: Report) -> Iterator[str]:
             yield from report_lines.checkup(result)
         case Policies(documents) | Templates(documents):
             # Made to be copied into a file or a console, whole.
-            yield json.dumps(documents, indent=2, ensure_ascii=False)
+            yield from _json_lines(documents)
 
 
 def _told(result: Told) -> Iterator[str]:
@@ -234,7 +240,7 @@ def _told(result: Told) -> Iterator[str]:
         case Key(key):
             yield key
         case Described(document):
-            yield json.dumps(document, ensure_ascii=False, indent=2)
+            yield from _json_lines(document)
         case Settings():
             yield from _settings(result)
 
@@ -267,8 +273,9 @@ def _teardown(proof: Teardown) -> Iterator[str]:
 def _answer(body: dict[str, Any]) -> Iterator[str]:
     labels = body["labels"] if "labels" in body else [body["label"]]
     yield ", ".join(labels) or "(no label)"
-    width = max(map(len, body["probabilities"]), default=0)
-    for label, probability in body["probabilities"].items():
+    probabilities = [(visible(label), found) for label, found in body["probabilities"].items()]
+    width = max((len(label) for label, _ in probabilities), default=0)
+    for label, probability in probabilities:
         bar = "█" * round(probability * _BAR)
         yield f"  {label:<{width}}  {probability:7.4f}  {bar}".rstrip()
     if body["truncated"]:

@@ -29,6 +29,7 @@ _CORE = frozenset(
 )
 COUNTERS = frozenset({"num_batches_tracked"})
 MAX_LAYERS = 64  # of LSTMs, and of the head
+MAX_POOLED = 16_384  # tokens of a step, or of those that are pooled; fastai pools 1,440
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def find_awd_lstm(major: int, modules: Sequence[Module]) -> AwdLstm | None:
         bptt=bptt,
         max_len=max_len if type(max_len) is int else None,
         inclusive=major != 1,
-        pad_id=pad if type(pad) is int else None,
+        pad_id=pad if type(pad) is int and 0 <= pad < (rows[0] if rows else 0) else None,
         last_skips_padding=major != 1,
         head=layers,
         outputs=ends[-1][0] if ends and ends[-1] else None,
@@ -162,6 +163,8 @@ def _encoder_problems(major: int, encoder: Module | None) -> Iterator[str]:
     bptt, max_len = _whole(encoder.attributes.get("bptt")), encoder.attributes.get("max_len")
     if not bptt or not (max_len is None or (type(max_len) is int and max_len > bptt)):
         yield f"it reads {bptt} tokens a step and pools {max_len}, which is less than a step"
+    elif max(bptt, max_len or 0) > MAX_POOLED:
+        yield f"it reads {bptt} tokens a step and pools {max_len}: more than {MAX_POOLED:,} tokens"
 
 
 def _foreign(modules: Sequence[Module], core: Module, head: Module) -> Iterator[str]:

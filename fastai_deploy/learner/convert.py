@@ -1,6 +1,7 @@
 """From a learner file to a bundle, in one straight line.
 
-read and examine -> rebuild in torch -> answer the goldens -> export to ONNX -> answer again
+read and examine -> try its text pipeline in a process of its own
+    -> rebuild in torch -> answer the goldens -> export to ONNX -> answer again
     -> write the bundle, if every gate was passed and the file is still the same
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from fastai_deploy.bundle import Bundle, LearnerSpec, building, read_bundle, seal
 from fastai_deploy.comparison import Comparison, comparing
 from fastai_deploy.errors import DangerousLearner, ParityError, UnsupportedLearner
+from fastai_deploy.extras import need_extra
 from fastai_deploy.files import write
 from fastai_deploy.goldens import Case, Golden, Labels, answered, read_cases, render
 from fastai_deploy.learner.anatomy import Anatomy, examine
@@ -24,9 +26,11 @@ from fastai_deploy.learner.losses import raw_scores
 from fastai_deploy.learner.probes import PROBES
 from fastai_deploy.learner.proof import Proof, as_typed, check_decoding, unshown
 from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.rebuilding.libraries import require
+from fastai_deploy.learner.rebuilding.libraries import CONVERT, require
+from fastai_deploy.learner.sizes import check_numbers
 from fastai_deploy.learner.text.handed import read_handed
 from fastai_deploy.learner.text.rules import blank_residue
+from fastai_deploy.learner.text.trial import try_text
 from fastai_deploy.parity import answer, check, compare
 from fastai_deploy.progress import Advanced, Reporter, Step, Warned
 
@@ -85,6 +89,10 @@ def convert(
         )
         if anatomy.loss.raw:
             report(Step(raw_scores(anatomy.loss)))
+        need_extra("convert", *CONVERT)
+        if anatomy.transformer is not None:
+            check_numbers(anatomy.transformer.config, anatomy.weights, every=False)
+        try_text(anatomy, [case.text for case in cases])
         require()
         # Torch and transformers take seconds to import: a learner that is refused does not wait.
         from fastai_deploy.learner.rebuilding.families import (  # noqa: PLC0415

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,10 +34,15 @@ PROCESSORS: dict[str, Targets] = {
     "RegressionSetup": "number",
 }
 _LIBRARIES = ("fastai.", "fastai2.", "blurr.")
+_WIDE = 4  # bytes of a character in NumPy's texts
 _NUMBERS = {
     ("i", 1): "<b", ("i", 2): "<h", ("i", 4): "<i", ("i", 8): "<q", ("f", 4): "<f",
     ("u", 1): "<B", ("u", 2): "<H", ("u", 4): "<I", ("u", 8): "<Q", ("f", 8): "<d", ("b", 1): "<?",
 }  # fmt: skip
+
+
+MOST_LABELS = 100_000
+LONGEST_LABEL = 256  # characters
 
 
 @dataclass(frozen=True)
@@ -89,14 +94,21 @@ def _labels(targets: Targets, processor: object) -> Labels | None:
         return Labels(targets, ())
     if names is None:
         return None
-    texts = [label_text(item) for item in elements(names)]
-    known = tuple(text for text in texts if text is not None)
-    if len(known) != len(texts):
-        return Labels(targets, (), "a label is neither text nor a number")
-    return Labels(targets, known, _problem(known))
+    listed = elements(names)
+    if len(listed) > MOST_LABELS:
+        return Labels(targets, (), f"it has {len(listed):,} labels, more than {MOST_LABELS:,}")
+    known: list[str] = []
+    for item in listed:  # one after the other: many labels may be one long text
+        text = label_text(item)
+        if text is None:
+            return Labels(targets, (), "a label is neither text nor a number")
+        if len(text) > LONGEST_LABEL:
+            return Labels(targets, (), f"a label has more than {LONGEST_LABEL} characters")
+        known.append(text)
+    return Labels(targets, tuple(known), _problem(known))
 
 
-def _problem(names: tuple[str, ...]) -> str:
+def _problem(names: Sequence[str]) -> str:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         return f"two labels are both called {twice[0]!r}"
@@ -140,8 +152,10 @@ def numpy_scalar(value: Call) -> str | bool | int | float | None:
 
 
 def _utf32(held: bytes) -> str | None:
+    most = _WIDE * (LONGEST_LABEL + 1)  # one character more shows that there are too many
     try:
-        return held.decode("utf-32-le").rstrip("\0")
+        text = held[:most].decode("utf-32-le")
+        return text if len(held) > most else text.rstrip("\0")
     except UnicodeDecodeError:
         return None
 

@@ -38,6 +38,12 @@ class Question:
         """What the model must be asked, in order."""
         return [text for text in self.texts if isinstance(text, Encoded)]
 
+    @property
+    def failures(self) -> List[BaseException]:
+        """Why texts could not be encoded, where that is for the log and not for the client."""
+        refused = (text for text in self.texts if isinstance(text, RequestError))
+        return [error.__cause__ for error in refused if error.__cause__ is not None]
+
 
 @dataclass(frozen=True)
 class Answer:

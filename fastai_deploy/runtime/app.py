@@ -149,6 +149,8 @@ class App:
             question = read(body, kind, self._predictor.encode)
         else:
             question = await self._read_aside(body, kind)
+        for error in question.failures:
+            self._log.defect(request, error)
         outcomes = await self._ask(question, receive, deadline - loop.time())
         answers = [self._logged(outcome, request) for outcome in outcomes]
         self._texts += len(question.texts)

@@ -10,11 +10,15 @@ from .bundle import TOKENIZER, Bundle, ModelError
 from .encoded import Encoded
 from .word_end import word_end
 
-__all__ = ["Encoded", "Encoder"]
+__all__ = ["Encoded", "Encoder", "TokenizerFailed"]
 
 # English has 4 to 5 characters a token, so that one prefix of this size is nearly always enough.
 _CHARACTERS_PER_TOKEN = 6
 _GROWTH = 4
+
+
+class TokenizerFailed(Exception):
+    """The tokenizers library failed on a text; the cause is what it raised."""
 
 
 class Encoder:
@@ -35,7 +39,7 @@ class Encoder:
         """The ids of one text, from the shortest of a few prefixes that is sure to give them.
 
         A prefix that ends where a word ends gives the first tokens of the whole text; if they are
-        more than the model takes, the rest of the text cannot matter.
+        more than the model takes, the rest of the text cannot matter. Raises TokenizerFailed.
         """
         for step in self._steps:
             text = step(text)
@@ -51,7 +55,12 @@ class Encoder:
         return self._whole(text)
 
     def _whole(self, text: str) -> Encoded:
-        encoding = self._encode([text])[0]
+        try:
+            encoding = self._encode([text])[0]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a panic in Rust comes as a BaseException
+            raise TokenizerFailed("the tokenizer failed on a text") from error
         return Encoded(encoding.ids, bool(encoding.overflowing))
 
 
@@ -69,8 +78,10 @@ _STEPS = {"drop-trailing-nul": _drop_trailing_nul, "prefix-space": _prefix_space
 def _open_tokenizer(bundle: Bundle) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(bundle.folder / TOKENIZER))
-    except Exception as error:  # noqa: BLE001  # the library raises Exception itself
-        reason = str(error).splitlines()[0][:300]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # Exception itself, or a panic in Rust
+        reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{TOKENIZER} cannot be loaded: {reason}") from None
     if tokenizer.num_special_tokens_to_add(is_pair=False) >= bundle.max_length:
         raise ModelError(f"text.max_length of {bundle.max_length} leaves no room for a token")

@@ -50,6 +50,8 @@ def predict_fn(received: Received, predictor: Predicting) -> Answer:
     """Answer a request, or refuse it."""
     try:
         question = read(received.body, received.content_type, predictor.encode)
+        for failure in question.failures:
+            Log(sys.stderr).defect("-", failure)
         outcomes = predictor.predict_encoded(question.encoded)
         return write(question, outcomes, predictor.bundle.answered_as)
     except RequestError as error:

@@ -59,7 +59,9 @@ class LearnerPredictor:
             with self._lock:
                 found = self._ask(text)
             check_probabilities(found, len(labels), several=self.bundle.threshold is not None)
-        except Exception as error:  # noqa: BLE001  # a learner may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever it raises, panics in Rust included
             failed = RequestError(
                 500,
                 "model_error",

@@ -67,6 +67,8 @@ class Handler:
         questions = [_question(predictor, item, context, n) for n, item in enumerate(batch)]
         asked = [q for q in questions if isinstance(q, Question)]
         texts = [text for question in asked for text in question.encoded]
+        for failure in (each for question in asked for each in question.failures):
+            self._log.defect("-", failure)
         try:
             outcomes = iter(self._outcomes(predictor, texts))
         except Exception as error:  # noqa: BLE001  # TorchServe would answer with its own words

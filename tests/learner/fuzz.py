@@ -25,12 +25,12 @@ from io import BytesIO
 from pathlib import Path
 
 from fastai_deploy.cli.anatomy import anatomy_lines
+from fastai_deploy.cli.visible import visible
 from fastai_deploy.errors import LearnerError, LearnerTruncated
 from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.loading import loading
 from fastai_deploy.learner.reading.archive import open_archive, read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
-from fastai_deploy.learner.reading.state import Limits
 from fastai_deploy.learner.reading.values import Call, Mapping, Sequence
 from fastai_deploy.learner.reading.views import walk
 from fastai_deploy.learner.summary import summary
@@ -48,9 +48,7 @@ from tests.learner.mutations import (
 LEARNERS = Path(__file__).parent.parent / "learners"
 TINY = ("added_tokens_bpe", "multi_label", "regression", "wrapper_bare", "xlnet")
 SLOW = 1.0  # seconds for an input of at most a megabyte
-# Fuzzing looks for wrong turns, not for the real limits, which would only make it slow.
-LIMITS = Limits(steps=200_000, memory=32 << 20)
-SPARE = 192 << 20  # bytes: those limits, six times over for what Python adds, and its own growth
+SPARE = 192 << 20  # bytes: three times what ``limits_of`` lets the graph of a small file take
 ADDRESS_SPACE = 3 << 30
 LEARNER = 500  # opcodes; a pickle with more is one of a learner
 LONG, KEPT = 60, 20  # entries of a dict or elements of a list in a shrunk learner
@@ -76,11 +74,11 @@ def run(data: bytes) -> str:
     Anything but a LearnerError goes through.
     """
     try:
-        archive = read_archive(BytesSource(data), LIMITS)
+        archive = read_archive(BytesSource(data))
         loading(archive.pickled)
         anatomy = examine(archive, len(data))
         json.dumps(summary("learner.pkl", anatomy))
-        "\n".join(anatomy_lines(summary("learner.pkl", anatomy))).encode("utf-8")
+        "\n".join(map(visible, anatomy_lines(summary("learner.pkl", anatomy)))).encode("utf-8")
         if anatomy.tokenizer is not None:
             tokenizer_json(anatomy.tokenizer, prefix_space=True, python_37=True)
     except LearnerError as error:

@@ -214,6 +214,7 @@ CHANGES: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "labels twice": (relabel("a", "a"), "refused", "both called 'a'"),
     "more labels than outputs": (relabel("a", "b", "c"), "refused", "2 outputs, but it has 3"),
     "no labels": (no_labels, "refused", "no labels"),
+    "a long label": (relabel("a" * 257, "b"), "refused", "more than 256 characters"),
     "a label that is no character": (relabel("a", "\ud800"), "refused", "Unicode"),
     "a regression": (_loss("MSELoss"), "refused", "predicts numbers"),
     "a loss of its own": (_loss("MyLoss"), "with-goldens", "and 2 more"),

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+import torch
 
 from fastai_deploy.errors import (
     DangerousLearner,
@@ -25,6 +26,7 @@ from fastai_deploy.learner.convert import convert
 from fastai_deploy.learner.loading import loading
 from fastai_deploy.learner.reading.archive import open_archive, read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
+from fastai_deploy.learner.reading.torch_legacy import LOAD_FROM_BYTES
 from fastai_deploy.learner.reading.values import Call, Global, Mapping
 from fastai_deploy.progress import silent
 from tests.learner.assemble import assemble, listing, new, torch_zip
@@ -288,3 +290,29 @@ def test_a_small_file_cannot_make_much_work_by_sharing(what: str) -> None:
     data = data.replace(b"X\x01\x00\x00\x00S", assemble(storage)[2:-1] + b"Q")
     with pytest.raises(LearnerTooComplex):
         examine(read_archive(BytesSource(torch_zip(data, {"0": b"\x00" * 4}))), 0)
+
+
+def deflated(pickled: bytes) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", b"3\n")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("step", [b"N0", b"(t0", b"c_\n_\n0", b")0"])
+def test_a_small_file_of_many_steps_is_not_followed(step: bytes) -> None:
+    bomb = deflated(b"\x80\x02" + step * 6_000_000 + b"N.")
+    assert len(bomb) < 64 << 10
+    with pytest.raises(LearnerTooComplex, match=r"steps, more than any learner|inflates to"):
+        read_archive(BytesSource(bomb))
+
+
+def test_the_bytes_of_one_tensor_are_not_read_for_thousands() -> None:
+    one = read_archive(BytesSource(pickle.dumps(torch.zeros(2), 2)))
+    args = next(call.args for call in one.pickled.calls if call.func == LOAD_FROM_BYTES)
+    few = listing(*(Call(LOAD_FROM_BYTES, args) for _ in range(3)))
+    assert len(read_archive(BytesSource(assemble(few))).nested) == 3
+    many = listing(*(Call(LOAD_FROM_BYTES, args) for _ in range(3_000)))
+    with pytest.raises(LearnerTooComplex, match="more bytes than the file has"):
+        read_archive(BytesSource(assemble(many)))

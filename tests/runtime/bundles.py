@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,6 +162,18 @@ def wordpiece() -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return tokenizer
+
+
+PANIC = "zqz " + "the acting was superb " * 8
+"""A text on which the tokenizer of ``panicking()`` panics in Rust; any other is encoded."""
+
+
+def panicking() -> Tokenizer:
+    """A tokenizer with a pattern that backtracks until Oniguruma gives up."""
+    tokenizer = wordpiece()
+    pattern = normalizers.Replace(Regex(r"zqz(?:(?:\w|\s|.)+)+(?<=\x01)"), "")
+    tokenizer.normalizer = normalizers.Sequence([pattern, normalizers.BertNormalizer()])
     return tokenizer
 
 

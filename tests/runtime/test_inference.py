@@ -13,7 +13,7 @@ import pytest
 from fastai_deploy.runtime.bundle import ModelError
 from fastai_deploy.runtime.inference import input_fn, model_fn, output_fn, predict_fn
 from fastai_deploy.runtime.predicting import Predicting
-from tests.runtime.bundles import TinyBundle, write_bundle
+from tests.runtime.bundles import PANIC, TinyBundle, panicking, write_bundle
 
 
 @dataclass
@@ -86,6 +86,17 @@ def test_errors_are_answers_with_their_own_status(
     body, _ = invoke(model, data, kind, context)
     assert json.loads(body)["error"]["code"] == code
     assert [each[0] for each in context.statuses] == [status]
+
+
+def test_a_text_on_which_the_tokenizer_panics_is_answered_by_the_contract(tmp_path: Path) -> None:
+    tiny = write_bundle(tmp_path / "bundle", tokenizer=panicking())
+    context = Context()
+    texts = json.dumps({"texts": ["no", PANIC]})
+    body, _ = invoke(model_fn(str(tiny.folder)), texts, "application/json", context)
+    good, bad = json.loads(body)
+    assert "label" in good
+    assert bad["error"]["code"] == "model_error"
+    assert context.statuses == []
 
 
 def test_the_toolkit_finds_out_by_the_number_of_parameters_who_takes_a_context() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from fastai_deploy.runtime.bundle import open_bundle
 from fastai_deploy.runtime.contract import Outcome, Prediction, RequestError
-from fastai_deploy.runtime.encoding import Encoded, Encoder
+from fastai_deploy.runtime.encoding import Encoded, Encoder, TokenizerFailed
 from fastai_deploy.runtime.grouping import Limits
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import load
@@ -21,9 +21,11 @@ from fastai_deploy.runtime.predictor import Predictor
 from tests.runtime.bundles import (
     GOLDEN_TEXTS,
     LABELS,
+    PANIC,
     WORDS,
     TinyBundle,
     byte_level,
+    panicking,
     wordpiece,
     write_bundle,
 )
@@ -168,3 +170,13 @@ def test_many_threads_get_their_own_answers(tmp_path: Path) -> None:
         outcomes = list(pool.map(lambda text: predictor.predict([text])[0], texts))
     for text, outcome in zip(texts, outcomes, strict=True):
         assert probabilities(outcome) == pytest.approx(tiny.expected(text), abs=NOISE)
+
+
+def test_a_text_on_which_the_tokenizer_panics_fails_alone(tmp_path: Path) -> None:
+    tiny = write_bundle(tmp_path / "bundle", tokenizer=panicking())
+    good, bad, last = loaded(tiny).predict(["a great film", PANIC, "no"])
+    assert isinstance(good, Prediction)
+    assert isinstance(last, Prediction)
+    assert isinstance(bad, RequestError)
+    assert (bad.status, bad.code) == (500, "model_error")
+    assert isinstance(bad.__cause__, TokenizerFailed)

@@ -10,12 +10,13 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.runtime.bundles import WORDS, TinyBundle, wordpiece, write_bundle
+from tests.runtime.bundles import PANIC, WORDS, TinyBundle, panicking, wordpiece, write_bundle
 from tests.runtime.server_process import Reply, ServerProcess, ask, serving, until
 
 MEGABYTE = 1_000_000
@@ -111,6 +112,18 @@ def test_a_text_that_the_model_cannot_take(tiny: Tiny) -> None:
 
     until(defects)  # the log is read by a thread of its own, and may come after the answer
     assert all(defects())
+
+
+def test_a_text_on_which_the_tokenizer_panics_fails_alone(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", tokenizer=panicking())
+    with serving(bundle.folder, tmp_path / "announced") as server:
+        reply = server.post({"texts": ["no", PANIC]})
+        assert reply.status == 200
+        assert reply.json[0]["probabilities"] == pytest.approx(bundle.expected("no"), abs=NOISE)
+        assert reply.json[1]["error"]["code"] == "model_error"
+        alone = server.post({"text": PANIC})
+        assert (alone.status, alone.code) == (500, "model_error")
+        assert server.post({"text": "no"}).status == 200
 
 
 def test_plain_text(tiny: Tiny) -> None:

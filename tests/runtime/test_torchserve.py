@@ -11,7 +11,7 @@ import pytest
 
 from fastai_deploy.runtime.bundle import ModelError
 from fastai_deploy.runtime.torchserve import Handler
-from tests.runtime.bundles import TinyBundle, write_bundle
+from tests.runtime.bundles import PANIC, TinyBundle, panicking, write_bundle
 
 
 @dataclass
@@ -78,6 +78,22 @@ def test_one_bad_request_never_fails_its_neighbours(tiny: TinyBundle, handler: H
     good, bad = map(json.loads, answers[5].splitlines())
     assert ("label" in good, "error" in bad) == (True, True)
     assert context.types[5] == "application/jsonlines"
+
+
+def test_a_text_on_which_the_tokenizer_panics_fails_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = write_bundle(tmp_path / "bundle", tokenizer=panicking())
+    handler = Handler()
+    handler(None, Context(tiny.folder))
+    batch = [{"body": json.dumps({"text": text}).encode()} for text in ("no", PANIC)]
+    context = Context(tiny.folder, ["application/json"] * 2)
+    good, bad = map(json.loads, handler(batch, context))
+    assert "label" in good
+    assert bad["error"]["code"] == "model_error"
+    assert context.statuses == {1: 500}
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [each["error"] for each in events if each["event"] == "defect"] == ["TokenizerFailed"]
 
 
 def test_a_model_that_cannot_be_served_stops_the_worker_and_says_why(

@@ -19,7 +19,7 @@ from fastai_deploy.errors import LearnerTruncated, NotALearner, NotAPickle
 from fastai_deploy.learner.reading.machine import Pickled, read_pickle
 from fastai_deploy.learner.reading.signatures import EXPORT, recognise
 from fastai_deploy.learner.reading.sources import FileSource, Source
-from fastai_deploy.learner.reading.state import Limits
+from fastai_deploy.learner.reading.state import Limits, limits_of
 from fastai_deploy.learner.reading.storages import EmbeddedSource, PersistentIds, Storage
 from fastai_deploy.learner.reading.stream import Stream
 from fastai_deploy.learner.reading.torch_legacy import MAGIC, read_legacy, read_nested, refuse_code
@@ -57,11 +57,12 @@ def open_archive(path: Path, limits: Limits | None = None) -> Iterator[tuple[Fil
 
 def read_archive(source: Source, limits: Limits | None = None) -> Archive:
     """Read a learner. Raises a LearnerError and nothing else, whatever the bytes are."""
+    limits = limits or limits_of(source.size)
     head = source.read(0, min(source.size, 512))
     ids = PersistentIds()
     if head.startswith(b"PK\x03\x04"):
         pickled = read_torch_zip(source, ids, limits)
-        return _archive("zip", pickled, ids)
+        return _archive("zip", pickled, ids, source.size)
     known = recognise(head)
     if known is not None:
         raise NotAPickle(f"this is {known.what}, not a learner", hint=known.hint)
@@ -71,13 +72,14 @@ def read_archive(source: Source, limits: Limits | None = None) -> Archive:
         refuse_code(first)
         pickled = read_legacy(stream, ids, limits)
         _refuse_more(stream, "its end")
-        return _archive("legacy", pickled, ids)
+        return _archive("legacy", pickled, ids, source.size)
     _refuse_more(stream, "the first pickle in it")
-    return _archive("plain", first, ids)
+    return _archive("plain", first, ids, source.size)
 
 
-def _archive(kind: Format, pickled: Pickled, ids: PersistentIds) -> Archive:
-    return Archive(kind, pickled, tuple(ids.sources.values()), read_nested(pickled.calls))
+def _archive(kind: Format, pickled: Pickled, ids: PersistentIds, size: int) -> Archive:
+    nested = read_nested(pickled.calls, size)
+    return Archive(kind, pickled, tuple(ids.sources.values()), nested)
 
 
 def _refuse_more(stream: Stream, after: str) -> None:
@@ -89,9 +91,7 @@ def _refuse_more(stream: Stream, after: str) -> None:
         )
 
 
-def _first_pickle(
-    stream: Stream, ids: PersistentIds, limits: Limits | None, *, sure: bool
-) -> Pickled:
+def _first_pickle(stream: Stream, ids: PersistentIds, limits: Limits, *, sure: bool) -> Pickled:
     """Read the first pickle; a file that does not even begin as one is no damaged pickle."""
     try:
         return read_pickle(stream, persistent_load=ids.load, limits=limits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from fastai_deploy.errors import LearnerTooComplex
@@ -23,7 +23,7 @@ class Limits:
 
     ``steps``: opcodes. A RoBERTa learner with its slow tokenizer has about 700,000, a v2 learner
     two more for each row of its training table. ``memory``: bytes that the graph may take, counted
-    from above while it is built, beside the size of the file. ``line``: bytes of a text opcode.
+    from above while it is built, beside the size of the pickle. ``line``: bytes of a text opcode.
     ``digits``: of a whole number; nothing that is pickled by a learner has more than 20.
     """
 
@@ -31,6 +31,21 @@ class Limits:
     memory: int = 512 << 20
     line: int = 1 << 20
     digits: int = 300
+
+
+def limits_of(size: int) -> Limits:
+    """The limits for a file of ``size`` bytes, so that reading takes a second a megabyte at most.
+
+    The learners of the tests have up to 0.14 steps a byte and 13 bytes of graph; where weights are
+    more than a toy's, a hundredth of that. The first numbers are for small files that someone
+    compressed: a pickle shrinks to a tenth.
+    """
+    most = Limits()
+    return replace(
+        most,
+        steps=min(most.steps, 250_000 + 7 * size // 20),
+        memory=min(most.memory, (64 << 20) + 16 * size),
+    )
 
 
 class PickleState:

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastai_deploy.errors import DangerousLearner, LearnerError, UnsupportedLearner
+from fastai_deploy.errors import (
+    DangerousLearner,
+    LearnerError,
+    LearnerTooComplex,
+    UnsupportedLearner,
+)
 from fastai_deploy.learner.reading.machine import Pickled, read_pickle
 from fastai_deploy.learner.reading.sources import BytesSource, Slice, Source, truncated
 from fastai_deploy.learner.reading.state import Limits
@@ -26,6 +31,7 @@ LOAD_FROM_BYTES = Global("torch.storage", "_load_from_bytes")
 
 # A storage on its own takes about 30 opcodes.
 NESTED_LIMITS = Limits(steps=2_000, memory=1 << 16)
+_SHARED = 1 << 18  # bytes that may be read twice
 _NESTED_MODULES = frozenset({"collections", "torch", "torch.cuda", "torch.storage"})
 _NESTED_NAMES = frozenset({"OrderedDict", *DTYPES})
 
@@ -73,12 +79,25 @@ def refuse_code(pickled: Pickled) -> None:
         )
 
 
-def read_nested(calls: Iterable[Call]) -> dict[int, Storage]:
-    """The storages that a plain pickle carries, by the identity of the call that loads each.
+def read_nested(calls: Iterable[Call], size: int) -> dict[int, Storage]:
+    """The storages that a plain pickle of ``size`` bytes carries, by the call that loads each.
 
-    Raises a LearnerError for one that is damaged or that holds more than numbers.
+    Raises a LearnerError for one that is damaged or that holds more than numbers, and for many that
+    are the same bytes of the file.
     """
-    return {id(call): _nested(call) for call in calls if call.func == LOAD_FROM_BYTES}
+    found: dict[int, Storage] = {}
+    left = size + _SHARED
+    for call in calls:
+        if call.func == LOAD_FROM_BYTES:
+            source = _nested_source(call)
+            left -= source.size
+            if left < 0:
+                raise LearnerTooComplex(
+                    "the tensors within the pickle are more bytes than the file has",
+                    hint="the file is damaged or was made to do harm; export the learner again",
+                )
+            found[id(call)] = _nested(source)
+    return found
 
 
 def big_endian() -> UnsupportedLearner:
@@ -93,9 +112,9 @@ def _is_big_endian(system: Mapping) -> bool:
     return any(key == "little_endian" and value is False for key, value in system.pairs)
 
 
-def _nested(call: Call) -> Storage:
+def _nested(source: Source) -> Storage:
     ids = PersistentIds()
-    stream = Stream(_nested_source(call))
+    stream = Stream(source)
     try:
         if _read_plain(stream, NESTED_LIMITS) != MAGIC:
             raise truncated("a tensor within the pickle is of an unknown format")

@@ -9,28 +9,34 @@ from fastai_deploy.learner.reading.state import Limits
 from fastai_deploy.learner.reading.storages import PersistentIds
 from fastai_deploy.learner.reading.stream import Stream
 from fastai_deploy.learner.reading.torch_legacy import big_endian
-from fastai_deploy.learner.reading.zip_directory import Member, member_data, read_directory
+from fastai_deploy.learner.reading.zip_directory import (
+    Inflater,
+    Member,
+    member_data,
+    read_directory,
+)
 
 EXPORT = "export one learner to a file of its own with learn.export()"
 
 
-def read_torch_zip(source: Source, ids: PersistentIds, limits: Limits | None) -> Pickled:
+def read_torch_zip(source: Source, ids: PersistentIds, limits: Limits) -> Pickled:
     """Read the pickle in a zip, and tell each storage its place.
 
     Raises NotAPickle, NotALearner, and what ``read_directory`` and ``read_pickle`` raise.
     """
     members = read_directory(source)
+    inflater = Inflater()
     root = _root(members)
     byte_order = members.get(root + "byteorder")
-    if byte_order is not None and _text(source, byte_order) != "little":
+    if byte_order is not None and _text(member_data(source, byte_order, inflater)) != "little":
         raise big_endian()
-    stream = Stream(member_data(source, members[root + "data.pkl"]))
+    stream = Stream(member_data(source, members[root + "data.pkl"], inflater))
     pickled = read_pickle(stream, persistent_load=ids.load, limits=limits)
     for key, storages in ids.storages.items():
         member = members.get(f"{root}data/{key}")
         if member is None:
             raise truncated(f"the weights of storage {key} are not in the file")
-        data = member_data(source, member)
+        data = member_data(source, member, inflater)
         for storage in storages:
             if (storage.start + storage.count) * storage.item_size > data.size:
                 raise truncated(f"the weights of storage {key} are incomplete")
@@ -54,5 +60,5 @@ def _root(members: dict[str, Member]) -> str:
     return root
 
 
-def _text(source: Source, member: Member) -> str:
-    return member_data(source, member).read(0, min(member.size, 16)).decode("latin-1").strip()
+def _text(member: Source) -> str:
+    return member.read(0, min(member.size, 16)).decode("latin-1").strip()

@@ -20,7 +20,7 @@ MAX_MEMBERS = 100_000  # a torch archive has one for each tensor; the largest mo
 MAX_NAME = 1_024  # bytes
 # What deflated members may hold in all: weights shrink by a tenth, a pickle to a tenth.
 MAX_RATIO = 2  # inflated bytes, to those of the file
-EXTRA_INFLATED = 64 << 20  # bytes on top
+EXTRA_INFLATED = 16 << 20  # bytes on top
 
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
@@ -44,24 +44,40 @@ class Member:
     header: int
 
 
-@dataclass(frozen=True)
+class Inflater:
+    """Inflates members as a whole and keeps the last: most are read in many pieces, in a row."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Inflated, bytes] | None = None
+
+    def inflate(self, member: Inflated) -> bytes:
+        """The bytes of a member. Raises LearnerTruncated."""
+        if self._last is not None and self._last[0] is member:
+            return self._last[1]
+        self._last = None  # before the next one takes memory
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            data = inflater.decompress(member.source.read(0, member.source.size), member.size + 1)
+        except zlib.error as error:
+            raise truncated(f"a compressed part of the file is damaged: {error}") from error
+        if len(data) != member.size:
+            raise truncated("a compressed part of the file is damaged: its size is wrong")
+        self._last = (member, data)
+        return data
+
+
+@dataclass(frozen=True, eq=False)
 class Inflated:
-    """A deflated member; it is inflated as a whole whenever it is read."""
+    """A deflated member; ``size`` is in bytes, inflated."""
 
     source: Source
     size: int
+    inflater: Inflater
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``. Raises LearnerTruncated."""
         check_range(offset, size, self.size)
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            data = inflater.decompress(self.source.read(0, self.source.size), self.size + 1)
-        except zlib.error as error:
-            raise truncated(f"a compressed part of the file is damaged: {error}") from error
-        if len(data) != self.size:
-            raise truncated("a compressed part of the file is damaged: its size is wrong")
-        return data[offset : offset + size]
+        return self.inflater.inflate(self)[offset : offset + size]
 
 
 def read_directory(source: Source) -> dict[str, Member]:
@@ -78,7 +94,7 @@ def read_directory(source: Source) -> dict[str, Member]:
     return members
 
 
-def member_data(source: Source, member: Member) -> Source:
+def member_data(source: Source, member: Member, inflater: Inflater) -> Source:
     """The bytes of a member, read when asked for. Raises LearnerTruncated."""
     header = source.read(member.header, _LOCAL.size)
     magic, _, flags, method, *_rest, name_size, extra_size = _LOCAL.unpack(header)
@@ -90,7 +106,7 @@ def member_data(source: Source, member: Member) -> Source:
     start = member.header + _LOCAL.size + name_size + extra_size
     check_range(start, member.stored_size, source.size)
     data = Slice(source, start, member.stored_size)
-    return data if member.method == _STORED else Inflated(data, member.size)
+    return data if member.method == _STORED else Inflated(data, member.size, inflater)
 
 
 def _locate(source: Source) -> tuple[int, int, int]:

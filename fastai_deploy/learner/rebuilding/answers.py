@@ -6,7 +6,8 @@ A learner's ``predict`` sees one text alone, without padding; so do these.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.losses import Activation
-from fastai_deploy.learner.rebuilding.agreement import open_graph
+from fastai_deploy.learner.rebuilding.agreement import FAILURES, open_graph
 from fastai_deploy.learner.rebuilding.classifier import Classifier
 from fastai_deploy.learner.text.rules import DROP_TRAILING_NUL, PREFIX_SPACE
 from fastai_deploy.learner.text.serialized import OWN_TOKENIZER, Json
@@ -32,20 +33,16 @@ class Encoder:
 
     def __init__(self, serialized: Json, steps: Iterable[str], max_length: int) -> None:
         """Raises UnsupportedLearner when the tokenizers library cannot read the tokenizer."""
-        try:
+        with _refusals("the tokenizer in the learner cannot be rebuilt"):
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(serialized))
-        except Exception as error:  # the library raises Exception itself
-            raise UnsupportedLearner(
-                f"the tokenizer in the learner cannot be rebuilt: {error}", hint=OWN_TOKENIZER
-            ) from error
-        self.vocabulary = _largest_id(tokenizer) + 1
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length)
+            self.vocabulary = _largest_id(tokenizer) + 1
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(max_length)
         self._tokenizer = tokenizer
         self._steps = tuple(steps)
 
     def __call__(self, text: str) -> Ids:
-        """The ids of a text, special tokens included."""
+        """The ids of a text, special tokens included. Raises UnsupportedLearner."""
         ids: Ids = self._encoding(text).ids
         return ids
 
@@ -56,7 +53,19 @@ class Encoder:
     def _encoding(self, text: str) -> tokenizers.Encoding:
         for step in self._steps:
             text = STEPS[step](text)
-        return self._tokenizer.encode(text)
+        with _refusals(f"the tokenizer in the learner fails on a text of {len(text)} characters"):
+            return self._tokenizer.encode(text)
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """What the tokenizers library raises, Exception itself or a panic in Rust, as a refusal."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UnsupportedLearner(f"{what}: {error}", hint=OWN_TOKENIZER) from error
 
 
 def _drop_trailing_nul(text: str) -> str:
@@ -85,7 +94,7 @@ def torch_scores(classifier: Classifier) -> Scores:
         try:
             with torch.no_grad():
                 logits = classifier(*classifier.arguments(row, torch.ones_like(row)))
-        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        except FAILURES as error:
             raise UnsupportedLearner(
                 f"the rebuilt model fails on a text of {len(ids)} tokens: {error}", hint=RUNTIME
             ) from error

@@ -10,7 +10,8 @@ from torch import nn
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.awd_lstm import COUNTERS, AwdLstm, HeadLayer, weights_of
 from fastai_deploy.learner.reading.tensors import Tensor
-from fastai_deploy.learner.rebuilding.rebuild import check_names, read_finite
+from fastai_deploy.learner.rebuilding.rebuild import by, check_names, read_finite
+from fastai_deploy.learner.rebuilding.sketch import check_shared
 from fastai_deploy.learner.verdict import RUNTIME
 
 State = tuple[torch.Tensor, torch.Tensor]
@@ -89,14 +90,34 @@ def rebuild_awd_lstm(described: AwdLstm, tensors: Mapping[str, Tensor]) -> AwdLs
     used = weights_of(tensors)
     wanted = {*described.raw_weights, *head_weights(described, used)}
     check_names(wanted, used.keys(), "are not those of an AWD-LSTM classifier")
+    check_shared({name: used[name] for name in wanted})
+    _check_sizes(described, used)
     try:
+        with torch.device("meta"):  # whose tensors have shapes alone: do they fit its sizes?
+            AwdLstmClassifier(described, {name: torch.empty(used[name].shape) for name in wanted})
         weights = {name: read_finite(name, used[name]).float() for name in wanted}
         return AwdLstmClassifier(described, weights)
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError, OverflowError) as error:
         raise UnsupportedLearner(
             f"the learner's weights do not fit its AWD-LSTM: {str(error).splitlines()[-1].strip()}",
             hint=RUNTIME,
         ) from error
+
+
+def _check_sizes(described: AwdLstm, used: Mapping[str, Tensor]) -> None:
+    """Raise UnsupportedLearner where the weights of an LSTM are not of the sizes that it claims."""
+    inputs = described.emb_sz
+    for layer, hidden in enumerate(described.hidden):
+        for end in ("", "_reverse") if described.bidirectional else ("",):
+            name = f"{described.path}.rnns.{layer}.module.weight_ih_l0{end}"
+            if used[name].shape != (4 * hidden, inputs):
+                raise UnsupportedLearner(
+                    f"{name} is {by(used[name].shape)} in the learner, but its sizes (emb_sz "
+                    f"{described.emb_sz:,}, n_hid {described.n_hid:,}) make it "
+                    f"{by((4 * hidden, inputs))}",
+                    hint=RUNTIME,
+                )
+        inputs = hidden * (2 if described.bidirectional else 1)
 
 
 def head_weights(described: AwdLstm, found: Mapping[str, object]) -> list[str]:

@@ -27,6 +27,7 @@ from fastai_deploy.learner.rebuilding.rebuild import (
     learner_weights,
     load_weights,
 )
+from fastai_deploy.learner.rebuilding.sketch import check_shared
 
 # Texts padded on the right must be answered as alone, up to float32's rounding, for padding to be
 # of no consequence; a model that attends to it is off by far more on some text.
@@ -100,6 +101,7 @@ def rebuild_own(anatomy: Anatomy, definitions: Definitions) -> tuple[Transformer
 
     Raises DefinitionsError, UnsupportedLearner or LearnerTruncated.
     """
+    check_shared(anatomy.weights)
     root = innermost(anatomy.tree)
     assembly = Assembly(anatomy, definitions, root)
     model = assembly.build()

@@ -6,10 +6,11 @@ its weight, and what differs in kind or size is refused.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -24,6 +25,8 @@ from fastai_deploy.learner.modules import Module
 from fastai_deploy.learner.reading.tensors import Tensor
 from fastai_deploy.learner.reading.values import Global
 from fastai_deploy.learner.rebuilding.libraries import explain
+from fastai_deploy.learner.rebuilding.sketch import check_shared, check_total, sketched
+from fastai_deploy.learner.sizes import check_numbers
 from fastai_deploy.learner.verdict import RUNTIME
 
 # Kept by some versions as weights and computed by others.
@@ -49,7 +52,12 @@ def rebuild(anatomy: Anatomy) -> transformers.PreTrainedModel:
     if transformer is None or transformer.problem:
         reason = transformer.problem if transformer else "it holds no transformer"
         raise UnsupportedLearner(f"the learner cannot be rebuilt: {reason}", hint=RUNTIME)
-    model = empty_model(transformer, anatomy)
+    check_shared(anatomy.weights)
+    model = empty_model(
+        transformer,
+        anatomy,
+        fits=lambda sketch: check_fit(sketch, learner_weights(anatomy, transformer, sketch)),
+    )
     load_weights(model, learner_weights(anatomy, transformer, model))
     compare_modules(model, anatomy, transformer)
     model.requires_grad_(requires_grad=False).train(mode=False)
@@ -74,11 +82,17 @@ def configuration(model: nn.Module, config: object) -> dict[str, Any]:
 
 
 def empty_model(
-    transformer: Transformer, anatomy: Anatomy, **options: bool
+    transformer: Transformer,
+    anatomy: Anatomy,
+    *,
+    fits: Callable[[nn.Module], None] = lambda _sketch: None,
+    **options: bool,
 ) -> transformers.PreTrainedModel:
     """A model of the right class and size, with weights of no meaning yet.
 
-    ``options`` are those of the class's constructor. Raises UnsupportedLearner or ExtraMissing.
+    ``options`` are those of the class's constructor. Before anything of the claimed size is made,
+    ``fits`` gets the same model on the meta device, and may refuse it.
+    Raises UnsupportedLearner or ExtraMissing.
     """
     name = transformer.cls.name
     try:
@@ -91,11 +105,20 @@ def empty_model(
         raise explain("transformers", error) from error
     try:
         config_class = model_class.config_class
-        config = config_class(**_config(model_class, transformer, anatomy))
+        shaping = _config(model_class, transformer)
+        check_numbers(shaping, anatomy.weights, every=True)
+        config = config_class(**{**shaping, **_around(anatomy, transformer)})
         config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
         if model_class._can_set_experts_implementation():  # noqa: SLF001 - likewise
             config._experts_implementation = "batched_mm"  # noqa: SLF001 - the one that can be traced
+        sketch = sketched(
+            lambda: model_class(copy.deepcopy(config), **options), shaping, anatomy.weights
+        )
+        check_total(sketch, anatomy.weights)
+        fits(sketch)
         model = model_class(config, **options)
+    except UnsupportedLearner:
+        raise
     except Exception as error:  # of a class of transformers, on a configuration from a file
         raise UnsupportedLearner(
             f"transformers {transformers.__version__} cannot build {name} from the learner's "
@@ -108,9 +131,9 @@ def empty_model(
 
 
 def _config(
-    model_class: type[transformers.PreTrainedModel], transformer: Transformer, anatomy: Anatomy
+    model_class: type[transformers.PreTrainedModel], transformer: Transformer
 ) -> dict[str, Any]:
-    """The part of the configuration that shapes this architecture, and the learner's labels."""
+    """The part of the configuration that shapes this architecture."""
     config_class: Any = model_class.config_class
     general = set(transformers.PreTrainedConfig().to_dict())
     shaping = (set(config_class().to_dict()) | _asked_for(model_class) | _STARTS) - general
@@ -119,14 +142,17 @@ def _config(
         for name, value in transformer.config.items()
         if name in shaping
     }
-    padding = _padding(anatomy.tree, transformer)
-    if padding is not None:
-        found["pad_token_id"] = padding
     if found.get("is_decoder") is True:
         raise UnsupportedLearner("the learner's transformer is a decoder", hint=RUNTIME)
+    return found
+
+
+def _around(anatomy: Anatomy, transformer: Transformer) -> dict[str, Any]:
+    """What the rest of the learner says of the configuration: its labels, and its padding."""
+    padding = _padding(anatomy.tree, transformer)
     names = anatomy.labels.names
     return {
-        **found,
+        **({} if padding is None else {"pad_token_id": padding}),
         "id2label": dict(enumerate(names)),
         "label2id": {name: index for index, name in enumerate(names)},
     }
@@ -187,11 +213,23 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
     Raises UnsupportedLearner unless names and shapes agree and every number is finite.
     """
+    check_fit(model, weights)
+    with torch.no_grad():
+        for name, place in model.state_dict().items():
+            place.copy_(read_finite(name, weights[name]))
+
+
+def check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise UnsupportedLearner unless every weight has a place of its name and its shape."""
     places = model.state_dict()
     check_names(places.keys(), weights.keys(), f"do not fit {type(model).__name__}")
-    with torch.no_grad():
-        for name, place in places.items():
-            _copy(name, weights[name], place)
+    for name, place in places.items():
+        if weights[name].shape != tuple(place.shape):
+            raise UnsupportedLearner(
+                f"{name} is {by(weights[name].shape)} in the learner, but its configuration makes "
+                f"it {by(tuple(place.shape))}",
+                hint=RUNTIME,
+            )
 
 
 def check_names(wanted: AbstractSet[str], found: AbstractSet[str], told: str) -> None:
@@ -218,16 +256,6 @@ def _spare(name: str, places: Mapping[str, torch.Tensor]) -> bool:
     return "pooler" in name.split(".") and not any("pooler" in key.split(".") for key in places)
 
 
-def _copy(name: str, tensor: Tensor, place: torch.Tensor) -> None:
-    if tensor.shape != tuple(place.shape):
-        raise UnsupportedLearner(
-            f"{name} is {_by(tensor.shape)} in the learner, but its configuration makes it "
-            f"{_by(tuple(place.shape))}",
-            hint=RUNTIME,
-        )
-    place.copy_(read_finite(name, tensor))
-
-
 def read_finite(name: str, tensor: Tensor) -> torch.Tensor:
     """The numbers of a weight. Raises LearnerTruncated, and UnsupportedLearner for a NaN."""
     value = read_tensor(tensor)
@@ -252,7 +280,8 @@ def read_tensor(tensor: Tensor) -> torch.Tensor:
     return flat.as_strided(tensor.shape, tensor.stride)
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def by(shape: tuple[int, ...]) -> str:
+    """A shape in words: ``320 x 16``."""
     return " x ".join(map(str, shape)) or "a number"
 
 

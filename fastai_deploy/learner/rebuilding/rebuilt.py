@@ -31,7 +31,7 @@ from fastai_deploy.learner.rebuilding.own_model import (
     rebuild_own,
 )
 from fastai_deploy.learner.rebuilding.rebuild import rebuild
-from fastai_deploy.learner.text.found import Tokenizer, fast_vocabulary
+from fastai_deploy.learner.text.found import NO_LIMIT, Tokenizer, fast_vocabulary
 from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.serialized import Json, tokenizer_json
 from fastai_deploy.learner.verdict import RUNTIME
@@ -214,12 +214,15 @@ def _max_length(text: TextRules, config: object) -> int:
 
     A RoBERTa's first positions are never used: it has two more than its texts have tokens.
     """
+    stated = text.max_length
+    if stated is not None and stated >= NO_LIMIT:
+        stated = None
     positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
+    if isinstance(positions, int) and 0 < positions < NO_LIMIT:
         offset = (getattr(config, "pad_token_id", 0) or 0) + 1
         known = positions - offset if _counts_from_padding(config) else positions
-        return min(text.max_length, known) if text.max_length else known
-    return text.max_length or 512
+        return min(stated, known) if stated else known
+    return stated or 512
 
 
 def _counts_from_padding(config: object) -> bool:

@@ -113,7 +113,7 @@ def _made(
     )  # fmt: skip
     try:
         ready = Words(document)
-    except (KeyError, TypeError, ValueError, re.error) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, re.error) as error:
         raise UnsupportedLearner(f"its text rules cannot be used: {error}", hint=RUNTIME) from error
     return RebuiltUlmfit(
         anatomy=anatomy,

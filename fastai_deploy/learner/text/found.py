@@ -25,7 +25,8 @@ ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 _PARTS = frozenset({"BasicTokenizer", "WordpieceTokenizer", "JumanppTokenizer", "MecabTokenizer",
                     "SPMTokenizer"})  # fmt: skip
-MOST = 8  # more than one is already one too many
+MOST = 1  # one more is one too many, and enough to say so
+MOST_VALUES = 4_000_000  # of a tokenizer.json: each takes up to 100 bytes; the largest have half
 NO_LIMIT = 1_000_000  # a model_max_length above this means that there is none
 
 
@@ -178,6 +179,8 @@ def fast_json(own: dict[str, object]) -> dict[str, Any] | None:
     inner = own.get("_tokenizer")
     states = inner.states if isinstance(inner, Call) else []
     held = data(states[-1]) if states else None
+    if held is not None and sum(map(held.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        return None
     try:
         made = json.loads(held) if held is not None else None
     except (ValueError, RecursionError):

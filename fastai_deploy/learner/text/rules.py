@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastai_deploy.learner.text.found import Tokenizer
+from fastai_deploy.learner.text.found import NO_LIMIT, Tokenizer
 from fastai_deploy.learner.unproven import Unproven
 
 DROP_TRAILING_NUL = "drop-trailing-nul"
@@ -38,7 +38,7 @@ def length_of(holder: dict[str, object], tokenizer: Tokenizer) -> int | None:
     """The length at which texts are cut: the wrapper's own, else the tokenizer's."""
     for name in LENGTHS:
         value = holder.get(name)
-        if type(value) is int and value > 0:
+        if type(value) is int and 0 < value < NO_LIMIT:
             return value
     return tokenizer.max_length
 

@@ -25,6 +25,7 @@ PATTERNS = ("prefix", "suffix", "infix", "token_match", "url_match")
 ORTH = 65  # spaCy's number for the text of a token; part of its file format, so it never changes
 MAX_CASES = 100_000  # special cases; the largest language has 6,000
 MAX_PATTERN = 1 << 22  # characters of a pattern; French has one of 1.5 million
+_FLAGS = int(re.IGNORECASE | re.MULTILINE | re.DOTALL | re.UNICODE | re.VERBOSE | re.ASCII)
 _METHODS = {"prefix": "search", "suffix": "search", "infix": "finditer",
             "token_match": "match", "url_match": "match"}  # fmt: skip
 
@@ -50,8 +51,9 @@ def _read(tokenizer: Call) -> Rules | str:
     cases, *searches = arguments
     rules: Rules = {"special": {}}
     for text, parts in named_entries(cases).items():
-        split = [_orth(part) for part in elements(parts)]
-        if not split or None in split or len(rules["special"]) > MAX_CASES:
+        split = [part for part in map(_orth, elements(parts)) if part is not None]
+        # As spaCy checks it, too: a case only says where its text is cut.
+        if "".join(split) != text or not split or len(rules["special"]) > MAX_CASES:
             return f"a special case of its spaCy tokenizer cannot be read ({text[:40]!r})"
         rules["special"][text] = split
     for name, value in zip(PATTERNS, (*searches, None), strict=False):
@@ -79,7 +81,7 @@ def _pattern(value: object, method: str) -> list[Any] | str | None:
             func=Global("builtins" | "__builtin__", "getattr"),
             args=(Call(func=Global("re", "_compile"), args=(str(pattern), int(flags))), str(name)),
         ):
-            if name != method or len(pattern) > MAX_PATTERN:
+            if name != method or len(pattern) > MAX_PATTERN or flags & ~_FLAGS:
                 return "it is not used in the usual way"
             return [pattern, flags]
     return "it is a function, not a pattern"

@@ -1,0 +1,139 @@
+"""Work on values from a file, in a fresh process that may take so much time and memory, no more.
+
+    parent -> given.json -> python -m MODULE given.json found.json -> found.json -> parent
+
+Native code can abort the process it runs in, and a regular expression can run for years. In a
+process of its own either costs that process alone. The child sets its own limits before it looks at
+what it was given. Linux enforces all of them. macOS ignores the limit on the address space, so the
+parent also looks at the memory that the child holds, twenty times a second, and ends it above that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_LOOK = 0.05  # seconds between two looks at the child
+# The processor's time is what is limited; the clock only ends a child that waits.
+_CLOCK = 6  # seconds on the clock for each second of processor time
+_STARTING = 512 << 20  # bytes of address space that Python and its libraries take without any work
+_WRITTEN = 64 << 20  # bytes that the child may write
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_QUIET = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "RAYON_NUM_THREADS": "1",  # each thread reserves address space
+    "RUST_BACKTRACE": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``seconds`` of processor time, and ``memory`` in bytes beside what an idle Python takes."""
+
+    seconds: int
+    memory: int
+
+
+class Stopped(Exception):
+    """The process ended without an answer; the message says why, as the end of a sentence."""
+
+
+def ask(module: str, given: Values, limits: Limits) -> dict[str, Any]:
+    """What ``module`` makes of ``given``, both of them JSON; the module calls :func:`answer`.
+
+    Raises Stopped when it goes beyond a limit or crashes.
+    """
+    with tempfile.TemporaryDirectory(prefix="fdeploy-") as place:
+        folder = Path(place)
+        question, found = folder / "given.json", folder / "found.json"
+        document = {"seconds": limits.seconds, "memory": limits.memory, "given": dict(given)}
+        question.write_text(json.dumps(document), encoding="utf-8")
+        command = [sys.executable, "-m", module, str(question), str(found)]
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        with (folder / "said").open("wb") as said:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                cwd=folder,
+                env={**inherited, **_QUIET, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            try:
+                _wait(process, limits)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+        if process.returncode or not found.exists():
+            raise Stopped(_reason(process.returncode, limits))
+        answered: dict[str, Any] = json.loads(found.read_bytes())
+        return answered
+
+
+def answer(arguments: list[str], work: Callable[[Values], Values]) -> None:
+    """In the child: limit this process, do the work, write what it found."""
+    question, found = map(Path, arguments)
+    document = json.loads(question.read_bytes())
+    _limit(int(document["seconds"]), int(document["memory"]))
+    text = json.dumps(dict(work(document["given"])))
+    found.write_text(text, encoding="utf-8")
+
+
+def _limit(seconds: int, memory: int) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = seconds + int(used.ru_utime + used.ru_stime) + 1
+    space = memory + _STARTING
+    wanted = (
+        (resource.RLIMIT_CPU, limit),
+        (resource.RLIMIT_AS, space),
+        (resource.RLIMIT_FSIZE, _WRITTEN),
+        (resource.RLIMIT_CORE, 0),
+    )
+    for kind, value in wanted:
+        with suppress(
+            ValueError, OSError
+        ):  # a lower one is in force already, or the system has none
+            resource.setrlimit(kind, (value, value))
+
+
+def _wait(process: subprocess.Popen[bytes], limits: Limits) -> None:
+    """Wait for the end; end it when it holds too much memory or is not done in time."""
+    deadline = time.monotonic() + _CLOCK * limits.seconds
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOK)
+            return
+        if time.monotonic() > deadline:
+            process.kill()
+            raise Stopped(f"takes longer than {_CLOCK * limits.seconds} s")
+        with suppress(psutil.Error):
+            if psutil.Process(process.pid).memory_info().rss > limits.memory + _STARTING:
+                process.kill()
+                raise Stopped(_too_much(limits))
+
+
+def _reason(status: int, limits: Limits) -> str:
+    if -status in (signal.SIGXCPU, signal.SIGKILL):
+        return f"takes longer than {limits.seconds} s of processor time"
+    return f"ends the process that it runs in (status {status}), or {_too_much(limits)}"
+
+
+def _too_much(limits: Limits) -> str:
+    return f"takes more than {limits.memory >> 20} MB of memory"

@@ -1,0 +1,95 @@
+"""Trying a learner's text pipeline before it is used: in a process of its own, within limits.
+
+A tokenizer's JSON, a vocabulary or a pattern from a file is run by native code or by ``re``, which
+may abort, panic or never end on it. So the pipeline is first given every golden text, and texts
+that are hard for patterns, in a process that ends with it (``trial_process``). What passes is then
+used in this one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastai_deploy.environments.limited_process import Limits, Stopped, ask
+from fastai_deploy.errors import LearnerTooComplex, UnsupportedLearner
+from fastai_deploy.learner.anatomy import Anatomy
+from fastai_deploy.learner.text.found import NO_LIMIT
+from fastai_deploy.learner.text.serialized import HAND_IN, Json, tokenizer_json
+from fastai_deploy.learner.text.spacy_rules import PATTERNS
+from fastai_deploy.learner.verdict import RUNTIME
+
+PROCESS = "fastai_deploy.learner.text.trial_process"
+# A pipeline and texts of no size get these; a tokenizer of 17 MB (XLM-RoBERTa) gets ten times more.
+SECONDS = 5  # of processor time; the learners of the tests take half a second
+MEMORY = 512 << 20  # bytes
+_PER_SECOND = 100_000  # characters of the pipeline and the texts that are worth one more second
+_PER_CHARACTER = 40  # bytes of memory for each of them
+_TOKENS = 512  # that a text is cut to where the learner does not say
+
+
+def try_text(anatomy: Anatomy, texts: Sequence[str]) -> None:
+    """Run the text pipeline of a convertible learner on ``texts`` in a process of its own.
+
+    Raises LearnerTooComplex when it crashes or takes more time or memory than any real one, and
+    UnsupportedLearner when it cannot be built or fails on a text.
+    """
+    given = _pipeline(anatomy)
+    if given is None:
+        return
+    called = "tokenizer" if "tokenizer" in given else "rules for splitting texts"
+    size = len(json.dumps(given)) + sum(map(len, texts))
+    limits = Limits(SECONDS + size // _PER_SECOND, MEMORY + _PER_CHARACTER * size)
+    try:
+        found = ask(PROCESS, {**given, "texts": list(texts)}, limits)
+    except Stopped as error:
+        raise LearnerTooComplex(
+            f"the learner's {called}, tried on {len(texts)} texts, {error}",
+            hint="the file is damaged or was made to do harm; export the learner again",
+        ) from error
+    if found["problem"]:
+        raise UnsupportedLearner(
+            f"the learner's {called} cannot be used: {found['problem']}",
+            hint=HAND_IN if "tokenizer" in given else RUNTIME,
+        )
+
+
+def _pipeline(anatomy: Anatomy) -> dict[str, Any] | None:
+    """What the other process needs; None where no pattern and no tokenizer is from the file."""
+    if anatomy.ulmfit is not None:
+        words = anatomy.ulmfit.words
+        if words.splitting is None:
+            return None
+        before = [list(step) for step in words.before]
+        patterns = [rule[0] for name, rule in words.splitting.items() if name in PATTERNS and rule]
+        return {
+            "before": before, "after": list(words.after), "rules": words.splitting,
+            "patterns": patterns,
+        }  # fmt: skip
+    if anatomy.tokenizer is None or anatomy.text is None:
+        return None
+    serialized = tokenizer_json(
+        anatomy.tokenizer,
+        prefix_space=anatomy.text.prefix_space,
+        python_37=anatomy.python_37,
+        handed=anatomy.handed,
+    )
+    return {
+        "tokenizer": json.dumps(serialized),
+        "max_length": min(anatomy.text.max_length or _TOKENS, NO_LIMIT),
+        "patterns": list(_patterns(serialized)),
+    }
+
+
+def _patterns(serialized: Json) -> Iterator[str]:
+    """The regular expressions in a ``tokenizer.json``."""
+    waiting = [serialized.get(part) for part in ("normalizer", "pre_tokenizer")]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("Regex"), str):
+                yield part["Regex"]
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
