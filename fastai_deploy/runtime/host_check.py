@@ -17,6 +17,9 @@ from .request_error import RequestError
 # The host in capture 1 or 2, the port in 3. A trailing dot is the same host (RFC 1034, 3.1).
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9._-]{1,253}?)\.?)(?::([0-9]{0,5}))?\Z")
 _ORIGIN = re.compile(r"https?://([^/?#@\\]+)\Z")
+# Set by the local target: the hosts and origins of a HostCheck, as JSON. It is a variable because
+# the server is the artifact's own: an older one ignores it, where an unknown option would end it.
+CLIENTS_VARIABLE = "FDEPLOY_CLIENTS"
 _LOOPBACK_NAME = "localhost"
 _MOST_KNOWN = 64  # right values of Host that need not be looked at again
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, TextIO, Tuple
 
+LOG_VARIABLE = "FDEPLOY_LOG_FILE"  # set by the local target: where stderr goes; rotated at 10 MB
 _MINUTE = 60.0  # seconds
 _STDOUT, _STDERR = 1, 2
 

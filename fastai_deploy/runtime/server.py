@@ -28,10 +28,10 @@ from .batching import Batcher
 from .bundle import ModelError
 from .contract import Outcome
 from .encoded import Encoded
-from .host_check import HostCheck
+from .host_check import CLIENTS_VARIABLE, HostCheck
 from .http_server import HttpServer, listen
 from .loading import VERSION_VARIABLE, Loaded, load
-from .log import Log, LoggingBridge
+from .log import LOG_VARIABLE, Log, LoggingBridge
 from .memory import let_go
 from .planning import plan
 from .waiting_line import Capacity
@@ -110,7 +110,9 @@ async def _serve(
         workers=workers,
         deliver=asyncio.get_running_loop().call_soon_threadsafe,
     )
-    hosts = HostCheck(options.allow_host, options.allow_origin) if options.check_host else None
+    clients = os.environ.get(CLIENTS_VARIABLE)
+    hosts = HostCheck(**json.loads(clients)) if clients else None
+    log_file = os.environ.get(LOG_VARIABLE)
     with batcher, ThreadPoolExecutor(_READERS) as readers:
         app = App(predictor, batcher, readers, log, timeout=options.timeout)
         server = HttpServer(
@@ -120,7 +122,7 @@ async def _serve(
             grace=int(options.timeout) + 1,
             hosts=hosts,
             refused_early=app.refused,
-            log_file=options.log_file,
+            log_file=Path(log_file) if log_file else None,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.end)
@@ -139,14 +141,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-dir", type=Path, required=True, help="the unpacked artifact")
     parser.add_argument("--announce", type=Path, required=True, help="file to write when ready")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument(
-        "--check-host",
-        action="store_true",
-        help="refuse a Host that is not this machine, and pages of other origins",
-    )
-    parser.add_argument("--allow-host", action="append", default=[], help="a name of this server")
-    parser.add_argument("--allow-origin", action="append", default=[], help="whose pages may call")
-    parser.add_argument("--log-file", type=Path, help="where stderr goes; rotated at 10 MB")
     parser.add_argument("--home", help="whose server this is; only to be read in process lists")
     parser.add_argument("--threads", type=int, help="of the model; by default the cores")
     parser.add_argument("--workers", type=int, help="runs of the model at a time")

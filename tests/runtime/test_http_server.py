@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from fastai_deploy.runtime.connections import ConnectionLimits
+from fastai_deploy.runtime.host_check import CLIENTS_VARIABLE
 from fastai_deploy.runtime.http_server import HttpServer, listen
 from fastai_deploy.runtime.log import Log
 from tests.runtime.bundles import TinyBundle, write_bundle
@@ -103,7 +104,10 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("few")
     bundle: TinyBundle = write_bundle(folder / "bundle")
     with serving(
-        bundle.folder, folder / "announced", "--check-host", descriptors=DESCRIPTORS
+        bundle.folder,
+        folder / "announced",
+        descriptors=DESCRIPTORS,
+        environ={CLIENTS_VARIABLE: "{}"},
     ) as server:
         yield server
 

@@ -19,6 +19,8 @@ from fastai_deploy.extras import need_extra
 from fastai_deploy.json_reader import Reader
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Endpoint, StoredArtifact
+from fastai_deploy.runtime.host_check import CLIENTS_VARIABLE
+from fastai_deploy.runtime.log import LOG_VARIABLE
 from fastai_deploy.settings import ApiSettings
 from fastai_deploy.targets.base import Json, Verify
 from fastai_deploy.targets.local.client import LOOPBACK, post
@@ -147,14 +149,13 @@ class LocalEndpoint:
                 command=(
                     *(str(self._interpreter(folder)), "-m", MODULE),
                     *("--model-dir", str(folder), "--announce", str(announce)),
-                    *("--log-file", str(self.log), "--check-host"),
-                    *(f"--allow-host={host}" for host in self._clients["hosts"]),
-                    *(f"--allow-origin={origin}" for origin in self._clients["origins"]),
                 ),
                 environment={
                     **clean_environment(),
                     "PYTHONPATH": str(folder / "code"),
                     "FDEPLOY_VERSION": version,
+                    CLIENTS_VARIABLE: json.dumps(self._clients),
+                    LOG_VARIABLE: str(self.log),
                 },
                 log=self._starting_log,
                 announce=announce,
