@@ -244,10 +244,7 @@ def test_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_answers_that_differ_are_refused_and_named(tmp_path: Path) -> None:
     golden = tmp_path / "golden.jsonl"
-    long = json.dumps({"text": "a fine film " * 200, "probabilities": [0.5, 0.5]})
-    golden.write_text(
-        json.dumps({"text": "a fine film", "probabilities": [0.2, 0.8]}) + "\n" + long
-    )
+    golden.write_text(json.dumps({"text": "a fine film", "probabilities": [0.2, 0.8]}))
     refused(DISTILBERT, tmp_path, ParityError, "1 of 1 texts differently.*'a fine film'", golden)
 
 
