@@ -23,7 +23,7 @@ CHANGING = (
     "divide", "permute_list", "scale_in_place", "helper_function", "inverted_mask",
     "type_ids_ones", "twice_added", "without_pooler", "sequential_softmax", "outer_scale",
     "prefix_formatted", "second_text", "head_tail", "loss_four_times", "callback_permuted",
-    "batch_transform",
+    "batch_transform", "dropout_shadowed", "alias_changed", "split_changed",
 )  # fmt: skip
 
 

@@ -220,6 +220,8 @@ class TextSemantics(BaseSemantics):
         limit = self._limit(truncation, _length(length), padded=padded)
         if limit is not None and attributes(self._tokenizer).get("truncation_side") == "left":
             raise NotUnderstood("its tokenizer cuts texts at the beginning")
+        if attributes(self._tokenizer).get("split_special_tokens") not in (None, False):
+            raise NotUnderstood("its tokenizer splits special tokens that a text spells out")
         encoded = Encoded(limit, batched)
         return Term("ids" if method == "encode" else "encoding", encoded)
 

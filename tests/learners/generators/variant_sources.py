@@ -501,7 +501,6 @@ _add(
     decodes={"methods": ["def decodes(self, ids):\n    return TitledStr(self.tokenizer.decode(ids))"]},
     decodes_cleaned={"methods": ["def decodes(self, ids):\n"
                                  "    return TitledStr(self.tokenizer.decode(ids, skip_special_tokens=True))"]},
-    tokens_in_two={"tokens": "self.tokenizer.build_inputs_with_special_tokens(self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize($text))[:self.max_len - 2])", "effect": UNKNOWN},
 )  # fmt: skip
 _add(
     "tokenizer", UNKNOWN,
@@ -640,6 +639,135 @@ _add(
     callback_float=_callback("Floats", "after_pred", "self.learn.pred = self.pred.float()"),
 )  # fmt: skip
 
+# Names that mean something else than they seem to, and objects changed after they were made.
+_add(
+    "scores", EFFECT,
+    print_changes={"helpers": ["def print(scores):\n    scores.mul_(3)"], "last": ["print($out)"]},
+    len_changes={"helpers": ["def len(scores):\n    scores.neg_()\n    return 1"],
+                 "last": ["size = len($out)"]},
+    functional_shadowed={"helpers": ["class F:\n    @staticmethod\n"
+                                     "    def dropout(scores, *args):\n        return scores * 2"],
+                         "scores": "F.dropout($x, 0.1, self.training)"},
+    dropout_shadowed={"helpers": ["class Dropout(nn.Module):\n    def forward(self, scores):\n"
+                                  "        return scores * 2"],
+                      "init": ["self.dropout = Dropout()"], "scores": "self.dropout($x)"},
+    identity_shadowed={"helpers": ["class Identity(nn.Identity):\n    def forward(self, scores):\n"
+                                   "        return scores * 2"],
+                       "init": ["self.last = Identity()"], "scores": "self.last($x)"},
+    dropout_training={"helpers": ["class Always(nn.Dropout):\n    def forward(self, scores):\n"
+                                  "        torch.manual_seed(0)\n"
+                                  "        return F.dropout(scores, self.p, True)"],
+                      "init": ["self.dropout = Always(0.5)"], "scores": "self.dropout($x)"},
+    contiguous_shadowed={"methods": ["def contiguous(self, scores):\n    return scores * 2"],
+                         "scores": "self.contiguous($x)"},
+    training_attribute={"first": ["self.training = True"], "scores": "($x * 2 if self.training else $x)"},
+    property_factor={"methods": ["@property\ndef factor(self):\n    return 3.0"],
+                     "scores": "$x * self.factor"},
+    static_method={"methods": ["@staticmethod\ndef soften(scores):\n    return scores / 4"],
+                   "scores": "self.soften($x)"},
+    decorated={"helpers": ["def doubled(function):\n    def inner(self, *args):\n"
+                           "        return function(self, *args) * 2\n    return inner"],
+               "methods": ["later = None"], "after": ["$class.forward = doubled($class.forward)"]},
+    generator={"scores": "next(each for each in [$x * 2])"},
+    match_counts={"init": ["self.calls = 0"], "last": ["self.calls += 1", "$out = $out * self.calls"]},
+    other_output={"last": ["$out = torch.zeros_like($out).copy_($out[:, [1, 0, 2]])"]},
+    out_argument={"last": ["torch.neg($out, out=$out)"]},
+    data_changed={"last": ["$out.data = $out.data * 2"]},
+    view_changed={"last": ["view = $out[:, 0]", "view += 2"]},
+    alias_changed={"last": ["same = $out", "same *= 2"]},
+    view_method_changed={"last": ["$out.view(-1).mul_(2)"]},
+    unused_changes={"last": ["unused = $out.sub_(torch.arange(3.0))"]},
+    logged_changes={"last": ['print("scores", $out.mul_(2))']},
+    asserted_changes={"last": ["assert $out.neg_() is not None"]},
+    detached_changed={"last": ["$out.detach().mul_(2)"]},
+)  # fmt: skip
+_add(
+    "ids", EFFECT,
+    ids_in_place={"first": ["$ids[:, 1:3] = 9"]}, ids_method_in_place={"first": ["$ids.clamp_(max=20)"]},
+    ids_alias={"first": ["same = $ids", "same[:, 0] = 9"]},
+)  # fmt: skip
+_add(
+    "around", EFFECT,
+    inner_hook={"helpers": ["def halve(module, arguments, output):\n    return output / 2"],
+                "after": ["hf.classifier.register_forward_hook(halve)"]},
+    inner_pre_hook={"helpers": ["def halve(module, arguments):\n    return (arguments[0] / 2,)"],
+                    "after": ["hf.classifier.register_forward_pre_hook(halve)"]},
+    hook_with_keywords={"helpers": ["def reverse(module, arguments, options):\n"
+                                    "    return (), {'input_ids': torch.ones_like((*arguments, *options.values())[0])}"],
+                        "after": ["hf.register_forward_pre_hook(reverse, with_kwargs=True)"]},
+    instance_forward={"helpers": ["class Doubled:\n    def __init__(self, inner):\n"
+                                  "        self.inner = inner\n"
+                                  "    def __call__(self, *args):\n"
+                                  "        return type(self.inner).forward(self.inner, *args) * 2"],
+                      "after": ["learn.model.forward = Doubled(learn.model)"]},
+    inner_class={"helpers": ["class Linear(nn.Linear):\n    def forward(self, states):\n"
+                             "        return super().forward(states) * 2"],
+                 "after": ["(hf.classifier if hasattr(hf.classifier, 'weight') else hf.classifier.out_proj)"
+                           ".__class__ = Linear"]},
+    config_changed={"after": ["hf.config.hidden_act = hf.config.activation = 'relu'"], "effect": UNKNOWN},
+    epsilon_changed={"after": ["[setattr(each, 'eps', 0.5) for each in hf.modules() if isinstance(each, nn.LayerNorm)]"]},
+    activation_changed={"after": ["[setattr(each, name, nn.ReLU()) for each in list(hf.modules()) for name in "
+                                  "('intermediate_act_fn', 'activation') if hasattr(each, name)]"]},
+    left_training={"after": ["[setattr(each, 'p', 0.0) for each in hf.modules() if isinstance(each, nn.Dropout)]"],
+                   "effect": HARMLESS},
+    getattribute={"methods": ["def __getattr__(self, name):\n"
+                              "    found = super().__getattr__(name)\n"
+                              "    return (lambda *a, **k: [found(*a, **k)[0] * 2]) if name == '$hf' else found"],
+                  "call": "self.$hf($ids)", "pick": "$x[0]", "mask": None},
+)  # fmt: skip
+_add(
+    "tokenizer", EFFECT,
+    truncation_side={"after": ["tokenizer.truncation_side = 'left'"]},
+    tokenizer_method={"helpers": ["def shout(text, **options):\n    return [2, 9, 3]"],
+                      "after": ["tokenizer.encode = shout"], "effect": UNKNOWN},
+    tokenizer_class={"helpers": ["class Own(transformers.PreTrainedTokenizerFast):\n"
+                                 "    def __call__(self, text, **options):\n"
+                                 "        return super().__call__(text + ' bad', **options)\n"
+                                 "    def encode(self, text, **options):\n"
+                                 "        return super().encode(text + ' bad', **options)"],
+                     "after": ["tokenizer.__class__ = Own"]},
+    length_changed={"after": ["learn.dls.tfms[0].fs[-1].max_len = 6"], "effect": UNKNOWN},
+    sides_swapped={"after": ["tokenizer.padding_side = 'left'"], "effect": UNKNOWN},
+    split_changed={"after": ["tokenizer.split_special_tokens = True"]},
+)  # fmt: skip
+_add(
+    "learner", EFFECT,
+    learner_class={"helpers": ["class Mine(Learner):\n    def _do_one_batch(self):\n"
+                               "        super()._do_one_batch()\n        self.pred = self.pred * 2"],
+                   "after": ["learn.__class__ = Mine"], "effect": UNKNOWN},
+    learner_predict={"helpers": ["class Mine(Learner):\n    def predict(self, item, **options):\n"
+                                 "        return super().predict('bad ' + item, **options)"],
+                     "after": ["learn.__class__ = Mine"]},
+    learner_get_preds={"helpers": ["class Mine(Learner):\n    def get_preds(self, *args, **options):\n"
+                                   "        found = super().get_preds(*args, **options)\n"
+                                   "        return [found[0], found[1].flip(-1), *found[2:]]"],
+                       "after": ["learn.__class__ = Mine"], "effect": UNKNOWN},
+    after_batch={"helpers": ["class Turns(Transform):\n    def encodes(self, x: TensorText):\n"
+                             "        return x.flip(-1)"],
+                 "after": ["learn.dls.after_batch.add(Turns())"], "effect": UNKNOWN},
+    after_item={"helpers": ["class Turns(Transform):\n    def encodes(self, x: TensorText):\n"
+                            "        return x.flip(-1)"],
+                "after": ["[each.after_item.add(Turns()) for each in learn.dls.loaders]"], "effect": UNKNOWN},
+    create_batch={"helpers": ["def create(samples):\n    return (torch.stack([each[0].flip(-1) for each in samples]),)"],
+                  "after": ["[setattr(each, 'create_batch', create) for each in learn.dls.loaders]"], "effect": UNKNOWN},
+    callback_instance={"helpers": ["class Plain(Callback):\n    def before_fit(self):\n        pass",
+                                   "def warm(learn=None):\n    made.learn.pred = made.learn.pred * 2"],
+                       "callbacks": ["Plain()"], "after": ["made = learn.cbs[-1]", "made.after_pred = warm"],
+                       "effect": UNKNOWN},
+    callback_base={"helpers": ["class Base(Callback):\n    def after_pred(self):\n"
+                               "        self.learn.pred = self.pred * 2", "class Mine(Base):\n    pass"],
+                   "callbacks": ["Mine()"]},
+    callback_lambda={"helpers": ["def warm(self):\n    self.learn.pred = self.pred * 2",
+                                 "class Mine(Callback):\n    pass", "Mine.after_pred = warm"],
+                     "callbacks": ["Mine()"]},
+    callback_call={"helpers": ["class Mine(Callback):\n    def __call__(self, event):\n"
+                               "        if event == 'after_pred': self.learn.pred = self.pred * 2"],
+                   "callbacks": ["Mine()"]},
+    splitter_softmax={"after": ["learn.model = nn.Sequential(learn.model, nn.Softmax(1))"]},
+    model_replaced={"after": ["learn.model = torch.nn.Sequential(learn.model)",
+                              "learn.model.append(nn.Tanh())"]},
+)  # fmt: skip
+
 # The labels.
 _add(
     "labels", HARMLESS,
@@ -754,7 +882,7 @@ def _unfit(operation, form):
 
 
 def _fill(template, names):
-    for key in ("ids", "hf", "out", "mask", "text", "base"):
+    for key in ("ids", "hf", "out", "mask", "text", "base", "class"):
         template = template.replace("$" + key, names[key])
     return template
 
