@@ -34,7 +34,7 @@ from fastai_deploy.learner.reading.values import Call, Mapping, Sequence
 from fastai_deploy.learner.reading.views import attributes, class_name, class_of
 from fastai_deploy.learner.words import words
 
-# The events of ``learn.predict`` in fastai 2, and their names before version 2.0.0.
+# The events of ``learn.predict`` in fastai 2, with the names of its first months.
 OUTER: Final = (
     "before_fit", "begin_fit", "before_epoch", "begin_epoch", "before_validate", "begin_validate",
     "after_cancel_validate", "after_validate", "after_epoch", "after_fit",
