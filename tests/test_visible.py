@@ -87,14 +87,16 @@ def bundle(text: str) -> Bundle:
 
 
 def answered(text: str) -> Answered:
-    return Answered({"label": text, "probabilities": {text: 1.0}, "truncated": False})
+    return Answered(
+        {"label": text, "probabilities": {text: 1.0}, "truncated": False, "model": {"name": text}}
+    )
 
 
 RESULTS: dict[str, Callable[[str], Any]] = {
     "a bundle": bundle,
     "an answer": answered,
     "labels": lambda text: Answered(
-        {"labels": [text], "probabilities": {text: 1.0}, "truncated": True}
+        {"labels": [text], "probabilities": {text: 1.0}, "truncated": True, "model": {"name": text}}
     ),
     "a document": lambda text: Described({text: {"title": text}}),
 }
