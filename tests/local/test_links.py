@@ -68,6 +68,7 @@ PASSING = (
     "dev/local/.key.partial",
     "dev/local/.proof-key.partial",
     "dev/local/endpoint.starting.log",
+    "dev/local/endpoint.log.1",
     "dev/local/proof-key",
 )
 READING = (

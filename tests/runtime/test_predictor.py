@@ -15,6 +15,7 @@ from fastai_deploy.runtime.contract import Outcome, Prediction, RequestError
 from fastai_deploy.runtime.encoding import Encoded, Encoder, TokenizerFailed
 from fastai_deploy.runtime.grouping import Limits
 from fastai_deploy.runtime.hardware import Hardware
+from fastai_deploy.runtime.learner_predictor import LearnerPredictor
 from fastai_deploy.runtime.loading import load
 from fastai_deploy.runtime.predicting import Predicting
 from fastai_deploy.runtime.predictor import Predictor
@@ -180,3 +181,17 @@ def test_a_text_on_which_the_tokenizer_panics_fails_alone(tmp_path: Path) -> Non
     assert isinstance(bad, RequestError)
     assert (bad.status, bad.code) == (500, "model_error")
     assert isinstance(bad.__cause__, TokenizerFailed)
+
+
+def test_a_learner_whose_tokenizer_panics_fails_on_that_text_alone(tmp_path: Path) -> None:
+    bundle = open_bundle(write_bundle(tmp_path / "bundle").folder)
+    tokenizer = panicking()
+
+    def ask(text: str) -> list[float]:
+        tokenizer.encode(text)
+        return [0.2, 0.3, 0.5]
+
+    good, bad = LearnerPredictor(bundle, ask).predict(["no", PANIC])
+    assert isinstance(good, Prediction)
+    assert isinstance(bad, RequestError)
+    assert bad.code == "model_error"

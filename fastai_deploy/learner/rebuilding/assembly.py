@@ -124,11 +124,11 @@ class Assembly:
         own = configured(module)
         if own is None:
             return self._part(module)
-        options: dict[str, bool] = {}
+        pooled: bool | None = None
         wanted = getattr(transformers, own.cls.name, None)
         if wanted is not None and "add_pooling_layer" in inspect.signature(wanted).parameters:
-            options["add_pooling_layer"] = "pooler" in module.children
-        made = empty_model(own, self._anatomy, **options)
+            pooled = "pooler" in module.children
+        made = empty_model(own, self._anatomy, pooled=pooled)
         if self._anatomy.tokenizer is not None and self._anatomy.tokenizer.era in _TUPLES:
             made.config.return_dict = False
         self._exchange(made, module, own)

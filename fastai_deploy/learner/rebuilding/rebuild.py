@@ -86,12 +86,12 @@ def empty_model(
     anatomy: Anatomy,
     *,
     fits: Callable[[nn.Module], None] = lambda _sketch: None,
-    **options: bool,
+    pooled: bool | None = None,
 ) -> transformers.PreTrainedModel:
     """A model of the right class and size, with weights of no meaning yet.
 
-    ``options`` are those of the class's constructor. Before anything of the claimed size is made,
-    ``fits`` gets the same model on the meta device, and may refuse it.
+    ``pooled``: whether it has a pooling layer, where its class can be told. Before anything of the
+    claimed size is made, ``fits`` gets the same model on the meta device, and may refuse it.
     Raises UnsupportedLearner or ExtraMissing.
     """
     name = transformer.cls.name
@@ -103,6 +103,7 @@ def empty_model(
         ) from error
     except Exception as error:  # transformers imports the class now, and whatever it needs
         raise explain("transformers", error) from error
+    options = {} if pooled is None else {"add_pooling_layer": pooled}
     try:
         config_class = model_class.config_class
         shaping = _config(model_class, transformer)

@@ -71,7 +71,7 @@ class _Calls(TorchFunctionMode):
     """Counts the calls of torch functions in this thread."""
 
     def __init__(self, left: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # torch's own
+        super().__init__()
         self._left = left
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
