@@ -47,6 +47,9 @@ CHANGED = {
     "callback_temperature": "answers 28 of 28 texts differently",
     "wrapper_softened": "answers 28 of 28 texts differently",
 }
+# What rounding may make. MobileBERT's layers have no norm that would dampen it: it was 5.5e-6 on an
+# AMD EPYC, and 1.01e-5 on an Intel Xeon, for the same code.
+ROUNDING = {"half": HALF_TOLERANCE, "mobilebert": 2e-5}
 UNMASKED = {"blurr", "callback_by_name", "wrapper_bare", "wrapper_unmasked"}
 
 
@@ -55,7 +58,7 @@ def test_an_architecture_is_proven(name: str, tmp_path: Path) -> None:
     found = outcome(name, tmp_path)
     assert (found.outcome, found.answers) == ("proven", 28)
     assert found.torch is not None
-    assert found.torch <= 1e-5
+    assert found.torch <= ROUNDING.get(name, 1e-5)
     assert found.onnx is not None
     assert found.onnx <= 1e-4
     assert found.gpu
@@ -87,7 +90,7 @@ def test_the_rebuilt_model_answers_as_the_learner_did(name: str) -> None:
         )
     assert list(anatomy.labels.names) == meta["labels"]
     assert report.changed == 0
-    assert report.max_difference <= (HALF_TOLERANCE if name == "half" else 1e-5)
+    assert report.max_difference <= ROUNDING.get(name, 1e-5)
     # Made by hand, the slow tokenizers take no token that stands in a text for a special one.
     assert rebuilt.mask_known or name.startswith("slow_")
     assert rebuilt.classifier.inputs == (
