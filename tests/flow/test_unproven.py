@@ -275,7 +275,7 @@ def test_an_own_loss_of_a_known_name_is_unknown(fdeploy: Fdeploy) -> None:
     assert error["code"] == "unproven-learner"
     (unknown,) = error["unproven"]
     assert unknown["subject"] == "the activation() of the loss __main__.FocalLoss"
-    assert unknown["code"] == "return F.softmax((p * 4), -1)"
+    assert unknown["code"] == "return F.softmax(p * 4, -1)"
     assert unknown["code"] in error["message"]
     error = fdeploy("export", "learner.pkl", "--golden", "golden.jsonl", "--json").error
     assert error["code"] == "parity"
