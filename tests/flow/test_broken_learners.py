@@ -114,7 +114,8 @@ class MeanPoolClassifier(nn.Module):
 def test_a_file_that_changes_while_it_is_read(fdeploy: Fdeploy) -> None:
     shutil.copyfile(LEARNERS / f"{CUSTOM_HEAD}.pkl", fdeploy.folder / "learner.pkl")
     Path(fdeploy.folder / "model_def.py").write_text(CHANGES, encoding="utf-8")
-    outcome = fdeploy("export", "learner.pkl", "--definitions", "model_def.py", "--json")
+    options = ("--definitions", "model_def.py", "--unproven", "--json")
+    outcome = fdeploy("export", "learner.pkl", *options)
     assert outcome.status == 5, outcome.stderr
     assert "changed while it was read" in outcome.error["message"]
     assert not (fdeploy.folder / ".fdeploy/dev/bundle").exists()
