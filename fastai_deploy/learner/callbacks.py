@@ -16,7 +16,7 @@ from fastai_deploy.learner.code.callback_code import CallbackSemantics
 from fastai_deploy.learner.code.interpreter import NotUnderstood, settled
 from fastai_deploy.learner.code.objects import Objects
 from fastai_deploy.learner.code.values import Value
-from fastai_deploy.learner.globals import kind_of
+from fastai_deploy.learner.globals import is_users_own
 from fastai_deploy.learner.reading.views import (
     attributes,
     class_name,
@@ -63,7 +63,7 @@ def find_callbacks(
     found: list[Callback] = []
     for node in sorted(islice(elements(root.callbacks), MOST), key=_order):
         cls = class_of(node)
-        if cls is None or kind_of(cls) != "user":
+        if not is_users_own(cls):
             continue
         callback, pred = _follow(node, str(cls), objects, transformer, pred)
         found.append(callback)
@@ -79,7 +79,7 @@ def _first(root: Root) -> Iterator[Callback]:
     """Of fastai 1, whose ``load_learner`` makes those whose state was saved; their code is not."""
     for cls, _ in islice(entries(root.callbacks), MOST):
         name = class_name(cls)
-        if name is not None and kind_of(name) == "user":
+        if is_users_own(name):
             yield _unseen(str(name))
 
 
@@ -108,7 +108,7 @@ def _follow(
 
 def _is_users(cls: object) -> bool:
     name = class_name(cls)
-    return name is None or kind_of(name) == "user"
+    return name is None or is_users_own(name)
 
 
 def _order(callback: object) -> float:

@@ -73,6 +73,11 @@ def kind_of(name: Global) -> Kind:
     return "unknown" if top in STANDARD or top in KNOWN_LIBRARIES else "user"
 
 
+def is_users_own(cls: Global | None) -> bool:
+    """Whether a class is of the user's own code; False for an object without a class."""
+    return cls is not None and kind_of(cls) == "user"
+
+
 def would_be_dangerous(name: Global) -> bool:
     """Whether a name is dangerous, were it not listed as harmless."""
     top = name.module.split(".")[0]

@@ -74,7 +74,7 @@ def find_loss(major: int, value: object, objects: Objects) -> Loss:
     """The loss of a learner of fastai ``major``."""
     if major == 1:
         return _named_loss(major, value)
-    return _own_loss(value, objects) or _checked(_named_loss(major, value), value)
+    return _checked(_own_loss(value, objects) or _named_loss(major, value), value)
 
 
 def _named_loss(major: int, value: object) -> Loss:
@@ -113,12 +113,13 @@ def _own_loss(value: object, objects: Objects) -> Loss | None:
 
 
 def _checked(loss: Loss, value: object) -> Loss:
-    """A loss of a library, whose ``axis`` must be that of the labels."""
+    """A loss, whose ``axis`` must be that of the labels, also where it is inherited."""
     axis = attribute(value, "axis")
     if axis is None or (type(axis) is int and axis in _LABEL_AXES):
         return loss
     reason = f"it makes probabilities along axis {axis}, which is not that of the labels"
-    return replace(loss, unproven=(Unproven(f"the loss {loss.cls}", reason, part="answer"),))
+    unknown = Unproven(f"the loss {loss.cls}", reason, part="answer")
+    return replace(loss, unproven=(*loss.unproven, unknown))
 
 
 def _is_library(cls: Global) -> bool:

@@ -28,7 +28,7 @@ from fastai_deploy.learner.code.values import (
     const,
     items_of,
 )
-from fastai_deploy.learner.globals import kind_of
+from fastai_deploy.learner.globals import is_users_own
 from fastai_deploy.learner.modules import is_module
 from fastai_deploy.learner.reading.values import Call, Mapping, Sequence
 from fastai_deploy.learner.reading.views import attributes, class_name, class_of
@@ -77,7 +77,7 @@ class CallbackSemantics(ModelSemantics):
         for cls in lineage:
             name = class_name(cls)
             body = self.objects.body(cls)
-            if body is None and name is not None and kind_of(name) == "user":
+            if body is None and is_users_own(name):
                 raise NotUnderstood(f"the code of {name} is not in the file")
             for each in body or ():
                 if each.startswith("__") and each.endswith("__") and each not in PLAIN_DUNDERS:

@@ -29,7 +29,7 @@ from fastai_deploy.learner.code.text_code import (
     text_transforms,
 )
 from fastai_deploy.learner.code.values import Term, Unknown, Value, bare
-from fastai_deploy.learner.globals import kind_of
+from fastai_deploy.learner.globals import is_users_own
 from fastai_deploy.learner.modules import Module
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import (
@@ -142,7 +142,7 @@ def follow_loss(loss: object, objects: Objects) -> OwnLoss | None:
         return OwnLoss(name, name, "none", None, ())
     cls = class_of(loss)
     methods = {name: _method(loss, name, objects) for name in ("activation", "decodes")}
-    users = cls is not None and kind_of(cls) == "user"
+    users = is_users_own(cls)
     if cls is None or (not users and not any(methods.values())):
         return None
     lineage = objects.lineage(objects.class_of(loss))
@@ -236,7 +236,7 @@ def follow_rest(
 
 
 def _rest(root: Root, modules: Sequence[Module], objects: Objects, path: str) -> Iterator[Unproven]:
-    if root.cls is not None and kind_of(root.cls) == "user":
+    if is_users_own(root.cls):
         yield Unproven(
             f"the learner class {root.cls}", "it may answer in a way of its own", part="answer"
         )
@@ -261,7 +261,7 @@ def _in_data(root: Root, objects: Objects) -> Iterator[Unproven]:
     """The user's code in fastai's own data objects, which make the batches."""
     for node in data_objects(root.data):
         cls = class_of(node)
-        if cls is not None and kind_of(cls) == "user":
+        if is_users_own(cls):
             yield Unproven(f"the class {cls}", "it may make batches in its own way", part="text")
         for name, value in attributes(node).items():
             if objects.function(value) is not None:
@@ -272,7 +272,7 @@ def _in_data(root: Root, objects: Objects) -> Iterator[Unproven]:
 def _is_users(value: object, objects: Objects) -> bool:
     """Whether a value in a module of a library would run the user's code."""
     if not isinstance(value, Call):
-        return isinstance(value, Global) and kind_of(value) == "user"
+        return isinstance(value, Global) and is_users_own(value)
     if objects.function(value) is not None:
         return True
     match value:
@@ -283,13 +283,13 @@ def _is_users(value: object, objects: Objects) -> bool:
         case Call(func=Global("functools", "partial")):
             return any(_is_users(each, objects) for each in value.args)
     cls = class_of(value)
-    return cls is not None and kind_of(cls) == "user"
+    return is_users_own(cls)
 
 
 def _decodes(transform: object, objects: Objects) -> Iterator[Unproven]:
     cls = class_of(transform)
     own = attributes(transform)
-    users = cls is not None and kind_of(cls) == "user"
+    users = is_users_own(cls)
     decodes = own.get("decodes")
     given = decodes is not None and not (is_dispatched(decodes) and not objects.signatures(decodes))
     if given or (users and objects.defined(transform, "decodes") is not None):
@@ -307,7 +307,7 @@ def _decodes(transform: object, objects: Objects) -> Iterator[Unproven]:
 def _subject(transform: object) -> str:
     cls = class_of(transform)
     named = attributes(transform).get("_name")
-    if isinstance(named, str) and cls is not None and kind_of(cls) != "user":
+    if isinstance(named, str) and cls is not None and not is_users_own(cls):
         return f"the transform {named}"
     return f"the encodes() of {cls}" if cls is not None else "a transform"
 

@@ -33,7 +33,7 @@ from fastai_deploy.learner.code.values import (
     is_none,
     taken,
 )
-from fastai_deploy.learner.globals import kind_of
+from fastai_deploy.learner.globals import is_users_own
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import (
     attribute,
@@ -134,7 +134,7 @@ class TextSemantics(BaseSemantics):
             return value  # it works in training alone
         if str(cls) in _COLLATING and value == Term("samples"):
             return value
-        if cls is not None and kind_of(cls) == "user":
+        if is_users_own(cls):
             return self._own_transform(transform, value)
         if "encodes" in own:
             return self._encodes(own["encodes"], value, None)
