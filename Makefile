@@ -15,7 +15,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WHEELS := fastai_deploy/wheels.lock
+WHEELS := fastai_deploy/packaging/wheels.lock
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -97,9 +97,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 schema: $(VENV)/.dev
-	$(BIN)/python -m fastai_deploy.settings.schema
-	$(BIN)/python -m fastai_deploy.settings.reference > docs/settings.md
-	$(BIN)/python -m fastai_deploy.public.openapi > docs/openapi.json
+	$(BIN)/python -m fastai_deploy.settings.docs
+	$(BIN)/python -m fastai_deploy.settings.docs > docs/settings.md
+	$(BIN)/python -m fastai_deploy.api_docs.openapi > docs/openapi.json
 
 lock: $(VENV)/.dev
 	$(PIP) uv

@@ -28,12 +28,15 @@ from typing import Any
 
 import psutil
 
-from fastai_deploy.lambda_package import build_lambda_package
+from fastai_deploy.packaging.lambda_zip import build_lambda_package
+from fastai_deploy.runtime.gateway.endpoint import GatewaySettings
 from fastai_deploy.runtime.gateway.gateway import Gateway
-from fastai_deploy.runtime.gateway.settings import GatewaySettings
 from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
-from fastai_deploy.targets.local.gateway.rest_event import HttpRequest, rest_event
-from fastai_deploy.targets.local.gateway.sagemaker_front import FrontConfig, sagemaker_front
+from fastai_deploy.targets.local.gateway.requests import HttpRequest, rest_event
+from fastai_deploy.targets.local.gateway.sagemaker_runtime import (
+    SageMakerRuntimeConfig,
+    serve_sagemaker_runtime,
+)
 from fastai_deploy.targets.local.processes import Server
 from tests.gateway.aws_events import rest
 from tests.gateway.lambda_runtime import function
@@ -222,7 +225,7 @@ def measure_lambda(folder: Path, count: int, runs: int = 5) -> None:
     began, first, cold = [], [], []
     with (
         process("-m", "benchmarks.gateway_local", "--model", str(state), announce=state),
-        sagemaker_front(FrontConfig("bench-dev", state, "LAMBDAROLE")) as url,
+        serve_sagemaker_runtime(SageMakerRuntimeConfig("bench-dev", state, "LAMBDAROLE")) as url,
     ):
         environ["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"] = url
         for run in range(runs):

@@ -25,11 +25,10 @@ import torch
 from onnxruntime.transformers import optimizer
 
 from benchmarks.roberta_base import checks, classifier
-from fastai_deploy.learner.rebuilding.classifier import OUTPUT
-from fastai_deploy.learner.rebuilding.onnx_export import export_onnx, quiet
-from fastai_deploy.learner.rebuilding.quantize import quantize
-from fastai_deploy.runtime.hardware import detect
-from fastai_deploy.runtime.planning import plan
+from fastai_deploy.learner.rebuild.onnx_export import export_onnx, quiet
+from fastai_deploy.learner.rebuild.quantize import quantize
+from fastai_deploy.learner.rebuild.transformer import OUTPUT
+from fastai_deploy.runtime.hardware import detect, plan_threads
 from fastai_deploy.runtime.session import SLOWER
 
 SHAPES = ((1, 12), (8, 12), (1, 92), (4, 92))  # texts, tokens
@@ -46,7 +45,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    threads = plan(detect()).threads
+    threads = plan_threads(detect()).threads
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         forms = made(Path(folder), options.layers, threads)

@@ -14,10 +14,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, RobertaConfig, RobertaForSequenceClassification
 
-from fastai_deploy.learner.rebuilding.agreement import Checks
-from fastai_deploy.learner.rebuilding.classifier import OUTPUT, Classifier
-from fastai_deploy.learner.rebuilding.onnx_export import export_onnx
-from fastai_deploy.learner.rebuilding.quantize import quantize
+from fastai_deploy.learner.rebuild.onnx_export import Checks, export_onnx
+from fastai_deploy.learner.rebuild.quantize import quantize
+from fastai_deploy.learner.rebuild.transformer import OUTPUT, Classifier
 
 LABELS = ("negative", "neutral", "positive")
 TEXTS = ("the the the", "the", "the " * 60)

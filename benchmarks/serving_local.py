@@ -28,8 +28,7 @@ import numpy as np
 from benchmarks.comparison import load
 from benchmarks.roberta_base import write_roberta_base
 from fastai_deploy.runtime.bundle import open_bundle
-from fastai_deploy.runtime.hardware import detect
-from fastai_deploy.runtime.planning import plan
+from fastai_deploy.runtime.hardware import detect, plan_threads
 from fastai_deploy.runtime.session import open_session
 
 LENGTHS = (12, 92)  # tokens, special ones included
@@ -45,7 +44,7 @@ def main() -> None:
         write_roberta_base(options.model_dir)
     bundle = open_bundle(options.model_dir)
     hardware = detect()
-    threads = options.threads or plan(hardware).threads
+    threads = options.threads or plan_threads(hardware).threads
     session = open_session(bundle, hardware, threads, alone=options.alone)
     server, port = start_server(options)
     try:

@@ -53,7 +53,9 @@ interruption (Ctrl-C). Every error says what happened, why, and in ``hint`` what
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 
@@ -400,3 +402,27 @@ class NotOurs(AwsError):
     """Something of that name exists and belongs to somebody else; it is left alone."""
 
     code = "not-ours"
+
+
+def error_from_response(who: str, status: int, body: Any) -> InvocationError | None:
+    """The error that ``body`` holds in the form of the contract; None where it holds none."""
+    try:
+        said = json.loads(body)["error"]
+        return InvocationError(
+            f"{who} answered {status} {said['code']}: {said['message']}",
+            hint=said["hint"] or "see docs/contract.md",
+            status=status,
+            answer_code=said["code"],
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def need_extra(extra: str, *modules: str) -> None:
+    """Raise ExtraMissing unless every module is installed; imports none of them."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise ExtraMissing(
+            f"this needs {', '.join(missing)}, which the extra {extra!r} of fastai-deploy brings",
+            hint=f"pip install 'fastai-deploy[{extra}]'",
+        )

@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 
 from fastai_deploy import __version__, files
-from fastai_deploy.artifact import runtime_digest
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.errors import RecordStale
+from fastai_deploy.packaging.artifact import runtime_digest
 from fastai_deploy.project import Project
 from fastai_deploy.records import Artifact, Bundle, Endpoint, Source, StoredArtifact
 
@@ -83,10 +83,10 @@ def export_digest(learner: str, golden: str | None, tolerance: float, *others: s
 def package_digest(project: Project, made_from: Bundle) -> str:
     """What an artifact depends on: the bundle, the model's name, the code and the container."""
     name = project.settings.sections.package.name
-    return _digest(__version__, made_from.version, name, runtime_digest(), fits(project))
+    return _digest(__version__, made_from.version, name, runtime_digest(), compatibility(project))
 
 
-def fits(project: Project) -> str:
+def compatibility(project: Project) -> str:
     """What an artifact has to fit: Python, platform and GPU of the image; empty for none."""
     container = project.target.container()
     if container is None:
@@ -101,13 +101,13 @@ def fits(project: Project) -> str:
     )
 
 
-def moved(project: Project) -> bool:
+def needs_repackaging(project: Project) -> bool:
     """Whether what is uploaded is for another target, or another image, than deploy now needs."""
     find = project.workspace.find
     made, record = find(Artifact), find(StoredArtifact)
     if made is None or record is None or find(Bundle) is None:
         return False  # there is nothing to pack again from
-    return record.target != project.target.name or made.fits != fits(project)
+    return record.target != project.target.name or made.fits != compatibility(project)
 
 
 def _same_target(project: Project, target: str, command: str) -> None:

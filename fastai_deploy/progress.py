@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastai_deploy.reports import PlannedChange, change_rows
+from fastai_deploy.records import PlannedChange, change_rows
 
 
 @dataclass(frozen=True)

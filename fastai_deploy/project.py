@@ -11,7 +11,7 @@ from fastai_deploy.errors import FileError
 from fastai_deploy.progress import Reporter
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.base import Care, Target
+from fastai_deploy.targets.base import Operations, Target
 from fastai_deploy.workspace import Workspace
 
 
@@ -25,7 +25,7 @@ class Project:
     settings: Settings
     workspace: Workspace
     target: Target
-    care: Care
+    care: Operations
     report: Reporter
     clock: Callable[[], float] = time.monotonic
     typed: tuple[str, ...] = ()
@@ -58,17 +58,19 @@ def _last(workspace: Workspace, *, needed: bool) -> Endpoint | StoredArtifact | 
         ) from None
 
 
-def _target(settings: Settings, workspace: Workspace, report: Reporter) -> tuple[Target, Care]:
+def _target(
+    settings: Settings, workspace: Workspace, report: Reporter
+) -> tuple[Target, Operations]:
     """The target of the settings; only its own libraries are imported."""
     if settings.target == "aws":
-        from fastai_deploy.targets.aws.care import AwsCare  # noqa: PLC0415
         from fastai_deploy.targets.aws.context import open_context  # noqa: PLC0415
+        from fastai_deploy.targets.aws.operations import AwsOperations  # noqa: PLC0415
         from fastai_deploy.targets.aws.target import AwsTarget  # noqa: PLC0415
 
         home = workspace.folder / "aws"
         aws = AwsTarget(open_context(settings, home, workspace.bundle, report))
-        return aws, AwsCare(aws)
-    from fastai_deploy.targets.local.care import LocalCare  # noqa: PLC0415
+        return aws, AwsOperations(aws)
+    from fastai_deploy.targets.local.operations import LocalOperations  # noqa: PLC0415
     from fastai_deploy.targets.local.target import LocalTarget  # noqa: PLC0415
 
     local = LocalTarget(
@@ -79,6 +81,6 @@ def _target(settings: Settings, workspace: Workspace, report: Reporter) -> tuple
         clock=time.monotonic,
         sleep=time.sleep,
     )
-    return local, LocalCare(
+    return local, LocalOperations(
         local, settings, now=lambda: datetime.now(timezone.utc), sleep=time.sleep
     )

@@ -14,45 +14,56 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy import exporting, files, freshness
-from fastai_deploy.artifact import serving_versions, write_artifact
+from fastai_deploy import export_source, files, freshness
+from fastai_deploy.api_docs.client_code import collection
+from fastai_deploy.api_docs.openapi import describe_api, document
+from fastai_deploy.batch_invoke.run import (
+    AnswerFile,
+    AskOptions,
+    Batch,
+    BatchOptions,
+    Fits,
+    answers,
+)
 from fastai_deploy.bundle import read_manifest
-from fastai_deploy.bundle.runtime_spec import LOCK, REQUIREMENTS
-from fastai_deploy.environments.environment import Environments
-from fastai_deploy.environments.lock import lock_for_container, read_lock
-from fastai_deploy.environments.requirements import read_requirements
+from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
+from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
+from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import LeftoverError, UsageError
-from fastai_deploy.invoking.answer_file import AnswerFile, Fits
-from fastai_deploy.invoking.answered import Batch
-from fastai_deploy.invoking.many import Many, Work, answers
-from fastai_deploy.learner.summary import inspect as learner_summary
+from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
+from fastai_deploy.packaging.artifact import serving_versions, write_artifact
+from fastai_deploy.packaging.wheels import Container, default_cache, fetch
+from fastai_deploy.parity.gate import stored_goldens, verifier
 from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
-from fastai_deploy.public.collection import collection
-from fastai_deploy.public.face import face_of
-from fastai_deploy.public.openapi import document
 from fastai_deploy.records import (
     UNPROVEN,
     Api,
     Artifact,
     Bundle,
+    Checkup,
     Endpoint,
+    LogLine,
+    Policies,
+    StagePlan,
+    Status,
     StoredArtifact,
     Teardown,
+    Templates,
+    Version,
 )
-from fastai_deploy.settings.api_section import MAX_BODY_BYTES
-from fastai_deploy.settings.together import MAX_SERVERLESS_BODY
+from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES
+from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.base import Json
-from fastai_deploy.verification import stored_goldens, verifier
-from fastai_deploy.wheels import Container, default_cache, fetch
 
 
 def inspect(project: Project) -> dict[str, Any]:
     """What is in the learner that the settings name. Raises LearnerError or FileError."""
-    return learner_summary(exporting.order(project).learner)
+    return learner_summary(export_source.export_request(project).learner)
 
 
 def export(project: Project) -> Bundle:
@@ -62,16 +73,16 @@ def export(project: Project) -> Bundle:
     UsageError, FileError or ExtraMissing.
     """
     with _stage(project, "export") as ending:
-        wanted = exporting.order(project)
-        source = exporting.source(wanted)
-        made_from = exporting.digest(wanted, source)
+        wanted = export_source.export_request(project)
+        source = export_source.source(wanted)
+        made_from = export_source.digest(wanted, source)
         before = project.workspace.find(Bundle)
         unchanged = before is not None and before.made_from == made_from
         if before and unchanged and _bundle_is_whole(before) and wanted.kind != "factory":
             record = replace(before, source=source)
             ending.summary = f"{_about(record)}, unchanged"
         else:
-            made = exporting.make(project, wanted)
+            made = export_source.make(project, wanted)
             record = Bundle(
                 path=str(made.path),
                 version=made.version,
@@ -138,7 +149,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 written.sha256,
                 written.bytes,
                 made_from,
-                freshness.fits(project),
+                freshness.compatibility(project),
                 unproven=bool(bundle.unproven),
             )
             ending.summary = f"version {record.version}, {record.bytes:,} bytes"
@@ -183,9 +194,9 @@ def ready_to_deploy(project: Project) -> StoredArtifact:
     ``fdeploy deploy --instance ml.p2.xlarge`` is where an instance is first heard of, and its image
     may have another Python. Raises RecordMissing, RecordStale, and what package and upload raise.
     """
-    if not freshness.moved(project):
+    if not freshness.needs_repackaging(project):
         return freshness.stored(project)
-    wanted = freshness.fits(project) or "this machine"
+    wanted = freshness.compatibility(project) or "this machine"
     project.report(Step(f"what was uploaded does not fit {wanted}: packing and uploading again"))
     return upload(project, package(project, freshness.bundle(project)))
 
@@ -232,7 +243,7 @@ def rotate_key(project: Project) -> str:
 
 def openapi(project: Project) -> dict[str, Any]:
     """The OpenAPI document of the API, as it is or would be. Raises FileError."""
-    face = face_of(project.settings, project.workspace.bundle, target=project.target.name)
+    face = describe_api(project.settings, project.workspace.bundle, target=project.target.name)
     described = document(face)
     api = project.workspace.find(Api)
     if api is not None:
@@ -264,7 +275,7 @@ def invoke(project: Project, request: Json, *, through_api: bool = False) -> Jso
     return project.target.invoke(project.workspace.need(Endpoint), request)
 
 
-def invoke_many(project: Project, texts: Sequence[str], how: Many) -> Batch:
+def invoke_many(project: Project, texts: Sequence[str], how: BatchOptions) -> Batch:
     """Send many texts, and give their answers in order; a text that fails fails alone.
 
     With ``how.output`` the answers are kept there as they come, and those of before that still
@@ -282,7 +293,7 @@ def invoke_many(project: Project, texts: Sequence[str], how: Many) -> Batch:
         kept.write(before)
     have = {answer.row for answer in before}
     rows = [(row, text) for row, text in enumerate(texts, 1) if row not in have]
-    work = Work(
+    work = AskOptions(
         ask=lambda request: (
             project.target.call_api(api, request)
             if api
@@ -375,3 +386,54 @@ def _is_whole(artifact: Artifact) -> bool:
 
 def _about(bundle: Bundle) -> str:
     return f"{bundle.name}: {bundle.task}, {len(bundle.labels)} labels"
+
+
+def plan(project: Project) -> StagePlan:
+    """What deploying the packaged artifact would change. Raises StageError and DeployError."""
+    return project.care.plan(freshness.artifact(project))
+
+
+def status(project: Project) -> Status:
+    """How the stage is doing. Raises AwsError."""
+    return project.care.status()
+
+
+def logs(
+    project: Project, *, api: bool = False, since: timedelta, follow: bool = False
+) -> Iterator[LogLine]:
+    """The lines since then, as they come; ``follow`` goes on for ever. Raises AwsError."""
+    return project.care.logs(api=api, since=since, follow=follow)
+
+
+def versions(project: Project) -> tuple[Version, ...]:
+    """What was deployed, newest first. Raises AwsError."""
+    return project.care.versions()
+
+
+def rollback(project: Project, *, to: str | None = None) -> Endpoint:
+    """Deploy the version before the live one, or the one that begins with ``to``.
+
+    Raises UsageError where there is none, and the errors of ``deploy``.
+    """
+    began = project.clock()
+    project.report(StageStarted("rollback"))
+    record = project.care.rollback(to)
+    project.workspace.save(record)
+    summary = f"version {record.version} serves again"
+    project.report(StageFinished("rollback", summary, project.clock() - began))
+    return record
+
+
+def doctor(project: Project) -> Checkup:
+    """Whether a deploy would work, packaged or not. Raises SettingsError."""
+    return project.care.doctor(project.workspace.find(Artifact))
+
+
+def policies(project: Project) -> Policies:
+    """The permissions that a deploy needs. Raises UsageError on this machine."""
+    return project.care.policies()
+
+
+def template(project: Project) -> Templates:
+    """The stacks of the packaged artifact. Raises UsageError on this machine, or StageError."""
+    return project.care.template(freshness.artifact(project))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.artifact import write_artifact
 from fastai_deploy.errors import ParityError
+from fastai_deploy.packaging.artifact import write_artifact
 from fastai_deploy.records import Artifact
 from fastai_deploy.targets.base import Invoke
 from fastai_deploy.workspace import Workspace

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fastai_deploy.artifact import unpack, write_artifact
 from fastai_deploy.errors import FileError, FileMissing
-from fastai_deploy.wheels import Container
+from fastai_deploy.packaging.artifact import unpack, write_artifact
+from fastai_deploy.packaging.wheels import Container
 
 FILES = {"model.onnx": b"onnx" * 50_000, "tokenizer.json": b"{}", "model.safetensors": b"weights"}
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.comparison import Comparison, comparing, report_files
-from fastai_deploy.comparison_page import page
 from fastai_deploy.errors import ParityError
-from fastai_deploy.goldens import Case
+from fastai_deploy.parity.goldens import Case
+from fastai_deploy.parity.report import Comparison, comparing, page, report_files
 
 SCRIPT = "<script>alert('é')</script>"
 

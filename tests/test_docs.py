@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastai_deploy import errors
-from fastai_deploy.settings.reference import markdown
+from fastai_deploy.settings.docs import markdown
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastai_deploy.errors import FileMissing, GoldenError
-from fastai_deploy.goldens import MOST, Case, Golden, Labels, read_cases, render
+from fastai_deploy.parity.goldens import MOST, Case, Golden, Labels, read_cases, render
 
 ONE = Labels(("neg", "pos"))
 SEVERAL = Labels(("a", "b", "c;d"), several=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastai_deploy.gzip_stored import StoredGzip
+from fastai_deploy.packaging.artifact import StoredGzip
 
 
 def packed(pieces: list[bytes]) -> bytes:

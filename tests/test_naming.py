@@ -7,7 +7,7 @@ import re
 import pytest
 
 from fastai_deploy import naming
-from fastai_deploy.settings.project_section import NAME_PATTERN
+from fastai_deploy.settings.sections import NAME_PATTERN
 
 PROJECT, STAGE, SHA256 = "p" * 30, "s" * 16, "0" * 64
 # "[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}": EndpointName, EndpointConfigName and ModelName.

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from fastai_deploy import files
-from fastai_deploy.artifact import write_artifact
 from fastai_deploy.errors import FileError
-from fastai_deploy.packed import Packed, read_packed
-from fastai_deploy.wheels import Container, Wheel
+from fastai_deploy.packaging.artifact import ArtifactContents, read_contents, write_artifact
+from fastai_deploy.packaging.wheels import Container, Wheel
 from tests.runtime.bundles import write_bundle
 
 RAY = Container("ray-serve image", "3.13", "manylinux_2_34_x86_64")
@@ -27,7 +26,7 @@ OF_RAY = (
 
 def pack(
     folder: Path, container: Container | None, names: Sequence[str] = (), learner: str = ""
-) -> Packed:
+) -> ArtifactContents:
     bundle = write_bundle(folder / "bundle").folder
     if learner:
         manifest = json.loads((bundle / "manifest.json").read_bytes())
@@ -52,12 +51,14 @@ def pack(
         container=container,
         wheels=wheels,
     )
-    return read_packed(folder / "model.tar.gz")
+    return read_contents(folder / "model.tar.gz")
 
 
 def test_an_artifact_fits_what_it_was_packed_for_alone(tmp_path: Path) -> None:
     packed = pack(tmp_path, RAY, OF_RAY)
-    assert packed == Packed("3.13", "x86_64", tuple(sorted(OF_RAY, key=OF_RAY.index)), None)
+    assert packed == ArtifactContents(
+        "3.13", "x86_64", tuple(sorted(OF_RAY, key=OF_RAY.index)), None
+    )
     assert list(packed.misfits(RAY)) == []
     onnxruntime, tokenizers, _ = OF_RAY
     assert list(packed.misfits(P2)) == [
@@ -73,10 +74,10 @@ def test_an_artifact_fits_what_it_was_packed_for_alone(tmp_path: Path) -> None:
 
 def test_the_stable_abi_runs_in_later_pythons(tmp_path: Path) -> None:
     packed = pack(tmp_path, None, ())
-    assert packed == Packed(None, None, (), None)
-    stable = Packed("3.12", "aarch64", ("t-1-cp39-abi3-manylinux2014_aarch64.whl",), None)
+    assert packed == ArtifactContents(None, None, (), None)
+    stable = ArtifactContents("3.12", "aarch64", ("t-1-cp39-abi3-manylinux2014_aarch64.whl",), None)
     assert list(stable.misfits(ARM)) == []
-    newer = Packed("3.12", "aarch64", ("t-1-cp313-abi3-manylinux2014_aarch64.whl",), None)
+    newer = ArtifactContents("3.12", "aarch64", ("t-1-cp313-abi3-manylinux2014_aarch64.whl",), None)
     assert len(list(newer.misfits(ARM))) == 1
 
 
@@ -96,6 +97,6 @@ def test_what_is_no_artifact(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.tar.gz"
     path.write_bytes(content)
     with pytest.raises(FileError, match=r"not a sound model\.tar\.gz"):
-        read_packed(path)
+        read_contents(path)
     with pytest.raises(FileError):
-        read_packed(tmp_path / "none.tar.gz")
+        read_contents(tmp_path / "none.tar.gz")

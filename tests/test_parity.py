@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fastai_deploy.errors import ParityError
-from fastai_deploy.parity import answer, check, compare
+from fastai_deploy.parity.compare import answer, check, compare
 
 
 def test_equal_answers() -> None:

@@ -11,13 +11,12 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from fastai_deploy.cli import report_lines
-from fastai_deploy.cli.output import JsonReporter, PlainReporter
-from fastai_deploy.cli.stack_table import StackTable
-from fastai_deploy.durations import duration
+from fastai_deploy.cli import reports
+from fastai_deploy.cli.progress import JsonReporter, PlainReporter, StackTable
 from fastai_deploy.errors import UsageError
 from fastai_deploy.progress import Happened, Planned
-from fastai_deploy.reports import Cost, LogLine, PlannedChange, StagePlan, change_rows
+from fastai_deploy.records import Cost, LogLine, PlannedChange, StagePlan, change_rows
+from fastai_deploy.settings.sections import duration
 
 
 def change(name: str, kind: str, action: str = "add", *properties: str) -> PlannedChange:
@@ -117,7 +116,7 @@ def test_programs_get_every_change() -> None:
 
 def test_a_plan_is_a_table_and_a_price() -> None:
     cost = Cost(Decimal("0.1380000000"), Decimal("0.276"), "USD", "instances alone")
-    lines = list(report_lines.plan(StagePlan(PLAN.changes, cost)))
+    lines = list(reports.plan(StagePlan(PLAN.changes, cost)))
     assert lines[0] == "demo-dev-api"
     assert lines[3].endswith("Api (Name)  the service stops meanwhile")
     assert lines[4:] == [
@@ -126,7 +125,7 @@ def test_a_plan_is_a_table_and_a_price() -> None:
         "            instances alone",
     ]
     unknown = Cost(None, None, "USD", "AWS lists no price for it")
-    assert list(report_lines.plan(StagePlan((), unknown))) == [
+    assert list(reports.plan(StagePlan((), unknown))) == [
         "unchanged: there is nothing to deploy",
         "price       unknown: AWS lists no price for it",
     ]
@@ -135,9 +134,9 @@ def test_a_plan_is_a_table_and_a_price() -> None:
 def test_a_log_line_is_readable() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     event = LogLine(at, "s", '{"time": 1, "event": "ready", "port": 80, "name": "a"}')
-    assert report_lines.log_line(event) == "2026-01-02 03:04:05  ready port=80 name=a"
-    assert report_lines.log_line(LogLine(at, "s", "REPORT\tx")).endswith("REPORT x")
-    assert report_lines.log_line(LogLine(at, "s", "[1]")).endswith("[1]")
+    assert reports.log_line(event) == "2026-01-02 03:04:05  ready port=80 name=a"
+    assert reports.log_line(LogLine(at, "s", "REPORT\tx")).endswith("REPORT x")
+    assert reports.log_line(LogLine(at, "s", "[1]")).endswith("[1]")
 
 
 @pytest.mark.parametrize(

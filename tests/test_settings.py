@@ -9,7 +9,7 @@ import pytest
 from fastai_deploy.errors import NoProject, SettingsError, UnknownStage
 from fastai_deploy.records import Endpoint
 from fastai_deploy.settings import Settings, load_settings
-from fastai_deploy.settings.schema import SCHEMA_FILE, json_schema
+from fastai_deploy.settings.docs import SCHEMA_FILE, json_schema
 from fastai_deploy.workspace import Workspace
 from tests.conftest import Fdeploy
 

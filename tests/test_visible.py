@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.cli.output import JsonReporter, PlainReporter, RichReporter, show_error
-from fastai_deploy.cli.results import Answered, Described, show
+from fastai_deploy.cli.escaping import visible, visible_json
+from fastai_deploy.cli.progress import JsonReporter, PlainReporter, RichReporter, show_error
+from fastai_deploy.cli.results import Described, InvokeResult, show
 from fastai_deploy.cli.results import Result as Shown
-from fastai_deploy.cli.visible import visible, visible_json
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.progress import Advanced, Happened, Planned, StageFinished, Step, Warned
-from fastai_deploy.records import Bundle, Source
-from fastai_deploy.reports import PlannedChange
+from fastai_deploy.records import Bundle, PlannedChange, Source
 from tests.conftest import Fdeploy
 from tests.flow.learners import LEARNERS
 
@@ -86,8 +85,8 @@ def bundle(text: str) -> Bundle:
     )
 
 
-def answered(text: str) -> Answered:
-    return Answered(
+def answered(text: str) -> InvokeResult:
+    return InvokeResult(
         {"label": text, "probabilities": {text: 1.0}, "truncated": False, "model": {"name": text}}
     )
 
@@ -95,7 +94,7 @@ def answered(text: str) -> Answered:
 RESULTS: dict[str, Callable[[str], Any]] = {
     "a bundle": bundle,
     "an answer": answered,
-    "labels": lambda text: Answered(
+    "labels": lambda text: InvokeResult(
         {"labels": [text], "probabilities": {text: 1.0}, "truncated": True, "model": {"name": text}}
     ),
     "a document": lambda text: Described({text: {"title": text}}),

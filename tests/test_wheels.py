@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from fastai_deploy.errors import HashMismatch, WheelMissing
-from fastai_deploy.locks import Pin, parse, render, shipped_lock
-from fastai_deploy.wheels import SERVING, Container, Wheel, fetch
+from fastai_deploy.packaging.lock_files import Pin, parse, render, shipped_lock
+from fastai_deploy.packaging.wheels import SERVING, Container, Wheel, fetch
 from tests.learner_runtime.test_environment import environ, write_wheel
 
 VERSIONS = {"numpy": "2.4.0", "onnxruntime": "1.32.0", "tokenizers": "0.23.3"}

@@ -24,10 +24,9 @@ import torch
 from onnx import TensorProto, helper
 
 from fastai_deploy.runtime.bundle import open_bundle
-from fastai_deploy.runtime.encoders import open_encoder
-from fastai_deploy.runtime.hardware import detect
-from fastai_deploy.runtime.planning import plan
+from fastai_deploy.runtime.hardware import detect, plan_threads
 from fastai_deploy.runtime.session import open_session
+from fastai_deploy.runtime.word_tokenizer import open_encoder
 
 _BATCHES = (1, 4, 8, 16, 32)
 _MOST_TOKENS = 1024  # in a run; beyond, nothing is gained
@@ -48,7 +47,7 @@ def bare(folder: Path, texts: dict[str, list[str]], seconds: float) -> dict[str,
     """Texts a second and the best batch, by kind of text."""
     bundle = open_bundle(folder)
     hardware = detect()
-    session = open_session(bundle, hardware, plan(hardware).threads, alone=False)
+    session = open_session(bundle, hardware, plan_threads(hardware).threads, alone=False)
     encoder = open_encoder(bundle)
     found: dict[str, Any] = {}
     for kind, each in texts.items():
@@ -60,10 +59,12 @@ def bare(folder: Path, texts: dict[str, list[str]], seconds: float) -> dict[str,
         }
         best = max(rates, key=rates.__getitem__)
         found[kind] = {"alone": rates[1], "best": rates[best], "batch": best}
-    torch.set_num_threads(plan(hardware).threads)
+    torch.set_num_threads(plan_threads(hardware).threads)
     found["gops"] = {
-        "int8": max(_onnx_int8(plan(hardware).threads, seconds), _torch_int8(seconds)),
-        "float32": max(_onnx_float32(plan(hardware).threads, seconds), _torch_float32(seconds)),
+        "int8": max(_onnx_int8(plan_threads(hardware).threads, seconds), _torch_int8(seconds)),
+        "float32": max(
+            _onnx_float32(plan_threads(hardware).threads, seconds), _torch_float32(seconds)
+        ),
     }
     return found
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.artifact import unpack
+from fastai_deploy.packaging.artifact import unpack
 
 LOADS = "loads.json"
 """The file with the texts of each kind of load."""

@@ -1,34 +1,247 @@
-"""A template becomes a stack: whatever state the stack is in, and whoever else is at work.
+"""Runs CloudFormation operations: a template becomes a stack, whatever state the stack is in.
 
-    1. look      somebody else's stack is refused
-    2. settle    AWS is at work: re-attach to what we began, or say who is; half back: go on back;
-                 spoiled: delete it
-    3. plan      the change set; none: the stack is as it should be
-    4. execute   and follow the events to the end
-
-The same call goes on where an interrupted one stopped.
+Each operation carries a token that says who began it, and is followed by its events to its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from fastai_deploy.aws import stacks
-from fastai_deploy.aws.change_set import (
+from fastai_deploy.aws.ownership import Operator, Owner
+from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.stacks import (
     ChangeSet,
+    Stack,
     StackRequest,
     create_change_set,
     delete_change_set,
+    execute_change_set,
+    our_stack,
+    planned,
 )
-from fastai_deploy.aws.operations import Operations, Watch, failed
-from fastai_deploy.aws.ownership import Operator, Owner
-from fastai_deploy.aws.planning import planned
-from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stack_events import newest_token
-from fastai_deploy.aws.stacks import Stack, our_stack
-from fastai_deploy.errors import FdeployError, StackBusy, StackFailed
-from fastai_deploy.progress import Planned, Reporter, Step
+from fastai_deploy.errors import AwsError, FdeployError, StackBusy, StackFailed
+from fastai_deploy.progress import Happened, Planned, Reporter, Step, Warned
+
+_STACK = "AWS::CloudFormation::Stack"
+_BEGINNINGS = frozenset(("CREATE_IN_PROGRESS", "DELETE_IN_PROGRESS", "UPDATE_IN_PROGRESS"))
+
+
+@dataclass(frozen=True)
+class StackEvent:
+    """Something happened to a resource of a stack, or to the stack itself."""
+
+    id: str
+    at: datetime
+    logical_id: str
+    physical_id: str
+    type: str
+    status: str
+    reason: str
+    token: str
+    of_stack: bool
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is a failure, and not the end of what another failure stopped."""
+        return self.status.endswith("_FAILED") and "cancelled" not in self.reason
+
+
+class EventTail:
+    """The end of a stack's events, read from the last one that was seen."""
+
+    def __init__(self, aws: Aws, stack_id: str, seen: str = "") -> None:
+        self._aws = aws
+        self._stack_id = stack_id
+        self._seen = seen
+
+    @classmethod
+    def from_now(cls, aws: Aws, stack_id: str) -> EventTail:
+        """What comes after the newest event that there is. Raises AwsError."""
+        newest = next(_newest_first(aws, stack_id), None)
+        return cls(aws, stack_id, newest.id if newest else "")
+
+    @classmethod
+    def of_running(cls, aws: Aws, stack_id: str) -> EventTail:
+        """The events of the operation that runs now, from its first. Raises AwsError."""
+        token: str | None = None
+        begun = False
+        for event in _newest_first(aws, stack_id):
+            if begun or token not in (None, event.token):
+                return cls(aws, stack_id, event.id)
+            token = event.token
+            # What was begun in the console has no token: its first event is the stack's own.
+            begun = not token and event.of_stack and event.status in _BEGINNINGS
+        return cls(aws, stack_id)
+
+    def new(self) -> list[StackEvent]:
+        """The events since the last call, oldest first. Raises AwsError."""
+        found: list[StackEvent] = []
+        for event in _newest_first(self._aws, self._stack_id):
+            if event.id == self._seen:
+                break
+            found.append(event)
+        if found:
+            self._seen = found[0].id
+        return found[::-1]
+
+
+def newest_token(aws: Aws, stack_id: str) -> str:
+    """The ClientRequestToken of the last event; empty where it has none. Raises AwsError."""
+    newest = next(_newest_first(aws, stack_id), None)
+    return newest.token if newest else ""
+
+
+def _newest_first(aws: Aws, stack_id: str) -> Iterator[StackEvent]:
+    for page in aws.pages("cloudformation", "describe_stack_events", StackName=stack_id):
+        for item in page["StackEvents"]:
+            yield _event(item)
+
+
+def _event(item: dict[str, Any]) -> StackEvent:
+    physical_id = item.get("PhysicalResourceId", "")
+    return StackEvent(
+        id=item["EventId"],
+        at=item["Timestamp"],
+        logical_id=item["LogicalResourceId"],
+        physical_id=physical_id,
+        type=item.get("ResourceType", ""),
+        status=item.get("ResourceStatus", ""),
+        reason=item.get("ResourceStatusReason", ""),
+        token=item.get("ClientRequestToken", ""),
+        of_stack=item.get("ResourceType") == _STACK and physical_id == item["StackId"],
+    )
+
+
+_POLL_SECONDS = 2.0
+_LOOK_EVERY = 10  # quiet polls; an event of the stack itself makes us look at once
+_NO_REASON = "AWS gives no reason"
+
+Watch = Callable[[StackEvent], None]
+
+
+class StackOperations:
+    """Runs operations; ``watch`` hears each event beside the reporter."""
+
+    def __init__(self, aws: Aws, operator: Operator, report: Reporter, watch: Watch) -> None:
+        self._aws = aws
+        self._operator = operator
+        self._report = report
+        self._watch = watch
+
+    def execute(self, change_set: ChangeSet) -> Stack:
+        """Execute a change set. Raises StackFailed when AWS went back."""
+        tail = EventTail.from_now(self._aws, change_set.stack_id)
+        execute_change_set(self._aws, change_set, token=self._operator.token())
+        return self._ended(change_set.stack_id, tail, stacks.SUCCEEDED)
+
+    def attach(self, stack: Stack) -> None:
+        """Wait for the operation that runs. Raises StackFailed when it does not end well."""
+        self._report(Step(f"{stack.name} is {stack.status}: going on with what was begun"))
+        tail = EventTail.of_running(self._aws, stack.id)
+        self._ended(stack.id, tail, stacks.SUCCEEDED | {stacks.GONE})
+
+    def go_back(self, stack: Stack) -> None:
+        """Let AWS finish a rollback that it gave up, or that was switched off."""
+        self._report(Step(f"{stack.name} is {stack.status}: letting AWS go back to what was"))
+        given_up = stack.status == "UPDATE_ROLLBACK_FAILED"
+        self._run(stack, "continue_update_rollback" if given_up else "rollback_stack", stacks.READY)
+
+    def delete(self, stack: Stack, *, let_go: bool = False) -> None:
+        """Delete a stack and all that is in it. Raises StackFailed when AWS cannot.
+
+        ``let_go`` leaves behind what an attempt before could not delete.
+        """
+        parameters: dict[str, Any] = {}
+        if let_go and stack.status == "DELETE_FAILED":
+            stuck = [
+                resource.logical_id
+                for resource in stacks.resources(self._aws, stack)
+                if resource.status == "DELETE_FAILED"
+            ]
+            parameters["RetainResources"] = stuck
+        self._run(stack, "delete_stack", frozenset((stacks.GONE,)), **parameters)
+
+    def begin_delete(self, stack: Stack) -> None:
+        """Ask AWS to delete a stack, and do not wait. Raises AwsError."""
+        self._report(Step(f"asking AWS to delete {stack.name}"))
+        token = self._operator.token()
+        self._aws.call(
+            "cloudformation", "delete_stack", StackName=stack.id, ClientRequestToken=token
+        )
+
+    def _run(self, stack: Stack, operation: str, good: frozenset[str], **parameters: Any) -> None:
+        tail = EventTail.from_now(self._aws, stack.id)
+        self._aws.call(
+            "cloudformation",
+            operation,
+            StackName=stack.id,
+            ClientRequestToken=self._operator.token(),
+            **parameters,
+        )
+        self._ended(stack.id, tail, good)
+
+    def _ended(self, stack_id: str, tail: EventTail, good: frozenset[str]) -> Stack:
+        """Tell the events until AWS rests. Raises StackFailed unless the state is a good one."""
+        seen: list[StackEvent] = []
+        try:
+            stack = self._follow(stack_id, tail, seen)
+        except (KeyboardInterrupt, AwsError):
+            self._report(
+                Warned(
+                    "AWS goes on without us with what was begun",
+                    hint="the same command takes it up again",
+                )
+            )
+            raise
+        if stack.status not in good:
+            raise failed(stack, seen)
+        return stack
+
+    def _follow(self, stack_id: str, tail: EventTail, seen: list[StackEvent]) -> Stack:
+        quiet = 0
+        while True:
+            new = tail.new()
+            for event in new:
+                seen.append(event)
+                self._report(_happened(stack_id, event))
+                self._watch(event)
+            quiet = 0 if new else quiet + 1
+            if any(event.of_stack for event in new) or quiet % _LOOK_EVERY == 1:
+                stack = stacks.find_stack(self._aws, stack_id)
+                if stack is None:  # it never held anything, and AWS has forgotten it
+                    return stacks.gone(stack_id)
+                if not stack.working:
+                    return stack
+            self._aws.sleep(_POLL_SECONDS)
+
+
+def _happened(stack_id: str, event: StackEvent) -> Happened:
+    return Happened(
+        stack=stacks.name_of(stack_id),
+        type=event.type.removeprefix("AWS::"),
+        name=event.logical_id,
+        status=event.status,
+        reason=event.reason,
+        failed=event.failed,
+        ended=event.of_stack and not event.status.endswith("_IN_PROGRESS"),
+    )
+
+
+def failed(stack: Stack, events: list[StackEvent]) -> StackFailed:
+    """The error of an operation that did not end well: the first failure is the cause."""
+    first = next((event for event in events if event.failed and event.reason), None)
+    reason = first.reason if first else stack.reason or _NO_REASON
+    culprit = f"{first.type} {first.logical_id}: " if first else ""
+    return StackFailed(
+        f"the stack {stack.name} is {stack.status}: {culprit}{reason}",
+        hint="mend what it names, then run the same command again",
+        reason=reason,
+    )
+
 
 _MOST_ROUNDS = 6  # settling takes two or three; more means that somebody works against us
 
@@ -64,7 +277,7 @@ class Deployment:
         self._owner = owner
         self._operator = operator
         self._report = report
-        self._operations = Operations(aws, operator, report, watch)
+        self._operations = StackOperations(aws, operator, report, watch)
 
     def live(self, name: str) -> StackRequest | None:
         """What a stack is made from now, when AWS is not at work on it; None where there is none.

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 
 from fastai_deploy.aws import stacks
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
+from fastai_deploy.aws.capacity import MemoryEstimate
 from fastai_deploy.aws.inventory import Names
-from fastai_deploy.aws.memory import Room
 from fastai_deploy.aws.ownership import Owner
-from fastai_deploy.aws.permissions import check_permissions
-from fastai_deploy.aws.policy import Needs, user_policies
+from fastai_deploy.aws.permissions import Needs, check_permissions, user_policies
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import AwsError, AwsMissing, AwsQuota, FdeployError
-from fastai_deploy.reports import Check, Outcome
+from fastai_deploy.records import Check, Outcome
 
 _QUOTA_SERVICE = "sagemaker"
 _IMAGE = re.compile(r"(?P<registry>\d{12})\.dkr\.ecr\.(?P<region>[^.]+)\.[^/]+/(?P<name>.+)")
@@ -59,7 +58,7 @@ class Subject:
     instance: str | None
     count: int
     limits: Limits
-    room: Room | None = None
+    room: MemoryEstimate | None = None
 
 
 class Doctor:

@@ -1,11 +1,4 @@
-"""What there is of a stage, by asking AWS: by its names, and by its tags.
-
-Neither alone is a proof: what was made outside of the stacks has no tags (a log group that a
-container made anew), and what has a generated name is found by tags alone. The index of tags is
-late by minutes, so what it names is looked at before it counts.
-Sources: the API references of the List and Describe operations used; "GetResources" of the
-Resource Groups Tagging API.
-"""
+"""Which AWS resources belong to a stage: by name, by tag and by stack; and whose they are."""
 
 from __future__ import annotations
 
@@ -15,11 +8,123 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastai_deploy import naming
+from fastai_deploy.aws.bucket import Bucket, object_versions
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import find_stack, resources
-from fastai_deploy.aws.things import Thing, of_arn, of_resource
+from fastai_deploy.aws.stacks import Resource, find_stack, resources
 from fastai_deploy.errors import AwsError, AwsMissing
+from fastai_deploy.naming import project_folder, stage_folder
+
+_ARN = re.compile(r"arn:[^:]+:([^:]*):[^:]*:[^:]*:(.+)")
+# The resource part of an ARN, by service: what it is, and where its name stands.
+# Source: "Actions, resources, and condition keys" of each service.
+_PARTS: tuple[tuple[str, str, str], ...] = (
+    ("sagemaker", r"endpoint/(.+)", "endpoint"),
+    ("sagemaker", r"endpoint-config/(.+)", "endpoint configuration"),
+    ("sagemaker", r"model/(.+)", "model"),
+    ("lambda", r"function:([^:]+)(?::.*)?", "function"),
+    ("logs", r"log-group:(.+?)(?::\*)?", "log group"),
+    ("apigateway", r"/restapis/([^/]+)", "REST API"),
+    ("apigateway", r"/restapis/([^/]+/stages/.+)", "API stage"),
+    ("apigateway", r"/apis/([^/]+)", "HTTP API"),
+    ("apigateway", r"/apis/([^/]+/stages/.+)", "API stage"),
+    ("apigateway", r"/apikeys/(.+)", "API key"),
+    ("apigateway", r"/usageplans/(.+)", "usage plan"),
+    ("apigateway", r"/domainnames/([^/]+)", "domain name"),
+    ("cloudwatch", r"alarm:(.+)", "alarm"),
+    ("cloudwatch", r"dashboard/(.+)", "dashboard"),
+    ("cloudformation", r"stack/([^/]+)/.+", "stack"),
+    ("iam", r"role/(?:.+/)?([^/]+)", "role"),
+    ("scheduler", r"schedule/(.+)", "schedule"),
+    ("scheduler", r"schedule-group/(.+)", "schedule group"),
+    ("s3", r"([^/]+)", "bucket"),
+)
+_TYPES = {
+    "AWS::ApiGateway::ApiKey": "API key",
+    "AWS::ApiGateway::DomainName": "domain name",
+    "AWS::ApiGateway::RestApi": "REST API",
+    "AWS::ApiGateway::UsagePlan": "usage plan",
+    "AWS::ApiGatewayV2::Api": "HTTP API",
+    "AWS::ApiGatewayV2::DomainName": "domain name",
+    "AWS::CloudFormation::Stack": "stack",
+    "AWS::CloudWatch::Alarm": "alarm",
+    "AWS::CloudWatch::Dashboard": "dashboard",
+    "AWS::IAM::Role": "role",
+    "AWS::Lambda::Function": "function",
+    "AWS::Logs::LogGroup": "log group",
+    "AWS::SageMaker::Endpoint": "endpoint",
+    "AWS::SageMaker::EndpointConfig": "endpoint configuration",
+    "AWS::SageMaker::Model": "model",
+    "AWS::Scheduler::Schedule": "schedule",
+    "AWS::Scheduler::ScheduleGroup": "schedule group",
+}
+
+
+@dataclass(frozen=True, order=True)
+class ResourceRef:
+    """Something that exists in the account."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+def of_arn(arn: str) -> ResourceRef:
+    """The thing of an ARN; one of an unknown kind is named by its ARN."""
+    match = _ARN.fullmatch(arn)
+    if match:
+        service, resource = match.groups()
+        for of_service, pattern, kind in _PARTS:
+            found = re.fullmatch(pattern, resource) if of_service == service else None
+            if found:
+                return ResourceRef(kind, found[1])
+    return ResourceRef("resource", arn)
+
+
+def of_resource(resource: Resource) -> ResourceRef:
+    """The thing of a stack's resource."""
+    if resource.physical_id.startswith("arn:"):
+        found = of_arn(resource.physical_id)
+        if found.kind != "resource":
+            return found
+    kind = _TYPES.get(resource.type, resource.type.removeprefix("AWS::"))
+    return ResourceRef(kind, resource.physical_id)
+
+
+_VERSION = re.compile(r"/deployments/[^/]*-([0-9a-f]{12})\.json$")
+_ARTIFACT = re.compile(r"/models/([0-9a-f]{12})")
+
+Versioned = tuple[str, str]  # the key and the version of an object
+
+
+def data_of(aws: Aws, bucket: Bucket, owner: Owner) -> Iterator[Versioned]:
+    """What stands below the stage's own folder. Raises AwsError."""
+    return object_versions(aws, bucket, stage_folder(owner.project, owner.stage))
+
+
+def artifacts_of(aws: Aws, bucket: Bucket, owner: Owner) -> list[Versioned]:
+    """Artifacts and packages of the project that no other stage needs. Raises AwsError."""
+    own = stage_folder(owner.project, owner.stage)
+    stages = stage_folder(owner.project, "")[:-1]
+    shared: list[Versioned] = []
+    needed: set[str] = set()
+    others = False
+    for key, version in object_versions(aws, bucket, project_folder(owner.project)):
+        if not key.startswith(stages):
+            shared.append((key, version))
+        elif not key.startswith(own):
+            others = True
+            needed.update(_VERSION.findall(key))
+    return [(key, version) for key, version in shared if not _is_needed(key, needed, others=others)]
+
+
+def _is_needed(key: str, needed: set[str], *, others: bool) -> bool:
+    artifact = _ARTIFACT.search(key)
+    # The Lambda's package is named by its own hash: it goes with the last stage.
+    return artifact[1] in needed if artifact else others
+
 
 KINDS = ("real-time", "serverless", "async")
 
@@ -76,15 +181,15 @@ class Inventory:
             "role": lambda name: self._ask("iam", "get_role", RoleName=name),
         }
 
-    def everything(self) -> list[Thing]:
+    def everything(self) -> list[ResourceRef]:
         """What there is, the resources of the stacks included. Raises AwsError."""
         return sorted({*self._of_stacks(), *self.outside()})
 
-    def outside(self) -> list[Thing]:
+    def outside(self) -> list[ResourceRef]:
         """What there is without asking the stacks: the proof after they are gone."""
         return sorted({*self._by_name(), *self._by_tag()})
 
-    def _of_stacks(self) -> Iterator[Thing]:
+    def _of_stacks(self) -> Iterator[ResourceRef]:
         for name in self.names.stacks:
             stack = find_stack(self._aws, name)
             if stack is not None and self._owner.owns(stack.tags):
@@ -92,11 +197,11 @@ class Inventory:
                     if resource.physical_id:
                         yield of_resource(resource)
 
-    def _by_name(self) -> Iterator[Thing]:
+    def _by_name(self) -> Iterator[ResourceRef]:
         for name in self.names.stacks:
             stack = find_stack(self._aws, name)
             if stack is not None and (self._owner.owns(stack.tags) or not stack.tags):
-                yield Thing("stack", name)
+                yield ResourceRef("stack", name)
         for name in self.names.endpoints:
             yield from self._endpoint(name)
         yield from self._versioned("list_models", "Models", "Model", "model")
@@ -105,30 +210,32 @@ class Inventory:
         )
         yield from self._function(naming.function_name(self._owner.project, self._owner.stage))
         yield from self._if_there(
-            Thing("log group", naming.access_log_group(self._owner.project, self._owner.stage))
+            ResourceRef(
+                "log group", naming.access_log_group(self._owner.project, self._owner.stage)
+            )
         )
         path = naming.role_path(self._owner.project, self._owner.stage)
         for page in self._aws.pages("iam", "list_roles", PathPrefix=path):
             for role in page["Roles"]:
-                yield Thing("role", role["RoleName"])
+                yield ResourceRef("role", role["RoleName"])
 
-    def _endpoint(self, name: str) -> Iterator[Thing]:
+    def _endpoint(self, name: str) -> Iterator[ResourceRef]:
         """An endpoint and its log group, unless the endpoint of that name is somebody else's."""
         found = self._ask("sagemaker", "describe_endpoint", EndpointName=name)
         if found and not self._is_ours(found["EndpointArn"]):
             return
         if found:
-            yield Thing("endpoint", name)
-        yield from self._if_there(Thing("log group", naming.endpoint_log_group(name)))
+            yield ResourceRef("endpoint", name)
+        yield from self._if_there(ResourceRef("log group", naming.endpoint_log_group(name)))
 
-    def _function(self, name: str) -> Iterator[Thing]:
+    def _function(self, name: str) -> Iterator[ResourceRef]:
         """The function and its log group, likewise."""
         found = self._ask("lambda", "get_function", FunctionName=name)
         if found and not self._owner.owns(found.get("Tags", {})):
             return
         if found:
-            yield Thing("function", name)
-        yield from self._if_there(Thing("log group", naming.function_log_group(name)))
+            yield ResourceRef("function", name)
+        yield from self._if_there(ResourceRef("log group", naming.function_log_group(name)))
 
     def _is_ours(self, arn: str) -> bool:
         """Whether something of SageMaker carries our tags."""
@@ -139,7 +246,7 @@ class Inventory:
         ]
         return self._owner.owns({tag["Key"]: tag["Value"] for tag in found})
 
-    def _by_tag(self) -> Iterator[Thing]:
+    def _by_tag(self) -> Iterator[ResourceRef]:
         filters = [{"Key": key, "Values": [value]} for key, value in self._owner.tags.items()]
         for page in self._aws.pages(
             "resourcegroupstaggingapi", "get_resources", TagFilters=filters
@@ -147,20 +254,20 @@ class Inventory:
             for item in page["ResourceTagMappingList"]:
                 yield from self._if_there(of_arn(item["ResourceARN"]))
 
-    def _versioned(self, operation: str, key: str, member: str, kind: str) -> Iterator[Thing]:
+    def _versioned(self, operation: str, key: str, member: str, kind: str) -> Iterator[ResourceRef]:
         part = naming.versioned_name(self._owner.project, self._owner.stage, "")
         for page in self._aws.pages("sagemaker", operation, NameContains=part):
             for item in page[key]:
                 name = item[f"{member}Name"]
                 if self._is_versioned(name) and self._is_ours(item[f"{member}Arn"]):
-                    yield Thing(kind, name)
+                    yield ResourceRef(kind, name)
 
     def _is_versioned(self, name: str) -> bool:
         """Whether a model or an endpoint configuration is named as this stage's are."""
         part = naming.versioned_name(self._owner.project, self._owner.stage, "")
         return re.fullmatch(re.escape(part) + "[0-9a-f]{12}", name) is not None
 
-    def _if_there(self, thing: Thing) -> Iterator[Thing]:
+    def _if_there(self, thing: ResourceRef) -> Iterator[ResourceRef]:
         """The thing, unless AWS says that it does not exist; what cannot be asked counts."""
         look = self._looks.get(thing.kind)
         if look is None or look(thing.name):

@@ -1,14 +1,6 @@
-"""Whether the caller may do what a deploy needs, as IAM's own policy simulator sees it.
+"""The IAM policies that a user needs, and whether the caller has what a deploy needs.
 
-    who calls ──> the user or role behind it ──┐
-    the policy to copy ──> one question each ──┴──> SimulatePrincipalPolicy ──> what is missing
-
-The simulator reads the policies of the user or role, its permissions boundary and the
-organization's service control policies. It sees neither the policy of a session (an assumed role
-may have less than the role), nor those of buckets, keys and VPC endpoints, nor resource control
-policies: what passes here may still be denied.
-Sources: the API reference of SimulatePrincipalPolicy; "Testing IAM policies with the IAM policy
-simulator" and "AWS JSON policy elements: Principal" in the IAM user guide.
+The policies are printed to copy. The check asks IAM's own policy simulator.
 """
 
 from __future__ import annotations
@@ -19,10 +11,199 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastai_deploy.aws.policy import Needs
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import AwsError, AwsMissing
-from fastai_deploy.reports import Check
+from fastai_deploy.records import Check
+
+Json = Any
+VERSION = "2012-10-17"
+# A managed policy may have so many characters, white space not counted (AWS: IAM quotas).
+MAX_CHARACTERS = 6_144
+# Whose log groups there are: /aws/lambda/<project>-... and so on.
+_LOGGING = ("sagemaker/Endpoints", "lambda", "apigateway")
+# What AWS lets nobody scope: looking about, and the logs of an HTTP API.
+_UNSCOPED = {
+    "application-autoscaling": "DescribeScalableTargets DescribeScalingPolicies "
+    "DescribeScheduledActions",
+    "cloudwatch": "GetMetricData",
+    "iam": "ListRoles",
+    "logs": "CreateLogDelivery DeleteLogDelivery DescribeIndexPolicies DescribeLogGroups "
+    "DescribeResourcePolicies GetLogDelivery ListLogDeliveries PutResourcePolicy UpdateLogDelivery",
+    "pricing": "GetProducts",
+    "sagemaker": "ListEndpointConfigs ListModels",
+    "servicequotas": "ListAWSDefaultServiceQuotas ListServiceQuotas",
+    "tag": "GetResources",
+}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Whose permissions these are.
+
+    ``signs_requests``: the API's ``auth`` is ``iam``, and create-api proves it.
+    """
+
+    project: str
+    bucket: str
+    partition: str = "aws"
+    kms_key: str | None = None
+    signs_requests: bool = False
+
+    def arn(self, rest: str) -> str:
+        """An ARN of this partition."""
+        return f"arn:{self.partition}:{rest}"
+
+
+def user_policies(needs: Needs) -> Mapping[str, Json]:
+    """The documents by name, for all stages of a project in any region of an account."""
+    return {
+        "stacks": {"Version": VERSION, "Statement": list(_stacks(needs))},
+        "data": {"Version": VERSION, "Statement": list(_data(needs))},
+        "bucket": {"Version": VERSION, "Statement": [_bucket(needs)]},
+    }
+
+
+def _stacks(needs: Needs) -> Iterator[Json]:
+    project, arn = needs.project, needs.arn
+    yield _allow(
+        "cloudformation",
+        "ContinueUpdateRollback CreateChangeSet DeleteChangeSet DeleteStack DescribeChangeSet "
+        "DescribeStackEvents DescribeStacks ExecuteChangeSet GetTemplate ListStackResources "
+        "UpdateTerminationProtection",
+        arn(f"cloudformation:*:*:stack/{project}-*/*"),
+    )
+    yield _allow(
+        "sagemaker",
+        "AddTags CreateEndpoint CreateEndpointConfig CreateModel DeleteEndpoint "
+        "DeleteEndpointConfig DeleteModel DeleteTags DescribeEndpoint DescribeEndpointConfig "
+        "DescribeModel ListTags UpdateEndpoint",
+        [
+            arn(f"sagemaker:*:*:{kind}/{project}-*")
+            for kind in ("endpoint", "endpoint-config", "model")
+        ],
+    )
+    yield from _roles(needs)
+    yield _allow(
+        "lambda",
+        "AddPermission CreateFunction DeleteFunction DeleteFunctionConcurrency GetFunction "
+        "GetFunctionCodeSigningConfig GetFunctionRecursionConfig GetFunctionScalingConfig "
+        "GetPolicy GetRuntimeManagementConfig ListTags PutFunctionConcurrency RemovePermission "
+        "TagResource UntagResource UpdateFunctionCode UpdateFunctionConfiguration",
+        arn(f"lambda:*:*:function:{project}-*"),
+    )
+    yield _allow(
+        "apigateway",
+        "DELETE GET PATCH POST PUT",
+        [
+            *(
+                arn(f"apigateway:*::/{kind}{rest}")
+                for kind in ("apikeys", "apis", "domainnames", "restapis", "usageplans")
+                for rest in ("", "/*")
+            ),
+            arn("apigateway:*::/tags/*"),
+        ],
+    )
+    yield _allow(
+        "logs",
+        "AssociateKmsKey CreateLogGroup DeleteLogGroup DeleteRetentionPolicy DescribeLogStreams "
+        "DisassociateKmsKey FilterLogEvents GetDataProtectionPolicy GetLogEvents "
+        "ListTagsForResource PutRetentionPolicy TagResource UntagResource",
+        [arn(f"logs:*:*:log-group:/aws/{of}/{project}-*") for of in _LOGGING],
+    )
+    yield _allow(
+        "cloudwatch",
+        "DeleteAlarms DescribeAlarms ListTagsForResource PutMetricAlarm TagResource UntagResource",
+        arn(f"cloudwatch:*:*:alarm:{project}-*"),
+    )
+    yield _allow(
+        "cloudwatch",
+        "DeleteDashboards GetDashboard ListTagsForResource PutDashboard TagResource UntagResource",
+        arn(f"cloudwatch::*:dashboard/{project}-*"),
+    )
+    yield _allow(
+        "scheduler",
+        "CreateSchedule CreateScheduleGroup DeleteSchedule DeleteScheduleGroup GetSchedule "
+        "GetScheduleGroup ListTagsForResource TagResource UntagResource UpdateSchedule",
+        [arn(f"scheduler:*:*:{kind}/{project}-*") for kind in ("schedule", "schedule-group")],
+    )
+    yield _allow(
+        "application-autoscaling",
+        "DeleteScalingPolicy DeregisterScalableTarget ListTagsForResource PutScalingPolicy "
+        "RegisterScalableTarget TagResource UntagResource",
+        arn("application-autoscaling:*:*:scalable-target/*"),
+    )
+
+
+def _roles(needs: Needs) -> Iterator[Json]:
+    own = needs.arn(f"iam::*:role/fdeploy/{needs.project}-*")
+    yield _allow(
+        "iam",
+        "CreateRole DeleteRole DeleteRolePolicy DetachRolePolicy GetRole GetRolePolicy "
+        "ListAttachedRolePolicies ListRolePolicies PutRolePolicy TagRole UntagRole "
+        "UpdateAssumeRolePolicy UpdateRole UpdateRoleDescription",
+        own,
+    )
+    services = [f"{name}.amazonaws.com" for name in ("sagemaker", "lambda", "scheduler")]
+    yield _allow("iam", "PassRole", own, {"StringEquals": {"iam:PassedToService": services}})
+    linked = "sagemaker.application-autoscaling.amazonaws.com"
+    yield _allow(
+        "iam",
+        "CreateServiceLinkedRole",
+        needs.arn(f"iam::*:role/aws-service-role/{linked}/*"),
+        {"StringEquals": {"iam:AWSServiceName": linked}},
+    )
+
+
+def _data(needs: Needs) -> Iterator[Json]:
+    bucket = needs.arn(f"s3:::{needs.bucket}")
+    yield _allow(
+        "s3", "ListBucket ListBucketMultipartUploads ListBucketVersions GetBucketTagging", bucket
+    )
+    yield _allow(
+        "s3",
+        "AbortMultipartUpload DeleteObject DeleteObjectVersion GetObject GetObjectVersion "
+        "ListMultipartUploadParts PutObject",
+        f"{bucket}/fdeploy/{needs.project}/*",
+    )
+    yield _allow(
+        "sagemaker",
+        "InvokeEndpoint InvokeEndpointAsync",
+        needs.arn(f"sagemaker:*:*:endpoint/{needs.project}-*"),
+    )
+    yield _allow("apigateway", "GET", needs.arn("apigateway:*::/account"))
+    # Whether the image is there; the repositories are AWS's.
+    yield _allow("ecr", "BatchGetImage", needs.arn("ecr:*:*:repository/*"))
+    if needs.signs_requests:
+        yield _allow("execute-api", "Invoke", needs.arn("execute-api:*:*:*/POST/*"))
+    # What the caller's own policies allow; whose they are, the documents do not know.
+    own = [needs.arn(f"iam::*:{kind}/*") for kind in ("role", "user")]
+    yield _allow("iam", "SimulatePrincipalPolicy", own)
+    if needs.kms_key:
+        yield _allow(
+            "kms", "CreateGrant Decrypt DescribeKey Encrypt GenerateDataKey", needs.kms_key
+        )
+    for service, actions in _UNSCOPED.items():
+        yield _allow(service, actions, "*")
+
+
+def _bucket(needs: Needs) -> Json:
+    return _allow(
+        "s3",
+        "CreateBucket DeleteBucket PutBucketOwnershipControls PutBucketPolicy "
+        "PutBucketPublicAccessBlock PutBucketTagging PutBucketVersioning "
+        "PutEncryptionConfiguration PutLifecycleConfiguration",
+        needs.arn(f"s3:::{needs.bucket}"),
+    )
+
+
+def _allow(service: str, actions: str, resources: Json, condition: Json = None) -> Json:
+    allowed = {
+        "Effect": "Allow",
+        "Action": [f"{service}:{action}" for action in actions.split()],
+        "Resource": resources,
+    }
+    return {**allowed, "Condition": condition} if condition else allowed
+
 
 _CALLER = re.compile(r"arn:(?P<partition>[^:]+):(?:sts|iam)::(?P<account>\d+):(?P<who>.+)")
 # The kinds of resource of a statement take different actions: each has to be allowed on one.

@@ -17,7 +17,7 @@ from typing import Any
 
 from fastai_deploy.aws.template.spec import EndpointSpec, Serverless
 from fastai_deploy.errors import AwsError
-from fastai_deploy.reports import Cost
+from fastai_deploy.records import Cost
 
 Json = Any
 # ``get_products`` of a ``pricing`` client, in one of the regions below. Raises AwsError.

@@ -1,7 +1,9 @@
-"""The public API as a client sees it: HTTPS, a route and a key.
+"""The public API of a stack: calls over HTTPS, who may call, and the proof that others may not.
 
-``door`` is where requests go in the place of the URL's own host, as ``AWS_ENDPOINT_URL`` is for
-boto3; the Host header stays what it is, which is how API Gateway finds the API.
+    key     the header x-api-key; 403 without      iam    a signed request; 403 without
+    none    everybody                              jwt    a token from its issuer; 401 without
+
+API Gateway takes a while to learn a new key, so the first answers may be refusals.
 """
 
 from __future__ import annotations
@@ -10,14 +12,18 @@ import http
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from fastai_deploy import __version__
-from fastai_deploy.errors import InvocationError, NoAnswer
-from fastai_deploy.public.proofs import Reply
-from fastai_deploy.refusal import refused
+from fastai_deploy.api_docs.smoke_tests import Reply, check_preflight, check_throttle
+from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.stacks import Stack, first_of, resources
+from fastai_deploy.errors import DeployError, InvocationError, NoAnswer, error_from_response
+from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.settings import ApiSettings
 
 _SECONDS = 60.0
 Json = Any
@@ -87,8 +93,138 @@ def _reply(status: int, answer: Any) -> Reply:
 
 def _refused(url: str, status: int, data: bytes) -> InvocationError:
     # Else it is in API Gateway's own words, such as {"message": "Forbidden"}.
-    return refused(url, status, data) or InvocationError(
+    return error_from_response(url, status, data) or InvocationError(
         f"{url} answered {status}: {data[:200].decode(errors='replace')}",
         hint="fdeploy logs --api shows why",
         status=status,
     )
+
+
+Auth = Literal["key", "iam", "jwt", "none"]
+
+URL_OUTPUT = "Url"
+_REFUSED_WITHOUT = {"key": 403, "iam": 403, "jwt": 401, "none": 200}
+_NOT_YET = frozenset((403, 404, 429, 500, 502, 503, 504))
+_POLL_SECONDS = 2.0
+_WAIT_SECONDS = 120.0
+_FEW = 20  # requests at once that a proof may cost
+
+
+@dataclass(frozen=True)
+class ApiAccess:
+    """An API: where it is, who may call it, and with which key (empty without keys)."""
+
+    url: str
+    auth: Auth
+    key: str = ""
+
+
+class ApiPublisher:
+    """Calls the API of a stack through ``public``."""
+
+    def __init__(self, aws: Aws, public: PublicApi, report: Reporter) -> None:
+        self._aws = aws
+        self._public = public
+        self._report = report
+
+    def gate(self, stack: Stack, auth: Auth) -> ApiAccess:
+        """The gate that a stack has made. Raises DeployError or AwsError."""
+        url = stack.outputs.get(URL_OUTPUT)
+        if url is None:
+            raise DeployError(
+                f"the stack {stack.name} says no URL", hint="run fdeploy create-api again"
+            )
+        return ApiAccess(url, auth, self._key(stack) if auth == "key" else "")
+
+    def call(self, gate: ApiAccess, request: Json) -> Json:
+        """Send a request as somebody who may. Raises InvocationError."""
+        return self._public.call(gate.url, request, self._headers(gate, request))
+
+    def prove(self, gate: ApiAccess, verify: Callable[[Callable[[Json], Json]], None]) -> None:
+        """The goldens through the public URL, and a refusal for everybody else.
+
+        Raises ParityError, InvocationError or DeployError.
+        """
+        if gate.auth != "jwt":  # nobody but the issuer makes tokens
+            self._await(gate)
+            verify(lambda request: self.call(gate, request))
+        self._check_refusal(gate)
+
+    def prove_limits(
+        self, stack: Stack, gate: ApiAccess, settings: ApiSettings, *, untouched: bool
+    ) -> None:
+        """Which pages may call, and how often a key may.
+
+        The usage plan is read back. Only where a few requests are too many, and nobody uses the API
+        yet, they are sent, until one is answered 429. Raises DeployError, NoAnswer or AwsError.
+        """
+
+        def send(method: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+            key = {"x-api-key": gate.key} if gate.key and method != "OPTIONS" else {}
+            return self._public.send(method, gate.url, {**headers, **key}, body)
+
+        check_preflight(send, settings.cors_origins, self._report)
+        if not gate.key:
+            return
+        self._check_plan(stack, settings)
+        if untouched and settings.burst <= _FEW and settings.quota is None:
+            check_throttle(
+                send, rate=settings.rate, burst=settings.burst, at_once=_FEW, report=self._report
+            )
+
+    def _check_plan(self, stack: Stack, settings: ApiSettings) -> None:
+        plan = first_of(resources(self._aws, stack), "AWS::ApiGateway::UsagePlan")
+        found: Json = {}
+        if plan is not None:
+            found = self._aws.call("apigateway", "get_usage_plan", usagePlanId=plan.physical_id)
+        throttle = found.get("throttle", {})
+        if (throttle.get("rateLimit"), throttle.get("burstLimit")) != (
+            settings.rate,
+            settings.burst,
+        ):
+            raise DeployError(
+                f"the usage plan of {stack.name} does not have the rate and burst of the settings",
+                hint="run fdeploy create-api again",
+            )
+        told = f"a key may send {settings.rate:g} requests a second, {settings.burst} at once"
+        self._report(Step(f"{told}, says API Gateway"))
+
+    def _headers(self, gate: ApiAccess, request: Json) -> dict[str, str]:
+        if gate.auth == "key":
+            return {"x-api-key": gate.key}
+        if gate.auth == "iam":
+            return self._aws.signature("execute-api", gate.url, json.dumps(request).encode())
+        return {}
+
+    def _await(self, gate: ApiAccess) -> None:
+        """Wait until the API knows its key; what it answers then, the goldens will tell."""
+        deadline = self._aws.clock() + _WAIT_SECONDS
+        request = {"text": "ready?"}
+        self._report(Step(f"asking {gate.url}"))
+        while self._aws.clock() < deadline:
+            status, _ = self._public.exchange(gate.url, request, self._headers(gate, request))
+            if status not in _NOT_YET:
+                return
+            self._aws.sleep(_POLL_SECONDS)
+
+    def _check_refusal(self, gate: ApiAccess) -> None:
+        wanted = _REFUSED_WITHOUT[gate.auth]
+        status, _ = self._public.exchange(gate.url, {"text": "no key"}, {})
+        if status != wanted:
+            raise DeployError(
+                f"the API answered {status} to a request without credentials, and not {wanted}",
+                hint="run fdeploy teardown, then fdeploy up",
+            )
+        if wanted != http.HTTPStatus.OK:
+            self._report(Step(f"who brings no credentials is answered {status}"))
+
+    def _key(self, stack: Stack) -> str:
+        key = first_of(resources(self._aws, stack), "AWS::ApiGateway::ApiKey")
+        if key is None:
+            raise DeployError(
+                f"the stack {stack.name} has no API key", hint="run fdeploy create-api again"
+            )
+        answer = self._aws.call(
+            "apigateway", "get_api_key", apiKey=key.physical_id, includeValue=True
+        )
+        return str(answer["value"])

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.parsers import ResponseParserError
 
 from fastai_deploy import __version__
-from fastai_deploy.aws.failures import translated
+from fastai_deploy.aws.client_errors import translated
 from fastai_deploy.errors import AwsUnreachable
 
 ATTEMPTS = 6

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from fastai_deploy.aws.capacity import DEFAULT_INSTANCE, Instance, instance
 from fastai_deploy.aws.images import Image
-from fastai_deploy.aws.instances import DEFAULT_INSTANCE, Instance, instance
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.template.spec import (
     ApiAlarms,
@@ -35,10 +35,10 @@ from fastai_deploy.aws.template.spec import (
     Vpc,
 )
 from fastai_deploy.errors import SettingsError
-from fastai_deploy.lambda_package import HANDLER
 from fastai_deploy.naming import async_prefix, captured_prefix, endpoint_name, function_name
+from fastai_deploy.packaging.lambda_zip import HANDLER
 from fastai_deploy.records import StoredArtifact
-from fastai_deploy.runtime.schema import HEALTH, OPENAPI, PAGE
+from fastai_deploy.runtime.contract import HEALTH, OPENAPI, PAGE
 from fastai_deploy.runtime.telemetry import SWITCHES
 from fastai_deploy.settings import Settings
 

@@ -20,7 +20,7 @@ from fastai_deploy.aws.stacks import Stack, our_stack
 from fastai_deploy.aws.template.endpoint_stack import UNPROVEN
 from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import VERSION_TAG
-from fastai_deploy.reports import Bill, LastHour, Part, Status
+from fastai_deploy.records import Bill, LastHour, Part, Status
 
 _HOUR = 3_600
 _MICROSECONDS_A_MS = 1_000

@@ -8,10 +8,10 @@ from fastai_deploy.bundle.manifest import (
     ModelSpec,
     Padding,
     Provenance,
+    RuntimeSpec,
     Task,
     TextSpec,
 )
-from fastai_deploy.bundle.runtime_spec import RuntimeSpec
 
 __all__ = [
     "Bundle",

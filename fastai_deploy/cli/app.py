@@ -8,9 +8,9 @@ import traceback
 
 import typer
 
-from fastai_deploy.cli import care_commands  # noqa: F401 - registers its commands
+from fastai_deploy.cli import commands  # noqa: F401 - registers its commands
 from fastai_deploy.cli.commands import app
-from fastai_deploy.cli.visible import visible_lines
+from fastai_deploy.cli.escaping import visible_lines
 from fastai_deploy.errors import FdeployError, UsageError
 
 DEFECT = 1
@@ -61,7 +61,7 @@ class _Defect(FdeployError):
 
 
 def _failed(error: FdeployError, arguments: list[str]) -> int:
-    from fastai_deploy.cli.output import show_error  # noqa: PLC0415 - rich is slow to import
+    from fastai_deploy.cli.progress import show_error  # noqa: PLC0415 - rich is slow to import
 
     if "--verbose" in arguments:
         sys.stderr.write(visible_lines(traceback.format_exc()))

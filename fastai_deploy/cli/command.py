@@ -6,14 +6,51 @@ Nothing of fdeploy but the options is imported before a command runs, so that ``
 from __future__ import annotations
 
 import inspect
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import typer
 
 from fastai_deploy.cli.options import COMMON, Sets
+from fastai_deploy.cli.progress import reporter
+from fastai_deploy.project import Project, open_project
+from fastai_deploy.settings import load_settings
+
+
+@dataclass(frozen=True)
+class Options:
+    """The common options, and the flags that set settings: setting to (flag, value).
+
+    ``typed`` is the command line after ``fdeploy``, for errors that say how to run it again.
+    """
+
+    config: Path | None
+    stage: str | None
+    as_json: bool
+    typed: tuple[str, ...]
+    flags: Mapping[tuple[str, str], tuple[str, Any]]
+
+
+@contextmanager
+def session(options: Options, command: str, *, locked: bool) -> Iterator[Project]:
+    """The project that a command works on; ``locked`` keeps other commands out of the stage."""
+    settings = load_settings(
+        folder=Path.cwd(),
+        config=options.config,
+        stage=options.stage,
+        environ=os.environ,
+        flags=options.flags,
+    )
+    with reporter(sys.stderr, as_json=options.as_json) as report:
+        project = replace(open_project(settings, report), typed=options.typed)
+        with project.workspace.locked(command) if locked else nullcontext():
+            yield project
+
 
 Command = Callable[..., Any]
 
@@ -38,7 +75,6 @@ def command(
 
         def run(**values: Any) -> None:
             from fastai_deploy.cli.results import exit_code, show  # noqa: PLC0415 - see the module's docstring
-            from fastai_deploy.cli.session import Options, session  # noqa: PLC0415
 
             options = Options(
                 config=values["config"],

@@ -1,7 +1,8 @@
-"""The commands: each calls the stage of the same name and returns what is shown."""
+"""The commands. Each is an adapter that calls the stage or operation of the same name."""
+
+from __future__ import annotations
 
 # No "from __future__ import annotations": typer needs the options' annotations as objects.
-
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,8 @@ from fastai_deploy.cli import options as opt
 from fastai_deploy.cli.command import command
 
 if TYPE_CHECKING:
-    from fastai_deploy.cli.exported import Exported
-    from fastai_deploy.cli.results import Answered, Described, Inspected, Key
-    from fastai_deploy.invoking.answered import Batch
+    from fastai_deploy.batch_invoke.run import Batch
+    from fastai_deploy.cli.results import Described, Exported, Inspected, InvokeResult, Key
     from fastai_deploy.project import Project
     from fastai_deploy.records import (
         Api,
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
         Teardown,
     )
     from fastai_deploy.settings import Settings
+if TYPE_CHECKING:
+    from fastai_deploy.cli.results import Lines, Versions
+    from fastai_deploy.project import Project
+    from fastai_deploy.records import Checkup, Endpoint, Policies, StagePlan, Status, Templates
+
 
 app = typer.Typer(
     name="fdeploy",
@@ -35,7 +40,7 @@ app = typer.Typer(
 
 
 @command(app, locked=False)
-def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
+def inspect(project: Project, learner: opt.Learner = None) -> Inspected:
     """Tell what is in a learner, without running it."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Inspected
@@ -45,7 +50,7 @@ def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
 
 @command(app)
 def export(
-    project: "Project",
+    project: Project,
     learner: opt.Learner = None,
     golden: opt.Golden = None,
     unproven: opt.Unproven = None,
@@ -58,20 +63,20 @@ def export(
     allow_import: opt.AllowImport = None,
     requirements: opt.Requirements = None,
     python: opt.Python = None,
-) -> "Exported":
+) -> Exported:
     """Read a learner, never run it, make a checked bundle."""
     from fastai_deploy import stages
-    from fastai_deploy.cli.exported import Exported
+    from fastai_deploy.cli.results import Exported
 
     return Exported.of(stages.export(project))
 
 
 @command(app)
 def package(
-    project: "Project",
+    project: Project,
     instance: opt.Instance = None,
     region: opt.Region = None,
-) -> "Artifact":
+) -> Artifact:
     """Pack the bundle into model.tar.gz."""
     from fastai_deploy import freshness, stages
 
@@ -79,7 +84,7 @@ def package(
 
 
 @command(app)
-def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
+def upload(project: Project, region: opt.Region = None) -> StoredArtifact:
     """Store model.tar.gz for the target."""
     from fastai_deploy import freshness, stages
 
@@ -88,11 +93,11 @@ def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
 
 @command(app)
 def deploy(
-    project: "Project",
+    project: Project,
     instance: opt.Instance = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
-) -> "Endpoint":
+) -> Endpoint:
     """Serve it, verified by the learner's own answers."""
     from fastai_deploy import stages
 
@@ -101,9 +106,9 @@ def deploy(
 
 @command(app, "create-api")
 def create_api(
-    project: "Project",
+    project: Project,
     port: opt.Port = None,
-) -> "Api":
+) -> Api:
     """Put the key-protected API in front of it."""
     from fastai_deploy import freshness, stages
 
@@ -112,7 +117,7 @@ def create_api(
 
 @command(app)
 def up(
-    project: "Project",
+    project: Project,
     learner: opt.Learner = None,
     golden: opt.Golden = None,
     unproven: opt.Unproven = None,
@@ -129,7 +134,7 @@ def up(
     region: opt.Region = None,
     ttl: opt.Ttl = None,
     port: opt.Port = None,
-) -> "Api":
+) -> Api:
     """The five stages above, in a row."""
     from fastai_deploy import stages
 
@@ -138,7 +143,7 @@ def up(
 
 @command(app, locked=False)
 def invoke(
-    project: "Project",
+    project: Project,
     text: opt.Text,
     column: opt.Column = None,
     no_header: opt.NoHeader = False,  # noqa: FBT002 - a flag
@@ -146,28 +151,28 @@ def invoke(
     top_k: opt.TopK = None,
     api: opt.ThroughApi = False,  # noqa: FBT002 - a flag
     concurrency: opt.Concurrency = 4,
-) -> "Answered | Batch":
+) -> InvokeResult | Batch:
     """Classify a text, or the texts of a file."""
     from fastai_deploy import stages
-    from fastai_deploy.cli.results import Answered
-    from fastai_deploy.invoking.many import Many
-    from fastai_deploy.invoking.reading import for_output, texts_of
-    from fastai_deploy.invoking.table import Wanted
+    from fastai_deploy.batch_invoke.inputs import for_output, read_texts
+    from fastai_deploy.batch_invoke.run import BatchOptions
+    from fastai_deploy.batch_invoke.tables import ColumnChoice
+    from fastai_deploy.cli.results import InvokeResult
     from fastai_deploy.progress import Warned
 
-    wanted = Wanted(column, header=not no_header)
-    texts = texts_of(text, wanted, sys.stdin.buffer, lambda said: project.report(Warned(said)))
+    wanted = ColumnChoice(column, header=not no_header)
+    texts = read_texts(text, wanted, sys.stdin.buffer, lambda said: project.report(Warned(said)))
     kept = for_output(output, text)
     if isinstance(texts, str) and kept is None:
         request = {"text": texts} if top_k is None else {"text": texts, "top_k": top_k}
-        return Answered(stages.invoke(project, request, through_api=api))
+        return InvokeResult(stages.invoke(project, request, through_api=api))
     several = [texts] if isinstance(texts, str) else texts
-    how = Many(through_api=api, top_k=top_k, output=kept, at_once=concurrency)
+    how = BatchOptions(through_api=api, top_k=top_k, output=kept, at_once=concurrency)
     return stages.invoke_many(project, several, how)
 
 
 @command(app)
-def key(project: "Project", action: opt.KeyAction = "show") -> "Key":
+def key(project: Project, action: opt.KeyAction = "show") -> Key:
     """Show the API key, or replace it by a new one."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Key
@@ -176,7 +181,7 @@ def key(project: "Project", action: opt.KeyAction = "show") -> "Key":
 
 
 @command(app, locked=False)
-def openapi(project: "Project") -> "Described":
+def openapi(project: Project) -> Described:
     """Print the OpenAPI document of the API."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Described
@@ -186,12 +191,12 @@ def openapi(project: "Project") -> "Described":
 
 @command(app)
 def teardown(
-    project: "Project",
+    project: Project,
     artifacts: opt.Artifacts = False,  # noqa: FBT002 - a flag
     yes: opt.Yes = False,  # noqa: FBT002
     no_wait: opt.NoWait = False,  # noqa: FBT002
     region: opt.Region = None,
-) -> "Teardown":
+) -> Teardown:
     """End and remove everything, and prove it."""
     from fastai_deploy import stages
 
@@ -199,6 +204,91 @@ def teardown(
 
 
 @command(app, locked=False)
-def config(project: "Project") -> "Settings":
+def config(project: Project) -> Settings:
     """Show the settings and where each came from."""
     return project.settings
+
+
+@command(app)
+def plan(
+    project: Project,
+    instance: opt.Instance = None,
+    region: opt.Region = None,
+    ttl: opt.Ttl = None,
+) -> StagePlan:
+    """Show what deploy would change; exit code 2 when it would."""
+    from fastai_deploy import stages
+
+    return stages.plan(project)
+
+
+@command(app, locked=False)
+def status(project: Project, region: opt.Region = None) -> Status:
+    """Show what there is, how it does and what it costs."""
+    from fastai_deploy import stages
+
+    return stages.status(project)
+
+
+@command(app, locked=False)
+def logs(
+    project: Project,
+    api: opt.OfApi = False,  # noqa: FBT002 - a flag
+    since: opt.Since = "1h",
+    follow: opt.Follow = False,  # noqa: FBT002
+    region: opt.Region = None,
+) -> Lines:
+    """Show what the endpoint wrote, or the API."""
+    from fastai_deploy import stages
+    from fastai_deploy.cli.results import Lines
+    from fastai_deploy.settings.sections import duration
+
+    return Lines(stages.logs(project, api=api, since=duration(since), follow=follow))
+
+
+@command(app, locked=False)
+def versions(project: Project, region: opt.Region = None) -> Versions:
+    """List what was deployed, and which is live."""
+    from fastai_deploy import stages
+    from fastai_deploy.cli.results import Versions
+
+    return Versions(stages.versions(project))
+
+
+@command(app)
+def rollback(
+    project: Project,
+    to: opt.ToVersion = None,
+    region: opt.Region = None,
+) -> Endpoint:
+    """Serve the version before again."""
+    from fastai_deploy import stages
+
+    return stages.rollback(project, to=to)
+
+
+@command(app, locked=False)
+def doctor(
+    project: Project,
+    policy: opt.Policy = False,  # noqa: FBT002 - a flag
+    instance: opt.Instance = None,
+    region: opt.Region = None,
+    ttl: opt.Ttl = None,
+) -> Checkup | Policies:
+    """Check whether a deploy would work."""
+    from fastai_deploy import stages
+
+    return stages.policies(project) if policy else stages.doctor(project)
+
+
+@command(app, locked=False)
+def template(
+    project: Project,
+    instance: opt.Instance = None,
+    region: opt.Region = None,
+    ttl: opt.Ttl = None,
+) -> Templates:
+    """Print the CloudFormation stacks as JSON."""
+    from fastai_deploy import stages
+
+    return stages.template(project)

@@ -1,4 +1,4 @@
-"""What a command answers on stdout: JSON for programs, a few lines for people."""
+"""What a command prints on stdout: JSON for programs, a few lines for people."""
 
 from __future__ import annotations
 
@@ -7,42 +7,152 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TextIO
 
-from fastai_deploy.cli import report_lines
-from fastai_deploy.cli.anatomy import anatomy_lines
-from fastai_deploy.cli.batch import batch_lines
-from fastai_deploy.cli.exported import Exported
-from fastai_deploy.cli.visible import some, visible, visible_json
-from fastai_deploy.errors import TargetUnavailable
-from fastai_deploy.invoking.answered import Batch
-from fastai_deploy.public import snippets
+from fastai_deploy import files
+from fastai_deploy.api_docs import client_code
+from fastai_deploy.batch_invoke.run import Answered, Batch
+from fastai_deploy.cli import reports
+from fastai_deploy.cli.escaping import some, visible, visible_json
+from fastai_deploy.cli.reports import anatomy_lines
+from fastai_deploy.errors import FileError, TargetUnavailable
+from fastai_deploy.json_reader import BadJson, parse
+from fastai_deploy.parity.report import report_files
 from fastai_deploy.records import (
     UNPROVEN,
     Api,
     Artifact,
     Bundle,
-    Endpoint,
-    StoredArtifact,
-    Teardown,
-)
-from fastai_deploy.reports import (
     Checkup,
+    Endpoint,
     LogLine,
     Policies,
     StagePlan,
     Status,
+    StoredArtifact,
+    Teardown,
     Templates,
     Version,
 )
 from fastai_deploy.settings import Settings
+
+_WORST = 3  # texts that are shown; --json and the page have all of them
+_SHORT = 48  # characters of a text
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle and its parity report; ``parity`` is None where none was written."""
+
+    bundle: Bundle
+    parity: dict[str, Any] | None
+    page: str
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Exported:
+        """The bundle with the report beside it."""
+        data, page = report_files(Path(bundle.path))
+        try:
+            found = cls(bundle, parse(files.read(data)), str(page))
+            list(found.lines())
+        except (FileError, BadJson, LookupError, TypeError, AttributeError, ValueError):
+            return cls(bundle, None, str(page))  # edited: it only informs, so nothing is shown
+        return found
+
+    def values(self) -> dict[str, Any]:
+        """All of it for programs."""
+        return {**asdict(self.bundle), "parity": self.parity, "parity_page": self.page}
+
+    def lines(self) -> Iterator[str]:
+        """The report for people: accuracy, the texts with the largest differences, the page."""
+        if self.parity is None:
+            return
+        for form, found in self.parity["accuracy"].items():
+            yield f"accuracy {found['accuracy']:.3f} of {form} on {found['texts']} labelled texts"
+        for row in self.parity["rows"][:_WORST]:
+            answered = next(iter(row["answers"].values()))
+            labels = ", ".join(answered["labels"]) or "(no label)"
+            changed = "CHANGED " if row["changed"] else ""
+            yield f"|Δ|      {_number(row['difference'])}  {changed}{labels}  {_short(row['text'])}"
+        yield f"report   {self.page}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _short(text: str) -> str:
+    shown = text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
+    return ascii(shown) if not shown.isprintable() else repr(shown)
+
+
+_BATCH_BAR = 10
+_LABEL = 24
+_LEAST_TEXT = 12
+
+
+def batch_lines(batch: Batch, *, as_json: bool, width: int | None) -> Iterator[str]:
+    """The answers, or where a file holds them their summary; ``width`` is that of the terminal."""
+    if batch.output is not None:
+        yield from [json.dumps(_summary(batch))] if as_json else _batch_lines(batch)
+    elif as_json:
+        yield from (answer.encode().decode().rstrip("\n") for answer in batch.answers)
+    else:
+        yield from (_line(answer, width) for answer in batch.answers)
+
+
+def _summary(batch: Batch) -> dict[str, object]:
+    return {
+        "texts": len(batch.answers),
+        "reused": batch.reused,
+        "failed": [answer.row for answer in batch.failures],
+        "labels": dict(batch.counts()),
+        "output": batch.output,
+    }
+
+
+def _batch_lines(batch: Batch) -> Iterator[str]:
+    failed = len(batch.failures)
+    answered = len(batch.answers) - failed
+    yield f"answers  {batch.output}"
+    yield (
+        f"texts    {len(batch.answers)}: {answered} answered"
+        + (f" ({batch.reused} of them before)" if batch.reused else "")
+        + (f", {failed} failed" if failed else "")
+    )
+    counts = batch.counts()
+    wide = max((len(visible(label)) for label, _ in counts), default=0)
+    for label, count in counts:
+        bar = "█" * round(3 * _BATCH_BAR * count / max(answered, 1))
+        yield f"  {visible(label):<{wide}}  {count:>7,}  {bar}".rstrip()
+
+
+def _line(answer: Answered, width: int | None) -> str:
+    """One text: its row, its labels, its probability as a bar, and as much of it as fits."""
+    if answer.failed:
+        error = answer.body["error"]
+        head = f"{answer.row:>5}  FAILED {error['code']}: {error['message']}  "
+    else:
+        labels = ", ".join(answer.labels) or "(no label)"
+        score = max(answer.body["probabilities"].values(), default=0.0)
+        bar = "█" * round(score * _BATCH_BAR)
+        head = (
+            f"{answer.row:>5}  {visible(labels)[:_LABEL]:<12}  {score:.4f}  {bar:<{_BATCH_BAR}}  "
+        )
+    text = visible(answer.text)
+    room = None if width is None else max(_LEAST_TEXT, width - len(head))
+    if room is not None and len(text) > room:
+        text = text[: room - 1] + "…"
+    return (head + text).rstrip()
+
 
 _BAR = 30
 _NAMES = 50  # labels that are shown; --json has them all
 
 
 @dataclass(frozen=True)
-class Answered:
+class InvokeResult:
     """The answer of ``invoke``, as the contract has it."""
 
     body: dict[str, Any]
@@ -85,7 +195,7 @@ class Lines:
 
 Record = Bundle | Artifact | StoredArtifact | Endpoint | Api | Exported
 Report = StagePlan | Status | Versions | Checkup | Policies | Templates
-Told = Teardown | Inspected | Answered | Settings | Key | Described
+Told = Teardown | Inspected | InvokeResult | Settings | Key | Described
 Streamed = Lines | Batch
 Result = Record | Report | Told
 
@@ -129,7 +239,7 @@ def _show_lines(result: Lines, stream: TextIO, *, as_json: bool) -> None:
     """Ctrl-C is how one stops to follow, and no interruption of anything."""
     try:
         for line in result.lines:
-            text = _json(asdict(line)) if as_json else visible(report_lines.log_line(line))
+            text = _json(asdict(line)) if as_json else visible(reports.log_line(line))
             print(text, file=stream, flush=True)
     except KeyboardInterrupt:
         return
@@ -150,7 +260,13 @@ def _plain(value: Any) -> str:
 
 def _values(result: Result) -> dict[str, Any]:
     match result:
-        case Answered(body) | Inspected(body) | Described(body) | Policies(body) | Templates(body):
+        case (
+            InvokeResult(body)
+            | Inspected(body)
+            | Described(body)
+            | Policies(body)
+            | Templates(body)
+        ):
             return dict(body)
         case Exported():
             return result.values()
@@ -208,8 +324,8 @@ def _lines(result: Result) -> Iterator[str]:
             yield f"url      {result.url}/invocations"
         case Api():
             yield from _api(result)
-        case Teardown() | Inspected() | Answered() | Settings() | Key() | Described():
-            yield from _told(result)
+        case Teardown() | Inspected() | InvokeResult() | Settings() | Key() | Described():
+            yield from _result_lines(result)
         case _:
             yield from _report(result)
 
@@ -217,25 +333,25 @@ def _lines(result: Result) -> Iterator[str]:
 def _report(result: Report) -> Iterator[str]:
     match result:
         case StagePlan():
-            yield from report_lines.plan(result)
+            yield from reports.plan(result)
         case Status():
-            yield from report_lines.status(result)
+            yield from reports.status(result)
         case Versions(versions):
-            yield from report_lines.versions(versions)
+            yield from reports.versions(versions)
         case Checkup():
-            yield from report_lines.checkup(result)
+            yield from reports.checkup(result)
         case Policies(documents) | Templates(documents):
             # Made to be copied into a file or a console, whole.
             yield from _json_lines(documents)
 
 
-def _told(result: Told) -> Iterator[str]:
+def _result_lines(result: Told) -> Iterator[str]:
     match result:
         case Teardown():
             yield from _teardown(result)
         case Inspected(summary):
             yield from anatomy_lines(summary)
-        case Answered(body):
+        case InvokeResult(body):
             yield from _answer(body)
         case Key(key):
             yield key
@@ -254,9 +370,9 @@ def _api(api: Api) -> Iterator[str]:
     if api.auth == "key":
         yield f"key      {api.key_file} (fdeploy key show, fdeploy key rotate)"
     yield ""
-    yield from snippets.curl(api)
+    yield from client_code.curl(api)
     yield ""
-    yield from snippets.python(api)
+    yield from client_code.python(api)
 
 
 def _teardown(proof: Teardown) -> Iterator[str]:

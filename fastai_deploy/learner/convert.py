@@ -14,31 +14,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastai_deploy.bundle import Bundle, LearnerSpec, building, read_bundle, seal
-from fastai_deploy.comparison import Comparison, comparing
-from fastai_deploy.errors import DangerousLearner, ParityError, UnsupportedLearner
-from fastai_deploy.extras import need_extra
+from fastai_deploy.errors import DangerousLearner, ParityError, UnsupportedLearner, need_extra
 from fastai_deploy.files import write
-from fastai_deploy.goldens import Case, Golden, Labels, answered, read_cases, render
-from fastai_deploy.learner.anatomy import Anatomy, examine
-from fastai_deploy.learner.definable import users_classes
 from fastai_deploy.learner.definitions import opened
-from fastai_deploy.learner.losses import raw_scores
-from fastai_deploy.learner.probes import PROBES
+from fastai_deploy.learner.examine.anatomy import Anatomy, examine
+from fastai_deploy.learner.examine.architecture import check_numbers
+from fastai_deploy.learner.examine.labels import raw_scores
+from fastai_deploy.learner.examine.verdict import users_classes
 from fastai_deploy.learner.proof import Proof, as_typed, check_decoding, unshown
 from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.rebuilding.libraries import CONVERT, require
-from fastai_deploy.learner.sizes import check_numbers
-from fastai_deploy.learner.text.handed import read_handed
+from fastai_deploy.learner.rebuild.libraries import CONVERT, require
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.learner.text.trial import try_text
-from fastai_deploy.parity import answer, check, compare
+from fastai_deploy.learner.text.user_tokenizer import read_user_tokenizer
+from fastai_deploy.parity.compare import answer, check, compare
+from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels, answered, read_cases, render
+from fastai_deploy.parity.report import Comparison, comparing
 from fastai_deploy.progress import Advanced, Reporter, Step, Warned
 
 if TYPE_CHECKING:
     from fastai_deploy.learner.reading.sources import FileSource
-    from fastai_deploy.learner.rebuilding.families import AnyRebuilt
-    from fastai_deploy.learner.rebuilding.onnx_export import Graph
-    from fastai_deploy.learner.rebuilding.precision import Choice
+    from fastai_deploy.learner.rebuild.families import AnyRebuilt
+    from fastai_deploy.learner.rebuild.onnx_export import Graph
+    from fastai_deploy.learner.rebuild.precision import Choice
 
 CHUNK = 1 << 22  # bytes that are hashed at a time
 CHANCE = 1e-5  # a blank text that is answered this differently had another token in its place
@@ -72,7 +70,7 @@ def convert(
     then as it was.
     """
     report(Step(f"reading {learner.name}; nothing in it is executed"))
-    handed = read_handed(tokenizer) if tokenizer else None
+    handed = read_user_tokenizer(tokenizer) if tokenizer else None
     with open_archive(learner) as (source, archive):
         digest = _hash(source, "reading the learner", report)
         anatomy = examine(archive, source.size, handed, file=learner.name)
@@ -95,13 +93,8 @@ def convert(
         try_text(anatomy, [case.text for case in cases])
         require()
         # Torch and transformers take seconds to import: a learner that is refused does not wait.
-        from fastai_deploy.learner.rebuilding.families import (  # noqa: PLC0415
-            choose,
-            manifest,
-            rebuild,
-            write_model,
-        )
-        from fastai_deploy.learner.rebuilding.precision import Int8, Served  # noqa: PLC0415
+        from fastai_deploy.learner.rebuild.families import choose, manifest, rebuild, write_model
+        from fastai_deploy.learner.rebuild.precision import Int8, Served  # noqa: PLC0415
 
         report(Step(f"rebuilding {_architecture(anatomy)} in torch"))
         with (

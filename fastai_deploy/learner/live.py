@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from fastai_deploy.bundle import Bundle
 from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
-from fastai_deploy.goldens import Case, read_cases
-from fastai_deploy.learner.anatomy import Anatomy, examine
 from fastai_deploy.learner.convert import convert, refuse
-from fastai_deploy.learner.golden_cell import telling_texts
-from fastai_deploy.learner.probes import PROBES
+from fastai_deploy.learner.examine.anatomy import Anatomy, examine
+from fastai_deploy.learner.proof import telling_texts
 from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.parity.goldens import PROBES, Case, read_cases
 from fastai_deploy.progress import Reporter, Step, silent
 
 if TYPE_CHECKING:
-    from fastai_deploy.learner.rebuilding.precision import Choice
+    from fastai_deploy.learner.rebuild.precision import Choice
 
 FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
 TOLERANCE = 1e-4

@@ -1,10 +1,4 @@
-"""The model server's routes: ``/ping``, ``/invocations`` and ``/metrics``, as a bare ASGI app.
-
-    body -> read (here, or on a thread when it is large) -> Batcher -> write -> body
-
-One event loop reads and answers; it never waits for the model and never works for long. A client
-that hangs up, or whose time is over, takes its texts out of the queue.
-"""
+"""The model server's routes, ``/ping``, ``/invocations`` and ``/metrics``, as a bare ASGI app."""
 
 from __future__ import annotations
 
@@ -16,17 +10,101 @@ from collections import Counter
 from concurrent.futures import Executor
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from . import refusals
-from .answering import Answer, Question, read, refuse, write
-from .asgi import HungUp, Receive, Scope, Send, header, hung_up, read_body, send_answer
+from . import error_responses
 from .batching import Batcher, Closed
-from .contract import Outcome, RequestError, encode
-from .encoded import Encoded
+from .codec import Answer, ParsedBody, read, refuse, write
+from .contract import Encoded, Outcome, RequestError, encode
+from .error_responses import too_large
+from .loading import Predicting
 from .log import Log
-from .predicting import Predicting
-from .waiting_line import Overloaded
+from .request_queue import Overloaded
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Dict[str, Any]], Awaitable[None]]
+
+_DRAINED = 64 * 1024 * 1024
+
+
+class HungUp(Exception):
+    """The client is gone; nobody waits for the answer."""
+
+
+def header(scope: Scope, name: bytes) -> Optional[str]:
+    """A request header by its lower-case name; one that was sent twice is joined by commas."""
+    values = [value for key, value in scope["headers"] if key == name]
+    return b", ".join(values).decode("latin-1") if values else None
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: float) -> bytes:
+    """The body, at most ``limit`` bytes of it, within ``timeout`` seconds.
+
+    One that is too large is read to its end and thrown away, so that its client gets to read the
+    answer; one that is far too large is not. Raises RequestError 413, HungUp, TimeoutError.
+    """
+    declared = header(scope, b"content-length") or ""
+    if declared.isdigit() and int(declared) > _DRAINED:
+        raise too_large(limit)
+    message = await receive()
+    if not message.get("more_body"):  # the usual case: all of it is here
+        return _checked(message, limit)
+    return await asyncio.wait_for(_rest(message, receive, limit), timeout)
+
+
+async def hung_up(receive: Receive) -> None:
+    """Return when the client is gone. For after the body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def send_answer(send: Send, answer: Answer, extra: Mapping[str, str]) -> None:
+    """Send an answer with its headers and the ``extra`` ones."""
+    headers = {
+        "content-type": answer.content_type,
+        "content-length": str(len(answer.body)),
+        **extra,
+    }
+    if answer.retry_after is not None:
+        headers["retry-after"] = str(answer.retry_after)
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _rest(first: Mapping[str, Any], receive: Receive, limit: int) -> bytes:
+    chunks: List[bytes] = []
+    try:
+        size = 0
+        message = first
+        while True:
+            chunk = _checked(message, None)
+            size += len(chunk)
+            if size > _DRAINED:
+                raise too_large(limit)
+            if size <= limit:
+                chunks.append(chunk)
+            else:
+                chunks.clear()
+            if not message.get("more_body"):
+                break
+            message = await receive()
+        if size > limit:
+            raise too_large(limit)
+        return b"".join(chunks)
+    finally:
+        chunks.clear()  # an exception holds this frame, in a cycle that is collected much later
+
+
+def _checked(message: Mapping[str, Any], limit: Optional[int]) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise HungUp
+    body: bytes = message.get("body", b"")
+    if limit is not None and len(body) > limit:
+        raise too_large(limit)
+    return body
+
 
 MAX_BODY = 6 * 1024 * 1024
 """Bytes; what InvokeEndpoint takes (SageMaker quotas)."""
@@ -106,10 +184,10 @@ class App:
         path, method = scope["path"], scope["method"]
         allowed = _ROUTES.get(path)
         if allowed is None:
-            return refuse(refusals.not_found())
+            return refuse(error_responses.not_found())
         if method not in allowed:
             extra["allow"] = ", ".join(allowed)
-            return refuse(refusals.method_not_allowed(allowed))
+            return refuse(error_responses.method_not_allowed(allowed))
         if path == "/invocations":
             return await self._invocation(scope, receive, request)
         if path == "/metrics":
@@ -129,20 +207,20 @@ class App:
         if isinstance(error, RequestError):
             return error
         if isinstance(error, Overloaded):
-            return refusals.overloaded(error.retry_after)
+            return error_responses.overloaded(error.retry_after)
         if isinstance(error, Closed):
-            return refusals.closing()
+            return error_responses.closing()
         if isinstance(error, asyncio.TimeoutError):
-            return refusals.timed_out()
+            return error_responses.timed_out()
         self._log.defect(request, error)
-        return refusals.internal()
+        return error_responses.internal()
 
     async def _invoke(self, scope: Scope, receive: Receive, request: str) -> Answer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         body = await read_body(scope, receive, limit=MAX_BODY, timeout=self._timeout)
         if (header(scope, b"content-encoding") or "identity") != "identity":
-            raise refusals.compressed()
+            raise error_responses.compressed()
         self._batcher.refuse_if_full()
         kind = header(scope, b"content-type")
         if len(body) <= _INLINE_BYTES:
@@ -158,7 +236,7 @@ class App:
             return write(question, answers, self._model)
         return await loop.run_in_executor(self._readers, write, question, answers, self._model)
 
-    async def _read_aside(self, body: bytes, content_type: Optional[str]) -> Question:
+    async def _read_aside(self, body: bytes, content_type: Optional[str]) -> ParsedBody:
         """Read a large body on a thread; bodies that wait for one are memory, so few may."""
         if self._reading >= _MOST_READING:
             raise Overloaded(1)
@@ -171,7 +249,7 @@ class App:
             self._reading -= 1
 
     async def _ask(
-        self, question: Question, receive: Receive, timeout: float
+        self, question: ParsedBody, receive: Receive, timeout: float
     ) -> List[Union[Outcome, Exception]]:
         """What the model says; given up when the client hangs up or the time is over."""
         outcomes: asyncio.Future[List[Union[Outcome, Exception]]]
@@ -239,7 +317,7 @@ class App:
 @lru_cache(maxsize=16)
 def _http_refusal(retry_after: int) -> bytes:
     """The answer as it goes out, with a place for the request id."""
-    answer = refuse(refusals.overloaded(retry_after))
+    answer = refuse(error_responses.overloaded(retry_after))
     head = (
         f"HTTP/1.1 {answer.status} Service Unavailable\r\ncontent-type: {answer.content_type}\r\n"
         f"content-length: {len(answer.body)}\r\nretry-after: {retry_after}\r\n"

@@ -17,8 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Generic, List, Sequence, Sized, TypeVar, Union
 
-from .grouping import Limits
-from .waiting_line import Capacity, Job, Overloaded, Waiting, WaitingLine
+from .request_queue import Capacity, Job, Limits, Overloaded, RequestQueue, Waiting
 
 # Eight clients, 12 tokens, int8 RoBERTa-base on 2 cores: 0.1 brings 7.0 of them together (95 % of
 # the answers within 44 ms), 0.2 brings 7.8 (32 ms).
@@ -66,7 +65,7 @@ class Batcher(Generic[Item, Result]):
         self._clock = clock
         self._handover = deliver
         self._changed = threading.Condition()
-        self._line = WaitingLine(limits, capacity)
+        self._line = RequestQueue(limits, capacity)
         self._idle = 0
         self._expected = 0
         self._hold_until = -math.inf

@@ -11,9 +11,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Callable, Deque, Dict, Protocol, Set
 
+from .error_responses import RequestError
+from .hardware import trim_memory
 from .log import OncePerMinute
-from .memory import give_back
-from .request_error import RequestError
 
 _MOST_CONNECTIONS = 4096
 _MOST_DESCRIPTORS = 16_384
@@ -154,7 +154,7 @@ class Connections:
         self._quiet = 0 if self._unfinished else self._quiet + 1
         if self._taken >= _WORTH_A_TRIM and self._quiet >= _QUIET_TICKS:
             self._taken = 0
-            give_back()
+            trim_memory()
 
     def _evict(self) -> bool:
         """Close a connection; False where none can be. Costs little however many ask."""

@@ -1,20 +1,141 @@
-"""The contract on the wire: bytes to checked requests, predictions to an answer.
-
-The same functions serve the model server, the container handlers and the Lambda, so that a request
-means the same everywhere. Standard library only. ``docs/contract.md`` is the specification; the
-keys and bounds of a request stand in ``schema``, from which the OpenAPI document is drawn, too.
-"""
+"""The contract: bytes to a checked request, predictions to an answer. See ``docs/contract.md``."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
-from typing import Dict, List, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
 
-from .media_type import JSON, JSON_LINES, TEXT, media_type
-from .request_error import RequestError
-from .schema import FIELDS, LEAST_TOP_K, MAX_TEXTS
+from .error_responses import RequestError
 from .strict_json import Json, bad_json, encode, is_object_with, load
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The token ids of one text, special tokens included, cut to the model's ``max_length``."""
+
+    ids: Sequence[int]
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+JSON = "application/json"
+TEXT = "text/plain"
+JSON_LINES = ("application/jsonlines", "application/x-ndjson")
+
+# Every spelling that is accepted, with Python's codec. A short list on purpose: some of Python's
+# other codecs are no charsets (rot13, zlib), decode in quadratic time (punycode) or run escapes.
+_CHARSETS = {
+    "utf-8": "utf-8-sig",
+    "utf8": "utf-8-sig",
+    "us-ascii": "ascii",
+    "ascii": "ascii",
+    "iso-8859-1": "latin-1",
+    "latin1": "latin-1",
+    "windows-1252": "cp1252",
+    "utf-16": "utf-16",
+}
+_LONGEST_HEADER = 256
+_CHARSET = re.compile(r'\bcharset\s*=\s*"?([^\s;,"]+)"?', re.IGNORECASE)
+
+
+def media_type(content_type: Optional[str]) -> Tuple[str, str]:
+    """The media type and Python's codec of a Content-Type header; JSON when there is none.
+
+    JSON is UTF-8 whatever the header says (RFC 8259, section 8.1). A byte order mark is no text.
+    Raises RequestError 415 for a type or a charset that the contract does not have.
+    """
+    if not content_type or not content_type.strip():
+        return JSON, _CHARSETS["utf-8"]
+    if len(content_type) > _LONGEST_HEADER:
+        raise _unsupported("this content type is too long")
+    kind, _, parameters = content_type.partition(";")
+    kind = kind.strip(" \t").lower()
+    if kind == JSON or kind in JSON_LINES:
+        return kind, _CHARSETS["utf-8"]
+    if kind != TEXT:
+        raise _unsupported("this content type is not supported")
+    named = _CHARSET.search(parameters)
+    if named is None:
+        return TEXT, _CHARSETS["utf-8"]
+    codec = _CHARSETS.get(named.group(1).lower())
+    if codec is None:
+        raise _unsupported("this charset is not supported")
+    return TEXT, codec
+
+
+def _unsupported(message: str) -> RequestError:
+    hint = 'send application/json with {"text": "..."}, or text/plain in UTF-8'
+    return RequestError(415, "unsupported_media_type", message, hint)
+
+
+Schema = Dict[str, Any]
+
+HEALTH, OPENAPI, PAGE = "/health", "/openapi.json", "/"
+"""The API's routes beside the one that classifies."""
+
+FIELDS: Mapping[str, Schema] = {
+    "text": {"type": "string", "description": "The text to classify; a blank one counts."},
+    "texts": {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 1_000,
+        "items": {"type": "string"},
+        "description": "Texts to classify, answered in order. An item that is no string is "
+        "answered with an error in its place, and its neighbours all the same.",
+    },
+    "top_k": {
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "description": "How many probabilities to answer, the most probable first.",
+    },
+}
+"""The keys of a request."""
+
+REQUEST: Schema = {
+    "type": "object",
+    "properties": dict(FIELDS),
+    "additionalProperties": False,
+    "oneOf": [{"required": ["text"]}, {"required": ["texts"]}],
+}
+"""A request as JSON."""
+
+MAX_TEXTS: int = FIELDS["texts"]["maxItems"]
+LEAST_TOP_K: int = FIELDS["top_k"]["minimum"]
+
+ERRORS: Mapping[int, Tuple[Tuple[str, str], ...]] = {
+    400: (
+        ("invalid_json", "the body is not JSON, or not text in its charset"),
+        ("bad_request", "the request is not well-formed HTTP"),
+    ),
+    401: (("unauthorized", "no token, or an invalid one"),),
+    403: (("forbidden", "no key, or one that is not this API's; or a foreign Host or Origin"),),
+    404: (("not_found", "there is no such route"),),
+    405: (("method_not_allowed", "the route exists, the method does not"),),
+    408: (("timeout", "the request did not arrive whole"),),
+    413: (("too_large", "the body, the answer or the number of texts is above the limit"),),
+    415: (("unsupported_media_type", "a content type or charset that is not of the contract"),),
+    422: (("invalid_request", "JSON, but not a request"),),
+    429: (
+        ("throttled", "above the rate"),
+        ("quota_exceeded", "above the quota of the key"),
+    ),
+    431: (("headers_too_large", "the request line and the headers are above the limit"),),
+    500: (
+        ("internal", "a defect"),
+        ("model_error", "the model failed on this request"),
+    ),
+    503: (
+        ("overloaded", "too much at once"),
+        ("not_ready", "the model is not up"),
+    ),
+    504: (("timeout", "no answer in time, or the body did not arrive in time"),),
+}
+"""Each status of an error, with its codes and what they mean."""
+
 
 __all__ = [
     "JSON",

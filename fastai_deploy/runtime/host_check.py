@@ -11,8 +11,8 @@ import ipaddress
 import re
 from typing import Callable, Optional, Sequence, Set, Tuple
 
-from . import refusals
-from .request_error import RequestError
+from . import error_responses
+from .error_responses import RequestError
 
 # The host in capture 1 or 2, the port in 3. A trailing dot is the same host (RFC 1034, 3.1).
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9._-]{1,253}?)\.?)(?::([0-9]{0,5}))?\Z")
@@ -52,7 +52,7 @@ class HostCheck:
             named = target.partition(b"://")[2].partition(b"/")[0]
             hosts = hosts and ([named] if named else hosts)
         if len(hosts) > 1 or hosts == [b""] or (not hosts and version() != "1.0"):
-            return refusals.no_host()
+            return error_responses.no_host()
         error = self._judge(hosts[0] if hosts else None, origins)
         if error is None and hosts and len(self._known) < _MOST_KNOWN:
             self._known.add(hosts[0])
@@ -61,9 +61,9 @@ class HostCheck:
     def _judge(self, host: Optional[bytes], origins: Sequence[bytes]) -> Optional[RequestError]:
         spelt = (host or b"").decode("latin-1").strip().lower()
         if host is not None and not self._is_ours(spelt):
-            return refusals.foreign_host()
+            return error_responses.foreign_host()
         if not all(self._may_call(origin.decode("latin-1").lower(), spelt) for origin in origins):
-            return refusals.foreign_origin()
+            return error_responses.foreign_origin()
         return None
 
     def _is_ours(self, authority: str) -> bool:

@@ -22,11 +22,11 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from . import refusals
-from .answering import refuse
+from . import error_responses
+from .codec import refuse
 from .connections import NEVER, Connections
+from .error_responses import RequestError
 from .host_check import HostCheck
-from .request_error import RequestError
 
 RefusedEarly = Callable[[bytes, bytes, Sequence[Tuple[bytes, bytes]]], Optional[bytes]]
 
@@ -90,7 +90,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._all.admit(self):
             self._enter(_IDLE, self._limits.silent)
         elif self._all.linger(self):
-            self._refuse(refusals.too_many_connections())
+            self._refuse(error_responses.too_many_connections())
         else:
             self._state = _REFUSED
             self.transport.abort()
@@ -114,9 +114,9 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._state == _HEAD:
             self._head += self._chunk
             if self._head > self._limits.head_bytes:
-                self._refuse(refusals.headers_too_large(self._limits.head_bytes))
+                self._refuse(error_responses.headers_too_large(self._limits.head_bytes))
         elif self._barren > self._limits.head_bytes and self._state in (_BODY, _REST):
-            self._refuse(refusals.headers_too_large(self._limits.head_bytes))
+            self._refuse(error_responses.headers_too_large(self._limits.head_bytes))
 
     def on_message_begin(self) -> None:
         """Begin a head. One that follows another request in the same bytes is counted later."""
@@ -154,7 +154,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         counted = min(self._body, self._limits.largest_body) - self._limits.small_body
         if counted > self._held:
             if not self._all.take(counted - self._held):
-                self._refuse(refusals.too_much_in_bodies())
+                self._refuse(error_responses.too_much_in_bodies())
                 return
             self._held = counted
         super().on_body(body)
@@ -192,7 +192,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def send_400_response(self, _msg: str) -> None:
         """Refuse what is no HTTP."""
         if self._state != _REFUSED:
-            self._refuse(refusals.bad_http())
+            self._refuse(error_responses.bad_http())
 
     def pause_writing(self) -> None:
         """Wait for the client to read."""
@@ -213,11 +213,11 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self.unread <= self._all.now:
             self.transport.abort()
         elif self._state == _HEAD:
-            self._refuse(refusals.late_request(self._limits.head))
+            self._refuse(error_responses.late_request(self._limits.head))
         elif self._state == _BODY and self.flow.read_paused:  # it is not the client that is late
             self._enter(_BODY, self._limits.body)
         elif self._state == _BODY:
-            self._refuse(refusals.late_request(self._limits.body))
+            self._refuse(error_responses.late_request(self._limits.body))
         elif self._state == _IDLE and not self.transport.get_write_buffer_size():
             self.transport.close()
         else:
@@ -241,7 +241,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             > limit
         ):
-            return refusals.headers_too_large(limit)
+            return error_responses.headers_too_large(limit)
         if self._hosts is None:
             return None
         return self._hosts.refusal(self.parser.get_http_version, self.url, self.headers)

@@ -1,16 +1,157 @@
-"""Texts to predictions by the learner itself, one at a time: the last way to serve one."""
+"""Serves the learner from its original pickle: loads it, which runs it, and asks it."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import math
+import sys
 import threading
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Callable, Iterable, List, Sequence, Union
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
-from .bundle import Bundle
-from .contract import Outcome, Prediction, RequestError
-from .encoded import Encoded
-from .grouping import Limits
-from .own_learner import Ask, check_probabilities
+from .bundle import Bundle, ModelError
+from .contract import Encoded, Outcome, Prediction, RequestError
+from .request_queue import Limits
+
+LEARNER = "learner.pkl"
+_KEPT: List[
+    ModuleType
+] = []  # modules that were __main__: their functions still look names up there
+_SUM_SLACK = 1e-3
+
+Ask = Callable[[str], List[float]]
+
+
+def open_learner(folder: Path, runtime: Mapping[str, Any]) -> Ask:
+    """Load the learner in ``folder``; returns what answers a text with its probabilities.
+
+    ``runtime`` is that section of the manifest. Not thread-safe: fastai's predict is not. Raises
+    ModelError, and whatever the pickle does happens.
+    """
+    definitions = _definitions(folder, runtime)
+    try:
+        with patterns_from_text():
+            learner = _load(folder / LEARNER, str(runtime.get("fastai")), definitions)
+    except ModelError:
+        raise
+    except Exception as error:  # a pickle may raise anything
+        raise ModelError(f"the learner cannot be loaded: {_told(error)}") from error
+    if not callable(getattr(learner, "predict", None)):
+        raise ModelError(f"what the pickle holds has no predict(): {type(learner).__name__}")
+    activation = runtime.get("activation")
+
+    def ask(text: str) -> List[float]:
+        with _without_bar(learner):
+            answer = learner.predict(text)
+        return _activated([float(each) for each in answer[2]], activation)
+
+    return ask
+
+
+def check_probabilities(found: List[float], labels: int, *, several: bool) -> None:
+    """Raise ModelError unless there is a probability for each label."""
+    if len(found) != labels:
+        raise ModelError(f"the learner answers {len(found)} numbers, but has {labels} labels")
+    if not all(math.isfinite(each) and 0 <= each <= 1 for each in found):
+        raise ModelError("the learner answers numbers that are no probabilities")
+    if not several and abs(sum(found) - 1) > _SUM_SLACK:
+        raise ModelError(f"the learner's probabilities sum to {sum(found):.4g}, not to 1")
+
+
+@contextmanager
+def patterns_from_text() -> Iterator[None]:
+    """While this lasts, patterns of the ``regex`` package are compiled anew as they are unpickled.
+
+    A pickle holds their text and the instructions that they were compiled to. Another version of
+    the package takes those instructions for others, and then cuts words elsewhere without an error:
+    the tokenizers of GPT-2 and RoBERTa hold such a pattern.
+    """
+    try:
+        regex: Any = importlib.import_module("regex")
+        inner: Any = importlib.import_module("regex._regex")
+    except ImportError:  # before 2019 its parts had other names, and no learner needs it
+        yield
+        return
+    compiled = inner.compile
+
+    def anew(pattern: Any, flags: int, *_instructions: Any) -> Any:
+        inner.compile = compiled
+        try:
+            return regex.compile(pattern, flags)
+        finally:
+            inner.compile = anew
+
+    inner.compile = anew
+    try:
+        yield
+    finally:
+        inner.compile = compiled
+
+
+def _without_bar(learner: Any) -> Any:
+    """A context without fastai 2's progress bar; fastai 1 has none in predict."""
+    without = getattr(learner, "no_bar", None)
+    return without() if callable(without) else nullcontext()
+
+
+def _definitions(folder: Path, runtime: Mapping[str, Any]) -> Optional[ModuleType]:
+    name = runtime.get("definitions")
+    if not name:
+        return None
+    path = folder / str(name)
+    module_name = path.stem
+    spec = importlib.util.spec_from_file_location(module_name, str(path))
+    if spec is None or spec.loader is None:
+        raise ModelError(f"{name} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's code raises what it likes
+        raise ModelError(f"{name} fails on import: {_told(error)}") from error
+    missing = [each for each in runtime.get("names", ()) if not hasattr(module, each)]
+    if missing:
+        raise ModelError(f"{name} does not define {', '.join(missing)}, which the learner needs")
+    for alias in ("__main__", "__mp_main__"):
+        if alias in sys.modules:
+            _KEPT.append(sys.modules[alias])
+        sys.modules[alias] = module
+    return module
+
+
+def _load(path: Path, fastai: str, definitions: Optional[ModuleType]) -> Any:
+    """By a ``load_learner(path)`` that the definitions define, else by that of fastai."""
+    own: Any = getattr(definitions, "load_learner", None)
+    if definitions is not None and getattr(own, "__module__", None) == definitions.__name__:
+        return own(str(path))
+    if fastai == "1":
+        basic_train: Any = importlib.import_module("fastai.basic_train")
+        importlib.import_module("fastai.text")
+        return basic_train.load_learner(path.parent, path.name)
+    importlib.import_module("fastai.text.all")
+    learner: Any = importlib.import_module("fastai.learner")
+    return learner.load_learner(path, cpu=True)
+
+
+def _activated(scores: List[float], activation: Any) -> List[float]:
+    """Probabilities, where the learner answers raw scores because fastai knows no activation."""
+    if activation == "softmax":
+        largest = max(scores)
+        powers = [math.exp(each - largest) for each in scores]
+        return [each / sum(powers) for each in powers]
+    if activation == "sigmoid":
+        return [0.5 * (1.0 + math.tanh(0.5 * each)) for each in scores]
+    return scores
+
+
+def _told(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}".rstrip(": ")
+
 
 _CHARACTERS_PER_TOKEN = 6
 

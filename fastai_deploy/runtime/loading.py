@@ -1,20 +1,88 @@
-"""From the unpacked model folder to a predictor that has proved itself."""
+"""From an unpacked artifact to a predictor that has answered its goldens."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple, Union
 
-from .bundle import Bundle, Golden, open_bundle, read_goldens
-from .encoded import Encoded
-from .goldens import check_goldens
-from .hardware import Hardware
-from .predicting import Predicting
-from .ways import Gpu, Way, find_gpu, ways
+from . import hardware
+from .backends import Backend, Gpu, backends, find_gpu
+from .bundle import Bundle, Golden, ModelError, open_bundle, read_goldens
+from .contract import Encoded, Outcome, Prediction, RequestError
+from .hardware import Hardware, ThreadPlan, freeze_gc, plan_threads
+from .log import Log
+from .request_queue import Limits
+
+
+class Predicting(Protocol):
+    """A model that answers texts. Thread-safe."""
+
+    bundle: Bundle
+    limits: Limits
+
+    def encode(self, text: str) -> Union[Encoded, RequestError]:
+        """One text as the model takes it, or the error that answers it. Raises nothing."""
+        ...
+
+    def run(self, texts: Sequence[Encoded]) -> List[Outcome]:
+        """Answer texts in one run; an error stands in place of a failed one."""
+        ...
+
+    def predict(self, texts: Sequence[str]) -> List[Outcome]:
+        """Answer texts in order."""
+        ...
+
+    def predict_encoded(
+        self, texts: Sequence[Encoded], run_all: Callable[..., Iterable[List[Outcome]]] = map
+    ) -> List[Outcome]:
+        """The same for texts that are encoded already; ``run_all`` maps :meth:`run` over groups."""
+        ...
+
+
+_SHOWN_TEXT = 24
+
+
+def check_goldens(predictor: Predicting, goldens: Sequence[Golden]) -> float:
+    """Ask every golden; the largest |Δprobability| found.
+
+    Raises ModelError when one is above the manifest's tolerance, or is not answered at all. The
+    message shows the beginning of the first such text and never more than half of it.
+    """
+    tolerance = predictor.bundle.tolerance
+    deviations = [
+        _deviation(golden, outcome)
+        for golden, outcome in zip(  # noqa: B905  # not in Python 3.8
+            goldens, predictor.predict([golden.text for golden in goldens])
+        )
+    ]
+    wrong = [place for place, deviation in enumerate(deviations) if not deviation <= tolerance]
+    if wrong:
+        first = wrong[0]
+        raise ModelError(
+            f"{len(wrong)} of {len(goldens)} goldens are not reproduced; the first, "
+            f"{_shortened(goldens[first].text)}, is off by {deviations[first]:.3g} "
+            f"(tolerance {tolerance:g})"
+        )
+    return max(deviations)
+
+
+def _deviation(golden: Golden, outcome: object) -> float:
+    """|Δprobability| of one golden; infinite when there is nothing to compare."""
+    if not isinstance(outcome, Prediction):
+        return float("inf")
+    found = dict(outcome.probabilities)
+    if found.keys() != golden.probabilities.keys():
+        return float("inf")
+    return max(abs(found[label] - golden.probabilities[label]) for label in found)
+
+
+def _shortened(text: str) -> str:
+    return repr(text[: min(_SHOWN_TEXT, (len(text) + 1) // 2)] + "...")
+
 
 VERSION_VARIABLE = "FDEPLOY_VERSION"
 """The environment variable with the version that answers name; else it is the manifest's hash."""
@@ -73,15 +141,17 @@ def load(
     goldens = read_goldens(bundle)
     if bundle.runtime:
         return _load_learner(bundle, goldens, threads, clock)
-    from .encoders import open_encoder  # noqa: PLC0415  # a learner as it is comes without both
-    from .predictor import Predictor  # noqa: PLC0415
-    from .sharing import SharedCores  # noqa: PLC0415
+    from .predictor import (
+        Predictor,
+        SharedCores,
+    )
+    from .word_tokenizer import open_encoder  # noqa: PLC0415  # a learner as it is comes without both
 
     encoder = open_encoder(bundle)
     sample = encoder.encode(goldens[0].text)
     passed_over: List[str] = []
 
-    def proved(way: Way) -> Loaded:
+    def proved(way: Backend) -> Loaded:
         sessions = way.open()
         predictors = [Predictor(bundle, encoder, session, way.limits) for session in sessions]
         deviation = max(check_goldens(predictor, goldens) for predictor in predictors)
@@ -96,7 +166,7 @@ def load(
             runs=len(sessions),
         )
 
-    *faster, last = ways(bundle, hardware, threads, alone=alone, most_runs=most_runs, find=find)
+    *faster, last = backends(bundle, hardware, threads, alone=alone, most_runs=most_runs, find=find)
     for way in faster:
         try:
             return proved(way)
@@ -109,8 +179,10 @@ def _load_learner(
     bundle: Bundle, goldens: Sequence[Golden], threads: int, clock: Callable[[], float]
 ) -> Loaded:
     """The learner itself, whose libraries are imported here and nowhere else."""
-    from .learner_predictor import LearnerPredictor  # noqa: PLC0415
-    from .own_learner import open_learner  # noqa: PLC0415
+    from .learner_predictor import (
+        LearnerPredictor,
+        open_learner,
+    )
 
     ask = open_learner(bundle.folder, bundle.runtime)
     torch = sys.modules.get("torch")
@@ -137,3 +209,20 @@ def _tokens_per_second(predictor: Predicting, sample: Encoded, clock: Callable[[
         predictor.run(batch)
         seconds.append(clock() - started)
     return texts * len(ids) / max(min(seconds), 1e-6)
+
+
+def start(folder: Path, log: Log, *, workers: int = 1) -> Tuple[Loaded, ThreadPlan]:
+    """Load and check the model, for this process as one of ``workers`` of the machine; and tell it.
+
+    Raises ModelError, or what a library raises; the reason is then in the log.
+    """
+    found = hardware.detect()
+    planned = plan_threads(replace(found, cores=max(1, found.cores // workers)))
+    try:
+        loaded = load(folder, found, planned.threads, version=os.environ.get(VERSION_VARIABLE))
+    except Exception as error:
+        log("refused", reason=str(error)[:1000])
+        raise
+    freeze_gc()
+    log("ready", threads=planned.threads, workers=planned.workers, **loaded.facts)
+    return loaded, planned

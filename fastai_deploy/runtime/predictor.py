@@ -1,17 +1,39 @@
-"""Texts to predictions: the one path that every server, handler and check goes through."""
+"""Texts to predictions: the one path that every server, handler and check takes."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Union
+import threading
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from .bundle import Bundle
 from .contract import Outcome, Prediction, RequestError
-from .encoders import TextEncoder
-from .encoding import Encoded
-from .grouping import Limits, group
+from .request_queue import Limits, group
+from .tokenizer import Encoded
+from .word_tokenizer import TextEncoder
+
+
+class SharedCores:
+    """``run`` of the first session when nothing else runs, else of the last. Thread-safe."""
+
+    def __init__(self, *sessions: Any) -> None:
+        self._whole, self._part = sessions[0], sessions[-1]
+        self._lock = threading.Lock()
+        self._running = 0
+
+    def run(self, outputs: Optional[Sequence[str]], feed: Mapping[str, Any]) -> Any:
+        """As ONNX Runtime's."""
+        with self._lock:
+            session = self._part if self._running else self._whole
+            self._running += 1
+        try:
+            return session.run(outputs, feed)
+        finally:
+            with self._lock:
+                self._running -= 1
+
 
 _IDS = "input_ids"
 _MASK = "attention_mask"

@@ -1,16 +1,11 @@
-"""The model server's process: ``python -m fdeploy_runtime.server --model-dir DIR --announce FILE``.
-
-    bind -> load, verify, self-check -> serve -> announce -> (SIGTERM) -> answer what is left -> end
-
-It listens on 127.0.0.1 only. FILE appears when the server is ready, as ``{"pid": ..., "port":
-...}``; until then connections wait. Events go to stderr, one JSON object a line. Exit codes: 0
-ended by SIGTERM or SIGINT, 2 wrong arguments, 3 the model cannot be served, 4 the port is taken.
-"""
+"""The model server: ``python -m fdeploy_runtime.server --model-dir DIR --announce FILE``."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import functools
 import json
 import logging
 import os
@@ -20,21 +15,126 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
+
+import uvicorn
 
 from . import hardware
 from .app import App
 from .batching import Batcher
 from .bundle import ModelError
-from .contract import Outcome
-from .encoded import Encoded
+from .connections import ConnectionLimits, Connections, most_connections
+from .contract import Encoded, Outcome
+from .hardware import freeze_gc, plan_threads
 from .host_check import CLIENTS_VARIABLE, HostCheck
-from .http_server import HttpServer, listen
+from .http_connection import Connection, RefusedEarly
 from .loading import VERSION_VARIABLE, Loaded, load
-from .log import LOG_VARIABLE, Log, LoggingBridge
-from .memory import let_go
-from .planning import plan
-from .waiting_line import Capacity
+from .log import LOG_VARIABLE, Log, LoggingBridge, LogRotation, OncePerMinute
+from .request_queue import Capacity
+
+HOST = "127.0.0.1"
+_BACKLOG = 2048
+# asyncio accepts as many in one step, each with a descriptor, before it looks at any of them.
+_ACCEPTED_AT_ONCE = 100
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on 127.0.0.1; port 0 takes a free one. Raises OSError."""
+    # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is spelt out.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        # Not only bound: two sockets may be bound to one port as long as neither listens.
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+class HttpServer(uvicorn.Server):
+    """Serves an ASGI application until it is told to end.
+
+    ``ready`` is called when requests are answered; ``grace`` is how many seconds a request in
+    flight gets at the end. ``hosts`` and ``refused_early`` are those of Connection. ``log_file`` is
+    where stdout and stderr go, if it is to be rotated.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        log: Log,
+        *,
+        ready: Callable[[], None],
+        grace: int,
+        hosts: Optional[HostCheck] = None,
+        refused_early: Optional[RefusedEarly] = None,
+        log_file: Optional[Path] = None,
+        limits: Optional[ConnectionLimits] = None,
+    ) -> None:
+        limits = limits or ConnectionLimits(most_connections())
+        self._ready = ready
+        self._report = OncePerMinute(log)
+        connections = Connections(limits, self._report, time.monotonic)
+        protocol: Any = functools.partial(
+            Connection, connections=connections, hosts=hosts, refused_early=refused_early
+        )
+
+        rotation = LogRotation(log_file) if log_file else None
+
+        async def tick() -> None:
+            try:
+                connections.tick()
+                if rotation is not None:
+                    rotation.rotate_if_large()
+            except Exception as error:  # noqa: BLE001  # uvicorn would end the server
+                log.defect("-", error)
+
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=protocol,
+                loop="asyncio",
+                lifespan="off",
+                ws="none",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                backlog=min(_ACCEPTED_AT_ONCE, max(1, limits.connections // 4)),
+                timeout_keep_alive=int(limits.idle),
+                timeout_graceful_shutdown=grace,
+                callback_notify=tick,
+                timeout_notify=0,
+            )
+        )
+
+    async def startup(self, sockets: Optional[List[socket.socket]] = None) -> None:
+        """Begin to serve."""
+        asyncio.get_running_loop().set_exception_handler(self._report_accept)
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)
+        self._ready()
+
+    def end(self, *_signal: object) -> None:
+        """A signal handler: finish what is in flight, then return from ``serve``.
+
+        uvicorn puts handlers of its own in place while it serves, and raises the signal again
+        afterwards; that one, too, comes here and not to the handler that would kill the process.
+        """
+        self.should_exit = True
+
+    def _report_accept(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
+        """Log that a connection could not be accepted; asyncio says so thousands of times."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and "accept" in context["message"]:
+            reason = errno.errorcode.get(error.errno or 0, "unknown")
+            self._report("accept_failed", reason=reason)
+        else:
+            loop.default_exception_handler(context)
+
 
 EXIT_MODEL = 3
 EXIT_PORT = 4
@@ -58,7 +158,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     with listener:
         started = time.perf_counter()
         found = hardware.detect()
-        planned = plan(found)
+        planned = plan_threads(found)
         threads = options.threads or planned.threads
         try:
             loaded = load(
@@ -73,7 +173,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
             log("refused", reason=str(error))
             return EXIT_MODEL
         workers = options.workers or max(planned.workers, loaded.runs)
-        let_go()
+        freeze_gc()
 
         def ready() -> None:
             port = listener.getsockname()[1]

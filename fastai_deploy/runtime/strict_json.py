@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, NoReturn, Sequence, Tuple, Union
 
-from .request_error import RequestError
+from .error_responses import RequestError
 
 Json = Any
 

@@ -26,7 +26,7 @@ INDEX = "wheels.json"
 _FOREIGN_WRITERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-def activate(code: Path) -> None:
+def add_to_path(code: Path) -> None:
     """Make the packages of ``code/wheels`` importable; does nothing where there are none.
 
     Raises ModelError when they are for another Python or processor, or are not what was packed.

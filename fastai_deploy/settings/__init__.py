@@ -1,10 +1,14 @@
 """Settings from ``fdeploy.toml``, ``FDEPLOY_*`` variables and flags, each with its origin."""
 
-from fastai_deploy.settings.api_section import ApiSettings
-from fastai_deploy.settings.endpoint_section import EndpointSettings
+from fastai_deploy.settings.aws_sections import ApiSettings, EndpointSettings
 from fastai_deploy.settings.loading import Origin, Settings, load_settings
-from fastai_deploy.settings.model import ModelSettings, PackageSettings, ProjectFile, Sections
-from fastai_deploy.settings.project_section import ProjectSettings
+from fastai_deploy.settings.project_file import (
+    ModelSettings,
+    PackageSettings,
+    ProjectFile,
+    Sections,
+)
+from fastai_deploy.settings.sections import ProjectSettings
 
 __all__ = [
     "ApiSettings",

@@ -1,27 +1,113 @@
-"""Reading the settings: defaults < file < the stage's part of the file < variables < flags.
+"""Reads the settings: defaults < file < the stage's table < ``FDEPLOY_*`` variables < flags.
 
-Each value remembers where it came from, so that ``fdeploy config`` can tell and an error can name
-the file and line, the variable or the flag that is wrong.
+Each value remembers its origin, and a validation error names the file, the line and the way out.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fastai_deploy import files
 from fastai_deploy.errors import FileMissing, NoProject, SettingsError, UnknownStage
-from fastai_deploy.settings.complaints import complaint, fields_of, nearest
-from fastai_deploy.settings.locate import line_of
-from fastai_deploy.settings.model import ProjectFile, Sections
-from fastai_deploy.settings.together import check_together
+from fastai_deploy.settings.constraints import check_constraints
+from fastai_deploy.settings.project_file import ProjectFile, Sections
+
+_PART = r"""\s*(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')\s*"""
+_DOTTED = rf"{_PART}(?:\.{_PART})*"
+_HEADER = re.compile(rf"^\s*\[({_DOTTED})\]")
+_KEY = re.compile(rf"^({_DOTTED})=")
+_NAME = re.compile(r"""[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*'""")
+
+
+def line_of(text: str, path: Sequence[str]) -> int | None:
+    """The line, from 1, of the key at ``path``; else of its nearest table; else None."""
+    table: tuple[str, ...] = ()
+    best: tuple[int, int] | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            table = found = _names(header[1])
+        elif key := _KEY.match(line):
+            found = table + _names(key[1])
+        else:
+            continue
+        if tuple(path[: len(found)]) == found and (best is None or len(found) > best[0]):
+            best = (len(found), number)
+    return best[1] if best else None
+
+
+def _names(dotted: str) -> tuple[str, ...]:
+    return tuple(name.strip("\"'") for name in _NAME.findall(dotted))
+
+
+def validation_error(
+    error: ValidationError, where: Callable[[tuple[str, ...]], str]
+) -> SettingsError:
+    """The first complaint of the validator, in our words; ``where`` gives the place of a key."""
+    first = error.errors(include_url=False)[0]
+    loc = tuple(str(part) for part in first["loc"])
+    place = where(loc)
+    dotted = ".".join(loc)
+    if first["type"] == "extra_forbidden":
+        known = _known_at(loc[:-1])
+        return SettingsError(
+            f"{place}: {dotted} is no setting", hint=nearest(loc[-1], known, "a key")
+        )
+    expected = first["msg"].replace("Input should be", "expected").replace("tuple", "list")
+    expected = expected[:1].lower() + expected[1:]
+    got = first["input"]
+    shown = f", got {got!r}" if isinstance(got, str | int | float | bool) else ""
+    subject = f"{place}: {dotted}" if dotted and dotted != place else place
+    return SettingsError(
+        f"{subject}: {expected}{shown}", hint=_description(loc) or "see docs/settings.md"
+    )
+
+
+def _known_at(loc: tuple[str, ...]) -> list[str]:
+    annotation: Any = ProjectFile
+    for part in loc:
+        if annotation is ProjectFile and part == "stages":
+            annotation = {}
+        elif isinstance(annotation, dict):
+            annotation = Sections
+        else:
+            annotation = fields_of(annotation).get(part)
+    return list(fields_of(annotation))
+
+
+def _description(loc: tuple[str, ...]) -> str:
+    if loc[:1] == ("stages",):
+        loc = loc[2:]
+    if len(loc) < 2 or loc[0] not in Sections.model_fields:  # noqa: PLR2004 - section and key
+        return ""
+    section = Sections.model_fields[loc[0]].annotation
+    if not (isinstance(section, type) and issubclass(section, BaseModel)):
+        return ""
+    field = section.model_fields.get(loc[1])
+    return (field.description or "") if field else ""
+
+
+def fields_of(annotation: Any) -> dict[str, Any]:
+    """The keys of a section with the types of their values."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {name: field.rebuild_annotation() for name, field in annotation.model_fields.items()}
+    return {}
+
+
+def nearest(name: str, known: list[str], what: str) -> str:
+    """A hint at what was meant: the nearest known name, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"{what} of this place is one of: {', '.join(known)}" if known else "remove it"
+
 
 PROJECT_FILE = "fdeploy.toml"
 DEFAULT_STAGE = "dev"
@@ -132,9 +218,9 @@ def load_settings(
     try:
         sections = Sections.model_validate(merged)
     except ValidationError as error:
-        raise complaint(error, lambda loc: _origin_of(loc, origins)) from None
+        raise validation_error(error, lambda loc: _origin_of(loc, origins)) from None
     _check_target(sections, origins)
-    check_together(sections, lambda key: origins.get(key, Origin("default", "default")).where)
+    check_constraints(sections, lambda key: origins.get(key, Origin("default", "default")).where)
     return Settings(path.parent.resolve(), name, sections, origins)
 
 
@@ -167,7 +253,7 @@ def _file_sections(document: dict[str, Any], text: str, path: Path) -> ProjectFi
         def where(loc: tuple[str, ...]) -> str:
             return f"{path.name}:{line_of(text, loc) or 1}"
 
-        raise complaint(error, where) from None
+        raise validation_error(error, where) from None
 
 
 def _check_stage(name: str, known: ProjectFile, path: Path) -> None:
@@ -225,7 +311,7 @@ def _from_text(variable: str, annotation: Any, text: str) -> Any:
             return adapter.validate_python(int(text))
         return adapter.validate_strings(text)
     except ValidationError as error:
-        raise complaint(error, lambda _loc: variable) from None
+        raise validation_error(error, lambda _loc: variable) from None
 
 
 def _set(

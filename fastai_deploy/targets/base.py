@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Protocol
 
-from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
-from fastai_deploy.reports import (
+from fastai_deploy.packaging.wheels import Container
+from fastai_deploy.records import (
+    Api,
+    Artifact,
     Checkup,
+    Endpoint,
     LogLine,
     Policies,
     StagePlan,
     Status,
+    StoredArtifact,
+    Teardown,
     Templates,
     Version,
 )
-from fastai_deploy.wheels import Container
 
 Json = Any
 # Sends one request of the contract and returns the answer. Raises InvocationError.
@@ -63,7 +67,7 @@ class Target(Protocol):
         """
 
 
-class Care(Protocol):
+class Operations(Protocol):
     """What can be asked of a stage beside the flow; only ``rollback`` changes anything."""
 
     def plan(self, artifact: Artifact) -> StagePlan:

@@ -11,17 +11,16 @@ from typing import Any
 import pytest
 
 from fastai_deploy.errors import FileMissing, UsageError
-from fastai_deploy.records import Endpoint
-from fastai_deploy.reports import Check
-from fastai_deploy.targets.aws.care import AwsCare
+from fastai_deploy.records import Check, Endpoint
+from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.world import World
 from tests.packaged import Model
 
 HOUR = timedelta(hours=1)
 
 
-def care(world: World) -> AwsCare:
-    return AwsCare(world.target())
+def care(world: World) -> AwsOperations:
+    return AwsOperations(world.target())
 
 
 def deploy(world: World, model: Model) -> Endpoint:

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from fastai_deploy.artifact import unpack
+from fastai_deploy.packaging.artifact import unpack
 from tests.aws_double.account import everything
 from tests.aws_double.process import Double
 from tests.conftest import Fdeploy

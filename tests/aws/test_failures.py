@@ -10,7 +10,7 @@ import botocore.exceptions
 import pytest
 from botocore.exceptions import ClientError
 
-from fastai_deploy.aws.failures import permission, translated
+from fastai_deploy.aws.client_errors import permission, translated
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import (
     AwsCredentials,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastai_deploy.artifact import write_artifact
-from fastai_deploy.wheels import Container
+from fastai_deploy.packaging.artifact import write_artifact
+from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.workspace import Workspace
 from tests.aws.stage import Open, Stage
 from tests.aws_double.process import REGION

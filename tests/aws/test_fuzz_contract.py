@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from fastai_deploy.lambda_package import HANDLER
+from fastai_deploy.packaging.lambda_zip import HANDLER
 from tests.aws.fuzz_contract import fuzz, serve
 from tests.aws.stage import Open, Stage
 from tests.packaged import Model

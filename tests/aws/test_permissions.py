@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.reports import Check
-from fastai_deploy.targets.aws.care import AwsCare
+from fastai_deploy.records import Check
+from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.stage import Stage
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
@@ -35,7 +35,7 @@ class Caller:
 
     def allowed(self, change: Callable[[Json], None] = lambda _statement: None) -> dict[str, Json]:
         """The printed documents; ``change`` is told each statement, and may change it."""
-        printed = AwsCare(self.world.target()).policies().documents
+        printed = AwsOperations(self.world.target()).policies().documents
         documents: dict[str, Json] = json.loads(json.dumps(printed))
         for document in documents.values():
             for statement in document["Statement"]:
@@ -68,7 +68,7 @@ class Caller:
 
     def check(self) -> Check:
         """What the doctor says of permissions."""
-        checks = AwsCare(self.world.target()).doctor(self.model.artifact).checks
+        checks = AwsOperations(self.world.target()).doctor(self.model.artifact).checks
         (check,) = [check for check in checks if check.name == "permissions"]
         return check
 

@@ -6,11 +6,10 @@ import re
 
 import pytest
 
-from fastai_deploy.aws.causes import likely_cause
-from fastai_deploy.aws.change_set import StackRequest
+from fastai_deploy.aws.inventory import ResourceRef, of_arn, of_resource
 from fastai_deploy.aws.ownership import Operator, Owner
-from fastai_deploy.aws.stacks import Resource
-from fastai_deploy.aws.things import Thing, of_arn, of_resource
+from fastai_deploy.aws.rollout import diagnose
+from fastai_deploy.aws.stacks import Resource, StackRequest
 from fastai_deploy.errors import DeployError
 
 
@@ -35,22 +34,25 @@ def test_an_owner_owns_what_carries_its_tags() -> None:
 @pytest.mark.parametrize(
     ("arn", "thing"),
     [
-        ("arn:aws:sagemaker:eu-central-1:1:endpoint/demo-dev", Thing("endpoint", "demo-dev")),
-        ("arn:aws:sagemaker:r:1:endpoint-config/a-1", Thing("endpoint configuration", "a-1")),
-        ("arn:aws:logs:r:1:log-group:/aws/lambda/f:*", Thing("log group", "/aws/lambda/f")),
-        ("arn:aws:logs:r:1:log-group:/aws/lambda/f", Thing("log group", "/aws/lambda/f")),
-        ("arn:aws:lambda:r:1:function:f", Thing("function", "f")),
-        ("arn:aws:apigateway:r::/restapis/abc", Thing("REST API", "abc")),
-        ("arn:aws:apigateway:r::/restapis/abc/stages/dev", Thing("API stage", "abc/stages/dev")),
-        ("arn:aws:apigateway:r::/apikeys/k", Thing("API key", "k")),
-        ("arn:aws:cloudwatch:r:1:alarm:a", Thing("alarm", "a")),
-        ("arn:aws:iam::1:role/fdeploy/demo-dev/x/name", Thing("role", "name")),
-        ("arn:aws:cloudformation:r:1:stack/demo-dev-api/id", Thing("stack", "demo-dev-api")),
-        ("arn:aws:sqs:r:1:queue", Thing("resource", "arn:aws:sqs:r:1:queue")),
-        ("no arn", Thing("resource", "no arn")),
+        ("arn:aws:sagemaker:eu-central-1:1:endpoint/demo-dev", ResourceRef("endpoint", "demo-dev")),
+        ("arn:aws:sagemaker:r:1:endpoint-config/a-1", ResourceRef("endpoint configuration", "a-1")),
+        ("arn:aws:logs:r:1:log-group:/aws/lambda/f:*", ResourceRef("log group", "/aws/lambda/f")),
+        ("arn:aws:logs:r:1:log-group:/aws/lambda/f", ResourceRef("log group", "/aws/lambda/f")),
+        ("arn:aws:lambda:r:1:function:f", ResourceRef("function", "f")),
+        ("arn:aws:apigateway:r::/restapis/abc", ResourceRef("REST API", "abc")),
+        (
+            "arn:aws:apigateway:r::/restapis/abc/stages/dev",
+            ResourceRef("API stage", "abc/stages/dev"),
+        ),
+        ("arn:aws:apigateway:r::/apikeys/k", ResourceRef("API key", "k")),
+        ("arn:aws:cloudwatch:r:1:alarm:a", ResourceRef("alarm", "a")),
+        ("arn:aws:iam::1:role/fdeploy/demo-dev/x/name", ResourceRef("role", "name")),
+        ("arn:aws:cloudformation:r:1:stack/demo-dev-api/id", ResourceRef("stack", "demo-dev-api")),
+        ("arn:aws:sqs:r:1:queue", ResourceRef("resource", "arn:aws:sqs:r:1:queue")),
+        ("no arn", ResourceRef("resource", "no arn")),
     ],
 )
-def test_a_thing_has_one_name_however_it_is_found(arn: str, thing: Thing) -> None:
+def test_a_thing_has_one_name_however_it_is_found(arn: str, thing: ResourceRef) -> None:
     assert of_arn(arn) == thing
 
 
@@ -58,9 +60,9 @@ def test_a_resource_of_a_stack_is_the_same_thing() -> None:
     arn = "arn:aws:sagemaker:r:1:model/demo-dev-1"
     assert of_resource(Resource("Model", arn, "AWS::SageMaker::Model", "")) == of_arn(arn)
     role = Resource("Role", "name", "AWS::IAM::Role", "")
-    assert of_resource(role) == Thing("role", "name")
+    assert of_resource(role) == ResourceRef("role", "name")
     other = Resource("M", "id", "AWS::ApiGateway::Method", "")
-    assert of_resource(other) == Thing("ApiGateway::Method", "id")
+    assert of_resource(other) == ResourceRef("ApiGateway::Method", "id")
 
 
 @pytest.mark.parametrize(
@@ -78,14 +80,14 @@ def test_a_resource_of_a_stack_is_the_same_thing() -> None:
     ],
 )
 def test_likely_causes(reason: str, line: str, what: str) -> None:
-    cause = likely_cause(reason, [line])
+    cause = diagnose(reason, [line])
     assert cause is not None
     assert what in cause.what
     assert cause.hint
 
 
 def test_an_unknown_cause_is_not_guessed() -> None:
-    assert likely_cause("something new", ["that nobody knows"]) is None
+    assert diagnose("something new", ["that nobody knows"]) is None
 
 
 def test_a_template_that_is_too_large_is_refused() -> None:

@@ -17,8 +17,8 @@ from fastai_deploy.aws.public_api import PublicApi
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.progress import Event, Reporter
 from fastai_deploy.settings import Settings, load_settings
-from fastai_deploy.targets.aws.blueprints import SettingsBlueprints
 from fastai_deploy.targets.aws.context import Context
+from fastai_deploy.targets.aws.stacks import SettingsStackDefinitions
 from fastai_deploy.targets.aws.target import AwsTarget
 from tests.aws_double.account import everything
 from tests.aws_double.process import REGION, Double
@@ -92,7 +92,7 @@ class World:
                 bundle=bundle,
                 report=report or self.events.append,
                 aws=aws,
-                blueprints=SettingsBlueprints(self.settings, aws, bundle),
+                blueprints=SettingsStackDefinitions(self.settings, aws, bundle),
                 public=PublicApi(self.double.url),
                 operator=self.operator,
             )

@@ -9,10 +9,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.aws.image_tables import installed_tables
-from fastai_deploy.aws.images import choose_image
-from fastai_deploy.aws.instances import known_types
-from fastai_deploy.aws.policy import Needs, user_policies
+from fastai_deploy.aws.capacity import known_types
+from fastai_deploy.aws.images import choose_image, installed_tables
+from fastai_deploy.aws.permissions import Needs, user_policies
 from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec, wanted_instance
 from fastai_deploy.aws.template.api_stack import api_template
 from fastai_deploy.aws.template.endpoint_stack import endpoint_template

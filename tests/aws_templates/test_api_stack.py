@@ -12,7 +12,7 @@ import pytest
 from fastai_deploy.aws.template.api_stack import api_template
 from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
 from fastai_deploy.aws.template.spec import ApiSpec
-from fastai_deploy.runtime.gateway import failures
+from fastai_deploy.runtime.gateway import error_responses
 from tests.aws_templates.scenarios import APIS, CERTIFICATE, api_of, of_type, section, settings_of
 
 Json = Any
@@ -184,7 +184,7 @@ def test_every_refusal_is_in_the_contract(name: str) -> None:
 
 def test_refusals_are_those_of_the_local_gateway() -> None:
     found = answers(template("rest-key"))
-    unknown = failures.not_found("/classify")
+    unknown = error_responses.not_found("/classify")
     assert found["MISSING_AUTHENTICATION_TOKEN"][0] == unknown.status
     assert found["MISSING_AUTHENTICATION_TOKEN"][1] == unknown.body()["error"]
     assert found["INVALID_API_KEY"][1]["message"] == "the request has no valid API key"

@@ -6,7 +6,7 @@ import pytest
 
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.settings import load_settings
-from fastai_deploy.settings.together import RULES
+from fastai_deploy.settings.constraints import RULES
 from tests.aws_templates.scenarios import KMS_KEY, section, settings_of
 
 SERVERLESS = 'kind = "serverless"\n'

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fastai_deploy.errors import SettingsError
+from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.settings import load_settings
-from fastai_deploy.targets.aws.container import serving_container
-from fastai_deploy.wheels import Container
+from fastai_deploy.targets.aws.stacks import serving_container
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine"
 

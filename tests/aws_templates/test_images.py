@@ -13,9 +13,15 @@ from typing import Any
 import botocore
 import pytest
 
-from fastai_deploy.aws.image_tables import ImageTables, domain, installed_tables
-from fastai_deploy.aws.images import RULES, Image, choose_image
-from fastai_deploy.aws.instances import Instance, instance, known_types
+from fastai_deploy.aws.capacity import Instance, instance, known_types
+from fastai_deploy.aws.images import (
+    RULES,
+    Image,
+    ImageTables,
+    choose_image,
+    domain,
+    installed_tables,
+)
 from fastai_deploy.errors import SettingsError, TargetUnavailable
 
 TABLES = installed_tables()
@@ -245,9 +251,9 @@ def test_the_sdk_would_take_the_same_images() -> None:
 
 def test_reading_the_tables_imports_nothing_heavy() -> None:
     code = (
-        "import json, sys; from fastai_deploy.aws.image_tables import installed_tables\n"
+        "import json, sys; from fastai_deploy.aws.images import installed_tables\n"
         "from fastai_deploy.aws.images import choose_image\n"
-        "from fastai_deploy.aws.instances import Instance\n"
+        "from fastai_deploy.aws.capacity import Instance\n"
         "choose_image(installed_tables(), Instance('ml.m5.large'), region='eu-central-1')\n"
         "print(json.dumps(sorted(sys.modules)))"
     )

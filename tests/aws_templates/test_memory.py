@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from fastai_deploy.aws.instances import Instance, known_types
-from fastai_deploy.aws.memory import (
+from fastai_deploy.aws.capacity import (
     MIB,
-    Demand,
+    Instance,
+    MemoryNeed,
     instance_memory,
+    known_types,
     larger_instance,
     on_instance,
     on_serverless,
@@ -53,13 +54,13 @@ def test_every_type_that_can_serve_is_known() -> None:
 def test_the_estimate_is_above_what_was_measured() -> None:
     """Worker and front end, of a RoBERTa-base in int8 and float32; see the docstring."""
     for file, highest in ((120, 288), (475, 681), (87, 190)):
-        demand = Demand(file * MIB, "torchserve")
+        demand = MemoryNeed(file * MIB, "torchserve")
         assert (highest + 116) * MIB < demand.needed < 2.5 * (highest + 116) * MIB
 
 
 def test_small_models_fit_and_large_ones_do_not() -> None:
     def outcome(weights: int, name: str = "ml.m5.large") -> str:
-        return on_instance(name, Demand(weights, "ray-serve"), KNOWN).check().outcome
+        return on_instance(name, MemoryNeed(weights, "ray-serve"), KNOWN).check().outcome
 
     assert outcome(125 * MIB) == "passed"
     assert outcome(125 * MIB, "ml.c5.large") == "passed"
@@ -70,7 +71,7 @@ def test_small_models_fit_and_large_ones_do_not() -> None:
 
 
 def test_the_next_larger_instance_is_named() -> None:
-    room = on_instance("ml.c5.large", Demand(5 * GIB, "ray-serve"), KNOWN)
+    room = on_instance("ml.c5.large", MemoryNeed(5 * GIB, "ray-serve"), KNOWN)
     assert room.check().hint == "choose --instance ml.c5.2xlarge"
     with pytest.raises(SettingsError, match=r"file has 5,120 MB\), and ml.c5.large has 4,096 MB"):
         room.require()
@@ -80,17 +81,17 @@ def test_the_next_larger_instance_is_named() -> None:
 
 
 def test_serverless_memory_is_counted_in_its_steps() -> None:
-    demand = Demand(125 * MIB, "ray-serve")
+    demand = MemoryNeed(125 * MIB, "ray-serve")
     assert on_serverless(3_072, demand).check().outcome == "passed"
     tight = on_serverless(1_024, demand).check()
     assert (tight.outcome, tight.hint) == (
         "warned",
         "choose serverless_memory = 2048 in [endpoint]",
     )
-    never = on_serverless(6_144, Demand(7 * GIB, "ray-serve")).check()
+    never = on_serverless(6_144, MemoryNeed(7 * GIB, "ray-serve")).check()
     assert (never.outcome, never.hint) == ("failed", "choose an instance: kind real-time")
 
 
 def test_a_learner_as_it_is_brings_more() -> None:
-    converted, own = (Demand(GIB, "torchserve", learner) for learner in (False, True))
+    converted, own = (MemoryNeed(GIB, "torchserve", learner) for learner in (False, True))
     assert own.needed - converted.needed == 400 * MIB

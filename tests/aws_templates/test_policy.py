@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fastai_deploy
-from fastai_deploy.aws.failures import permission
-from fastai_deploy.aws.policy import MAX_CHARACTERS, Needs, user_policies
+from fastai_deploy.aws.client_errors import permission
+from fastai_deploy.aws.permissions import MAX_CHARACTERS, Needs, user_policies
 from tests.aws_templates.linting import schema
 from tests.aws_templates.scenarios import BUCKET, KMS_KEY, goldens
 

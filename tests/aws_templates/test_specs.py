@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from fastai_deploy.aws.capacity import Instance
 from fastai_deploy.aws.images import choose_image
-from fastai_deploy.aws.instances import Instance
 from fastai_deploy.aws.specs import endpoint_spec, wanted_instance
 from fastai_deploy.aws.template.api_stack import api_template
 from fastai_deploy.aws.template.spec import Instances, Location, Serverless
 from fastai_deploy.errors import SettingsError
-from fastai_deploy.lambda_package import HANDLER
+from fastai_deploy.packaging.lambda_zip import HANDLER
 from fastai_deploy.records import StoredArtifact
-from fastai_deploy.runtime.gateway.settings import GatewaySettings, TimeBudget
+from fastai_deploy.runtime.gateway.endpoint import GatewaySettings, TimeBudget
 from fastai_deploy.runtime.telemetry import SWITCHES
 from tests.aws_templates.scenarios import (
     BUCKET,

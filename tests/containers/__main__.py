@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fastai_deploy.artifact import unpack
+from fastai_deploy.packaging.artifact import unpack
 from tests.containers.checks import Checks
 from tests.containers.families import FAMILIES, Family, environment
 from tests.flow.learners import CONVERTIBLE, bring

@@ -35,8 +35,8 @@ import json, sys
 from pathlib import Path
 folder = Path(sys.argv[1])
 sys.path.insert(0, str(folder / "code"))
-from fdeploy_runtime.vendored import activate
-activate(folder / "code")
+from fdeploy_runtime.vendored import add_to_path
+add_to_path(folder / "code")
 from fdeploy_runtime.hardware import detect
 from fdeploy_runtime.loading import load
 from fdeploy_runtime.ways import Gpu

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastai_deploy.runtime.gateway.endpoint import GatewaySettings
 from fastai_deploy.runtime.gateway.gateway import Gateway
-from fastai_deploy.runtime.gateway.settings import GatewaySettings
 
 ANSWER = b'{"label":"positive","score":0.98}'
 SETTINGS = GatewaySettings(endpoint="demo-dev", cors_origins=("https://app.example",))

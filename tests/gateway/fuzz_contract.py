@@ -15,15 +15,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastai_deploy.lambda_package import build_lambda_package
-from fastai_deploy.public.face import Face
-from fastai_deploy.public.openapi import encoded
-from fastai_deploy.public.page import page
+from fastai_deploy.api_docs.demo_page import page
+from fastai_deploy.api_docs.openapi import ApiDescription, encoded
+from fastai_deploy.packaging.lambda_zip import build_lambda_package
 from tests.gateway.conftest import gateways
 from tests.gateway.servers import Script, Server
 from tests.page.reviews import LABELS, reviews
 
-FACE = Face("film-reviews", "/classify", "key", 100_000, labels=LABELS, page=True)
+FACE = ApiDescription("film-reviews", "/classify", "key", 100_000, labels=LABELS, page=True)
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",

@@ -24,7 +24,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.lambda_package import HANDLER
+from fastai_deploy.packaging.lambda_zip import HANDLER
 
 _SECONDS = 30
 _VERSION = "/2018-06-01/runtime"

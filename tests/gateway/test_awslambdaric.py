@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.lambda_package import build_lambda_package
-from fastai_deploy.public.openapi import SAMPLE, encoded
-from fastai_deploy.public.page import page
-from fastai_deploy.targets.local.gateway.sagemaker_front import FrontConfig, sagemaker_front
+from fastai_deploy.api_docs.demo_page import page
+from fastai_deploy.api_docs.openapi import SAMPLE, encoded
+from fastai_deploy.packaging.lambda_zip import build_lambda_package
+from fastai_deploy.targets.local.gateway.sagemaker_runtime import (
+    SageMakerRuntimeConfig,
+    serve_sagemaker_runtime,
+)
 from tests.gateway.aws_events import KINDS, Builder, rest
 from tests.gateway.fakes import Response
 from tests.gateway.lambda_runtime import RuntimeApi, function
@@ -43,7 +46,9 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lambda]:
     state = folder / "endpoint.json"
     with Server(echo).running() as model:
         state.write_bytes(model.state)
-        with sagemaker_front(FrontConfig("demo-dev", state, "LAMBDAROLE")) as url:
+        with serve_sagemaker_runtime(
+            SageMakerRuntimeConfig("demo-dev", state, "LAMBDAROLE")
+        ) as url:
             environ = {
                 "FDEPLOY_ENDPOINT": "demo-dev",
                 "FDEPLOY_CORS_ORIGINS": "https://app.example",

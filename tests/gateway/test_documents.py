@@ -9,8 +9,8 @@ import re
 
 import pytest
 
-from fastai_deploy.public.openapi import SAMPLE, encoded
-from fastai_deploy.public.page import page
+from fastai_deploy.api_docs.demo_page import page
+from fastai_deploy.api_docs.openapi import SAMPLE, encoded
 from tests.gateway.aws_events import Builder, function_url, http, rest
 from tests.gateway.fakes import World
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from botocore import exceptions as aws
 
-from fastai_deploy.runtime.gateway.endpoint import sagemaker_runtime
-from fastai_deploy.runtime.gateway.settings import GatewaySettings
+from fastai_deploy.runtime.gateway.endpoint import GatewaySettings, sagemaker_runtime
 from tests.gateway.aws_events import rest
 from tests.gateway.fakes import SETTINGS, FakeRuntime, Response, World
 from tests.gateway.servers import Received, Reply, Server

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.lambda_package import build_lambda_package
+from fastai_deploy.packaging.lambda_zip import build_lambda_package
 from tests.gateway.conftest import GatewayProcess, Start
 from tests.gateway.servers import Received, Reply, Server, echo, refusing
 

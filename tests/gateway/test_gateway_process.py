@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fastai_deploy.lambda_package import build_lambda_package
-from fastai_deploy.runtime.http_server import listen
+from fastai_deploy.packaging.lambda_zip import build_lambda_package
+from fastai_deploy.runtime.server import listen
 from tests.gateway.conftest import MODULE, Start
 from tests.gateway.servers import Received, Reply, Server, echo
 

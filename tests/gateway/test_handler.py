@@ -9,7 +9,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from fastai_deploy.runtime.gateway.settings import GatewaySettings
+from fastai_deploy.runtime.gateway.endpoint import GatewaySettings
 from tests.gateway.aws_events import KINDS, REQUEST_ID, Builder, function_url, http, rest
 from tests.gateway.fakes import ANSWER, FakeContext, FakeRuntime, World
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.runtime.request_error import RequestError
-from fastai_deploy.targets.local.gateway.function import Handler
-from fastai_deploy.targets.local.gateway.integration import MAX_PAYLOAD, Integration
+from fastai_deploy.runtime.error_responses import RequestError
+from fastai_deploy.targets.local.gateway.function import MAX_PAYLOAD, Handler, Integration
 
 GOOD = {"statusCode": 200, "headers": {"a": "b"}, "body": "{}", "isBase64Encoded": False}
 

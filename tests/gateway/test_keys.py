@@ -9,7 +9,7 @@ import pytest
 
 from fastai_deploy.errors import FileMissing, SettingsError
 from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
-from fastai_deploy.targets.local.gateway.keys import KeyRing
+from fastai_deploy.targets.local.gateway.usage_plans import KeyRing
 
 
 @pytest.fixture

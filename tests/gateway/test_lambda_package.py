@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.lambda_package import HANDLER, build_lambda_package
+from fastai_deploy.packaging.lambda_zip import HANDLER, build_lambda_package
 from tests.gateway.aws_events import REQUEST_ID, rest
 from tests.gateway.fakes import Response
 

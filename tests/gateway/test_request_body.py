@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.runtime.request_error import RequestError
-from fastai_deploy.targets.local.gateway.request_body import RequestBody
+from fastai_deploy.runtime.error_responses import RequestError
+from fastai_deploy.targets.local.gateway.requests import RequestBody
 
 
 class Sender:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 import pytest
 
 from fastai_deploy.runtime.gateway import events
-from fastai_deploy.targets.local.gateway.rest_event import HttpRequest, rest_event
+from fastai_deploy.targets.local.gateway.requests import HttpRequest, rest_event
 from tests.gateway.aws_events import rest
 
 KEY = "0123456789abcdefghij0123456789abcdefghij"

@@ -15,12 +15,11 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fastai_deploy.runtime.gateway.endpoint import sagemaker_runtime
-from fastai_deploy.runtime.gateway.settings import GatewaySettings
-from fastai_deploy.targets.local.gateway.sagemaker_front import (
+from fastai_deploy.runtime.gateway.endpoint import GatewaySettings, sagemaker_runtime
+from fastai_deploy.targets.local.gateway.sagemaker_runtime import (
     MAX_BODY,
-    FrontConfig,
-    sagemaker_front,
+    SageMakerRuntimeConfig,
+    serve_sagemaker_runtime,
 )
 from tests.gateway.servers import Received, Reply, Server, echo, refusing
 from tests.runtime.server_process import until
@@ -43,7 +42,7 @@ def state(tmp_path: Path, model: Server) -> Path:
 
 @pytest.fixture
 def url(state: Path) -> Iterator[str]:
-    with sagemaker_front(FrontConfig("demo-dev", state, KEY)) as url:
+    with serve_sagemaker_runtime(SageMakerRuntimeConfig("demo-dev", state, KEY)) as url:
         yield url
 
 
@@ -100,7 +99,9 @@ def test_a_slow_model_is_a_model_error_of_status_0(state: Path, model: Server) -
 
     model.script = wait
     try:
-        with sagemaker_front(FrontConfig("demo-dev", state, KEY, model_seconds=0.2)) as url:
+        with serve_sagemaker_runtime(
+            SageMakerRuntimeConfig("demo-dev", state, KEY, model_seconds=0.2)
+        ) as url:
             assert refused(url)["OriginalStatusCode"] == 0
     finally:
         released.set()

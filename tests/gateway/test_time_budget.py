@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ConnectTimeoutError
 
-from fastai_deploy.runtime.gateway.endpoint import sagemaker_runtime
-from fastai_deploy.runtime.gateway.settings import GatewaySettings, TimeBudget
+from fastai_deploy.runtime.gateway.endpoint import GatewaySettings, TimeBudget, sagemaker_runtime
 from tests.gateway.aws_events import rest
 from tests.gateway.fakes import FakeClock, FakeContext, FakeRuntime, World
 

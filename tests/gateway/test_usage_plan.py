@@ -7,9 +7,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from fastai_deploy.runtime.request_error import RequestError
+from fastai_deploy.runtime.error_responses import RequestError
 from fastai_deploy.targets.local.gateway.config import QuotaPeriod
-from fastai_deploy.targets.local.gateway.usage_plan import UsagePlan, period_of
+from fastai_deploy.targets.local.gateway.usage_plans import UsagePlan, period_of
 from tests.gateway.fakes import FakeClock
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)  # a Monday

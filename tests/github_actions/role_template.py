@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fastai_deploy.aws.policy import Needs, user_policies
+from fastai_deploy.aws.permissions import Needs, user_policies
 
 FILE = Path(__file__).parent.parent.parent / "examples" / "github-actions" / "role.yaml"
 _ISSUER = "token.actions.githubusercontent.com"

@@ -13,7 +13,7 @@ import pytest
 import typer
 import yaml
 
-from fastai_deploy.cli import care_commands  # noqa: F401 - registers its commands
+from fastai_deploy.cli import commands  # noqa: F401 - registers its commands
 from fastai_deploy.cli.commands import app
 from fastai_deploy.settings import load_settings
 from tests.aws_templates.linting import findings

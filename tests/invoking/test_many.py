@@ -12,10 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastai_deploy.batch_invoke.run import (
+    Answered,
+    AnswerFile,
+    AskOptions,
+    Batch,
+    Fits,
+    Row,
+    answers,
+    chunked,
+)
 from fastai_deploy.errors import FileError, InvocationError
-from fastai_deploy.invoking.answer_file import AnswerFile, Fits
-from fastai_deploy.invoking.answered import Answered, Batch
-from fastai_deploy.invoking.many import Row, Work, answers, chunked
 
 Json = Any
 
@@ -38,8 +45,10 @@ class Door:
             raise error
         return [answer(text) for text in request["texts"]]
 
-    def work(self, **changes: Any) -> Work:
-        return Work(**{"ask": self.ask, "sleep": self.slept.append, "limit": 10_000, **changes})
+    def work(self, **changes: Any) -> AskOptions:
+        return AskOptions(
+            **{"ask": self.ask, "sleep": self.slept.append, "limit": 10_000, **changes}
+        )
 
 
 def answer(text: str, version: str = "v1") -> Json:
@@ -132,7 +141,7 @@ def test_what_all_would_fail_of_costs_one_request(error: InvocationError) -> Non
 
 
 def test_an_answer_of_another_length_is_no_answer() -> None:
-    work = Work(ask=lambda _request: [{}], sleep=lambda _s: None, limit=1_000)
+    work = AskOptions(ask=lambda _request: [{}], sleep=lambda _s: None, limit=1_000)
     with pytest.raises(InvocationError, match="no list of as many"):
         list(answers(rows("a", "b"), work))
 

@@ -12,15 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastai_deploy.batch_invoke.inputs import for_output, read_texts
+from fastai_deploy.batch_invoke.tables import ColumnChoice
 from fastai_deploy.errors import FdeployError, FileError, FileMissing, UsageError
-from fastai_deploy.invoking.reading import for_output, texts_of
-from fastai_deploy.invoking.table import Wanted
 
 NO_INPUT = io.BytesIO()
 
 
-def read(argument: str, wanted: Wanted = Wanted(), told: list[str] | None = None) -> object:  # noqa: B008 it is frozen
-    return texts_of(argument, wanted, NO_INPUT, (told if told is not None else []).append)
+def read(
+    argument: str, wanted: ColumnChoice = ColumnChoice(), told: list[str] | None = None
+) -> object:
+    return read_texts(argument, wanted, NO_INPUT, (told if told is not None else []).append)
 
 
 def of_file(
@@ -34,7 +36,7 @@ def of_file(
 ) -> object:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read(str(path), Wanted(column, header=header), told)
+    return read(str(path), ColumnChoice(column, header=header), told)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_words_are_words(text: str) -> None:
 
 def test_standard_input_is_one_text() -> None:
     given = io.BytesIO("\ufeffzwei\nZeilen é".encode())
-    assert texts_of("-", Wanted(), given, print) == "zwei\nZeilen é"
+    assert read_texts("-", ColumnChoice(), given, print) == "zwei\nZeilen é"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ def test_a_table_without_a_header(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="a number from 1 to 2"):
             of_file(tmp_path, "b.csv", "1;a\n2;b\n", column, header=False)
     with pytest.raises(UsageError, match="--no-header is for"):
-        read("a text", Wanted(header=False))
+        read("a text", ColumnChoice(header=False))
     with pytest.raises(UsageError, match="not a table"):
         of_file(tmp_path, "a.jsonl", '"a"', header=False)
 

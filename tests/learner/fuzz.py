@@ -24,17 +24,16 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from fastai_deploy.cli.anatomy import anatomy_lines
-from fastai_deploy.cli.visible import visible
+from fastai_deploy.cli.escaping import visible
+from fastai_deploy.cli.reports import anatomy_lines
 from fastai_deploy.errors import LearnerError, LearnerTruncated
-from fastai_deploy.learner.anatomy import examine
-from fastai_deploy.learner.loading import loading
+from fastai_deploy.learner.examine.anatomy import examine, summary
+from fastai_deploy.learner.examine.load_safety import load_effects
 from fastai_deploy.learner.reading.archive import open_archive, read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
 from fastai_deploy.learner.reading.values import Call, Mapping, Sequence
 from fastai_deploy.learner.reading.views import walk
-from fastai_deploy.learner.summary import summary
-from fastai_deploy.learner.text.serialized import tokenizer_json
+from fastai_deploy.learner.text.tokenizer_json import tokenizer_json
 from tests.learner.assemble import assemble
 from tests.learner.mutations import (
     LARGEST_PICKLE,
@@ -75,7 +74,7 @@ def run(data: bytes) -> str:
     """
     try:
         archive = read_archive(BytesSource(data))
-        loading(archive.pickled)
+        load_effects(archive.pickled)
         anatomy = examine(archive, len(data))
         json.dumps(summary("learner.pkl", anatomy))
         "\n".join(map(visible, anatomy_lines(summary("learner.pkl", anatomy)))).encode("utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastai_deploy.errors import NotALearner
-from fastai_deploy.learner.anatomy import Anatomy, examine
+from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.reading.archive import open_archive, read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
 from fastai_deploy.learner.reading.storages import Storage
@@ -395,7 +395,7 @@ def test_reading_needs_nothing_but_the_standard_library() -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from fastai_deploy.learner.anatomy import examine\n"
+        "from fastai_deploy.learner.examine.anatomy import examine\n"
         "from fastai_deploy.learner.reading.archive import open_archive\n"
         "with open_archive(Path(sys.argv[1])) as (source, archive):\n"
         "    assert examine(archive, source.size).verdict.kind == 'convertible'\n"

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from fastai_deploy.errors import FileMissing, ParityError, UnsupportedLearner
-from fastai_deploy.goldens import Case
-from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.convert import convert
+from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.rebuilding.answers import Encoder
-from fastai_deploy.learner.rebuilding.rebuilt import rebuild_learner
-from fastai_deploy.learner.text.found import find_tokenizers
-from fastai_deploy.learner.text.handed import read_handed
+from fastai_deploy.learner.rebuild.answers import Encoder
+from fastai_deploy.learner.rebuild.rebuilt import rebuild_learner
 from fastai_deploy.learner.text.sentencepiece_model import read_sentencepiece
-from fastai_deploy.learner.text.serialized import tokenizer_json
-from fastai_deploy.parity import compare
+from fastai_deploy.learner.text.tokenizer import find_tokenizers
+from fastai_deploy.learner.text.tokenizer_json import tokenizer_json
+from fastai_deploy.learner.text.user_tokenizer import read_user_tokenizer
+from fastai_deploy.parity.compare import compare
+from fastai_deploy.parity.goldens import Case
 from fastai_deploy.progress import silent
 from tests.learner.made import (
     HALF_TOLERANCE,
@@ -80,7 +80,7 @@ def test_the_rebuilt_model_answers_as_the_learner_did(name: str) -> None:
     cases = [Case(text, answer, None, 1) for text, answer in expected]
     with open_archive(MADE / f"{name}.pkl") as (source, archive):
         folder = tokenizer_folder(name)
-        anatomy = examine(archive, source.size, read_handed(folder) if folder else None)
+        anatomy = examine(archive, source.size, read_user_tokenizer(folder) if folder else None)
         rebuilt = rebuild_learner(anatomy, cases)
         report = compare(
             [case.text for case in cases],
@@ -116,7 +116,7 @@ def test_a_tokenizer_that_is_handed_in_gives_the_same_ids(name: str) -> None:
     with open_archive(MADE / f"slow_{name}.pkl") as (_, archive):
         (tokenizer,) = find_tokenizers(archive.pickled.calls)
         made = tokenizer_json(
-            tokenizer, prefix_space=False, python_37=False, handed=read_handed(folder)
+            tokenizer, prefix_space=False, python_37=False, handed=read_user_tokenizer(folder)
         )
     encode = Encoder(made, (), 128)
     texts = {each["id"]: each["text"] for each in golden_texts()}
@@ -148,7 +148,7 @@ def test_a_lost_tokenizer_is_asked_for(tmp_path: Path) -> None:
     for name in ("empty", "missing"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(FileMissing):
-            read_handed(tmp_path / name)
+            read_user_tokenizer(tmp_path / name)
 
 
 def test_a_tokenizer_in_the_pickle_needs_no_other() -> None:
@@ -178,7 +178,7 @@ def test_what_is_no_sentencepiece_model_is_refused(what: str) -> None:
 def test_what_is_no_tokenizer_json_is_refused(held: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(held)
     with pytest.raises(UnsupportedLearner, match=r"no tokenizer\.json"):
-        read_handed(tmp_path)
+        read_user_tokenizer(tmp_path)
 
 
 def test_a_tokenizer_of_another_learner_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from fastai_deploy.learner.reading.sources import BytesSource
 from fastai_deploy.learner.reading.tensors import Tensor, tensor
 from fastai_deploy.learner.reading.values import Call, Global, Mapping
 from fastai_deploy.learner.reading.views import lookup
-from fastai_deploy.learner.rebuilding.rebuild import read_tensor
+from fastai_deploy.learner.rebuild.transformer import read_tensor
 from tests.learner.assemble import assemble, mapping, torch_zip
 from tests.learner.files import CONVERTIBLE, learner
 

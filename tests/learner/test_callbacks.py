@@ -7,15 +7,15 @@ import shutil
 
 import pytest
 
-from fastai_deploy.learner.anatomy import examine
-from fastai_deploy.learner.callbacks import Callback, find_callbacks
-from fastai_deploy.learner.code.callback_code import CallbackSemantics
-from fastai_deploy.learner.code.model_code import Run
-from fastai_deploy.learner.code.objects import Objects
-from fastai_deploy.learner.code.values import Term
+from fastai_deploy.learner.examine.anatomy import examine
+from fastai_deploy.learner.examine.callbacks import Callback, find_callbacks
+from fastai_deploy.learner.examine.modules import Root
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.learner.reading.values import Global
-from fastai_deploy.learner.roots import Root
+from fastai_deploy.learner.user_code.callback_code import CallbackSemantics
+from fastai_deploy.learner.user_code.model_code import Run
+from fastai_deploy.learner.user_code.objects import Objects
+from fastai_deploy.learner.user_code.values import Term
 from tests.conftest import Fdeploy
 from tests.learner.code_graphs import Graph, listed, mapping
 from tests.learner.made import MADE, write_goldens

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.learner.code.bytecode import (
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.user_code.bytecode import (
     CodeObject,
     InvalidBytecode,
     Version,
@@ -19,14 +20,13 @@ from fastai_deploy.learner.code.bytecode import (
     decode,
     versions_of,
 )
-from fastai_deploy.learner.code.callback_code import CallbackSemantics
-from fastai_deploy.learner.code.interpreter import NotUnderstood
-from fastai_deploy.learner.code.loss_code import LossSemantics
-from fastai_deploy.learner.code.model_code import Run
-from fastai_deploy.learner.code.objects import Objects
-from fastai_deploy.learner.code.text_code import Encoded, TextSemantics
-from fastai_deploy.learner.code.values import Items, Term, Unknown, Value, bare, const
-from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.user_code.callback_code import CallbackSemantics
+from fastai_deploy.learner.user_code.interpreter import NotUnderstood
+from fastai_deploy.learner.user_code.loss_code import LossSemantics
+from fastai_deploy.learner.user_code.model_code import Run
+from fastai_deploy.learner.user_code.objects import Objects
+from fastai_deploy.learner.user_code.text_code import Encoded, TextSemantics
+from fastai_deploy.learner.user_code.values import Items, Term, Unknown, Value, bare, const
 from tests.learner.code_graphs import Graph, compiled, listed, recorded
 
 FOLDER = Path(__file__).parent.parent / "learners" / "bytecode"

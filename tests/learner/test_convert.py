@@ -28,16 +28,16 @@ from fastai_deploy.errors import (
     ParityError,
     UnsupportedLearner,
 )
-from fastai_deploy.goldens import Case
-from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.convert import convert
+from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.learner.reading.storages import Storage
 from fastai_deploy.learner.reading.values import Call, Global, Mapping
 from fastai_deploy.learner.reading.views import attributes, walk
-from fastai_deploy.learner.rebuilding.answers import STEPS
-from fastai_deploy.learner.rebuilding.rebuilt import rebuild_learner
-from fastai_deploy.parity import compare
+from fastai_deploy.learner.rebuild.answers import STEPS
+from fastai_deploy.learner.rebuild.rebuilt import rebuild_learner
+from fastai_deploy.parity.compare import compare
+from fastai_deploy.parity.goldens import Case
 from fastai_deploy.progress import Event, Step, Warned, silent
 from tests.learner.assemble import assemble, new, torch_zip
 from tests.learner.files import (

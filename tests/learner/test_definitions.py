@@ -15,13 +15,12 @@ from transformers import BertConfig, DistilBertConfig, DistilBertForSequenceClas
 
 from fastai_deploy.bundle import read_bundle
 from fastai_deploy.errors import DefinitionsError, LearnerError, UnsupportedLearner
-from fastai_deploy.goldens import Case
-from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.convert import convert
 from fastai_deploy.learner.definitions import MODULE, open_definitions
-from fastai_deploy.learner.probes import PROBES
+from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt, rebuild_learner
+from fastai_deploy.learner.rebuild.rebuilt import Rebuilt, rebuild_learner
+from fastai_deploy.parity.goldens import PROBES, Case
 from fastai_deploy.progress import Event, Step, Warned, silent
 from tests.learner import own_models
 from tests.learner.files import CONVERTIBLE, CUSTOM_HEAD, goldens, learner, write_goldens

@@ -9,12 +9,12 @@ import pytest
 
 from fastai_deploy.bundle import read_bundle
 from fastai_deploy.learner.convert import convert
-from fastai_deploy.learner.rebuilding.gpu_form import gpu_form
+from fastai_deploy.learner.rebuild.onnx_export import gpu_form
 from fastai_deploy.progress import silent
+from fastai_deploy.runtime.backends import Gpu
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import load
 from fastai_deploy.runtime.torch_session import open_torch
-from fastai_deploy.runtime.ways import Gpu
 from tests.flow.learners import ULMFIT
 from tests.learner.files import CONVERTIBLE, learner, write_goldens
 from tests.runtime.bundles import write_bundle

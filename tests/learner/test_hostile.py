@@ -21,9 +21,9 @@ from fastai_deploy.errors import (
     LearnerTruncated,
     NotALearner,
 )
-from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.convert import convert
-from fastai_deploy.learner.loading import loading
+from fastai_deploy.learner.examine.anatomy import examine
+from fastai_deploy.learner.examine.load_safety import load_effects
 from fastai_deploy.learner.reading.archive import open_archive, read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
 from fastai_deploy.learner.reading.torch_legacy import LOAD_FROM_BYTES
@@ -92,7 +92,7 @@ def test_a_name_that_leads_elsewhere_is_refused(module: str, name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_call_that_no_learner_makes_is_refused(name: str) -> None:
     archive = read_archive(BytesSource(assemble(Call(FUNCTIONS[name], ("x",)))))
-    assert loading(archive.pickled).dangers, name
+    assert load_effects(archive.pickled).dangers, name
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_call_that_no_learner_makes_is_refused(name: str) -> None:
 def test_a_name_that_labelling_code_uses_may_be_named(name: str) -> None:
     module, _, attribute = name.partition(" ")
     archive = read_archive(BytesSource(assemble(listing(Global(module, attribute)))))
-    assert not loading(archive.pickled).dangers
+    assert not load_effects(archive.pickled).dangers
 
 
 def test_attributes_set_on_a_class_are_refused() -> None:
@@ -126,7 +126,7 @@ def test_extensions_are_refused(code: bytes) -> None:
 )  # fmt: skip
 def test_every_way_to_call_is_seen(pickled: bytes) -> None:
     archive = read_archive(BytesSource(pickled))
-    assert "import os.system" in loading(archive.pickled).dangers
+    assert "import os.system" in load_effects(archive.pickled).dangers
 
 
 def test_a_payload_within_a_real_learner_is_refused(tmp_path: Path, deep_recursion: None) -> None:

@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 
 from fastai_deploy.errors import ExtraMissing
-from fastai_deploy.learner.rebuilding.libraries import broken_torchvision, require
+from fastai_deploy.learner.rebuild.libraries import broken_torchvision, require
 
 
 def failing(error: Exception) -> ModuleType:

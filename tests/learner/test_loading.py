@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fastai_deploy.errors import DangerousLearner
-from fastai_deploy.learner import globals as names
-from fastai_deploy.learner.harmless import CALLED, HELD, MADE
-from fastai_deploy.learner.loading import Loading, loading
+from fastai_deploy.learner.examine import imports as names
+from fastai_deploy.learner.examine.imports import CALLED, HELD, MADE
+from fastai_deploy.learner.examine.load_safety import LoadEffects, load_effects
 from fastai_deploy.learner.reading.archive import open_archive, read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
 from fastai_deploy.learner.reading.values import Call, Global, Mapping
@@ -27,8 +27,8 @@ OWN_MODULE = "own_callbacks.TakesScores"
 EVERY = sorted(path.relative_to(LEARNERS).as_posix() for path in LEARNERS.rglob("*.pkl"))
 
 
-def read(data: bytes) -> Loading:
-    return loading(read_archive(BytesSource(data)).pickled)
+def read(data: bytes) -> LoadEffects:
+    return load_effects(read_archive(BytesSource(data)).pickled)
 
 
 def kind(data: bytes) -> str:
@@ -63,7 +63,7 @@ def test_the_payloads_are_counted_in_the_documentation() -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_a_real_learner_holds_nothing_dangerous_and_nothing_unknown(name: str) -> None:
     with open_archive(LEARNERS / name) as (_, archive):
-        found = loading(archive.pickled)
+        found = load_effects(archive.pickled)
     assert not found.dangers
     assert set(found.unknown) <= {OWN_MODULE}
     assert [each.what for each in found.calls if each.kind == "unknown"] == []

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fastai_deploy.errors import FileMissing
-from fastai_deploy.learner.rebuilding.memory import Parked
-from fastai_deploy.runtime.memory import give_back
+from fastai_deploy.learner.rebuild.onnx_export import OffloadedWeights
+from fastai_deploy.runtime.hardware import trim_memory
 
 
 def test_a_parked_module_answers_as_before(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_parked_module_answers_as_before(tmp_path: Path) -> None:
     ids = torch.tensor([[1, 2], [3, 6]])
     with torch.no_grad():
         before = module(ids)
-        parked = Parked(module, tmp_path)
+        parked = OffloadedWeights(module, tmp_path)
         assert torch.allclose(module(ids), before, atol=1e-6)
         parked.rest()
         assert torch.allclose(module(ids), before, atol=1e-6)
@@ -28,21 +28,21 @@ def test_a_parked_module_answers_as_before(tmp_path: Path) -> None:
 
 
 def test_a_module_without_parameters(tmp_path: Path) -> None:
-    Parked(nn.Identity(), tmp_path).rest()
+    OffloadedWeights(nn.Identity(), tmp_path).rest()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileMissing, match="gone"):
-        Parked(nn.Linear(2, 2), tmp_path / "gone")
+        OffloadedWeights(nn.Linear(2, 2), tmp_path / "gone")
 
 
 def test_what_rests_is_not_in_memory(tmp_path: Path) -> None:
     module = nn.Embedding(1 << 14, 1 << 10).requires_grad_(requires_grad=False)
     size = module.weight.numel() * module.weight.element_size()
-    give_back()
+    trim_memory()
     before = _resident()
-    parked = Parked(module, tmp_path)
+    parked = OffloadedWeights(module, tmp_path)
     assert float(module.weight.sum()) != 0
     parked.rest()
     assert before - _resident() > size // 2

@@ -16,11 +16,10 @@ import transformers
 from torch import nn
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.learner.rebuilding.agreement import Checks
-from fastai_deploy.learner.rebuilding.answers import torch_scores
-from fastai_deploy.learner.rebuilding.classifier import Classifier
-from fastai_deploy.learner.rebuilding.onnx_export import export_onnx, quiet
-from fastai_deploy.learner.rebuilding.onnx_file import Array, read_onnx, write_onnx
+from fastai_deploy.learner.rebuild.answers import torch_scores
+from fastai_deploy.learner.rebuild.onnx_export import Checks, export_onnx, quiet
+from fastai_deploy.learner.rebuild.onnx_file import Array, read_onnx, write_onnx
+from fastai_deploy.learner.rebuild.transformer import Classifier
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (1,), (31,), (32,), (127, 129), (3, 5, 7)])

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from fastai_deploy.errors import ParityError, UnsupportedLearner
-from fastai_deploy.goldens import Golden
-from fastai_deploy.learner.anatomy import examine
+from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.rebuilding.precision import TOLERANCE, Choice, Int8, Served, choose
-from fastai_deploy.learner.rebuilding.quantize import quantize
-from fastai_deploy.learner.rebuilding.rebuilt import Rebuilt, rebuild_learner
+from fastai_deploy.learner.rebuild.precision import TOLERANCE, Choice, Int8, Served, choose
+from fastai_deploy.learner.rebuild.quantize import quantize
+from fastai_deploy.learner.rebuild.rebuilt import Rebuilt, rebuild_learner
+from fastai_deploy.parity.goldens import Golden
 from fastai_deploy.progress import Event, Warned
 from tests.learner.files import CONVERTIBLE, learner
 

@@ -12,9 +12,9 @@ from fastai_deploy.bundle import read_bundle
 from fastai_deploy.learner.convert import convert
 from fastai_deploy.progress import silent
 from fastai_deploy.runtime.bundle import open_bundle
-from fastai_deploy.runtime.encoding import Encoder
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import load
+from fastai_deploy.runtime.tokenizer import Encoder
 from tests.learner.assemble import mapping
 from tests.learner.files import CONVERTIBLE, learner
 from tests.learner.test_anatomy import objects, set_attribute

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.learner.anatomy import Anatomy, examine
+from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
 from fastai_deploy.learner.reading.views import entries
-from fastai_deploy.learner.rebuilding.answers import STEPS, Encoder
-from fastai_deploy.learner.text.found import Tokenizer, find_tokenizers
+from fastai_deploy.learner.rebuild.answers import STEPS, Encoder
 from fastai_deploy.learner.text.rules import residues
-from fastai_deploy.learner.text.serialized import tokenizer_json
+from fastai_deploy.learner.text.tokenizer import Tokenizer, find_tokenizers
+from fastai_deploy.learner.text.tokenizer_json import tokenizer_json
 from tests.learner.assemble import mapping, new
 from tests.learner.files import CONVERTIBLE, LEARNERS, goldens, learner
 

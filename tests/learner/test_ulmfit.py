@@ -13,20 +13,20 @@ import torch
 
 from fastai_deploy.bundle import Bundle, read_bundle
 from fastai_deploy.errors import FdeployError, ParityError, UnsupportedLearner
-from fastai_deploy.goldens import Case
-from fastai_deploy.learner.anatomy import Anatomy, examine
 from fastai_deploy.learner.convert import convert
+from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.reading.archive import open_archive
 from fastai_deploy.learner.reading.storages import Storage
 from fastai_deploy.learner.reading.values import Call, Global, Mapping
 from fastai_deploy.learner.reading.views import attributes, walk
-from fastai_deploy.learner.rebuilding.ulmfit import RebuiltUlmfit, rebuild_ulmfit
+from fastai_deploy.learner.rebuild.ulmfit import RebuiltUlmfit, rebuild_ulmfit
 from fastai_deploy.learner.text.spacy_rules import rules_of_language
+from fastai_deploy.parity.goldens import Case
 from fastai_deploy.progress import Event, Warned, silent
 from fastai_deploy.runtime.contract import Prediction
-from fastai_deploy.runtime.encoding import Encoded
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import Loaded, load
+from fastai_deploy.runtime.tokenizer import Encoded
 from tests.learner.assemble import new
 from tests.learner.files import (
     AWD_LSTM,

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastai_deploy.errors import FdeployError, UnprovenLearner
-from fastai_deploy.goldens import Case
-from fastai_deploy.learner.anatomy import examine
 from fastai_deploy.learner.convert import convert, refuse
+from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.proof import Proof
 from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.parity.goldens import Case
 from fastai_deploy.progress import silent
 from fastai_deploy.runtime.contract import RequestError
 from fastai_deploy.runtime.hardware import Hardware
@@ -165,7 +165,7 @@ def _converted(variant: Variant, golden: Path | None) -> float:
 
 def _rebuilt(variant: Variant) -> float:
     """The difference of the model in torch."""
-    from fastai_deploy.learner.rebuilding.families import rebuild  # noqa: PLC0415  # imports torch
+    from fastai_deploy.learner.rebuild.families import rebuild  # noqa: PLC0415  # imports torch
 
     with open_archive(variant.path) as (source, archive):
         anatomy = examine(archive, source.size)

@@ -14,15 +14,17 @@ from pathlib import Path
 import pytest
 
 from fastai_deploy import files
-from fastai_deploy.bundle.runtime_spec import LOCK
-from fastai_deploy.environments.environment import Environments
-from fastai_deploy.environments.lock import LearnerLock, lock_for_container
-from fastai_deploy.environments.pythons import find_python, running
-from fastai_deploy.environments.requirements import parse_requirements
+from fastai_deploy.bundle.manifest import LOCK
+from fastai_deploy.environments.requirements import (
+    LearnerLock,
+    lock_for_container,
+    parse_requirements,
+)
+from fastai_deploy.environments.venv import Environments, find_python, running
 from fastai_deploy.errors import FileError, HashMismatch, RuntimeUnproven, TargetUnavailable
-from fastai_deploy.locks import parse
+from fastai_deploy.packaging.lock_files import parse
+from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import Event, Reporter, Step, Warned, silent
-from fastai_deploy.wheels import Container
 
 PINNED = parse_requirements("fdeploy-tiny==1.0\ntorchvision==0.0.1\n", "requirements.txt")
 TINY = parse_requirements("fdeploy-tiny==1.0\n", "requirements.txt")

@@ -7,7 +7,7 @@ import importlib
 import pickle
 from typing import Any
 
-from fastai_deploy.runtime.own_learner import patterns_from_text
+from fastai_deploy.runtime.learner_predictor import patterns_from_text
 
 regex: Any = importlib.import_module("regex")  # which transformers brings
 

@@ -9,14 +9,14 @@ import pytest
 
 from fastai_deploy.environments.requirements import missing_here, parse_requirements
 from fastai_deploy.errors import UsageError
-from fastai_deploy.learner.anatomy import Anatomy, examine
-from fastai_deploy.learner.carrying.versions import (
+from fastai_deploy.learner.examine.anatomy import Anatomy, examine
+from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.serve_original import (
     check_definitions,
     main_names,
     python_for,
     requirements_here,
 )
-from fastai_deploy.learner.reading.archive import open_archive
 from tests.learner.files import CONVERTIBLE, learner
 
 ROBERTA, CLOUDPICKLE = CONVERTIBLE[0], CONVERTIBLE[4]

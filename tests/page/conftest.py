@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fastai_deploy.lambda_package import build_lambda_package
-from fastai_deploy.public.face import Face
-from fastai_deploy.public.openapi import encoded
-from fastai_deploy.public.page import page
+from fastai_deploy.api_docs.demo_page import page
+from fastai_deploy.api_docs.openapi import ApiDescription, encoded
+from fastai_deploy.packaging.lambda_zip import build_lambda_package
 from tests.gateway.conftest import GatewayProcess, gateways
 from tests.gateway.servers import Server
 from tests.page.reviews import LABELS, reviews
@@ -33,7 +32,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-FACE = Face("film-reviews", "/classify", "key", 20_000, labels=LABELS, page=True)
+FACE = ApiDescription("film-reviews", "/classify", "key", 20_000, labels=LABELS, page=True)
 EXAMPLES = (
     "The plot is thin but I loved every warm, brilliant minute of it.",
     "An unexpected pleasure, from the first page to the last.",

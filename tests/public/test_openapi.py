@@ -15,24 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from fastai_deploy.public.face import Face, face_of
-from fastai_deploy.public.openapi import SAMPLE, document, encoded
+from fastai_deploy.api_docs.openapi import SAMPLE, ApiDescription, describe_api, document, encoded
 from fastai_deploy.runtime import contract
-from fastai_deploy.runtime.contract import Model, Prediction, Request, RequestError
-from fastai_deploy.runtime.schema import ERRORS, REQUEST
+from fastai_deploy.runtime.contract import ERRORS, REQUEST, Model, Prediction, Request, RequestError
 from fastai_deploy.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 FACES = (
     SAMPLE,
-    Face("demo", "/v1/classify", "iam", 1_000),
-    Face("demo", "/classify", "jwt", 1_000, own_words=False, issuer="https://id.example"),
-    Face("demo", "/classify", "none", 1_000, labels=("a", "b", "c"), several=True),
+    ApiDescription("demo", "/v1/classify", "iam", 1_000),
+    ApiDescription("demo", "/classify", "jwt", 1_000, own_words=False, issuer="https://id.example"),
+    ApiDescription("demo", "/classify", "none", 1_000, labels=("a", "b", "c"), several=True),
 )
 
 
 @pytest.mark.parametrize("face", FACES, ids=lambda face: face.auth)
-def test_it_is_a_valid_document(face: Face) -> None:
+def test_it_is_a_valid_document(face: ApiDescription) -> None:
     described = document(face)
     OpenAPIV31SpecValidator(described).validate()
     assert set(described["paths"]) >= {face.route, "/health", "/openapi.json"}
@@ -51,7 +49,7 @@ def test_the_copy_in_the_docs_is_current() -> None:
     assert (ROOT / "docs/openapi.json").read_bytes() == encoded(SAMPLE), "make schema"
 
 
-def schema(name: str, face: Face = SAMPLE) -> Any:
+def schema(name: str, face: ApiDescription = SAMPLE) -> Any:
     """A validator of one of the document's schemas."""
     described = document(face)
     return jsonschema.Draft202012Validator(
@@ -88,7 +86,7 @@ def test_the_schema_takes_what_the_contract_takes(value: Any) -> None:
 
 
 @pytest.mark.parametrize("face", [SAMPLE, FACES[3]], ids=["single", "several"])
-def test_answers_are_as_described(face: Face) -> None:
+def test_answers_are_as_described(face: ApiDescription) -> None:
     model = Model("demo", "3f2a9c01b7de", 0.5 if face.several else None)
     share = 1 / len(face.labels)
     prediction = Prediction([(label, share) for label in face.labels], truncated=False)
@@ -124,6 +122,6 @@ def test_no_other_error_is_answered() -> None:
 
 def test_a_project_without_a_bundle_has_a_document_without_labels(tmp_path: Path) -> None:
     settings = load_settings(folder=tmp_path, environ={"FDEPLOY_PROJECT_NAME": "demo"})
-    face = face_of(settings, tmp_path / "bundle", target="local")
+    face = describe_api(settings, tmp_path / "bundle", target="local")
     assert face.labels == ()
     assert document(face)["components"]["schemas"]["Label"] == {"type": "string"}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from fastai_deploy.api_docs.smoke_tests import Reply, check_preflight, check_throttle
 from fastai_deploy.errors import DeployError
 from fastai_deploy.progress import Event, Step
-from fastai_deploy.public.proofs import Reply, check_preflight, check_throttle
 
 OURS = "https://app.example"
 Answer = Callable[[str], Mapping[str, str]]

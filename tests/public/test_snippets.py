@@ -10,8 +10,8 @@ from typing import Literal
 
 import pytest
 
-from fastai_deploy.public import snippets
-from fastai_deploy.public.collection import collection
+from fastai_deploy.api_docs import client_code
+from fastai_deploy.api_docs.client_code import collection
 from fastai_deploy.records import Api
 
 URL = "https://abc123.execute-api.eu-central-1.amazonaws.com/dev/classify"
@@ -25,7 +25,7 @@ def api(auth: Auth) -> Api:
 
 @pytest.mark.parametrize("auth", SCHEMES)
 def test_python_is_python_and_names_the_url(auth: Auth) -> None:
-    program = "\n".join(snippets.python(api(auth)))
+    program = "\n".join(client_code.python(api(auth)))
     names = {node.id for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Name)}
     assert {"requests"} <= names
     assert URL in program
@@ -37,7 +37,7 @@ def test_python_is_python_and_names_the_url(auth: Auth) -> None:
 
 @pytest.mark.parametrize("auth", SCHEMES)
 def test_curl_is_understood_by_a_shell(auth: Auth) -> None:
-    command = "\n".join(snippets.curl(api(auth)))
+    command = "\n".join(client_code.curl(api(auth)))
     echo = f'curl() {{ for word in "$@"; do echo "<$word>"; done; }}; {command}'
     shell = shutil.which("sh")
     assert shell

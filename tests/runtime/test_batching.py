@@ -7,8 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from fastai_deploy.runtime.batching import Batcher, Closed
-from fastai_deploy.runtime.grouping import Limits
-from fastai_deploy.runtime.waiting_line import Capacity, Job, Overloaded
+from fastai_deploy.runtime.request_queue import Capacity, Job, Limits, Overloaded
 from tests.runtime.server_process import until
 
 Results = list[str | Exception]

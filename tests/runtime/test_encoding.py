@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 
 from fastai_deploy.runtime.bundle import ModelError, open_bundle
-from fastai_deploy.runtime.encoding import Encoded, Encoder
-from fastai_deploy.runtime.word_end import word_end
+from fastai_deploy.runtime.tokenizer import Encoded, Encoder, word_end
 from tests.runtime.bundles import MAX_LENGTH, WORDS, byte_level, wordpiece, write_bundle
 
 Encode = Callable[[str], Encoded]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastai_deploy.runtime.grouping import RUN_OVERHEAD, Limits, group
+from fastai_deploy.runtime.request_queue import RUN_OVERHEAD, Limits, group
 
 
 def cost(groups: list[list[int]], lengths: list[int]) -> int:

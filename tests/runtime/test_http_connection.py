@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from fastai_deploy.runtime.asgi import Receive, Scope, Send
+from fastai_deploy.runtime.app import Receive, Scope, Send
 from fastai_deploy.runtime.connections import ConnectionLimits, Connections
 from fastai_deploy.runtime.host_check import HostCheck
 from fastai_deploy.runtime.http_connection import Connection as Served

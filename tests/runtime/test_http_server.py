@@ -22,8 +22,8 @@ import pytest
 
 from fastai_deploy.runtime.connections import ConnectionLimits
 from fastai_deploy.runtime.host_check import CLIENTS_VARIABLE
-from fastai_deploy.runtime.http_server import HttpServer, listen
 from fastai_deploy.runtime.log import Log
+from fastai_deploy.runtime.server import HttpServer, listen
 from tests.runtime.bundles import TinyBundle, write_bundle
 from tests.runtime.server_process import PATIENCE, ServerProcess, serving, until
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fastai_deploy.runtime.bundle import ModelError
-from fastai_deploy.runtime.inference import input_fn, model_fn, output_fn, predict_fn
-from fastai_deploy.runtime.predicting import Predicting
+from fastai_deploy.runtime.hosts.toolkit import input_fn, model_fn, output_fn, predict_fn
+from fastai_deploy.runtime.loading import Predicting
 from tests.runtime.bundles import PANIC, TinyBundle, panicking, write_bundle
 
 

@@ -12,13 +12,12 @@ import pytest
 
 from fastai_deploy.runtime.bundle import open_bundle
 from fastai_deploy.runtime.contract import Outcome, Prediction, RequestError
-from fastai_deploy.runtime.encoding import Encoded, Encoder, TokenizerFailed
-from fastai_deploy.runtime.grouping import Limits
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.learner_predictor import LearnerPredictor
-from fastai_deploy.runtime.loading import load
-from fastai_deploy.runtime.predicting import Predicting
+from fastai_deploy.runtime.loading import Predicting, load
 from fastai_deploy.runtime.predictor import Predictor
+from fastai_deploy.runtime.request_queue import Limits
+from fastai_deploy.runtime.tokenizer import Encoded, Encoder, TokenizerFailed
 from tests.runtime.bundles import (
     GOLDEN_TEXTS,
     LABELS,

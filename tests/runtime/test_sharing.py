@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fastai_deploy.runtime.sharing import SharedCores
+from fastai_deploy.runtime.predictor import SharedCores
 
 PATIENCE = 30.0  # seconds until a test that hangs is given up
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from spacy.symbols import ORTH
 
 from fastai_deploy.learner.text.spacy_rules import rules_of_language
-from fastai_deploy.runtime.splitting import (
+from fastai_deploy.runtime.word_tokenizer import (
     LONGEST_WORD,
     MOST_SIGNS,
     RuleSplitter,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastai_deploy.runtime.bundle import ModelError
-from fastai_deploy.runtime.torchserve import Handler
+from fastai_deploy.runtime.hosts.torchserve import Handler
 from tests.runtime.bundles import PANIC, TinyBundle, panicking, write_bundle
 
 

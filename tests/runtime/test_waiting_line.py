@@ -4,17 +4,16 @@ import random
 
 import pytest
 
-from fastai_deploy.runtime.grouping import Limits
-from fastai_deploy.runtime.waiting_line import Capacity, Job, Overloaded, WaitingLine
+from fastai_deploy.runtime.request_queue import Capacity, Job, Limits, Overloaded, RequestQueue
 
 SPEED = 10.0  # tokens a second
 
 
-def line(*, max_wait: float = 1000.0, max_backlog: float = 1000.0) -> WaitingLine:
-    return WaitingLine(Limits(8), Capacity(SPEED, max_wait, max_backlog))
+def line(*, max_wait: float = 1000.0, max_backlog: float = 1000.0) -> RequestQueue:
+    return RequestQueue(Limits(8), Capacity(SPEED, max_wait, max_backlog))
 
 
-def put(waiting: WaitingLine, *lengths: int, now: float) -> Job:
+def put(waiting: RequestQueue, *lengths: int, now: float) -> Job:
     job = Job(len(lengths), lambda _results: None)
     waiting.add(["x" * length for length in lengths], job, now)
     return job

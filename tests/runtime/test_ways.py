@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fastai_deploy.runtime.backends import Gpu
 from fastai_deploy.runtime.bundle import ModelError
 from fastai_deploy.runtime.contract import Prediction
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import Loaded, load
-from fastai_deploy.runtime.ways import Gpu
 from tests.runtime.bundles import TinyBundle, write_bundle
 
 HARDWARE = Hardware(cores=1, memory=None)

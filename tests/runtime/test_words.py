@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastai_deploy.runtime.fastai_rules import TEXT_RULES, WORD_RULES, text_rule
-from fastai_deploy.runtime.words import Words, describe
+from fastai_deploy.runtime.word_tokenizer import WordTokenizer, describe
 
 RULES = Path(__file__).parent.parent / "learners" / "rules"
 STEP, LONGEST = 10, 40
@@ -42,13 +42,13 @@ def test_lowercase_takes_arguments() -> None:
     assert rule(" The FILM ") == "the film xxeos"
 
 
-def words(**changes: Any) -> Words:
+def words(**changes: Any) -> WordTokenizer:
     options: dict[str, Any] = {
         "before": [], "splitter": {"kind": "separator", "separator": " "}, "after": [],
         "ids": {str(number): number for number in range(1_000)},
         "unknown": 0, "backwards": False, "step": STEP,
     }  # fmt: skip
-    return Words(json.loads(json.dumps(describe(**{**options, **changes}))))
+    return WordTokenizer(json.loads(json.dumps(describe(**{**options, **changes}))))
 
 
 def counted(count: int) -> str:

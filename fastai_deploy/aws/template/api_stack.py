@@ -14,7 +14,7 @@ from fastai_deploy.aws.template.intrinsics import Json, Resources, attribute, re
 from fastai_deploy.aws.template.rest_api import API, STAGE, rest_api, rest_url
 from fastai_deploy.aws.template.spec import ApiSpec
 from fastai_deploy.naming import function_log_group
-from fastai_deploy.runtime.schema import OPENAPI, PAGE
+from fastai_deploy.runtime.contract import OPENAPI, PAGE
 
 
 def api_template(spec: ApiSpec) -> Json:

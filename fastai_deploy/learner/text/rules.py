@@ -1,11 +1,17 @@
-"""The rules around a tokenizer: what is done to a text before it, and where it is cut."""
+"""fastai's text rules around a tokenizer, versions 1 and 2: before it, and where texts are cut."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fastai_deploy.learner.text.found import NO_LIMIT, Tokenizer
-from fastai_deploy.learner.unproven import Unproven
+from fastai_deploy.learner.examine.modules import Root
+from fastai_deploy.learner.examine.unproven import Unproven
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.views import attribute, attributes, class_of, elements, lookup
+from fastai_deploy.learner.text.tokenizer import NO_LIMIT, Tokenizer, fast_json
+from fastai_deploy.learner.user_code.follow import Followed
+from fastai_deploy.learner.user_code.objects import Objects
 
 DROP_TRAILING_NUL = "drop-trailing-nul"
 PREFIX_SPACE = "prefix-space"
@@ -79,3 +85,127 @@ def residues(tokenizer: Tokenizer, *, python_37: bool) -> tuple[str, ...]:
         "token: Python counts them as blanks; here they are not"
     )
     return tuple(item for item in found if item)
+
+
+_ASSUMED = (
+    "its code is not in the file; it is taken to put the special tokens around the text and to cut "
+    "it at the end"
+)
+
+
+def rules_v1(root: Root, tokenizer: Tokenizer) -> TextRules:
+    """The rules of a learner of fastai 1."""
+    processors = elements(lookup(root.data, "x_proc"))
+    tokenizing = _processor(processors, "TokenizeProcessor")
+    wrapper = attribute(tokenizing, "tokenizer", "tok_func")
+    prefix = tokenizer.kind == "byte-level BPE"
+    steps = [DROP_TRAILING_NUL]
+    if prefix and tokenizer.era not in ("2.1", "2.2"):
+        steps.append(PREFIX_SPACE)
+    limit = length_of(attributes(wrapper), tokenizer)
+    name = class_of(wrapper) or (wrapper if isinstance(wrapper, Global) else None)
+    return TextRules(
+        steps=tuple(steps),
+        prefix_space=prefix,
+        max_length=limit,
+        rules=_rules(tokenizer, limit, prefix=prefix),
+        unproven=(Unproven(f"the tokenizer class {name or ''}".strip(), _ASSUMED, part="text"),),
+        problem=_problem(processors, tokenizing),
+    )
+
+
+def _rules(tokenizer: Tokenizer, limit: int | None, *, prefix: bool) -> tuple[str, ...]:
+    found = ["NUL characters at the end of a text vanish", "no fastai rules, no xxbos"]
+    if prefix:
+        found.append("a space is put before the text")
+    if limit is not None:
+        found.append(f"cut to {limit} tokens, special tokens included")
+    order = "at the end" if "xlnet" in tokenizer.cls.module else "around the text"
+    return (*found, f"special tokens {order}")
+
+
+def _processor(processors: list[object], name: str) -> Call | None:
+    for value in processors:
+        cls = class_of(value)
+        if cls is not None and cls.name == name and isinstance(value, Call):
+            return value
+    return None
+
+
+def _problem(processors: list[object], tokenizing: Call | None) -> str:
+    """Why the pipeline is not the one above, or nothing."""
+    if tokenizing is None:
+        return "its texts do not go through fastai's TokenizeProcessor"
+    own = attributes(tokenizing)
+    within = attributes(own.get("tokenizer"))
+    rules = [*elements(within.get("pre_rules")), *elements(within.get("post_rules"))]
+    if rules:
+        return f"its texts go through fastai's rules ({_name(rules[0])}, ...) before the tokenizer"
+    for mark in ("mark_fields", "include_bos", "include_eos"):
+        if own.get(mark) is True:
+            return f"its texts are marked with fastai's own tokens ({mark}=True)"
+    numericalizing = _processor(processors, "NumericalizeProcessor")
+    itos = elements(attribute(numericalizing, "vocab", "itos"))
+    cls = class_of(attribute(numericalizing, "vocab"))
+    if itos and cls is not None and cls.module.startswith("fastai"):
+        return "its ids come from a fastai vocabulary beside the tokenizer's own"
+    return ""
+
+
+def _name(value: object) -> str:
+    return value.name if isinstance(value, Global) else str(class_of(value) or "a function")
+
+
+def rules_v2(
+    calls: Iterable[Call], tokenizer: Tokenizer, objects: Objects, followed: Followed
+) -> TextRules:
+    """The rules of a learner of fastai 2; ``followed`` is what its code shows of them."""
+    holder = _holder(tuple(calls), tokenizer, objects)
+    encoded, unproven = followed.encoded, followed.unproven
+    if encoded is not None:
+        limit = encoded.limit
+    else:
+        limit = _truncation(tokenizer) or length_of(attributes(holder), tokenizer)
+    function = objects.function(holder)
+    name = function.code.name if function is not None else class_of(holder)
+    return TextRules(
+        steps=(),
+        prefix_space=False,
+        max_length=limit,
+        rules=tuple(
+            filter(
+                None,
+                (
+                    f"the tokenizer is called by {name}" if name else "",
+                    "special tokens around the text",
+                    f"cut to {limit} tokens, special tokens included" if limit else "",
+                ),
+            )
+        ),
+        unproven=unproven,
+        problem="" if holder is not None else "no transform in its pipeline holds the tokenizer",
+    )
+
+
+def _holder(calls: Iterable[Call], tokenizer: Tokenizer, objects: Objects) -> Call | None:
+    """The object of which the tokenizer is an attribute, or the function that uses it by name."""
+    for call in calls:
+        if call.states and call is not tokenizer.node:
+            own = attributes(call)
+            if any(value is tokenizer.node for value in own.values()):
+                return call
+    for call in calls:
+        function = objects.function(call)
+        if function is not None:
+            around = (*function.globals.values(), *function.closure)
+            if any(each is tokenizer.node for each in around):
+                return call
+    return None
+
+
+def _truncation(tokenizer: Tokenizer) -> int | None:
+    """The length at which a fast tokenizer cut the last text that it was given."""
+    made = fast_json(tokenizer.attributes)
+    truncation = made.get("truncation") if made is not None else None
+    length = truncation.get("max_length") if isinstance(truncation, dict) else None
+    return length if type(length) is int and length > 0 else None

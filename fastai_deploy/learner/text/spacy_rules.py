@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.extras import need_extra
+from fastai_deploy.errors import UnsupportedLearner, need_extra
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import class_of, elements, entries, named_entries
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from fastai_deploy.environments.limited_process import Limits, Stopped, ask
 from fastai_deploy.errors import LearnerTooComplex, UnsupportedLearner
-from fastai_deploy.learner.anatomy import Anatomy
-from fastai_deploy.learner.text.found import NO_LIMIT
-from fastai_deploy.learner.text.serialized import HAND_IN, Json, tokenizer_json
+from fastai_deploy.learner.examine.anatomy import Anatomy
+from fastai_deploy.learner.examine.verdict import RUNTIME
 from fastai_deploy.learner.text.spacy_rules import PATTERNS
-from fastai_deploy.learner.verdict import RUNTIME
+from fastai_deploy.learner.text.tokenizer import NO_LIMIT
+from fastai_deploy.learner.text.tokenizer_json import HAND_IN, Json, tokenizer_json
 
 PROCESS = "fastai_deploy.learner.text.trial_process"
 # A pipeline and texts of no size get these; a tokenizer of 17 MB (XLM-RoBERTa) gets ten times more.

@@ -29,7 +29,7 @@ def work(given: Mapping[str, Any]) -> Mapping[str, Any]:
 def _try_tokenizer(given: Mapping[str, Any]) -> Iterator[str]:
     from tokenizers import Tokenizer  # noqa: PLC0415 - word rules do not need it
 
-    from fastai_deploy.runtime.word_end import word_end  # noqa: PLC0415
+    from fastai_deploy.runtime.tokenizer import word_end  # noqa: PLC0415
 
     try:
         tokenizer = Tokenizer.from_str(given["tokenizer"])
@@ -54,11 +54,11 @@ def _try_tokenizer(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _try_words(given: Mapping[str, Any]) -> Iterator[str]:
-    from fastai_deploy.runtime.words import Words, describe  # noqa: PLC0415 - a tokenizer has none
+    from fastai_deploy.runtime.word_tokenizer import WordTokenizer, describe  # noqa: PLC0415 - a tokenizer has none
 
     splitter = {"kind": "rules", "rules": given["rules"]}
     try:
-        words = Words(
+        words = WordTokenizer(
             describe(
                 given["before"], splitter, given["after"], {}, unknown=0, backwards=False, step=1
             )

@@ -1,8 +1,4 @@
-"""How a fastai learner turns a text into ids by words: rules, a splitter, and a vocabulary.
-
-This is the way of ULMFiT. What is here is what the file says; the rules themselves are in the
-serving code (``runtime/fastai_rules.py``), and ``words.json`` of the bundle names them.
-"""
+"""How a fastai learner turns a text into ids by words (ULMFiT), versions 1 and 2."""
 
 from __future__ import annotations
 
@@ -10,15 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastai_deploy.learner.code.objects import function_name
+from fastai_deploy.learner.examine.modules import Root
 from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.reading.views import (
+    attribute,
+    attributes,
     class_of,
     elements,
+    entries,
     lookup,
     named_entries,
 )
-from fastai_deploy.learner.text.spacy_rules import Rules
+from fastai_deploy.learner.text.spacy_rules import Rules, rules_in_file
+from fastai_deploy.learner.user_code.objects import function_name
 from fastai_deploy.runtime.fastai_rules import TEXT_RULES, WORD_RULES
 
 Splitter = Literal["spaCy", "spaces", "SentencePiece", "unknown"]
@@ -151,3 +151,228 @@ def processor(processors: Iterable[object], name: str) -> Call | None:
 def listed_in(data: object, key: str) -> list[object]:
     """A list in the data of a learner of fastai 1."""
     return elements(lookup(data, key))
+
+
+_DEFAULT_MARKS = ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxmaj", "xxup", "xxrep", "xxwrep")
+_SPLITTERS_v1: dict[str, Splitter] = {"SpacyTokenizer": "spaCy", "BaseTokenizer": "spaces"}
+_PASSED = frozenset({"OpenFileProcessor", "TokenizeProcessor", "NumericalizeProcessor"})
+_BACKWARDS = (
+    "whether the learner reads texts backwards is not in the file: load_learner is told; here it "
+    "reads them forwards"
+)
+
+
+def words_v1(root: Root) -> WordRules:
+    """The rules of a learner of fastai 1."""
+    processors = listed_in(root.data, "x_proc")
+    if processor(processors, "SPProcessor"):
+        return WordRules("SentencePiece", problem=(
+            "its texts are split by SentencePiece, which fdeploy cannot rebuild"
+        ))  # fmt: skip
+    tokenizing = processor(processors, "TokenizeProcessor")
+    tokenizer = attribute(tokenizing, "tokenizer")
+    if tokenizing is None or not isinstance(tokenizer, Call):
+        return WordRules("unknown", problem="its texts do not go through fastai's Tokenizer")
+    splitter = _splitter_v1(tokenizer)
+    try:
+        return _rules_v1(processors, tokenizing, tokenizer, splitter)
+    except NotServed as reason:
+        return WordRules(splitter, language=_language_v1(tokenizer), problem=str(reason))
+
+
+def _rules_v1(
+    processors: list[object], tokenizing: Call, tokenizer: Call, splitter: Splitter
+) -> WordRules:
+    for value in processors:
+        if (cls := class_of(value)) is None or cls.name not in _PASSED:
+            raise NotServed(f"its texts go through {name_of(value)}")
+    own = attributes(tokenizer)
+    if splitter == "unknown":
+        raise NotServed(
+            f"its texts are split by a class of the user's own ({name_of(own.get('tok_func'))})"
+        )
+    before: list[Step] = [("drop-trailing-nul", {}), *_wrapping(tokenizing)]
+    before += text_steps(elements(own.get("pre_rules")), 1)
+    after = word_steps(elements(own.get("post_rules")), 1)
+    numericalizing = processor(processors, "NumericalizeProcessor")
+    listed = elements(attribute(numericalizing, "vocab", "itos"))
+    marks = texts(elements(own.get("special_cases"))) if "special_cases" in own else _DEFAULT_MARKS
+    return WordRules(
+        splitter,
+        language=_language_v1(tokenizer),
+        before=tuple(before),
+        after=tuple(after),
+        marks=marks,
+        ids=vocabulary(listed),
+        size=len(listed),
+        direction_known=False,
+        described=tuple(in_words(before, after)),
+        assumptions=(_BACKWARDS,),
+    )
+
+
+def _wrapping(tokenizing: Call) -> list[Step]:
+    """The marks around the text: its beginning, its field, its end."""
+    own = attributes(tokenizing)
+    before = "xxbos " if own.get("include_bos", True) is True else ""
+    before += "xxfld 1 " if own.get("mark_fields") is True else ""
+    after = " xxeos" if own.get("include_eos") is True else ""
+    return [("wrap", {"before": before, "after": after})] if before or after else []
+
+
+def _splitter_v1(tokenizer: Call) -> Splitter:
+    function = attribute(tokenizer, "tok_func")
+    if isinstance(function, Global) and function.module.startswith("fastai.text"):
+        return _SPLITTERS_v1.get(function.name, "unknown")
+    return "unknown"
+
+
+def _language_v1(tokenizer: Call) -> str | None:
+    found = attribute(tokenizer, "lang")
+    return found if isinstance(found, str) else None
+
+
+_CORE = "fastai.text.core"
+_SPLITTERS_v2: dict[str, Splitter] = {
+    "SpacyTokenizer": "spaCy",
+    "BaseTokenizer": "spaces",
+    "SentencePieceTokenizer": "SentencePiece",
+}
+_TEXT = Global("builtins", "str")
+_AFTER = frozenset({"ToTensor"})
+
+
+def words_v2(calls: Iterable[Call]) -> WordRules:
+    """The rules of a learner of fastai 2."""
+    calls = tuple(calls)
+    pipelines = [call for call in calls if _is(call, "fastai.data.core", "TfmdLists")]
+    found: dict[int, tuple[Call, list[object], list[object]]] = {}
+    for pipeline in pipelines:
+        own = attributes(pipeline)
+        transforms = elements(attribute(own.get("tfms"), "fs"))
+        for transform in transforms:
+            if isinstance(transform, Call) and _is(transform, _CORE, "Tokenizer"):
+                found[id(transform)] = (transform, transforms, elements(own.get("types")))
+    if len(found) != 1:
+        many = "more than one" if found else "no"
+        return WordRules("unknown", problem=f"{many} fastai Tokenizer is in its text pipeline")
+    tokenizer, transforms, types = next(iter(found.values()))
+    splitter = _splitter_v2(tokenizer)
+    try:
+        return _rules_v2(calls, tokenizer, transforms, types)
+    except NotServed as reason:
+        return WordRules(splitter, language=_language_v2(tokenizer), problem=str(reason))
+
+
+def _rules_v2(
+    calls: tuple[Call, ...], tokenizer: Call, transforms: list[object], types: list[object]
+) -> WordRules:
+    splitter, splitting = _splitter_v2(tokenizer), None
+    inner = attribute(tokenizer, "tok")
+    if splitter == "SentencePiece":
+        raise NotServed("its texts are split by SentencePiece, which fdeploy cannot rebuild")
+    if splitter == "unknown":
+        raise NotServed(f"its texts are split by a class of the user's own ({name_of(inner)})")
+    separator = attribute(inner, "split_char") if splitter == "spaces" else " "
+    if not isinstance(separator, str) or not separator:
+        raise NotServed("its texts are split at something that is no text")
+    if splitter == "spaCy":
+        rules = rules_in_file(calls)
+        if isinstance(rules, str):
+            raise NotServed(rules)
+        splitting = rules
+    before = text_steps(elements(attributes(tokenizer).get("rules")), 2)
+    numericalize, backwards = _around(tokenizer, transforms, types)
+    return WordRules(
+        splitter,
+        language=_language_v2(tokenizer),
+        before=tuple(before),
+        separator=separator,
+        splitting=splitting,
+        marks=texts(elements(attribute(inner, "special_toks"))),
+        ids=_ids(numericalize),
+        size=len(elements(attributes(numericalize).get("vocab"))),
+        backwards=backwards,
+        described=(*in_words(before, ()), *(("the ids are turned round",) if backwards else ())),
+    )
+
+
+def _around(tokenizer: Call, transforms: list[object], types: list[object]) -> tuple[Call, bool]:
+    """The transform that looks ids up, and whether they are turned round.
+
+    fastai notes the type before each transform; a text that is given to ``predict`` enters at the
+    first one that takes text. Raises NotServed for any other transform that it would meet.
+    """
+    first = next((place for place, found in enumerate(types) if _takes_text(found)), 0)
+    numericalize: Call | None = None
+    backwards = False
+    place = next(i for i, transform in enumerate(transforms) if transform is tokenizer)
+    for transform in transforms[min(first, place) : place]:
+        raise NotServed(f"its texts go through {_called(transform)} before the tokenizer")
+    for transform in transforms[place + 1 :]:
+        cls = class_of(transform)
+        if isinstance(transform, Call) and _is(transform, "fastai.text.data", "Numericalize"):
+            numericalize = transform
+        elif numericalize is not None and _called(transform) == "reverse_text":
+            backwards = not backwards
+        elif cls is None or cls.name not in _AFTER:
+            raise NotServed(f"its words go through {_called(transform)}")
+    if numericalize is None:
+        raise NotServed("its words are not looked up by fastai's Numericalize")
+    return numericalize, backwards
+
+
+def _takes_text(found: object) -> bool:
+    return found == _TEXT or (isinstance(found, tuple) and _TEXT in found)
+
+
+def _called(transform: object) -> str:
+    """The name of a transform, or of the function that it was made from."""
+    for holder in (transform, attribute(transform, "encodes")):
+        for inner in attributes(holder).values():
+            if isinstance(inner, Global) and inner.module.startswith("fastai.text"):
+                return inner.name
+    name = attributes(transform).get("_name")
+    return name if isinstance(name, str) else name_of(transform)
+
+
+def _ids(numericalize: Call) -> dict[str, int]:
+    """The look-up table as it was pickled, or made of the vocabulary."""
+    own = attributes(numericalize)
+    listed = elements(own.get("vocab"))
+    known = vocabulary(listed)
+    pairs = entries(own.get("o2i"))
+    if not pairs:
+        return known
+    found: dict[str, int] = {}
+    for word, place in pairs:
+        if not isinstance(word, str) or type(place) is not int or not 0 <= place < len(listed):
+            raise NotServed("its look-up table does not fit its vocabulary")
+        if place != UNKNOWN or listed[place] == word:  # looking an unknown word up adds it
+            found[word] = place
+    return found
+
+
+def _splitter_v2(tokenizer: Call) -> Splitter:
+    cls = class_of(attribute(tokenizer, "tok"))
+    return (
+        _SPLITTERS_v2.get(cls.name, "unknown")
+        if cls is not None and cls.module == _CORE
+        else "unknown"
+    )
+
+
+def _language_v2(tokenizer: Call) -> str | None:
+    """The language of the spaCy pipeline, by the name of its module: ``spacy.lang.en``."""
+    pipe = attribute(tokenizer, "tok", "pipe")
+    for value in pipe.args if isinstance(pipe, Call) else ():
+        # A bound method, through getattr, has the pipeline among its arguments.
+        for held in (value, *(value.args if isinstance(value, Call) else ())):
+            cls = class_of(held)
+            if cls is not None and cls.module.startswith("spacy.lang."):
+                return cls.module.split(".")[2]
+    return None
+
+
+def _is(call: Call, module: str, name: str) -> bool:
+    return class_of(call) == Global(module, name)

@@ -12,7 +12,7 @@ import os
 import re
 from typing import Dict, Mapping, Optional
 
-from ..contract import encode  # noqa: TID252 the package has another name in AWS
+from ..contract import encode
 
 OPENAPI, PAGE = "openapi.json", "page.html"
 _INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)

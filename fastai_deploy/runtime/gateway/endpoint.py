@@ -1,15 +1,68 @@
-"""Asking the endpoint: one client, one time budget, every failure translated."""
+"""Asks the SageMaker endpoint: one client, one time budget, every failure an error response."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, Mapping, Optional
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
-from ..contract import Json, RequestError  # noqa: TID252 the package has another name in AWS
-from ..media_type import JSON  # noqa: TID252
-from . import failures
-from .failures import Failure
-from .settings import GatewaySettings, TimeBudget
+from ..contract import (
+    JSON,
+    Json,
+    RequestError,
+)
+from . import error_responses
+from .error_responses import ErrorResponse
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """The settings of a gateway; ``max_body`` is in bytes, ``timeout_ms`` the Lambda's own."""
+
+    endpoint: str
+    route: str = "/classify"
+    max_body: int = 1_048_576
+    cors_origins: Tuple[str, ...] = ()
+    timeout_ms: int = 29_000
+    log_text: bool = False
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> GatewaySettings:
+        """Read the ``FDEPLOY_*`` variables.
+
+        Raises KeyError when FDEPLOY_ENDPOINT is missing, ValueError for a number that is none.
+        """
+        return cls(
+            endpoint=environ["FDEPLOY_ENDPOINT"],
+            route=environ.get("FDEPLOY_ROUTE", cls.route),
+            max_body=int(environ.get("FDEPLOY_MAX_BODY", cls.max_body)),
+            cors_origins=tuple(environ.get("FDEPLOY_CORS_ORIGINS", "").replace(",", " ").split()),
+            timeout_ms=int(environ.get("FDEPLOY_TIMEOUT_MS", cls.timeout_ms)),
+            log_text=environ.get("FDEPLOY_LOG_TEXT", "").lower() in ("1", "on", "true", "yes"),
+        )
+
+
+@dataclass(frozen=True)
+class TimeBudget:
+    """How one request's time is spent, in seconds; the parts add up to less than the time-out.
+
+    An attempt may begin until ``retry_until`` after the request came; each may take ``connect`` to
+    connect and ``read`` to be answered. So quick failures are tried again, and a slow answer is
+    waited for once.
+    """
+
+    connect: float
+    read: float
+    retry_until: float
+
+    @classmethod
+    def of(cls, timeout_ms: int) -> TimeBudget:
+        """The budget of a request that may take ``timeout_ms``."""
+        total = timeout_ms / 1_000
+        usable = total - min(0.5, total / 10)  # the rest is for checking and answering
+        window = min(2.0, usable / 4)
+        return cls(connect=window / 2, read=usable - window, retry_until=window / 2)
+
 
 # A Lambda may answer 6 MB, quotes escaped (AWS: Lambda quotas); the rest is for the headers.
 MAX_ANSWER = 6 * 1024 * 1024 - 16 * 1024
@@ -52,7 +105,7 @@ class Endpoint:
                 )
                 answer = bytes(response["Body"].read())
             except Exception as error:
-                failure = failures.of(error)
+                failure = error_responses.of(error)
                 wait = pause * (0.5 + self._jitter() / 2)
                 if not failure.transient or self._clock() + wait > deadline:
                     raise failure from error
@@ -95,7 +148,7 @@ def sagemaker_runtime(
 def _fitting(answer: bytes) -> bytes:
     """The model's answer, if it is JSON and a Lambda may return it. Raises Failure."""
     if len(answer) + answer.count(b'"') + answer.count(b"\\") > MAX_ANSWER:
-        raise Failure(
+        raise ErrorResponse(
             RequestError(
                 413,
                 "too_large",
@@ -107,5 +160,5 @@ def _fitting(answer: bytes) -> bytes:
     try:
         json.loads(answer.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise failures.internal({"error": "the model's answer is not JSON"}) from None
+        raise error_responses.internal({"error": "the model's answer is not JSON"}) from None
     return answer

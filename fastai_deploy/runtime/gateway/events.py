@@ -1,9 +1,4 @@
-"""HTTP as Lambda sees it: an event to a call, an answer to a proxy response.
-
-Three kinds of event mean the same here: REST APIs send format 1.0, HTTP APIs and Function URLs send
-format 2.0. Standard library only. Sources: "Lambda proxy integrations in API Gateway", "Create AWS
-Lambda proxy integrations for HTTP APIs" and "Invoking Lambda function URLs" in AWS's guides.
-"""
+"""Lambda proxy events: an event to a checked call, an answer to a proxy response."""
 
 from __future__ import annotations
 
@@ -11,13 +6,21 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from urllib.parse import parse_qsl
 
-from ..contract import (  # noqa: TID252 the package has another name in AWS
+from ..contract import (
+    JSON,
+    JSON_LINES,
+    MAX_TEXTS,
     Json,
+    Request,
     RequestError,
+    decode,
     encode,
+    parse,
 )
+from ..strict_json import HUGE, LONGEST_INTEGER
 
 REST = "rest"
 HTTP = "http"
@@ -189,3 +192,64 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def checked(body: bytes, content_type: Optional[str]) -> Tuple[Request, bytes]:
+    """The request in a body, and its JSON. Raises RequestError 400, 413, 415 or 422.
+
+    A form that begins like JSON is JSON: that is what ``curl -d '{"text": "..."}'`` sends.
+    """
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    if kind == FORM:
+        body = body if body.lstrip()[:1] == b"{" else encode(_form(body))
+        return parse(body, JSON)[0], body
+    kind, text = decode(body, content_type)
+    if kind in JSON_LINES:
+        raise RequestError(
+            415,
+            "unsupported_media_type",
+            "JSON lines are for batch work",
+            'send {"texts": ["...", "..."]}',
+        )
+    request = parse(body, content_type)[0]
+    if kind == JSON:
+        return request, text.encode("utf-8")
+    return request, encode({"text": request.items[0]})
+
+
+def _form(body: bytes) -> Dict[str, Json]:
+    """A form post as the JSON request that it stands for; the contract checks the rest."""
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=MAX_TEXTS + 1,
+        )
+    except UnicodeDecodeError:
+        raise RequestError(400, "invalid_json", "the form is not UTF-8", "send UTF-8") from None
+    except ValueError:
+        raise RequestError(
+            413, "too_large", "the form has too many fields", f"send at most {MAX_TEXTS} texts"
+        ) from None
+    request: Dict[str, Json] = {}
+    for key, value in pairs:
+        if key == "texts":
+            request.setdefault(key, []).append(value)
+        elif key in request:
+            raise RequestError(422, "invalid_request", "a field stands twice", "send it once")
+        else:
+            request[key] = _number(value) if key == "top_k" else value
+    return request
+
+
+def _number(value: str) -> Json:
+    """A whole number where the field holds one; the contract refuses what is left as text."""
+    if not (value.isascii() and value.isdecimal()):
+        return value
+    digits = value.lstrip("0") or "0"
+    # As in JSON: more digits would take quadratic time, and mean no more.
+    return int(digits) if len(digits) <= LONGEST_INTEGER else HUGE

@@ -7,17 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional, TextIO, Tuple
 
-from ..contract import (  # noqa: TID252 the package has another name in AWS
-    Json,
-    RequestError,
-    encode,
-)
-from ..schema import HEALTH, OPENAPI, PAGE  # noqa: TID252
-from . import documents, events, failures, request_log
-from .body import checked
-from .endpoint import Endpoint
-from .events import Call
-from .settings import GatewaySettings, TimeBudget
+from ..contract import HEALTH, OPENAPI, PAGE, Json, RequestError, encode
+from . import documents, error_responses, events, request_log
+from .endpoint import Endpoint, GatewaySettings, TimeBudget
+from .events import Call, checked
 
 Answer = Tuple[int, Optional[bytes], Mapping[str, str]]
 
@@ -108,7 +101,7 @@ class Gateway:
         actions = self._routes.get(call.path)
         if actions is None:
             facts.update(route="none", method="none")  # names of the client's making stay out
-            raise failures.not_found(self._settings.route)
+            raise error_responses.not_found(self._settings.route)
         methods = (*actions, *(("HEAD",) if "GET" in actions else ()), "OPTIONS")
         facts.update(route=call.path, method=call.method if call.method in methods else "none")
         if call.method == "OPTIONS":
@@ -117,7 +110,7 @@ class Gateway:
             return 204, None, {**preflight, "allow": ", ".join(methods)}
         action = actions.get("GET" if call.method == "HEAD" else call.method)
         if action is None:
-            raise failures.method_not_allowed(methods)
+            raise error_responses.method_not_allowed(methods)
         return action(exchange)
 
     def _health(self, _exchange: Exchange) -> Answer:
@@ -137,7 +130,7 @@ class Gateway:
         body = call.body()
         facts["bytes"] = len(body)
         if len(body) > self._settings.max_body:
-            raise failures.body_too_large(self._settings.max_body)
+            raise error_responses.body_too_large(self._settings.max_body)
         if call.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise RequestError(
                 415, "unsupported_media_type", "the body is compressed", "send it as it is"

@@ -11,9 +11,9 @@ import json
 import traceback
 from typing import Any, Dict, Mapping, TextIO
 
-from ..contract import Json, RequestError  # noqa: TID252 the package has another name in AWS
-from . import failures
-from .failures import Failure
+from ..contract import Json, RequestError
+from . import error_responses
+from .error_responses import ErrorResponse
 
 NAMESPACE = "fdeploy"
 _CLIENT_ERROR = 400
@@ -57,16 +57,16 @@ def write(stream: TextIO, text: str) -> None:
         stream.flush()
 
 
-def failure(error: Exception) -> Failure:
+def failure(error: Exception) -> ErrorResponse:
     """What an exception means to the client, and what the log learns of it.
 
     Of a defect the log learns where it happened, but not the exception's message, which may repeat
     what a user sent.
     """
-    if isinstance(error, Failure):
+    if isinstance(error, ErrorResponse):
         return error
     if isinstance(error, RequestError):
-        return Failure(error)
+        return ErrorResponse(error)
     frames: Any = traceback.extract_tb(error.__traceback__)
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-    return failures.internal({"error": type(error).__name__, "where": where})
+    return error_responses.internal({"error": type(error).__name__, "where": where})

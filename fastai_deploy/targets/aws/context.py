@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy import naming
+from fastai_deploy.api_docs.lambda_documents import lambda_package
 from fastai_deploy.aws.bucket import Bucket, find_bucket
-from fastai_deploy.aws.change_set import StackRequest
 from fastai_deploy.aws.deployment import Deployment
 from fastai_deploy.aws.ownership import Operator, Owner
-from fastai_deploy.aws.public_api import PublicApi
-from fastai_deploy.aws.publishing import Publishing
-from fastai_deploy.aws.serving import LogWatch, Serving
+from fastai_deploy.aws.public_api import ApiPublisher, PublicApi
+from fastai_deploy.aws.rollout import LogWatch, Rollout
 from fastai_deploy.aws.session import Aws, open_aws
+from fastai_deploy.aws.stacks import StackRequest
 from fastai_deploy.aws.upload import Uploads
 from fastai_deploy.aws.versions import Deployments
 from fastai_deploy.errors import AwsMissing, FileMissing
 from fastai_deploy.progress import Reporter, Step, Warned
-from fastai_deploy.public.documents import lambda_package
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.aws.blueprints import Blueprint, Blueprints, SettingsBlueprints
+from fastai_deploy.targets.aws.stacks import (
+    SettingsStackDefinitions,
+    StackDefinition,
+    StackDefinitions,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Context:
     bundle: Path
     report: Reporter
     aws: Aws
-    blueprints: Blueprints
+    blueprints: StackDefinitions
     public: PublicApi
     operator: Operator
 
@@ -49,19 +52,19 @@ class Context:
         return Owner(self.settings.project_name, self.settings.stage)
 
     @property
-    def publishing(self) -> Publishing:
+    def publishing(self) -> ApiPublisher:
         """Calls the public API."""
-        return Publishing(self.aws, self.public, self.report)
+        return ApiPublisher(self.aws, self.public, self.report)
 
     def deployment(self, watch: LogWatch | None = None) -> Deployment:
         """Applies and removes stacks."""
         heard: dict[str, Any] = {"watch": watch} if watch else {}
         return Deployment(self.aws, self.owner, self.operator, self.report, **heard)
 
-    def serving(self, log_group: str) -> Serving:
+    def serving(self, log_group: str) -> Rollout:
         """Applies a stack whose service writes to a log group, and must prove itself."""
         watch = LogWatch(self.aws, log_group)
-        return Serving(self.deployment(watch), watch, self.report)
+        return Rollout(self.deployment(watch), watch, self.report)
 
     def uploads(self, bucket: Bucket) -> Uploads:
         """Sends objects to the bucket."""
@@ -85,7 +88,7 @@ class Context:
         """The Lambda's zip, with the labels of the bundle in it. Raises FileError."""
         return lambda_package(self.settings, self.bundle, target="aws")
 
-    def request(self, stack: str, blueprint: Blueprint) -> StackRequest:
+    def request(self, stack: str, blueprint: StackDefinition) -> StackRequest:
         """The request for a stack; tells what the blueprint has to say."""
         for note in blueprint.notes:
             self.report(Step(note))
@@ -118,7 +121,7 @@ def open_context(settings: Settings, home: Path, bundle: Path, report: Reporter)
         bundle=bundle,
         report=report,
         aws=aws,
-        blueprints=SettingsBlueprints(settings, aws, bundle),
+        blueprints=SettingsStackDefinitions(settings, aws, bundle),
         public=PublicApi(os.environ.get("AWS_ENDPOINT_URL")),
         operator=Operator.here(),
     )

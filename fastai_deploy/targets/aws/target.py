@@ -16,22 +16,22 @@ from pathlib import Path
 
 from fastai_deploy import files, naming
 from fastai_deploy.aws import endpoint as endpoints
-from fastai_deploy.aws.async_endpoint import Queue, invoke_async
 from fastai_deploy.aws.bucket import ensure_bucket
 from fastai_deploy.aws.deployment import Applied
-from fastai_deploy.aws.publishing import Gate
-from fastai_deploy.aws.removal import Removal, Scope
+from fastai_deploy.aws.endpoint import Queue, invoke_async
+from fastai_deploy.aws.public_api import ApiAccess
 from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
+from fastai_deploy.aws.teardown import StageTeardown, TeardownScope
 from fastai_deploy.aws.template.rest_api import with_key_serial
 from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import FileMissing, UsageError
+from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
-from fastai_deploy.targets.aws import ending, preflight
-from fastai_deploy.targets.aws.container import serving_container
+from fastai_deploy.targets.aws import checks, expiry
 from fastai_deploy.targets.aws.context import Context
+from fastai_deploy.targets.aws.stacks import serving_container
 from fastai_deploy.targets.base import Json, Verify
-from fastai_deploy.wheels import Container
 
 _CONFIG = "AWS::SageMaker::EndpointConfig"
 
@@ -84,7 +84,7 @@ class AwsTarget:
         stack = naming.endpoint_stack(context.owner.project, context.owner.stage)
         serving = context.serving(naming.endpoint_log_group(name))
         applied = serving.apply(
-            context.request(stack, blueprint), prove, lambda: preflight.check(context, spec)
+            context.request(stack, blueprint), prove, lambda: checks.check(context, spec)
         )
         context.deployments(bucket).add(stored, context.operator, again=applied.changed)
         if sets_end:
@@ -144,7 +144,7 @@ class AwsTarget:
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the API, as who may call it."""
         auth = self.context.settings.sections.api.auth
-        return self.context.publishing.call(Gate(api.url, auth, self._key(api)), request)
+        return self.context.publishing.call(ApiAccess(api.url, auth, self._key(api)), request)
 
     def key(self, api: Api) -> str:  # noqa: ARG002 the stack tells
         """The key of the API, as API Gateway has it; the file is written anew."""
@@ -183,10 +183,10 @@ class AwsTarget:
                 "the artifacts can go only when the stacks are gone, and nobody waits for that",
                 hint="leave out --no-wait, or --artifacts",
             )
-        removal = Removal(context.aws, context.owner, context.deployment(), context.report)
+        removal = StageTeardown(context.aws, context.owner, context.deployment(), context.report)
         if not wait:
             return removal.begin()
-        proof = removal.run(Scope(artifacts=artifacts, bucket=project.bucket))
+        proof = removal.run(TeardownScope(artifacts=artifacts, bucket=project.bucket))
         files.remove_tree(context.home)
         return proof
 
@@ -207,7 +207,7 @@ class AwsTarget:
     def _set_end(self, version: str) -> None:
         """Make the stage delete itself when its time is up, or let it live."""
         context = self.context
-        stack, ends = ending.stack_name(context), ending.wanted_end(context)
+        stack, ends = expiry.stack_name(context), expiry.wanted_end(context)
         if ends is None:
             if context.deployment().remove(stack):
                 context.report(Step("the stage does not delete itself any more: ttl is not set"))

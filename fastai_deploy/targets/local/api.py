@@ -20,18 +20,18 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from fastai_deploy import files
+from fastai_deploy.api_docs.smoke_tests import Send, check_preflight, check_throttle
 from fastai_deploy.errors import (
     DeployError,
     FileError,
     FileMissing,
     InvocationError,
     PortTaken,
+    need_extra,
 )
-from fastai_deploy.extras import need_extra
 from fastai_deploy.progress import Reporter, Step
-from fastai_deploy.public.proofs import Send, check_preflight, check_throttle
 from fastai_deploy.records import Api, Endpoint
-from fastai_deploy.runtime.schema import OPENAPI, PAGE
+from fastai_deploy.runtime.contract import OPENAPI, PAGE
 from fastai_deploy.settings import ApiSettings
 from fastai_deploy.targets.base import Json, Verify
 from fastai_deploy.targets.local.client import LOOPBACK, post, send

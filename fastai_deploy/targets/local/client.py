@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastai_deploy.errors import InvocationError
-from fastai_deploy.public.proofs import Reply
-from fastai_deploy.refusal import refused
+from fastai_deploy.api_docs.smoke_tests import Reply
+from fastai_deploy.errors import InvocationError, error_from_response
 
 Json = Any
 # Called when the connection is there and nothing was sent yet. Raises InvocationError where the
@@ -30,7 +29,7 @@ def post(
     every = {"content-type": "application/json", **headers}
     reply = send(url, "POST", every, json.dumps(request).encode(), timeout=timeout, peer=peer)
     if reply.status != http.HTTPStatus.OK:
-        raise refused(url, reply.status, reply.body) or InvocationError(
+        raise error_from_response(url, reply.status, reply.body) or InvocationError(
             f"{url} answered {reply.status}", hint="see docs/contract.md", status=reply.status
         )
     try:

@@ -1,23 +1,27 @@
 """The endpoint on this machine: an unpacked artifact in a model server process.
 
-A deploy starts the new server beside the old one, asks it the goldens, and only then lets it take
-the old one's place; a failed deploy leaves the old one serving.
+Artifacts are stored by content: ``store/<sha256>/model.tar.gz``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from fastai_deploy import files
-from fastai_deploy.artifact import unpack
-from fastai_deploy.errors import FileError, FileMissing, InvocationError
-from fastai_deploy.extras import need_extra
-from fastai_deploy.json_reader import Reader
-from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
+from fastai_deploy.environments.requirements import read_requirements
+from fastai_deploy.environments.venv import Environments
+from fastai_deploy.errors import FileError, FileMissing, InvocationError, need_extra
+from fastai_deploy.json_reader import Reader, read_object
+from fastai_deploy.packaging.artifact import unpack
+from fastai_deploy.progress import Advanced, Reporter, Step
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.runtime.host_check import CLIENTS_VARIABLE
 from fastai_deploy.runtime.log import LOG_VARIABLE
@@ -31,7 +35,76 @@ from fastai_deploy.targets.local.processes import (
     clean_environment,
     read_server,
 )
-from fastai_deploy.targets.local.store import Store
+
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+class Store:
+    """The store in ``folder``."""
+
+    def __init__(self, folder: Path, report: Reporter) -> None:
+        self._folder = folder
+        self._report = report
+
+    def path(self, sha256: str) -> Path:
+        """Where the artifact with this hash stands, if it does. Raises FileError for no hash."""
+        if not _HASH.fullmatch(sha256):
+            raise FileError(
+                f"{sha256[:80]!r} is not the SHA-256 of an artifact", hint="run fdeploy upload"
+            )
+        return self._folder / sha256 / "model.tar.gz"
+
+    def has(self, sha256: str, size: int) -> bool:
+        """Whether the artifact is there in full length; :meth:`checked` reads its bytes."""
+        return files.size_of(self.path(sha256)) == size
+
+    def put(self, source: Path, sha256: str, size: int) -> Path:
+        """Copy an artifact in, checked while it is copied. Raises FileError when it differs."""
+        path = self.path(sha256)
+        digest = hashlib.sha256()
+        done = 0
+        with files.reading(source) as reader, files.replacing(path) as copy:
+            while chunk := reader.read(files.CHUNK):
+                digest.update(chunk)
+                copy.write(chunk)
+                done += len(chunk)
+                self._report(Advanced("upload", done, size))
+            if digest.hexdigest() != sha256:
+                raise FileError(
+                    f"{source} is not the artifact that package made: its checksum differs",
+                    hint="run fdeploy package",
+                )
+        return path
+
+    def checked(self, sha256: str) -> Path:
+        """The artifact, after its checksum was found right. Raises FileError."""
+        path = self.path(sha256)
+        try:
+            found = files.sha256(path)
+        except FileMissing:
+            raise FileMissing(
+                f"the stored artifact {sha256[:12]} is gone", hint="run fdeploy upload"
+            ) from None
+        if found != sha256:
+            raise FileError(
+                f"the stored artifact {sha256[:12]} is damaged: its checksum differs",
+                hint=f"remove {path.parent} and run fdeploy upload",
+            )
+        return path
+
+
+def interpreter(model: Path, environments: Environments) -> Path:
+    """The running one; for a learner served as it is, one with the versions that it states.
+
+    Raises RuntimeUnproven when that environment cannot be made, and FileError.
+    """
+    manifest = read_object(model / "manifest.json", "run fdeploy package")
+    if not manifest.has("runtime"):
+        return Path(sys.executable)
+    requirements = read_requirements(model / REQUIREMENTS)
+    python = manifest.section("runtime").text("python")
+    return environments.interpreter(python, requirements, model / LOCK)
+
 
 KIND = "model server"
 MODULE = "fdeploy_runtime.server"

@@ -16,15 +16,13 @@ from datetime import datetime, timezone
 from http import HTTPStatus
 from typing import Any, TextIO
 
-from fastai_deploy.runtime.gateway import events, failures, request_log
-from fastai_deploy.runtime.request_error import RequestError
-from fastai_deploy.runtime.schema import HEALTH, OPENAPI, PAGE
+from fastai_deploy.runtime.contract import HEALTH, OPENAPI, PAGE
+from fastai_deploy.runtime.error_responses import RequestError
+from fastai_deploy.runtime.gateway import error_responses, events, request_log
 from fastai_deploy.targets.local.gateway.config import GatewayConfig
-from fastai_deploy.targets.local.gateway.integration import Integration
-from fastai_deploy.targets.local.gateway.keys import KeyRing
-from fastai_deploy.targets.local.gateway.request_body import RequestBody
-from fastai_deploy.targets.local.gateway.rest_event import HttpRequest, rest_event
-from fastai_deploy.targets.local.gateway.usage_plan import UsagePlan
+from fastai_deploy.targets.local.gateway.function import Integration
+from fastai_deploy.targets.local.gateway.requests import HttpRequest, RequestBody, rest_event
+from fastai_deploy.targets.local.gateway.usage_plans import KeyRing, UsagePlan
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -92,9 +90,9 @@ class GatewayApp:
         method = scope["method"]
         methods = self._routes.get(path)
         if methods is None:
-            raise failures.not_found(self._config.route)
+            raise error_responses.not_found(self._config.route)
         if method not in methods:
-            raise failures.method_not_allowed(tuple(methods))
+            raise error_responses.method_not_allowed(tuple(methods))
         key_id = self._admit(headers) if methods[method] else None
         request = HttpRequest(
             method=method,

@@ -1,21 +1,27 @@
-"""Lambda on this machine: the very package that is uploaded, unpacked and imported from there."""
+"""Lambda on this machine: the package that AWS would get, unpacked, imported and invoked."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib
 import io
+import json
 import sys
+import threading
 import time
 import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TextIO
 
 from fastai_deploy import files
-from fastai_deploy.lambda_package import PACKAGE
+from fastai_deploy.packaging.lambda_zip import PACKAGE
+from fastai_deploy.runtime.gateway import error_responses
 from fastai_deploy.targets.local.gateway.config import GatewayConfig
 
 _REGION = "us-east-1"  # a name for the signature; nothing leaves this machine
@@ -85,3 +91,57 @@ def load_handler(
     )
     handler: Handler = gateway.Gateway(client, settings, log=log).handle
     return handler
+
+
+MAX_PAYLOAD = 6 * 1024 * 1024  # bytes of JSON that Lambda takes and gives (AWS: Lambda quotas)
+
+
+class Integration:
+    """Runs a handler in the threads of ``pool``, which must be as many as ``concurrency``."""
+
+    def __init__(
+        self, handler: Handler, pool: Executor, *, concurrency: int, timeout_ms: int
+    ) -> None:
+        self._handler = handler
+        self._pool = pool
+        self._timeout_ms = timeout_ms
+        self._slots = threading.BoundedSemaphore(concurrency)
+
+    async def invoke(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The handler's response.
+
+        Raises Failure: 503 when all slots are taken, 504 after the time-out (the handler's own
+        comes first), 413 and 500 for what Lambda or API Gateway would not pass on.
+        """
+        if not self._slots.acquire(blocking=False):
+            raise error_responses.overloaded({"error": "concurrency"})
+        loop = asyncio.get_running_loop()
+        run = loop.run_in_executor(self._pool, self._run, event)
+        try:
+            return await asyncio.wait_for(run, self._timeout_ms / 1_000)
+        except asyncio.TimeoutError:
+            raise error_responses.timeout({"error": "integration time-out"}) from None
+
+    def _run(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One invocation, through JSON both ways, as between API Gateway and Lambda."""
+        try:
+            payload = json.dumps(event)
+            if len(payload) > MAX_PAYLOAD:
+                raise error_responses.body_too_large(MAX_PAYLOAD)
+            context = LambdaContext.begin(self._timeout_ms)
+            response = json.loads(json.dumps(self._handler(json.loads(payload), context)))
+        finally:
+            self._slots.release()
+        if not _is_proxy_response(response):
+            raise error_responses.internal({"error": "malformed proxy response"})
+        return dict(response)
+
+
+def _is_proxy_response(value: Any) -> bool:
+    try:
+        HTTPStatus(value["statusCode"])
+        return isinstance(value["body"], str) and all(
+            isinstance(part, str) for pair in value["headers"].items() for part in pair
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False

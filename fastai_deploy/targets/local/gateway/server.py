@@ -14,17 +14,18 @@ from typing import TextIO
 
 from fastai_deploy import files
 from fastai_deploy.errors import PortTaken
-from fastai_deploy.lambda_package import build_lambda_package
+from fastai_deploy.packaging.lambda_zip import build_lambda_package
 from fastai_deploy.runtime.host_check import HostCheck
-from fastai_deploy.runtime.http_server import HttpServer, listen
 from fastai_deploy.runtime.log import Log
+from fastai_deploy.runtime.server import HttpServer, listen
 from fastai_deploy.targets.local.gateway.app import GatewayApp
 from fastai_deploy.targets.local.gateway.config import GatewayConfig
-from fastai_deploy.targets.local.gateway.function import load_handler, unpack_package
-from fastai_deploy.targets.local.gateway.integration import Integration
-from fastai_deploy.targets.local.gateway.keys import KeyRing
-from fastai_deploy.targets.local.gateway.sagemaker_front import FrontConfig, sagemaker_front
-from fastai_deploy.targets.local.gateway.usage_plan import UsagePlan
+from fastai_deploy.targets.local.gateway.function import Integration, load_handler, unpack_package
+from fastai_deploy.targets.local.gateway.sagemaker_runtime import (
+    SageMakerRuntimeConfig,
+    serve_sagemaker_runtime,
+)
+from fastai_deploy.targets.local.gateway.usage_plans import KeyRing, UsagePlan
 
 _GRACE_SECONDS = 5  # what a request in flight gets when the process is told to end
 
@@ -37,12 +38,12 @@ def serve(config: GatewayConfig, *, folder: Path, announce: Path, log: TextIO) -
     keys = KeyRing([Path(path) for path in config.key_files])
     keys.check()
     access_key = secrets.token_hex(10).upper()
-    front_config = FrontConfig(config.endpoint, Path(config.endpoint_state), access_key)
+    front_config = SageMakerRuntimeConfig(config.endpoint, Path(config.endpoint_state), access_key)
     # The front ends before the threads do: they may be waiting for it.
     with (
         _listen(config.port) as listener,
         ThreadPoolExecutor(config.concurrency, thread_name_prefix="function") as pool,
-        sagemaker_front(front_config) as endpoint_url,
+        serve_sagemaker_runtime(front_config) as endpoint_url,
     ):
         home = unpack_package(_package(config), folder)
         handler = load_handler(

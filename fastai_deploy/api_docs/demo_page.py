@@ -1,0 +1,50 @@
+"""The page to try an API: one file that asks nobody but the API that it came from.
+
+The template's script and style are the same for every API, and hold no value: what differs is
+written, escaped, into the text and attributes of the page.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+from fastai_deploy import files
+from fastai_deploy.api_docs.openapi import ApiDescription
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+_MOST_LABELS = 6
+_WARNING = (
+    "Unproven: this model was converted from a learner without proof that it answers as the "
+    "learner does."
+)
+
+
+def page(face: ApiDescription, examples: Sequence[str]) -> bytes:
+    """The page of an API; ``examples`` are texts to start with. Raises FileError."""
+    with files.file_errors(_TEMPLATE):
+        template = Template(_TEMPLATE.read_text(encoding="utf-8"))
+    shown = "\n".join(
+        f'      <li><button type="button">{html.escape(text)}</button></li>' for text in examples
+    )
+    return template.substitute(
+        title=html.escape(face.title),
+        lead=html.escape(_lead(face)),
+        warning=f'<p class="note">{html.escape(_WARNING)}</p>' if face.unproven else "",
+        route=html.escape(face.route),
+        auth=face.auth,
+        limit=face.max_body,
+        examples=shown,
+    ).encode("utf-8")
+
+
+def _lead(face: ApiDescription) -> str:
+    """What the model tells apart, in a sentence."""
+    if not face.labels:
+        return "Type a text and see how the model labels it."
+    names = ", ".join(face.labels[:_MOST_LABELS])
+    more = len(face.labels) - _MOST_LABELS
+    rest = f" and {more} more" if more > 0 else ""
+    return f"{'Finds' if face.several else 'Tells apart'}: {names}{rest}."

@@ -1,0 +1,19 @@
+"""The documents that are shipped with the Lambda, which serves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastai_deploy.api_docs.demo_page import page
+from fastai_deploy.api_docs.openapi import describe_api, encoded
+from fastai_deploy.packaging.lambda_zip import build_lambda_package
+from fastai_deploy.settings import Settings
+
+
+def lambda_package(settings: Settings, bundle: Path, *, target: str) -> bytes:
+    """The Lambda's zip for a stage's API on a target (``local`` or ``aws``). Raises FileError."""
+    face = describe_api(settings, bundle, target=target)
+    documents = {"openapi.json": encoded(face)}
+    if face.page:
+        documents["page.html"] = page(face, settings.sections.api.examples)
+    return build_lambda_package(documents)

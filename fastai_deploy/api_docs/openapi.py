@@ -1,0 +1,360 @@
+"""The OpenAPI 3.1 document of an API.
+
+What a request may hold and which errors there are comes from ``runtime.schema``, which is also what
+the contract validates with; here stands what is true of the answers and of one API: its route, its
+labels, who may call it. The server's URL is not known before the API is made: whoever serves the
+document fills it in.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fastai_deploy.bundle import read_manifest
+from fastai_deploy.errors import FileMissing
+from fastai_deploy.runtime.contract import ERRORS, HEALTH, OPENAPI, PAGE, REQUEST
+from fastai_deploy.settings import ApiSettings, Settings
+
+Auth = Literal["key", "iam", "jwt", "none"]
+
+
+@dataclass(frozen=True)
+class ApiDescription:
+    """An API as its callers see it.
+
+    ``labels`` are those of the model, none where no bundle is there to tell; ``several``: a text
+    may have more than one. ``own_words``: what the gateway refuses itself it says in the words of
+    the contract (an HTTP API of AWS does not). ``page``: there is a page at ``/``. ``unproven``:
+    not all of the model's answers are proven to be the learner's.
+    """
+
+    title: str
+    route: str
+    auth: Auth
+    max_body: int
+    labels: tuple[str, ...] = ()
+    several: bool = False
+    own_words: bool = True
+    page: bool = False
+    issuer: str | None = None
+    unproven: bool = False
+
+
+def describe_api(settings: Settings, bundle: Path, *, target: str) -> ApiDescription:
+    """The face of a stage's API on a target (``local`` or ``aws``). Raises FileError.
+
+    On this machine the key is always asked for, and the page is always there.
+    """
+    api: ApiSettings = settings.sections.api
+    local = target == "local"
+    try:
+        manifest, _ = read_manifest(bundle)
+    except FileMissing:
+        manifest = None
+    return ApiDescription(
+        title=settings.project_name,
+        route=api.route,
+        auth="key" if local else api.auth,
+        max_body=api.max_body,
+        labels=manifest.labels if manifest else (),
+        several=manifest is not None and manifest.task == "multi-label",
+        own_words=local or api.type == "rest",
+        page=local or api.page,
+        issuer=api.jwt_issuer,
+        unproven=manifest is not None and bool(manifest.unproven),
+    )
+
+
+Json = Any
+
+VERSION = "1.0.0"
+"""Of the contract: its first number changes when a caller would have to."""
+
+SAMPLE = ApiDescription(
+    "demo", "/classify", "key", 1_048_576, labels=("negative", "positive"), page=True
+)
+"""The API whose document stands in ``docs/openapi.json``."""
+
+_SCHEMAS = "#/components/schemas/"
+_HEADERS = "#/components/headers/"
+_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+_ASKED = (400, 413, 415, 422, 429, 500, 503, 504)
+_WITHOUT_RIGHT = {"key": (403,), "iam": (403,), "jwt": (401, 403), "none": ()}
+_RETRIED = (429, 503)
+# Refused by API Gateway itself, in the words of an HTTP API.
+_REFUSED_BY_AWS = (401, 403, 429, 500, 503, 504)
+
+
+def document(face: ApiDescription) -> dict[str, Json]:
+    """The document, as plain data."""
+    paths: dict[str, Json] = {
+        face.route: {"post": _classify(face)},
+        HEALTH: {"get": _health()},
+        OPENAPI: {"get": _openapi()},
+    }
+    if face.page:
+        paths[PAGE] = {"get": _page()}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": face.title,
+            "version": VERSION,
+            "description": _description(face),
+        },
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": dict(_schemas(face)),
+            "headers": {
+                "RequestId": {
+                    "description": "Finds the request in the logs.",
+                    "required": True,
+                    "schema": {"type": "string", "pattern": "^[A-Za-z0-9=_-]{1,128}$"},
+                },
+                "RetryAfter": {
+                    "description": "Seconds to wait before the request is sent again.",
+                    "required": True,
+                    "schema": {"type": "integer", "minimum": 1},
+                },
+            },
+            "securitySchemes": _schemes(face),
+        },
+    }
+
+
+def encoded(face: ApiDescription) -> bytes:
+    """The document as JSON; the same face gives the same bytes."""
+    return (json.dumps(document(face), ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _description(face: ApiDescription) -> str:
+    said = [f"Classifies texts: `POST {face.route}`."]
+    if face.labels:
+        count = "any number" if face.several else "one"
+        said.append(f"A text gets {count} of {len(face.labels)} labels.")
+    if face.unproven:
+        said.append("It is not proven that the model answers as the learner does.")
+    return " ".join(said)
+
+
+def _classify(face: ApiDescription) -> Json:
+    content = {
+        "application/json": {
+            "schema": {"$ref": f"{_SCHEMAS}Request"},
+            "examples": {
+                "one": {"summary": "one text", "value": {"text": "some text"}},
+                "several": {
+                    "summary": "several texts, the best label of each",
+                    "value": {"texts": ["some text", "another one"], "top_k": 1},
+                },
+            },
+        },
+        "text/plain": {
+            "schema": {
+                "type": "string",
+                "description": "The text. A JSON object with `text` or `texts` in it is read as "
+                "JSON.",
+            },
+            "example": "some text",
+        },
+        "application/x-www-form-urlencoded": {"schema": {"$ref": f"{_SCHEMAS}Form"}},
+    }
+    answer = {"anyOf": [{"$ref": f"{_SCHEMAS}Answer"}, {"$ref": f"{_SCHEMAS}Answers"}]}
+    statuses = sorted({*_ASKED, *_WITHOUT_RIGHT[face.auth]})
+    return {
+        "operationId": "classify",
+        "summary": "Classify a text, or several",
+        "description": f"The body may have {face.max_body:,} bytes.",
+        "security": [{name: []} for name in _schemes(face)],
+        "requestBody": {"required": True, "content": content},
+        "responses": {
+            "200": _answered("One answer for `text`, a list in order for `texts`.", answer),
+            **{str(status): _refused(face, status) for status in statuses},
+        },
+    }
+
+
+def _health() -> Json:
+    return {
+        "operationId": "health",
+        "summary": "Whether the API is up, whatever the model does",
+        "security": [],
+        "responses": {
+            "200": _answered("It is.", {"$ref": f"{_SCHEMAS}Health"}),
+        },
+    }
+
+
+def _openapi() -> Json:
+    return {
+        "operationId": "openapi",
+        "summary": "This document",
+        "security": [],
+        "responses": {
+            "200": _answered("The document.", {"type": "object", "required": ["openapi"]}),
+        },
+    }
+
+
+def _page() -> Json:
+    return {
+        "operationId": "page",
+        "summary": "A page to try the API",
+        "security": [],
+        "responses": {
+            "200": {
+                "description": "The page.",
+                "headers": {"x-request-id": {"$ref": f"{_HEADERS}RequestId"}},
+                "content": {"text/html": {"schema": {"type": "string"}}},
+            },
+        },
+    }
+
+
+def _answered(description: str, schema: Json) -> Json:
+    return {
+        "description": description,
+        "headers": {"x-request-id": {"$ref": f"{_HEADERS}RequestId"}},
+        "content": {"application/json": {"schema": schema}},
+    }
+
+
+def _refused(face: ApiDescription, status: int) -> Json:
+    """An error answer; its codes are those of the contract for this status."""
+    codes = ERRORS[status]
+    error = {
+        "allOf": [
+            {"$ref": f"{_SCHEMAS}Error"},
+            {
+                "properties": {
+                    "error": {"properties": {"code": {"enum": [code for code, _ in codes]}}}
+                }
+            },
+        ]
+    }
+    foreign = not face.own_words and status in _REFUSED_BY_AWS
+    headers = {"x-request-id": {"$ref": f"{_HEADERS}RequestId"}}
+    if status in _RETRIED:
+        headers["retry-after"] = {"$ref": f"{_HEADERS}RetryAfter"}
+    schema = {"anyOf": [error, {"$ref": f"{_SCHEMAS}GatewayMessage"}]} if foreign else error
+    refused = {
+        "description": "; ".join(f"`{code}`: {meaning}" for code, meaning in codes) + ".",
+        "content": {"application/json": {"schema": schema}},
+    }
+    # An HTTP API's own refusals carry none of the headers.
+    return refused if foreign else {**refused, "headers": headers}
+
+
+def _schemas(face: ApiDescription) -> Iterator[tuple[str, Json]]:
+    yield "Request", REQUEST
+    yield "Form", _form()
+    yield "Label", {"type": "string", **({"enum": list(face.labels)} if face.labels else {})}
+    yield "Answer", _answer(several=face.several)
+    yield (
+        "Answers",
+        {
+            "type": "array",
+            "items": {"anyOf": [{"$ref": f"{_SCHEMAS}Answer"}, {"$ref": f"{_SCHEMAS}Error"}]},
+        },
+    )
+    words = {name: {"type": "string"} for name in ("code", "message", "hint")}
+    yield "Error", _closed({"error": _closed(words)})
+    yield "Health", _closed({"status": {"const": "ok"}})
+    if not face.own_words:
+        yield (
+            "GatewayMessage",
+            {
+                "type": "object",
+                "required": ["message"],
+                "properties": {"message": {"type": ["string", "null"]}},
+                "description": "API Gateway's own words.",
+            },
+        )
+
+
+def _form() -> Json:
+    """A request as a form: its fields are words, and none of them is null."""
+    fields = {**REQUEST["properties"]}
+    fields["top_k"] = {**fields["top_k"], "type": "integer"}
+    return {**REQUEST, "properties": fields}
+
+
+def _answer(*, several: bool) -> Json:
+    """The answer to one text, as ``contract.answer`` makes it."""
+    label = {"$ref": f"{_SCHEMAS}Label"}
+    chosen: Mapping[str, Json] = {"label": label, "score": _PROBABILITY}
+    if several:
+        chosen = {
+            "labels": {
+                "type": "array",
+                "items": label,
+                "description": "Those above the threshold, the most probable first; maybe none.",
+            },
+            "scores": {"type": "array", "items": _PROBABILITY},
+        }
+    return _closed(
+        {
+            **chosen,
+            "probabilities": {
+                "type": "object",
+                "propertyNames": label,
+                "additionalProperties": _PROBABILITY,
+                "description": "By label, the most probable first.",
+            },
+            "truncated": {
+                "type": "boolean",
+                "description": "The text was longer than the model reads, and was cut.",
+            },
+            "model": _model(),
+        }
+    )
+
+
+def _model() -> Json:
+    """What an answer says of the model; a proven one has no third key."""
+    closed = _closed({"name": {"type": "string"}, "version": {"type": "string"}})
+    unproven = {
+        "const": True,
+        "description": "There where it is not proven that the model answers as the learner does.",
+    }
+    return {**closed, "properties": {**closed["properties"], "unproven": unproven}}
+
+
+def _closed(properties: Mapping[str, Json]) -> Json:
+    """An object with exactly these keys."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _schemes(face: ApiDescription) -> dict[str, Json]:
+    if face.auth == "key":
+        return {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}}
+    if face.auth == "iam":
+        return {
+            "signature": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "Authorization",
+                "description": "AWS Signature Version 4, service `execute-api`.",
+                "x-amazon-apigateway-authtype": "awsSigv4",
+            }
+        }
+    if face.auth == "jwt":
+        scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        told = {"description": f"A token of {face.issuer}."} if face.issuer else {}
+        return {"token": {**scheme, **told}}
+    return {}
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(encoded(SAMPLE))

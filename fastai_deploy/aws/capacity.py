@@ -1,0 +1,270 @@
+"""Instance types and their memory: does the model fit? Answered at plan time, without AWS."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from botocore.loaders import Loader
+
+from fastai_deploy.errors import SettingsError
+from fastai_deploy.records import Check, Outcome
+
+DEFAULT_INSTANCE = "ml.m5.large"  # the type that most accounts and regions have
+LIVING_GPUS = "ml.g4dn.xlarge, ml.g5.xlarge or ml.g6.xlarge"
+
+Accelerator = Literal["none", "gpu", "neuron", "gaudi"]
+
+# p6 and g7 carry Blackwell GPUs, which need a newer driver than the others.
+_BLACKWELL = re.compile(r"(p6|g7)")
+_GPU = re.compile(r"[pg][0-9]")
+_NEURON = re.compile(r"(inf|trn)[0-9]")
+# The last letters of a family tell its processor and its disk: c6gd is Graviton with a disk.
+_GRAVITON = re.compile(r"[cmrt][0-9]+g")
+_DISK = re.compile(r"([cmr][0-9]+[a-z]*d|[pg][0-9]+[a-z]*|p6-b[0-9]+|trn[0-9]+n?)$")
+_BURSTABLE = re.compile(r"t[0-9]")
+# GPUs of before 2018 (Kepler, Volta), whose instances have no disk of their own either.
+_OLD_GPUS = frozenset(("p2", "p3"))
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance type, such as ``ml.c6gd.xlarge``, and what its name tells."""
+
+    type: str
+
+    @property
+    def family(self) -> str:
+        """``c6gd``."""
+        return self.type.split(".")[1]
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What it computes with beside its processor."""
+        if _NEURON.match(self.family):
+            return "neuron"
+        if self.family.startswith("dl1"):
+            return "gaudi"
+        return "gpu" if _GPU.match(self.family) else "none"
+
+    @property
+    def arm(self) -> bool:
+        """Whether its processor is a Graviton (or, beside a GPU, a Grace)."""
+        return bool(_GRAVITON.match(self.family)) or self.family.startswith(("g5g", "p6e-gb"))
+
+    @property
+    def old_gpu(self) -> bool:
+        """Whether its GPU is so old that software leaves it behind."""
+        return self.family in _OLD_GPUS
+
+    @property
+    def blackwell(self) -> bool:
+        """Whether its GPU is of NVIDIA's Blackwell generation."""
+        return bool(_BLACKWELL.match(self.family))
+
+    @property
+    def burstable(self) -> bool:
+        """Whether it earns credits, which SageMaker does not autoscale."""
+        return bool(_BURSTABLE.match(self.family))
+
+    @property
+    def has_local_disk(self) -> bool:
+        """Whether it stores on a disk of its own, which takes no KMS key of the user's."""
+        return not self.old_gpu and bool(_DISK.match(self.family))
+
+
+@cache
+def known_types() -> tuple[str, ...]:
+    """The instance types of real-time endpoints that this botocore knows.
+
+    Reading them takes 50 ms, and a command asks half a dozen times.
+    """
+    shapes = Loader().load_service_model("sagemaker", "service-2")["shapes"]
+    types: Sequence[str] = shapes["ProductionVariantInstanceType"]["enum"]
+    return tuple(types)
+
+
+def instance(name: str, known: Sequence[str]) -> Instance:
+    """The instance type of a name. Raises SettingsError with the nearest known names."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        raise SettingsError(
+            f"SageMaker has no instance type {name} for endpoints",
+            hint=f"did you mean {', '.join(near)}?" if near else "such as ml.m5.large",
+        )
+    return Instance(name)
+
+
+MIB = 1 << 20
+
+_SERVER = {"ray-serve": 1_280, "torchserve": 120}  # MiB
+_CODE = 100
+_LEARNER_CODE = 500
+_RUN = 60
+_LOADED = 2.0
+
+# GiB for each vCPU, by family.
+_GIB_A_VCPU = {
+    **dict.fromkeys(("c4",), 1.875),
+    **dict.fromkeys(
+        (*("c5", "c5d", "c6g", "c6gd", "c6gn", "c6i", "c6in"), *("c7g", "c7i", "c8g")), 2.0
+    ),
+    **dict.fromkeys(
+        (*("m4", "m5", "m5d", "m6g", "m6gd", "m6i", "m7i", "m8g"), *("g4dn", "g5", "g6", "g7")), 4.0
+    ),
+    **dict.fromkeys(
+        (*("r5", "r5d", "r6g", "r6gd", "r6i", "r7gd", "r7i", "r8g"), *("g6e", "g7e")), 8.0
+    ),
+}
+# GiB of the types whose memory follows no rule.
+_GIB = {
+    "g7e.12xlarge": 512,
+    "g7e.24xlarge": 1_024,
+    "g7e.48xlarge": 2_048,
+    "t2.medium": 4,
+    "t2.large": 8,
+    "t2.xlarge": 16,
+    "t2.2xlarge": 32,
+    "p2.xlarge": 61,
+    "p2.8xlarge": 488,
+    "p2.16xlarge": 732,
+    "p3.2xlarge": 61,
+    "p3.8xlarge": 244,
+    "p3.16xlarge": 488,
+    "p4d.24xlarge": 1_152,
+    "p4de.24xlarge": 1_152,
+    "p5.4xlarge": 256,
+    "p5.48xlarge": 2_048,
+    "p5e.48xlarge": 2_048,
+    "p5en.48xlarge": 2_048,
+    "p6-b200.48xlarge": 2_048,
+    "p6-b300.48xlarge": 4_096,
+}
+_SERVERLESS = range(1_024, 6_145, 1_024)  # MemorySizeInMB
+_VCPUS = {"medium": 1, "large": 2, "xlarge": 4}
+_MANY = re.compile(r"(\d+)xlarge")
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """What a model asks of a memory, in bytes; ``weights`` is the size of its file.
+
+    ``learner``: it is a learner that is served as it is, with torch and fastai.
+    """
+
+    weights: int
+    server: Literal["ray-serve", "torchserve"]
+    learner: bool = False
+
+    @property
+    def needed(self) -> int:
+        """About how many bytes the server, the loaded model and the largest run take."""
+        code = _LEARNER_CODE if self.learner else _CODE
+        return (_SERVER[self.server] + code + _RUN) * MIB + int(self.weights * _LOADED)
+
+
+def instance_memory(name: str) -> int | None:
+    """The bytes of memory of a type such as ``ml.m5.large``; None where that is not known here."""
+    kind = name.removeprefix("ml.")
+    if kind in _GIB:
+        return _GIB[kind] * 1024 * MIB
+    family, _, size = kind.partition(".")
+    many = _MANY.fullmatch(size)
+    vcpus = 4 * int(many[1]) if many else _VCPUS.get(size)
+    if vcpus is None or family not in _GIB_A_VCPU:
+        return None
+    return int(vcpus * _GIB_A_VCPU[family] * 1024) * MIB
+
+
+def larger_instance(name: str, needed: int, known: Sequence[str]) -> str | None:
+    """The smallest type of the same family that has the bytes, else of m5 or r5; None: none has."""
+    own = name.split(".")[1]
+    for family in (own, "m5", "r5"):
+        enough = [
+            (memory, kind)
+            for kind in known
+            if kind.split(".")[1] == family
+            and (memory := instance_memory(kind)) is not None
+            and memory >= needed
+        ]
+        if enough:
+            return min(enough)[1]
+    return None
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What a memory offers a model; ``place`` is an instance type, or says what is serverless.
+
+    ``memory`` is in bytes, None where it is not known; ``larger`` is the next place that would do.
+    """
+
+    place: str
+    memory: int | None
+    demand: MemoryNeed
+    larger: str | None
+
+    @property
+    def told(self) -> str:
+        """The figures, in words."""
+        demand = self.demand
+        told = f"the model takes about {_mb(demand.needed)} (its file has {_mb(demand.weights)})"
+        if self.memory is None:
+            return f"{told}; how much {self.place} has is not known here"
+        return f"{told}, and {self.place} has {_mb(self.memory)}"
+
+    @property
+    def impossible(self) -> bool:
+        """Whether not even the weights fit."""
+        return self.memory is not None and self.demand.weights > self.memory
+
+    @property
+    def tight(self) -> bool:
+        """Whether the estimate does not fit."""
+        return self.memory is not None and self.demand.needed > self.memory
+
+    @property
+    def hint(self) -> str:
+        """What mends it."""
+        if self.larger is None:
+            return "choose an instance with more memory, or a smaller model"
+        return f"choose {self.larger}"
+
+    def check(self) -> Check:
+        """Fails for what is certain alone: the estimate may be wrong by half."""
+        outcome: Outcome = "warned" if self.tight else "passed"
+        if self.impossible:
+            outcome = "failed"
+        return Check("memory", outcome, self.told, "" if outcome == "passed" else self.hint)
+
+    def require(self) -> None:
+        """Raise SettingsError where not even the weights fit."""
+        if self.impossible:
+            raise SettingsError(self.told, hint=self.hint)
+
+
+def on_instance(name: str, demand: MemoryNeed, known: Sequence[str]) -> MemoryEstimate:
+    """The room on an instance type."""
+    larger = larger_instance(name, demand.needed, known)
+    return MemoryEstimate(
+        name, instance_memory(name), demand, f"--instance {larger}" if larger else None
+    )
+
+
+def on_serverless(megabytes: int, demand: MemoryNeed) -> MemoryEstimate:
+    """The room of a serverless endpoint, which has 1 to 6 GB in steps of 1 GB."""
+    enough = next((mb for mb in _SERVERLESS if mb * MIB >= demand.needed), None)
+    larger = (
+        f"serverless_memory = {enough} in [endpoint]" if enough else "an instance: kind real-time"
+    )
+    return MemoryEstimate(
+        f"a serverless endpoint of {megabytes:,} MB", megabytes * MIB, demand, larger
+    )
+
+
+def _mb(size: int) -> str:
+    return f"{size / MIB:,.0f} MB"

@@ -1,0 +1,274 @@
+"""The lines that ``inspect``, ``plan``, ``status``, ``logs``, ``versions`` and ``doctor`` print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from itertools import groupby
+from typing import Any
+
+from fastai_deploy.cli.escaping import shortened, some
+from fastai_deploy.records import (
+    DEPLOYED_AT,
+    UNPROVEN,
+    Bill,
+    Checkup,
+    Cost,
+    LogLine,
+    StagePlan,
+    Status,
+    Version,
+    change_rows,
+    money,
+)
+
+_DEPTH = 3  # levels of the module tree that are shown; --json has them all
+_LONGEST = 2_000  # characters of a line
+_NAMES = 12  # names of a kind of import that are shown
+_EFFECTS = {
+    "none": "changes no answer",
+    "takes the scores out": "takes the scores out of what the model answers, as is done here",
+    "unknown": "its code may change answers; left out here",
+    "unseen": "its code is not in the file; left out here",
+}
+_LOADING = {
+    "dangerous": "would do harm; fdeploy only reads the file",
+    "unknown": "runs code that fdeploy does not know: that nothing in it is known to be dangerous "
+    "does not make it safe. fdeploy only reads the file",
+    "harmless": "imports and calls only what is known to be harmless",
+}
+
+
+def anatomy_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """A learner's summary, a fact a line, each as long as people read at most."""
+    for line in _lines(found):
+        yield shortened(line, _LONGEST)
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    file, model, verdict = found["file"], found["model"], found["verdict"]
+    hints = ", ".join(f"{name} {version}".strip() for name, version in found["libraries"].items())
+    yield f"file       {file['name']}, {file['bytes']:,} bytes, format {file['format']}"
+    yield f"learner    {found['learner_class']} of fastai {found['fastai']}"
+    yield f"libraries  {hints or 'unknown'}"
+    yield f"python     {found['python'] or 'any'}"
+    raw = ", on raw scores: learn.predict answers those" if found["raw_scores"] else ""
+    yield f"task       {found['task']}, loss {found['loss']}{raw}"
+    yield f"labels     {len(found['labels'])}: {some(found['labels'], _NAMES)}"
+    size = f"{model['parameters']:,} parameters, {model['bytes']:,} bytes"
+    yield f"model      {model['architecture'] or model['family']}, {size}"
+    if model["head"]:
+        yield f"head       {', '.join(model['head'])}"
+    if model["mask"]:
+        yield f"mask       {model['mask']}"
+    yield from _tree(model["modules"])
+    yield from _tokenizer(found["tokenizer"], found["text"])
+    yield from _ulmfit(found["ulmfit"])
+    for each in found["callbacks"]:
+        events = f" ({', '.join(each['events'])})" if each["events"] else ""
+        yield f"callback   {each['class']}: {_EFFECTS[each['effect']]}{events}"
+    for each in found["unproven"]:
+        yield f"unproven   {each['subject']}: {each['reason']}"
+        if each["code"]:
+            yield f"           | {each['code']}"
+    yield from _loading(found)
+    for source in found["sources"]:
+        yield f"source     of {source['class']}, {len(source['text'].splitlines())} lines"
+        yield from (f"           | {line}" for line in source["text"].splitlines())
+    yield f"verdict    {verdict['kind']}"
+    if verdict["reason"]:
+        yield f"           {verdict['reason']}"
+        yield f"     try:  {verdict['hint']}"
+
+
+def _loading(found: Mapping[str, Any]) -> Iterator[str]:
+    imports, calls = found["imports"], found["calls"]
+    for what, kinds in (("imports", imports), ("calls", calls)):
+        own = f" ({len(kinds['own'])} your own)" if kinds["own"] else ""
+        unknown = f"{len(kinds['unknown'])} unknown{own}"
+        harmless = f"{len(kinds['harmless'])} harmless"
+        yield f"{what:<10} {len(kinds['dangerous'])} dangerous, {unknown}, {harmless}"
+    for kind in ("dangerous", "unknown"):
+        named = [name for name in imports[kind] if name not in imports["own"]]
+        called = [what for what in calls[kind] if what not in calls["own"]]
+        if named or called:
+            yield f"{kind:<10} {some([*named, *called], _NAMES)}"
+    if imports["own"] or calls["own"]:
+        yield f"your own   {some([*imports['own'], *calls['own']], _NAMES)}"
+    yield f"loading    {_LOADING[found['loading']]}"
+
+
+def _tree(modules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for module in modules:
+        depth = module["path"].count(".") + 1 if module["path"] else 0
+        if depth <= _DEPTH:
+            name = module["path"].rpartition(".")[2]
+            label = f"{name}: {module['class']}" if name else str(module["class"])
+            yield f"           {'  ' * depth}{label}  {module['parameters']:,}"
+
+
+def _tokenizer(
+    tokenizer: Mapping[str, Any] | None, text: Mapping[str, Any] | None
+) -> Iterator[str]:
+    if tokenizer:
+        kind = f"{tokenizer['kind']}, era {tokenizer['era']}"
+        yield f"tokenizer  {tokenizer['class']}: {kind}, {tokenizer['vocabulary']:,} tokens"
+        special = tokenizer["special_tokens"].items()
+        yield f"special    {', '.join(f'{role} {token}' for role, token in special)}"
+    if text:
+        yield f"length     {text['max_length'] or 'unknown'} tokens"
+        yield from (f"rule       {rule}" for rule in text["rules"])
+        yield from (f"assumed    {assumption}" for assumption in text["assumptions"])
+
+
+def _ulmfit(ulmfit: Mapping[str, Any] | None) -> Iterator[str]:
+    if ulmfit is None:
+        return
+    sizes = ", ".join(f"{name} {ulmfit[name]}" for name in ("emb_sz", "n_hid", "n_layers"))
+    yield f"sizes      {sizes}{', bidirectional' if ulmfit['bidirectional'] else ''}"
+    yield f"vocabulary {ulmfit['vocabulary']:,} words; {ulmfit['embedding']:,} in the embedding"
+    where = "its rules are in the file" if ulmfit["splitter_in_file"] else "its rules are not here"
+    language = f" ({ulmfit['language']}), {where}" if ulmfit["splitter"] == "spaCy" else ""
+    yield f"splitter   {ulmfit['splitter']}{language}"
+    pooled = f"the last {ulmfit['max_len']:,}" if ulmfit["max_len"] else "all"
+    yield f"length     pools {pooled} tokens, {ulmfit['bptt']} a step"
+    yield from (f"rule       {rule}" for rule in ulmfit["rules"])
+    if ulmfit["backwards"]:
+        yield "direction  backwards"
+    yield from (f"assumed    {assumption}" for assumption in ulmfit["assumptions"])
+
+
+_UNKNOWN = "unknown"
+_MARKS = {"passed": "ok", "warned": "warning", "failed": "FAILED"}
+
+
+def plan(result: StagePlan) -> Iterator[str]:
+    """A table of the changes, and the price."""
+    if not result.changed:
+        yield "unchanged: there is nothing to deploy"
+    for stack, changes in groupby(result.changes, key=lambda change: change.stack):
+        yield stack
+        rows = change_rows(tuple(changes))
+        cells = [(row.action, row.type, row.what) for row in rows]
+        for row, line in zip(rows, _columns(cells), strict=True):
+            yield f"  {line}{'  the service stops meanwhile' if row.interrupts else ''}"
+    if result.changed:
+        stops = [change.name for change in result.changes if change.interrupts]
+        yield f"interrupts  {', '.join(stops) if stops else 'nothing'}"
+    if result.ends or result.ends_now:
+        so_far = f"if it is deployed now; so far {result.ends_now or 'never'}"
+        yield f"ends        {result.ends or 'never'}, {so_far}"
+    yield from cost(result.cost)
+
+
+def cost(found: Cost) -> Iterator[str]:
+    """What it costs by the hour and the month."""
+    yield f"price       {found}"
+    if found.least_per_hour is not None:
+        yield f"            {found.note}"
+
+
+def status(result: Status) -> Iterator[str]:
+    """A fact a line."""
+    yield from _columns(
+        [
+            (part.name, part.state, f"since {part.since}" if part.since else "")
+            for part in result.parts
+        ]
+    )
+    if not result.endpoint:
+        yield "nothing is deployed" if not result.parts else "there is no endpoint"
+        return
+    instances = f"{result.instances} instance{'' if result.instances == 1 else 's'}"
+    where = f", {instances}" if result.target == "aws" else ""
+    yield f"endpoint    {result.endpoint}, {result.endpoint_status or 'gone'}{where}"
+    if result.reason:
+        yield f"            {result.reason}"
+    yield f"version     {result.version or _UNKNOWN}"
+    if result.unproven:
+        yield f"unproven    {UNPROVEN}"
+    yield f"url         {result.url or 'none: fdeploy create-api makes one'}"
+    if result.ends:
+        yield f"ends        {result.ends}: the stage deletes itself then"
+    hour = result.last_hour
+    asked = _UNKNOWN if hour.invocations is None else f"{hour.invocations:,} requests"
+    if hour.errors is not None:
+        asked += f", {hour.errors:,} errors"
+    if hour.p50_ms is not None and hour.p95_ms is not None:
+        asked += f", latency p50 {hour.p50_ms:.0f} ms, p95 {hour.p95_ms:.0f} ms"
+    yield f"last hour   {asked}"
+    yield from _bill(result.bill)
+
+
+def versions(listed: Sequence[Version]) -> Iterator[str]:
+    """A version a line, newest first."""
+    if not listed:
+        yield "no version was deployed yet"
+    yield from _columns(
+        [
+            (
+                "live" if each.live else "",
+                each.version,
+                _date(each.at),
+                f"{each.bytes:,} bytes",
+                each.by,
+            )
+            for each in listed
+        ]
+    )
+
+
+def checkup(result: Checkup) -> Iterator[str]:
+    """A check a line, and below it what mends it."""
+    for check in result.checks:
+        yield f"{_MARKS[check.outcome]:<8} {check.name}: {check.message}"
+        if check.hint and check.outcome != "passed":
+            yield f"           try: {check.hint}"
+    failed = len(result.failed)
+    yield f"{failed} of {len(result.checks)} checks failed" if failed else "a deploy should work"
+
+
+def log_line(line: LogLine) -> str:
+    """When, and what; of a line that is an object its members, without the date in them."""
+    return f"{line.at:%Y-%m-%d %H:%M:%S}  {_readable(line.message)}"
+
+
+def _readable(message: str) -> str:
+    try:
+        values = json.loads(message)
+    except ValueError:
+        return message.expandtabs(1)
+    if not isinstance(values, dict):
+        return message
+    event = values.pop("event", "")
+    members = (
+        f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in values.items()
+        if name not in ("time", "_aws")
+    )
+    return " ".join(filter(None, (str(event), *members)))
+
+
+def _bill(bill: Bill) -> Iterator[str]:
+    if bill.per_hour is None:
+        yield f"price       {_UNKNOWN}: {bill.note}"
+        return
+    so_far = "" if bill.so_far is None else f", {bill.so_far:,.2f} so far"
+    yield f"price       {money(bill.per_hour)} {bill.currency} an hour{so_far}"
+    yield f"            {bill.note}"
+
+
+def _date(at: str) -> str:
+    """20260101T120000Z, as people write it."""
+    date = datetime.strptime(at, DEPLOYED_AT).replace(tzinfo=timezone.utc)
+    return f"{date:%Y-%m-%d %H:%M} UTC"
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows whose cells stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,286 @@
+"""A virtual environment for a learner: made once for its pins and its Python, then reused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from fastai_deploy import files
+from fastai_deploy.bundle.manifest import LOCK
+from fastai_deploy.environments.requirements import (
+    LearnerLock,
+    Requirements,
+    installed_versions,
+    lock_requirements,
+    missing_here,
+    read_lock,
+    tampered,
+    this_platform,
+)
+from fastai_deploy.errors import RuntimeUnproven
+from fastai_deploy.packaging.lock_files import PipFailed, render, shipped_lock
+from fastai_deploy.progress import Reporter, Step, Warned
+from fastai_deploy.runtime.telemetry import SWITCHES
+
+_ASK = "import sys; print('%d.%d' % sys.version_info[:2])"
+_SECONDS = 20
+
+
+def running() -> str:
+    """The version of the Python that runs this, such as ``3.11``."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def find_python(version: str, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The interpreter of a version; None where there is none.
+
+    Looked for: the running one, ``python3.x`` on the path, what pyenv and uv have installed. Each
+    is asked for its version, because a name on the path may be a shim without one behind it.
+    """
+    for candidate in _candidates(version, environ):
+        if _version_of(candidate) == version:
+            return candidate
+    return None
+
+
+def _candidates(version: str, environ: Mapping[str, str]) -> Iterator[Path]:
+    if running() == version:
+        yield Path(sys.executable)
+    named = shutil.which(f"python{version}", path=environ.get("PATH"))
+    if named:
+        yield Path(named)
+    home = Path(environ.get("HOME", "/nonexistent"))
+    folders = (
+        Path(environ.get("PYENV_ROOT") or home / ".pyenv") / "versions",
+        home / ".local/share/uv/python",
+    )
+    for folder in folders:
+        for pattern in (f"{version}", f"{version}.*", f"cpython-{version}.*"):
+            yield from (found / "bin/python3" for found in sorted(folder.glob(pattern)))
+
+
+def _version_of(python: Path) -> str | None:
+    try:
+        done = subprocess.run(
+            [str(python), "-c", _ASK],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+SERVING = ("httptools", "uvicorn")
+_COMPLETE = "complete"
+_REPORTING_PIP = 23  # the major version from which on every pip has --report
+_PIP_FAILED = "pip cannot install the requirements"
+_SHOWN = 12  # lines of pip's output that an error shows
+
+
+class Environments:
+    """The environments below ``folder``.
+
+    ``find`` gives the Python of a version; ``environ`` holds the user's own settings of pip;
+    ``serving`` is what the model server needs beside the learner's own requirements.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        report: Reporter,
+        find: Callable[[str], Path | None] = find_python,
+        environ: Mapping[str, str] = os.environ,
+        serving: tuple[str, ...] = SERVING,
+    ) -> None:
+        self._folder = folder
+        self._report = report
+        self._find = find
+        self._environ = environ
+        self._serving = serving
+
+    def interpreter(
+        self, version: str, requirements: Requirements, lock: Path | None = None
+    ) -> Path:
+        """A Python of ``version`` with the requirements installed.
+
+        The running one where it has them, else that of an environment, which is made when there is
+        none: from ``lock`` if that is of this Python and platform, else from a new one.
+        Raises RuntimeUnproven when the Python is not found or pip fails, HashMismatch when a
+        package is not the one of the lock, and FileError.
+        """
+        if self._runs_here(version, requirements):
+            return Path(sys.executable)
+        folder = self._folder / self._digest(version, requirements)
+        python = folder / "bin" / "python"
+        kept = read_lock(lock) if lock else None
+        if kept and (kept.python, kept.platform) != (version, this_platform()):
+            kept = None
+        complete = files.size_of(folder / _COMPLETE) is not None
+        if not complete or (kept and kept != read_lock(folder / LOCK)):
+            self._make(version, requirements, folder, python, kept)
+        return python
+
+    def lock(self, version: str, requirements: Requirements) -> LearnerLock | None:
+        """What the environment was installed from; None where the running Python is used."""
+        if self._runs_here(version, requirements):
+            return None
+        return read_lock(self._folder / self._digest(version, requirements) / LOCK)
+
+    def lock_here(self, version: str, requirements: Requirements) -> LearnerLock:
+        """A lock of the requirements as the running Python has them.
+
+        Raises RuntimeUnproven when pip cannot say what they are.
+        """
+        with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
+            pins = Path(folder, "requirements.txt")
+            pins.write_text(requirements.text, encoding="utf-8")
+            return self._locked(Path(sys.executable), version, pins, installed_versions())
+
+    @staticmethod
+    def _runs_here(version: str, requirements: Requirements) -> bool:
+        return version == running() and not missing_here(requirements)
+
+    def _digest(self, version: str, requirements: Requirements) -> str:
+        content = "\n".join((version, requirements.text, *self._serving))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def _make(
+        self,
+        version: str,
+        requirements: Requirements,
+        folder: Path,
+        python: Path,
+        kept: LearnerLock | None,
+    ) -> None:
+        base = self._find(version)
+        if base is None:
+            raise RuntimeUnproven(
+                f"the learner needs Python {version}, which is not found on this machine",
+                hint=f"install it (pyenv install {version}, or uv python install {version}), then "
+                "run the same command again",
+            )
+        self._report(
+            Step(
+                f"making an environment with Python {version} and {len(requirements.pins)} pinned "
+                "packages; this takes minutes, once"
+            )
+        )
+        files.remove_tree(folder)
+        files.make_folder(folder)
+        pins = folder / "requirements.txt"
+        files.write(pins, requirements.text.encode())
+        self._run("the environment cannot be made", str(base), "-m", "venv", str(folder))
+        self._renew_pip(python, folder)
+        lock = kept or self._locked(python, version, pins, "")
+        files.write(folder / LOCK, lock.text.encode())
+        serving = self._locked_serving(python, version, lock, folder)
+        self._install(python, folder / LOCK, *([serving] if serving else []))
+        self._mend_torchvision(python)
+        files.write(folder / _COMPLETE, b"")
+
+    def _locked(
+        self, python: Path, version: str, requirements: Path, constraints: str
+    ) -> LearnerLock:
+        try:
+            return lock_requirements(
+                python, version, requirements, constraints, run=self._run_command
+            )
+        except PipFailed as failed:
+            raise _failed(_PIP_FAILED, failed.said) from None
+
+    def _locked_serving(
+        self, python: Path, version: str, lock: LearnerLock, folder: Path
+    ) -> Path | None:
+        """A lock of what the model server needs beside the learner's own packages."""
+        if not self._serving:
+            return None
+        wanted = folder / "serving.txt"
+        files.write(wanted, "\n".join(self._serving).encode())
+        found = self._locked(python, version, wanted, lock.versions)
+        own = {pin.name for pin in lock.pins}
+        path = folder / "serving.lock"
+        files.write(path, render(pin for pin in found.pins if pin.name not in own).encode())
+        return path
+
+    def _renew_pip(self, python: Path, folder: Path) -> None:
+        """Give an old environment a pip that can say what it would install: from 22.2 on."""
+        _, said = self._run_command([str(python), "-m", "pip", "--version"])
+        found = re.match(r"pip (\d+)", said)
+        if found and int(found[1]) < _REPORTING_PIP:
+            path = folder / "pip.lock"
+            files.write(path, render(p for p in shipped_lock() if p.name == "pip").encode())
+            self._install(python, path)
+
+    def _install(self, python: Path, *locks: Path) -> None:
+        """Install what locks name, and nothing else. Raises HashMismatch or RuntimeUnproven."""
+        status, said = self._run_command(
+            [
+                *(str(python), "-m", "pip", "install", "--disable-pip-version-check"),
+                "--require-hashes",
+                *(part for lock in locks for part in ("--requirement", str(lock))),
+            ]
+        )
+        failed = PipFailed(said)
+        if failed.tampered:
+            raise tampered(failed)
+        if status != 0:
+            raise _failed(_PIP_FAILED, said)
+
+    def _mend_torchvision(self, python: Path) -> None:
+        """Take away a torchvision that fits another build of torch: transformers fails on it."""
+        code = (
+            "import importlib.util, sys\n"
+            "if importlib.util.find_spec('torchvision') is None: sys.exit(0)\n"
+            "try: import torchvision\n"
+            "except Exception: sys.exit(9)\n"
+        )
+        done = subprocess.run(
+            [str(python), "-c", code], capture_output=True, check=False, stdin=subprocess.DEVNULL
+        )
+        if done.returncode != 0:
+            self._report(
+                Warned("torchvision does not fit torch and is left out of the environment")
+            )
+            self._run(
+                "torchvision cannot be removed",
+                *(str(python), "-m", "pip", "uninstall", "--yes", "torchvision"),
+            )
+
+    def _run(self, failed: str, *command: str) -> None:
+        """Run one step. Raises RuntimeUnproven."""
+        status, said = self._run_command(command)
+        if status != 0:
+            raise _failed(failed, said)
+
+    def _run_command(self, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command; the user's own settings of pip hold."""
+        environ = {name: value for name, value in self._environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**environ, **SWITCHES},
+        )
+        return done.returncode, done.stdout + done.stderr
+
+
+def _failed(what: str, said: str) -> RuntimeUnproven:
+    lines = [line for line in said.splitlines() if line.strip()][-_SHOWN:]
+    shown = "\n".join(f"    {line[:300]}" for line in lines)
+    return RuntimeUnproven(
+        f"{what}; the last lines:\n{shown}",
+        hint="state other versions with --requirements, or another Python with --python",
+    )

@@ -1,0 +1,290 @@
+"""What an export starts from, and which of the ways to a bundle it takes.
+
+    learner.pkl          converted, or with ``runtime = "learner"`` carried along as it is
+    bundle/              made by export_learner() in a script or a notebook: checked and taken over
+    module:function      run, and the live learner that it returns is converted
+
+What the settings leave open is as in the export before, if that was of the same learner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastai_deploy import bundle as bundles
+from fastai_deploy import files, freshness
+from fastai_deploy.bundle.folder import MANIFEST
+from fastai_deploy.bundle.manifest import EXPORT_AGAIN, LEARNER, LOCK, REQUIREMENTS
+from fastai_deploy.environments.requirements import read_requirements
+from fastai_deploy.environments.serving_process import check_bundle
+from fastai_deploy.environments.venv import Environments
+from fastai_deploy.errors import ParityError, SettingsError, UsageError, need_extra
+from fastai_deploy.learner.text.user_tokenizer import tokenizer_digest
+from fastai_deploy.parity.report import report_files
+from fastai_deploy.progress import Step
+from fastai_deploy.project import Project
+from fastai_deploy.records import Bundle, Source
+from fastai_deploy.settings import Settings
+
+if TYPE_CHECKING:
+    from fastai_deploy.learner.rebuild.precision import Choice
+    from fastai_deploy.learner.serve_original import PickleTrust
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, and how; ``made_from`` is its digest, None where nothing tells a change."""
+
+    learner: Path
+    golden: Path | None
+    definitions: Path | None
+    requirements: Path | None
+    tokenizer: Path | None
+    runtime: str
+    python: str | None
+    trusted: bool
+    allowed: tuple[str, ...]
+    tolerance: float
+    quantize: Choice
+    tolerance_stated: bool
+    unproven: bool = False
+
+    @property
+    def kind(self) -> str:
+        """``file``, ``bundle`` or ``factory``."""
+        if (self.learner / MANIFEST).is_file():
+            return "bundle"
+        from fastai_deploy.learner.live import FACTORY  # noqa: PLC0415 - only to tell one
+
+        named = FACTORY.fullmatch(self.learner.name) and not self.learner.exists()
+        return "factory" if named else "file"
+
+
+def export_request(project: Project) -> ExportRequest:
+    """The order that the settings give. Raises UsageError when no learner is named or found."""
+    settings, model = project.settings, project.settings.sections.model
+    before = project.workspace.find(Bundle)
+    same = before if model.learner is None else None
+
+    def path(stated: str | None, last: str | None) -> Path | None:
+        if stated:
+            return settings.path(stated)
+        return Path(last) if last else None
+
+    chosen = ("model", "runtime") in settings.origins
+    return ExportRequest(
+        learner=settings.path(model.learner) if model.learner else _found(project, before),
+        golden=path(model.golden, same.golden if same else None),
+        definitions=path(model.definitions, same.definitions if same else None),
+        requirements=path(model.requirements, same.requirements if same else None),
+        tokenizer=path(model.tokenizer, same.tokenizer if same else None),
+        runtime=model.runtime if chosen or same is None else same.runtime,
+        python=model.python or (same.python if same else None),
+        trusted=model.trust_pickle,
+        allowed=_allowed(settings),
+        tolerance=model.tolerance,
+        quantize=model.quantize,
+        tolerance_stated=("model", "tolerance") in settings.origins,
+        unproven=model.unproven,
+    )
+
+
+def _allowed(settings: Settings) -> tuple[str, ...]:
+    """The names that the user vouches for. Raises SettingsError when one of them is dangerous."""
+    names = settings.sections.model.allow_imports
+    if names:
+        from fastai_deploy.learner.examine.imports import ever_dangerous  # noqa: PLC0415 - reads its tables
+
+        for name in names:
+            if ever_dangerous(name):
+                origin = settings.origins["model", "allow_imports"]
+                raise SettingsError(
+                    f"{origin.where}: {name} is dangerous, and is never allowed: no learner needs "
+                    "it",
+                    hint=f"leave {name} out",
+                )
+    return names
+
+
+def source(wanted: ExportRequest) -> Source:
+    """The file that the order starts from as it is now. Raises FileError."""
+    path = wanted.learner / MANIFEST if wanted.kind == "bundle" else wanted.learner
+    if wanted.kind == "factory":
+        return Source(str(path), "", 0, 0)
+    digest = files.sha256(path)
+    with files.file_errors(path):
+        status = path.stat()
+    return Source(str(path), digest, status.st_size, status.st_mtime_ns)
+
+
+def digest(wanted: ExportRequest, start: Source) -> str:
+    """What the bundle depends on. Raises FileError."""
+    brought = (
+        files.sha256(path, most=files.MOST) if path else None
+        for path in (wanted.definitions, wanted.requirements)
+    )
+    golden = files.sha256(wanted.golden, most=files.MOST) if wanted.golden else None
+    tokenizer = tokenizer_digest(wanted.tokenizer) if wanted.tokenizer else None
+    others = (
+        *brought,
+        tokenizer,
+        wanted.runtime,
+        wanted.python,
+        wanted.quantize,
+        str(wanted.tolerance_stated),
+    )
+    return freshness.export_digest(start.sha256, golden, wanted.tolerance, *others)
+
+
+def make(project: Project, wanted: ExportRequest) -> bundles.Bundle:
+    """Make the bundle of an order in the workspace. Raises what the way that it takes does."""
+    place = project.workspace.bundle
+    if wanted.kind == "bundle":
+        return _adopt(project, wanted, place)
+    # Torch, transformers and what else takes seconds to import are behind these.
+    if wanted.kind == "factory":
+        from fastai_deploy.learner.live import export_learner, run_factory  # noqa: PLC0415
+
+        spec = wanted.learner.name
+        learn = run_factory(spec, wanted.learner.parent, project.report)
+        return export_learner(
+            learn,
+            place,
+            wanted.golden,
+            definitions=wanted.definitions,
+            tolerance=wanted.tolerance if wanted.tolerance_stated else None,
+            quantize=wanted.quantize,
+            name=spec.partition(":")[2],
+            report=project.report,
+            unproven=wanted.unproven,
+        )
+    if wanted.runtime == "learner":
+        return _carry(project, wanted, place)
+    from fastai_deploy.learner.convert import convert  # noqa: PLC0415
+
+    return convert(
+        wanted.learner,
+        place,
+        golden=wanted.golden,
+        tolerance=wanted.tolerance,
+        name=wanted.learner.stem,
+        report=project.report,
+        definitions=wanted.definitions,
+        tokenizer=wanted.tokenizer,
+        quantize=wanted.quantize,
+        int8_tolerance=wanted.tolerance if wanted.tolerance_stated else None,
+        unproven=wanted.unproven,
+    )
+
+
+def _carry(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bundle:
+    from fastai_deploy.learner.serve_original import ExportOptions, bundle_original  # noqa: PLC0415
+
+    return bundle_original(
+        wanted.learner,
+        place,
+        ExportOptions(
+            golden=wanted.golden,
+            definitions=wanted.definitions,
+            requirements=wanted.requirements,
+            python=wanted.python,
+            leave=_leave(project, wanted),
+            tolerance=wanted.tolerance,
+        ),
+        Environments(project.workspace.environments, project.report),
+        name=wanted.learner.stem,
+        report=project.report,
+    )
+
+
+def _leave(project: Project, wanted: ExportRequest) -> PickleTrust:
+    from fastai_deploy.learner.serve_original import PickleTrust  # noqa: PLC0415
+
+    return PickleTrust(
+        trusted=wanted.trusted,
+        allowed=wanted.allowed,
+        definitions=wanted.definitions,
+        typed=project.typed or ("export", wanted.learner.name),
+    )
+
+
+def _adopt(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bundle:
+    """Copy a bundle into the workspace, every file checked, and ask it its goldens.
+
+    Raises FileError, ParityError, or for one that holds a pickle what ``carry`` does.
+    """
+    folder = wanted.learner
+    project.report(Step(f"taking over the bundle {folder}, which answers its goldens first"))
+    manifest, version = bundles.read_bundle(folder)
+    with bundles.building(place) as new:
+        for name in (*manifest.files, MANIFEST):
+            files.copy(folder / name, new / name)
+        bundles.read_bundle(new)
+        difference = _deviation(project, wanted, new, manifest)
+    for theirs, ours in zip(report_files(folder), report_files(place), strict=True):
+        if theirs.exists():
+            files.copy(theirs, ours)
+        else:
+            files.remove(ours)
+    learner = manifest.provenance.learner
+    return bundles.Bundle(
+        path=place,
+        version=version,
+        name=manifest.name,
+        task=manifest.task,
+        labels=manifest.labels,
+        max_difference=difference,
+        learner_sha256=learner.sha256,
+        learner_bytes=learner.bytes,
+    )
+
+
+def _deviation(
+    project: Project, wanted: ExportRequest, folder: Path, manifest: bundles.Manifest
+) -> float:
+    """The largest |Δprobability| between a bundle's goldens and what serving it answers."""
+    if manifest.runtime is None:
+        need_extra("local", "numpy", "onnxruntime", "tokenizers")
+        from fastai_deploy.runtime import hardware  # noqa: PLC0415 - numpy, onnxruntime
+        from fastai_deploy.runtime.bundle import ModelError  # noqa: PLC0415
+        from fastai_deploy.runtime.loading import load  # noqa: PLC0415
+
+        try:
+            found = hardware.detect()
+            return load(folder, found, found.cores).deviation
+        except ModelError as error:
+            raise ParityError(
+                f"the bundle {wanted.learner} cannot be served: {error}", hint=EXPORT_AGAIN
+            ) from error
+    from fastai_deploy.learner.examine.anatomy import examine  # noqa: PLC0415
+    from fastai_deploy.learner.reading.archive import open_archive  # noqa: PLC0415
+
+    leave = _leave(project, wanted)
+    if manifest.runtime.definitions is not None:
+        leave = replace(leave, definitions=folder / manifest.runtime.definitions)
+    with open_archive(folder / LEARNER) as (opened, archive):
+        leave.check(examine(archive, opened.size, file=LEARNER), wanted.learner.name)
+    environments = Environments(project.workspace.environments, project.report)
+    pins = read_requirements(folder / REQUIREMENTS)
+    python = environments.interpreter(manifest.runtime.python, pins, folder / LOCK)
+    return check_bundle(python, folder)
+
+
+def _found(project: Project, before: Bundle | None) -> Path:
+    """The learner of the export before; else the only bundle in the project's folder."""
+    if before is not None:
+        last = Path(before.source.path)
+        return last.parent if last.name == MANIFEST else last
+    root = project.settings.root
+    made = sorted(path.parent for path in root.glob(f"*/{MANIFEST}"))
+    if len(made) == 1:
+        project.report(Step(f"no learner is named; {made[0].name}/ holds a bundle"))
+        return made[0]
+    found = sorted(path.name for path in root.glob("*.pkl"))
+    raise UsageError(
+        "no learner is named",
+        hint=f"fdeploy export {(found or [made[0].name if made else 'learner.pkl'])[0]}, "
+        "or set learner in [model] of fdeploy.toml",
+    )

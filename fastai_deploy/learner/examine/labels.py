@@ -1,0 +1,328 @@
+"""A learner's labels and its loss: the order of the outputs, and how scores become labels."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fastai_deploy.learner.examine.imports import name_set
+from fastai_deploy.learner.examine.modules import Root
+from fastai_deploy.learner.examine.unproven import Unproven
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.views import (
+    attribute,
+    attributes,
+    class_name,
+    class_of,
+    data,
+    elements,
+    lookup,
+)
+from fastai_deploy.learner.user_code.follow import follow_loss
+from fastai_deploy.learner.user_code.objects import Objects
+
+Activation = Literal["softmax", "sigmoid", "none", "unknown"]
+
+# fastai 1 looks the name of the loss up in a table; a loss that is not in it gets no activation.
+_V1: dict[str, Activation] = {
+    "CrossEntropyLoss": "softmax",
+    "cross_entropy": "softmax",
+    "BCEWithLogitsLoss": "sigmoid",
+    "binary_cross_entropy_with_logits": "sigmoid",
+}
+# fastai 2 asks the loss itself.
+_V2: dict[str, Activation] = {
+    "CrossEntropyLossFlat": "softmax",
+    "LabelSmoothingCrossEntropyFlat": "softmax",
+    "LabelSmoothingCrossEntropy": "softmax",
+    "FocalLossFlat": "softmax",
+    "BCEWithLogitsLossFlat": "sigmoid",
+    "PreCalculatedCrossEntropyLoss": "softmax",
+    "PreCalculatedBCELoss": "sigmoid",
+}
+# Losses on raw scores: the learner answers the scores, of which these make probabilities.
+_SCORES: dict[str, Activation] = {
+    "CrossEntropyLoss": "softmax",
+    "cross_entropy": "softmax",
+    "LabelSmoothingCrossEntropy": "softmax",
+    "FocalLoss": "softmax",
+    "BCEWithLogitsLoss": "sigmoid",
+    "binary_cross_entropy_with_logits": "sigmoid",
+}
+_REGRESSION = name_set(
+    "MSELoss L1Loss SmoothL1Loss HuberLoss mse_loss l1_loss smooth_l1_loss MSELossFlat L1LossFlat"
+)
+USUAL_ACTIVATION: dict[Targets, Activation] = {"one": "softmax", "several": "sigmoid"}
+_LOSS_LIBRARIES = ("fastai", "torch", "blurr")
+_LABEL_AXES = (-1, 1)  # of scores of shape (batch, labels)
+_MAX_WRAPPERS = 5  # FlattenedLoss of a partial of a function is three
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss: its name, how outputs become probabilities, and whether the learner does so itself.
+
+    ``cls`` is its name with the module. A class of the user's own is unknown, whatever its name.
+    ``raw`` is true when ``learn.predict`` answers the raw scores, because fastai knows no
+    activation for this loss. ``regression`` is true for losses on numbers. ``assumed``: the loss is
+    unknown, and ``activation`` is the one that its task usually has. ``unproven`` is what is not
+    known of it.
+    """
+
+    name: str
+    activation: Activation
+    raw: bool = False
+    regression: bool = False
+    assumed: bool = False
+    cls: str = ""
+    unproven: tuple[Unproven, ...] = ()
+
+
+def find_loss(major: int, value: object, objects: Objects) -> Loss:
+    """The loss of a learner of fastai ``major``."""
+    if major == 1:
+        return _named_loss(major, value)
+    return _checked(_own_loss(value, objects) or _named_loss(major, value), value)
+
+
+def _named_loss(major: int, value: object) -> Loss:
+    """A loss by its name alone."""
+    chain = _chain(value)
+    if not chain:
+        return Loss("unknown", "unknown")
+    table = _V1 if major == 1 else _V2
+    innermost, outermost = chain[-1], chain[0]
+    lookup = innermost if major == 1 else outermost
+    if any(each.name in _REGRESSION and _is_library(each) for each in chain):
+        name = innermost.name.removesuffix("Flat")
+        return Loss(name, "none", regression=True, cls=str(innermost))
+    if all(map(_is_library, chain)):
+        if lookup.name in table:
+            return Loss(lookup.name, table[lookup.name], cls=str(lookup))
+        if lookup.name in _SCORES:
+            return Loss(lookup.name, _SCORES[lookup.name], raw=True, cls=str(lookup))
+    return Loss(outermost.name, "unknown", cls=str(outermost))
+
+
+def _own_loss(value: object, objects: Objects) -> Loss | None:
+    """A loss whose own code, in the file, says how its scores become probabilities."""
+    found = follow_loss(value, objects)
+    if found is None:
+        return None
+    if found.activation is None and found.inherits is not None:
+        inherited = _V2.get(found.inherits.name) if _is_library(found.inherits) else None
+        if inherited is not None:
+            return Loss(found.name, inherited, cls=found.cls, unproven=found.unproven)
+    activation: Activation = found.activation or "unknown"
+    raw = found.activation == "none"
+    if raw:  # its scores are answered as they are: how they become probabilities it does not say
+        activation = "unknown"
+    return Loss(found.name, activation, raw=raw, cls=found.cls, unproven=found.unproven)
+
+
+def _checked(loss: Loss, value: object) -> Loss:
+    """A loss, whose ``axis`` must be that of the labels, also where it is inherited."""
+    axis = attribute(value, "axis")
+    if axis is None or (type(axis) is int and axis in _LABEL_AXES):
+        return loss
+    reason = f"it makes probabilities along axis {axis}, which is not that of the labels"
+    unknown = Unproven(f"the loss {loss.cls}", reason, part="answer")
+    return replace(loss, unproven=(*loss.unproven, unknown))
+
+
+def _is_library(cls: Global) -> bool:
+    return cls.module.split(".")[0] in _LOSS_LIBRARIES
+
+
+def with_usual_activation(loss: Loss, targets: Targets) -> Loss:
+    """An unknown loss with the activation that losses of its task usually have."""
+    usual = USUAL_ACTIVATION.get(targets)
+    if loss.activation != "unknown" or usual is None:
+        return loss
+    if any(each.subject.startswith("the activation()") for each in loss.unproven):
+        return replace(loss, activation=usual, assumed=True)
+    reason = f"how its scores become probabilities is unknown; {usual} is assumed"
+    unknown = Unproven(f"the loss {loss.cls or loss.name}", reason, part="answer")
+    return replace(loss, activation=usual, assumed=True, unproven=(*loss.unproven, unknown))
+
+
+def raw_scores(loss: Loss) -> str:
+    """What to know of a learner that answers raw scores."""
+    return (
+        f"learn.predict answers raw scores, because fastai has no activation for its loss "
+        f"({loss.name}); {loss.activation} makes probabilities of them"
+    )
+
+
+def _chain(value: object) -> list[Global]:
+    """A loss and what it wraps, from the outside in."""
+    chain: list[Global] = []
+    for _ in range(_MAX_WRAPPERS):
+        if isinstance(value, Global):
+            chain.append(value)
+            break
+        cls = class_of(value)
+        if cls is None or not isinstance(value, Call):
+            break
+        if cls == Global("functools", "partial"):
+            value = value.args[0] if value.args else None
+            continue
+        chain.append(cls)
+        inner = attribute(value, "func")
+        if inner is None:
+            break
+        value = inner
+    flattened = len(chain) > 1 and chain[0].name == "FlattenedLoss" and _is_library(chain[0])
+    return chain[1:] if flattened else chain
+
+
+Targets = Literal["one", "several", "number", "unknown"]
+
+# What turns labels into numbers, by class name: fastai 1, then fastai 2 and what builds on it.
+PROCESSORS: dict[str, Targets] = {
+    "CategoryProcessor": "one",
+    "MultiCategoryProcessor": "several",
+    "FloatProcessor": "number",
+    "Categorize": "one",
+    "MultiCategorize": "several",
+    "EncodedMultiCategorize": "several",
+    "RegressionSetup": "number",
+}
+_LABEL_LIBRARIES = ("fastai.", "fastai2.", "blurr.")
+_WIDE = 4  # bytes of a character in NumPy's texts
+_NUMBERS = {
+    ("i", 1): "<b", ("i", 2): "<h", ("i", 4): "<i", ("i", 8): "<q", ("f", 4): "<f",
+    ("u", 1): "<B", ("u", 2): "<H", ("u", 4): "<I", ("u", 8): "<Q", ("f", 8): "<d", ("b", 1): "<?",
+}  # fmt: skip
+
+
+MOST_LABELS = 100_000
+LONGEST_LABEL = 256  # characters
+
+
+@dataclass(frozen=True)
+class Labels:
+    """``names`` in the order of the outputs; empty when the file holds none.
+
+    ``targets``: whether a text has one label, several, or a number. ``problem`` says why the labels
+    cannot be used as they are, and is empty when they can.
+    """
+
+    targets: Targets
+    names: tuple[str, ...]
+    problem: str = ""
+
+
+def find_labels(root: Root, calls: Iterable[Call], objects: Objects) -> Labels:
+    """The labels of a learner, as a processor of fastai's holds them, or one derived from it."""
+    candidates: Iterable[object] = calls
+    if root.major == 1:
+        candidates = elements(lookup(root.data, "y_proc"))
+    found: dict[tuple[Targets, tuple[str, ...]], Labels] = {}
+    for processor in candidates:
+        targets = _targets(processor, objects)
+        labels = _labels(targets, processor) if targets is not None else None
+        if labels is not None:
+            found[(labels.targets, labels.names)] = labels
+    if not found:
+        return Labels("unknown", (), "the learner holds no labels")
+    if len(found) > 1:
+        return Labels("unknown", (), "the learner holds more than one set of labels")
+    return next(iter(found.values()))
+
+
+def _targets(value: object, objects: Objects) -> Targets | None:
+    """What an object turns into numbers; None for one that is no processor of labels."""
+    if class_of(value) is None or not attributes(value):
+        return None
+    for cls in objects.lineage(objects.class_of(value)):
+        name = class_name(cls)
+        if (
+            name is not None
+            and name.name in PROCESSORS
+            and name.module.startswith(_LABEL_LIBRARIES)
+        ):
+            return PROCESSORS[name.name]
+    return None
+
+
+def _labels(targets: Targets, processor: object) -> Labels | None:
+    own = attributes(processor)
+    names = own.get("classes", own.get("vocab"))
+    if targets == "number":
+        return Labels(targets, ())
+    if names is None:
+        return None
+    listed = elements(names)
+    if len(listed) > MOST_LABELS:
+        return Labels(targets, (), f"it has {len(listed):,} labels, more than {MOST_LABELS:,}")
+    known: list[str] = []
+    for item in listed:  # one after the other: many labels may be one long text
+        text = label_text(item)
+        if text is None:
+            return Labels(targets, (), "a label is neither text nor a number")
+        if len(text) > LONGEST_LABEL:
+            return Labels(targets, (), f"a label has more than {LONGEST_LABEL} characters")
+        known.append(text)
+    return Labels(targets, tuple(known), _problem(known))
+
+
+def _problem(names: Sequence[str]) -> str:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        return f"two labels are both called {twice[0]!r}"
+    if any(not _is_unicode(name) for name in names):
+        return "a label is not valid Unicode text"
+    return "" if names else "the list of labels is empty"
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def label_text(value: object) -> str | None:
+    """A label as text: integers and other numbers as Python writes them; None for anything else."""
+    if isinstance(value, Call):
+        value = numpy_scalar(value)
+    return str(value) if isinstance(value, (str, bool, int, float)) else None
+
+
+def numpy_scalar(value: Call) -> str | bool | int | float | None:
+    """The number or text of a pickled NumPy scalar; None for anything else."""
+    match value:
+        case Call(func=Global(name="scalar"), args=(Call(args=(str(code), *_)), raw, *_)):
+            held = data(raw)
+        case _:
+            return None
+    kind, size = code.lstrip("<>=|")[:1], code.lstrip("<>=|")[1:]
+    if held is None or not (size.isascii() and size.isdigit()):
+        return None
+    if kind == "U":
+        return _utf32(held)
+    layout = _NUMBERS.get((kind, len(held)))
+    if layout is None:
+        return None
+    number: bool | int | float = struct.unpack(layout, held)[0]
+    return number
+
+
+def _utf32(held: bytes) -> str | None:
+    most = _WIDE * (LONGEST_LABEL + 1)  # one character more shows that there are too many
+    try:
+        text = held[:most].decode("utf-32-le")
+        return text if len(held) > most else text.rstrip("\0")
+    except UnicodeDecodeError:
+        return None
+
+
+def threshold_of(loss: object) -> float | None:
+    """The probability above which a label is given, where the loss of fastai 2 stores it."""
+    found = attribute(loss, "thresh")
+    return float(found) if isinstance(found, (int, float)) else None

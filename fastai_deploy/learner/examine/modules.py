@@ -1,0 +1,268 @@
+"""The learner in a pickle, and the modules of its model: classes, paths and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fastai_deploy.errors import LearnerTooComplex, NotALearner
+from fastai_deploy.learner.reading.storages import Storage
+from fastai_deploy.learner.reading.tensors import Tensor, tensor
+from fastai_deploy.learner.reading.values import Call, Global, Mapping
+from fastai_deploy.learner.reading.views import (
+    attributes,
+    class_of,
+    elements,
+    entries,
+    named_entries,
+)
+
+MAX_MODULES = 50_000  # the largest transformers have a few thousand
+MAX_TENSORS = 200_000  # likewise
+MAX_PATH = 1_000  # characters of the path of a module or a tensor
+MAX_DEPTH = 60  # levels of modules in modules; a deep transformer in three wrappers has 12
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+# What torch.compile() wraps a module in. Recent versions pickle it as a call of the class with the
+# module inside; older ones with a state, as other modules.
+COMPILED = Global("torch._dynamo.eval_frame", "OptimizedModule")
+# Torch's own wrappers, which answer what the module in them answers.
+TRANSPARENT = frozenset(
+    {
+        COMPILED,
+        Global("torch.nn.parallel.data_parallel", "DataParallel"),
+        Global("torch.nn.parallel.distributed", "DistributedDataParallel"),
+    }
+)
+# Put into every model by transformers 4.11 to 4.15; works in training alone.
+HARMLESS_HOOK = Global("transformers.modeling_utils", "gradient_checkpointing_hook")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Module:
+    """A torch module: its ``path`` in the model (empty for the model itself) and its own tensors.
+
+    ``tensors`` are the parameters and the buffers that its ``state_dict`` holds, by their names
+    within the module; ``children`` are the names of the modules within it. ``made`` is the call in
+    the pickle that makes the module.
+    """
+
+    path: str
+    cls: Global | None
+    made: object
+    attributes: dict[str, object]
+    tensors: dict[str, Tensor]
+    children: tuple[str, ...]
+
+    def name_of(self, local: str) -> str:
+        """The name of one of its tensors or children in the whole model."""
+        return f"{self.path}.{local}" if self.path else local
+
+    @property
+    def transparent(self) -> bool:
+        """Whether it is a wrapper of torch's own, which hands everything through."""
+        return self.cls in TRANSPARENT
+
+    @property
+    def changed(self) -> str | None:
+        """What makes it behave unlike its class: a hook or a method of its own; else None."""
+        for hooks in HOOKS:
+            if any(hook != HARMLESS_HOOK for _, hook in entries(self.attributes.get(hooks))):
+                return "a forward hook"
+        return "a forward() of its own" if "forward" in self.attributes else None
+
+
+def is_module(value: object) -> bool:
+    """Whether a value is a pickled ``torch.nn.Module``."""
+    if _compiled(value) is not None:
+        return True
+    return isinstance(value, Call) and {"_modules", "_parameters"} <= attributes(value).keys()
+
+
+def _compiled(value: object) -> object:
+    """The module that ``OptimizedModule(module, context)`` would wrap; None for anything else."""
+    if isinstance(value, Call) and value.func == COMPILED and not value.new and value.args:
+        return value.args[0]
+    return None
+
+
+def children_of(node: object) -> dict[str, object]:
+    """The modules in a module, by the names that ``state_dict`` has for them."""
+    compiled = _compiled(node)
+    if compiled is not None:
+        named: dict[str, object] = {"_orig_mod": compiled}
+    else:
+        named = named_entries(attributes(node).get("_modules"))
+    return {name: child for name, child in named.items() if is_module(child)}
+
+
+def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, ...]:
+    """Every module of a model, each before those within it.
+
+    A module that is used in two places is listed in both, as ``state_dict`` does.
+    Raises LearnerTooComplex for more or deeper ones than any model has.
+    """
+    found: list[Module] = []
+    tensors = 0
+    waiting: list[tuple[str, object, int]] = [("", model, 0)]
+    while waiting:
+        path, node, depth = waiting.pop()
+        if depth > MAX_DEPTH or len(found) >= MAX_MODULES or tensors > MAX_TENSORS:
+            raise _too_complex()
+        own = attributes(node)
+        children = children_of(node)
+        held = _tensors(own, nested)
+        tensors += len(held)
+        found.append(
+            Module(
+                path=path,
+                cls=class_of(node),
+                made=node,
+                attributes=own,
+                tensors=held,
+                children=tuple(children),
+            )
+        )
+        prefix = f"{path}." if path else ""
+        if any(len(prefix) + len(name) > MAX_PATH for name in (*held, *children)):
+            raise _too_complex()
+        waiting.extend(
+            (prefix + name, child, depth + 1) for name, child in reversed(children.items())
+        )
+    return tuple(found)
+
+
+def _too_complex() -> LearnerTooComplex:
+    return LearnerTooComplex(
+        "the model has more parts, or deeper ones, than any real model",
+        hint="the file is damaged or was made to do harm; export the learner again",
+    )
+
+
+def _tensors(own: dict[str, object], nested: Mapping[int, Storage]) -> dict[str, Tensor]:
+    transient = {
+        name for name in elements(own.get("_non_persistent_buffers_set")) if isinstance(name, str)
+    }
+    found: dict[str, Tensor] = {}
+    for table in ("_parameters", "_buffers"):
+        for name, value in named_entries(own.get(table)).items():
+            made = tensor(value, nested)
+            if made is not None and not (table == "_buffers" and name in transient):
+                found[name] = made
+    return found
+
+
+def state_dict(modules: Iterable[Module], within: str = "") -> dict[str, Tensor]:
+    """The tensors of the module at ``within`` and those in it, named from there."""
+    prefix = f"{within}." if within else ""
+    return {
+        name.removeprefix(prefix): value
+        for module in modules
+        for local, value in module.tensors.items()
+        if (name := module.name_of(local)).startswith(prefix)
+    }
+
+
+EXPORT = "call learn.export() on the trained learner and name the .pkl file that it writes"
+_SHOWN = 5  # keys of a dictionary that a message names
+_V1_KEYS = frozenset({"model", "data", "cls"})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Root:
+    """A learner: fastai's major version, its class, its model, its loss, and its data pipeline.
+
+    ``node`` is its place in the graph. ``data`` is the dict that v1 calls ``data``, or the
+    ``DataLoaders`` of v2; ``callbacks`` the list of v2, or the dict of v1 from the class of each to
+    its state.
+    """
+
+    node: object
+    major: Literal[1, 2]
+    cls: Global | None
+    model: object
+    loss: object
+    data: object
+    callbacks: object = None
+
+
+def find_learner(value: object) -> Root:
+    """The learner that a pickle holds. Raises NotALearner, saying what it holds instead."""
+    root = _as_learner(value)
+    if root is None:
+        raise NotALearner(f"no fastai learner is in the file: {_describe(value)}", hint=EXPORT)
+    if not is_module(root.model):
+        raise NotALearner("the learner in the file has no model", hint=EXPORT)
+    return root
+
+
+def _as_learner(value: object) -> Root | None:
+    if isinstance(value, Mapping):
+        parts = named_entries(value)
+        if parts.keys() >= _V1_KEYS:
+            cls = parts["cls"]
+            return Root(
+                value, 1, cls if isinstance(cls, Global) else None, parts["model"],
+                parts.get("loss_func"), parts["data"], parts.get("cb_state"),
+            )  # fmt: skip
+    if isinstance(value, Call):
+        own = attributes(value)
+        if "dls" in own and ("model" in own or "loss_func" in own):
+            return Root(
+                value, 2, class_of(value), own.get("model"), own.get("loss_func"), own["dls"],
+                own.get("cbs"),
+            )  # fmt: skip
+    return None
+
+
+def _describe(value: object) -> str:
+    """What the pickle holds, in words that help to find the right file."""
+    names = list(named_entries(value))
+    within = [*elements(value), *(item for _, item in entries(value))]
+    cls = class_of(value)
+    if is_module(value):
+        return f"it is a bare model ({cls}), without tokenizer and labels"
+    if any(_as_learner(item) is not None for item in within):
+        return "it is a collection that holds learners; export each to a file of its own"
+    if {"model", "opt"} <= set(names):
+        return "it is a checkpoint of weights, as learn.save() writes it"
+    if {"state_dict", "model_state_dict"} & set(names):
+        return "it is a training checkpoint"
+    if any(name.split(".")[-1] in ("weight", "bias") for name in names):
+        return "it is a checkpoint of weights (a state_dict)"
+    return f"it is {_named(cls, value, names)}"
+
+
+def _named(cls: Global | None, value: object, names: list[str]) -> str:
+    if isinstance(value, Mapping):
+        shown = ", ".join(sorted(names)[:_SHOWN])
+        return f"a dictionary{f' with the keys {shown}' if shown else ''}"
+    if isinstance(value, Global):
+        return f"only the name {value}"
+    return f"an object of the class {cls}" if cls else f"a {type(value).__name__.lower()}"
+
+
+Family = Literal["transformers", "awd-lstm", "fastai-text", "language model", "vision", "tabular",
+                 "collaborative filtering", "unknown"]  # fmt: skip
+
+_LANGUAGE = frozenset({"LMLearner", "LanguageLearner"})
+_PACKAGES: tuple[tuple[str, Family], ...] = (
+    ("fastai.vision", "vision"),
+    ("fastai.medical", "vision"),
+    ("fastai.collab", "collaborative filtering"),
+    ("fastai.tabular", "tabular"),
+)
+
+
+def family_of(root: Root, names: Iterable[Global], modules: Sequence[Module]) -> Family:
+    """The family of a learner in which no transformer was found."""
+    names = tuple(names)
+    classes = {module.cls.name for module in modules if module.cls is not None}
+    if (root.cls is not None and root.cls.name in _LANGUAGE) or "LinearDecoder" in classes:
+        return "language model"
+    if "AWD_LSTM" in classes and "PoolingLinearClassifier" in classes:
+        return "awd-lstm"
+    for package, family in _PACKAGES:
+        if any(name.module.startswith(package) for name in names):
+            return family
+    return "fastai-text" if any(n.module.startswith("fastai.text") for n in names) else "unknown"

@@ -1,0 +1,157 @@
+"""Texts to probabilities, through the rebuilt model and through its ONNX graph, one at a time.
+
+A learner's ``predict`` sees one text alone, without padding; so do these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+
+from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.learner.examine.labels import Activation
+from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.rebuild.onnx_export import FAILURES, open_graph
+from fastai_deploy.learner.rebuild.transformer import Classifier
+from fastai_deploy.learner.text.rules import DROP_TRAILING_NUL, PREFIX_SPACE
+from fastai_deploy.learner.text.tokenizer_json import OWN_TOKENIZER, Json
+
+Ids = list[int]
+Scores = Callable[[Ids], "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"]
+Rows = list["np.ndarray[tuple[int, ...], np.dtype[np.float64]]"]
+BATCH = 8  # texts
+
+
+class Encoder:
+    """Texts to ids: the named steps, then the rebuilt tokenizer, cut to ``max_length`` tokens."""
+
+    def __init__(self, serialized: Json, steps: Iterable[str], max_length: int) -> None:
+        """Raises UnsupportedLearner when the tokenizers library cannot read the tokenizer."""
+        with _refusals("the tokenizer in the learner cannot be rebuilt"):
+            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(serialized))
+            self.vocabulary = _largest_id(tokenizer) + 1
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(max_length)
+        self._tokenizer = tokenizer
+        self._steps = tuple(steps)
+
+    def __call__(self, text: str) -> Ids:
+        """The ids of a text, special tokens included. Raises UnsupportedLearner."""
+        ids: Ids = self._encoding(text).ids
+        return ids
+
+    def cuts(self, text: str) -> bool:
+        """Whether a text has more tokens than are read."""
+        return bool(self._encoding(text).overflowing)
+
+    def _encoding(self, text: str) -> tokenizers.Encoding:
+        for step in self._steps:
+            text = STEPS[step](text)
+        with _refusals(f"the tokenizer in the learner fails on a text of {len(text)} characters"):
+            return self._tokenizer.encode(text)
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """What the tokenizers library raises, Exception itself or a panic in Rust, as a refusal."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UnsupportedLearner(f"{what}: {error}", hint=OWN_TOKENIZER) from error
+
+
+def _drop_trailing_nul(text: str) -> str:
+    return text.rstrip("\0")
+
+
+def _prefix_space(text: str) -> str:
+    return text if not text or text[0].isspace() else " " + text
+
+
+STEPS: dict[str, Callable[[str], str]] = {
+    DROP_TRAILING_NUL: _drop_trailing_nul,
+    PREFIX_SPACE: _prefix_space,
+}
+
+
+def _largest_id(tokenizer: tokenizers.Tokenizer) -> int:
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+
+def torch_scores(classifier: Classifier) -> Scores:
+    """Scores by the rebuilt model in torch; they raise UnsupportedLearner where it fails."""
+
+    def scores(ids: Ids) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        row = torch.tensor([ids])
+        try:
+            with torch.no_grad():
+                logits = classifier(*classifier.arguments(row, torch.ones_like(row)))
+        except FAILURES as error:
+            raise UnsupportedLearner(
+                f"the rebuilt model fails on a text of {len(ids)} tokens: {error}", hint=RUNTIME
+            ) from error
+        return np.asarray(logits[0].numpy(), dtype=np.float64)
+
+    return scores
+
+
+def onnx_scores(graph: Path, inputs: Iterable[str]) -> Scores:
+    """Scores by the exported graph in ONNX Runtime."""
+    session = open_graph(graph)
+    names = tuple(inputs)
+
+    def scores(ids: Ids) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        row = np.array([ids], dtype=np.int64)
+        feed = {name: row if name == "input_ids" else np.ones_like(row) for name in names}
+        return np.asarray(session.run(None, feed)[0][0], dtype=np.float64)
+
+    return scores
+
+
+def onnx_batch_scores(graph: Path, inputs: Iterable[str], pad: int, texts: Sequence[Ids]) -> Rows:
+    """Scores of all texts, by the graph in batches of about the same length, in order."""
+    session = open_graph(graph)
+    names = tuple(inputs)
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    rows: Rows = [np.empty(0)] * len(texts)
+    for start in range(0, len(order), BATCH):
+        members = order[start : start + BATCH]
+        ids = np.full((len(members), len(texts[members[-1]])), pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, member in enumerate(members):
+            ids[row, : len(texts[member])] = texts[member]
+            mask[row, : len(texts[member])] = 1
+        feed = {name: ids if name == "input_ids" else mask for name in names}
+        found = np.asarray(session.run(None, feed)[0], dtype=np.float64)
+        for row, member in enumerate(members):
+            rows[member] = found[row]
+    return rows
+
+
+def activated(rows: Rows, activation: Activation) -> list[tuple[float, ...]]:
+    """Scores made probabilities, in the order of the labels."""
+    return [tuple(_activated(row, activation).tolist()) for row in rows]
+
+
+def probabilities(
+    encoded: Iterable[Ids], scores: Scores, activation: Activation
+) -> list[tuple[float, ...]]:
+    """The probabilities of every text, in the order of the labels, in float64."""
+    return activated([scores(ids) for ids in encoded], activation)
+
+
+def _activated(
+    logits: np.ndarray[tuple[int, ...], np.dtype[np.float64]], activation: Activation
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    if activation == "sigmoid":
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())

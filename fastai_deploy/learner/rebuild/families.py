@@ -1,0 +1,73 @@
+"""Rebuilding and publishing a learner by the family that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastai_deploy.bundle import LearnerSpec, Manifest
+from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.learner.definitions import Definitions
+from fastai_deploy.learner.examine.anatomy import Anatomy
+from fastai_deploy.learner.rebuild import precision, write_bundle
+from fastai_deploy.learner.rebuild.precision import Int8, Served
+from fastai_deploy.learner.rebuild.rebuilt import Rebuilt, rebuild_learner
+from fastai_deploy.learner.rebuild.ulmfit import RebuiltUlmfit, rebuild_ulmfit
+from fastai_deploy.parity.goldens import Case, Golden
+from fastai_deploy.progress import Reporter
+
+AnyRebuilt = Rebuilt | RebuiltUlmfit
+
+
+def rebuild(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitions | None) -> AnyRebuilt:
+    """Rebuild a convertible learner.
+
+    ``cases`` with the learner's own answers settle what the file does not show; ``definitions``
+    are the user's own classes, where they were handed in.
+    Raises UnsupportedLearner, LearnerTruncated or ExtraMissing.
+    """
+    if anatomy.ulmfit is not None:
+        return rebuild_ulmfit(anatomy, cases)
+    return rebuild_learner(anatomy, cases, definitions)
+
+
+def choose(
+    rebuilt: AnyRebuilt,
+    reference: Served,
+    goldens: Sequence[Golden],
+    wish: Int8,
+    report: Reporter,
+) -> Served:
+    """The graph to serve. Raises ParityError or UnsupportedLearner where int8 cannot be had."""
+    if isinstance(rebuilt, Rebuilt):
+        return precision.choose(rebuilt, reference, goldens, wish, report)
+    if wish.choice == "int8":
+        raise UnsupportedLearner(
+            "an AWD-LSTM (ULMFiT) is served in float32 only",
+            hint='leave out --quantize int8, or set quantize = "auto" in [model]',
+        )
+    return reference
+
+
+def write_model(folder: Path, rebuilt: AnyRebuilt) -> None:
+    """Write weights, configuration and text pipeline. Raises FileError or LearnerTruncated."""
+    if isinstance(rebuilt, RebuiltUlmfit):
+        write_bundle.write_ulmfit(folder, rebuilt)
+    else:
+        write_bundle.write_model(folder, rebuilt)
+
+
+def manifest(
+    rebuilt: AnyRebuilt,
+    served: Served,
+    *,
+    name: str,
+    origin: LearnerSpec,
+    proven: bool,
+) -> Manifest:
+    """The manifest of the bundle; ``proven``: the learner's own answers were reproduced."""
+    if isinstance(rebuilt, RebuiltUlmfit):
+        return write_bundle.ulmfit_manifest(
+            rebuilt, served, name=name, origin=origin, proven=proven
+        )
+    return write_bundle.manifest(rebuilt, served, name=name, origin=origin, proven=proven)

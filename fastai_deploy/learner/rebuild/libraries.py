@@ -1,0 +1,53 @@
+"""The libraries that rebuilding needs and reading does not: are they here, and do they work."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+
+from fastai_deploy.errors import ExtraMissing, need_extra
+
+CONVERT = ("torch", "transformers", "tokenizers", "safetensors", "onnx", "onnxruntime", "numpy")
+
+
+def require(load: Callable[[str], ModuleType] = importlib.import_module) -> None:
+    """Import what conversion needs. Raises ExtraMissing with the command that mends it."""
+    need_extra("convert", *CONVERT)
+    for name in CONVERT:
+        _load(name, load)
+
+
+def _load(name: str, load: Callable[[str], ModuleType]) -> None:
+    try:
+        load(name)
+    except Exception as error:  # a broken library raises whatever it likes while it loads
+        raise explain(name, error) from error
+
+
+def explain(name: str, error: BaseException) -> ExtraMissing:
+    """The error for a library that is installed but cannot be imported."""
+    if broken_torchvision(error):
+        return ExtraMissing(
+            "the torchvision that is installed does not fit torch, and transformers fails on it",
+            hint="run: pip uninstall torchvision   (fdeploy does not need it)",
+        )
+    reason = (str(error) or repr(error)).splitlines()[0]
+    return ExtraMissing(
+        f"{name} is installed but cannot be imported: {reason}",
+        hint="run: pip install --force-reinstall 'fastai-deploy[convert]'",
+    )
+
+
+def broken_torchvision(error: BaseException | None) -> bool:
+    """Whether an import failed on a torchvision built for another torch.
+
+    ``operator torchvision::nms does not exist`` is what it says, somewhere in the chain of causes.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if "torchvision" in str(error):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,420 @@
+"""Exports the rebuilt classifier to ONNX, and proves the graph equal to torch before it is kept."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import logging
+import mmap
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.transformers import optimizer
+from onnxruntime.transformers.fusion_options import FusionOptions
+from torch import nn
+
+from fastai_deploy.errors import FdeployError, UnsupportedLearner
+from fastai_deploy.files import file_errors
+from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.rebuild.onnx_file import write_onnx
+from fastai_deploy.learner.rebuild.transformer import OUTPUT, Classifier
+from fastai_deploy.runtime.hardware import trim_memory
+from fastai_deploy.runtime.torch_session import open_torch
+
+ALIGNMENT = 64  # bytes: a line of a processor's cache
+
+
+class OffloadedWeights:
+    """The parameters of a module, in a file that is mapped in their place.
+
+    The module works as before; between its uses :meth:`rest` takes them out of memory. The file has
+    no name and ends with the module. Where the system cannot do that, all stays in memory.
+    """
+
+    def __init__(self, module: nn.Module, folder: Path) -> None:
+        """Write the parameters to a file on the disk of ``folder``. Raises FileError."""
+        self._map: mmap.mmap | None = None
+        parameters = [each for each in module.parameters() if each.numel()]
+        if not parameters or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        starts: list[int] = []
+        with file_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
+            for each in parameters:
+                starts.append(file.seek(-(-file.tell() // ALIGNMENT) * ALIGNMENT))
+                whole = each.detach().contiguous().flatten()
+                file.write(whole.view(torch.uint8).numpy().data)
+            file.flush()
+            # Writes to a parameter, which nobody makes, would not reach the file.
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        for each, start in zip(parameters, starts, strict=True):
+            mapped = torch.frombuffer(self._map, dtype=each.dtype, count=each.numel(), offset=start)
+            each.data = mapped.view(each.shape)
+        trim_memory()
+
+    def rest(self) -> None:
+        """Out of memory; the next use reads them from the file again."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)
+        trim_memory()
+
+
+# float32 rounds after 7 digits, and sums in another order; a wrong graph is off by far more.
+AGREEMENT = 1e-4
+SHAPES = ((1, 2), (1, 7), (4, 16))  # (batch, sequence); one text of full length comes on top
+# Tokens of that text at most: attention takes memory with the square, 0.8 GB in a BERT-base.
+LONGEST = 4_096
+_MIDDLE = 3  # tokens that a text must have for a padding id to stand in the middle of it
+
+FAILURES = (
+    RuntimeError,
+    IndexError,
+    TypeError,
+    ValueError,
+    OverflowError,
+)  # of a model on ids it cannot take
+
+Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"
+Ids: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.int64]]"
+Session: TypeAlias = Any
+"""A session of ONNX Runtime, or what has its ``run``."""
+
+
+class Checks:
+    """Random texts, padded on the right, with torch's answers to them.
+
+    ``vocabulary`` is the number of ids, ``max_length`` the tokens of the longest text, of which at
+    most ``LONGEST`` are asked, and ``pad`` the padding id, which also stands in the middle of a
+    text.
+    """
+
+    def __init__(
+        self, classifier: Classifier, *, vocabulary: int, max_length: int, pad: int
+    ) -> None:
+        self._feeds: list[dict[str, Ids]] = []
+        self._answers: list[Array] = []
+        for seed, shape in enumerate((*SHAPES, (1, min(max_length, LONGEST)))):
+            ids, mask = _texts(shape, vocabulary, pad, seed)
+            try:
+                self._answers.append(_answer(classifier, ids, mask))
+            except FAILURES as error:
+                if shape == SHAPES[0]:  # a text of two tokens, which some models cannot pool
+                    continue
+                raise _failed(shape, error) from error
+            arguments = classifier.arguments(torch.from_numpy(ids), torch.from_numpy(mask))
+            self._feeds.append(
+                dict(zip(classifier.inputs, (each.numpy() for each in arguments), strict=True))
+            )
+
+    def difference(self, graph: Path) -> float:
+        """Of ONNX Runtime's answers; infinite where it cannot use the graph."""
+        try:
+            return self.difference_of(open_graph(graph))
+        except Exception:  # noqa: BLE001 - its errors have no common base
+            return float("inf")
+
+    def difference_of(self, session: Session) -> float:
+        """The largest |Δlogit|, relative to the largest logit where that is above 1."""
+        answers = [session.run([OUTPUT], feed)[0] for feed in self._feeds]
+        return max(
+            relative_difference(ours, theirs)
+            for ours, theirs in zip(answers, self._answers, strict=True)
+        )
+
+
+def masks_padding(classifier: Classifier, *, vocabulary: int, pad: int) -> bool:
+    """Whether a text is answered the same alone as padded on the right beside longer ones.
+
+    It is not where a model takes its answer from the last place (XLNet), mixes all of them
+    (convolutions, pooling), or was trained without a mask.
+    """
+    ids, mask = _texts(SHAPES[-1], vocabulary, pad, seed=len(SHAPES))
+    try:
+        together = _answer(classifier, ids, mask)
+        alone = [
+            _answer(classifier, row[None, :length], kept[None, :length])[0]
+            for row, kept, length in zip(ids, mask, mask.sum(axis=1), strict=True)
+        ]
+    except FAILURES:
+        return False
+    return relative_difference(together, np.stack(alone)) <= AGREEMENT
+
+
+def _answer(classifier: Classifier, ids: Ids, mask: Ids) -> Array:
+    arguments = classifier.arguments(torch.from_numpy(ids), torch.from_numpy(mask))
+    with torch.no_grad():
+        return np.asarray(classifier(*arguments).numpy())
+
+
+def relative_difference(ours: Array, theirs: Array) -> float:
+    """The largest difference, relative to the largest number where that is above 1."""
+    return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
+
+
+def _failed(shape: tuple[int, int], error: Exception) -> UnsupportedLearner:
+    return UnsupportedLearner(
+        f"the rebuilt model fails on {shape[0]} texts of {shape[1]} tokens: {error}", hint=RUNTIME
+    )
+
+
+def open_graph(graph: Path) -> onnxruntime.InferenceSession:
+    """A session on the processor, which writes nothing to the terminal."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised as well
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _texts(shape: tuple[int, int], vocabulary: int, pad: int, seed: int) -> tuple[Ids, Ids]:
+    """Ids and mask of texts of falling lengths."""
+    batch, sequence = shape
+    ids = np.random.default_rng(seed).integers(0, vocabulary, shape)
+    mask = np.ones(shape, dtype=np.int64)
+    for row in range(1, batch):
+        mask[row, -row:] = 0
+    ids[mask == 0] = pad
+    if sequence >= _MIDDLE:
+        ids[0, sequence // 2] = pad
+    return ids, mask
+
+
+OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.13 and later read it
+LARGEST = 2 << 30  # bytes; what one protobuf file can hold
+SMALL = 1 << 14  # elements of a weight that may be copied without a thought
+_OUTPUT = 1  # the descriptor
+_EXAMPLE = (2, 9)  # (batch, sequence) of the trace
+
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported model.
+
+    ``path`` is the ONNX file; ``fused`` counts the attention nodes that were fused;
+    ``difference`` is the largest relative |Δlogit| to torch that was seen. ``gpu`` is the name of
+    the file that a GPU can compute, None where there is none.
+    """
+
+    path: Path
+    inputs: tuple[str, ...]
+    fused: int
+    difference: float
+    gpu: str | None = None
+
+
+def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
+    """Write the graph of a classifier to ``path``.
+
+    The same classifier gives the same bytes. Raises UnsupportedLearner when its graph would not fit
+    into one file or would answer differently, and FileError.
+    """
+    refuse_large(classifier, "train a smaller model (base instead of large)")
+    difference = float("inf")
+    parked = OffloadedWeights(classifier, path.parent)
+    model, weights = _trace(classifier, path)
+    fused, attention = _fuse(classifier, model, weights, parked)
+    parked.rest()
+    candidates = [(fused, attention)] if attention else []
+    for candidate, count in (*candidates, (model, 0)):
+        taken = _take(candidate, weights)
+        write_onnx(path, candidate, {name: each.numpy() for name, each in taken.items()})
+        parked.rest()
+        difference = checks.difference(path)
+        if difference <= AGREEMENT:
+            parked.rest()
+            gpu = gpu_form(path, checks.difference_of)
+            return Graph(path, classifier.inputs, count, difference, gpu)
+    off = f"by {difference:.1e}" if difference < float("inf") else "or fails"
+    raise UnsupportedLearner(
+        f"a graph of {type(classifier.model).__name__} answers differently from torch on texts of "
+        f"other lengths than it was traced with ({off})",
+        hint=RUNTIME,
+    )
+
+
+def refuse_large(module: nn.Module, hint: str) -> None:
+    """Raise UnsupportedLearner for a module that one ONNX file cannot hold."""
+    size = sum(value.numel() * value.element_size() for value in module.state_dict().values())
+    if size >= LARGEST:
+        raise UnsupportedLearner(
+            f"the model has {size:,} bytes; an ONNX file can hold {LARGEST:,}", hint=hint
+        )
+
+
+def _trace(classifier: Classifier, path: Path) -> tuple[onnx.ModelProto, Weights]:
+    """The graph, whose weights are inputs like the ids, and the weights by the names of these."""
+    ids = torch.ones(_EXAMPLE, dtype=torch.int64).cumsum(dim=1) + 3
+    axes = {name: {0: "batch", 1: "sequence"} for name in classifier.inputs}
+    traced = path.with_name(".traced.onnx")
+    try:
+        with file_errors(traced), quiet(), torch.no_grad():
+            torch.onnx.export(
+                classifier,
+                classifier.arguments(ids, torch.ones_like(ids)),
+                str(traced),
+                input_names=list(classifier.inputs),
+                output_names=[OUTPUT],
+                dynamic_axes={**axes, OUTPUT: {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+                export_params=False,
+                do_constant_folding=False,
+            )
+        model = onnx.load(traced)
+    except FdeployError:
+        raise
+    except Exception as error:  # the exporter's errors have no common base
+        raise UnsupportedLearner(
+            f"the model cannot be exported to ONNX: {(str(error) or repr(error)).splitlines()[0]}",
+            hint=RUNTIME,
+        ) from error
+    finally:
+        traced.unlink(missing_ok=True)
+    weights = {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())}
+    return model, _transpose({name: value.detach() for name, value in weights.items()}, model)
+
+
+def _transpose(weights: Weights, model: onnx.ModelProto) -> Weights:
+    """The weights, with those that the graph turns round before it uses them turned beforehand."""
+    found = dict(weights)
+    for node in list(model.graph.node):
+        if node.op_type == "Transpose" and node.input[0] in weights:
+            order = onnx.helper.get_node_attr_value(node, "perm")
+            found[node.output[0]] = turned = weights[node.input[0]].permute(*order)
+            model.graph.node.remove(node)
+            model.graph.input.append(
+                onnx.helper.make_tensor_value_info(
+                    node.output[0], onnx.TensorProto.FLOAT, list(turned.shape)
+                )
+            )
+    used = {name for node in model.graph.node for name in node.input}
+    for value in list(model.graph.input):
+        if value.name in weights and value.name not in used:
+            model.graph.input.remove(value)
+    return found
+
+
+def _fuse(
+    classifier: Classifier, model: onnx.ModelProto, weights: Weights, parked: OffloadedWeights
+) -> tuple[onnx.ModelProto, int]:
+    """The graph with fused attention, and the number of its nodes: 0 where nothing was fused.
+
+    The optimizer joins the projections of an attention, so those are handed to it; it copies what
+    it is given several times, so the larger weights are not.
+    """
+    hidden = _size(classifier, "hidden_size")
+    largest = max(hidden * hidden, SMALL)
+    inner = _with_initializers(
+        model, {name: each for name, each in weights.items() if each.numel() <= largest}
+    )
+    parked.rest()
+    options = FusionOptions("bert")
+    # The mask itself instead of the length of the text: padding may stand in the middle of it.
+    options.use_raw_attention_mask(use_raw_mask=True)
+    options.enable_embed_layer_norm = False  # it would derive that length from the mask
+    # The parts are quicker than the whole: see ``SLOWER`` in ``runtime.session``.
+    options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
+    options.enable_bias_gelu = False
+    try:
+        with quiet():
+            made = optimizer.optimize_model(
+                inner,
+                model_type="bert",
+                num_heads=_size(classifier, "num_attention_heads"),
+                hidden_size=hidden,
+                opt_level=0,
+                optimization_options=options,
+            )
+            statistics = made.get_fused_operator_statistics()
+    except Exception:  # noqa: BLE001 - its errors have no common base; the plain graph remains
+        return model, 0
+    attention = sum(int(statistics.get(name, 0)) for name in ("Attention", "MultiHeadAttention"))
+    compact = onnx.ModelProto()
+    compact.CopyFrom(made.model)  # what was removed from a message stays in memory with it
+    return compact, attention
+
+
+def _with_initializers(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
+    """A copy of the graph in which these weights are no inputs any more, but part of it."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for name, weight in _take(made, weights).items():
+        array = weight.contiguous().numpy()
+        made.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return made
+
+
+def _take(model: onnx.ModelProto, weights: Weights) -> Weights:
+    """Remove the inputs that are weights from the graph, and return those weights."""
+    taken: Weights = {}
+    for value in list(model.graph.input):
+        if value.name in weights:
+            taken[value.name] = weights[value.name]
+            model.graph.input.remove(value)
+    return taken
+
+
+def _size(classifier: Classifier, name: str) -> int:
+    """A number of the configuration; 0 lets the optimizer find it out."""
+    value = getattr(classifier.config, name, 0)
+    return value if isinstance(value, int) else 0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the exporter and the optimizer say of themselves; nothing of it outlives this.
+
+    The shapes that a trace might have fixed are what ``Checks`` looks at.
+    """
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter itself
+        warnings.filterwarnings("ignore", category=UserWarning)  # of models that are traced
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined] # public, but torch does not list it
+        logging.disable(logging.WARNING)  # the optimizer logs under a dozen names of its own
+        try:
+            with redirect_stdout(io.StringIO()), _no_output():  # where they print what they fail on
+                yield
+        finally:
+            logging.disable(disabled)
+
+
+@contextmanager
+def _no_output() -> Iterator[None]:
+    """Without what C++ writes to the standard output: a whole graph, when an export fails."""
+    try:
+        kept = os.dup(_OUTPUT)
+    except OSError:  # there is no standard output
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
+            os.dup2(nowhere.fileno(), _OUTPUT)
+        yield
+    finally:
+        if sys.platform != "win32":
+            ctypes.CDLL(None).fflush(None)  # what was written may not have left the process yet
+        os.dup2(kept, _OUTPUT)
+        os.close(kept)
+
+
+def gpu_form(path: Path, difference: Callable[[Session], float]) -> str | None:
+    """The name of the file, if torch computes its graph alike, node by node; else None.
+
+    ``difference`` asks a session, and gives its largest difference from the model.
+    """
+    try:
+        alike = difference(open_torch(path, "cpu", half=False)) <= AGREEMENT
+    except Exception:  # noqa: BLE001 - torch's errors have no common base; the processor is left
+        return None
+    return path.name if alike else None

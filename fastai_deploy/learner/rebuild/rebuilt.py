@@ -1,0 +1,243 @@
+"""A learner that answers again: its model in torch behind its own tokenizer and text rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+
+from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.learner.definitions import Definitions
+from fastai_deploy.learner.examine.anatomy import Anatomy
+from fastai_deploy.learner.examine.architecture import Transformer
+from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.rebuild.answers import (
+    Encoder,
+    activated,
+    onnx_batch_scores,
+    onnx_scores,
+    probabilities,
+    torch_scores,
+)
+from fastai_deploy.learner.rebuild.onnx_export import Checks, Graph, export_onnx, masks_padding
+from fastai_deploy.learner.rebuild.transformer import Classifier, first_position, rebuild
+from fastai_deploy.learner.rebuild.user_model import (
+    check_outputs,
+    ignores_padding,
+    rebuild_user_model,
+)
+from fastai_deploy.learner.text.rules import TextRules
+from fastai_deploy.learner.text.tokenizer import NO_LIMIT, Tokenizer, fast_vocabulary
+from fastai_deploy.learner.text.tokenizer_json import Json, tokenizer_json
+from fastai_deploy.parity.compare import compare
+from fastai_deploy.parity.goldens import Case
+
+Answers = list[tuple[float, ...]]
+SAME = 1e-5  # differences of probabilities below this are float32's rounding
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rebuilt:
+    """A convertible learner, rebuilt.
+
+    ``max_length`` is in tokens. ``masks_padding``: whether texts of different lengths may share a
+    batch. ``mask_known`` is false when neither the file nor the goldens show
+    whether the learner attends to a padding token that stands in a text.
+    """
+
+    anatomy: Anatomy
+    transformer: Transformer
+    text: TextRules
+    serialized: Json
+    encoder: Encoder
+    classifier: Classifier
+    max_length: int
+    pad_token_id: int
+    masks_padding: bool
+    mask_known: bool
+
+    def cuts(self, text: str) -> bool:
+        """Whether a text has more tokens than the model reads."""
+        return self.encoder.cuts(text)
+
+    def answer(self, texts: Iterable[str]) -> Answers:
+        """Probabilities by the model in torch."""
+        encoded = [self.encoder(text) for text in texts]
+        return probabilities(encoded, torch_scores(self.classifier), self.anatomy.loss.activation)
+
+    def answer_onnx(self, graph: Graph, texts: Iterable[str]) -> Answers:
+        """Probabilities by the exported graph."""
+        encoded = [self.encoder(text) for text in texts]
+        scores = onnx_scores(graph.path, graph.inputs)
+        return probabilities(encoded, scores, self.anatomy.loss.activation)
+
+    def answer_onnx_batched(self, graph: Graph, texts: Iterable[str]) -> Answers:
+        """The same, in padded batches."""
+        encoded = [self.encoder(text) for text in texts]
+        rows = onnx_batch_scores(graph.path, graph.inputs, self.pad_token_id, encoded)
+        return activated(rows, self.anatomy.loss.activation)
+
+    def export(self, path: Path) -> Graph:
+        """Write the model as an ONNX graph. Raises UnsupportedLearner or FileError."""
+        checks = Checks(
+            self.classifier,
+            vocabulary=self.encoder.vocabulary,
+            max_length=self.max_length,
+            pad=self.pad_token_id,
+        )
+        return export_onnx(self.classifier, path, checks)
+
+
+def rebuild_learner(
+    anatomy: Anatomy, cases: Sequence[Case], definitions: Definitions | None = None
+) -> Rebuilt:
+    """Rebuild a convertible learner.
+
+    ``cases`` with the learner's own answers settle what the file does not show; ``definitions``
+    hold the user's classes, where the model is made of some.
+    Raises UnsupportedLearner, DefinitionsError, LearnerTruncated or ExtraMissing.
+    """
+    if definitions is not None:
+        return _rebuild_own(anatomy, cases, definitions)
+    transformer, tokenizer, text = anatomy.transformer, anatomy.tokenizer, anatomy.text
+    if transformer is None or tokenizer is None or text is None:
+        raise UnsupportedLearner("the learner is no transformer with a tokenizer", hint=RUNTIME)
+    model = rebuild(anatomy)
+    limit = _max_length(text, model.config)
+    serialized = tokenizer_json(
+        tokenizer,
+        prefix_space=text.prefix_space,
+        python_37=anatomy.python_37,
+        handed=anatomy.handed,
+    )
+    encoder = Encoder(serialized, text.steps, limit)
+    _check_vocabulary(encoder, model)
+    pad = _pad(tokenizer, serialized, model.config)
+    forward = transformer.forward
+    mask_pad = pad if forward.pad_token_id is None else forward.pad_token_id
+    first = first_position(anatomy)
+    masked = Classifier(model, mask_pad=mask_pad, first_position=first).eval()
+    unmasked = Classifier(model, mask_pad=None, first_position=first).eval()
+    chosen, known = (masked, True) if forward.mask == "from-ids" else (unmasked, True)
+    if forward.mask == "unknown":
+        chosen, known = _settle(masked, unmasked, encoder, anatomy, cases)
+    return Rebuilt(
+        anatomy=anatomy,
+        transformer=transformer,
+        text=text,
+        serialized=serialized,
+        encoder=encoder,
+        classifier=chosen,
+        max_length=limit,
+        pad_token_id=pad,
+        masks_padding=masks_padding(chosen, vocabulary=encoder.vocabulary, pad=pad),
+        mask_known=known,
+    )
+
+
+def _rebuild_own(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitions) -> Rebuilt:
+    tokenizer, text = anatomy.tokenizer, anatomy.text
+    if tokenizer is None or text is None:
+        raise UnsupportedLearner("the learner has no tokenizer of transformers", hint=RUNTIME)
+    transformer, classifier = rebuild_user_model(anatomy, definitions)
+    config = classifier.config
+    limit = _max_length(text, config)
+    serialized = tokenizer_json(
+        tokenizer, prefix_space=text.prefix_space, python_37=anatomy.python_37
+    )
+    encoder = Encoder(serialized, text.steps, limit)
+    pad = _pad(tokenizer, serialized, config)
+    texts = [encoder(case.text) for case in cases]
+    check_outputs(classifier, texts[0], len(anatomy.labels.names))
+    alike = ignores_padding(classifier, texts, pad, limit)
+    return Rebuilt(
+        anatomy=anatomy,
+        transformer=transformer,
+        text=text,
+        serialized=serialized,
+        encoder=encoder,
+        classifier=classifier,
+        max_length=limit,
+        pad_token_id=pad,
+        mask_known=True,
+        masks_padding=alike,
+    )
+
+
+def _check_vocabulary(encoder: Encoder, model: transformers.PreTrainedModel) -> None:
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    # Perceiver's input embeddings are no table of tokens.
+    rows = weight.shape[0] if isinstance(weight, torch.Tensor) else model.config.vocab_size
+    if encoder.vocabulary > rows:
+        raise UnsupportedLearner(
+            f"the tokenizer has {encoder.vocabulary} tokens, but the model knows {rows}",
+            hint="export the learner again, with the tokenizer that it was trained with",
+        )
+
+
+def _settle(
+    masked: Classifier,
+    unmasked: Classifier,
+    encoder: Encoder,
+    anatomy: Anatomy,
+    cases: Sequence[Case],
+) -> tuple[Classifier, bool]:
+    """The one that answers as the learner did, and whether the goldens tell them apart.
+
+    Both agree on every text that does not spell out the padding token. Where nothing tells, the
+    wrapper is taken to mask, as every published one does.
+    """
+    answered = [case for case in cases if case.probabilities is not None]
+    encoded = [encoder(case.text) for case in answered]
+    differences = [
+        compare(
+            [case.text for case in answered],
+            [case.probabilities or () for case in answered],
+            probabilities(encoded, torch_scores(each), anatomy.loss.activation),
+            threshold=anatomy.threshold,
+        ).rows
+        for each in (masked, unmasked)
+    ]
+    for with_mask, without in zip(*differences, strict=True):
+        if abs(with_mask.difference - without.difference) > SAME:
+            return (masked, True) if with_mask.difference < without.difference else (unmasked, True)
+    return masked, False
+
+
+def _max_length(text: TextRules, config: object) -> int:
+    """Tokens of the longest text: what the learner cuts at, and never more than positions.
+
+    A RoBERTa's first positions are never used: it has two more than its texts have tokens.
+    """
+    stated = text.max_length
+    if stated is not None and stated >= NO_LIMIT:
+        stated = None
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < NO_LIMIT:
+        offset = (getattr(config, "pad_token_id", 0) or 0) + 1
+        known = positions - offset if _counts_from_padding(config) else positions
+        return min(stated, known) if stated else known
+    return stated or 512
+
+
+def _counts_from_padding(config: object) -> bool:
+    """Whether positions begin behind the padding id, as in RoBERTa and what was made from it."""
+    return str(getattr(config, "model_type", "")) in (
+        "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer", "mpnet", "xmod",
+        "data2vec-text", "ibert", "luke", "esm", "roberta-prelayernorm",
+    )  # fmt: skip
+
+
+def _pad(tokenizer: Tokenizer, serialized: Json, config: object) -> int:
+    """The id that fills shorter texts of a batch; any will do where the model masks it.
+
+    A tokenizer that cuts at no special token does not tell it, but the model's configuration does.
+    """
+    token = tokenizer.special.get("pad")
+    found = fast_vocabulary(serialized).get(token.text) if token else None
+    if found is None:
+        found = getattr(config, "pad_token_id", None)
+    return found if isinstance(found, int) and found >= 0 else 0

@@ -1,0 +1,111 @@
+"""A model on torch's meta device, where tensors have shapes and no memory, before the real one.
+
+    sketched      what the configuration makes, in as many steps as the weights in the file can need
+    check_total   the numbers that the whole model would hold, against those in the file
+    check_shared  the same for a model that is made of the weights themselves
+
+What remains to be built afterwards is as large as the weights that were read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from transformers import initialization
+
+from fastai_deploy.errors import UnsupportedLearner
+from fastai_deploy.learner.examine.architecture import numbers, shown
+from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.reading.tensors import Tensor
+
+# Calls of torch functions while a model is built; the architectures of the tests make 2 to 5 for
+# each weight.
+_CALLS = 2_000
+_CALLS_PER_WEIGHT = 50
+# The numbers of a model that no file holds, such as masks and tables of positions.
+_COMPUTED = 16 << 20
+_MOST_WEIGHTS = 4_096  # DeBERTa's largest has 800
+_SPARE = 1 << 16  # numbers of a tiny model that may be named more often
+_TIED = 4  # names of one weight in the file that may be weights of their own in the model
+
+Made = TypeVar("Made", bound=nn.Module)
+
+
+def sketched(
+    build: Callable[[], Made], config: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> Made:
+    """What ``build`` makes, without memory for its tensors and without initialising them.
+
+    Raises UnsupportedLearner for a model of more parts than the weights can be of, and whatever
+    ``build`` does.
+    """
+    calls = _Calls(_CALLS + _CALLS_PER_WEIGHT * len(weights))
+    try:
+        with (
+            initialization.no_init_weights(),
+            initialization.meta_device_safe_creation_ops(),
+            torch.device("meta"),
+            calls,
+        ):
+            return build()
+    except _TooMany as error:
+        claimed = sorted(numbers(config), key=lambda found: -abs(found[1]))[:3]
+        told = ", ".join(f"{name} = {shown(number)}" for name, number in claimed)
+        raise UnsupportedLearner(
+            f"the learner's configuration ({told}) makes a model of far more parts than the "
+            f"{len(weights):,} weights in the file",
+            hint=RUNTIME,
+        ) from error
+
+
+class _TooMany(BaseException):
+    """More calls than any model of these weights; no library takes it for an error of its own."""
+
+
+class _Calls(TorchFunctionMode):
+    """Counts the calls of torch functions in this thread."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self._left = left
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        self._left -= 1
+        if self._left < 0:
+            raise _TooMany
+        return func(*args, **(kwargs or {}))
+
+
+def check_total(sketch: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise UnsupportedLearner for a model of far more numbers than the file holds."""
+    wanted = sum(each.numel() for each in chain(sketch.parameters(), sketch.buffers()))
+    _check(wanted, weights, _COMPUTED, "the learner's configuration makes a model")
+
+
+def check_shared(weights: Mapping[str, Tensor]) -> None:
+    """Raise UnsupportedLearner for too many weights, or for weights that share their numbers."""
+    if len(weights) > _MOST_WEIGHTS:
+        raise UnsupportedLearner(
+            f"the learner has {len(weights):,} weights, more than any model that fdeploy rebuilds",
+            hint=RUNTIME,
+        )
+    wanted = sum(tensor.count for tensor in weights.values())
+    _check(wanted, weights, _SPARE, "the learner's weights make a model")
+
+
+def _check(wanted: int, weights: Mapping[str, Tensor], spare: int, told: str) -> None:
+    stored: dict[int, int] = {}
+    for tensor in weights.values():
+        place = id(tensor.storage.data)
+        stored[place] = max(stored.get(place, 0), tensor.storage.count)
+    held = sum(stored.values())
+    if wanted > _TIED * held + spare:
+        raise UnsupportedLearner(
+            f"{told} of {wanted:,} numbers, but the file holds {held:,}", hint=RUNTIME
+        )

@@ -1,0 +1,432 @@
+"""Rebuilds the transformer in torch from its configuration and weights, as ids to scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    import transformers
+
+    from fastai_deploy.learner.examine.anatomy import Anatomy
+import copy
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+
+import transformers
+
+from fastai_deploy.errors import LearnerTruncated, UnsupportedLearner
+from fastai_deploy.learner.examine.anatomy import Anatomy
+from fastai_deploy.learner.examine.architecture import Transformer, check_numbers
+from fastai_deploy.learner.examine.modules import Module
+from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.reading.tensors import Tensor
+from fastai_deploy.learner.reading.values import Global
+from fastai_deploy.learner.rebuild.libraries import explain
+from fastai_deploy.learner.rebuild.sketch import check_shared, check_total, sketched
+
+OUTPUT = "logits"
+
+
+class Classifier(nn.Module):
+    """Ids to logits.
+
+    ``input_ids`` of shape (batch, sequence), and where the learner does not find padding itself
+    ``attention_mask`` of the same shape, to logits of shape (batch, labels).
+
+    ``mask_pad`` is the id that the learner's wrapper takes for padding wherever it stands, also in
+    the middle of a text; None where all tokens of a text are attended to. ``first_position`` is the
+    number of the first position where positions are simply counted, as RoBERTa did in transformers
+    before 2.4; later versions leave padding out of the count, which is left to the model.
+    """
+
+    def __init__(
+        self,
+        model: transformers.PreTrainedModel,
+        *,
+        mask_pad: int | None,
+        first_position: int | None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.mask_pad = mask_pad
+        self.first_position = first_position
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs, in order."""
+        return ("input_ids",) if self.mask_pad is not None else ("input_ids", "attention_mask")
+
+    @property
+    def config(self) -> object:
+        """The configuration of the transformer in it; None where there is none."""
+        found = (getattr(each, "config", None) for each in self.model.modules())
+        return next((each for each in found if hasattr(each, "vocab_size")), None)
+
+    def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What ``forward`` is called with, in the order of ``inputs``."""
+        return (ids,) if self.mask_pad is not None else (ids, mask)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The scores of every label, before softmax or sigmoid."""
+        if self.mask_pad is not None:
+            attention_mask = (input_ids != self.mask_pad).long()
+        options: dict[str, torch.Tensor] = {}
+        if self.first_position is not None:
+            count = torch.arange(input_ids.shape[1], device=input_ids.device)
+            options["position_ids"] = (count + self.first_position).unsqueeze(0)
+        if scored_at_end(self.model):
+            return _at_last_end(self.model, input_ids, attention_mask)
+        answer = self.model(input_ids, attention_mask=attention_mask, return_dict=False, **options)
+        scores: torch.Tensor = answer[0]
+        return scores
+
+
+def scored_at_end(model: nn.Module) -> bool:
+    """Whether a model is an encoder with a decoder that scores a text at its last end token.
+
+    BART, T5 and their kin are. They refuse batches in which some text spells the token out, and
+    what they do instead cannot be traced for every length.
+    """
+    config = getattr(model, "config", None)
+    return getattr(config, "is_encoder_decoder", False) is True and hasattr(
+        model, "classification_head"
+    )
+
+
+def _at_last_end(
+    model: transformers.PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """What the ``forward`` of such a model gives for each text alone, of shape (batch, labels)."""
+    given: dict[str, torch.Tensor] = {}
+    shift: Any = getattr(model, "_shift_right", None)
+    if shift is not None:  # T5, whose forward does this; the others do it within
+        given["decoder_input_ids"] = shift(ids)
+    inner: Any = model.base_model
+    states = inner(ids, attention_mask=mask, use_cache=False, return_dict=False, **given)[0]
+    places = torch.arange(ids.shape[1], device=ids.device)
+    last = (places * (ids == model.config.eos_token_id)).argmax(dim=1)
+    chosen = states[torch.arange(ids.shape[0], device=ids.device), last]
+    head: Any = model.classification_head
+    scores: torch.Tensor = head(chosen)
+    return scores
+
+
+def first_position(anatomy: Anatomy) -> int | None:
+    """Where a RoBERTa of transformers before 2.4 begins to count; None for every other model."""
+    early = anatomy.tokenizer is not None and anatomy.tokenizer.era in ("2.1", "2.2")
+    for module in anatomy.tree:
+        padding = module.attributes.get("padding_idx")
+        if module.cls is not None and module.cls.name == "RobertaEmbeddings" and early:
+            return padding + 1 if type(padding) is int else None
+    return None
+
+
+# Kept by some versions as weights and computed by others.
+COMPUTED = ("position_ids", "token_type_ids")
+# What a decoder begins with; T5's configuration has it only where someone set it.
+_STARTS = {"decoder_start_token_id"}
+# Modules that hand their input through while a model answers.
+_WITHOUT_EFFECT = {"Dropout", "StableDropout", "Identity", "Dropout1d", "AlphaDropout"}
+# Attributes that differ from run to run, or only matter in training.
+_OF_A_RUN = frozenset({"training", "gradient_checkpointing", "num_labels", "out_features"})
+_NUMBERS = (int, float, bool)
+_SYNONYMS = {"swish": "silu", "gelunew": "newgelu", "gelufast": "fastgelu", "gelupython": "gelu"}
+_OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, before transformers had its name
+
+
+def rebuild(anatomy: Anatomy) -> transformers.PreTrainedModel:
+    """The transformer of a convertible learner, on the CPU, in float32, ready to answer.
+
+    Raises UnsupportedLearner when it is not exactly one of transformers' own, LearnerTruncated when
+    its weights cannot be read, ExtraMissing when transformers cannot be loaded.
+    """
+    transformer = anatomy.transformer
+    if transformer is None or transformer.problem:
+        reason = transformer.problem if transformer else "it holds no transformer"
+        raise UnsupportedLearner(f"the learner cannot be rebuilt: {reason}", hint=RUNTIME)
+    check_shared(anatomy.weights)
+    model = empty_model(
+        transformer,
+        anatomy,
+        fits=lambda sketch: check_fit(sketch, learner_weights(anatomy, transformer, sketch)),
+    )
+    load_weights(model, learner_weights(anatomy, transformer, model))
+    compare_modules(model, anatomy, transformer)
+    model.requires_grad_(requires_grad=False).train(mode=False)
+    return model
+
+
+def configuration(model: nn.Module, config: object) -> dict[str, Any]:
+    """``config.json`` of a rebuilt model: what shapes it, its class and its labels.
+
+    ``config`` is that of the transformer in it; a model without one has only its class.
+    """
+    if not isinstance(config, transformers.PreTrainedConfig):
+        return {"architectures": [type(model).__name__]}
+    general = set(transformers.PreTrainedConfig().to_dict())
+    kept = {"model_type", "id2label", "label2id"}
+    found = {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in general or name in kept
+    }
+    return {**found, "architectures": [type(model).__name__]}
+
+
+def empty_model(
+    transformer: Transformer,
+    anatomy: Anatomy,
+    *,
+    fits: Callable[[nn.Module], None] = lambda _sketch: None,
+    pooled: bool | None = None,
+) -> transformers.PreTrainedModel:
+    """A model of the right class and size, with weights of no meaning yet.
+
+    ``pooled``: whether it has a pooling layer, where its class can be told. Before anything of the
+    claimed size is made, ``fits`` gets the same model on the meta device, and may refuse it.
+    Raises UnsupportedLearner or ExtraMissing.
+    """
+    name = transformer.cls.name
+    try:
+        model_class = getattr(transformers, name)
+    except AttributeError as error:
+        raise UnsupportedLearner(
+            f"transformers {transformers.__version__} has no class {name}", hint=RUNTIME
+        ) from error
+    except Exception as error:  # transformers imports the class now, and whatever it needs
+        raise explain("transformers", error) from error
+    options = {} if pooled is None else {"add_pooling_layer": pooled}
+    try:
+        config_class = model_class.config_class
+        shaping = _config(model_class, transformer)
+        check_numbers(shaping, anatomy.weights, every=True)
+        config = config_class(**{**shaping, **_around(anatomy, transformer)})
+        config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
+        if model_class._can_set_experts_implementation():  # noqa: SLF001 - likewise
+            config._experts_implementation = "batched_mm"  # noqa: SLF001 - the one that can be traced
+        sketch = sketched(
+            lambda: model_class(copy.deepcopy(config), **options), shaping, anatomy.weights
+        )
+        check_total(sketch, anatomy.weights)
+        fits(sketch)
+        model = model_class(config, **options)
+    except UnsupportedLearner:
+        raise
+    except Exception as error:  # of a class of transformers, on a configuration from a file
+        raise UnsupportedLearner(
+            f"transformers {transformers.__version__} cannot build {name} from the learner's "
+            f"configuration: {' '.join(str(error).split())}",
+            hint=RUNTIME,
+        ) from error
+    if not isinstance(model, transformers.PreTrainedModel):
+        raise UnsupportedLearner(f"{name} is no model of transformers", hint=RUNTIME)
+    return model
+
+
+def _config(
+    model_class: type[transformers.PreTrainedModel], transformer: Transformer
+) -> dict[str, Any]:
+    """The part of the configuration that shapes this architecture."""
+    config_class: Any = model_class.config_class
+    general = set(transformers.PreTrainedConfig().to_dict())
+    shaping = (set(config_class().to_dict()) | _asked_for(model_class) | _STARTS) - general
+    found = {
+        name: _without(value, general) if isinstance(value, dict) else value
+        for name, value in transformer.config.items()
+        if name in shaping
+    }
+    if found.get("is_decoder") is True:
+        raise UnsupportedLearner("the learner's transformer is a decoder", hint=RUNTIME)
+    return found
+
+
+def _around(anatomy: Anatomy, transformer: Transformer) -> dict[str, Any]:
+    """What the rest of the learner says of the configuration: its labels, and its padding."""
+    padding = _padding(anatomy.tree, transformer)
+    names = anatomy.labels.names
+    return {
+        **({} if padding is None else {"pad_token_id": padding}),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
+
+
+def _without(inner: Mapping[str, Any], general: set[str]) -> dict[str, Any]:
+    """A dictionary, which may be a configuration within the configuration, without ``general``."""
+    kept = general - {"model_type"}
+    return {
+        name: _without(value, general) if isinstance(value, dict) else value
+        for name, value in inner.items()
+        if name not in kept
+    }
+
+
+def _asked_for(model_class: type[transformers.PreTrainedModel]) -> set[str]:
+    """Settings that the code of a model asks for without its configuration having a default.
+
+    DeBERTa's ``share_att_key`` and ``norm_rel_ebd`` are such.
+    """
+    source = inspect.getsource(sys.modules[model_class.__module__])
+    asked = set(re.findall(r"""getattr\((?:self\.)?config, ["'](\w+)["']""", source))
+    return asked - {"num_labels"}  # which the labels say
+
+
+def _padding(modules: tuple[Module, ...], transformer: Transformer) -> int | None:
+    """The padding id that the embeddings really use.
+
+    Transformers 2 fixed it in the class, and its configurations say something else or nothing.
+    """
+    for module in modules:
+        padding = module.attributes.get("padding_idx")
+        is_embeddings = module.cls is not None and module.cls.name.endswith("Embeddings")
+        if is_embeddings and type(padding) is int and module.path.startswith(transformer.path):
+            return padding
+    return None
+
+
+def learner_weights(
+    anatomy: Anatomy, transformer: Transformer, model: nn.Module
+) -> dict[str, Tensor]:
+    """The learner's weights by the names that ``model`` has for them, spare ones left out."""
+    places = model.state_dict()
+    prefix = f"{transformer.path}." if transformer.path else ""
+    found: dict[str, Tensor] = {}
+    for name, tensor in anatomy.weights.items():
+        *path, last = name.removeprefix(prefix).split(".")
+        if path and path[-1] == "LayerNorm":
+            last = _OLD_NAMES.get(last, last)
+        place = ".".join((*path, last))
+        if not _spare(place, places):
+            found[place] = tensor
+    return found
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy every weight to its place, one after the other, so that two sets are never in memory.
+
+    Raises UnsupportedLearner unless names and shapes agree and every number is finite.
+    """
+    check_fit(model, weights)
+    with torch.no_grad():
+        for name, place in model.state_dict().items():
+            place.copy_(read_finite(name, weights[name]))
+
+
+def check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise UnsupportedLearner unless every weight has a place of its name and its shape."""
+    places = model.state_dict()
+    check_names(places.keys(), weights.keys(), f"do not fit {type(model).__name__}")
+    for name, place in places.items():
+        if weights[name].shape != tuple(place.shape):
+            raise UnsupportedLearner(
+                f"{name} is {by(weights[name].shape)} in the learner, but its configuration makes "
+                f"it {by(tuple(place.shape))}",
+                hint=RUNTIME,
+            )
+
+
+def check_names(wanted: AbstractSet[str], found: AbstractSet[str], told: str) -> None:
+    """Raise UnsupportedLearner unless the weights have just these names.
+
+    ``told`` is what the learner's weights are or do, if not.
+    """
+    missing, unknown = sorted(wanted - found), sorted(found - wanted)
+    if missing or unknown:
+        what = f"{missing[0]} is missing" if missing else f"{unknown[0]} has no place"
+        raise UnsupportedLearner(
+            f"the learner's weights {told}: {what} "
+            f"({len(missing)} missing, {len(unknown)} without a place)",
+            hint=RUNTIME,
+        )
+
+
+def _spare(name: str, places: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a weight is one that the rebuilt model computes, or has no use for."""
+    if name in places:
+        return False
+    if name.rsplit(".", 1)[-1] in COMPUTED:
+        return True
+    return "pooler" in name.split(".") and not any("pooler" in key.split(".") for key in places)
+
+
+def read_finite(name: str, tensor: Tensor) -> torch.Tensor:
+    """The numbers of a weight. Raises LearnerTruncated, and UnsupportedLearner for a NaN."""
+    value = read_tensor(tensor)
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise UnsupportedLearner(
+            f"{name} holds numbers that are not finite (NaN or infinite): the training diverged",
+            hint="train again with a lower learning rate, and export a learner that predicts",
+        )
+    return value
+
+
+def read_tensor(tensor: Tensor) -> torch.Tensor:
+    """The numbers of a tensor, read from the file. Raises LearnerTruncated."""
+    dtype = getattr(torch, tensor.dtype)
+    if tensor.count == 0:
+        return torch.empty(tensor.shape, dtype=dtype)
+    flat = torch.frombuffer(bytearray(tensor.read()), dtype=dtype)
+    if flat.numel() != tensor.span:
+        raise LearnerTruncated(
+            "a tensor in the file is incomplete", hint="export the learner again"
+        )
+    return flat.as_strided(tensor.shape, tensor.stride)
+
+
+def by(shape: tuple[int, ...]) -> str:
+    """A shape in words: ``320 x 16``."""
+    return " x ".join(map(str, shape)) or "a number"
+
+
+def compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer) -> None:
+    """Refuse a model whose parts were exchanged for others that fit the same weights.
+
+    Raises UnsupportedLearner.
+    """
+    rebuilt = dict(model.named_modules())
+    prefix = f"{transformer.path}." if transformer.path else ""
+    for module in anatomy.tree:
+        twin = rebuilt.get(module.path.removeprefix(prefix))
+        if twin is None or module.cls is None or not module.path.startswith(prefix):
+            continue
+        theirs, ours = module.cls.name, type(twin).__name__
+        leaf = not module.children and not module.tensors
+        plain = module.cls.module.startswith("torch.nn") and hasattr(nn, ours)
+        if (plain or leaf) and theirs != ours and not {theirs, ours} <= _WITHOUT_EFFECT:
+            raise _exchanged(module, theirs, ours)
+        for name, value in module.attributes.items():
+            _compare_attribute(module, name, value, getattr(twin, name, None))
+
+
+def _compare_attribute(module: Module, name: str, theirs: object, ours: object) -> None:
+    """Refuse a number, or a function, that was set to another than the configuration says."""
+    if name in _OF_A_RUN or name.startswith("_") or "drop" in name or ours is None:
+        return
+    numbers = type(theirs) in _NUMBERS and type(ours) in _NUMBERS
+    if numbers and theirs != ours and name != "p":
+        raise _exchanged(module, f"{name} {theirs}", f"{name} {ours}")
+    if isinstance(theirs, Global) and callable(ours):
+        named = _function_name(theirs.name)
+        twin = _function_name(getattr(ours, "__name__", type(ours).__name__))
+        if named != twin:
+            raise _exchanged(module, f"{name} {theirs.name}", f"{name} {twin}")
+
+
+def _function_name(name: str) -> str:
+    """What an activation is called, whether it is a function or a module of transformers."""
+    plain = name.lower().removesuffix("activation").strip("_").replace("_", "")
+    return _SYNONYMS.get(plain, plain)
+
+
+def _exchanged(module: Module, theirs: str, ours: str) -> UnsupportedLearner:
+    return UnsupportedLearner(
+        f"{module.path} is {theirs} in the learner, but {ours} in transformers", hint=RUNTIME
+    )

@@ -1,0 +1,262 @@
+"""Writes a rebuilt learner into a bundle: weights, tokenizer or words, and the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+import fastai_deploy
+from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, TextSpec
+from fastai_deploy.files import replacing, write
+from fastai_deploy.learner.examine.anatomy import Anatomy
+from fastai_deploy.learner.examine.awd_lstm import facts, weights_of
+from fastai_deploy.learner.examine.labels import raw_scores
+from fastai_deploy.learner.reading.tensors import Tensor
+from fastai_deploy.learner.rebuild.precision import Served
+from fastai_deploy.learner.rebuild.rebuilt import Rebuilt
+from fastai_deploy.learner.rebuild.transformer import OUTPUT, configuration, learner_weights
+from fastai_deploy.learner.rebuild.ulmfit import RebuiltUlmfit
+from fastai_deploy.learner.text.rules import residues
+from fastai_deploy.learner.text.tokenizer_json import Json, sentencepiece_of, unigram_residues
+from fastai_deploy.runtime.bundle import KIND_WORDS, WORDS
+from fastai_deploy.runtime.word_tokenizer import LONGEST_WORD
+
+ALIGNMENT = 8
+_NAMES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
+    "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors in the order of their names. Raises FileError or LearnerTruncated."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.size],
+        }
+        offset += tensor.size
+    encoded = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    encoded += b" " * (-len(encoded) % ALIGNMENT)
+    with replacing(path) as file:
+        file.write(len(encoded).to_bytes(8, "little"))
+        file.write(encoded)
+        for name in sorted(tensors):
+            file.write(_contiguous(tensors[name]))
+
+
+def _contiguous(tensor: Tensor) -> bytes:
+    """The elements in order."""
+    if tensor.contiguous or tensor.count == 0:
+        return tensor.read() if tensor.count else b""
+    size = tensor.storage.item_size
+    flat = np.frombuffer(tensor.read(), dtype=f"u{size}")
+    steps = [step * size for step in tensor.stride]
+    return np.lib.stride_tricks.as_strided(flat, tensor.shape, steps, writeable=False).tobytes()
+
+
+_CONVERTERS = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+
+
+def write_model(folder: Path, rebuilt: Rebuilt) -> None:
+    """Write weights, configuration and tokenizer. Raises FileError or LearnerTruncated."""
+    model_config = configuration(rebuilt.classifier.model, rebuilt.classifier.config)
+    write(folder / "config.json", render_json(model_config))
+    write(folder / "tokenizer.json", render_json(rebuilt.serialized))
+    write(folder / "tokenizer_config.json", render_json(_tokenizer_config(rebuilt)))
+    weights = learner_weights(rebuilt.anatomy, rebuilt.transformer, rebuilt.classifier.model)
+    write_safetensors(folder / "model.safetensors", weights)
+
+
+def manifest(
+    rebuilt: Rebuilt,
+    served: Served,
+    *,
+    name: str,
+    origin: LearnerSpec,
+    proven: bool,
+) -> Manifest:
+    """The manifest of the bundle; ``proven``: the learner's own answers were reproduced."""
+    text = TextSpec(
+        kind="transformers",
+        steps=rebuilt.text.steps,
+        max_length=rebuilt.max_length,
+        padding="mask" if rebuilt.masks_padding else "equal-length",
+        pad_token_id=rebuilt.pad_token_id,
+    )
+    return assemble(
+        rebuilt.anatomy,
+        served,
+        name=name,
+        text=text,
+        model=model_spec(served, rebuilt.transformer.cls.name, rebuilt.classifier),
+        residues=_residues(rebuilt, proven=proven),
+        provenance=Provenance(origin, converter()),
+    )
+
+
+def model_spec(served: Served, architecture: str, classifier: nn.Module) -> ModelSpec:
+    """What the manifest says of the graph to serve."""
+    return ModelSpec(
+        file=served.graph.path.name,
+        inputs=served.graph.inputs,
+        output=OUTPUT,
+        architecture=architecture,
+        parameters=sum(each.numel() for each in classifier.parameters()),
+        precision=served.precision,
+        gpu=served.graph.gpu,
+    )
+
+
+def assemble(
+    anatomy: Anatomy,
+    served: Served,
+    *,
+    name: str,
+    text: TextSpec,
+    model: ModelSpec,
+    residues: tuple[str, ...],
+    provenance: Provenance,
+) -> Manifest:
+    """The manifest of any family, with what the learner says of its task and labels."""
+    return Manifest(
+        name=name,
+        task="multi-label" if anatomy.task == "multi-label" else "single-label",
+        labels=anatomy.labels.names,
+        threshold=anatomy.threshold,
+        text=text,
+        model=model,
+        tolerance=served.tolerance,
+        residues=residues,
+        provenance=provenance,
+    )
+
+
+def _residues(rebuilt: Rebuilt, *, proven: bool) -> tuple[str, ...]:
+    """Where the answers may differ from the learner's own."""
+    anatomy = rebuilt.anatomy
+    found = (
+        list(residues(anatomy.tokenizer, python_37=anatomy.python_37)) if anatomy.tokenizer else []
+    )
+    handed = anatomy.handed
+    if handed is not None:
+        found.append(f"the tokenizer was handed in ({handed.file.name}); the learner lost its own")
+    model = sentencepiece_of(anatomy.tokenizer, handed) if anatomy.tokenizer else None
+    if anatomy.tokenizer is not None and model is not None:
+        found.extend(unigram_residues(anatomy.tokenizer, model))
+    if not rebuilt.mask_known:
+        found.append(
+            "a text that spells out the padding token: the file does not show whether the learner "
+            "attends to it; here it does not"
+        )
+    found.extend(general_residues(anatomy))
+    if not proven:
+        found.extend(rebuilt.text.assumptions)
+    return tuple(found)
+
+
+def general_residues(anatomy: Anatomy) -> list[str]:
+    """Where the answers may differ, whatever the model is."""
+    found: list[str] = []
+    if anatomy.loss.raw:
+        found.append(raw_scores(anatomy.loss))
+    if any(tensor.dtype in ("float16", "bfloat16") for tensor in anatomy.weights.values()):
+        found.append("the learner's weights are of half precision; here they work in float32")
+    return found
+
+
+def _tokenizer_config(rebuilt: Rebuilt) -> Json:
+    tokenizer = rebuilt.anatomy.tokenizer
+    special = tokenizer.special if tokenizer else {}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": rebuilt.max_length,
+        **{f"{role}_token": token.text for role, token in special.items()},
+    }
+
+
+def converter() -> dict[str, str]:
+    """The versions, without the build (``+cpu``): it changes nothing of what is written."""
+    installed = {name: version(name).partition("+")[0] for name in _CONVERTERS}
+    return {"fastai-deploy": fastai_deploy.__version__, **installed}
+
+
+def render_json(value: Json) -> bytes:
+    """The same bytes for the same value."""
+    text = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True)
+    return text.encode("utf-8") + b"\n"
+
+
+_ARCHITECTURE = "AWD_LSTM"
+
+
+def write_ulmfit(folder: Path, rebuilt: RebuiltUlmfit) -> None:
+    """Write weights, configuration and words. Raises FileError or LearnerTruncated."""
+    configuration = {"architectures": [_ARCHITECTURE], **facts(rebuilt.ulmfit)}
+    write(folder / "config.json", render_json(configuration))
+    write(folder / WORDS, render_json(dict(rebuilt.document)))
+    weights = weights_of(rebuilt.anatomy.weights)
+    write_safetensors(folder / "model.safetensors", weights)
+
+
+def ulmfit_manifest(
+    rebuilt: RebuiltUlmfit,
+    served: Served,
+    *,
+    name: str,
+    origin: LearnerSpec,
+    proven: bool,
+) -> Manifest:
+    """The manifest of the bundle; ``proven``: the learner's own answers were reproduced."""
+    spacy = {"spacy": rebuilt.spacy} if rebuilt.spacy else {}
+    text = TextSpec(
+        kind=KIND_WORDS,
+        steps=(),
+        max_length=rebuilt.max_length,
+        padding="mask",
+        pad_token_id=rebuilt.ulmfit.model.pad_id or 0,
+    )
+    return assemble(
+        rebuilt.anatomy,
+        served,
+        name=name,
+        text=text,
+        model=model_spec(served, _ARCHITECTURE, rebuilt.classifier),
+        residues=_ulmfit_residues(rebuilt, proven=proven),
+        provenance=Provenance(origin, {**converter(), **spacy}),
+    )
+
+
+def _ulmfit_residues(rebuilt: RebuiltUlmfit, *, proven: bool) -> tuple[str, ...]:
+    """Where the answers may differ from the learner's own."""
+    model, words = rebuilt.ulmfit.model, rebuilt.text
+    found = general_residues(rebuilt.anatomy)
+    if rebuilt.spacy:
+        found.append(
+            f"words with signs in them: the learner asks the spaCy beside it, whose version is not "
+            f"in the file; here they are split as spaCy {rebuilt.spacy} does, and versions differ "
+            "on a few texts in a thousand"
+        )
+    pooled = f", and the last {model.max_len:,} of them weigh most" if model.max_len else ""
+    found.append(
+        f"a text of more than {rebuilt.max_length:,} tokens: the learner reads all of it{pooled}; "
+        f"here the last {rebuilt.max_length:,} are read, and the answer says that it was truncated"
+    )
+    if words.splitter == "spaCy":
+        found.append(f"a word of more than {LONGEST_WORD:,} characters is not split")
+    if model.pad_id is not None:
+        found.append(
+            "a text that spells out xxpad: fastai fails on some such texts; here they are answered"
+        )
+    if not proven:
+        found.extend(words.assumptions)
+    return tuple(found)

@@ -1,0 +1,315 @@
+"""The way from a text to its answer through the learner's code, part by part.
+
+    text -> ids (follow_text) -> scores (follow_model, find_callbacks) -> answer (follow_loss)
+
+``follow_rest`` looks at what stands beside this way and may still change an answer. Each part says
+what is known of it, and lists as ``Unproven`` what is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from fastai_deploy.learner.examine.imports import is_users_own
+from fastai_deploy.learner.examine.modules import Module, Root
+from fastai_deploy.learner.examine.unproven import Part, Unproven
+from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.views import (
+    attributes,
+    class_name,
+    class_of,
+)
+from fastai_deploy.learner.text.tokenizer import Tokenizer
+from fastai_deploy.learner.user_code.bytecode import Version
+from fastai_deploy.learner.user_code.callback_code import CallbackSemantics
+from fastai_deploy.learner.user_code.interpreter import NotUnderstood, settled
+from fastai_deploy.learner.user_code.loss_code import Activation, LossSemantics
+from fastai_deploy.learner.user_code.model_code import Run
+from fastai_deploy.learner.user_code.objects import Objects, is_dispatched
+from fastai_deploy.learner.user_code.text_code import (
+    Encoded,
+    Stages,
+    TextSemantics,
+    batch_transforms,
+    data_objects,
+    target_transforms,
+    text_transforms,
+)
+from fastai_deploy.learner.user_code.values import Term, Unknown, Value, bare
+
+MOST_UNPROVEN = 100  # pieces of code that are listed
+_OTHER_VALUE = "it returns something else"
+# Methods of a learner: a function of the user's stored in their place would answer otherwise.
+_METHODS = frozenset(
+    {"predict", "get_preds", "one_batch", "_split", "_do_one_batch", "_do_epoch_validate",
+     "all_batches", "validate", "_with_events", "__call__", "_call_one", "pred", "added_cbs"}
+)  # fmt: skip
+# Bases of a loss that give it no activation, or one that leaves scores as they are.
+_NO_ACTIVATION = frozenset(
+    {"BaseLoss", "Module", "_Loss", "_WeightedLoss", "CrossEntropyLoss", "BCEWithLogitsLoss",
+     "NLLLoss"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What the code of a learner shows of one part of the way; None for what is not understood.
+
+    ``run`` is how the transformer is called, ``answers`` what the model makes of its output, and
+    ``encoded`` how a text becomes ids.
+    """
+
+    run: Run | None = None
+    answers: Value | None = None
+    encoded: Encoded | None = None
+    unproven: tuple[Unproven, ...] = ()
+
+
+def follow_text(root: Root, objects: Objects, tokenizer: Tokenizer) -> Followed:
+    """How a text given to ``predict`` becomes ids, in a learner of fastai 2."""
+
+    def follow(version: Version) -> Value:
+        semantics = TextSemantics(objects, version, tokenizer.node, tokenizer.max_length)
+        return _through(semantics, text_transforms(root.data), Term("text", text="text"))
+
+    subject = "the transforms of its data"
+    try:
+        value = settled(objects.versions, follow)
+    except NotUnderstood as error:
+        return Followed(unproven=(_unproven(subject, error, "text"),))
+    if isinstance(value, Term) and value.role == "ids" and isinstance(value.data, Encoded):
+        if value.data.batched:
+            return Followed(
+                unproven=(Unproven(subject, "they make a batch of a text", part="text"),)
+            )
+        return Followed(encoded=value.data)
+    unknown = Unproven(subject, "they do not make ids of a text", value.text, part="text")
+    return Followed(unproven=(unknown,))
+
+
+def follow_model(
+    model: object, wrapper: Global | None, transformer: CallbackSemantics, objects: Objects
+) -> Followed:
+    """How ids become scores. ``transformer`` follows the code around the transformer.
+
+    ``model`` is the learner's, and ``wrapper`` its class where it is not itself the transformer.
+    """
+    subject = f"the forward() of {wrapper}" if wrapper else "the model"
+    try:
+        value = settled(objects.versions, lambda version: transformer.scores(model, version))
+    except NotUnderstood as error:
+        return Followed(unproven=(_unproven(subject, error, "model"),))
+    run = value.data if isinstance(value, Term) and value.role in ("scores", "output") else None
+    if not isinstance(run, Run):
+        reason = value.reason if isinstance(value, Unknown) else _OTHER_VALUE
+        unknown = Unproven(subject, reason, bare(f"return {value.text}"), part="model")
+        return Followed(unproven=(unknown,))
+    assumed = tuple(
+        Unproven(
+            subject,
+            f"it uses {name}, which is not in the file; it is taken to be the padding id",
+            part="model",
+        )
+        for name in sorted(transformer.assumed)
+    )
+    return Followed(run=run, answers=value, unproven=assumed)
+
+
+@dataclass(frozen=True)
+class OwnLoss:
+    """A loss with code of the user's: its name, its class, and the activation that the code makes.
+
+    ``activation`` is None where the code defines none, or none that is understood. In the first
+    case the loss has that of ``inherits``, the library's class that it is derived from, if any.
+    """
+
+    name: str
+    cls: str
+    activation: Activation | None
+    inherits: Global | None
+    unproven: tuple[Unproven, ...]
+
+
+def follow_loss(loss: object, objects: Objects) -> OwnLoss | None:
+    """What the user's code in a loss of fastai 2 says; None for a loss without such code."""
+    if objects.function(loss) is not None:
+        function = objects.function(loss)
+        name = function.code.name if function is not None else "loss"
+        return OwnLoss(name, name, "none", None, ())
+    cls = class_of(loss)
+    methods = {name: _method(loss, name, objects) for name in ("activation", "decodes")}
+    users = is_users_own(cls)
+    if cls is None or (not users and not any(methods.values())):
+        return None
+    lineage = objects.lineage(objects.class_of(loss))
+    if users and objects.body(lineage[0] if lineage else None) is None:
+        return None
+    bases = [class_name(each) for each in lineage if objects.body(each) is None]
+    inherits = next((each for each in bases if each is not None and each.name != "object"), None)
+    activation: Activation | None = None
+    unproven: list[Unproven] = []
+    for name, method in methods.items():
+        if method is None:
+            continue
+        try:
+            found = settled(objects.versions, partial(_follow_method, loss, objects, name, method))
+        except NotUnderstood as error:
+            unproven.append(_unproven(f"the {name}() of the loss {cls}", error, "answer"))
+            continue
+        activation = found if name == "activation" else activation
+    if not users:
+        inherits = cls
+    nothing = activation is None and methods["activation"] is None
+    plain = inherits is None or inherits.name in _NO_ACTIVATION
+    if nothing and plain:
+        activation = "none"
+    return OwnLoss(cls.name, str(cls), activation, inherits, tuple(unproven))
+
+
+def _method(loss: object, name: str, objects: Objects) -> object:
+    own = attributes(loss).get(name)
+    if own is not None:
+        return own
+    defined = objects.defined(loss, name)
+    return defined[1] if defined is not None else None
+
+
+def _follow_method(
+    loss: object, objects: Objects, name: str, method: object, version: Version
+) -> Activation | None:
+    semantics = LossSemantics(objects, version)
+    if name == "activation":
+        return semantics.activation(loss, method)
+    semantics.check_decodes(loss, method)
+    return None
+
+
+def follow_batch(root: Root, objects: Objects) -> tuple[Unproven, ...]:
+    """What transforms of the user's do to the ids of a text, in a learner without a tokenizer."""
+    ids = Term("ids", Encoded(None), text="ids")
+    subject = "a transform of its batches"
+    try:
+        found = settled(objects.versions, lambda version: _batched(root, objects, version, ids))
+    except NotUnderstood as error:
+        return (_unproven(subject, error, "text"),)
+    if found == ids:
+        return ()
+    return (Unproven(subject, "it changes the ids of a text", bare(found.text), part="text"),)
+
+
+def _batched(root: Root, objects: Objects, version: Version, ids: Value) -> Value:
+    semantics = TextSemantics(objects, version, None, None)
+    return _through(semantics, batch_transforms(root.data), ids)
+
+
+def _through(semantics: TextSemantics, stages: Stages, value: Value) -> Value:
+    """What transforms make of a value, one after the other."""
+    for stage, transforms in stages:
+        for transform in transforms:
+            before, given = value, value
+            if stage == "before_batch":  # a batch of one: its samples are left as they are
+                given = Term("samples", text="samples")
+            try:
+                value = semantics.apply_transform(transform, given)
+            except NotUnderstood as error:
+                raise NotUnderstood(error.reason, error.code, _subject(transform)) from error
+            if isinstance(value, Unknown):
+                raise NotUnderstood(value.reason, f"return {value.text}", _subject(transform))
+            value = before if value == given else value
+    return value
+
+
+def follow_rest(
+    root: Root, modules: Sequence[Module], objects: Objects, path: str
+) -> tuple[Unproven, ...]:
+    """What else may change an answer: the learner's class, its targets, code put into modules.
+
+    ``path`` is where the transformer is.
+    """
+    if root.major == 1:
+        return ()
+    return tuple(islice(_rest(root, modules, objects, path), MOST_UNPROVEN))
+
+
+def _rest(root: Root, modules: Sequence[Module], objects: Objects, path: str) -> Iterator[Unproven]:
+    if is_users_own(root.cls):
+        yield Unproven(
+            f"the learner class {root.cls}", "it may answer in a way of its own", part="answer"
+        )
+    for name in sorted(_METHODS & attributes(root.node).keys()):
+        if objects.function(attributes(root.node)[name]) is not None:
+            yield Unproven(f"the learner's {name}", "it is code of the user's", part="answer")
+    yield from _in_data(root, objects)
+    for transform in target_transforms(root.data):
+        yield from _decodes(transform, objects)
+    prefix = f"{path}." if path else ""
+    for module in modules:
+        if module.path == path or module.path.startswith(prefix):
+            for name, value in module.attributes.items():
+                if _is_users(value, objects):
+                    yield Unproven(
+                        f"the module {module.path or 'of the model'}",
+                        f"its attribute {name} is code of the user's", part="model",
+                    )  # fmt: skip
+
+
+def _in_data(root: Root, objects: Objects) -> Iterator[Unproven]:
+    """The user's code in fastai's own data objects, which make the batches."""
+    for node in data_objects(root.data):
+        cls = class_of(node)
+        if is_users_own(cls):
+            yield Unproven(f"the class {cls}", "it may make batches in its own way", part="text")
+        for name, value in attributes(node).items():
+            if objects.function(value) is not None:
+                subject = f"the {name} of its {cls.name if cls else 'data'}"
+                yield Unproven(subject, "it is code of the user's", part="text")
+
+
+def _is_users(value: object, objects: Objects) -> bool:
+    """Whether a value in a module of a library would run the user's code."""
+    if not isinstance(value, Call):
+        return isinstance(value, Global) and is_users_own(value)
+    if objects.function(value) is not None:
+        return True
+    match value:
+        case Call(func=Call(func=Global(name="_builtin_type"), args=("MethodType",)), args=args):
+            return _is_users(args[0], objects) if args else False
+        case Call(func=Global("builtins", "getattr"), args=(owner, *_)):
+            return _is_users(owner, objects)
+        case Call(func=Global("functools", "partial")):
+            return any(_is_users(each, objects) for each in value.args)
+    cls = class_of(value)
+    return is_users_own(cls)
+
+
+def _decodes(transform: object, objects: Objects) -> Iterator[Unproven]:
+    cls = class_of(transform)
+    own = attributes(transform)
+    users = is_users_own(cls)
+    decodes = own.get("decodes")
+    given = decodes is not None and not (is_dispatched(decodes) and not objects.signatures(decodes))
+    if given or (users and objects.defined(transform, "decodes") is not None):
+        yield Unproven(
+            f"the decodes() of {cls}", "it may change the label of an answer", part="answer"
+        )
+    elif users and objects.body(objects.class_of(transform)) is None:
+        yield Unproven(
+            f"the transform {cls}",
+            "its code is not in the file; it is taken to change no label",
+            part="answer",
+        )
+
+
+def _subject(transform: object) -> str:
+    cls = class_of(transform)
+    named = attributes(transform).get("_name")
+    if isinstance(named, str) and cls is not None and not is_users_own(cls):
+        return f"the transform {named}"
+    return f"the encodes() of {cls}" if cls is not None else "a transform"
+
+
+def _unproven(subject: str, error: NotUnderstood, part: Part) -> Unproven:
+    return Unproven(error.subject or subject, error.reason, bare(error.code), part=part)

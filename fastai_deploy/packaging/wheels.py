@@ -1,0 +1,260 @@
+"""The wheels that an artifact carries, so that its container downloads nothing at start.
+
+pip fetches them, as the user has set it up, for the Python and the platform of the container's
+image, and by the hashes of a lock. They are kept in a cache; the same container and versions give
+the same files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from fastai_deploy import files
+from fastai_deploy.errors import ExtraMissing, FdeployError, HashMismatch, WheelMissing
+from fastai_deploy.packaging.lock_files import (
+    Pin,
+    PipFailed,
+    Run,
+    render,
+    resolve,
+    run_command,
+    shipped_lock,
+)
+
+# What the serving code imports. Their own dependencies serve other uses: ONNX Runtime's tools, the
+# hub from which the tokenizers library can download.
+SERVING = ("numpy", "onnxruntime", "tokenizers")
+_PLATFORM = re.compile(r"manylinux_2_(\d+)_(\w+)")
+_OLDEST_GLIBC = 17
+# Platforms had names before they had numbers (PEP 600).
+_ALIASES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+
+
+@dataclass(frozen=True)
+class Container:
+    """What an artifact has to fit: ``python`` such as ``3.13``, ``platform`` a manylinux tag.
+
+    ``has`` are the packages of the serving code that every image of this kind has itself; where
+    that is not known, they are packed as well, for the case that the image has none.
+    ``gpu``: a GPU is to compute the model.
+    """
+
+    name: str
+    python: str
+    platform: str
+    has: frozenset[str] = frozenset()
+    known: bool = True
+    gpu: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def machine(self) -> str:
+        """The processor, as Python calls it: ``x86_64`` or ``aarch64``."""
+        match = _PLATFORM.fullmatch(self.platform)
+        return match[2] if match else ""
+
+    @property
+    def tags(self) -> list[str]:
+        """Every platform tag whose wheels run in it, the newest first."""
+        match = _PLATFORM.fullmatch(self.platform)
+        if match is None:
+            return [self.platform]
+        newest, machine = int(match[1]), match[2]
+        oldest = 5 if machine == "x86_64" else _OLDEST_GLIBC
+        found = []
+        for minor in range(newest, oldest - 1, -1):
+            found.append(f"manylinux_2_{minor}_{machine}")
+            if minor in _ALIASES:
+                found.append(f"{_ALIASES[minor]}_{machine}")
+        return found
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on disk; ``spare`` says that the image's own package goes before it."""
+
+    package: str
+    version: str
+    path: Path
+    sha256: str
+    spare: bool = False
+
+
+def fetch(
+    container: Container,
+    versions: Mapping[str, str],
+    *,
+    cache: Path,
+    told: Callable[[str], None],
+    lock: Sequence[Pin] | None = None,
+    run: Run = run_command,
+) -> tuple[Wheel, ...]:
+    """The wheels for a container; ``versions`` are those that the parity gate was passed with.
+
+    Each is one that ``lock`` names, by default the lock that ships. For a version that it does not
+    have, the hash is what the package index says before the download. Where a package has no wheel
+    of that version for the container's Python, the newest before it is taken and told: the goldens
+    decide at start whether it will do.
+    Raises WheelMissing, HashMismatch, ExtraMissing or FileError.
+    """
+    fetcher = _Fetcher(container, shipped_lock() if lock is None else lock, told, run)
+    return tuple(
+        fetcher.wheel(package, versions[package], cache)
+        for package in SERVING
+        if package in versions and package not in container.has
+    )
+
+
+def default_cache() -> Path:
+    """Where wheels are kept between packages."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fastai-deploy" / "wheels"
+
+
+class _Fetcher:
+    """Fetches the wheels of one container; ``lock`` names the files that may be taken."""
+
+    def __init__(
+        self, container: Container, lock: Sequence[Pin], told: Callable[[str], None], run: Run
+    ) -> None:
+        self._container = container
+        self._known = {(pin.name, pin.version): pin for pin in lock}
+        self._told = told
+        self._run = run
+
+    def wheel(self, package: str, version: str, cache: Path) -> Wheel:
+        container = self._container
+        folder = cache / f"cp{container.python}-{container.platform}" / package / version
+        found = self._cached(package, folder)
+        if found is None:
+            self._told(f"fetching {package} {version} for the {container.name}")
+            found = self._fetch(package, version, folder)
+        taken = _version(found)
+        if taken != version:
+            self._told(
+                f"Python {container.python} has no {package} {version}: the artifact "
+                f"carries {taken}, and proves itself by its goldens at start"
+            )
+        spare = package == "numpy" and not container.known
+        return Wheel(package, taken, found, files.sha256(found), spare)
+
+    def _cached(self, package: str, folder: Path) -> Path | None:
+        """The wheel of a folder, if it is the one that was put there and that the lock names."""
+        found = sorted(folder.glob("*.whl"))
+        if len(found) != 1:
+            return None
+        expected = folder / f"{found[0].name}.sha256"
+        digest = files.sha256(found[0])
+        if not expected.exists() or expected.read_text(encoding="ascii") != digest:
+            return None
+        known = self._known.get((package, _version(found[0])))
+        return found[0] if known is None or digest in known.hashes else None
+
+    def _fetch(self, package: str, version: str, folder: Path) -> Path:
+        """Download a wheel into its folder of the cache, which appears whole or not at all."""
+        if find_spec("pip") is None:
+            raise ExtraMissing(
+                "wheels for the container are fetched with pip, which this Python has not",
+                hint=f"run: {sys.executable} -m ensurepip",
+            )
+        with files.file_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+        try:
+            found = self._newest(package, version, scratch)
+            files.write(scratch / f"{found.name}.sha256", files.sha256(found).encode("ascii"))
+            with files.file_errors(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                scratch.rename(folder)
+            return folder / found.name
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _newest(self, package: str, version: str, scratch: Path) -> Path:
+        """Download the version, or else the newest before it."""
+        known = self._known.get((package, version))
+        failed = PipFailed("")
+        for wanted in (f"{package}=={version}", f"{package}<={version}"):
+            try:
+                return self._download(known or self._offered(wanted, scratch), scratch)
+            except PipFailed as error:  # noqa: PERF203 - two turns
+                failed, known = error, None
+                if error.tampered:
+                    break
+        raise self._error(package, version, failed)
+
+    def _offered(self, wanted: str, scratch: Path) -> Pin:
+        """The version that the index has for the container, with the hashes that the lock knows."""
+        target = ("--target", str(scratch / "target"), *pip_options(self._container))
+        (offered,) = resolve(
+            sys.executable, "--no-deps", "--only-binary=:all:", *target, wanted, run=self._run
+        )
+        known = self._known.get((offered.name, offered.version))
+        if known is None:
+            self._told(
+                f"fdeploy's own lock has no {offered.name} {offered.version}: what the package "
+                "index says is its SHA-256 is taken for it"
+            )
+        return known or offered
+
+    def _download(self, pin: Pin, scratch: Path) -> Path:
+        lock = scratch / "wheel.lock"
+        files.write(lock, render([pin]).encode())
+        status, said = self._run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
+                *("--disable-pip-version-check", "--no-deps", "--only-binary=:all:"),
+                *pip_options(self._container),
+                *("--dest", str(scratch), "--require-hashes", "--requirement", str(lock)),
+            ]
+        )
+        lock.unlink()
+        found = sorted(scratch.glob("*.whl"))
+        if status != 0 or len(found) != 1:
+            raise PipFailed(said)
+        return found[0]
+
+    def _error(self, package: str, version: str, failed: PipFailed) -> FdeployError:
+        """What could not be had and why, as far as pip tells."""
+        container = self._container
+        for_what = f"Python {container.python} on {container.platform} ({container.name})"
+        if failed.tampered:
+            return HashMismatch(
+                f"the wheel of {package} {version} for {for_what} is not the one that is locked: "
+                "its SHA-256 differs",
+                hint="somebody may have changed the file: look at where pip gets it from "
+                "(pip config list), then run fdeploy package",
+            )
+        if "No matching distribution" in failed.said:
+            return WheelMissing(
+                f"there is no wheel of {package} {version} or before for {for_what}",
+                hint="choose another instance or image in [endpoint]; fdeploy config shows them",
+            )
+        return WheelMissing(
+            f"the wheel of {package} {version} for {for_what} could not be fetched: "
+            f"{failed.reason}",
+            hint="check the network and pip's settings (pip config list), then run fdeploy package",
+        )
+
+
+def pip_options(container: Container) -> list[str]:
+    """What makes pip choose files for a container instead of this machine."""
+    short = container.python.replace(".", "")
+    return [
+        *("--implementation", "cp", "--python-version", container.python),
+        *("--abi", f"cp{short}", "--abi", "abi3", "--abi", "none"),
+        *(part for tag in container.tags for part in ("--platform", tag)),
+    ]
+
+
+def _version(wheel: Path) -> str:
+    """The version in a wheel's name: ``name-version-python-abi-platform.whl`` (PEP 427)."""
+    return wheel.name.split("-")[1]

@@ -1,0 +1,1 @@
+"""Parity: are the answers those of the learner? Goldens, comparison, report and gate."""

@@ -1,0 +1,89 @@
+"""Parity as a gate: the goldens, asked through any door, must be answered as the learner does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fastai_deploy import files
+from fastai_deploy.bundle import Manifest, read_manifest
+from fastai_deploy.bundle.manifest import EXPORT_AGAIN
+from fastai_deploy.errors import FileError, InvocationError
+from fastai_deploy.parity import compare
+from fastai_deploy.parity.goldens import Golden, Labels, load_goldens
+from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.targets.base import Invoke, Json, Verify
+
+# A request stays well below the body limit of any door; one text may be larger and goes alone.
+_REQUEST_BYTES = 100_000
+_REQUEST_TEXTS = 32
+GOLDENS = "goldens.json"
+
+
+def stored_goldens(bundle: Path) -> tuple[Manifest, tuple[Golden, ...]]:
+    """The manifest and the goldens of a bundle. Raises FileError."""
+    manifest, _ = read_manifest(bundle)
+    path, listed = bundle / GOLDENS, manifest.files.get(GOLDENS)
+    if listed is None or files.sha256(path, most=files.MOST) != listed.sha256:
+        raise FileError(f"{path} is not the file that the manifest names", hint=EXPORT_AGAIN)
+    labels = Labels(manifest.labels, several=manifest.task == "multi-label")
+    return manifest, load_goldens(path, labels)
+
+
+def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:
+    """A check that asks every golden of a bundle; ``subject`` is what errors call the door.
+
+    The check raises ParityError when an answer differs, InvocationError when there is none.
+    """
+    manifest, goldens = stored_goldens(bundle)
+    model = "learner" if any(golden.source == "learner" for golden in goldens) else "rebuilt model"
+
+    def verify(invoke: Invoke) -> None:
+        answers = [answer for chunk in _chunks(goldens) for answer in _ask(invoke, chunk)]
+        result = compare.compare(
+            [golden.text for golden in goldens],
+            [golden.probabilities for golden in goldens],
+            [_probabilities(answer, manifest.labels) for answer in answers],
+            threshold=manifest.threshold,
+        )
+        # What an int8 model answers depends a little on the texts that share its batch.
+        ties = manifest.model.precision == "int8"
+        compare.check(result, manifest.tolerance, subject=subject, ties=ties)
+        report(
+            Step(
+                f"{subject} answered {len(goldens)} goldens as the {model} does: "
+                f"max |Δprobability| {result.max_difference:.1e}"
+            )
+        )
+
+    return verify
+
+
+def _chunks(goldens: Sequence[Golden]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for golden in goldens:
+        length = len(golden.text.encode())
+        if chunk and (size + length > _REQUEST_BYTES or len(chunk) == _REQUEST_TEXTS):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(golden.text)
+        size += length
+    if chunk:
+        yield chunk
+
+
+def _ask(invoke: Invoke, texts: list[str]) -> list[Json]:
+    answers = invoke({"texts": texts})
+    if not isinstance(answers, list) or len(answers) != len(texts):
+        raise InvocationError(
+            f"{len(texts)} texts were sent, and the answer is no list of as many",
+            hint="run fdeploy teardown, then fdeploy up",
+        )
+    return answers
+
+
+def _probabilities(answer: Json, labels: Sequence[str]) -> tuple[float, ...]:
+    """In the order of the labels; none for an item that was answered with an error."""
+    given = answer.get("probabilities", {}) if isinstance(answer, dict) else {}
+    return tuple(given[label] for label in labels if label in given)

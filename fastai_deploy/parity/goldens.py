@@ -1,0 +1,382 @@
+"""Golden texts: those that a user brings, and those that are asked where nobody brings any.
+
+The formats are described in ``docs/bundle.md``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+from fastai_deploy.errors import FileError, GoldenError
+from fastai_deploy.files import read
+from fastai_deploy.json_reader import BadJson, Reader
+from fastai_deploy.json_reader import parse as parse_json
+
+MOST = 1_000  # every later form of the model answers each of them before it is trusted
+ROUNDED = 1e-3  # by how much rounded probabilities of a single-label learner may miss 1
+LONGEST = 1 << 20  # bytes of a text: the largest request that an API takes by default
+
+_EXPORT_AGAIN = "run fdeploy export"
+_ERROR = 200  # characters of a learner's error that are kept
+_LARGEST = 3.5e38  # a float32 is never larger
+
+Source = Literal["learner", "rebuilt"]
+
+_HINT = (
+    'write what learn.predict answers, raw scores under "scores"; for a learner of half precision '
+    "set a larger tolerance, such as [model] tolerance = 0.02"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A text from a golden file.
+
+    ``probabilities`` are the learner's own, in the order of the labels, where the file has them;
+    ``from_scores``: they were made from the raw scores in the file. ``predicted`` are the labels
+    that ``learn.predict`` named. ``expected`` are the true labels, where the file has them.
+    ``error`` is that of the learner, where it fails on this text. ``line`` is where it stands.
+    """
+
+    text: str
+    probabilities: tuple[float, ...] | None
+    expected: tuple[str, ...] | None
+    line: int
+    from_scores: bool = False
+    predicted: tuple[str, ...] | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A text with the answer that every form of the model must reproduce."""
+
+    text: str
+    probabilities: tuple[float, ...]
+    source: Source
+    expected: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a golden file is checked against.
+
+    ``several``: a text may have several labels. ``raw``: ``learn.predict`` answers, or may answer,
+    raw scores. ``tolerance`` is by how much each probability may be off.
+    """
+
+    names: tuple[str, ...]
+    several: bool = False
+    raw: bool = False
+    tolerance: float = 0.0
+
+    @property
+    def slack(self) -> float:
+        """By how much the probabilities of one text may miss a sum of 1."""
+        return max(ROUNDED, len(self.names) * self.tolerance)
+
+
+def read_cases(path: Path, labels: Labels) -> tuple[Case, ...]:
+    """Read a golden file. Raises GoldenError with file and line, or FileError."""
+    readers: dict[str, Callable[[_Place, str, Labels], Iterator[Case]]] = {
+        ".txt": _txt,
+        ".jsonl": _jsonl,
+        ".csv": _csv,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise GoldenError(
+            f"{path} has an unknown suffix", hint="name a file that ends in .txt, .jsonl or .csv"
+        )
+    data = read(path)
+    place = _Place(path)
+    cases = answered(tuple(reader(place, _decoded(place, data), labels)), labels, str(path))
+    if not cases:
+        raise GoldenError(f"{path} holds no text", hint="write at least one text into it")
+    if len(cases) > MOST:
+        raise GoldenError(
+            f"{path} holds {len(cases):,} texts; {MOST:,} is the most",
+            hint="keep a sample of the texts that matter most",
+        )
+    return cases
+
+
+def answered(cases: Sequence[Case], labels: Labels, where: str) -> tuple[Case, ...]:
+    """Check the learner's own answers, and make probabilities of raw scores.
+
+    Numbers that are called probabilities are taken as scores where the learner may answer scores
+    and at least one text shows that they are none. ``where`` is what errors call their source.
+    Raises GoldenError.
+    """
+    if cases and all(case.error for case in cases):
+        raise GoldenError(
+            f"{where}: the learner fails on every text, such as {cases[0].text[:60]!r} "
+            f"({cases[0].error})",
+            hint='see that learn.predict("some text") answers, then write the file again',
+        )
+    given = [case for case in cases if case.probabilities is not None and not case.from_scores]
+    scores = labels.raw and any(_unlikely(case.probabilities or (), labels) for case in given)
+    checked = []
+    for case in cases:
+        found = case
+        if case.probabilities is not None and (scores or case.from_scores):
+            made = activated(case.probabilities, several=labels.several)
+            found = replace(case, probabilities=made, from_scores=True)
+        elif case.probabilities is not None:
+            wrong = _unlikely(case.probabilities, labels)
+            if wrong:
+                _Place(where, case.line).wrong(wrong, _HINT)
+        checked.append(found)
+    return tuple(checked)
+
+
+def activated(scores: Sequence[float], *, several: bool) -> tuple[float, ...]:
+    """Raw scores as probabilities: sigmoid where a text may have several labels, else softmax."""
+    if several:
+        # 1 / (1 + exp(-x)), written so that nothing overflows.
+        return tuple(0.5 * (1.0 + math.tanh(0.5 * each)) for each in scores)
+    powers = [math.exp(each - max(scores)) for each in scores]
+    return tuple(each / sum(powers) for each in powers)
+
+
+def _unlikely(numbers: Sequence[float], labels: Labels) -> str:
+    """Why numbers are no probabilities of a text; empty when they may be."""
+    if len(numbers) != len(labels.names):
+        return f"there must be {len(labels.names)} probabilities, one for each label"
+    if not all(0 <= number <= 1 for number in numbers):
+        return "a probability is no number from 0 to 1"
+    if not labels.several and not math.isclose(sum(numbers), 1, abs_tol=labels.slack):
+        return f"the probabilities sum to {sum(numbers):.4g}, not to 1"
+    return ""
+
+
+def render(goldens: Sequence[Golden], labels: Labels) -> bytes:
+    """``goldens.json``, the same bytes for the same goldens."""
+    entries: list[dict[str, Any]] = []
+    for golden in goldens:
+        entry: dict[str, Any] = {
+            "text": golden.text,
+            "probabilities": dict(zip(labels.names, golden.probabilities, strict=True)),
+            "source": golden.source,
+        }
+        if golden.expected is not None:
+            entry["expected"] = list(golden.expected) if labels.several else golden.expected[0]
+        entries.append(entry)
+    text = json.dumps({"goldens": entries}, ensure_ascii=False, indent=1, allow_nan=False)
+    return text.encode("utf-8") + b"\n"
+
+
+def load_goldens(path: Path, labels: Labels) -> tuple[Golden, ...]:
+    """The goldens of a bundle. Raises FileError."""
+    return parse(read(path), labels, str(path))
+
+
+def parse(data: bytes, labels: Labels, where: str = "goldens.json") -> tuple[Golden, ...]:
+    """The goldens of a ``goldens.json`` that :func:`render` wrote. Raises FileError for another."""
+    try:
+        document = Reader(parse_json(data), where, _EXPORT_AGAIN)
+    except BadJson as error:
+        raise FileError(f"{where} is damaged: {error}", hint=_EXPORT_AGAIN) from None
+    goldens = tuple(_golden(entry, labels) for entry in document.sections("goldens"))
+    if not goldens:
+        document.wrong("goldens", "at least one is expected")
+    return goldens
+
+
+def _golden(entry: Reader, labels: Labels) -> Golden:
+    answer = entry.section("probabilities")
+    expected = entry.value.get("expected")
+    return Golden(
+        text=entry.text("text"),
+        probabilities=tuple(answer.number(name) for name in labels.names),
+        source="learner" if entry.choice("source", *get_args(Source)) == "learner" else "rebuilt",
+        expected=None
+        if expected is None
+        else (expected,)
+        if isinstance(expected, str)
+        else entry.texts("expected"),
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a golden file something is wrong."""
+
+    path: Path | str
+    line: int = 0
+
+    def at(self, line: int) -> _Place:
+        return _Place(self.path, line)
+
+    def wrong(self, what: str, hint: str = "mend this line, or take it out") -> NoReturn:
+        where = f"{self.path}, line {self.line}" if self.line else str(self.path)
+        raise GoldenError(f"{where}: {what}", hint=hint)
+
+
+def _decoded(place: _Place, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        place.at(line).wrong("this is not UTF-8", "save the file as UTF-8")
+
+
+def _txt(place: _Place, content: str, _labels: Labels) -> Iterator[Case]:
+    for line, text in enumerate(content.split("\n"), start=1):
+        if text.strip():
+            _check_text(place.at(line), text)
+            yield Case(text.removesuffix("\r"), None, None, line)
+
+
+def _jsonl(place: _Place, content: str, labels: Labels) -> Iterator[Case]:
+    for line, text in enumerate(content.split("\n"), start=1):
+        if text.strip():
+            yield _object(place.at(line), text, labels)
+
+
+def _object(place: _Place, text: str, labels: Labels) -> Case:
+    try:
+        value = parse_json(text)
+    except BadJson as error:
+        place.wrong(f"this is not JSON that can be read ({error})")
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        place.wrong('there is no "text"', 'write {"text": "..."} on each line')
+    _check_text(place, value["text"])
+    scores = value.get("scores")
+    numbers = value.get("probabilities") if scores is None else scores
+    label = value.get("label")
+    return Case(
+        value["text"],
+        None if numbers is None else _numbers(place, numbers, labels),
+        None if label is None else _expected(place, label, labels),
+        place.line,
+        from_scores=scores is not None,
+        predicted=_predicted(place, value.get("predicted")),
+        error=str(value.get("error") or "")[:_ERROR],
+    )
+
+
+def _predicted(place: _Place, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(name, (str, int, float)) for name in names):
+        place.wrong('"predicted" is neither a label nor a list of labels')
+    return tuple(map(str, names))
+
+
+def _csv(place: _Place, content: str, labels: Labels) -> Iterator[Case]:
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+    header: list[str] | None = None
+    try:
+        for row in reader:
+            here = place.at(reader.line_num)
+            if header is None:
+                header = _header(here, row)
+            elif row:
+                yield _row(here, header, row, labels)
+    except csv.Error as error:
+        place.at(reader.line_num).wrong(f"this is not CSV ({error})")
+
+
+def _header(place: _Place, row: list[str]) -> list[str]:
+    header = [name.strip() for name in row]
+    if "text" not in header:
+        place.wrong("there is no column called text", "write a header with text, and perhaps label")
+    return header
+
+
+def _row(place: _Place, header: list[str], row: list[str], labels: Labels) -> Case:
+    if len(row) != len(header):
+        place.wrong(f"there are {len(row)} fields, but the header has {len(header)}")
+    values = dict(zip(header, row, strict=True))
+    _check_text(place, values["text"])
+    label = values.get("label") or None
+    return Case(
+        values["text"],
+        None,
+        None if label is None else _expected(place, _several(label, labels), labels),
+        place.line,
+    )
+
+
+def _several(label: str, labels: Labels) -> str | list[str]:
+    """In a multi-label CSV, the labels of a text are separated by semicolons."""
+    if labels.several and label not in labels.names:
+        return [part.strip() for part in label.split(";") if part.strip()]
+    return label
+
+
+def _check_text(place: _Place, text: str) -> None:
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        place.wrong("the text holds a lone surrogate, which is no character")
+    if size > LONGEST:
+        place.wrong(
+            f"the text has {size:,} bytes; {LONGEST:,} is the most that a request can hold",
+            "take it out, or cut it: what a model does not read does not count",
+        )
+
+
+def _expected(place: _Place, label: Any, labels: Labels) -> tuple[str, ...]:
+    given = label if isinstance(label, list) else [label]
+    if isinstance(label, list) and not labels.several:
+        place.wrong("there are several labels, but this learner gives one", "write one label")
+    names: list[str] = []
+    for item in given:
+        name = str(item) if isinstance(item, (str, int, float)) else None
+        if name not in labels.names:
+            shown = ", ".join(labels.names[:8]) + (", ..." if len(labels.names) > 8 else "")  # noqa: PLR2004 - as many as one line takes
+            place.wrong(f"the learner has no label {str(item)[:60]!r}", f"its labels are: {shown}")
+        names.append(str(name))
+    return tuple(names)
+
+
+def _numbers(place: _Place, value: Any, labels: Labels) -> tuple[float, ...]:
+    """Given by label, or as a list in the order of the labels."""
+    if isinstance(value, dict):
+        if set(value) != set(labels.names):
+            place.wrong("the probabilities do not name exactly the learner's labels")
+        value = [value[name] for name in labels.names]
+    if not isinstance(value, list) or len(value) != len(labels.names):
+        place.wrong(f"there must be {len(labels.names)} probabilities, one for each label")
+    numbers = [item for item in value if type(item) in (int, float) and abs(item) <= _LARGEST]
+    if len(numbers) != len(value):
+        place.wrong("a probability is no number from 0 to 1")
+    return tuple(map(float, numbers))
+
+
+PROBES: tuple[str, ...] = (
+    "I would buy this again without a second thought.",
+    "The second half drags, the jokes fall flat and I left before the end.",
+    "It arrived on Tuesday.",
+    "Not bad, not great: a quiet film for a rainy evening.",
+    "WORST. SERVICE. EVER!!!",
+    "ok",
+    "The café on the corner serves the best crème brûlée in town, says Zoë.",
+    "Das Gerät fiel schon am dritten Tag aus; der Händler antwortet nicht.",
+    "El camarero fue muy amable y la comida, excelente.",
+    "この店のラーメンはとても美味しかったです。",
+    "الخدمة كانت بطيئة لكن الطعام لذيذ",
+    "Loved it 😀👍 but the ending 💔",
+    "see https://example.org/review?id=42&lang=en #mustread @editor 4/5 $19.99",
+    "<p>The <b>screen</b> is bright &amp; sharp.</p>",
+    "first line\nsecond line\n\n\tindented third line",
+    "   spaces   in    front,  between   and behind   ",
+    "sooooo goooood!!!!! ha ha ha",
+    "don't, won't, can't, it's, they're, I'd've",
+    "1234567890 3.14159 -17 1e-6 50% 1,000,000",
+    "\"Quoted,\" she said -- 'twice' (and then again)...",
+    "pneumonoultramicroscopicsilicovolcanoconiosis",
+    "if (a < b && b > c) { return x[0] * 2; }",
+    "Thin as the plot is, I loved it: two sisters, one lighthouse, and a cast that carries it.",
+    " ".join(["The chapter goes on and on, and nothing in it is new."] * 120),
+)

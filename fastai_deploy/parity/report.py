@@ -1,0 +1,268 @@
+"""The parity report: what each form of a model answered to each golden, as data and as HTML.
+
+The page loads nothing and runs nothing in a browser.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from fastai_deploy.errors import ParityError
+from fastai_deploy.files import write
+from fastai_deploy.parity.compare import answer, compare
+from fastai_deploy.parity.goldens import Case
+
+LEARNER = "learner"
+
+Answers = Sequence[Sequence[float]]
+
+
+@dataclass
+class Comparison:
+    """Answers as they come in; ``threshold`` is None for single-label models."""
+
+    labels: tuple[str, ...] = ()
+    threshold: float | None = None
+    tolerance: float = 0.0
+    cases: tuple[Case, ...] = ()
+    answers: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
+
+    def begin(
+        self,
+        labels: tuple[str, ...],
+        threshold: float | None,
+        tolerance: float,
+        cases: Sequence[Case],
+    ) -> None:
+        """Take the texts, with the learner's own answers where there are any."""
+        self.labels, self.threshold, self.tolerance = labels, threshold, tolerance
+        self.cases = tuple(cases)
+
+    def add(self, form: str, answers: Answers) -> None:
+        """Take the answers of one form of the model, in the order of the texts."""
+        self.answers[form] = [tuple(each) for each in answers]
+
+    def summary(self) -> dict[str, Any]:
+        """All of it as plain data; the rows by falling difference, changed answers first."""
+        rows = [self._row(place, case) for place, case in enumerate(self.cases)]
+        rows.sort(key=lambda row: (not row["changed"], -_size(row["difference"])))
+        return {
+            "labels": list(self.labels),
+            "threshold": self.threshold,
+            "tolerance": self.tolerance,
+            "texts": len(rows),
+            "learner_answers": sum(case.probabilities is not None for case in self.cases),
+            "changed": sum(row["changed"] for row in rows),
+            "max_difference": {form: self._largest(form) for form in self.answers},
+            "accuracy": self._accuracy(),
+            "rows": rows,
+        }
+
+    def _row(self, place: int, case: Case) -> dict[str, Any]:
+        forms: dict[str, tuple[float, ...]] = {}
+        if case.probabilities is not None:
+            forms[LEARNER] = case.probabilities
+        forms.update((form, each[place]) for form, each in self.answers.items())
+        first = next(iter(forms.values()), ())
+        difference, changed = 0.0, False
+        for found in forms.values():
+            row = compare([case.text], [first], [found], threshold=self.threshold).rows[0]
+            difference, changed = max(difference, row.difference), changed or row.changed
+        return {
+            "text": case.text,
+            "expected": None if case.expected is None else list(case.expected),
+            "answers": {
+                form: {
+                    "labels": self._labels(found),
+                    "probabilities": dict(zip(self.labels, map(_plain, found), strict=False)),
+                }
+                for form, found in forms.items()
+            },
+            "difference": _plain(difference),
+            "changed": changed,
+        }
+
+    def _labels(self, found: Sequence[float]) -> list[str]:
+        chosen = answer(found, self.threshold)
+        return [self.labels[index] for index in chosen if index < len(self.labels)]
+
+    def _largest(self, form: str) -> float | None:
+        """The largest |Δprobability| of a form to the learner's answers; None where it has none."""
+        rows = [
+            compare([case.text], [case.probabilities], [found], threshold=self.threshold).rows[0]
+            for case, found in zip(self.cases, self.answers[form], strict=True)
+            if case.probabilities is not None
+        ]
+        return _plain(max(row.difference for row in rows)) if rows else None
+
+    def _accuracy(self) -> dict[str, dict[str, Any]]:
+        """How many of the true labels each form answers, where the goldens have them."""
+        found: dict[str, dict[str, Any]] = {}
+        answers: dict[str, Sequence[Sequence[float] | None]] = {
+            LEARNER: [case.probabilities for case in self.cases],
+            **self.answers,
+        }
+        for form, given in answers.items():
+            right = [
+                set(self._labels(each)) == set(case.expected)
+                for case, each in zip(self.cases, given, strict=True)
+                if case.expected is not None and each is not None
+            ]
+            if right:
+                found[form] = {"texts": len(right), "accuracy": sum(right) / len(right)}
+        return found
+
+
+@contextmanager
+def comparing(bundle: Path) -> Iterator[Comparison]:
+    """A comparison that is written beside ``bundle`` when the block ends, however it ends.
+
+    A ParityError is raised again with the place of the report in its hint.
+    """
+    found = Comparison()
+    try:
+        yield found
+    except ParityError as error:
+        place = _write(bundle, found)
+        raise type(error)(error.message, hint=f"{error.hint}; all texts are in {place}") from error
+    _write(bundle, found)
+
+
+def report_files(bundle: Path) -> tuple[Path, Path]:
+    """Where the report of a bundle stands: the data and the page."""
+    name = f"{bundle.name}-parity"
+    return bundle.with_name(f"{name}.json"), bundle.with_name(f"{name}.html")
+
+
+def _write(bundle: Path, found: Comparison) -> Path:
+    data, shown = report_files(bundle)
+    summary = found.summary()
+    text = json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False)
+    write(data, text.encode("utf-8", "replace") + b"\n")
+    write(shown, page(summary).encode("utf-8", "replace"))
+    return shown
+
+
+def _plain(number: float) -> float | None:
+    """A number as JSON has it: one that is not finite has no place there."""
+    return number if math.isfinite(number) else None
+
+
+def _size(difference: float | None) -> float:
+    return math.inf if difference is None else difference
+
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;
+text-align:left;vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
+tr.changed{background:#fdecea}td.t{max-width:34rem;overflow-wrap:anywhere;white-space:pre-wrap}
+svg{width:100%;height:auto}.bar{fill:#3b6ea5}.bad{fill:#c0392b}.line{stroke:#c0392b;
+stroke-dasharray:4 3}text{font:11px system-ui,sans-serif;fill:#555}
+@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#444}
+tr.changed{background:#4a2320}text{fill:#aaa}}
+"""
+_WIDTH, _HEIGHT, _MARGIN = 900, 170, 60
+_DECADES = (-9, 0)  # |Δ| from 1e-9 to 1, on a logarithmic scale
+_BARS = 200  # texts in the chart; the table has all of them
+_SHORT = 400  # characters of a text in the table
+
+
+def page(summary: Mapping[str, Any]) -> str:
+    """The page for the summary of a comparison; every text of a user's is escaped."""
+    return "".join(
+        (
+            "<!doctype html><html lang=en><meta charset=utf-8><title>Parity report</title>",
+            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; ',
+            "style-src 'unsafe-inline'\">",
+            f"<style>{_STYLE}</style><h1>Parity report</h1>",
+            *(f"<p>{escape(line)}" for line in headline(summary)),
+            _chart(summary["rows"], summary["tolerance"]),
+            _table(summary["rows"]),
+            "</html>\n",
+        )
+    )
+
+
+def headline(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What the report comes to, in a few lines."""
+    yield (
+        f"{summary['texts']} texts, {summary['learner_answers']} with the learner's own answers; "
+        f"{summary['changed']} answers changed; tolerance {summary['tolerance']:g}"
+    )
+    for form, difference in summary["max_difference"].items():
+        if difference is not None:
+            yield f"{form}: max |Δprobability| {difference:.1e} to the learner"
+    for form, found in summary["accuracy"].items():
+        yield f"{form}: accuracy {found['accuracy']:.3f} on {found['texts']} labelled texts"
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], tolerance: float) -> str:
+    """One bar a text: its largest |Δprobability| on a logarithmic scale, and the tolerance."""
+    shown = rows[:_BARS]
+    step = (_WIDTH - _MARGIN) / max(1, len(shown))
+    label = "largest difference of a probability, text by text"
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 24}" role=img aria-label="{label}">']
+    for decade in range(_DECADES[0], _DECADES[1] + 1, 3):
+        y = _HEIGHT - _height(10.0**decade)
+        parts.append(f'<text x=0 y="{y + 4:.0f}">1e{decade}</text>')
+    for place, row in enumerate(shown):
+        height = max(1.0, _height(row["difference"]))
+        bad = row["changed"] or row["difference"] is None or row["difference"] > tolerance
+        parts.append(
+            f'<rect class="{"bad" if bad else "bar"}" x="{_MARGIN + place * step:.1f}" '
+            f'y="{_HEIGHT - height:.1f}" width="{max(1.0, step * 0.8):.1f}" '
+            f'height="{height:.1f}"/>'
+        )
+    y = _HEIGHT - _height(tolerance)
+    parts.append(f'<line class=line x1={_MARGIN} x2={_WIDTH} y1="{y:.1f}" y2="{y:.1f}"/>')
+    parts.append(
+        f"<text x={_MARGIN} y={_HEIGHT + 18}>max |Δprobability| of each text, largest first; "
+        "the dashed line is the tolerance</text></svg>"
+    )
+    return "".join(parts)
+
+
+def _height(difference: float | None) -> float:
+    """Pixels of a bar."""
+    if difference is None:
+        return _HEIGHT
+    low, high = _DECADES
+    decade = math.log10(difference) if difference > 0 else low
+    return _HEIGHT * (min(max(decade, low), high) - low) / (high - low)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    forms = list(dict.fromkeys(form for row in rows for form in row["answers"]))
+    head = "".join(f"<th>{escape(form)}" for form in forms)
+    body = "".join(_table_row(row, forms) for row in rows)
+    return f"<table><tr><th>text<th>expected{head}<th>|Δ|{body}</table>"
+
+
+def _table_row(row: Mapping[str, Any], forms: Sequence[str]) -> str:
+    text = row["text"] if len(row["text"]) <= _SHORT else row["text"][: _SHORT - 1] + "…"
+    cells = "".join(f"<td>{_answered(row['answers'].get(form))}" for form in forms)
+    difference = "—" if row["difference"] is None else f"{row['difference']:.1e}"
+    return (
+        f"<tr{' class=changed' if row['changed'] else ''}><td class=t>{escape(text)}"
+        f"<td>{escape(', '.join(row['expected'] or []))}{cells}<td class=n>{difference}"
+    )
+
+
+def _answered(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    probabilities = found["probabilities"]
+    shown = (f"{label} {_number(probabilities[label])}" for label in found["labels"])
+    return escape(", ".join(shown) or "(no label)")
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.4f}"

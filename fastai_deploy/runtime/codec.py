@@ -1,0 +1,93 @@
+"""A body to what the model must be asked, and its answers to a body; no HTTP and no queue.
+
+    read -> Question -> (model) -> write -> Answer
+
+The model server and the container handlers differ in what stands between the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, List, Optional, Sequence, Tuple, Union
+
+from .contract import (
+    JSON,
+    JSON_LINES,
+    Encoded,
+    Model,
+    Outcome,
+    Request,
+    RequestError,
+    encode,
+    media_type,
+    parse,
+    render,
+)
+
+
+@dataclass(frozen=True)
+class ParsedBody:
+    """The requests of one body; ``texts`` are theirs in order, encoded or refused."""
+
+    kind: str
+    requests: Tuple[Request, ...]
+    texts: Tuple[Union[Encoded, RequestError], ...]
+
+    @property
+    def encoded(self) -> List[Encoded]:
+        """What the model must be asked, in order."""
+        return [text for text in self.texts if isinstance(text, Encoded)]
+
+    @property
+    def failures(self) -> List[BaseException]:
+        """Why texts could not be encoded, where that is for the log and not for the client."""
+        refused = (text for text in self.texts if isinstance(text, RequestError))
+        return [error.__cause__ for error in refused if error.__cause__ is not None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back over HTTP; ``retry_after`` in seconds."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    retry_after: Optional[int] = None
+
+
+def read(
+    body: bytes,
+    content_type: Optional[str],
+    encode_text: Callable[[str], Union[Encoded, RequestError]],
+) -> ParsedBody:
+    """Check a body by the contract and encode its texts. Raises RequestError."""
+    kind, _ = media_type(content_type)
+    requests = parse(body, content_type)
+    texts = [item for request in requests for item in request.items if isinstance(item, str)]
+    return ParsedBody(kind, tuple(requests), tuple(map(encode_text, texts)))
+
+
+def write(question: ParsedBody, outcomes: Sequence[Outcome], model: Model) -> Answer:
+    """The answer; ``outcomes`` are those of ``question.encoded``, in order.
+
+    JSON lines are answered with as many lines, each with its own answer or error.
+    """
+    ready = iter(outcomes)
+    every = iter(
+        [text if isinstance(text, RequestError) else next(ready) for text in question.texts]
+    )
+    answers = []
+    for request in question.requests:
+        own = [next(every) for item in request.items if isinstance(item, str)]
+        if question.kind not in JSON_LINES and request.single and isinstance(own[0], RequestError):
+            return refuse(own[0])
+        answers.append(render(own, request, model))
+    if question.kind in JSON_LINES:
+        lines = b"".join(encode(each) + b"\n" for each in answers)
+        return Answer(200, lines, question.kind)
+    return Answer(200, encode(answers[0]))
+
+
+def refuse(error: RequestError) -> Answer:
+    """The answer to a request that gets none."""
+    return Answer(error.status, encode(error.body()), retry_after=error.retry_after)

@@ -1,0 +1,255 @@
+"""Every failure of the endpoint, in the contract's words.
+
+    the model said, in the contract's form, what is wrong with the request   -> its own words
+    ModelError          the model failed                                     -> 500 model_error
+    ModelError 0, 408, 504, read time-out                                    -> 504 timeout
+    ModelError 413, ValidationError about the body's length                  -> 413 too_large
+    ModelError 429, 502, 503, 507, throttling, other 5xx of SageMaker        -> 503 overloaded
+    ValidationError, ModelNotReadyException, ServiceUnavailable,
+    no connection                                                            -> 503 not_ready
+    access denied, credentials, anything else                                -> 500 internal
+
+Sources: the errors of InvokeEndpoint in the SageMaker runtime's API reference. That a time-out of
+the model comes as a ModelError of status 0 is not in there: aws/sagemaker-python-sdk issue 1119.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any, Dict, Mapping, Optional, Sequence
+
+from botocore import exceptions as aws
+
+from ..contract import Json, RequestError
+
+ACTION = "sagemaker:InvokeEndpoint"
+_RETRY_SOON = 1
+_RETRY_LATER = 5
+_SERVER_ERROR = 500
+
+# What a model server may say of a request in the contract's own form.
+_MODEL_MAY_SAY = {
+    400: ("invalid_json",),
+    413: ("too_large",),
+    415: ("unsupported_media_type",),
+    422: ("invalid_request",),
+    503: ("overloaded", "not_ready"),
+    504: ("timeout",),
+}
+_THROTTLED = frozenset(
+    (
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    )
+)
+_UNAVAILABLE = frozenset(("ServiceUnavailable", "ServiceUnavailableException"))
+_NOT_UP = _UNAVAILABLE | {"ModelNotReadyException", "ValidationError", "ValidationException"}
+_DENIED = frozenset(
+    (
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "UnrecognizedClientException",
+    )
+)
+_NO_CONNECTION = (
+    aws.ConnectionError,
+    aws.ConnectionClosedError,
+    aws.HTTPClientError,
+    aws.ResponseStreamingError,
+)
+
+
+class ErrorResponse(RequestError):
+    """What the client is told, and beside it what only the log is told.
+
+    ``facts`` never hold what a user sent. ``transient``: the same request may well succeed when it
+    is sent again within a second.
+    """
+
+    def __init__(
+        self,
+        error: RequestError,
+        *,
+        headers: Optional[Mapping[str, str]] = None,
+        facts: Optional[Mapping[str, Json]] = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(error.status, error.code, error.message, error.hint, error.retry_after)
+        self.headers: Dict[str, str] = dict(headers or {})
+        self.facts: Dict[str, Json] = dict(facts or {})
+        self.transient = transient
+
+
+def internal(facts: Mapping[str, Json]) -> ErrorResponse:
+    """A defect: the client learns nothing but that there is one."""
+    return ErrorResponse(
+        RequestError(
+            500,
+            "internal",
+            "the request could not be answered because of a defect",
+            "the owner of the API finds the reason in the log, under the x-request-id",
+        ),
+        facts=facts,
+    )
+
+
+def overloaded(facts: Mapping[str, Json], *, transient: bool = False) -> ErrorResponse:
+    """Too much at once, here or behind."""
+    return ErrorResponse(
+        RequestError(
+            503, "overloaded", "the model is overloaded", "try again after a moment", _RETRY_SOON
+        ),
+        facts=facts,
+        transient=transient,
+    )
+
+
+def timeout(facts: Mapping[str, Json]) -> ErrorResponse:
+    """No answer in time."""
+    return ErrorResponse(
+        RequestError(
+            504, "timeout", "the model did not answer in time", "send less text in one request"
+        ),
+        facts=facts,
+    )
+
+
+def not_found(route: str) -> ErrorResponse:
+    """There is no such route; ``route`` is the one that there is."""
+    return ErrorResponse(
+        RequestError(404, "not_found", "there is no such route", f"send POST {route}")
+    )
+
+
+def method_not_allowed(methods: Sequence[str]) -> ErrorResponse:
+    """The route exists, the method does not."""
+    allow = ", ".join(methods)
+    return ErrorResponse(
+        RequestError(
+            405, "method_not_allowed", "this route does not have this method", f"it has {allow}"
+        ),
+        headers={"allow": allow},
+    )
+
+
+def body_too_large(limit: int) -> ErrorResponse:
+    """The body is above ``limit`` bytes."""
+    return ErrorResponse(
+        RequestError(
+            413, "too_large", f"the body is above {limit} bytes", "send less text in one request"
+        )
+    )
+
+
+def of(error: Exception) -> ErrorResponse:
+    """The failure that an exception of the endpoint's client means; never raises."""
+    facts: Dict[str, Json] = {"error": type(error).__name__}
+    if isinstance(error, aws.ClientError):
+        facts["error"] = _code(error)
+        return _answered(error, facts)
+    if isinstance(error, aws.ReadTimeoutError):
+        return timeout(facts)
+    if isinstance(error, _NO_CONNECTION):
+        return _not_ready(facts, transient=True)
+    if isinstance(error, aws.NoCredentialsError):
+        facts["action"] = ACTION
+    return internal(facts)
+
+
+def _answered(error: Any, facts: Dict[str, Json]) -> ErrorResponse:
+    """The failure that an error answer of SageMaker means."""
+    code = str(facts["error"])
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if code == "ModelError":
+        return _model(error.response, facts)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or "length less than" in message:
+        return _too_large(facts)
+    if code in _NOT_UP:
+        # AWS names the endpoint and its state here, and nothing that a user sent.
+        return _not_ready({**facts, "reason": message[:1_000]}, transient=code in _UNAVAILABLE)
+    if code in _THROTTLED or (isinstance(status, int) and status >= _SERVER_ERROR):
+        return overloaded(facts, transient=True)
+    if code in _DENIED:
+        # AWS names the role, the action and the resource here.
+        return internal({**facts, "action": ACTION, "reason": message[:1_000]})
+    return internal(facts)
+
+
+def _model(response: Mapping[str, Any], facts: Dict[str, Json]) -> ErrorResponse:
+    """The failure that a ModelError means; its message may repeat the request, so it is dropped."""
+    status = response.get("OriginalStatusCode")
+    facts["model_status"] = status if isinstance(status, int) else None
+    if response.get("LogStreamArn"):
+        facts["log_stream"] = str(response["LogStreamArn"])
+    said = _said(status, response.get("OriginalMessage"))
+    if said is not None:
+        return ErrorResponse(said, facts=facts)
+    if status in (0, 408, 504):
+        return timeout(facts)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return _too_large(facts)
+    if status in (429, 502, 503, 507):
+        return overloaded(facts)
+    return ErrorResponse(
+        RequestError(
+            500,
+            "model_error",
+            "the model failed on this request",
+            "the owner of the API finds the reason in the endpoint's log",
+        ),
+        facts=facts,
+    )
+
+
+def _said(status: Any, original: Any) -> Optional[RequestError]:
+    """The model server's own error, if it is one of the contract's and no other words pass."""
+    try:
+        error = json.loads(original)["error"]
+        code, message, hint = error["code"], error["message"], error["hint"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if code not in _MODEL_MAY_SAY.get(status, ()):
+        return None
+    retry_after = _RETRY_SOON if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return RequestError(status, code, str(message)[:500], str(hint)[:500], retry_after)
+
+
+def _not_ready(facts: Mapping[str, Json], *, transient: bool = False) -> ErrorResponse:
+    return ErrorResponse(
+        RequestError(
+            503,
+            "not_ready",
+            "the model is not up",
+            "try again after the Retry-After seconds",
+            _RETRY_LATER,
+        ),
+        facts=facts,
+        transient=transient,
+    )
+
+
+def _too_large(facts: Mapping[str, Json]) -> ErrorResponse:
+    return ErrorResponse(
+        RequestError(
+            413, "too_large", "the request is too large for the model", "send fewer texts at once"
+        ),
+        facts=facts,
+    )
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", "Unknown"))[:100]

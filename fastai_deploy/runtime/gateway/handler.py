@@ -1,0 +1,42 @@
+"""The Lambda function: what is made once, and what Lambda calls."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+from typing import Any, Dict
+
+from ..contract import Json
+from . import events, request_log
+from .endpoint import GatewaySettings, sagemaker_runtime
+from .gateway import Gateway
+
+
+def handler(event: Any, context: Any) -> Dict[str, Json]:
+    """Answer an event; the gateway is made with the first one that needs it."""
+    try:
+        gateway = _gateway()
+    except Exception as error:  # noqa: BLE001 a wrong setting, too, is answered and logged
+        failure = request_log.failure(error)
+        call = events.read(event)
+        facts = {**failure.facts, "request_id": call.request_id, "reason": str(error)[:1_000]}
+        request_log.write(sys.stdout, json.dumps(facts) + "\n")
+        response = events.refuse(failure, {"x-request-id": call.request_id})
+        return events.without_body(response) if call.method == "HEAD" else response
+    return gateway.handle(event, context)
+
+
+@functools.lru_cache(maxsize=1)
+def _gateway() -> Gateway:
+    settings = GatewaySettings.from_environment(os.environ)
+    return Gateway(sagemaker_runtime(settings), settings, log=sys.stdout)
+
+
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    # While Lambda loads the code it lends a whole processor: the client is made here, not while
+    # the first user waits. What fails here is tried again, and reported, with the first event.
+    with contextlib.suppress(Exception):
+        _gateway()

@@ -1,0 +1,1 @@
+"""The container hosts of AWS's images: TorchServe, the PyTorch toolkit, Ray Serve."""

@@ -1,0 +1,67 @@
+"""The four functions of the SageMaker PyTorch toolkit, over the same predictor.
+
+The toolkit calls ``model_fn`` once, then ``input_fn`` -> ``predict_fn`` -> ``output_fn`` for each
+request. What they raise it answers with status 500 and a traceback, so for a request they raise
+nothing: an error of the contract is an answer too, and ``output_fn`` sets its status.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Optional, Tuple, Union
+
+from .. import error_responses, hardware
+from ..codec import Answer, read, refuse, write
+from ..contract import RequestError
+from ..loading import Predicting, start
+from ..log import Log
+
+_WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request's body as it came."""
+
+    body: bytes
+    content_type: Optional[str]
+
+
+def model_fn(model_dir: str) -> Predicting:
+    """Load and self-check the model. Raises ModelError: the worker must not become healthy."""
+    # TorchServe starts a worker for every core unless it is told a number.
+    workers = int(os.environ.get(_WORKERS_VARIABLE) or hardware.detect().cores)
+    loaded, _ = start(Path(model_dir), Log(sys.stderr), workers=max(1, workers))
+    return loaded.predictor
+
+
+def input_fn(data: Union[str, bytes, bytearray], content_type: Optional[str]) -> Received:
+    """Take a body in; the toolkit hands over JSON as ``str`` and everything else as bytes."""
+    body = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
+    return Received(body, content_type)
+
+
+def predict_fn(received: Received, predictor: Predicting) -> Answer:
+    """Answer a request, or refuse it."""
+    try:
+        question = read(received.body, received.content_type, predictor.encode)
+        for failure in question.failures:
+            Log(sys.stderr).defect("-", failure)
+        outcomes = predictor.predict_encoded(question.encoded)
+        return write(question, outcomes, predictor.bundle.answered_as)
+    except RequestError as error:
+        return refuse(error)
+    except Exception as error:  # noqa: BLE001  # the toolkit would answer with the traceback
+        Log(sys.stderr).defect("-", error)
+        return refuse(error_responses.internal())
+
+
+def output_fn(answer: Answer, _accept: str, context: Any) -> Tuple[bytes, str]:
+    """The body and its content type; ``context`` is TorchServe's, for the status."""
+    if answer.status != HTTPStatus.OK and context is not None:
+        context.set_response_status(code=answer.status, phrase=HTTPStatus(answer.status).phrase)
+    return answer.body, answer.content_type

@@ -1,0 +1,170 @@
+"""Settings that are each right and cannot be together, as one table.
+
+The time-out chain client <= Lambda <= API Gateway <= SageMaker needs no rule here: ``api.timeout``
+is at most 29 s, which is as long as API Gateway waits; the Lambda gets the whole seconds above it
+and InvokeEndpoint has 60 s (``aws/template`` derives them, and a test compares them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastai_deploy.errors import SettingsError
+from fastai_deploy.runtime.contract import HEALTH
+from fastai_deploy.settings.project_file import Sections
+from fastai_deploy.settings.sections import MAX_TAG_LETTERS
+
+Key = tuple[str, str]
+
+# InvokeEndpoint takes 6 MB, of a serverless endpoint 4 MB.
+MAX_SERVERLESS_BODY = 4_000_000
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """``broken`` says whether these settings break the rule; ``keys`` are the ones to blame."""
+
+    keys: tuple[Key, ...]
+    broken: Callable[[Sections], bool]
+    reason: str
+    hint: str
+
+
+def _serverless(broken: Callable[[Sections], bool], key: str, why: str, hint: str) -> Constraint:
+    """A rule for serverless endpoints. Source: "Feature exclusions" of Serverless Inference."""
+    return Constraint(
+        (("endpoint", "kind"), ("endpoint", key)),
+        lambda all_: all_.endpoint.kind == "serverless" and broken(all_),
+        why,
+        hint,
+    )
+
+
+RULES = (
+    _serverless(
+        lambda all_: bool(all_.endpoint.subnets or all_.endpoint.security_groups),
+        "subnets",
+        "a serverless endpoint cannot join a VPC",
+        "set subnets and security_groups to [], or kind to real-time",
+    ),
+    _serverless(
+        lambda all_: all_.endpoint.data_capture > 0,
+        "data_capture",
+        "a serverless endpoint cannot capture data",
+        "set data_capture = 0, or kind to real-time",
+    ),
+    _serverless(
+        lambda all_: all_.endpoint.canary,
+        "canary",
+        "a serverless endpoint moves all requests at once",
+        "set canary = false, or kind to real-time",
+    ),
+    _serverless(
+        lambda all_: (
+            (all_.endpoint.provisioned_concurrency or 0) > all_.endpoint.serverless_concurrency
+        ),
+        "provisioned_concurrency",
+        "more would be kept warm than may answer at once",
+        "set provisioned_concurrency to at most serverless_concurrency",
+    ),
+    _serverless(
+        lambda all_: all_.api.max_body > MAX_SERVERLESS_BODY,
+        "kind",
+        "a serverless endpoint takes requests of at most 4 MB, and api.max_body is larger",
+        f"set max_body in [api] to at most {MAX_SERVERLESS_BODY}",
+    ),
+    Constraint(
+        (("endpoint", "subnets"), ("endpoint", "security_groups")),
+        lambda all_: bool(all_.endpoint.subnets) != bool(all_.endpoint.security_groups),
+        "a VPC needs both subnets and security groups",
+        "set both, or neither",
+    ),
+    Constraint(
+        (("endpoint", "max_instances"), ("endpoint", "instance_count")),
+        lambda all_: (
+            all_.endpoint.max_instances is not None
+            and all_.endpoint.max_instances < all_.endpoint.instance_count
+        ),
+        "there would be more instances than at most",
+        "set max_instances to at least instance_count",
+    ),
+    Constraint(
+        (("endpoint", "scale_to_zero"), ("endpoint", "kind")),
+        lambda all_: all_.endpoint.scale_to_zero and all_.endpoint.kind != "async",
+        "only an async endpoint scales to zero by a setting (a serverless one always does)",
+        "set scale_to_zero = false, or kind to async",
+    ),
+    Constraint(
+        (("endpoint", "canary"), ("endpoint", "instance_count")),
+        lambda all_: all_.endpoint.canary and all_.endpoint.instance_count == 1,
+        "a canary needs an instance beside it",
+        "set instance_count to at least 2, or canary = false",
+    ),
+    Constraint(
+        (("project", "tags"),),
+        lambda all_: (
+            sum(len(key) + len(value) for key, value in all_.project.tags.items()) > MAX_TAG_LETTERS
+        ),
+        f"tags have more than {MAX_TAG_LETTERS} letters together, and CloudFormation's templates "
+        "take no more",
+        "use fewer or shorter tags",
+    ),
+    Constraint(
+        (("project", "ttl"), ("project", "protect")),
+        lambda all_: bool(all_.project.ttl) and all_.project.protect,
+        "a stage that is protected from deletion cannot delete itself",
+        "remove ttl, or set protect = false",
+    ),
+    Constraint(
+        (("api", "auth"), ("api", "type")),
+        lambda all_: all_.api.auth == "key" and all_.api.type == "http",
+        "an HTTP API has no API keys",
+        'set type to rest, or auth to "iam", "jwt" or "none"',
+    ),
+    Constraint(
+        (("api", "auth"), ("api", "type")),
+        lambda all_: all_.api.auth == "jwt" and all_.api.type == "rest",
+        "a REST API has no JWT authorizer",
+        "set type to http",
+    ),
+    Constraint(
+        (("api", "auth"), ("api", "jwt_issuer")),
+        lambda all_: all_.api.auth == "jwt" and not (all_.api.jwt_issuer and all_.api.jwt_audience),
+        "tokens are checked against an issuer and an audience",
+        "set jwt_issuer and jwt_audience",
+    ),
+    Constraint(
+        (("api", "domain"), ("api", "certificate")),
+        lambda all_: bool(all_.api.domain) != bool(all_.api.certificate),
+        "a domain needs a certificate, and a certificate is for a domain",
+        "set both domain and certificate, or neither",
+    ),
+    Constraint(
+        (("api", "page"), ("api", "auth")),
+        lambda all_: all_.api.page and all_.api.auth == "iam",
+        "a page in a browser has no AWS credentials to sign with",
+        "set page = false, or auth to key, jwt or none",
+    ),
+    Constraint(
+        (("api", "quota"), ("api", "auth")),
+        lambda all_: all_.api.quota is not None and all_.api.auth != "key",
+        "a quota is counted by API key",
+        "set auth to key, or remove quota",
+    ),
+    Constraint(
+        (("api", "route"),),
+        lambda all_: all_.api.route == HEALTH,
+        f"{HEALTH} is where the API says that it is up",
+        "choose another route",
+    ),
+)
+
+
+def check_constraints(sections: Sections, where: Callable[[Key], str]) -> None:
+    """Raise SettingsError for the first rule that is broken; ``where`` tells a key's origin."""
+    for rule in RULES:
+        if rule.broken(sections):
+            keys = dict.fromkeys(rule.keys)
+            told = " and ".join(f"{'.'.join(key)} ({where(key)})" for key in keys)
+            raise SettingsError(f"{told}: {rule.reason}", hint=rule.hint)

@@ -1,0 +1,130 @@
+"""Checks before AWS is asked to change anything: artifact, permissions, quota, memory, price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastai_deploy.aws import status as stage_status
+from fastai_deploy.aws.bucket import default_bucket
+from fastai_deploy.aws.capacity import (
+    MemoryEstimate,
+    MemoryNeed,
+    known_types,
+    on_instance,
+    on_serverless,
+)
+from fastai_deploy.aws.doctor import Doctor, Limits, Subject
+from fastai_deploy.aws.permissions import Needs
+from fastai_deploy.aws.pricing import Price, endpoint_cost, instance_price
+from fastai_deploy.aws.specs import INVOKE_SECONDS
+from fastai_deploy.aws.template.spec import EndpointSpec, Instances
+from fastai_deploy.errors import FileError
+from fastai_deploy.packaging.artifact import read_contents
+from fastai_deploy.packaging.wheels import Container
+from fastai_deploy.progress import Step, Warned
+from fastai_deploy.records import Artifact, Check, Cost
+from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES, MAX_GATEWAY_SECONDS
+from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
+from fastai_deploy.targets.aws.context import Context
+from fastai_deploy.targets.aws.stacks import chosen_image, served_model
+
+_AGAIN = "run fdeploy package with these settings"
+
+
+def artifact_check(artifact: Artifact | None, container: Container) -> Check:
+    """A check; what does not fit only warns, because ``deploy`` packs it again for the image."""
+    name = "artifact"
+    if artifact is None:
+        return Check(name, "warned", "nothing is packaged yet", "run fdeploy package")
+    try:
+        packed = read_contents(Path(artifact.path))
+    except FileError as error:
+        return Check(name, "failed", error.message, error.hint)
+    image = f"the {container.name} has Python {container.python} on {container.platform}"
+    about = f"version {artifact.version}"
+    wrong = list(packed.misfits(container))
+    if wrong:
+        return Check(name, "warned", f"{about} does not fit: {'; '.join(wrong)}; {image}", _AGAIN)
+    if packed.learner:
+        return Check(name, "passed", f"{about} is a learner of Python {packed.learner}; {image}")
+    if packed.python is None:
+        told = f"{about} carries no libraries: a container would fetch them when it starts; {image}"
+        return Check(name, "warned", told, _AGAIN)
+    return Check(name, "passed", f"{about} carries {len(packed.wheels)} wheels; {image}")
+
+
+def subject(context: Context, spec: EndpointSpec) -> Subject:
+    """What the doctor is to look at."""
+    instances = spec.capacity if isinstance(spec.capacity, Instances) else None
+    api = context.settings.sections.api
+    behind_api = spec.kind != "async"
+    return Subject(
+        owner=context.owner,
+        needs=needs(context),
+        unused=frozenset(_unused(context, spec)),
+        bucket=context.settings.sections.project.bucket,
+        image=spec.model.image,
+        instance=instances.type if instances else None,
+        count=instances.count if instances else 0,
+        limits=Limits(
+            function_seconds=api.timeout if behind_api else None,
+            gateway_seconds=MAX_GATEWAY_SECONDS if behind_api else None,
+            endpoint_seconds=INVOKE_SECONDS,
+            largest_request=api.max_body if behind_api else None,
+            endpoint_takes=MAX_SERVERLESS_BODY if spec.kind == "serverless" else MAX_BODY_BYTES,
+        ),
+        room=room(context, spec),
+    )
+
+
+def room(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
+    """What the endpoint's memory offers the model of the bundle; None where there is no bundle."""
+    served = served_model(context.bundle)
+    if served is None:
+        return None
+    _, image = chosen_image(context.settings, context.aws.region, served)
+    on_gpu = served.gpu_bytes if image.accelerator == "gpu" else None
+    demand = MemoryNeed(on_gpu or served.bytes, image.family, served.learner)
+    if isinstance(spec.capacity, Instances):
+        return on_instance(spec.capacity.type, demand, known_types())
+    return on_serverless(spec.capacity.memory, demand)
+
+
+def needs(context: Context) -> Needs:
+    """Who must be allowed what. Raises AwsError."""
+    project = context.settings.sections.project
+    return Needs(
+        project=context.owner.project,
+        bucket=project.bucket or default_bucket(context.aws),
+        partition=context.aws.partition,
+        kms_key=project.kms_key,
+        signs_requests=context.settings.sections.api.auth == "iam",
+    )
+
+
+def _unused(context: Context, spec: EndpointSpec) -> Iterator[str]:
+    """The services, as actions name them, of which a deploy with these settings makes nothing."""
+    if context.settings.sections.project.ttl is None:
+        yield "scheduler"
+    if spec.scaling is None:
+        yield "application-autoscaling"
+    if spec.kind == "async":  # which has no API
+        yield from ("apigateway", "lambda")
+
+
+def cost(context: Context, spec: EndpointSpec) -> Cost:
+    """What the endpoint costs; what AWS does not say is unknown."""
+    price = Price(None)
+    if isinstance(spec.capacity, Instances):
+        products = stage_status.price_list(context.aws)
+        price = instance_price(products, spec.capacity.type, context.aws.region)
+    return endpoint_cost(spec, price)
+
+
+def check(context: Context, spec: EndpointSpec) -> None:
+    """Tell what the endpoint will cost. Raises AwsQuota or AwsMissing where it could never be."""
+    for warned in Doctor(context.aws).require(subject(context, spec)):
+        context.report(Warned(f"{warned.name}: {warned.message}", hint=warned.hint))
+    found = cost(context, spec)
+    context.report(Step(f"price: {found}"))

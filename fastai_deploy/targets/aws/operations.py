@@ -1,0 +1,170 @@
+"""What is done with a stage beside the flow: planned, looked at, read, taken back.
+
+None of it but ``rollback`` changes anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import timedelta
+
+from fastai_deploy import naming
+from fastai_deploy.aws import logs as log_lines
+from fastai_deploy.aws import status as stage_status
+from fastai_deploy.aws.bucket import default_bucket, find_bucket
+from fastai_deploy.aws.doctor import Doctor
+from fastai_deploy.aws.permissions import user_policies
+from fastai_deploy.aws.stacks import our_stack, planned
+from fastai_deploy.aws.template.spec import Location
+from fastai_deploy.errors import UsageError
+from fastai_deploy.progress import Warned
+from fastai_deploy.records import (
+    Artifact,
+    Checkup,
+    Endpoint,
+    LogLine,
+    PlannedChange,
+    Policies,
+    StagePlan,
+    Status,
+    StoredArtifact,
+    Templates,
+    Version,
+)
+from fastai_deploy.targets.aws import checks, expiry
+from fastai_deploy.targets.aws.checks import artifact_check
+from fastai_deploy.targets.aws.stacks import StackDefinition
+from fastai_deploy.targets.aws.target import AwsTarget
+from fastai_deploy.versions import answers_as, list_versions, previous_version
+
+# Stands for an artifact where none is packaged yet: nothing that is looked at depends on it.
+_NO_ARTIFACT = Artifact("", "0" * 64, 0, "")
+
+
+class AwsOperations:
+    """Takes care of the stage of a target."""
+
+    def __init__(self, target: AwsTarget) -> None:
+        self._target = target
+        self._context = target.context
+
+    def plan(self, artifact: Artifact) -> StagePlan:
+        """What ``upload``, ``deploy`` and ``create-api`` would change, after the checks.
+
+        Raises the errors of theirs.
+        """
+        context, stored = self._context, self._would_store(artifact)
+        spec = context.blueprints.endpoint_spec(stored)
+        subject = checks.subject(context, spec)
+        if subject.room:
+            subject.room.require()
+        for check in Doctor(context.aws).examine(subject):
+            if check.outcome != "passed":
+                context.report(Warned(f"{check.name}: {check.message}", hint=check.hint))
+        changes: list[PlannedChange] = []
+        for stack, blueprint in self._blueprints(stored):
+            serving = context.serving(naming.endpoint_log_group(blueprint.service))
+            plan = serving.plan(context.request(stack, blueprint))
+            changes += planned(stack, plan.changes)
+        end = expiry.planned_end(context, stored.sha256)
+        cost = checks.cost(context, spec)
+        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now)
+
+    def status(self) -> Status:
+        """How the stage is doing. Raises NotOurs or AwsError."""
+        return stage_status.status(self._context.aws, self._context.owner)
+
+    def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
+        """The lines of the endpoint's containers, or of the API's function. Raises AwsError."""
+        aws, owner = self._context.aws, self._context.owner
+        kind = self._context.settings.sections.endpoint.kind
+        group = naming.endpoint_log_group(naming.endpoint_name(owner.project, owner.stage, kind))
+        if api:
+            group = naming.function_log_group(naming.function_name(owner.project, owner.stage))
+        start = aws.now() - since
+        if follow:
+            return log_lines.follow(aws, (group,), start)
+        return log_lines.since(aws, group, start)
+
+    def versions(self) -> tuple[Version, ...]:
+        """The versions that were deployed, newest first. Raises AwsError."""
+        context = self._context
+        bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
+        live = self._live_version()
+        return list_versions(context.deployments(bucket).listed() if bucket else (), live)
+
+    def rollback(self, wanted: str | None) -> Endpoint:
+        """Deploy the version before the live one, or ``wanted``, again.
+
+        When the stage deletes itself stays as it is. Raises UsageError, and the errors of
+        ``deploy``.
+        """
+        context = self._context
+        bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
+        live = self._live_version()
+        if bucket is None or not live:
+            raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
+        chosen = previous_version(context.deployments(bucket).listed(), live, wanted)
+        stored = chosen.stored(self._target.name)
+        return self._target.deploy(stored, answers_as(chosen.version), sets_end=False)
+
+    def doctor(self, artifact: Artifact | None) -> Checkup:
+        """Whether a deploy would work. Raises SettingsError."""
+        context = self._context
+        packaged = artifact_check(artifact, self._target.container())
+        doctor = Doctor(context.aws)
+        credentials = doctor.credentials()
+        if credentials.outcome == "failed":  # whose account it is decides what else is looked at
+            return Checkup((credentials, packaged))
+        stored = self._would_store(artifact or _NO_ARTIFACT)
+        spec = context.blueprints.endpoint_spec(stored)
+        return Checkup((credentials, *doctor.examine(checks.subject(context, spec)), packaged))
+
+    def policies(self) -> Policies:
+        """The permissions that the stage needs, as documents to copy. Raises AwsError."""
+        return Policies(user_policies(checks.needs(self._context)))
+
+    def template(self, artifact: Artifact) -> Templates:
+        """The stacks as ``deploy`` and ``create-api`` would send them. Raises SettingsError."""
+        stored = self._would_store(artifact)
+        templates = {name: each.template for name, each in self._blueprints(stored)}
+        ends = expiry.wanted_end(self._context)
+        if ends is not None:
+            blueprint = self._context.blueprints.ttl(stored.sha256, ends)
+            templates[expiry.stack_name(self._context)] = blueprint.template
+        return Templates(templates)
+
+    def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, StackDefinition]]:
+        """The stacks by name, in the order in which they are made."""
+        context = self._context
+        project, stage = context.owner.project, context.owner.stage
+        yield naming.endpoint_stack(project, stage), context.blueprints.endpoint(stored)
+        if context.settings.sections.endpoint.kind != "async":
+            digest = hashlib.sha256(context.lambda_package()).hexdigest()
+            code = Location(self._bucket_name, naming.code_key(project, digest))
+            yield naming.api_stack(project, stage), context.blueprints.api(code, digest)
+
+    def _would_store(self, artifact: Artifact) -> StoredArtifact:
+        """Where an artifact would be stored: enough to plan with before it is uploaded."""
+        key = naming.artifact_key(self._context.owner.project, artifact.sha256)
+        return StoredArtifact(
+            target="aws",
+            uri=f"s3://{self._bucket_name}/{key}",
+            sha256=artifact.sha256,
+            bytes=artifact.bytes,
+            made_from=artifact.sha256,
+            region=self._context.aws.region,
+            unproven=artifact.unproven,
+        )
+
+    @property
+    def _bucket_name(self) -> str:
+        context = self._context
+        return context.settings.sections.project.bucket or default_bucket(context.aws)
+
+    def _live_version(self) -> str:
+        owner = self._context.owner
+        name = naming.endpoint_stack(owner.project, owner.stage)
+        stack = our_stack(self._context.aws, name, owner)
+        return stack.tags.get(naming.VERSION_TAG, "") if stack else ""

@@ -1,0 +1,201 @@
+"""From settings and artifact to the definitions of the stage's stacks: image, template, version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastai_deploy import files
+from fastai_deploy.aws.capacity import Instance, known_types
+from fastai_deploy.aws.images import Image, choose_image, installed_tables
+from fastai_deploy.aws.ownership import Owner
+from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec, wanted_instance
+from fastai_deploy.aws.stacks import our_stack
+from fastai_deploy.aws.template.api_stack import api_template
+from fastai_deploy.aws.template.endpoint_stack import endpoint_template
+from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
+from fastai_deploy.aws.template.spec import EndpointSpec, Location
+from fastai_deploy.aws.template.ttl_stack import ttl_template
+from fastai_deploy.errors import FileError, SettingsError
+from fastai_deploy.json_reader import parse
+from fastai_deploy.naming import api_stack
+from fastai_deploy.packaging.wheels import Container
+from fastai_deploy.records import StoredArtifact
+from fastai_deploy.settings import Settings
+
+# The serving toolkits themselves need it, so that every image of AWS has it; what else an image has
+# is of another version than the one that the parity gate was passed with.
+_EVERY_IMAGE_HAS = frozenset({"numpy"})
+
+
+def chosen_image(
+    settings: Settings, region: str, served: ServedModel | None
+) -> tuple[Instance, Image]:
+    """The instance and the image of these settings, for the model that is there, if one is.
+
+    Raises SettingsError or TargetUnavailable.
+    """
+    endpoint = settings.sections.endpoint
+    on = wanted_instance(settings, known_types())
+    image = choose_image(
+        installed_tables(),
+        on,
+        region=region,
+        server=endpoint.server,
+        override=endpoint.image,
+        python=served.python if served else None,
+    )
+    return on, image
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What a bundle has to be served: the size of its model, and the Python of a learner.
+
+    ``bytes`` is of the file that a processor computes, ``gpu_bytes`` of the one for a GPU, None
+    where there is none. ``python`` is None for a converted model, which runs in any.
+    """
+
+    bytes: int
+    gpu_bytes: int | None
+    python: str | None
+
+    @property
+    def learner(self) -> bool:
+        """Whether the learner is served as it is."""
+        return self.python is not None
+
+
+def served_model(bundle: Path) -> ServedModel | None:
+    """What the manifest of a bundle says; None where nothing sound is there yet."""
+    try:
+        manifest = parse(files.read(bundle / "manifest.json"))
+        python = (manifest.get("runtime") or {}).get("python")
+        listed, model = manifest["files"], manifest["model"]
+        gpu = model.get("gpu")
+        return ServedModel(
+            bytes=int(listed[model["file"]]["bytes"]),
+            gpu_bytes=int(listed[gpu]["bytes"]) if gpu else None,
+            python=str(python) if python else None,
+        )
+    except (FileError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        return None
+
+
+def serving_container(settings: Settings, region: str, bundle: Path) -> Container:
+    """The container of these settings. Raises SettingsError or TargetUnavailable."""
+    served = served_model(bundle)
+    on, image = chosen_image(settings, region, served)
+    if image.python is None:
+        raise SettingsError(
+            f"the name of the image does not tell its Python: {image.uri}",
+            hint="give the image a tag with its Python in it, such as 1.0-py312",
+        )
+    known = settings.sections.endpoint.image is None
+    has_gpu = image.accelerator == "gpu"
+    return Container(
+        name=f"{image.family} image",
+        python=image.python,
+        platform=image.platform,
+        has=_EVERY_IMAGE_HAS if known else frozenset(),
+        known=known,
+        gpu=has_gpu and served is not None and served.gpu_bytes is not None,
+        warnings=tuple(_unused(on, served)) if has_gpu and served else (),
+    )
+
+
+def _unused(on: Instance, served: ServedModel) -> Iterator[str]:
+    """A warning, where the model cannot be computed on the GPU that is there."""
+    if served.gpu_bytes is None:
+        why = "its graph is not one that fdeploy computes on a GPU"
+        if served.learner:
+            why = "a learner that is served as it is computes there"
+        yield (
+            f"the artifact runs on the processor ({why}): "
+            f"the GPU of {on.type} is paid for and not used"
+        )
+
+
+@dataclass(frozen=True)
+class StackDefinition:
+    """A stack's template; ``service`` is what in it must prove itself, ``notes`` are for people."""
+
+    template: Mapping[str, Any]
+    service: str
+    version: str
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class StackDefinitions(Protocol):
+    """Draws the stacks of one stage."""
+
+    def endpoint(self, stored: StoredArtifact) -> StackDefinition:
+        """The stack of the endpoint; its service is the endpoint. Raises SettingsError."""
+
+    def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
+        """What that stack is to be. Raises SettingsError."""
+
+    def api(self, code: Location, code_version: str) -> StackDefinition:
+        """The stack of the API; its service is the function. Raises SettingsError."""
+
+    def ttl(self, version: str, ends: datetime) -> StackDefinition:
+        """The stack that deletes the others at a date in UTC; its service is nothing."""
+
+
+class SettingsStackDefinitions:
+    """Draws the stacks that the settings describe, for the region of ``aws``.
+
+    ``bundle`` is where the stage's bundle is, once it is exported: the image has to fit it.
+    """
+
+    def __init__(self, settings: Settings, aws: Aws, bundle: Path) -> None:
+        self._settings = settings
+        self._aws = aws
+        self._bundle = bundle
+
+    def endpoint(self, stored: StoredArtifact) -> StackDefinition:
+        """The image that fits, and the endpoint on it."""
+        on, image = self._machine()
+        spec = endpoint_spec(self._settings, stored, image, on)
+        note = f"image {image.uri}: {image.reason}"
+        return StackDefinition(
+            endpoint_template(spec), spec.name, spec.version, (note,), spec.warnings
+        )
+
+    def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
+        """The same, not drawn yet."""
+        on, image = self._machine()
+        return endpoint_spec(self._settings, stored, image, on)
+
+    def api(self, code: Location, code_version: str) -> StackDefinition:
+        """The API, with access logs where the account lets API Gateway write any.
+
+        A key that was replaced stays so.
+        """
+        account = self._aws.call("apigateway", "get_account")
+        owner = Owner(self._settings.project_name, self._settings.stage)
+        spec = api_spec(
+            self._settings,
+            code=code,
+            code_version=code_version,
+            gateway_logs=bool(account.get("cloudwatchRoleArn")),
+        )
+        template = api_template(spec)
+        live = our_stack(self._aws, api_stack(owner.project, owner.stage), owner)
+        serial = live.outputs.get(KEY_SERIAL) if live else None
+        if serial and spec.auth == "key":
+            template = with_key_serial(template, serial)
+        return StackDefinition(template, spec.function.name, spec.version, warnings=spec.warnings)
+
+    def ttl(self, version: str, ends: datetime) -> StackDefinition:
+        """The end of the stage."""
+        spec = ttl_spec(self._settings, version=version, ends=ends)
+        return StackDefinition(ttl_template(spec), "", spec.version)
+
+    def _machine(self) -> tuple[Instance, Image]:
+        return chosen_image(self._settings, self._aws.region, served_model(self._bundle))

@@ -1,0 +1,304 @@
+"""``plan``, ``status``, ``logs``, ``versions`` and ``rollback`` of a stage on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from http import HTTPStatus
+from pathlib import Path
+
+import psutil
+
+from fastai_deploy import files
+from fastai_deploy.errors import ExtraMissing, FileMissing, UsageError, need_extra
+from fastai_deploy.naming import endpoint_name
+from fastai_deploy.records import (
+    Action,
+    Artifact,
+    Bill,
+    Check,
+    Checkup,
+    Cost,
+    Endpoint,
+    LastHour,
+    LogLine,
+    Part,
+    PlannedChange,
+    Policies,
+    StagePlan,
+    Status,
+    Templates,
+    Version,
+)
+from fastai_deploy.runtime.log import rotated
+from fastai_deploy.settings import ApiSettings, Settings
+from fastai_deploy.targets.local.api import taken
+from fastai_deploy.targets.local.target import LocalTarget
+from fastai_deploy.versions import answers_as, list_versions, previous_version
+
+_FOLLOW_SECONDS = 0.2
+_MOST = 256 << 20  # bytes of a log that are looked through
+_MS = 1_000
+
+
+def lines_since(path: Path, start: datetime) -> Iterator[LogLine]:
+    """The lines since a date, of the rotated file, too; none where there is no file."""
+    at = start
+    for text in (*_lines(rotated(path)), *_lines(path)):
+        at = date_of(text) or at
+        if at >= start and text:
+            yield LogLine(at, path.name, text)
+
+
+def follow_lines(path: Path, start: datetime, sleep: Callable[[float], None]) -> Iterator[LogLine]:
+    """The same, and what comes after, without end; a file that was begun anew is read anew."""
+    at, read, rest, inode = start, 0, b"", 0
+    while True:
+        data = b""
+        now, size = _identity(path)
+        if now != inode or size < read:
+            if not inode or _identity(rotated(path))[0] == inode:
+                data = _from(rotated(path), read)
+            inode, read = now, 0
+        if size > read:
+            new = _from(path, read)
+            read += len(new)
+            data += new
+        if not data:
+            sleep(_FOLLOW_SECONDS)
+            continue
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            text = line.decode(errors="replace")
+            at = date_of(text) or at
+            if at >= start and text:
+                yield LogLine(at, path.name, text)
+
+
+def date_of(text: str) -> datetime | None:
+    """When a line was written, where it says so: the servers' lines do, a traceback's do not."""
+    try:
+        values = json.loads(text)
+        seconds = values["time"] if "time" in values else values["_aws"]["Timestamp"] / _MS
+        return datetime.fromtimestamp(seconds, tz=timezone.utc)
+    except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
+        return None
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a log, the last of it where it is very long. Raises FileError."""
+    try:
+        with files.reading(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST))
+            return file.read(_MOST).decode(errors="replace").splitlines()
+    except FileMissing:
+        return []
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Which file it is, and how large; 0 and 0 where there is none."""
+    try:
+        with files.reading(path) as file:
+            found = os.fstat(file.fileno())
+    except FileMissing:
+        return 0, 0
+    return found.st_ino, found.st_size
+
+
+def _from(path: Path, position: int) -> bytes:
+    try:
+        with files.reading(path) as file:
+            file.seek(position)
+            return file.read()
+    except FileMissing:
+        return b""
+
+
+_FREE = "nothing is rented: it runs on this machine"
+_HOUR = timedelta(hours=1)
+_COPIES = 3  # of an artifact on the disk: packaged, stored, unpacked
+
+
+class LocalOperations:
+    """Takes care of the stage of a target."""
+
+    def __init__(
+        self,
+        target: LocalTarget,
+        settings: Settings,
+        *,
+        now: Callable[[], datetime],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._target = target
+        self._settings = settings
+        self._name = endpoint_name(settings.project_name, settings.stage)
+        self._now = now
+        self._sleep = sleep
+
+    def plan(self, artifact: Artifact) -> StagePlan:
+        """Which server would be started or replaced."""
+        changes = []
+        live, version = self._target.endpoint.live_version(), artifact.version
+        if live != version:
+            came = (f"version {live} to {version}",) if live else ()
+            # The new server is started beside the old one, which goes when the new one is right.
+            changes.append(_change("model server", "change" if live else "add", came))
+        elif self._target.endpoint.clients_changed:
+            changes.append(_change("model server", "change", ("who is answered",)))
+        action = self._target.api.pending(self._name, self._api_settings)
+        if action is not None:
+            changes.append(_change("gateway", action, (), interrupts=action == "change"))
+        return StagePlan(tuple(changes), Cost(Decimal(0), Decimal(0), "USD", _FREE))
+
+    def status(self) -> Status:
+        """The servers, what they serve, and what was asked through the gateway."""
+        target = self._target
+        version = target.endpoint.live_version()
+        port = target.api.port
+        return Status(
+            target="local",
+            parts=tuple(_part(kind, process) for kind, process in target.servers()),
+            endpoint=self._name if version else "",
+            endpoint_status="running" if version else "",
+            reason="",
+            version=version,
+            instances=1 if version else 0,
+            url=target.api.url(port, self._api_settings) if port else "",
+            ends="",
+            last_hour=self._last_hour(),
+            bill=Bill(Decimal(0), Decimal(0), "USD", _FREE),
+            unproven=bool(version) and target.endpoint.live_unproven(),
+        )
+
+    def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
+        """The lines of the model server's log, or of the gateway's."""
+        path = self._target.api.log if api else self._target.endpoint.log
+        start = self._now() - since
+        if follow:
+            return follow_lines(path, start, self._sleep)
+        return lines_since(path, start)
+
+    def versions(self) -> tuple[Version, ...]:
+        """The versions that were deployed here, newest first."""
+        deployed = self._target.history.newest_first()
+        return list_versions(deployed, self._target.endpoint.live_version())
+
+    def rollback(self, wanted: str | None) -> Endpoint:
+        """Start the version before again; its server asks itself its goldens first.
+
+        Raises UsageError, and the errors of ``deploy``.
+        """
+        live = self._target.endpoint.live_version()
+        if not live:
+            raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
+        chosen = previous_version(self._target.history.newest_first(), live, wanted)
+        return self._target.deploy(chosen.stored(self._target.name), answers_as(chosen.version))
+
+    def doctor(self, artifact: Artifact | None) -> Checkup:
+        """Whether a deploy would work here."""
+        return Checkup((_packages(), _packaged(artifact), self._disk(artifact), self._port()))
+
+    def policies(self) -> Policies:
+        """Raises UsageError: this machine asks for none."""
+        raise UsageError(
+            "the local target needs no permissions", hint="fdeploy doctor --policy --target aws"
+        )
+
+    def template(self, artifact: Artifact) -> Templates:  # noqa: ARG002 - as every target has it
+        """Raises UsageError: there are no stacks on this machine."""
+        raise UsageError("the local target has no stacks", hint="fdeploy template --target aws")
+
+    def _last_hour(self) -> LastHour:
+        """What the function's own lines say of requests that were worth asking the model."""
+        log = self._target.api.log
+        if log.name not in files.names_in(log.parent):
+            return LastHour(None, None, None, None)
+        asked = [
+            values
+            for line in lines_since(log, self._now() - _HOUR)
+            if (values := _request(line.message)) and not _refused(values[0])
+        ]
+        took = sorted(ms for _status, ms in asked)
+        p50, p95 = _percentiles(took)
+        errors = sum(status >= HTTPStatus.INTERNAL_SERVER_ERROR for status, _ms in asked)
+        return LastHour(len(asked), errors, p50, p95)
+
+    def _disk(self, artifact: Artifact | None) -> Check:
+        free = shutil.disk_usage(self._settings.root).free
+        needed = _COPIES * artifact.bytes if artifact else 0
+        told = f"{free:,} bytes are free"
+        if free < needed:
+            return Check("disk", "failed", f"{told}, and {needed:,} are needed", "make room")
+        return Check("disk", "passed", told)
+
+    def _port(self) -> Check:
+        wanted = self._api_settings.port
+        if not wanted or wanted == self._target.api.port or not taken(wanted):
+            return Check("port", "passed", str(wanted or "a free one is taken"))
+        return Check(
+            "port",
+            "failed",
+            f"{wanted} is in use",
+            "choose another one with --port, or 0 for a free one",
+        )
+
+    @property
+    def _api_settings(self) -> ApiSettings:
+        return self._settings.sections.api
+
+
+def _change(
+    name: str, action: Action, properties: tuple[str, ...] = (), *, interrupts: bool = False
+) -> PlannedChange:
+    return PlannedChange("this machine", action, "process", name, properties, interrupts)
+
+
+def _part(kind: str, process: psutil.Process) -> Part:
+    try:
+        since = datetime.fromtimestamp(process.create_time(), tz=timezone.utc)
+        memory = process.memory_info().rss / 1e6
+    except psutil.Error:
+        return Part(kind, "ended", "")
+    return Part(kind, f"process {process.pid}, {memory:,.0f} MB", f"{since:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _packages() -> Check:
+    try:
+        need_extra("local", "httptools", "numpy", "onnxruntime", "tokenizers", "uvicorn")
+    except ExtraMissing as error:
+        return Check("packages", "failed", error.message, error.hint)
+    return Check("packages", "passed", "what the servers need is installed")
+
+
+def _packaged(artifact: Artifact | None) -> Check:
+    if artifact is None:
+        return Check("artifact", "warned", "nothing is packaged yet", "run fdeploy package")
+    return Check("artifact", "passed", f"version {artifact.version} is packaged")
+
+
+def _request(line: str) -> tuple[int, float] | None:
+    """Status and milliseconds of the function's line about a request."""
+    try:
+        values = json.loads(line)
+        if values["method"] != "POST":  # what browsers ask before they call, and the page
+            return None
+        return int(values["status"]), float(values["ms"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def _refused(status: int) -> bool:
+    """Whether a request was wrong, so that the model was not asked."""
+    return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _percentiles(took: list[float]) -> tuple[float | None, float | None]:
+    if not took:
+        return None, None
+    return statistics.median(took), took[min(len(took) - 1, round(0.95 * len(took)))]
