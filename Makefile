@@ -97,7 +97,6 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 schema: $(VENV)/.dev
-	$(BIN)/python -m fastai_deploy.settings.docs
 	$(BIN)/python -m fastai_deploy.settings.docs > docs/settings.md
 	$(BIN)/python -m fastai_deploy.api_docs.openapi > docs/openapi.json
 

@@ -18,7 +18,7 @@ from benchmarks.paired import compare, table
 SIZE = 500_000_000
 ROUNDS = 3
 PACK = (
-    "import sys; from pathlib import Path; from fastai_deploy.packaging.artifact import write_artifact\n"
+    "from pathlib import Path; from fastai_deploy.packaging.artifact import write_artifact\n"
     "write_artifact(Path('bundle'), Path('model.tar.gz'), name='n', told=lambda *_: None)"
 )
 

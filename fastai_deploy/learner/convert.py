@@ -93,7 +93,12 @@ def convert(
         try_text(anatomy, [case.text for case in cases])
         require()
         # Torch and transformers take seconds to import: a learner that is refused does not wait.
-        from fastai_deploy.learner.rebuild.families import choose, manifest, rebuild, write_model
+        from fastai_deploy.learner.rebuild.families import (  # noqa: PLC0415
+            choose,
+            manifest,
+            rebuild,
+            write_model,
+        )
         from fastai_deploy.learner.rebuild.precision import Int8, Served  # noqa: PLC0415
 
         report(Step(f"rebuilding {_architecture(anatomy)} in torch"))

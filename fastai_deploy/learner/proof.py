@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fastai_deploy.errors import ParityError, UnprovenLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy
-from fastai_deploy.learner.examine.unproven import Unproven, printable
-from fastai_deploy.learner.examine.verdict import DEFINITIONS, RUNTIME, users_classes
+from fastai_deploy.learner.examine.unproven import RUNTIME, Unproven, printable
+from fastai_deploy.learner.examine.verdict import DEFINITIONS, users_classes
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.learner.text.tokenizer import Tokenizer
 from fastai_deploy.parity.goldens import Case

@@ -150,7 +150,7 @@ def _runs(wheel: str, container: Container) -> bool:
     return fits and not platforms.isdisjoint(platform.split("."))
 
 
-_RUNTIME = Path(__file__).parent / "runtime"
+_RUNTIME = Path(__file__).parents[1] / "runtime"
 # Serving reads one graph; the torch weights and other graphs would double the artifact.
 _MODELS = (".safetensors", ".onnx")
 
@@ -293,7 +293,7 @@ def _members(
         listed = lock or _requirements(bundle, manifest)
         yield _from_bytes("code/requirements.txt", listed.encode())
     for source in _runtime_sources():
-        yield _from_file(f"code/fdeploy_runtime/{source.name}", source)
+        yield _from_file(f"code/fdeploy_runtime/{source.relative_to(_RUNTIME).as_posix()}", source)
 
 
 def _manifest(bundle: Path) -> dict[str, Any]:
@@ -344,7 +344,8 @@ def _changed(bundle: Path, name: str) -> FileError:
 
 
 def _runtime_sources() -> list[Path]:
-    return sorted(_RUNTIME.glob("*.py"))
+    """What the model server needs: all of the runtime but the Lambda's part."""
+    return sorted((*_RUNTIME.glob("*.py"), *_RUNTIME.glob("hosts/*.py")))
 
 
 def _from_bytes(name: str, data: bytes) -> _Member:

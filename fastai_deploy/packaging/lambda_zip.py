@@ -22,7 +22,7 @@ from fastai_deploy import files
 
 PACKAGE = "fdeploy_runtime"
 HANDLER = f"{PACKAGE}.gateway.handler"
-_RUNTIME = Path(__file__).parent / "runtime"
+_RUNTIME = Path(__file__).parents[1] / "runtime"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
 _UNIX = 3
 _MODE = 0o100644  # a regular file that Lambda's own user can read

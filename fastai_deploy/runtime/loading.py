@@ -141,11 +141,9 @@ def load(
     goldens = read_goldens(bundle)
     if bundle.runtime:
         return _load_learner(bundle, goldens, threads, clock)
-    from .predictor import (
-        Predictor,
-        SharedCores,
-    )
-    from .word_tokenizer import open_encoder  # noqa: PLC0415  # a learner as it is comes without both
+    # A container that serves the original learner has neither ONNX Runtime nor tokenizers.
+    from .predictor import Predictor, SharedCores  # noqa: PLC0415
+    from .word_tokenizer import open_encoder  # noqa: PLC0415
 
     encoder = open_encoder(bundle)
     sample = encoder.encode(goldens[0].text)
@@ -179,10 +177,7 @@ def _load_learner(
     bundle: Bundle, goldens: Sequence[Golden], threads: int, clock: Callable[[], float]
 ) -> Loaded:
     """The learner itself, whose libraries are imported here and nowhere else."""
-    from .learner_predictor import (
-        LearnerPredictor,
-        open_learner,
-    )
+    from .learner_predictor import LearnerPredictor, open_learner  # noqa: PLC0415
 
     ask = open_learner(bundle.folder, bundle.runtime)
     torch = sys.modules.get("torch")

@@ -1,6 +1,6 @@
 """Generates the JSON Schema and the Markdown reference of ``fdeploy.toml`` from the models.
 
-``make schema`` writes both; with ``--schema`` this writes the schema, without it prints the page.
+``make schema`` runs this module, which writes the schema and prints the page.
 """
 
 from __future__ import annotations
@@ -21,10 +21,6 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **ProjectFile.model_json_schema(),
     }
-
-
-if __name__ == "__main__":
-    SCHEMA_FILE.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
 
 
 _NAMES = {
@@ -93,4 +89,5 @@ def _default(value: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    SCHEMA_FILE.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(markdown())

@@ -19,9 +19,10 @@ from fastai_deploy.errors import FdeployError, FileError, FileMissing, UsageErro
 NO_INPUT = io.BytesIO()
 
 
-def read(
-    argument: str, wanted: ColumnChoice = ColumnChoice(), told: list[str] | None = None
-) -> object:
+ANY_COLUMN = ColumnChoice()
+
+
+def read(argument: str, wanted: ColumnChoice = ANY_COLUMN, told: list[str] | None = None) -> object:
     return read_texts(argument, wanted, NO_INPUT, (told if told is not None else []).append)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.modules import Module
-from fastai_deploy.learner.examine.unproven import UNKNOWN, Forward
-from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.examine.unproven import RUNTIME, UNKNOWN, Forward
 from fastai_deploy.learner.reading.tensors import Tensor
 from fastai_deploy.learner.reading.values import Global
 from fastai_deploy.learner.reading.views import Plain, attributes, class_of, plain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,7 +96,7 @@ def children_of(node: object) -> dict[str, object]:
     return {name: child for name, child in named.items() if is_module(child)}
 
 
-def read_modules(model: object, nested: Mapping[int, Storage]) -> tuple[Module, ...]:
+def read_modules(model: object, nested: dict[int, Storage]) -> tuple[Module, ...]:
     """Every module of a model, each before those within it.
 
     A module that is used in two places is listed in both, as ``state_dict`` does.
@@ -139,7 +139,7 @@ def _too_complex() -> LearnerTooComplex:
     )
 
 
-def _tensors(own: dict[str, object], nested: Mapping[int, Storage]) -> dict[str, Tensor]:
+def _tensors(own: dict[str, object], nested: dict[int, Storage]) -> dict[str, Tensor]:
     transient = {
         name for name in elements(own.get("_non_persistent_buffers_set")) if isinstance(name, str)
     }

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+RUNTIME = (
+    "serve the pickle itself: fdeploy export --runtime learner --definitions model_def.py "
+    "--trust-pickle"
+)
 _MOST_TEXT = 500  # characters that are shown of one thing
 
 Part = Literal["text", "model", "answer"]

@@ -11,7 +11,7 @@ from fastai_deploy.learner.examine.architecture import LIBRARIES, Transformer
 from fastai_deploy.learner.examine.awd_lstm import Ulmfit
 from fastai_deploy.learner.examine.labels import USUAL_ACTIVATION, Labels, Loss
 from fastai_deploy.learner.examine.modules import Family, Module
-from fastai_deploy.learner.examine.unproven import Unproven, printable
+from fastai_deploy.learner.examine.unproven import RUNTIME, Unproven, printable
 from fastai_deploy.learner.reading.values import Global
 from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.tokenizer import Tokenizer
@@ -57,10 +57,6 @@ def innermost(modules: Sequence[Module]) -> str:
 
 Kind = Literal["convertible", "with-goldens", "with-definitions", "learner-runtime", "refused"]
 
-RUNTIME = (
-    "serve the pickle itself: fdeploy export --runtime learner --definitions model_def.py "
-    "--trust-pickle"
-)
 DEFINITIONS = (
     "write the source of {} (and what its forward() uses) into model_def.py, then: "
     "fdeploy export {} --definitions model_def.py"
@@ -227,7 +223,9 @@ def _tokenizer(found: Findings) -> Verdict | None:
         )
     if found.text is None or found.text.problem:
         return Verdict(
-            "learner-runtime", found.text.problem if found.text else "it has no text rules", RUNTIME
+            "learner-runtime",
+            found.text.problem if found.text else "it has no text rules",
+            RUNTIME,
         )
     return None
 

@@ -16,7 +16,7 @@ import torch
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.labels import Activation
-from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.rebuild.onnx_export import FAILURES, open_graph
 from fastai_deploy.learner.rebuild.transformer import Classifier
 from fastai_deploy.learner.text.rules import DROP_TRAILING_NUL, PREFIX_SPACE
@@ -96,7 +96,8 @@ def torch_scores(classifier: Classifier) -> Scores:
                 logits = classifier(*classifier.arguments(row, torch.ones_like(row)))
         except FAILURES as error:
             raise UnsupportedLearner(
-                f"the rebuilt model fails on a text of {len(ids)} tokens: {error}", hint=RUNTIME
+                f"the rebuilt model fails on a text of {len(ids)} tokens: {error}",
+                hint=RUNTIME,
             ) from error
         return np.asarray(logits[0].numpy(), dtype=np.float64)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.awd_lstm import COUNTERS, AwdLstm, HeadLayer, weights_of
-from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.reading.tensors import Tensor
 from fastai_deploy.learner.rebuild.sketch import check_shared
 from fastai_deploy.learner.rebuild.transformer import by, check_names, read_finite

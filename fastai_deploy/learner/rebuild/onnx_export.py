@@ -26,7 +26,7 @@ from torch import nn
 
 from fastai_deploy.errors import FdeployError, UnsupportedLearner
 from fastai_deploy.files import file_errors
-from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.rebuild.onnx_file import write_onnx
 from fastai_deploy.learner.rebuild.transformer import OUTPUT, Classifier
 from fastai_deploy.runtime.hardware import trim_memory
@@ -163,7 +163,8 @@ def relative_difference(ours: Array, theirs: Array) -> float:
 
 def _failed(shape: tuple[int, int], error: Exception) -> UnsupportedLearner:
     return UnsupportedLearner(
-        f"the rebuilt model fails on {shape[0]} texts of {shape[1]} tokens: {error}", hint=RUNTIME
+        f"the rebuilt model fails on {shape[0]} texts of {shape[1]} tokens: {error}",
+        hint=RUNTIME,
     )
 
 

@@ -13,7 +13,7 @@ from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.definitions import Definitions
 from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.architecture import Transformer
-from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.rebuild.answers import (
     Encoder,
     activated,

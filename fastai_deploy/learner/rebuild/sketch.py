@@ -20,7 +20,7 @@ from transformers import initialization
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.architecture import numbers, shown
-from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.reading.tensors import Tensor
 
 # Calls of torch functions while a model is built; the architectures of the tests make 2 to 5 for

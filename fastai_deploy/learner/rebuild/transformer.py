@@ -24,7 +24,7 @@ from fastai_deploy.errors import LearnerTruncated, UnsupportedLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.architecture import Transformer, check_numbers
 from fastai_deploy.learner.examine.modules import Module
-from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.reading.tensors import Tensor
 from fastai_deploy.learner.reading.values import Global
 from fastai_deploy.learner.rebuild.libraries import explain

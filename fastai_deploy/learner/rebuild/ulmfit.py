@@ -14,7 +14,7 @@ import torch
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.awd_lstm import Ulmfit
-from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.rebuild.answers import Ids, Scores, onnx_scores, probabilities
 from fastai_deploy.learner.rebuild.awd_lstm import AwdLstmClassifier, rebuild_awd_lstm
 from fastai_deploy.learner.rebuild.awd_lstm_onnx import export_awd_lstm

@@ -18,8 +18,8 @@ from fastai_deploy.learner.definitions import Definitions
 from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.architecture import LIBRARIES, Transformer, configured
 from fastai_deploy.learner.examine.modules import Module
-from fastai_deploy.learner.examine.unproven import UNKNOWN
-from fastai_deploy.learner.examine.verdict import RUNTIME, innermost, is_users, users_classes
+from fastai_deploy.learner.examine.unproven import RUNTIME, UNKNOWN
+from fastai_deploy.learner.examine.verdict import innermost, is_users, users_classes
 from fastai_deploy.learner.reading.values import Global
 from fastai_deploy.learner.reading.views import elements, named_entries
 from fastai_deploy.learner.rebuild.attributes import UNREAD, Values
@@ -84,7 +84,8 @@ class Assembly:
         cls = module.cls
         if cls is None or module.changed:
             raise UnsupportedLearner(
-                f"{module.path or 'the model'} has {module.changed or 'no class'}", hint=RUNTIME
+                f"{module.path or 'the model'} has {module.changed or 'no class'}",
+                hint=RUNTIME,
             )
         if cls.module.split(".")[0] in LIBRARIES:
             return self._of_transformers(module)

@@ -15,7 +15,7 @@ from typing import Any
 from fastai_deploy.environments.limited_process import Limits, Stopped, ask
 from fastai_deploy.errors import LearnerTooComplex, UnsupportedLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy
-from fastai_deploy.learner.examine.verdict import RUNTIME
+from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.text.spacy_rules import PATTERNS
 from fastai_deploy.learner.text.tokenizer import NO_LIMIT
 from fastai_deploy.learner.text.tokenizer_json import HAND_IN, Json, tokenizer_json
