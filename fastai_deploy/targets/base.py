@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastai_deploy.packaging.wheels import Container
+from fastai_deploy.parity.gate import Json, Verify
 from fastai_deploy.records import (
     Api,
     Artifact,
@@ -21,12 +22,6 @@ from fastai_deploy.records import (
     Templates,
     Version,
 )
-
-Json = Any
-# Sends one request of the contract and returns the answer. Raises InvocationError.
-Invoke = Callable[[Json], Json]
-# Asks the goldens through an invoke. Raises ParityError or InvocationError.
-Verify = Callable[[Invoke], None]
 
 
 class Target(Protocol):

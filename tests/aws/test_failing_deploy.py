@@ -16,8 +16,8 @@ from fastai_deploy.errors import (
     ParityError,
     StackFailed,
 )
+from fastai_deploy.parity.gate import Invoke
 from fastai_deploy.records import Endpoint
-from fastai_deploy.targets.base import Invoke
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
 from tests.packaged import Model, pack

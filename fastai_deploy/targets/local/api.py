@@ -29,11 +29,11 @@ from fastai_deploy.errors import (
     PortTaken,
     need_extra,
 )
+from fastai_deploy.parity.gate import Json, Verify
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Api, Endpoint
 from fastai_deploy.runtime.contract import OPENAPI, PAGE
 from fastai_deploy.settings import ApiSettings
-from fastai_deploy.targets.base import Json, Verify
 from fastai_deploy.targets.local.client import LOOPBACK, post, send
 from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
 from fastai_deploy.targets.local.processes import (

@@ -21,12 +21,12 @@ from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import FileError, FileMissing, InvocationError, need_extra
 from fastai_deploy.json_reader import Reader, read_object
 from fastai_deploy.packaging.artifact import unpack
+from fastai_deploy.parity.gate import Json, Verify
 from fastai_deploy.progress import Advanced, Reporter, Step
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.runtime.host_check import CLIENTS_VARIABLE
 from fastai_deploy.runtime.log import LOG_VARIABLE
 from fastai_deploy.settings import ApiSettings
-from fastai_deploy.targets.base import Json, Verify
 from fastai_deploy.targets.local.client import LOOPBACK, post
 from fastai_deploy.targets.local.processes import (
     Processes,
