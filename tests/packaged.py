@@ -10,7 +10,7 @@ from typing import Any
 
 from fastai_deploy.errors import ParityError
 from fastai_deploy.packaging.artifact import write_artifact
-from fastai_deploy.parity.gate import Invoke
+from fastai_deploy.parity import Invoke
 from fastai_deploy.records import Artifact
 from fastai_deploy.workspace import Workspace
 from tests.runtime.bundles import GOLDEN_TEXTS, TinyBundle, write_bundle

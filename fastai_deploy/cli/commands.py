@@ -1,7 +1,5 @@
 """The commands. Each is an adapter that calls the stage or operation of the same name."""
 
-from __future__ import annotations
-
 # No "from __future__ import annotations": typer needs the options' annotations as objects.
 import sys
 from typing import TYPE_CHECKING
@@ -13,21 +11,29 @@ from fastai_deploy.cli.command import command
 
 if TYPE_CHECKING:
     from fastai_deploy.batch_invoke.run import Batch
-    from fastai_deploy.cli.results import Described, Exported, Inspected, InvokeResult, Key
+    from fastai_deploy.cli.results import (
+        Described,
+        Exported,
+        Inspected,
+        InvokeResult,
+        Key,
+        Lines,
+        Versions,
+    )
     from fastai_deploy.project import Project
     from fastai_deploy.records import (
         Api,
         Artifact,
+        Checkup,
         Endpoint,
+        Policies,
+        StagePlan,
+        Status,
         StoredArtifact,
         Teardown,
+        Templates,
     )
     from fastai_deploy.settings import Settings
-if TYPE_CHECKING:
-    from fastai_deploy.cli.results import Lines, Versions
-    from fastai_deploy.project import Project
-    from fastai_deploy.records import Checkup, Endpoint, Policies, StagePlan, Status, Templates
-
 
 app = typer.Typer(
     name="fdeploy",
@@ -40,7 +46,7 @@ app = typer.Typer(
 
 
 @command(app, locked=False)
-def inspect(project: Project, learner: opt.Learner = None) -> Inspected:
+def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
     """Tell what is in a learner, without running it."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Inspected
@@ -50,7 +56,7 @@ def inspect(project: Project, learner: opt.Learner = None) -> Inspected:
 
 @command(app)
 def export(
-    project: Project,
+    project: "Project",
     learner: opt.Learner = None,
     golden: opt.Golden = None,
     unproven: opt.Unproven = None,
@@ -63,7 +69,7 @@ def export(
     allow_import: opt.AllowImport = None,
     requirements: opt.Requirements = None,
     python: opt.Python = None,
-) -> Exported:
+) -> "Exported":
     """Read a learner, never run it, make a checked bundle."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Exported
@@ -73,10 +79,10 @@ def export(
 
 @command(app)
 def package(
-    project: Project,
+    project: "Project",
     instance: opt.Instance = None,
     region: opt.Region = None,
-) -> Artifact:
+) -> "Artifact":
     """Pack the bundle into model.tar.gz."""
     from fastai_deploy import freshness, stages
 
@@ -84,7 +90,7 @@ def package(
 
 
 @command(app)
-def upload(project: Project, region: opt.Region = None) -> StoredArtifact:
+def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
     """Store model.tar.gz for the target."""
     from fastai_deploy import freshness, stages
 
@@ -93,11 +99,11 @@ def upload(project: Project, region: opt.Region = None) -> StoredArtifact:
 
 @command(app)
 def deploy(
-    project: Project,
+    project: "Project",
     instance: opt.Instance = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
-) -> Endpoint:
+) -> "Endpoint":
     """Serve it, verified by the learner's own answers."""
     from fastai_deploy import stages
 
@@ -106,9 +112,9 @@ def deploy(
 
 @command(app, "create-api")
 def create_api(
-    project: Project,
+    project: "Project",
     port: opt.Port = None,
-) -> Api:
+) -> "Api":
     """Put the key-protected API in front of it."""
     from fastai_deploy import freshness, stages
 
@@ -117,7 +123,7 @@ def create_api(
 
 @command(app)
 def up(
-    project: Project,
+    project: "Project",
     learner: opt.Learner = None,
     golden: opt.Golden = None,
     unproven: opt.Unproven = None,
@@ -134,7 +140,7 @@ def up(
     region: opt.Region = None,
     ttl: opt.Ttl = None,
     port: opt.Port = None,
-) -> Api:
+) -> "Api":
     """The five stages above, in a row."""
     from fastai_deploy import stages
 
@@ -143,7 +149,7 @@ def up(
 
 @command(app, locked=False)
 def invoke(
-    project: Project,
+    project: "Project",
     text: opt.Text,
     column: opt.Column = None,
     no_header: opt.NoHeader = False,  # noqa: FBT002 - a flag
@@ -151,7 +157,7 @@ def invoke(
     top_k: opt.TopK = None,
     api: opt.ThroughApi = False,  # noqa: FBT002 - a flag
     concurrency: opt.Concurrency = 4,
-) -> InvokeResult | Batch:
+) -> "InvokeResult | Batch":
     """Classify a text, or the texts of a file."""
     from fastai_deploy import stages
     from fastai_deploy.batch_invoke.inputs import for_output, read_texts
@@ -172,7 +178,7 @@ def invoke(
 
 
 @command(app)
-def key(project: Project, action: opt.KeyAction = "show") -> Key:
+def key(project: "Project", action: opt.KeyAction = "show") -> "Key":
     """Show the API key, or replace it by a new one."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Key
@@ -181,7 +187,7 @@ def key(project: Project, action: opt.KeyAction = "show") -> Key:
 
 
 @command(app, locked=False)
-def openapi(project: Project) -> Described:
+def openapi(project: "Project") -> "Described":
     """Print the OpenAPI document of the API."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Described
@@ -191,12 +197,12 @@ def openapi(project: Project) -> Described:
 
 @command(app)
 def teardown(
-    project: Project,
+    project: "Project",
     artifacts: opt.Artifacts = False,  # noqa: FBT002 - a flag
     yes: opt.Yes = False,  # noqa: FBT002
     no_wait: opt.NoWait = False,  # noqa: FBT002
     region: opt.Region = None,
-) -> Teardown:
+) -> "Teardown":
     """End and remove everything, and prove it."""
     from fastai_deploy import stages
 
@@ -204,18 +210,18 @@ def teardown(
 
 
 @command(app, locked=False)
-def config(project: Project) -> Settings:
+def config(project: "Project") -> "Settings":
     """Show the settings and where each came from."""
     return project.settings
 
 
 @command(app)
 def plan(
-    project: Project,
+    project: "Project",
     instance: opt.Instance = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
-) -> StagePlan:
+) -> "StagePlan":
     """Show what deploy would change; exit code 2 when it would."""
     from fastai_deploy import stages
 
@@ -223,7 +229,7 @@ def plan(
 
 
 @command(app, locked=False)
-def status(project: Project, region: opt.Region = None) -> Status:
+def status(project: "Project", region: opt.Region = None) -> "Status":
     """Show what there is, how it does and what it costs."""
     from fastai_deploy import stages
 
@@ -232,12 +238,12 @@ def status(project: Project, region: opt.Region = None) -> Status:
 
 @command(app, locked=False)
 def logs(
-    project: Project,
+    project: "Project",
     api: opt.OfApi = False,  # noqa: FBT002 - a flag
     since: opt.Since = "1h",
     follow: opt.Follow = False,  # noqa: FBT002
     region: opt.Region = None,
-) -> Lines:
+) -> "Lines":
     """Show what the endpoint wrote, or the API."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Lines
@@ -247,7 +253,7 @@ def logs(
 
 
 @command(app, locked=False)
-def versions(project: Project, region: opt.Region = None) -> Versions:
+def versions(project: "Project", region: opt.Region = None) -> "Versions":
     """List what was deployed, and which is live."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Versions
@@ -257,10 +263,10 @@ def versions(project: Project, region: opt.Region = None) -> Versions:
 
 @command(app)
 def rollback(
-    project: Project,
+    project: "Project",
     to: opt.ToVersion = None,
     region: opt.Region = None,
-) -> Endpoint:
+) -> "Endpoint":
     """Serve the version before again."""
     from fastai_deploy import stages
 
@@ -269,12 +275,12 @@ def rollback(
 
 @command(app, locked=False)
 def doctor(
-    project: Project,
+    project: "Project",
     policy: opt.Policy = False,  # noqa: FBT002 - a flag
     instance: opt.Instance = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
-) -> Checkup | Policies:
+) -> "Checkup | Policies":
     """Check whether a deploy would work."""
     from fastai_deploy import stages
 
@@ -283,11 +289,11 @@ def doctor(
 
 @command(app, locked=False)
 def template(
-    project: Project,
+    project: "Project",
     instance: opt.Instance = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
-) -> Templates:
+) -> "Templates":
     """Print the CloudFormation stacks as JSON."""
     from fastai_deploy import stages
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from fastai_deploy import files
 from fastai_deploy.bundle import Manifest, read_manifest
 from fastai_deploy.bundle.manifest import EXPORT_AGAIN
 from fastai_deploy.errors import FileError, InvocationError
-from fastai_deploy.parity import compare
+from fastai_deploy.parity import Invoke, Json, Verify, compare
 from fastai_deploy.parity.goldens import Golden, Labels, load_goldens
 from fastai_deploy.progress import Reporter, Step
-
-Json = Any
-# Sends one request of the contract and returns the answer. Raises InvocationError.
-Invoke = Callable[[Json], Json]
-# Asks the goldens through an invoke. Raises ParityError or InvocationError.
-Verify = Callable[[Invoke], None]
 
 # A request stays well below the body limit of any door; one text may be larger and goes alone.
 _REQUEST_BYTES = 100_000

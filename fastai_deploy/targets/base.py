@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from fastai_deploy.packaging.wheels import Container
-from fastai_deploy.parity.gate import Json, Verify
+from fastai_deploy.parity import Json, Verify
 from fastai_deploy.records import (
     Api,
     Artifact,

@@ -16,7 +16,7 @@ from fastai_deploy.errors import (
     ParityError,
     StackFailed,
 )
-from fastai_deploy.parity.gate import Invoke
+from fastai_deploy.parity import Invoke
 from fastai_deploy.records import Endpoint
 from tests.aws.world import World
 from tests.aws_double.faults import Fault

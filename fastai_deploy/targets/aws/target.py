@@ -26,7 +26,7 @@ from fastai_deploy.aws.template.rest_api import with_key_serial
 from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.packaging.wheels import Container
-from fastai_deploy.parity.gate import Json, Verify
+from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.targets.aws import checks, expiry

@@ -29,7 +29,7 @@ from fastai_deploy.errors import (
     PortTaken,
     need_extra,
 )
-from fastai_deploy.parity.gate import Json, Verify
+from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Api, Endpoint
 from fastai_deploy.runtime.contract import OPENAPI, PAGE

@@ -21,7 +21,7 @@ from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import FileError, FileMissing, InvocationError, need_extra
 from fastai_deploy.json_reader import Reader, read_object
 from fastai_deploy.packaging.artifact import unpack
-from fastai_deploy.parity.gate import Json, Verify
+from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Advanced, Reporter, Step
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.runtime.host_check import CLIENTS_VARIABLE

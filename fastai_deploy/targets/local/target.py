@@ -28,7 +28,7 @@ from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import FileError, FileMissing, UsageError
 from fastai_deploy.json_reader import BadJson, Reader, parse
 from fastai_deploy.naming import endpoint_name
-from fastai_deploy.parity.gate import Json, Verify
+from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Api, Artifact, Deployed, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
