@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HOSTS = ("server", "inference", "torchserve", "replica")
+HOSTS = ("server", "hosts.toolkit", "hosts.torchserve", "hosts.replica")
 # None in sys.modules is how Python itself says that a module cannot be imported.
 WITHOUT = "import sys; sys.modules.update(onnxruntime=None, tokenizers=None); "
 

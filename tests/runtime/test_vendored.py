@@ -21,8 +21,8 @@ ROOT = Path(fastai_deploy.__file__).parents[1]
 HERE = {"python": "{}.{}".format(*sys.version_info[:2]), "machine": platform.machine()}
 CODE = (
     "import sys; from pathlib import Path\n"
-    "from fastai_deploy.runtime.vendored import activate\n"
-    "activate(Path(sys.argv[1])); activate(Path(sys.argv[1]))\n"
+    "from fastai_deploy.runtime.vendored import add_to_path\n"
+    "add_to_path(Path(sys.argv[1])); add_to_path(Path(sys.argv[1]))\n"
     "import thing; print(thing.WHERE)\n"
 )
 

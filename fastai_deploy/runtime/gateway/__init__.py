@@ -8,6 +8,6 @@ ships inside the package ``fdeploy_runtime`` with the handler ``fdeploy_runtime.
 and behind the local gateway. Standard library and boto3 only.
 """
 
-from .handler import handler
+from .function import handler
 
 __all__ = ["handler"]

@@ -72,7 +72,7 @@ def load_handler(
     sys.path.insert(0, str(home))
     gateway = importlib.import_module(f"{PACKAGE}.gateway.gateway")
     endpoint = importlib.import_module(f"{PACKAGE}.gateway.endpoint")
-    settings = importlib.import_module(f"{PACKAGE}.gateway.settings").GatewaySettings(
+    settings = endpoint.GatewaySettings(
         endpoint=config.endpoint,
         route=config.route,
         max_body=config.max_body,
