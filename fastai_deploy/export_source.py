@@ -190,7 +190,7 @@ def _carry(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bund
             definitions=wanted.definitions,
             requirements=wanted.requirements,
             python=wanted.python,
-            leave=_leave(project, wanted),
+            trust=_trust(project, wanted),
             tolerance=wanted.tolerance,
         ),
         Environments(project.workspace.environments, project.report),
@@ -199,7 +199,7 @@ def _carry(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bund
     )
 
 
-def _leave(project: Project, wanted: ExportRequest) -> PickleTrust:
+def _trust(project: Project, wanted: ExportRequest) -> PickleTrust:
     from fastai_deploy.learner.serve_original import PickleTrust  # noqa: PLC0415
 
     return PickleTrust(
@@ -261,11 +261,11 @@ def _deviation(
     from fastai_deploy.learner.examine.anatomy import examine  # noqa: PLC0415
     from fastai_deploy.learner.reading.archive import open_archive  # noqa: PLC0415
 
-    leave = _leave(project, wanted)
+    trust = _trust(project, wanted)
     if manifest.runtime.definitions is not None:
-        leave = replace(leave, definitions=folder / manifest.runtime.definitions)
+        trust = replace(trust, definitions=folder / manifest.runtime.definitions)
     with open_archive(folder / LEARNER) as (opened, archive):
-        leave.check(examine(archive, opened.size, file=LEARNER), wanted.learner.name)
+        trust.check(examine(archive, opened.size, file=LEARNER), wanted.learner.name)
     environments = Environments(project.workspace.environments, project.report)
     pins = read_requirements(folder / REQUIREMENTS)
     python = environments.interpreter(manifest.runtime.python, pins, folder / LOCK)

@@ -25,7 +25,7 @@ class Project:
     settings: Settings
     workspace: Workspace
     target: Target
-    care: Operations
+    operations: Operations
     report: Reporter
     clock: Callable[[], float] = time.monotonic
     typed: tuple[str, ...] = ()
@@ -41,8 +41,8 @@ def open_project(settings: Settings, report: Reporter) -> Project:
             last_target="aws" if last.target == "aws" else "local",
             last_region=last.region or None,
         )
-    target, care = _target(settings, workspace, report)
-    return Project(settings, workspace, target, care, report)
+    target, operations = _target(settings, workspace, report)
+    return Project(settings, workspace, target, operations, report)
 
 
 def _last(workspace: Workspace, *, needed: bool) -> Endpoint | StoredArtifact | None:

@@ -242,11 +242,13 @@ def rotate_key(project: Project) -> str:
 
 def openapi(project: Project) -> dict[str, Any]:
     """The OpenAPI document of the API, as it is or would be. Raises FileError."""
-    face = describe_api(project.settings, project.workspace.bundle, target=project.target.name)
-    described = document(face)
+    described_api = describe_api(
+        project.settings, project.workspace.bundle, target=project.target.name
+    )
+    described = document(described_api)
     api = project.workspace.find(Api)
     if api is not None:
-        described["servers"] = [{"url": api.url.removesuffix(face.route)}]
+        described["servers"] = [{"url": api.url.removesuffix(described_api.route)}]
     return described
 
 
@@ -389,24 +391,24 @@ def _about(bundle: Bundle) -> str:
 
 def plan(project: Project) -> StagePlan:
     """What deploying the packaged artifact would change. Raises StageError and DeployError."""
-    return project.care.plan(freshness.artifact(project))
+    return project.operations.plan(freshness.artifact(project))
 
 
 def status(project: Project) -> Status:
     """How the stage is doing. Raises AwsError."""
-    return project.care.status()
+    return project.operations.status()
 
 
 def logs(
     project: Project, *, api: bool = False, since: timedelta, follow: bool = False
 ) -> Iterator[LogLine]:
     """The lines since then, as they come; ``follow`` goes on for ever. Raises AwsError."""
-    return project.care.logs(api=api, since=since, follow=follow)
+    return project.operations.logs(api=api, since=since, follow=follow)
 
 
 def versions(project: Project) -> tuple[Version, ...]:
     """What was deployed, newest first. Raises AwsError."""
-    return project.care.versions()
+    return project.operations.versions()
 
 
 def rollback(project: Project, *, to: str | None = None) -> Endpoint:
@@ -416,7 +418,7 @@ def rollback(project: Project, *, to: str | None = None) -> Endpoint:
     """
     began = project.clock()
     project.report(StageStarted("rollback"))
-    record = project.care.rollback(to)
+    record = project.operations.rollback(to)
     project.workspace.save(record)
     summary = f"version {record.version} serves again"
     project.report(StageFinished("rollback", summary, project.clock() - began))
@@ -425,14 +427,14 @@ def rollback(project: Project, *, to: str | None = None) -> Endpoint:
 
 def doctor(project: Project) -> Checkup:
     """Whether a deploy would work, packaged or not. Raises SettingsError."""
-    return project.care.doctor(project.workspace.find(Artifact))
+    return project.operations.doctor(project.workspace.find(Artifact))
 
 
 def policies(project: Project) -> Policies:
     """The permissions that a deploy needs. Raises UsageError on this machine."""
-    return project.care.policies()
+    return project.operations.policies()
 
 
 def template(project: Project) -> Templates:
     """The stacks of the packaged artifact. Raises UsageError on this machine, or StageError."""
-    return project.care.template(freshness.artifact(project))
+    return project.operations.template(freshness.artifact(project))

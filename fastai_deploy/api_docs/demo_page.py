@@ -22,7 +22,7 @@ _WARNING = (
 )
 
 
-def page(face: ApiDescription, examples: Sequence[str]) -> bytes:
+def page(described_api: ApiDescription, examples: Sequence[str]) -> bytes:
     """The page of an API; ``examples`` are texts to start with. Raises FileError."""
     with files.file_errors(_TEMPLATE):
         template = Template(_TEMPLATE.read_text(encoding="utf-8"))
@@ -30,21 +30,21 @@ def page(face: ApiDescription, examples: Sequence[str]) -> bytes:
         f'      <li><button type="button">{html.escape(text)}</button></li>' for text in examples
     )
     return template.substitute(
-        title=html.escape(face.title),
-        lead=html.escape(_lead(face)),
-        warning=f'<p class="note">{html.escape(_WARNING)}</p>' if face.unproven else "",
-        route=html.escape(face.route),
-        auth=face.auth,
-        limit=face.max_body,
+        title=html.escape(described_api.title),
+        lead=html.escape(_lead(described_api)),
+        warning=f'<p class="note">{html.escape(_WARNING)}</p>' if described_api.unproven else "",
+        route=html.escape(described_api.route),
+        auth=described_api.auth,
+        limit=described_api.max_body,
         examples=shown,
     ).encode("utf-8")
 
 
-def _lead(face: ApiDescription) -> str:
+def _lead(described_api: ApiDescription) -> str:
     """What the model tells apart, in a sentence."""
-    if not face.labels:
+    if not described_api.labels:
         return "Type a text and see how the model labels it."
-    names = ", ".join(face.labels[:_MOST_LABELS])
-    more = len(face.labels) - _MOST_LABELS
+    names = ", ".join(described_api.labels[:_MOST_LABELS])
+    more = len(described_api.labels) - _MOST_LABELS
     rest = f" and {more} more" if more > 0 else ""
-    return f"{'Finds' if face.several else 'Tells apart'}: {names}{rest}."
+    return f"{'Finds' if described_api.several else 'Tells apart'}: {names}{rest}."

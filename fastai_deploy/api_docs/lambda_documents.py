@@ -12,8 +12,8 @@ from fastai_deploy.settings import Settings
 
 def lambda_package(settings: Settings, bundle: Path, *, target: str) -> bytes:
     """The Lambda's zip for a stage's API on a target (``local`` or ``aws``). Raises FileError."""
-    face = describe_api(settings, bundle, target=target)
-    documents = {"openapi.json": encoded(face)}
-    if face.page:
-        documents["page.html"] = page(face, settings.sections.api.examples)
+    described_api = describe_api(settings, bundle, target=target)
+    documents = {"openapi.json": encoded(described_api)}
+    if described_api.page:
+        documents["page.html"] = page(described_api, settings.sections.api.examples)
     return build_lambda_package(documents)

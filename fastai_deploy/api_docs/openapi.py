@@ -90,27 +90,27 @@ _RETRIED = (429, 503)
 _REFUSED_BY_AWS = (401, 403, 429, 500, 503, 504)
 
 
-def document(face: ApiDescription) -> dict[str, Json]:
+def document(described_api: ApiDescription) -> dict[str, Json]:
     """The document, as plain data."""
     paths: dict[str, Json] = {
-        face.route: {"post": _classify(face)},
+        described_api.route: {"post": _classify(described_api)},
         HEALTH: {"get": _health()},
         OPENAPI: {"get": _openapi()},
     }
-    if face.page:
+    if described_api.page:
         paths[PAGE] = {"get": _page()}
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": face.title,
+            "title": described_api.title,
             "version": VERSION,
-            "description": _description(face),
+            "description": _description(described_api),
         },
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
-            "schemas": dict(_schemas(face)),
+            "schemas": dict(_schemas(described_api)),
             "headers": {
                 "RequestId": {
                     "description": "Finds the request in the logs.",
@@ -123,27 +123,27 @@ def document(face: ApiDescription) -> dict[str, Json]:
                     "schema": {"type": "integer", "minimum": 1},
                 },
             },
-            "securitySchemes": _schemes(face),
+            "securitySchemes": _schemes(described_api),
         },
     }
 
 
-def encoded(face: ApiDescription) -> bytes:
+def encoded(described_api: ApiDescription) -> bytes:
     """The document as JSON; the same face gives the same bytes."""
-    return (json.dumps(document(face), ensure_ascii=False, indent=2) + "\n").encode()
+    return (json.dumps(document(described_api), ensure_ascii=False, indent=2) + "\n").encode()
 
 
-def _description(face: ApiDescription) -> str:
-    said = [f"Classifies texts: `POST {face.route}`."]
-    if face.labels:
-        count = "any number" if face.several else "one"
-        said.append(f"A text gets {count} of {len(face.labels)} labels.")
-    if face.unproven:
+def _description(described_api: ApiDescription) -> str:
+    said = [f"Classifies texts: `POST {described_api.route}`."]
+    if described_api.labels:
+        count = "any number" if described_api.several else "one"
+        said.append(f"A text gets {count} of {len(described_api.labels)} labels.")
+    if described_api.unproven:
         said.append("It is not proven that the model answers as the learner does.")
     return " ".join(said)
 
 
-def _classify(face: ApiDescription) -> Json:
+def _classify(described_api: ApiDescription) -> Json:
     content = {
         "application/json": {
             "schema": {"$ref": f"{_SCHEMAS}Request"},
@@ -166,16 +166,16 @@ def _classify(face: ApiDescription) -> Json:
         "application/x-www-form-urlencoded": {"schema": {"$ref": f"{_SCHEMAS}Form"}},
     }
     answer = {"anyOf": [{"$ref": f"{_SCHEMAS}Answer"}, {"$ref": f"{_SCHEMAS}Answers"}]}
-    statuses = sorted({*_ASKED, *_WITHOUT_RIGHT[face.auth]})
+    statuses = sorted({*_ASKED, *_WITHOUT_RIGHT[described_api.auth]})
     return {
         "operationId": "classify",
         "summary": "Classify a text, or several",
-        "description": f"The body may have {face.max_body:,} bytes.",
-        "security": [{name: []} for name in _schemes(face)],
+        "description": f"The body may have {described_api.max_body:,} bytes.",
+        "security": [{name: []} for name in _schemes(described_api)],
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": _answered("One answer for `text`, a list in order for `texts`.", answer),
-            **{str(status): _refused(face, status) for status in statuses},
+            **{str(status): _refused(described_api, status) for status in statuses},
         },
     }
 
@@ -225,7 +225,7 @@ def _answered(description: str, schema: Json) -> Json:
     }
 
 
-def _refused(face: ApiDescription, status: int) -> Json:
+def _refused(described_api: ApiDescription, status: int) -> Json:
     """An error answer; its codes are those of the contract for this status."""
     codes = ERRORS[status]
     error = {
@@ -238,7 +238,7 @@ def _refused(face: ApiDescription, status: int) -> Json:
             },
         ]
     }
-    foreign = not face.own_words and status in _REFUSED_BY_AWS
+    foreign = not described_api.own_words and status in _REFUSED_BY_AWS
     headers = {"x-request-id": {"$ref": f"{_HEADERS}RequestId"}}
     if status in _RETRIED:
         headers["retry-after"] = {"$ref": f"{_HEADERS}RetryAfter"}
@@ -251,11 +251,17 @@ def _refused(face: ApiDescription, status: int) -> Json:
     return refused if foreign else {**refused, "headers": headers}
 
 
-def _schemas(face: ApiDescription) -> Iterator[tuple[str, Json]]:
+def _schemas(described_api: ApiDescription) -> Iterator[tuple[str, Json]]:
     yield "Request", REQUEST
     yield "Form", _form()
-    yield "Label", {"type": "string", **({"enum": list(face.labels)} if face.labels else {})}
-    yield "Answer", _answer(several=face.several)
+    yield (
+        "Label",
+        {
+            "type": "string",
+            **({"enum": list(described_api.labels)} if described_api.labels else {}),
+        },
+    )
+    yield "Answer", _answer(several=described_api.several)
     yield (
         "Answers",
         {
@@ -266,7 +272,7 @@ def _schemas(face: ApiDescription) -> Iterator[tuple[str, Json]]:
     words = {name: {"type": "string"} for name in ("code", "message", "hint")}
     yield "Error", _closed({"error": _closed(words)})
     yield "Health", _closed({"status": {"const": "ok"}})
-    if not face.own_words:
+    if not described_api.own_words:
         yield (
             "GatewayMessage",
             {
@@ -336,10 +342,10 @@ def _closed(properties: Mapping[str, Json]) -> Json:
     }
 
 
-def _schemes(face: ApiDescription) -> dict[str, Json]:
-    if face.auth == "key":
+def _schemes(described_api: ApiDescription) -> dict[str, Json]:
+    if described_api.auth == "key":
         return {"key": {"type": "apiKey", "in": "header", "name": "x-api-key"}}
-    if face.auth == "iam":
+    if described_api.auth == "iam":
         return {
             "signature": {
                 "type": "apiKey",
@@ -349,9 +355,11 @@ def _schemes(face: ApiDescription) -> dict[str, Json]:
                 "x-amazon-apigateway-authtype": "awsSigv4",
             }
         }
-    if face.auth == "jwt":
+    if described_api.auth == "jwt":
         scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-        told = {"description": f"A token of {face.issuer}."} if face.issuer else {}
+        told = (
+            {"description": f"A token of {described_api.issuer}."} if described_api.issuer else {}
+        )
         return {"token": {**scheme, **told}}
     return {}
 

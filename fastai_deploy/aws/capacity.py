@@ -205,14 +205,14 @@ class MemoryEstimate:
 
     place: str
     memory: int | None
-    demand: MemoryNeed
+    need: MemoryNeed
     larger: str | None
 
     @property
     def told(self) -> str:
         """The figures, in words."""
-        demand = self.demand
-        told = f"the model takes about {_mb(demand.needed)} (its file has {_mb(demand.weights)})"
+        need = self.need
+        told = f"the model takes about {_mb(need.needed)} (its file has {_mb(need.weights)})"
         if self.memory is None:
             return f"{told}; how much {self.place} has is not known here"
         return f"{told}, and {self.place} has {_mb(self.memory)}"
@@ -220,12 +220,12 @@ class MemoryEstimate:
     @property
     def impossible(self) -> bool:
         """Whether not even the weights fit."""
-        return self.memory is not None and self.demand.weights > self.memory
+        return self.memory is not None and self.need.weights > self.memory
 
     @property
     def tight(self) -> bool:
         """Whether the estimate does not fit."""
-        return self.memory is not None and self.demand.needed > self.memory
+        return self.memory is not None and self.need.needed > self.memory
 
     @property
     def hint(self) -> str:
@@ -247,22 +247,22 @@ class MemoryEstimate:
             raise SettingsError(self.told, hint=self.hint)
 
 
-def on_instance(name: str, demand: MemoryNeed, known: Sequence[str]) -> MemoryEstimate:
+def on_instance(name: str, need: MemoryNeed, known: Sequence[str]) -> MemoryEstimate:
     """The room on an instance type."""
-    larger = larger_instance(name, demand.needed, known)
+    larger = larger_instance(name, need.needed, known)
     return MemoryEstimate(
-        name, instance_memory(name), demand, f"--instance {larger}" if larger else None
+        name, instance_memory(name), need, f"--instance {larger}" if larger else None
     )
 
 
-def on_serverless(megabytes: int, demand: MemoryNeed) -> MemoryEstimate:
+def on_serverless(megabytes: int, need: MemoryNeed) -> MemoryEstimate:
     """The room of a serverless endpoint, which has 1 to 6 GB in steps of 1 GB."""
-    enough = next((mb for mb in _SERVERLESS if mb * MIB >= demand.needed), None)
+    enough = next((mb for mb in _SERVERLESS if mb * MIB >= need.needed), None)
     larger = (
         f"serverless_memory = {enough} in [endpoint]" if enough else "an instance: kind real-time"
     )
     return MemoryEstimate(
-        f"a serverless endpoint of {megabytes:,} MB", megabytes * MIB, demand, larger
+        f"a serverless endpoint of {megabytes:,} MB", megabytes * MIB, need, larger
     )
 
 

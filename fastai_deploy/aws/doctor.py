@@ -58,7 +58,7 @@ class Subject:
     instance: str | None
     count: int
     limits: Limits
-    room: MemoryEstimate | None = None
+    estimate: MemoryEstimate | None = None
 
 
 class Doctor:
@@ -78,8 +78,8 @@ class Doctor:
             self._tried("bucket", lambda: self._bucket(subject.bucket)),
         ]
         found += [self._tried(name, check) for name, check in self._needed(subject)]
-        if subject.room:
-            found.append(subject.room.check())
+        if subject.estimate:
+            found.append(subject.estimate.check())
         found.append(_limits(subject.limits))
         names = Names(subject.owner.project, subject.owner.stage).stacks
         found += [self._tried(f"stack {name}", self._looking_at(name, subject)) for name in names]
@@ -92,10 +92,10 @@ class Doctor:
         SettingsError for a model that does not fit into the memory.
         """
         warned = []
-        if subject.room:
-            subject.room.require()
-            if subject.room.tight:
-                warned.append(subject.room.check())
+        if subject.estimate:
+            subject.estimate.require()
+            if subject.estimate.tight:
+                warned.append(subject.estimate.check())
         for name, check in self._needed(subject):
             try:
                 made = check()

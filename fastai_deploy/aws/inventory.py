@@ -267,11 +267,11 @@ class Inventory:
         part = naming.versioned_name(self._owner.project, self._owner.stage, "")
         return re.fullmatch(re.escape(part) + "[0-9a-f]{12}", name) is not None
 
-    def _if_there(self, thing: ResourceRef) -> Iterator[ResourceRef]:
+    def _if_there(self, ref: ResourceRef) -> Iterator[ResourceRef]:
         """The thing, unless AWS says that it does not exist; what cannot be asked counts."""
-        look = self._looks.get(thing.kind)
-        if look is None or look(thing.name):
-            yield thing
+        look = self._looks.get(ref.kind)
+        if look is None or look(ref.name):
+            yield ref
 
     def _ask(self, service: str, operation: str, **parameters: Any) -> Any:
         """The answer; None for what does not exist."""

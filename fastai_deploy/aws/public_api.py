@@ -127,7 +127,7 @@ class ApiPublisher:
         self._public = public
         self._report = report
 
-    def gate(self, stack: Stack, auth: Auth) -> ApiAccess:
+    def access(self, stack: Stack, auth: Auth) -> ApiAccess:
         """The gate that a stack has made. Raises DeployError or AwsError."""
         url = stack.outputs.get(URL_OUTPUT)
         if url is None:
@@ -136,22 +136,22 @@ class ApiPublisher:
             )
         return ApiAccess(url, auth, self._key(stack) if auth == "key" else "")
 
-    def call(self, gate: ApiAccess, request: Json) -> Json:
+    def call(self, access: ApiAccess, request: Json) -> Json:
         """Send a request as somebody who may. Raises InvocationError."""
-        return self._public.call(gate.url, request, self._headers(gate, request))
+        return self._public.call(access.url, request, self._headers(access, request))
 
-    def prove(self, gate: ApiAccess, verify: Callable[[Callable[[Json], Json]], None]) -> None:
+    def prove(self, access: ApiAccess, verify: Callable[[Callable[[Json], Json]], None]) -> None:
         """The goldens through the public URL, and a refusal for everybody else.
 
         Raises ParityError, InvocationError or DeployError.
         """
-        if gate.auth != "jwt":  # nobody but the issuer makes tokens
-            self._await(gate)
-            verify(lambda request: self.call(gate, request))
-        self._check_refusal(gate)
+        if access.auth != "jwt":  # nobody but the issuer makes tokens
+            self._await(access)
+            verify(lambda request: self.call(access, request))
+        self._check_refusal(access)
 
     def prove_limits(
-        self, stack: Stack, gate: ApiAccess, settings: ApiSettings, *, untouched: bool
+        self, stack: Stack, access: ApiAccess, settings: ApiSettings, *, untouched: bool
     ) -> None:
         """Which pages may call, and how often a key may.
 
@@ -160,11 +160,11 @@ class ApiPublisher:
         """
 
         def send(method: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
-            key = {"x-api-key": gate.key} if gate.key and method != "OPTIONS" else {}
-            return self._public.send(method, gate.url, {**headers, **key}, body)
+            key = {"x-api-key": access.key} if access.key and method != "OPTIONS" else {}
+            return self._public.send(method, access.url, {**headers, **key}, body)
 
         check_preflight(send, settings.cors_origins, self._report)
-        if not gate.key:
+        if not access.key:
             return
         self._check_plan(stack, settings)
         if untouched and settings.burst <= _FEW and settings.quota is None:
@@ -189,27 +189,27 @@ class ApiPublisher:
         told = f"a key may send {settings.rate:g} requests a second, {settings.burst} at once"
         self._report(Step(f"{told}, says API Gateway"))
 
-    def _headers(self, gate: ApiAccess, request: Json) -> dict[str, str]:
-        if gate.auth == "key":
-            return {"x-api-key": gate.key}
-        if gate.auth == "iam":
-            return self._aws.signature("execute-api", gate.url, json.dumps(request).encode())
+    def _headers(self, access: ApiAccess, request: Json) -> dict[str, str]:
+        if access.auth == "key":
+            return {"x-api-key": access.key}
+        if access.auth == "iam":
+            return self._aws.signature("execute-api", access.url, json.dumps(request).encode())
         return {}
 
-    def _await(self, gate: ApiAccess) -> None:
+    def _await(self, access: ApiAccess) -> None:
         """Wait until the API knows its key; what it answers then, the goldens will tell."""
         deadline = self._aws.clock() + _WAIT_SECONDS
         request = {"text": "ready?"}
-        self._report(Step(f"asking {gate.url}"))
+        self._report(Step(f"asking {access.url}"))
         while self._aws.clock() < deadline:
-            status, _ = self._public.exchange(gate.url, request, self._headers(gate, request))
+            status, _ = self._public.exchange(access.url, request, self._headers(access, request))
             if status not in _NOT_YET:
                 return
             self._aws.sleep(_POLL_SECONDS)
 
-    def _check_refusal(self, gate: ApiAccess) -> None:
-        wanted = _REFUSED_WITHOUT[gate.auth]
-        status, _ = self._public.exchange(gate.url, {"text": "no key"}, {})
+    def _check_refusal(self, access: ApiAccess) -> None:
+        wanted = _REFUSED_WITHOUT[access.auth]
+        status, _ = self._public.exchange(access.url, {"text": "no key"}, {})
         if status != wanted:
             raise DeployError(
                 f"the API answered {status} to a request without credentials, and not {wanted}",

@@ -79,7 +79,7 @@ class StageTeardown:
         return Teardown(
             target="aws",
             found=tuple(map(str, found)),
-            deleted=tuple(str(thing) for thing in found if thing not in left),
+            deleted=tuple(str(ref) for ref in found if ref not in left),
             left=tuple(map(str, left)),
             kept=tuple(map(str, kept)),
         )
@@ -113,21 +113,21 @@ class StageTeardown:
             return False
         return True
 
-    def _remove_all(self, things: Iterable[ResourceRef], tried: set[ResourceRef]) -> None:
+    def _remove_all(self, refs: Iterable[ResourceRef], tried: set[ResourceRef]) -> None:
         """Delete what fdeploy can; what was ``tried`` before is tried again without a word."""
-        for thing in things:
-            delete = self._deletes.get(thing.kind)
+        for ref in refs:
+            delete = self._deletes.get(ref.kind)
             if delete is not None:
-                report = silent if thing in tried else self._report
-                tried.add(thing)
-                self._remove(thing, delete, report)
+                report = silent if ref in tried else self._report
+                tried.add(ref)
+                self._remove(ref, delete, report)
 
-    def _remove(self, thing: ResourceRef, delete: Callable[[str], None], report: Reporter) -> None:
-        report(Step(f"deleting the {thing}"))
+    def _remove(self, ref: ResourceRef, delete: Callable[[str], None], report: Reporter) -> None:
+        report(Step(f"deleting the {ref}"))
         try:
-            delete(thing.name)
+            delete(ref.name)
         except AwsError as error:
-            report(Warned(f"{thing}: {error.message}", hint=error.hint))
+            report(Warned(f"{ref}: {error.message}", hint=error.hint))
 
     def _delete_endpoint(self, name: str) -> None:
         deadline = self._aws.clock() + _ENDPOINT_SECONDS
@@ -155,13 +155,13 @@ class StageTeardown:
         if bucket is None:
             return []
         data = data_of(self._aws, bucket, self._owner)
-        things = {ResourceRef("data", bucket.uri(key)) for key, _ in data}
+        refs = {ResourceRef("data", bucket.uri(key)) for key, _ in data}
         if scope.artifacts:
             artifacts = artifacts_of(self._aws, bucket, self._owner)
-            things |= {ResourceRef("artifact", bucket.uri(key)) for key, _ in artifacts}
-            if bucket.ours and self._is_all(bucket, things):
-                things.add(ResourceRef("bucket", bucket.name))
-        return sorted(things)
+            refs |= {ResourceRef("artifact", bucket.uri(key)) for key, _ in artifacts}
+            if bucket.ours and self._is_all(bucket, refs):
+                refs.add(ResourceRef("bucket", bucket.name))
+        return sorted(refs)
 
     def _remove_stored(self, bucket: Bucket, scope: TeardownScope) -> None:
         found = list(data_of(self._aws, bucket, self._owner))
@@ -174,9 +174,9 @@ class StageTeardown:
             self._report(Step(f"deleting the bucket {bucket.name}"))
             self._delete("s3", "delete_bucket", **bucket.owned)
 
-    def _is_all(self, bucket: Bucket, things: set[ResourceRef]) -> bool:
+    def _is_all(self, bucket: Bucket, refs: set[ResourceRef]) -> bool:
         """Whether the bucket holds nothing else."""
-        names = {thing.name for thing in things}
+        names = {ref.name for ref in refs}
         held = buckets.object_versions(self._aws, bucket, "")
         return all(bucket.uri(key) in names for key, _version in held)
 

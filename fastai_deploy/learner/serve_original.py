@@ -251,14 +251,14 @@ class ExportOptions:
     definitions: Path | None
     requirements: Path | None
     python: str | None
-    leave: PickleTrust
+    trust: PickleTrust
     tolerance: float
 
 
 def bundle_original(
     learner: Path,
     destination: Path,
-    wishes: ExportOptions,
+    options: ExportOptions,
     environments: Environments,
     *,
     name: str,
@@ -272,27 +272,27 @@ def bundle_original(
     digest = sha256(learner)
     with open_archive(learner) as (source, archive):
         anatomy = examine(archive, source.size, file=learner.name)
-    wishes.leave.check(anatomy, learner.name)
+    options.trust.check(anatomy, learner.name)
     labels = Labels(anatomy.labels.names, several=anatomy.task == "multi-label")
-    cases = _cases(wishes.golden, labels, anatomy, report)
-    check_definitions(anatomy, wishes.definitions)
-    python = python_for(anatomy, wishes.python)
-    requirements = _requirements(wishes.requirements, anatomy, python)
+    cases = _cases(options.golden, labels, anatomy, report)
+    check_definitions(anatomy, options.definitions)
+    python = python_for(anatomy, options.python)
+    requirements = _requirements(options.requirements, anatomy, python)
     interpreter = environments.interpreter(python, requirements)
-    section = _section(anatomy, python, wishes.definitions)
+    section = _section(anatomy, python, options.definitions)
     with comparing(destination) as found, building(destination) as folder:
-        _fill(folder, learner, wishes.definitions, requirements)
+        _fill(folder, learner, options.definitions, requirements)
         lock = environments.lock(python, requirements)
         if lock is not None:
             write(folder / LOCK, lock.text.encode())
         report(Step(f"loading the learner in a fresh process with Python {python}: it runs now"))
         answers = ask_learner(interpreter, folder, _asked(section), [each.text for each in cases])
-        goldens = _goldens(anatomy, cases, answers, wishes.tolerance, found)
+        goldens = _goldens(anatomy, cases, answers, options.tolerance, found)
         report(Step(f"the learner answered {len(goldens)} texts"))
         write(folder / "goldens.json", render(goldens, labels))
         origin = LearnerSpec(learner.name, digest, anatomy.size, str(anatomy.fastai))
         sealed = seal(
-            folder, _manifest(anatomy, section, origin, name=name, tolerance=wishes.tolerance)
+            folder, _manifest(anatomy, section, origin, name=name, tolerance=options.tolerance)
         )
         report(Step("opening the bundle in another fresh process, as a server does"))
         difference = check_bundle(interpreter, folder)

@@ -224,17 +224,17 @@ class App:
         self._batcher.refuse_if_full()
         kind = header(scope, b"content-type")
         if len(body) <= _INLINE_BYTES:
-            question = read(body, kind, self._predictor.encode)
+            parsed = read(body, kind, self._predictor.encode)
         else:
-            question = await self._read_aside(body, kind)
-        for error in question.failures:
+            parsed = await self._read_aside(body, kind)
+        for error in parsed.failures:
             self._log.defect(request, error)
-        outcomes = await self._ask(question, receive, deadline - loop.time())
+        outcomes = await self._ask(parsed, receive, deadline - loop.time())
         answers = [self._logged(outcome, request) for outcome in outcomes]
-        self._texts += len(question.texts)
+        self._texts += len(parsed.texts)
         if len(answers) <= _INLINE_TEXTS:
-            return write(question, answers, self._model)
-        return await loop.run_in_executor(self._readers, write, question, answers, self._model)
+            return write(parsed, answers, self._model)
+        return await loop.run_in_executor(self._readers, write, parsed, answers, self._model)
 
     async def _read_aside(self, body: bytes, content_type: Optional[str]) -> ParsedBody:
         """Read a large body on a thread; bodies that wait for one are memory, so few may."""
@@ -249,12 +249,12 @@ class App:
             self._reading -= 1
 
     async def _ask(
-        self, question: ParsedBody, receive: Receive, timeout: float
+        self, parsed: ParsedBody, receive: Receive, timeout: float
     ) -> List[Union[Outcome, Exception]]:
         """What the model says; given up when the client hangs up or the time is over."""
         outcomes: asyncio.Future[List[Union[Outcome, Exception]]]
         outcomes = asyncio.get_running_loop().create_future()
-        job = self._batcher.submit(question.encoded, outcomes.set_result)
+        job = self._batcher.submit(parsed.encoded, outcomes.set_result)
         try:
             # Most answers are there before it is worth listening for a hang-up.
             patience = min(_UNWATCHED, timeout)

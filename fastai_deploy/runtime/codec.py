@@ -67,24 +67,22 @@ def read(
     return ParsedBody(kind, tuple(requests), tuple(map(encode_text, texts)))
 
 
-def write(question: ParsedBody, outcomes: Sequence[Outcome], model: Model) -> Answer:
+def write(parsed: ParsedBody, outcomes: Sequence[Outcome], model: Model) -> Answer:
     """The answer; ``outcomes`` are those of ``question.encoded``, in order.
 
     JSON lines are answered with as many lines, each with its own answer or error.
     """
     ready = iter(outcomes)
-    every = iter(
-        [text if isinstance(text, RequestError) else next(ready) for text in question.texts]
-    )
+    every = iter([text if isinstance(text, RequestError) else next(ready) for text in parsed.texts])
     answers = []
-    for request in question.requests:
+    for request in parsed.requests:
         own = [next(every) for item in request.items if isinstance(item, str)]
-        if question.kind not in JSON_LINES and request.single and isinstance(own[0], RequestError):
+        if parsed.kind not in JSON_LINES and request.single and isinstance(own[0], RequestError):
             return refuse(own[0])
         answers.append(render(own, request, model))
-    if question.kind in JSON_LINES:
+    if parsed.kind in JSON_LINES:
         lines = b"".join(encode(each) + b"\n" for each in answers)
-        return Answer(200, lines, question.kind)
+        return Answer(200, lines, parsed.kind)
     return Answer(200, encode(answers[0]))
 
 

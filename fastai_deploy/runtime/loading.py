@@ -104,7 +104,7 @@ class Loaded:
     goldens: int
     deviation: float
     way: str
-    passed_over: Tuple[str, ...] = ()
+    skipped: Tuple[str, ...] = ()
     runs: int = 1
 
     @property
@@ -114,7 +114,7 @@ class Loaded:
             "goldens": self.goldens,
             "deviation": self.deviation,
             "way": self.way,
-            "passed_over": self.passed_over,
+            "passed_over": self.skipped,
         }
 
 
@@ -147,7 +147,7 @@ def load(
 
     encoder = open_encoder(bundle)
     sample = encoder.encode(goldens[0].text)
-    passed_over: List[str] = []
+    skipped: List[str] = []
 
     def proved(way: Backend) -> Loaded:
         sessions = way.open()
@@ -160,7 +160,7 @@ def load(
             len(goldens),
             deviation,
             way.name,
-            tuple(passed_over),
+            tuple(skipped),
             runs=len(sessions),
         )
 
@@ -169,7 +169,7 @@ def load(
         try:
             return proved(way)
         except Exception as error:  # noqa: BLE001, PERF203  # torch's errors have no common base
-            passed_over.append(f"{way.name}: {str(error)[:_SHOWN]}")
+            skipped.append(f"{way.name}: {str(error)[:_SHOWN]}")
     return proved(last)
 
 

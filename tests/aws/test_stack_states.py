@@ -207,8 +207,8 @@ def slow_deploy(world: World, model: Model) -> Iterator[list[Applied]]:
     world.double.behave(world.account, hold=True)
     target = world.target()
     stored = target.upload(model.artifact)
-    blueprint = target.context.blueprints.endpoint(stored)
-    wanted = target.context.request(NAME, blueprint)
+    definition = target.context.definitions.endpoint(stored)
+    wanted = target.context.request(NAME, definition)
     done: list[Applied] = []
     working = threading.Thread(
         target=lambda: done.append(target.context.deployment().apply(wanted))

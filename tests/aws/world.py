@@ -92,7 +92,7 @@ class World:
                 bundle=bundle,
                 report=report or self.events.append,
                 aws=aws,
-                blueprints=SettingsStackDefinitions(self.settings, aws, bundle),
+                definitions=SettingsStackDefinitions(self.settings, aws, bundle),
                 public=PublicApi(self.double.url),
                 operator=self.operator,
             )

@@ -54,8 +54,8 @@ def test_every_type_that_can_serve_is_known() -> None:
 def test_the_estimate_is_above_what_was_measured() -> None:
     """Worker and front end, of a RoBERTa-base in int8 and float32; see the docstring."""
     for file, highest in ((120, 288), (475, 681), (87, 190)):
-        demand = MemoryNeed(file * MIB, "torchserve")
-        assert (highest + 116) * MIB < demand.needed < 2.5 * (highest + 116) * MIB
+        need = MemoryNeed(file * MIB, "torchserve")
+        assert (highest + 116) * MIB < need.needed < 2.5 * (highest + 116) * MIB
 
 
 def test_small_models_fit_and_large_ones_do_not() -> None:
@@ -71,19 +71,19 @@ def test_small_models_fit_and_large_ones_do_not() -> None:
 
 
 def test_the_next_larger_instance_is_named() -> None:
-    room = on_instance("ml.c5.large", MemoryNeed(5 * GIB, "ray-serve"), KNOWN)
-    assert room.check().hint == "choose --instance ml.c5.2xlarge"
+    estimate = on_instance("ml.c5.large", MemoryNeed(5 * GIB, "ray-serve"), KNOWN)
+    assert estimate.check().hint == "choose --instance ml.c5.2xlarge"
     with pytest.raises(SettingsError, match=r"file has 5,120 MB\), and ml.c5.large has 4,096 MB"):
-        room.require()
+        estimate.require()
     assert larger_instance("ml.t2.medium", 40 * GIB, KNOWN) == "ml.m5.4xlarge"
     assert larger_instance("ml.c5.large", 700 * GIB, KNOWN) == "ml.r5.24xlarge"
     assert larger_instance("ml.c5.large", 9_000 * GIB, KNOWN) is None
 
 
 def test_serverless_memory_is_counted_in_its_steps() -> None:
-    demand = MemoryNeed(125 * MIB, "ray-serve")
-    assert on_serverless(3_072, demand).check().outcome == "passed"
-    tight = on_serverless(1_024, demand).check()
+    need = MemoryNeed(125 * MIB, "ray-serve")
+    assert on_serverless(3_072, need).check().outcome == "passed"
+    tight = on_serverless(1_024, need).check()
     assert (tight.outcome, tight.hint) == (
         "warned",
         "choose serverless_memory = 2048 in [endpoint]",

@@ -67,9 +67,9 @@ class Checks:
         print(f"ok     {name}: {seconds:.1f} s {detail}".rstrip(), flush=True)
 
     def _on_gpu(self) -> str:
-        way, passed_over, goldens, deviation = way_on_gpu(self._python, self._base)
+        way, skipped, goldens, deviation = way_on_gpu(self._python, self._base)
         assert way.startswith("torch "), way
-        assert not passed_over, passed_over
+        assert not skipped, skipped
         assert goldens == len(self._goldens)
         return f"{way}: {goldens} goldens, max |Δprobability| {deviation:.1e}"
 

@@ -45,7 +45,7 @@ def test_a_learner_answers_on_a_gpu(name: str, tmp_path: Path) -> None:
         gpu = Gpu("a GPU", "cpu", halves)
         loaded = load(bundle.path, Hardware(1, None), 1, find=lambda gpu=gpu: gpu)  # type: ignore[misc]
         assert loaded.way == f"a GPU, {way}"
-        assert loaded.passed_over == ()
+        assert loaded.skipped == ()
 
 
 def test_a_graph_that_torch_answers_otherwise_is_left_to_the_processor(tmp_path: Path) -> None:

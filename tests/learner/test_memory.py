@@ -20,15 +20,15 @@ def test_a_parked_module_answers_as_before(tmp_path: Path) -> None:
     ids = torch.tensor([[1, 2], [3, 6]])
     with torch.no_grad():
         before = module(ids)
-        parked = OffloadedWeights(module, tmp_path)
+        offloaded = OffloadedWeights(module, tmp_path)
         assert torch.allclose(module(ids), before, atol=1e-6)
-        parked.rest()
+        offloaded.evict()
         assert torch.allclose(module(ids), before, atol=1e-6)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_module_without_parameters(tmp_path: Path) -> None:
-    OffloadedWeights(nn.Identity(), tmp_path).rest()
+    OffloadedWeights(nn.Identity(), tmp_path).evict()
     assert not list(tmp_path.iterdir())
 
 
@@ -42,9 +42,9 @@ def test_what_rests_is_not_in_memory(tmp_path: Path) -> None:
     size = module.weight.numel() * module.weight.element_size()
     trim_memory()
     before = _resident()
-    parked = OffloadedWeights(module, tmp_path)
+    offloaded = OffloadedWeights(module, tmp_path)
     assert float(module.weight.sum()) != 0
-    parked.rest()
+    offloaded.evict()
     assert before - _resident() > size // 2
 
 

@@ -29,14 +29,14 @@ FACES = (
 )
 
 
-@pytest.mark.parametrize("face", FACES, ids=lambda face: face.auth)
-def test_it_is_a_valid_document(face: ApiDescription) -> None:
-    described = document(face)
+@pytest.mark.parametrize("face", FACES, ids=lambda described_api: described_api.auth)
+def test_it_is_a_valid_document(described_api: ApiDescription) -> None:
+    described = document(described_api)
     OpenAPIV31SpecValidator(described).validate()
-    assert set(described["paths"]) >= {face.route, "/health", "/openapi.json"}
-    assert ("/" in described["paths"]) is face.page
-    security = described["paths"][face.route]["post"]["security"]
-    assert bool(security) is (face.auth != "none")
+    assert set(described["paths"]) >= {described_api.route, "/health", "/openapi.json"}
+    assert ("/" in described["paths"]) is described_api.page
+    security = described["paths"][described_api.route]["post"]["security"]
+    assert bool(security) is (described_api.auth != "none")
 
 
 def test_a_broken_document_is_noticed() -> None:
@@ -49,9 +49,9 @@ def test_the_copy_in_the_docs_is_current() -> None:
     assert (ROOT / "docs/openapi.json").read_bytes() == encoded(SAMPLE), "make schema"
 
 
-def schema(name: str, face: ApiDescription = SAMPLE) -> Any:
+def schema(name: str, described_api: ApiDescription = SAMPLE) -> Any:
     """A validator of one of the document's schemas."""
-    described = document(face)
+    described = document(described_api)
     return jsonschema.Draft202012Validator(
         {"$ref": f"#/components/schemas/{name}", "components": described["components"]}
     )
@@ -86,20 +86,22 @@ def test_the_schema_takes_what_the_contract_takes(value: Any) -> None:
 
 
 @pytest.mark.parametrize("face", [SAMPLE, FACES[3]], ids=["single", "several"])
-def test_answers_are_as_described(face: ApiDescription) -> None:
-    model = Model("demo", "3f2a9c01b7de", 0.5 if face.several else None)
-    share = 1 / len(face.labels)
-    prediction = Prediction([(label, share) for label in face.labels], truncated=False)
+def test_answers_are_as_described(described_api: ApiDescription) -> None:
+    model = Model("demo", "3f2a9c01b7de", 0.5 if described_api.several else None)
+    share = 1 / len(described_api.labels)
+    prediction = Prediction([(label, share) for label in described_api.labels], truncated=False)
     for top_k in (None, 1):
         answer = contract.answer(prediction, top_k, model)
-        schema("Answer", face).validate(answer)
-        assert not schema("Answer", face).is_valid({**answer, "more": 1})
-        assert not schema("Answer", face).is_valid({**answer, "probabilities": {"other": 0.5}})
+        schema("Answer", described_api).validate(answer)
+        assert not schema("Answer", described_api).is_valid({**answer, "more": 1})
+        assert not schema("Answer", described_api).is_valid(
+            {**answer, "probabilities": {"other": 0.5}}
+        )
     unproven = contract.answer(prediction, None, replace(model, unproven=True))
     assert unproven["model"] == {"name": "demo", "version": "3f2a9c01b7de", "unproven": True}
-    schema("Answer", face).validate(unproven)
+    schema("Answer", described_api).validate(unproven)
     several = Request((RequestError(422, "invalid_request", "m", "h"), "a"), single=False)
-    schema("Answers", face).validate(contract.render([prediction], several, model))
+    schema("Answers", described_api).validate(contract.render([prediction], several, model))
 
 
 def test_errors_are_those_of_the_contract() -> None:
@@ -122,6 +124,6 @@ def test_no_other_error_is_answered() -> None:
 
 def test_a_project_without_a_bundle_has_a_document_without_labels(tmp_path: Path) -> None:
     settings = load_settings(folder=tmp_path, environ={"FDEPLOY_PROJECT_NAME": "demo"})
-    face = describe_api(settings, tmp_path / "bundle", target="local")
-    assert face.labels == ()
-    assert document(face)["components"]["schemas"]["Label"] == {"type": "string"}
+    described_api = describe_api(settings, tmp_path / "bundle", target="local")
+    assert described_api.labels == ()
+    assert document(described_api)["components"]["schemas"]["Label"] == {"type": "string"}

@@ -45,7 +45,7 @@ def served(bundle: TinyBundle, find: Callable[[], Gpu | None]) -> Loaded:
 def test_half_precision_where_it_is_good_enough(tiny: TinyBundle) -> None:
     tiny.edit_manifest(tolerance=0.04)
     loaded = served(tiny, lambda: NEW)
-    assert (loaded.way, loaded.passed_over) == ("a new GPU, float16", ())
+    assert (loaded.way, loaded.skipped) == ("a new GPU, float16", ())
     assert loaded.deviation > 0
 
 
@@ -53,7 +53,7 @@ def test_float32_where_half_precision_is_off(tiny: TinyBundle) -> None:
     tiny.edit_manifest(tolerance=1e-6)
     loaded = served(tiny, lambda: NEW)
     assert loaded.way == "a new GPU, float32"
-    (why,) = loaded.passed_over
+    (why,) = loaded.skipped
     assert why.startswith("a new GPU, float16: ")
     assert "goldens are not reproduced" in why
 
@@ -61,7 +61,7 @@ def test_float32_where_half_precision_is_off(tiny: TinyBundle) -> None:
 def test_float32_on_a_gpu_that_is_no_faster_in_half_precision(tiny: TinyBundle) -> None:
     tiny.edit_manifest(tolerance=0.04)
     loaded = served(tiny, lambda: OLD)
-    assert (loaded.way, loaded.passed_over) == ("an old GPU, float32", ())
+    assert (loaded.way, loaded.skipped) == ("an old GPU, float32", ())
 
 
 def test_a_gpu_takes_more_texts_at_a_time(tiny: TinyBundle) -> None:
@@ -71,13 +71,13 @@ def test_a_gpu_takes_more_texts_at_a_time(tiny: TinyBundle) -> None:
 
 def test_the_processor_where_there_is_no_gpu(tiny: TinyBundle) -> None:
     loaded = served(tiny, lambda: None)
-    assert (loaded.way, loaded.passed_over) == ("processor", ())
+    assert (loaded.way, loaded.skipped) == ("processor", ())
 
 
 def test_the_processor_where_the_gpu_fails(tiny: TinyBundle) -> None:
     loaded = served(tiny, lambda: Gpu("a broken GPU", "no such device", halves=True))
     assert loaded.way == "processor"
-    assert [why.partition(":")[0] for why in loaded.passed_over] == [
+    assert [why.partition(":")[0] for why in loaded.skipped] == [
         "a broken GPU, float16",
         "a broken GPU, float32",
     ]

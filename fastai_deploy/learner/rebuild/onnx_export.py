@@ -62,7 +62,7 @@ class OffloadedWeights:
             each.data = mapped.view(each.shape)
         trim_memory()
 
-    def rest(self) -> None:
+    def evict(self) -> None:
         """Out of memory; the next use reads them from the file again."""
         if self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -221,18 +221,18 @@ def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
     """
     refuse_large(classifier, "train a smaller model (base instead of large)")
     difference = float("inf")
-    parked = OffloadedWeights(classifier, path.parent)
+    offloaded = OffloadedWeights(classifier, path.parent)
     model, weights = _trace(classifier, path)
-    fused, attention = _fuse(classifier, model, weights, parked)
-    parked.rest()
+    fused, attention = _fuse(classifier, model, weights, offloaded)
+    offloaded.evict()
     candidates = [(fused, attention)] if attention else []
     for candidate, count in (*candidates, (model, 0)):
         taken = _take(candidate, weights)
         write_onnx(path, candidate, {name: each.numpy() for name, each in taken.items()})
-        parked.rest()
+        offloaded.evict()
         difference = checks.difference(path)
         if difference <= AGREEMENT:
-            parked.rest()
+            offloaded.evict()
             gpu = gpu_form(path, checks.difference_of)
             return Graph(path, classifier.inputs, count, difference, gpu)
     off = f"by {difference:.1e}" if difference < float("inf") else "or fails"
@@ -306,7 +306,7 @@ def _transpose(weights: Weights, model: onnx.ModelProto) -> Weights:
 
 
 def _fuse(
-    classifier: Classifier, model: onnx.ModelProto, weights: Weights, parked: OffloadedWeights
+    classifier: Classifier, model: onnx.ModelProto, weights: Weights, offloaded: OffloadedWeights
 ) -> tuple[onnx.ModelProto, int]:
     """The graph with fused attention, and the number of its nodes: 0 where nothing was fused.
 
@@ -318,7 +318,7 @@ def _fuse(
     inner = _with_initializers(
         model, {name: each for name, each in weights.items() if each.numel() <= largest}
     )
-    parked.rest()
+    offloaded.evict()
     options = FusionOptions("bert")
     # The mask itself instead of the length of the text: padding may stand in the middle of it.
     options.use_raw_attention_mask(use_raw_mask=True)

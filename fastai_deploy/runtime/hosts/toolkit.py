@@ -48,11 +48,11 @@ def input_fn(data: Union[str, bytes, bytearray], content_type: Optional[str]) ->
 def predict_fn(received: Received, predictor: Predicting) -> Answer:
     """Answer a request, or refuse it."""
     try:
-        question = read(received.body, received.content_type, predictor.encode)
-        for failure in question.failures:
+        parsed = read(received.body, received.content_type, predictor.encode)
+        for failure in parsed.failures:
             Log(sys.stderr).defect("-", failure)
-        outcomes = predictor.predict_encoded(question.encoded)
-        return write(question, outcomes, predictor.bundle.answered_as)
+        outcomes = predictor.predict_encoded(parsed.encoded)
+        return write(parsed, outcomes, predictor.bundle.answered_as)
     except RequestError as error:
         return refuse(error)
     except Exception as error:  # noqa: BLE001  # the toolkit would answer with the traceback

@@ -64,8 +64,8 @@ class Handler:
     ) -> List[Answer]:
         questions = [_question(predictor, item, context, n) for n, item in enumerate(batch)]
         asked = [q for q in questions if isinstance(q, ParsedBody)]
-        texts = [text for question in asked for text in question.encoded]
-        for failure in (each for question in asked for each in question.failures):
+        texts = [text for parsed in asked for text in parsed.encoded]
+        for failure in (each for parsed in asked for each in parsed.failures):
             self._log.defect("-", failure)
         try:
             outcomes = iter(self._outcomes(predictor, texts))
@@ -73,10 +73,10 @@ class Handler:
             self._log.defect("-", error)
             return [refuse(error_responses.internal())] * len(batch)
         return [
-            self._written(predictor, question, [next(outcomes) for _ in question.encoded])
-            if isinstance(question, ParsedBody)
-            else refuse(question)
-            for question in questions
+            self._written(predictor, parsed, [next(outcomes) for _ in parsed.encoded])
+            if isinstance(parsed, ParsedBody)
+            else refuse(parsed)
+            for parsed in questions
         ]
 
     def _outcomes(self, predictor: Predicting, texts: Sequence[Encoded]) -> List[Outcome]:
@@ -85,13 +85,13 @@ class Handler:
         return predictor.predict_encoded(texts, run_all=self._runs.map)
 
     def _written(
-        self, predictor: Predicting, question: ParsedBody, outcomes: Sequence[Outcome]
+        self, predictor: Predicting, parsed: ParsedBody, outcomes: Sequence[Outcome]
     ) -> Answer:
         for outcome in outcomes:
             if isinstance(outcome, RequestError) and outcome.__cause__ is not None:
                 self._log.defect("-", outcome.__cause__)
         try:
-            return write(question, outcomes, predictor.bundle.answered_as)
+            return write(parsed, outcomes, predictor.bundle.answered_as)
         except Exception as error:  # noqa: BLE001  # its neighbours are answered all the same
             self._log.defect("-", error)
             return refuse(error_responses.internal())

@@ -74,21 +74,21 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
             largest_request=api.max_body if behind_api else None,
             endpoint_takes=MAX_SERVERLESS_BODY if spec.kind == "serverless" else MAX_BODY_BYTES,
         ),
-        room=room(context, spec),
+        estimate=estimate(context, spec),
     )
 
 
-def room(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
+def estimate(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
     """What the endpoint's memory offers the model of the bundle; None where there is no bundle."""
     served = served_model(context.bundle)
     if served is None:
         return None
     _, image = chosen_image(context.settings, context.aws.region, served)
     on_gpu = served.gpu_bytes if image.accelerator == "gpu" else None
-    demand = MemoryNeed(on_gpu or served.bytes, image.family, served.learner)
+    need = MemoryNeed(on_gpu or served.bytes, image.family, served.learner)
     if isinstance(spec.capacity, Instances):
-        return on_instance(spec.capacity.type, demand, known_types())
-    return on_serverless(spec.capacity.memory, demand)
+        return on_instance(spec.capacity.type, need, known_types())
+    return on_serverless(spec.capacity.memory, need)
 
 
 def needs(context: Context) -> Needs:

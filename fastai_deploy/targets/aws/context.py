@@ -42,7 +42,7 @@ class Context:
     bundle: Path
     report: Reporter
     aws: Aws
-    blueprints: StackDefinitions
+    definitions: StackDefinitions
     public: PublicApi
     operator: Operator
 
@@ -52,7 +52,7 @@ class Context:
         return Owner(self.settings.project_name, self.settings.stage)
 
     @property
-    def publishing(self) -> ApiPublisher:
+    def api_publisher(self) -> ApiPublisher:
         """Calls the public API."""
         return ApiPublisher(self.aws, self.public, self.report)
 
@@ -61,7 +61,7 @@ class Context:
         heard: dict[str, Any] = {"watch": watch} if watch else {}
         return Deployment(self.aws, self.owner, self.operator, self.report, **heard)
 
-    def serving(self, log_group: str) -> Rollout:
+    def rollout(self, log_group: str) -> Rollout:
         """Applies a stack whose service writes to a log group, and must prove itself."""
         watch = LogWatch(self.aws, log_group)
         return Rollout(self.deployment(watch), watch, self.report)
@@ -88,16 +88,16 @@ class Context:
         """The Lambda's zip, with the labels of the bundle in it. Raises FileError."""
         return lambda_package(self.settings, self.bundle, target="aws")
 
-    def request(self, stack: str, blueprint: StackDefinition) -> StackRequest:
+    def request(self, stack: str, definition: StackDefinition) -> StackRequest:
         """The request for a stack; tells what the blueprint has to say."""
-        for note in blueprint.notes:
+        for note in definition.notes:
             self.report(Step(note))
-        for warning in blueprint.warnings:
+        for warning in definition.warnings:
             self.report(Warned(warning))
         project = self.settings.sections.project
-        version = {naming.VERSION_TAG: blueprint.version}
+        version = {naming.VERSION_TAG: definition.version}
         tags = {**project.tags, **self.owner.tags, **version}
-        return StackRequest(stack, blueprint.template, tags, protected=project.protect)
+        return StackRequest(stack, definition.template, tags, protected=project.protect)
 
 
 def open_context(settings: Settings, home: Path, bundle: Path, report: Reporter) -> Context:
@@ -121,7 +121,7 @@ def open_context(settings: Settings, home: Path, bundle: Path, report: Reporter)
         bundle=bundle,
         report=report,
         aws=aws,
-        blueprints=SettingsStackDefinitions(settings, aws, bundle),
+        definitions=SettingsStackDefinitions(settings, aws, bundle),
         public=PublicApi(os.environ.get("AWS_ENDPOINT_URL")),
         operator=Operator.here(),
     )

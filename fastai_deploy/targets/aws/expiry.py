@@ -48,7 +48,7 @@ def planned_end(context: Context, version: str) -> PlannedEnd:
     if ends is None:
         return PlannedEnd(_removed(context, live) if live else (), "", now)
     kept = datetime.strptime(now, _WRITTEN).replace(tzinfo=timezone.utc) if now else ends
-    request = context.request(name, context.blueprints.ttl(version, kept))
+    request = context.request(name, context.definitions.ttl(version, kept))
     plan = context.deployment().plan(request)
     return PlannedEnd(planned(name, plan.changes), f"{ends:{_WRITTEN}}", now)
 

@@ -55,17 +55,17 @@ class AwsOperations:
         Raises the errors of theirs.
         """
         context, stored = self._context, self._would_store(artifact)
-        spec = context.blueprints.endpoint_spec(stored)
+        spec = context.definitions.endpoint_spec(stored)
         subject = checks.subject(context, spec)
-        if subject.room:
-            subject.room.require()
+        if subject.estimate:
+            subject.estimate.require()
         for check in Doctor(context.aws).examine(subject):
             if check.outcome != "passed":
                 context.report(Warned(f"{check.name}: {check.message}", hint=check.hint))
         changes: list[PlannedChange] = []
-        for stack, blueprint in self._blueprints(stored):
-            serving = context.serving(naming.endpoint_log_group(blueprint.service))
-            plan = serving.plan(context.request(stack, blueprint))
+        for stack, definition in self._blueprints(stored):
+            rollout = context.rollout(naming.endpoint_log_group(definition.service))
+            plan = rollout.plan(context.request(stack, definition))
             changes += planned(stack, plan.changes)
         end = expiry.planned_end(context, stored.sha256)
         cost = checks.cost(context, spec)
@@ -118,7 +118,7 @@ class AwsOperations:
         if credentials.outcome == "failed":  # whose account it is decides what else is looked at
             return Checkup((credentials, packaged))
         stored = self._would_store(artifact or _NO_ARTIFACT)
-        spec = context.blueprints.endpoint_spec(stored)
+        spec = context.definitions.endpoint_spec(stored)
         return Checkup((credentials, *doctor.examine(checks.subject(context, spec)), packaged))
 
     def policies(self) -> Policies:
@@ -131,19 +131,19 @@ class AwsOperations:
         templates = {name: each.template for name, each in self._blueprints(stored)}
         ends = expiry.wanted_end(self._context)
         if ends is not None:
-            blueprint = self._context.blueprints.ttl(stored.sha256, ends)
-            templates[expiry.stack_name(self._context)] = blueprint.template
+            definition = self._context.definitions.ttl(stored.sha256, ends)
+            templates[expiry.stack_name(self._context)] = definition.template
         return Templates(templates)
 
     def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, StackDefinition]]:
         """The stacks by name, in the order in which they are made."""
         context = self._context
         project, stage = context.owner.project, context.owner.stage
-        yield naming.endpoint_stack(project, stage), context.blueprints.endpoint(stored)
+        yield naming.endpoint_stack(project, stage), context.definitions.endpoint(stored)
         if context.settings.sections.endpoint.kind != "async":
             digest = hashlib.sha256(context.lambda_package()).hexdigest()
             code = Location(self._bucket_name, naming.code_key(project, digest))
-            yield naming.api_stack(project, stage), context.blueprints.api(code, digest)
+            yield naming.api_stack(project, stage), context.definitions.api(code, digest)
 
     def _would_store(self, artifact: Artifact) -> StoredArtifact:
         """Where an artifact would be stored: enough to plan with before it is uploaded."""

@@ -72,9 +72,9 @@ class AwsTarget:
         """
         context, aws = self.context, self.context.aws
         bucket = context.bucket_of(stored)
-        blueprint = context.blueprints.endpoint(stored)
-        spec = context.blueprints.endpoint_spec(stored)
-        name = blueprint.service
+        definition = context.definitions.endpoint(stored)
+        spec = context.definitions.endpoint_spec(stored)
+        name = definition.service
 
         def prove(applied: Applied) -> None:
             config = first_of(resources(aws, applied.stack), _CONFIG)
@@ -82,9 +82,9 @@ class AwsTarget:
             verify(lambda request: self._invoke(name, request))
 
         stack = naming.endpoint_stack(context.owner.project, context.owner.stage)
-        serving = context.serving(naming.endpoint_log_group(name))
-        applied = serving.apply(
-            context.request(stack, blueprint), prove, lambda: checks.check(context, spec)
+        rollout = context.rollout(naming.endpoint_log_group(name))
+        applied = rollout.apply(
+            context.request(stack, definition), prove, lambda: checks.check(context, spec)
         )
         context.deployments(bucket).add(stored, context.operator, again=applied.changed)
         if sets_end:
@@ -112,29 +112,29 @@ class AwsTarget:
         context.uploads(bucket).data(package, code.key)
         stack = naming.api_stack(context.owner.project, context.owner.stage)
         is_new = our_stack(context.aws, stack, context.owner) is None
-        blueprint = context.blueprints.api(code, digest)
+        definition = context.definitions.api(code, digest)
         settings = context.settings.sections.api
-        publishing, auth = context.publishing, settings.auth
+        api_publisher, auth = context.api_publisher, settings.auth
 
         def prove(applied: Applied) -> None:
-            gate = publishing.gate(applied.stack, auth)
-            publishing.prove(gate, verify)
-            publishing.prove_limits(applied.stack, gate, settings, untouched=is_new)
+            access = api_publisher.access(applied.stack, auth)
+            api_publisher.prove(access, verify)
+            api_publisher.prove_limits(applied.stack, access, settings, untouched=is_new)
 
-        serving = context.serving(naming.function_log_group(blueprint.service))
-        applied = serving.apply(context.request(stack, blueprint), prove)
+        rollout = context.rollout(naming.function_log_group(definition.service))
+        applied = rollout.apply(context.request(stack, definition), prove)
         outputs = applied.stack.outputs
         if "DomainUrl" in outputs:
             told = f"{settings.domain} must be a CNAME (or alias) of {outputs['DomainTarget']}"
             context.report(Step(f"{outputs['DomainUrl']} leads here, too: {told} in your DNS"))
-        gate = publishing.gate(applied.stack, auth)
-        if gate.key:
-            files.write(self._key_file, gate.key.encode(), mode=0o600)
+        access = api_publisher.access(applied.stack, auth)
+        if access.key:
+            files.write(self._key_file, access.key.encode(), mode=0o600)
         return Api(
             target=self.name,
-            url=gate.url,
+            url=access.url,
             endpoint=endpoint.name,
-            key_file=str(self._key_file) if gate.key else "",
+            key_file=str(self._key_file) if access.key else "",
             made_from=endpoint.name,
             auth=auth,
             document=applied.stack.outputs.get("DocumentUrl", ""),
@@ -144,7 +144,7 @@ class AwsTarget:
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the API, as who may call it."""
         auth = self.context.settings.sections.api.auth
-        return self.context.publishing.call(ApiAccess(api.url, auth, self._key(api)), request)
+        return self.context.api_publisher.call(ApiAccess(api.url, auth, self._key(api)), request)
 
     def key(self, api: Api) -> str:  # noqa: ARG002 the stack tells
         """The key of the API, as API Gateway has it; the file is written anew."""
@@ -212,8 +212,8 @@ class AwsTarget:
             if context.deployment().remove(stack):
                 context.report(Step("the stage does not delete itself any more: ttl is not set"))
             return
-        blueprint = context.blueprints.ttl(version, ends)
-        context.deployment().apply(context.request(stack, blueprint))
+        definition = context.definitions.ttl(version, ends)
+        context.deployment().apply(context.request(stack, definition))
         context.report(Step(f"the stage deletes itself at {ends:%Y-%m-%d %H:%M} UTC"))
 
     def _api_stack(self) -> Stack:
@@ -233,9 +233,9 @@ class AwsTarget:
 
     def _fetch_key(self, stack: Stack) -> str:
         self._need_keys()
-        gate = self.context.publishing.gate(stack, "key")
-        files.write(self._key_file, gate.key.encode(), mode=0o600)
-        return gate.key
+        access = self.context.api_publisher.access(stack, "key")
+        files.write(self._key_file, access.key.encode(), mode=0o600)
+        return access.key
 
     @property
     def _chosen_bucket(self) -> str | None:
