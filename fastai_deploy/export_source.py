@@ -259,7 +259,7 @@ def _deviation(
                 f"the bundle {wanted.learner} cannot be served: {error}", hint=EXPORT_AGAIN
             ) from error
     from fastai_deploy.learner.examine.anatomy import examine  # noqa: PLC0415
-    from fastai_deploy.learner.reading.archive import open_archive  # noqa: PLC0415
+    from fastai_deploy.learner.reading.formats import open_archive  # noqa: PLC0415
 
     trust = _trust(project, wanted)
     if manifest.runtime.definitions is not None:

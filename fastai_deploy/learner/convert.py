@@ -22,7 +22,7 @@ from fastai_deploy.learner.examine.architecture import check_numbers
 from fastai_deploy.learner.examine.labels import raw_scores
 from fastai_deploy.learner.examine.verdict import users_classes
 from fastai_deploy.learner.proof import Proof, as_typed, check_decoding, unshown
-from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.rebuild.libraries import CONVERT, require
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.learner.text.trial import try_text

@@ -21,7 +21,7 @@ from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
 from fastai_deploy.learner.convert import convert, refuse
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.proof import telling_texts
-from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.parity.goldens import PROBES, Case, read_cases
 from fastai_deploy.progress import Reporter, Step, silent
 

@@ -41,7 +41,7 @@ from fastai_deploy.errors import RuntimeUnproven, UnsupportedLearner, UntrustedL
 from fastai_deploy.files import copy, sha256, write
 from fastai_deploy.learner.convert import refuse_dangerous
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
-from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.parity.compare import check, compare
 from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels, read_cases, render

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.reading.storages import Storage
-from fastai_deploy.learner.reading.values import Call, Mapping, Sequence
-from fastai_deploy.learner.reading.views import walk
+from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.learner.reading.graph import Call, Mapping, Sequence, walk
+from fastai_deploy.learner.reading.tensors import Storage
 from tests.conftest import LEARNERS, Fdeploy
 from tests.learner.assemble import assemble, torch_zip
 from tests.learner.files import CONVERTIBLE, CUSTOM_HEAD, learner

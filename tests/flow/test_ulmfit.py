@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.reading.storages import Storage
-from fastai_deploy.learner.reading.values import Global
-from fastai_deploy.learner.reading.views import attributes, walk
+from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.learner.reading.graph import Global, attributes, walk
+from fastai_deploy.learner.reading.tensors import Storage
 from tests.conftest import Fdeploy
 from tests.flow.learners import LEARNERS, ULMFIT
 from tests.learner.assemble import assemble, torch_zip

@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 import torch
 from fastai_deploy.learner.anatomy import examine
-from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.rebuilding.rebuilt import rebuild_learner
 
 with open_archive(Path("learner.pkl")) as (source, archive):

@@ -11,8 +11,8 @@ import zipfile
 from collections.abc import Mapping as MappingType
 from io import BytesIO
 
-from fastai_deploy.learner.reading.storages import DTYPES, Storage
-from fastai_deploy.learner.reading.values import Blob, Call, Global, Mapping, Persistent, Sequence
+from fastai_deploy.learner.reading.graph import Blob, Call, Global, Mapping, Persistent, Sequence
+from fastai_deploy.learner.reading.tensors import DTYPES, Storage
 
 _STORAGE_CLASS = {name: cls for cls, (name, _) in DTYPES.items()}
 

@@ -6,7 +6,7 @@ import types
 from collections.abc import Mapping as AnyMapping
 from typing import Any
 
-from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
+from fastai_deploy.learner.reading.graph import Call, Global, Mapping, Sequence
 
 PICKLE = "cloudpickle.cloudpickle"
 CODE_TYPE = Call(Global(PICKLE, "_builtin_type"), ("CodeType",))

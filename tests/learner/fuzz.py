@@ -29,10 +29,9 @@ from fastai_deploy.cli.reports import anatomy_lines
 from fastai_deploy.errors import LearnerError, LearnerTruncated
 from fastai_deploy.learner.examine.anatomy import examine, summary
 from fastai_deploy.learner.examine.load_safety import load_effects
-from fastai_deploy.learner.reading.archive import open_archive, read_archive
+from fastai_deploy.learner.reading.formats import open_archive, read_archive
+from fastai_deploy.learner.reading.graph import Call, Mapping, Sequence, walk
 from fastai_deploy.learner.reading.sources import BytesSource
-from fastai_deploy.learner.reading.values import Call, Mapping, Sequence
-from fastai_deploy.learner.reading.views import walk
 from fastai_deploy.learner.text.tokenizer_json import tokenizer_json
 from tests.learner.assemble import assemble
 from tests.learner.mutations import (

@@ -19,10 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.reading.storages import Storage
-from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
-from fastai_deploy.learner.reading.views import attributes, class_of, data, entries, walk
+from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
+    Mapping,
+    Sequence,
+    attributes,
+    class_of,
+    data,
+    entries,
+    walk,
+)
+from fastai_deploy.learner.reading.tensors import Storage
 from tests.learner.assemble import assemble, torch_zip
 
 LEARNERS = Path(__file__).parent.parent / "learners"

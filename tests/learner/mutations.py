@@ -12,9 +12,9 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
-from fastai_deploy.learner.reading.opcodes import OPCODES
 from tests.learner.assemble import torch_zip
 
+OPCODES = b"".join(opcode.code.encode("latin-1") for opcode in pickletools.opcodes)
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**56, 2**63)
 LARGEST_PICKLE = 60_000  # bytes of a pickle that is taken apart: a step over it stays quick
 
@@ -150,7 +150,7 @@ def _transplant(rng: random.Random, opcodes: list[bytes], others: Many[Pickle]) 
 def _recode(rng: random.Random, opcodes: list[bytes], _others: Many[Pickle]) -> None:
     """Another opcode before the same argument."""
     at = rng.randrange(len(opcodes))
-    opcodes[at] = bytes([rng.choice(tuple(OPCODES))]) + opcodes[at][1:]
+    opcodes[at] = bytes([rng.choice(OPCODES)]) + opcodes[at][1:]
 
 
 def _argument(rng: random.Random, opcodes: list[bytes], _others: Many[Pickle]) -> None:

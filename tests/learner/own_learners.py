@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastai_deploy.learner.reading.archive import open_archive, read_archive
+from fastai_deploy.learner.reading.formats import open_archive, read_archive
+from fastai_deploy.learner.reading.graph import Mapping, walk
 from fastai_deploy.learner.reading.sources import BytesSource
-from fastai_deploy.learner.reading.storages import Storage
-from fastai_deploy.learner.reading.values import Mapping
-from fastai_deploy.learner.reading.views import walk
+from fastai_deploy.learner.reading.tensors import Storage
 from tests.learner.assemble import assemble, torch_zip
 from tests.learner.files import CONVERTIBLE, learner
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from itertools import product
 
-from fastai_deploy.learner.reading.values import Call, Global, Mapping
+from fastai_deploy.learner.reading.graph import Call, Global, Mapping
 from tests.learner.assemble import assemble, listing, mapping, new, torch_zip
 
 # Names that are dangerous to import, whatever is done with them.

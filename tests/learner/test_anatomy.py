@@ -10,11 +10,18 @@ import pytest
 
 from fastai_deploy.errors import NotALearner
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
-from fastai_deploy.learner.reading.archive import open_archive, read_archive
+from fastai_deploy.learner.reading.formats import open_archive, read_archive
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
+    Mapping,
+    Sequence,
+    attributes,
+    class_of,
+    walk,
+)
 from fastai_deploy.learner.reading.sources import BytesSource
-from fastai_deploy.learner.reading.storages import Storage
-from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
-from fastai_deploy.learner.reading.views import attributes, class_of, walk
+from fastai_deploy.learner.reading.tensors import Storage
 from tests.learner.assemble import assemble, listing, mapping, new, torch_zip
 from tests.learner.files import ALL, AWD_LSTM, CONVERTIBLE, CUSTOM_HEAD, document, learner
 
@@ -396,7 +403,7 @@ def test_reading_needs_nothing_but_the_standard_library() -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from fastai_deploy.learner.examine.anatomy import examine\n"
-        "from fastai_deploy.learner.reading.archive import open_archive\n"
+        "from fastai_deploy.learner.reading.formats import open_archive\n"
         "with open_archive(Path(sys.argv[1])) as (source, archive):\n"
         "    assert examine(archive, source.size).verdict.kind == 'convertible'\n"
         "heavy = {'torch', 'numpy', 'transformers', 'tokenizers', 'onnxruntime', 'fastai'}\n"

@@ -13,7 +13,7 @@ import pytest
 from fastai_deploy.errors import FileMissing, ParityError, UnsupportedLearner
 from fastai_deploy.learner.convert import convert
 from fastai_deploy.learner.examine.anatomy import examine
-from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.rebuild.answers import Encoder
 from fastai_deploy.learner.rebuild.rebuilt import rebuild_learner
 from fastai_deploy.learner.text.sentencepiece_model import read_sentencepiece

@@ -25,11 +25,10 @@ from fastai_deploy.errors import (
     NotAPickle,
     UnsupportedLearner,
 )
-from fastai_deploy.learner.reading.archive import Archive, open_archive, read_archive
+from fastai_deploy.learner.reading.formats import Archive, open_archive, read_archive
+from fastai_deploy.learner.reading.graph import Call, Global, Mapping, lookup
 from fastai_deploy.learner.reading.sources import BytesSource
 from fastai_deploy.learner.reading.tensors import Tensor, tensor
-from fastai_deploy.learner.reading.values import Call, Global, Mapping
-from fastai_deploy.learner.reading.views import lookup
 from fastai_deploy.learner.rebuild.transformer import read_tensor
 from tests.learner.assemble import assemble, mapping, torch_zip
 from tests.learner.files import CONVERTIBLE, learner

@@ -10,8 +10,8 @@ import pytest
 from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.examine.callbacks import Callback, find_callbacks
 from fastai_deploy.learner.examine.modules import Root
-from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.reading.values import Global
+from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.learner.reading.graph import Global
 from fastai_deploy.learner.user_code.callback_code import CallbackSemantics
 from fastai_deploy.learner.user_code.model_code import Run
 from fastai_deploy.learner.user_code.objects import Objects

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.learner.reading.values import Call, Global
+from fastai_deploy.learner.reading.graph import Call, Global
 from fastai_deploy.learner.user_code.bytecode import (
     CodeObject,
     InvalidBytecode,

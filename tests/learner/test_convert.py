@@ -30,10 +30,9 @@ from fastai_deploy.errors import (
 )
 from fastai_deploy.learner.convert import convert
 from fastai_deploy.learner.examine.anatomy import examine
-from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.reading.storages import Storage
-from fastai_deploy.learner.reading.values import Call, Global, Mapping
-from fastai_deploy.learner.reading.views import attributes, walk
+from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.learner.reading.graph import Call, Global, Mapping, attributes, walk
+from fastai_deploy.learner.reading.tensors import Storage
 from fastai_deploy.learner.rebuild.answers import STEPS
 from fastai_deploy.learner.rebuild.rebuilt import rebuild_learner
 from fastai_deploy.parity.compare import compare

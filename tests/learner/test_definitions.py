@@ -18,7 +18,7 @@ from fastai_deploy.errors import DefinitionsError, LearnerError, UnsupportedLear
 from fastai_deploy.learner.convert import convert
 from fastai_deploy.learner.definitions import MODULE, open_definitions
 from fastai_deploy.learner.examine.anatomy import examine
-from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.rebuild.rebuilt import Rebuilt, rebuild_learner
 from fastai_deploy.parity.goldens import PROBES, Case
 from fastai_deploy.progress import Event, Step, Warned, silent

@@ -24,10 +24,9 @@ from fastai_deploy.errors import (
 from fastai_deploy.learner.convert import convert
 from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.examine.load_safety import load_effects
-from fastai_deploy.learner.reading.archive import open_archive, read_archive
+from fastai_deploy.learner.reading.formats import LOAD_FROM_BYTES, open_archive, read_archive
+from fastai_deploy.learner.reading.graph import Call, Global, Mapping
 from fastai_deploy.learner.reading.sources import BytesSource
-from fastai_deploy.learner.reading.torch_legacy import LOAD_FROM_BYTES
-from fastai_deploy.learner.reading.values import Call, Global, Mapping
 from fastai_deploy.progress import silent
 from tests.learner.assemble import assemble, listing, new, torch_zip
 from tests.learner.files import CONVERTIBLE, learner

@@ -20,7 +20,7 @@ import pytest
 from fastai_deploy.errors import DangerousLearner, LearnerError, LearnerTruncated
 from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.examine.load_safety import refuse_danger
-from fastai_deploy.learner.reading.archive import read_archive
+from fastai_deploy.learner.reading.formats import read_archive
 from fastai_deploy.learner.reading.sources import BytesSource
 from tests.learner.assemble import torch_zip
 from tests.learner.payloads import CALLED, NAMED, PLACES, text

@@ -14,9 +14,9 @@ from fastai_deploy.errors import DangerousLearner
 from fastai_deploy.learner.examine import imports as names
 from fastai_deploy.learner.examine.imports import CALLED, HELD, MADE
 from fastai_deploy.learner.examine.load_safety import LoadEffects, load_effects
-from fastai_deploy.learner.reading.archive import open_archive, read_archive
+from fastai_deploy.learner.reading.formats import open_archive, read_archive
+from fastai_deploy.learner.reading.graph import Call, Global, Mapping
 from fastai_deploy.learner.reading.sources import BytesSource
-from fastai_deploy.learner.reading.values import Call, Global, Mapping
 from tests.learner.assemble import assemble, listing, mapping, new
 from tests.learner.payloads import ONCE_HARMLESS, PAYLOADS, attribute, module_by_value
 

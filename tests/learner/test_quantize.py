@@ -15,7 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from fastai_deploy.errors import ParityError, UnsupportedLearner
 from fastai_deploy.learner.examine.anatomy import examine
-from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.rebuild.precision import TOLERANCE, Choice, Int8, Served, choose
 from fastai_deploy.learner.rebuild.quantize import quantize
 from fastai_deploy.learner.rebuild.rebuilt import Rebuilt, rebuild_learner

@@ -10,9 +10,8 @@ import pytest
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
-from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
-from fastai_deploy.learner.reading.views import entries
+from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.learner.reading.graph import Call, Global, Mapping, Sequence, entries
 from fastai_deploy.learner.rebuild.answers import STEPS, Encoder
 from fastai_deploy.learner.text.rules import residues
 from fastai_deploy.learner.text.tokenizer import Tokenizer, find_tokenizers

@@ -15,10 +15,9 @@ from fastai_deploy.bundle import Bundle, read_bundle
 from fastai_deploy.errors import FdeployError, ParityError, UnsupportedLearner
 from fastai_deploy.learner.convert import convert
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
-from fastai_deploy.learner.reading.archive import open_archive
-from fastai_deploy.learner.reading.storages import Storage
-from fastai_deploy.learner.reading.values import Call, Global, Mapping
-from fastai_deploy.learner.reading.views import attributes, walk
+from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.learner.reading.graph import Call, Global, Mapping, attributes, walk
+from fastai_deploy.learner.reading.tensors import Storage
 from fastai_deploy.learner.rebuild.ulmfit import RebuiltUlmfit, rebuild_ulmfit
 from fastai_deploy.learner.text.spacy_rules import rules_of_language
 from fastai_deploy.parity.goldens import Case

@@ -30,7 +30,7 @@ from fastai_deploy.errors import FdeployError, UnprovenLearner
 from fastai_deploy.learner.convert import convert, refuse
 from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.proof import Proof
-from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.parity.goldens import Case
 from fastai_deploy.progress import silent
 from fastai_deploy.runtime.contract import RequestError

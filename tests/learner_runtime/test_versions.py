@@ -10,7 +10,7 @@ import pytest
 from fastai_deploy.environments.requirements import missing_here, parse_requirements
 from fastai_deploy.errors import UsageError
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
-from fastai_deploy.learner.reading.archive import open_archive
+from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.serve_original import (
     check_definitions,
     main_names,

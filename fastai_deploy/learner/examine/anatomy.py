@@ -33,11 +33,9 @@ from fastai_deploy.learner.examine.modules import (
 )
 from fastai_deploy.learner.examine.unproven import UNKNOWN, Forward, Unproven
 from fastai_deploy.learner.examine.verdict import Findings, Verdict, definable, judge
-from fastai_deploy.learner.reading.archive import Archive, Format, open_archive
-from fastai_deploy.learner.reading.storages import EmbeddedSource
-from fastai_deploy.learner.reading.tensors import Tensor
-from fastai_deploy.learner.reading.values import Global
-from fastai_deploy.learner.reading.views import Plain
+from fastai_deploy.learner.reading.formats import Archive, Format, open_archive
+from fastai_deploy.learner.reading.graph import Global, Plain
+from fastai_deploy.learner.reading.tensors import EmbeddedSource, Tensor
 from fastai_deploy.learner.text.rules import TextRules, rules_v1, rules_v2
 from fastai_deploy.learner.text.tokenizer import Era, Tokenizer, find_tokenizers
 from fastai_deploy.learner.text.user_tokenizer import UserTokenizer

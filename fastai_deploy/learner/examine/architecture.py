@@ -10,9 +10,8 @@ from typing import Any
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.modules import Module
 from fastai_deploy.learner.examine.unproven import RUNTIME, UNKNOWN, Forward
+from fastai_deploy.learner.reading.graph import Global, Plain, attributes, class_of, plain
 from fastai_deploy.learner.reading.tensors import Tensor
-from fastai_deploy.learner.reading.values import Global
-from fastai_deploy.learner.reading.views import Plain, attributes, class_of, plain
 
 # By its name, what a whole number may be where no dimension of a weight is as large. Parts that are
 # repeated may share their weights (ALBERT), so that only their number is bounded; texts are as long

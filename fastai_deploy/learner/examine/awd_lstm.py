@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastai_deploy.learner.examine.modules import Module, Root
+from fastai_deploy.learner.reading.graph import Call, Global
 from fastai_deploy.learner.reading.tensors import Tensor
-from fastai_deploy.learner.reading.values import Call, Global
 from fastai_deploy.learner.text.words import WordRules, words_v1, words_v2
 
 LayerKind = Literal["batch norm", "linear", "relu"]

@@ -15,7 +15,7 @@ from typing import Literal
 from fastai_deploy.learner.examine.imports import is_users_own
 from fastai_deploy.learner.examine.modules import Root
 from fastai_deploy.learner.examine.unproven import Unproven
-from fastai_deploy.learner.reading.views import (
+from fastai_deploy.learner.reading.graph import (
     attributes,
     class_name,
     class_of,

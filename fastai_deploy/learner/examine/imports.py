@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastai_deploy.learner.reading.values import Global
+from fastai_deploy.learner.reading.graph import Global
 
 
 def name_set(text: str) -> frozenset[str]:

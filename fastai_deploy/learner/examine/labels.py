@@ -11,8 +11,9 @@ from typing import Literal
 from fastai_deploy.learner.examine.imports import name_set
 from fastai_deploy.learner.examine.modules import Root
 from fastai_deploy.learner.examine.unproven import Unproven
-from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import (
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
     attribute,
     attributes,
     class_name,

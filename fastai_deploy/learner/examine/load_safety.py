@@ -38,9 +38,8 @@ from fastai_deploy.learner.examine.pickle_calls import (
     of_name,
     unwrap,
 )
-from fastai_deploy.learner.reading.machine import Pickled
-from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
-from fastai_deploy.learner.reading.views import attributes
+from fastai_deploy.learner.reading.graph import Call, Global, Mapping, Sequence, attributes
+from fastai_deploy.learner.reading.pickle_reader import Pickled
 
 MOST = 50  # dangers that are listed; one is enough
 MAX_PICKLES = 30  # pickles in pickles; real learners have two

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastai_deploy.errors import LearnerTooComplex, NotALearner
-from fastai_deploy.learner.reading.storages import Storage
-from fastai_deploy.learner.reading.tensors import Tensor, tensor
-from fastai_deploy.learner.reading.values import Call, Global, Mapping
-from fastai_deploy.learner.reading.views import (
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
+    Mapping,
     attributes,
     class_of,
     elements,
     entries,
     named_entries,
 )
+from fastai_deploy.learner.reading.tensors import Storage, Tensor, tensor
 
 MAX_MODULES = 50_000  # the largest transformers have a few thousand
 MAX_TENSORS = 200_000  # likewise

@@ -32,11 +32,18 @@ from fastai_deploy.learner.examine.imports import (
     leads_out,
     name_set,
 )
-from fastai_deploy.learner.reading.machine import Pickled, read_pickle
-from fastai_deploy.learner.reading.sources import BytesSource
-from fastai_deploy.learner.reading.stream import Stream
-from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
-from fastai_deploy.learner.reading.views import MAKE_CLASS, class_name, class_of, data
+from fastai_deploy.learner.reading.graph import (
+    MAKE_CLASS,
+    Call,
+    Global,
+    Mapping,
+    Sequence,
+    class_name,
+    class_of,
+    data,
+)
+from fastai_deploy.learner.reading.pickle_reader import Pickled, read_pickle
+from fastai_deploy.learner.reading.sources import BytesSource, Stream
 
 MAX_STEPS = 30  # partials of partials; real learners have two
 SPACY_PICKLE = 4  # the argument of unpickle_vocab that is a pickle of its own

@@ -12,7 +12,7 @@ from fastai_deploy.learner.examine.awd_lstm import Ulmfit
 from fastai_deploy.learner.examine.labels import USUAL_ACTIVATION, Labels, Loss
 from fastai_deploy.learner.examine.modules import Family, Module
 from fastai_deploy.learner.examine.unproven import RUNTIME, Unproven, printable
-from fastai_deploy.learner.reading.values import Global
+from fastai_deploy.learner.reading.graph import Global
 from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.tokenizer import Tokenizer
 from fastai_deploy.learner.text.tokenizer_json import HAND_IN, KNOWN, held_model

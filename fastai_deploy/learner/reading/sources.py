@@ -1,15 +1,17 @@
-"""Random access to the bytes of a learner: the file, a part of it, or bytes in memory."""
+"""The bytes of a learner: the file, a part of it, or bytes in memory; and reading them forward."""
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastai_deploy.errors import FileError, LearnerTruncated
 from fastai_deploy.files import open_regular
 
+BUFFER = 1 << 16  # bytes; large enough that a system call is rare, small enough to be nothing
 DOWNLOAD_AGAIN = "copy or download the file again, or call learn.export() again"
 
 
@@ -141,3 +143,80 @@ class FileSource:
         return Fingerprint(
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         )
+
+
+class Stream:
+    """Reads a source forward from ``start``, through a buffer of fixed size.
+
+    ``read`` bounds what ``pickletools`` asks for, which takes sizes from the file on trust.
+    ``next_byte(1)`` is the next byte, or none at the end.
+    """
+
+    __slots__ = ("_file", "next_byte", "source")
+
+    def __init__(self, source: Source, start: int = 0) -> None:
+        self.source = source
+        self._file = io.BufferedReader(_RawSource(source, start), BUFFER)
+        self.next_byte = self._file.read
+
+    @property
+    def offset(self) -> int:
+        """Offset in the source of the next byte."""
+        return self._file.tell()
+
+    @property
+    def left(self) -> int:
+        """Number of bytes from here to the end of the source."""
+        return self.source.size - self.offset
+
+    def check_left(self, size: int) -> None:
+        """Raise LearnerTruncated when fewer than ``size`` bytes are left."""
+        if size > self.left:
+            raise truncated("the file ends in the middle of a value")
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes. Raises LearnerTruncated when there are fewer."""
+        if size > BUFFER:
+            self.check_left(size)
+        data = self._file.read(size)
+        if len(data) < size:
+            raise truncated("the file ends in the middle of a value")
+        return data
+
+    def line(self, limit: int) -> bytes:
+        """The next line, at most ``limit`` bytes and its newline. Raises LearnerTruncated."""
+        line = self._file.readline(limit + 1)
+        if not line.endswith(b"\n"):
+            raise truncated(f"a line before byte {self.offset} does not end")
+        return line
+
+    def skip(self, size: int) -> Slice:
+        """The next ``size`` bytes, left where they are. Raises LearnerTruncated."""
+        self.check_left(size)
+        skipped = Slice(self.source, self.offset, size)
+        self._file.seek(size, os.SEEK_CUR)
+        return skipped
+
+
+class _RawSource(io.RawIOBase):
+    """A source as ``io.BufferedReader`` wants it."""
+
+    def __init__(self, source: Source, position: int) -> None:
+        self._source = source
+        self._position = position
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + (self._position if whence == os.SEEK_CUR else 0)
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        size = min(len(buffer), BUFFER, self._source.size - self._position)
+        buffer[:size] = self._source.read(self._position, size)
+        self._position += size
+        return size

@@ -1,4 +1,7 @@
-"""Tensors as a pickle describes them: views of storages, whose numbers are read on demand."""
+"""Tensors as a pickle describes them: views of storages, whose numbers are read on demand.
+
+torch's persistent ids describe the storages, its ``_rebuild_*`` calls the views.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,113 @@ from collections.abc import Mapping as MappingType
 from dataclasses import dataclass
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.learner.reading.sources import truncated
-from fastai_deploy.learner.reading.storages import Storage
-from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import class_name
+from fastai_deploy.learner.reading.graph import Call, Global, Persistent, class_name
+from fastai_deploy.learner.reading.sources import Source, truncated
 
+# torch's storage classes: the name of the data type, and its bytes per element.
+DTYPES: dict[str, tuple[str, int]] = {
+    "FloatStorage": ("float32", 4),
+    "HalfStorage": ("float16", 2),
+    "BFloat16Storage": ("bfloat16", 2),
+    "DoubleStorage": ("float64", 8),
+    "LongStorage": ("int64", 8),
+    "IntStorage": ("int32", 4),
+    "ShortStorage": ("int16", 2),
+    "CharStorage": ("int8", 1),
+    "ByteStorage": ("uint8", 1),
+    "BoolStorage": ("bool", 1),
+    "UntypedStorage": ("uint8", 1),
+}
+ITEM_SIZE = dict(DTYPES.values())
 MAX_DIMENSIONS = 64  # as in torch
 MAX_WRAPPERS = 8  # a parameter of a subclass of a view is three
 
 _WRAPPERS = frozenset({"_rebuild_parameter", "_rebuild_parameter_with_state"})
 _SUBCLASSES = frozenset({"_rebuild_from_type", "_rebuild_from_type_v2"})
 _VIEWS = frozenset({"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"})
-_V3_DTYPES = frozenset(
-    {
-        "float32",
-        "float16",
-        "bfloat16",
-        "float64",
-        "int64",
-        "int32",
-        "int16",
-        "int8",
-        "uint8",
-        "bool",
-    }
-)
+
+
+class Storage:
+    """``count`` elements of ``dtype``; ``data`` holds them once their place is known.
+
+    ``start`` is the element of the storage at which a view of it begins, 0 for the storage itself;
+    ``device`` is where they lived when they were saved, such as ``cuda:0``.
+    """
+
+    __slots__ = ("count", "data", "device", "dtype", "key", "start")
+
+    def __init__(self, key: str, dtype: str, count: int, device: str, start: int = 0) -> None:
+        self.key = key
+        self.dtype = dtype
+        self.count = count
+        self.device = device
+        self.start = start
+        self.data: Source | None = None
+
+    @property
+    def item_size(self) -> int:
+        """Bytes per element."""
+        return ITEM_SIZE[self.dtype]
+
+    def read(self, first: int, count: int) -> bytes:
+        """The bytes of ``count`` elements from element ``first``. Raises LearnerTruncated."""
+        if self.data is None:
+            raise truncated(f"the weights of storage {self.key} are not in the file")
+        return self.data.read((self.start + first) * self.item_size, count * self.item_size)
+
+
+@dataclass(frozen=True)
+class EmbeddedSource:
+    """The source text of a class, as torch before 1.6 stored it beside the class's name."""
+
+    name: Global
+    file: str
+    text: str
+
+
+class PersistentIds:
+    """Turns torch's persistent ids into storages and classes, and keeps what it met."""
+
+    def __init__(self) -> None:
+        self.storages: dict[str, list[Storage]] = {}
+        self.sources: dict[Global, EmbeddedSource] = {}
+
+    def load(self, pid: object) -> object:
+        """The value of a persistent id. Raises LearnerTruncated or UnsupportedLearner."""
+        match pid:
+            case ("module", (Global() | Call()) as cls, file, text):
+                if isinstance(cls, Global) and isinstance(file, str) and isinstance(text, str):
+                    self.sources.setdefault(cls, EmbeddedSource(cls, file, text))
+                return cls
+            case ("storage", kind, str(key), str(device), int(count), *view):
+                return self._storage(kind, key, device, count, view[0] if view else None)
+            case _:
+                return Persistent(pid)
+
+    def _storage(self, kind: object, key: str, device: str, count: int, view: object) -> Storage:
+        dtype = storage_dtype(kind)
+        if count < 0:
+            raise truncated(f"storage {key} has {count} elements")
+        match view:
+            case (_, int(start), int(size)):
+                if start < 0 or size < 0 or start + size > count:
+                    raise truncated(f"a view lies outside storage {key}")
+                storage = Storage(key, dtype, size, device, start)
+            case _:
+                storage = Storage(key, dtype, count, device)
+        self.storages.setdefault(key, []).append(storage)
+        return storage
+
+
+def storage_dtype(kind: object) -> str:
+    """The data type of a storage class. Raises UnsupportedLearner for one that is not served."""
+    if isinstance(kind, Global) and kind.module.split(".")[0] == "torch" and kind.name in DTYPES:
+        return DTYPES[kind.name][0]
+    raise UnsupportedLearner(
+        f"the learner keeps numbers in a {kind if isinstance(kind, Global) else 'storage'}, "
+        "which fdeploy cannot read",
+        hint="convert the model to float32 before learn.export() (learn.model.float())",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +231,7 @@ def _typed(storage: Storage, value: Call, rest: list[object]) -> Storage:
     if not isinstance(value.func, Global) or value.func.name != "_rebuild_tensor_v3":
         return storage
     dtype = rest[2] if len(rest) > 2 else None  # noqa: PLR2004 - requires_grad, hooks, dtype
-    if not isinstance(dtype, Global) or dtype.name not in _V3_DTYPES:
+    if not isinstance(dtype, Global) or dtype.name not in ITEM_SIZE:
         raise UnsupportedLearner(
             f"the learner holds numbers of an unknown type ({getattr(dtype, 'name', 'none')})",
             hint="convert the model to float32 before learn.export() (learn.model.float())",

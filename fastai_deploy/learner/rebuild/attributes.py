@@ -18,11 +18,13 @@ from torch import nn
 from fastai_deploy.errors import LearnerError, LearnerTooComplex
 from fastai_deploy.learner.definitions import Definitions
 from fastai_deploy.learner.examine.imports import name_set
-from fastai_deploy.learner.reading.tensors import tensor
-from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
-from fastai_deploy.learner.reading.views import (
+from fastai_deploy.learner.reading.graph import (
     MAX_PLAIN,
     MAX_PLAIN_DEPTH,
+    Call,
+    Global,
+    Mapping,
+    Sequence,
     attributes,
     class_of,
     elements,
@@ -30,6 +32,7 @@ from fastai_deploy.learner.reading.views import (
     named_entries,
     plain,
 )
+from fastai_deploy.learner.reading.tensors import tensor
 from fastai_deploy.learner.rebuild.transformer import read_tensor
 
 UNREAD: Final = object()  # what stands for a value that reading cannot make

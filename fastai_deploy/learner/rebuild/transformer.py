@@ -25,8 +25,8 @@ from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.architecture import Transformer, check_numbers
 from fastai_deploy.learner.examine.modules import Module
 from fastai_deploy.learner.examine.unproven import RUNTIME
+from fastai_deploy.learner.reading.graph import Global
 from fastai_deploy.learner.reading.tensors import Tensor
-from fastai_deploy.learner.reading.values import Global
 from fastai_deploy.learner.rebuild.libraries import explain
 from fastai_deploy.learner.rebuild.sketch import check_shared, check_total, sketched
 

@@ -20,8 +20,7 @@ from fastai_deploy.learner.examine.architecture import LIBRARIES, Transformer, c
 from fastai_deploy.learner.examine.modules import Module
 from fastai_deploy.learner.examine.unproven import RUNTIME, UNKNOWN
 from fastai_deploy.learner.examine.verdict import innermost, is_users, users_classes
-from fastai_deploy.learner.reading.values import Global
-from fastai_deploy.learner.reading.views import elements, named_entries
+from fastai_deploy.learner.reading.graph import Global, elements, named_entries
 from fastai_deploy.learner.rebuild.attributes import UNREAD, Values
 from fastai_deploy.learner.rebuild.sketch import check_shared
 from fastai_deploy.learner.rebuild.transformer import (

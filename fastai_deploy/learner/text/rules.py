@@ -7,8 +7,15 @@ from dataclasses import dataclass
 
 from fastai_deploy.learner.examine.modules import Root
 from fastai_deploy.learner.examine.unproven import Unproven
-from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import attribute, attributes, class_of, elements, lookup
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
+    attribute,
+    attributes,
+    class_of,
+    elements,
+    lookup,
+)
 from fastai_deploy.learner.text.tokenizer import NO_LIMIT, Tokenizer, fast_json
 from fastai_deploy.learner.user_code.follow import Followed
 from fastai_deploy.learner.user_code.objects import Objects

@@ -13,8 +13,14 @@ from importlib.metadata import version
 from typing import Any
 
 from fastai_deploy.errors import UnsupportedLearner, need_extra
-from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import class_of, elements, entries, named_entries
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
+    class_of,
+    elements,
+    entries,
+    named_entries,
+)
 
 Rules = dict[str, Any]
 

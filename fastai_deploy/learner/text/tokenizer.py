@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastai_deploy.learner.reading.values import Call, Global, Sequence
-from fastai_deploy.learner.reading.views import (
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
+    Sequence,
     attribute,
     attributes,
     class_of,

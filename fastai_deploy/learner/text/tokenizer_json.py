@@ -12,7 +12,7 @@ from typing import Any
 
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.imports import name_set
-from fastai_deploy.learner.reading.views import attributes, data, entries, named_entries
+from fastai_deploy.learner.reading.graph import attributes, data, entries, named_entries
 from fastai_deploy.learner.text.sentencepiece_model import (
     Piece,
     SentencePieceModel,

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fastai_deploy.learner.examine.modules import Root
-from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import (
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
     attribute,
     attributes,
     class_of,

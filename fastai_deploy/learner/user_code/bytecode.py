@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import data
+from fastai_deploy.learner.reading.graph import Call, Global, data
 
 VERSIONS: Final = ((3, 8), (3, 9), (3, 10), (3, 11), (3, 12), (3, 13), (3, 14))
 

@@ -12,8 +12,14 @@ from typing import Final
 
 from fastai_deploy.learner.examine.imports import is_users_own, name_set
 from fastai_deploy.learner.examine.modules import is_module
-from fastai_deploy.learner.reading.values import Call, Mapping, Sequence
-from fastai_deploy.learner.reading.views import attributes, class_name, class_of
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Mapping,
+    Sequence,
+    attributes,
+    class_name,
+    class_of,
+)
 from fastai_deploy.learner.user_code.bytecode import Version
 from fastai_deploy.learner.user_code.interpreter import NotUnderstood
 from fastai_deploy.learner.user_code.model_code import ModelSemantics

@@ -16,12 +16,7 @@ from itertools import islice
 from fastai_deploy.learner.examine.imports import is_users_own
 from fastai_deploy.learner.examine.modules import Module, Root
 from fastai_deploy.learner.examine.unproven import Part, Unproven
-from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import (
-    attributes,
-    class_name,
-    class_of,
-)
+from fastai_deploy.learner.reading.graph import Call, Global, attributes, class_name, class_of
 from fastai_deploy.learner.text.tokenizer import Tokenizer
 from fastai_deploy.learner.user_code.bytecode import Version
 from fastai_deploy.learner.user_code.callback_code import CallbackSemantics

@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from fastai_deploy.learner.reading.values import Call
+from fastai_deploy.learner.reading.graph import Call
 from fastai_deploy.learner.user_code.bytecode import (
     CodeObject,
     Instruction,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from fastai_deploy.learner.reading.views import attributes
+from fastai_deploy.learner.reading.graph import attributes
 from fastai_deploy.learner.user_code.bytecode import Version
 from fastai_deploy.learner.user_code.interpreter import NotUnderstood
 from fastai_deploy.learner.user_code.objects import Objects

@@ -15,8 +15,7 @@ from typing import Final, Literal
 
 from fastai_deploy.learner.examine.imports import name_set
 from fastai_deploy.learner.examine.modules import TRANSPARENT, children_of, is_module
-from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import attributes, class_of, named_entries
+from fastai_deploy.learner.reading.graph import Call, Global, attributes, class_of, named_entries
 from fastai_deploy.learner.user_code.bytecode import Version
 from fastai_deploy.learner.user_code.interpreter import Interpreter, NotUnderstood
 from fastai_deploy.learner.user_code.objects import PLAIN_DUNDERS, Objects

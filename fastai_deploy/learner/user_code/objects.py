@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from fastai_deploy.learner.reading.storages import EmbeddedSource
-from fastai_deploy.learner.reading.values import Call, Global, Sequence
-from fastai_deploy.learner.reading.views import (
+from fastai_deploy.learner.reading.graph import (
     MAKE_CLASS,
+    Call,
+    Global,
+    Sequence,
     attribute,
     attributes,
     class_name,
@@ -17,6 +18,7 @@ from fastai_deploy.learner.reading.views import (
     lookup,
     named_entries,
 )
+from fastai_deploy.learner.reading.tensors import EmbeddedSource
 from fastai_deploy.learner.user_code.bytecode import (
     MAX_NAMES,
     CodeObject,

@@ -12,8 +12,15 @@ from operator import add, ge, gt, le, lt, mul, sub
 from typing import Final
 
 from fastai_deploy.learner.examine.imports import kind_of, name_set
-from fastai_deploy.learner.reading.values import Call, Global, Mapping, Sequence
-from fastai_deploy.learner.reading.views import attributes, class_name, class_of
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
+    Mapping,
+    Sequence,
+    attributes,
+    class_name,
+    class_of,
+)
 from fastai_deploy.learner.user_code.bytecode import Version
 from fastai_deploy.learner.user_code.interpreter import Interpreter, NotUnderstood
 from fastai_deploy.learner.user_code.objects import Objects

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from fastai_deploy.learner.reading.storages import EmbeddedSource
-from fastai_deploy.learner.reading.values import Global
+from fastai_deploy.learner.reading.graph import Global
+from fastai_deploy.learner.reading.tensors import EmbeddedSource
 from fastai_deploy.learner.user_code.bytecode import Version
 
 MAX_SOURCE: Final = 1 << 16  # bytes of source that are parsed

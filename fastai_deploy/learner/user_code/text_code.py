@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fastai_deploy.learner.examine.imports import is_users_own, name_set
-from fastai_deploy.learner.reading.values import Call, Global
-from fastai_deploy.learner.reading.views import (
+from fastai_deploy.learner.reading.graph import (
+    Call,
+    Global,
     attribute,
     attributes,
     class_name,

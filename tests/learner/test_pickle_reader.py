@@ -1,25 +1,33 @@
-"""The symbolic machine agrees with Python's own unpickler on plain data, in every protocol."""
+"""The pickle reader agrees with Python's own unpickler, and bounds what pickletools does not."""
 
 from __future__ import annotations
 
 import pickle
 import pickletools
 import sys
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastai_deploy.errors import LearnerError, LearnerTooComplex, LearnerTruncated
-from fastai_deploy.learner.reading.machine import Pickled, read_pickle
-from fastai_deploy.learner.reading.opcodes import OPCODES
-from fastai_deploy.learner.reading.sources import BytesSource
-from fastai_deploy.learner.reading.state import Limits
-from fastai_deploy.learner.reading.stream import Stream
-from fastai_deploy.learner.reading.values import Blob, Call, Global, Mapping, Sequence
-from fastai_deploy.learner.reading.views import attributes, class_of, data, elements, entries
+from fastai_deploy.learner.reading.graph import (
+    Blob,
+    Call,
+    Global,
+    Mapping,
+    Sequence,
+    attributes,
+    class_of,
+    data,
+    elements,
+    entries,
+)
+from fastai_deploy.learner.reading.pickle_reader import OPCODES, STOP, Limits, Pickled, read_pickle
+from fastai_deploy.learner.reading.sources import BytesSource, Stream
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -78,8 +86,8 @@ def test_sets_and_large_bytes(protocol: int) -> None:
 
 
 def test_every_opcode_of_python_has_a_handler_or_ends_the_pickle() -> None:
-    codes = {ord(each.code) for each in pickletools.opcodes}
-    assert codes - OPCODES.keys() == {ord(".")}
+    codes = {each.code.encode("latin-1") for each in pickletools.opcodes}
+    assert codes - OPCODES.keys() == {STOP}
 
 
 def test_shared_and_circular_values_keep_their_identity() -> None:
@@ -109,6 +117,36 @@ def test_an_object_is_its_class_and_its_attributes(protocol: int) -> None:
 def test_names_of_python_2_are_given_their_present_ones() -> None:
     pickled = read(b"\x80\x02c__builtin__\nset\nccopy_reg\n_reconstructor\n\x86.")
     assert set(pickled.globals) == {Global("builtins", "set"), Global("copyreg", "_reconstructor")}
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("modèle", "Schätzer"),
+        ("\u6a21\u578b", "x"),
+        (r"o\x73", "system"),
+        ("a b", "c"),
+        ("'a'", "b"),
+    ],
+)
+@pytest.mark.parametrize("opcode", [b"c", b"(i"])
+def test_a_name_is_its_two_lines_and_nothing_else(opcode: bytes, module: str, name: str) -> None:
+    pickled = read(b"\x80\x04" + opcode + f"{module}\n{name}\n".encode() + b".")
+    assert list(pickled.globals) == [Global(module, name)]
+
+
+# Values stored in a row, with gaps, backwards, twice, and by MEMOIZE (None), which counts entries.
+@given(st.lists(st.none() | st.integers(0, 12) | st.just(40), max_size=14))
+@example([2, 1, None, 0, None])
+@example([1, 0, 1, None])
+def test_the_memo_is_that_of_python(indexes: list[int | None]) -> None:
+    pickled, stored = b"\x80\x04(", set[int]()
+    for number, index in enumerate(indexes):
+        pickled += b"K" + bytes([number])
+        pickled += b"\x94" if index is None else b"q" + bytes([index])
+        stored.add(len(stored) if index is None else index)
+    pickled += b"".join(b"h" + bytes([index]) for index in sorted(stored)) + b"t."
+    assert read(pickled).root == pickle.loads(pickled)  # noqa: S301 - numbers in a tuple
 
 
 def test_calls_whose_results_are_thrown_away_are_noted() -> None:
@@ -162,6 +200,11 @@ def test_the_position_behind_the_pickle_is_told() -> None:
         b"N}b.",
         b"(o.",
         b"T\xff\xff\xff\xff.",
+        b"\x8b" + (400).to_bytes(4, "little") + b"1" * 400 + b".",
+        b"\x8e" + b"\xff" * 8 + b"abc",
+        b"V" + b"x" * 1_100_000 + b"\n.",
+        b"S'\\q'\n.",
+        b"c" + b"m" * 1_100 + b"\nn\n.",
     ],
     ids=repr,
 )
@@ -174,6 +217,35 @@ def test_a_damaged_pickle_is_an_error_of_its_own(pickled: bytes) -> None:
 def test_no_bytes_raise_anything_but_a_learner_error(junk: bytes) -> None:
     with suppress(LearnerError):
         read(junk)
+
+
+@pytest.mark.parametrize("opcode", [b"X", b"B", b"T", b"\x8d", b"\x8e", b"\x96"])
+def test_no_memory_is_taken_for_a_size_that_the_file_does_not_have(opcode: bytes) -> None:
+    size = (100 << 20).to_bytes(8 if opcode >= b"\x80" else 4, "little")
+    pickled = opcode + size + b"a" * 400_000
+    tracemalloc.start()
+    with pytest.raises(LearnerTruncated):
+        read(pickled)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+class CountingSource:
+    """Bytes in memory that count how many of them are read."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size, self.asked, self._source = len(data), 0, BytesSource(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        self.asked += size
+        return self._source.read(offset, size)
+
+
+def test_lines_are_read_once() -> None:
+    source = CountingSource((b"V" + b"x" * 100 + b"\n0") * 20_000 + b"N.")
+    read_pickle(Stream(source))
+    assert source.asked == source.size
 
 
 def test_a_memo_index_costs_nothing_for_its_size() -> None:

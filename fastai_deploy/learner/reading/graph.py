@@ -1,17 +1,24 @@
-"""Looking at the graph of a pickle: an object's class and attributes, a dict's entries, plain data.
+"""What a pickle describes, as a graph of plain records, and the ways to look at it.
 
-Every function takes any value and answers "nothing" for one of another kind; none recurses over
-the graph, whose shape the file decides.
+Atoms (``None``, booleans, numbers, text, short bytes) and tuples stand for themselves. Whatever
+loading the file would build is one of the records below. The graph may share nodes and contain
+cycles, so the records compare by identity and are never printed, hashed or compared in depth.
+
+The functions below the records find an object's class and attributes, a dict's entries, plain
+data. Each takes any value and answers "nothing" for one of another kind; none recurses over the
+graph, whose shape the file decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from fastai_deploy.errors import LearnerTooComplex
-from fastai_deploy.learner.reading.values import Blob, Call, Global, Mapping, Sequence
+from fastai_deploy.learner.reading.sources import Source
 
+Pairs = list[tuple[object, object]]
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 MAX_PLAIN = 200_000  # values in one piece of plain data; a configuration has hundreds
@@ -22,17 +29,99 @@ MAX_PLAIN_TEXT = 1_000  # characters of a text in it
 LARGE = 200
 MOST_LOOKS = 100
 
+MAKE_CLASS = frozenset({"_make_skeleton_class", "_rehydrate_skeleton_class"})
+MAX_DATA = 64 << 20  # bytes; the largest tokenizers have 20 MB
+MAX_LAYERS = 5  # of wrappers around a list
+_TUPLE_STATE = 2  # a state of two parts is the attributes and the slots
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name that loading the file would import, such as ``fastai.learner`` ``Learner``."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+# What protocols 0 and 1 call in place of NEWOBJ: the class is the first argument.
 RECONSTRUCTORS = frozenset(
     {
         Global("copyreg", "_reconstructor"),
         Global("copyreg", "__newobj__"),
         Global("copyreg", "__newobj_ex__"),
     }
-)  # what protocols 0 and 1 call in place of NEWOBJ: the class is the first argument
-MAKE_CLASS = frozenset({"_make_skeleton_class", "_rehydrate_skeleton_class"})
-MAX_DATA = 64 << 20  # bytes; the largest tokenizers have 20 MB
-MAX_LAYERS = 5  # of wrappers around a list
-_TUPLE_STATE = 2  # a state of two parts is the attributes and the slots
+)
+
+
+class Sequence:
+    """A list, a set or a frozenset; ``items`` are in the order of the file."""
+
+    __slots__ = ("items", "kind", "looks")
+
+    def __init__(self, kind: Literal["list", "set", "frozenset"], items: list[object]) -> None:
+        self.kind = kind
+        self.items = items
+        self.looks = 0
+
+
+class Mapping:
+    """A dict; ``pairs`` are in the order of the file, and of equal keys the last one counts."""
+
+    __slots__ = ("looks", "pairs")
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self.looks = 0
+
+
+class Call:
+    """An object that loading the file would make by calling ``func`` with ``args``.
+
+    ``new`` is true where the file asks for ``cls.__new__(cls, ...)``, so that ``func`` is a class.
+    ``states`` are what BUILD would set on it, ``items`` and ``pairs`` what would be appended or
+    set by key (subclasses of list and dict).
+    """
+
+    __slots__ = ("args", "func", "items", "kwargs", "looks", "new", "pairs", "states")
+
+    def __init__(
+        self, func: object, args: tuple[object, ...], kwargs: object = None, *, new: bool = False
+    ) -> None:
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.new = new
+        self.states: list[object] = []
+        self.items: list[object] = []
+        self.pairs: Pairs = []
+        self.looks = 0
+
+
+class Persistent:
+    """An object that lives outside the pickle stream, named by ``pid``."""
+
+    __slots__ = ("pid",)
+
+    def __init__(self, pid: object) -> None:
+        self.pid = pid
+
+
+class Blob:
+    """Bytes too long to be worth holding: a place in the file, read when asked for."""
+
+    __slots__ = ("offset", "size", "source")
+
+    def __init__(self, source: Source, offset: int, size: int) -> None:
+        self.source = source
+        self.offset = offset
+        self.size = size
+
+    def read(self) -> bytes:
+        """All of it. Raises LearnerTruncated when the file no longer holds that much."""
+        return self.source.read(self.offset, self.size)
 
 
 def class_of(value: object) -> Global | None:
