@@ -1,1 +1,9 @@
-"""Reading a learner file: bytes to a graph of plain records, with bounds on everything."""
+"""Read a learner file into a graph of plain records. Nothing in the file is executed.
+
+formats        start here: open a learner of any format
+pickle_reader  one pickle, opcode by opcode, under bounds
+graph          what a pickle describes, and functions to look at it
+tensors        storages and the tensors that view them
+zip_directory  the members of a zip, read strictly
+sources        bytes: a file, a part of one, bytes in memory, a stream through them
+"""

@@ -1,9 +1,9 @@
-"""Read one pickle, opcode by opcode, into a graph; nothing is imported and nothing is called.
+"""Read one pickle, opcode by opcode, into a graph. Nothing is imported and nothing is called.
 
-``pickletools`` lists the opcodes and decodes their arguments. The rest is ours: what each opcode
-does to the stack, and every bound, because ``pickletools`` has none. A size is compared with what
-the file still holds before anything is read, a line has a longest length, and ``Limits`` bounds
-the opcodes and the memory. No step depends on how deeply the file nests its values.
+``pickletools`` lists the opcodes and decodes their arguments. What each opcode does to the stack is
+here, and so are the bounds, because ``pickletools`` has none: a size is compared with what is left
+of the file before memory is taken for it, lines have a maximum length, and ``Limits`` bounds the
+number of opcodes and the memory of the graph. Nothing recurses, so nesting may be of any depth.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from fastai_deploy.learner.reading.sources import Stream, truncated
 HIGHEST_PROTOCOL = 5
 FIRST_PYTHON3_PROTOCOL = 3
 MAX_NAME = 1_024  # bytes of a module's or a class's name
-MAX_LINE = 1 << 20  # bytes of a text that ends with its line, as protocol 0 has it
-MAX_DIGITS = 300  # of a whole number; a learner pickles none of more than 20
-BLOB_FROM = 1 << 16  # bytes; shorter ones are held, longer ones stay in the file
+MAX_LINE = 1 << 20  # bytes of a text in protocol 0, which ends at a newline
+MAX_DIGITS = 300  # of a whole number; no number in a learner has more than 20
+BLOB_FROM = 1 << 16  # bytes; shorter ones are read into memory, longer ones stay in the file
 
 PersistentLoad = Callable[[object], object]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a real learner never needs more of.
+    """More than any real learner needs.
 
-    ``steps``: opcodes. A RoBERTa learner with its slow tokenizer has about 700,000, a v2 learner
-    two more for each row of its training table. ``memory``: bytes of the graph, estimated from
-    above while it is built, on top of the size of the pickle.
+    ``steps`` counts opcodes: a RoBERTa learner with its slow tokenizer has about 700,000, and a v2
+    learner adds two for each row of its training table. ``memory`` is the size of the graph in
+    bytes, an upper estimate kept while it is built; the size of the pickle comes on top.
     """
 
     steps: int = 20_000_000
@@ -53,11 +53,11 @@ class Limits:
 
 
 def limits_of(size: int) -> Limits:
-    """The limits for a file of ``size`` bytes, so that reading takes a second a megabyte at most.
+    """The limits for a file of ``size`` bytes: reading takes at most a second per megabyte.
 
-    The learners of the tests have up to 0.14 steps a byte and 13 bytes of graph; where weights are
-    more than a toy's, a hundredth of that. The constant parts are for small files that someone
-    compressed: a pickle shrinks to a tenth.
+    The learners of the tests have up to 0.14 steps and 13 bytes of graph per byte; learners with
+    weights of normal size have a hundredth of that. The constant parts allow for small files that
+    are compressed: a pickle shrinks to a tenth.
     """
     most = Limits()
     return replace(
@@ -71,10 +71,10 @@ def limits_of(size: int) -> Limits:
 class Pickled:
     """One pickle, read.
 
-    ``root`` is what loading would return; ``globals`` counts every name that it would import;
-    ``calls`` lists every call that it would make, in order, with those whose results it would
-    throw away; ``patched`` are the imported names on which it would set attributes. ``start`` and
-    ``end`` are offsets in the source.
+    ``root`` is what loading would return. ``globals`` counts each name that loading would import,
+    ``calls`` lists each call that it would make, in order, even if its result is thrown away, and
+    ``patched`` lists the imported names on which it would set attributes. ``start`` and ``end`` are
+    offsets in the source.
     """
 
     root: object
@@ -92,9 +92,9 @@ def read_pickle(
     persistent_load: PersistentLoad = Persistent,
     limits: Limits | None = None,
 ) -> Pickled:
-    """Read the pickle at the stream's position and leave the stream behind it.
+    """Read the pickle at the stream's position. The stream then stands behind it.
 
-    ``persistent_load`` gives the value of a persistent id.
+    ``persistent_load`` returns the value of a persistent id.
     Raises LearnerTruncated, LearnerTooComplex, DangerousLearner or UnsupportedLearner.
     """
     limits = limits or Limits()
@@ -136,9 +136,10 @@ def read_pickle(
 
 
 class PickleMachine:
-    """Stack, marks and memo of one pickle, and what it would import and call.
+    """The stack, marks and memo of one pickle, and what it would import and call.
 
-    A number given to ``spend`` is the bytes that 64-bit CPython takes, rounded up.
+    Picklers number memo entries from 0 up; ``far`` holds those that a file numbers otherwise. Sizes
+    given to ``spend`` and ``push`` are those of 64-bit CPython in bytes, rounded up.
     """
 
     __slots__ = (
@@ -216,10 +217,10 @@ class PickleMachine:
         return self.stack[-1]
 
     def push_global(self, names: tuple[str, str]) -> None:
-        """Push what would be imported, by its module and name, and take note of it.
+        """Push and record a global that would be imported: its module and name.
 
-        Below protocol 3 names are spelt as in Python 2; they get their present names, as in
-        Python's own unpickler.
+        Protocols below 3 use the names of Python 2, which are replaced by today's as Python's own
+        unpickler does.
         """
         module, name = names
         if self.protocol < FIRST_PYTHON3_PROTOCOL:
@@ -231,14 +232,14 @@ class PickleMachine:
     def push_call(
         self, func: object, args: tuple[object, ...], kwargs: object = None, *, new: bool = False
     ) -> None:
-        """Push the result of a call that would be made, and take note of it."""
+        """Push and record a call that would be made."""
         self.spend(400)  # the record and its three lists
         call = Call(func, args, kwargs, new=new)
         self.calls.append(call)
         self.stack.append(call)
 
     def add_items(self, items: list[object]) -> None:
-        """Append to the list or set on top, or to an object that may be a subclass of one."""
+        """Append to the list or set on top of the stack, or to an instance of a subclass."""
         target = self.top()
         if not isinstance(target, (Sequence, Call)):
             self.damaged("items are added to something that is no list or set")
@@ -246,7 +247,7 @@ class PickleMachine:
         target.items.extend(items)
 
     def set_items(self, items: list[object]) -> None:
-        """Set keys and values of the dict on top, or of an object that may be a subclass."""
+        """Set keys of the dict on top of the stack, or of an instance of a subclass."""
         target = self.top()
         if not isinstance(target, (Mapping, Call)) or len(items) % 2:
             self.damaged("keys and values do not pair")
@@ -255,7 +256,7 @@ class PickleMachine:
         target.pairs.extend(pairs)
 
     def remember(self, index: int) -> None:
-        """Store the top of the stack in the memo. Picklers count up; ``far`` is for all else."""
+        """Store the top of the stack in the memo."""
         self.spend(130)
         memo, value = self.memo, self.top()
         if index == len(memo):
@@ -267,7 +268,7 @@ class PickleMachine:
             self.far[index] = value
 
     def recall(self, index: int) -> None:
-        """Push what the memo holds."""
+        """Push a value from the memo."""
         if 0 <= index < len(self.memo):
             self.stack.append(self.memo[index])
         elif index in self.far:
@@ -276,7 +277,7 @@ class PickleMachine:
             self.damaged(f"memo entry {index} does not exist")
 
 
-# What the opcodes do, those with an argument given it. The rest of them are lines of ``_STEPS``.
+# What the opcodes do; those with an argument are given it. Short ones stand in ``_STEPS`` itself.
 
 Step = Callable[..., object]
 
@@ -464,9 +465,10 @@ _STEPS: dict[str, Step] = {
 }
 
 
-# How their arguments are read. ``pickletools`` does it from a stream that bounds what it asks for;
-# a line it gets whole. Left to it would be names, which Python before 3.13 reads as ASCII with
-# escapes and joins with a blank; and sizes without a bound for whole numbers and long bytes.
+# How arguments are read. ``pickletools`` decodes them: lines that we cut out, everything else from
+# a stream that bounds what it asks for. The exceptions are read here. Older Pythons decode names as
+# ASCII and undo escapes, so the name shown would not be the one that is imported. Whole numbers
+# (LONG4) could be of any size. Long bytes can stay in the file.
 
 ReadArgument = Callable[[Any], Any]
 

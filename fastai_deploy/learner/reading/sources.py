@@ -1,4 +1,4 @@
-"""The bytes of a learner: the file, a part of it, or bytes in memory; and reading them forward."""
+"""The bytes of a learner: a file, a part of one, or bytes in memory, and a stream through them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from fastai_deploy.errors import FileError, LearnerTruncated
 from fastai_deploy.files import open_regular
 
-BUFFER = 1 << 16  # bytes; large enough that a system call is rare, small enough to be nothing
+BUFFER = 1 << 16  # bytes that a stream reads at once
 DOWNLOAD_AGAIN = "copy or download the file again, or call learn.export() again"
 
 
@@ -148,8 +148,9 @@ class FileSource:
 class Stream:
     """Reads a source forward from ``start``, through a buffer of fixed size.
 
-    ``read`` bounds what ``pickletools`` asks for, which takes sizes from the file on trust.
-    ``next_byte(1)`` is the next byte, or none at the end.
+    ``read`` is what ``pickletools`` calls; it takes sizes from the file on trust, so they are
+    checked here before memory is taken. ``next_byte(1)`` returns the next byte, or ``b""`` at the
+    end.
     """
 
     __slots__ = ("_file", "next_byte", "source")
@@ -184,14 +185,14 @@ class Stream:
         return data
 
     def line(self, limit: int) -> bytes:
-        """The next line, at most ``limit`` bytes and its newline. Raises LearnerTruncated."""
+        """The next line with its newline, at most ``limit`` bytes long. Raises LearnerTruncated."""
         line = self._file.readline(limit + 1)
         if not line.endswith(b"\n"):
             raise truncated(f"a line before byte {self.offset} does not end")
         return line
 
     def skip(self, size: int) -> Slice:
-        """The next ``size`` bytes, left where they are. Raises LearnerTruncated."""
+        """Pass over the next ``size`` bytes and return their place. Raises LearnerTruncated."""
         self.check_left(size)
         skipped = Slice(self.source, self.offset, size)
         self._file.seek(size, os.SEEK_CUR)
@@ -199,7 +200,7 @@ class Stream:
 
 
 class _RawSource(io.RawIOBase):
-    """A source as ``io.BufferedReader`` wants it."""
+    """A source in the form that ``io.BufferedReader`` reads."""
 
     def __init__(self, source: Source, position: int) -> None:
         self._source = source
