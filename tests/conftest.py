@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
+from tests import warm
+
 LEARNERS = Path(__file__).parent / "learners"
+
+# Where the machine switches Python's bytecode cache off, each of the hundreds of processes that the
+# tests start would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and every process that
 # they start would inherit that.
@@ -42,17 +49,29 @@ class Outcome:
 
 @dataclass
 class Fdeploy:
-    """The real command, run in a folder as a user does."""
+    """The real command, run in a folder as a user does.
+
+    It starts with its libraries already imported (``tests/warm.py``), or as ``python -m
+    fastai_deploy`` in a fresh interpreter.
+    """
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
+    fresh: bool = not warm.AVAILABLE
 
     def __call__(self, *arguments: str, stdin: str | bytes = b"", timeout: float = 240) -> Outcome:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        environ = {**os.environ, **self.environ}
+        if not self.fresh and "PYTHONPATH" not in self.environ:  # read when an interpreter starts
+            status, out, err = warm.run(
+                arguments, folder=self.folder, environ=environ, stdin=given, timeout=timeout
+            )
+            return Outcome(status, out.decode(), err.decode())
         done = subprocess.run(
             [sys.executable, "-m", "fastai_deploy", *arguments],
             cwd=self.folder,
-            env={**os.environ, **self.environ},
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            env=environ,
+            input=given,
             capture_output=True,
             timeout=timeout,
             check=False,
@@ -66,13 +85,19 @@ class Fdeploy:
 
 
 @pytest.fixture
-def fdeploy(tmp_path: Path) -> Iterator[Fdeploy]:
-    """The command in an empty project folder; what it started is torn down at the end."""
+def fdeploy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fdeploy]:
+    """The command in an empty project folder; what it started is torn down at the end.
+
+    The marker ``fresh_interpreter`` starts each command as a user's shell does.
+    """
     folder = tmp_path / "project"
     folder.mkdir()
     command = Fdeploy(folder)
+    if request.node.get_closest_marker("fresh_interpreter"):
+        command.fresh = True
     yield command
-    command("teardown", "--target", "local")
+    if (folder / ".fdeploy").exists():  # without it nothing was started
+        command("teardown", "--target", "local")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Fdeploy
+from tests.flow.conftest import Exports
 from tests.flow.learners import CONVERTIBLE, LEARNERS, bring
 from tests.flow.test_flow import call
 
@@ -169,9 +170,8 @@ def test_the_workspace_cannot_be_made(fdeploy: Fdeploy) -> None:
     assert ".fdeploy" in error["message"]
 
 
-def test_a_full_disk_while_packaging(fdeploy: Fdeploy) -> None:
-    bring(CONVERTIBLE[1], fdeploy.folder)
-    fdeploy.ok("export", "learner.pkl", "--golden", "golden.jsonl")
+def test_a_full_disk_while_packaging(fdeploy: Fdeploy, exports: Exports) -> None:
+    exports.bring(CONVERTIBLE[1], fdeploy.folder)
     done = subprocess.run(
         [sys.executable, "-m", "fastai_deploy", "package", "--json"],
         cwd=fdeploy.folder,
@@ -205,9 +205,8 @@ def test_a_stage_before_its_turn_names_the_command(
     assert outcome.error["hint"] == f"run fdeploy {needed}"
 
 
-def test_a_learner_that_changed_since(fdeploy: Fdeploy) -> None:
-    bring(CONVERTIBLE[1], fdeploy.folder)
-    fdeploy.ok("export", "learner.pkl", "--golden", "golden.jsonl")
+def test_a_learner_that_changed_since(fdeploy: Fdeploy, exports: Exports) -> None:
+    exports.bring(CONVERTIBLE[1], fdeploy.folder)
     (fdeploy.folder / "learner.pkl").touch()
     fdeploy.ok("package")
     bring(CONVERTIBLE[0], fdeploy.folder)
@@ -235,9 +234,9 @@ def test_a_wrong_command_line(fdeploy: Fdeploy, arguments: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def served(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Any:
     command = Fdeploy(tmp_path_factory.mktemp("served"))
-    bring(CONVERTIBLE[1], command.folder)
+    exports.bring(CONVERTIBLE[1], command.folder)
     command.ok("up", "learner.pkl", "--golden", "golden.jsonl")
     yield command
     command("teardown")

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Fdeploy
-from tests.flow.learners import CONVERTIBLE, bring
+from tests.flow.conftest import Exports
+from tests.flow.learners import CONVERTIBLE
 from tests.flow.test_flow import servers
 
 
 @pytest.fixture
-def exported(fdeploy: Fdeploy) -> Fdeploy:
-    bring(CONVERTIBLE[0], fdeploy.folder)
-    fdeploy.ok("export", "learner.pkl", "--golden", "golden.jsonl")
+def exported(fdeploy: Fdeploy, exports: Exports) -> Fdeploy:
+    exports.bring(CONVERTIBLE[0], fdeploy.folder)
     return fdeploy
 
 
@@ -90,13 +90,14 @@ def test_an_interrupted_deploy_leaves_nothing_and_can_go_on(exported: Fdeploy, m
     exported.ok("invoke", "a text")
 
 
-def test_a_failed_deploy_leaves_the_old_version_serving(exported: Fdeploy) -> None:
+def test_a_failed_deploy_leaves_the_old_version_serving(
+    exported: Fdeploy, exports: Exports
+) -> None:
     exported.ok("up")
     version = exported.ok("invoke", "a text", "--json").json["model"]["version"]
     exported.ok("package")
     stored = next((exported.folder / ".fdeploy/dev/local/store").glob("*/model.tar.gz"))
-    bring(CONVERTIBLE[1], exported.folder)
-    exported.ok("export", "learner.pkl", "--golden", "golden.jsonl")
+    exports.bring(CONVERTIBLE[1], exported.folder)
     exported.ok("package")
     exported.ok("upload")
     fresh = next(

@@ -11,9 +11,11 @@ import psutil
 import pytest
 
 from tests.conftest import Fdeploy
+from tests.flow.conftest import Exports
 from tests.flow.learners import CONVERTIBLE, ULMFIT, answers, bring
 
 TOLERANCE = 1e-4
+FRESH = pytest.mark.fresh_interpreter
 
 
 def call(url: str, key: str, request: object) -> tuple[int, object]:
@@ -28,7 +30,9 @@ def call(url: str, key: str, request: object) -> tuple[int, object]:
         connection.close()
 
 
-@pytest.mark.parametrize("name", [*CONVERTIBLE, *ULMFIT])
+@pytest.mark.parametrize(
+    "name", [*CONVERTIBLE, *(pytest.param(each, marks=FRESH) for each in ULMFIT)]
+)
 def test_a_learner_becomes_an_api_that_answers_as_it_does(fdeploy: Fdeploy, name: str) -> None:
     learner, golden = bring(name, fdeploy.folder)
     api = fdeploy.ok("up", learner, "--golden", golden, "--json").json
@@ -47,6 +51,7 @@ def test_a_learner_becomes_an_api_that_answers_as_it_does(fdeploy: Fdeploy, name
             assert set(answer["labels"]) == above
 
 
+@FRESH
 def test_stage_by_stage(fdeploy: Fdeploy) -> None:
     learner, golden = bring(CONVERTIBLE[0], fdeploy.folder)
     bundle = fdeploy.ok("export", learner, "--golden", golden, "--json").json
@@ -78,35 +83,34 @@ def test_stage_by_stage(fdeploy: Fdeploy) -> None:
     assert fdeploy.ok("teardown", "--json").json["found"] == []
 
 
-def test_what_has_not_changed_is_not_done_again(fdeploy: Fdeploy) -> None:
-    learner, golden = bring(CONVERTIBLE[0], fdeploy.folder)
-    first = fdeploy.ok("up", learner, "--golden", golden, "--json")
+def test_what_has_not_changed_is_not_done_again(fdeploy: Fdeploy, exports: Exports) -> None:
+    exports.bring(CONVERTIBLE[0], fdeploy.folder)
+    first = fdeploy.ok("up", "learner.pkl", "--golden", "golden.jsonl", "--json")
     pids = servers(fdeploy)
-    second = fdeploy.ok("up", "--golden", golden, "--json")
+    second = fdeploy.ok("up", "--golden", "golden.jsonl", "--json")
     assert second.json == first.json
     assert servers(fdeploy) == pids
     assert second.stderr.count("unchanged") == 2
     assert len(list((fdeploy.folder / ".fdeploy/dev/local/store").iterdir())) == 1
 
 
-def test_the_same_learner_gives_the_same_artifact_anywhere(fdeploy: Fdeploy) -> None:
-    learner, golden = bring(CONVERTIBLE[0], fdeploy.folder)
-    other = fdeploy.folder / "elsewhere"
-    other.mkdir()
-    bring(CONVERTIBLE[0], other)
-    hashes = set()
-    for folder in (fdeploy.folder, other):
-        command = Fdeploy(folder)
-        command.ok("export", learner, "--golden", golden)
-        hashes.add(command.ok("package", "--json").json["sha256"])
+def test_the_same_learner_gives_the_same_artifact_anywhere(
+    fdeploy: Fdeploy, exports: Exports
+) -> None:
+    exports.bring(CONVERTIBLE[0], fdeploy.folder)
+    other = Fdeploy(fdeploy.folder / "elsewhere")
+    other.folder.mkdir()
+    learner, golden = bring(CONVERTIBLE[0], other.folder)
+    other.ok("export", learner, "--golden", golden)
+    hashes = {each.ok("package", "--json").json["sha256"] for each in (fdeploy, other)}
     assert len(hashes) == 1
 
 
-def test_another_learner_takes_the_place_of_the_first(fdeploy: Fdeploy) -> None:
-    bring(CONVERTIBLE[0], fdeploy.folder)
+def test_another_learner_takes_the_place_of_the_first(fdeploy: Fdeploy, exports: Exports) -> None:
+    exports.bring(CONVERTIBLE[0], fdeploy.folder)
     first = fdeploy.ok("up", "learner.pkl", "--golden", "golden.jsonl", "--json").json
     before = servers(fdeploy)
-    bring(CONVERTIBLE[1], fdeploy.folder)
+    exports.bring(CONVERTIBLE[1], fdeploy.folder)
     second = fdeploy.ok("up", "learner.pkl", "--golden", "golden.jsonl", "--json").json
     # Callers keep their URL and their key; behind them both servers are new: the gateway's document
     # names the labels.
@@ -127,8 +131,8 @@ def test_a_model_that_answers_otherwise_is_not_exported(fdeploy: Fdeploy) -> Non
     assert not (fdeploy.folder / ".fdeploy/dev/export.json").exists()
 
 
-def test_two_stages_stand_side_by_side(fdeploy: Fdeploy) -> None:
-    bring(CONVERTIBLE[0], fdeploy.folder)
+def test_two_stages_stand_side_by_side(fdeploy: Fdeploy, exports: Exports) -> None:
+    exports.bring(CONVERTIBLE[0], fdeploy.folder)
     (fdeploy.folder / "fdeploy.toml").write_text(
         "[model]\nlearner='learner.pkl'\ngolden='golden.jsonl'\n[stages.prod.api]\nroute='/v1/sentiment'\n",
         encoding="utf-8",

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import Fdeploy
-from tests.flow.learners import CONVERTIBLE, bring
+from tests.flow.conftest import Exports
+from tests.flow.learners import CONVERTIBLE
 from tests.flow.test_flow import call
 
 LABELS = {"negative", "neutral", "positive"}
@@ -24,9 +25,9 @@ TEXTS = [f"{mood} film, number {number}" for number in range(60) for mood in ("g
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fdeploy]:
+def served(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Iterator[Fdeploy]:
     command = Fdeploy(tmp_path_factory.mktemp("it's served"))
-    bring(CONVERTIBLE[1], command.folder)
+    exports.bring(CONVERTIBLE[1], command.folder)
     (command.folder / "fdeploy.toml").write_text(
         "[project]\nname = 'reviews'\n[model]\nlearner = 'learner.pkl'\n"
         "golden = 'golden.jsonl'\n"

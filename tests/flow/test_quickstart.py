@@ -7,8 +7,11 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Fdeploy
 
+pytestmark = pytest.mark.fresh_interpreter
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "quickstart"
 SHIPPED = ("learner.pkl", "fdeploy.toml", "texts.jsonl", "heldout.csv")
 
