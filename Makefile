@@ -1,5 +1,7 @@
 # make demo    a learner becomes an API on this machine, answers, and is torn down
 # make test    the whole test suite
+# make test-fast   what needs no server, no model and no AWS double: seconds, for the edit loop
+# make test-lower-bounds   the lowest versions of the dependencies that pyproject.toml allows
 # make test-page   the page to try the API, in a real Chromium (installs one when run as root)
 # make fuzz-api    schemathesis against the local gateway and the double of AWS, from their own documents
 # make check-templates   checkov and parliament over the golden templates
@@ -9,8 +11,9 @@
 # make test-learner-runtime   the real fastai, live and served as it is, in an environment of its own
 # make test-variants   hundreds of learners with an operation inserted into their code (docs/learners.md)
 # make test-containers   a packaged artifact in the software of AWS's images; root, Linux, Java 17
+# make dist    the sdist and the wheel, checked by twine
 # make bench-comparison   fdeploy beside other servers, on a quiet machine; root, Linux, Java 17
-# Both make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
+# Most make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,8 +22,9 @@ WHEELS := fastai_deploy/packaging/wheels.lock
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-page test-architectures test-learner-runtime test-variants test-containers \
-	fuzz fuzz-api lint types check check-templates fault-table format schema lock bench bench-comparison clean
+.PHONY: help demo test test-fast test-lower-bounds test-page test-architectures test-learner-runtime \
+	test-variants test-containers fuzz fuzz-api lint types check check-templates fault-table format schema \
+	lock dist bench bench-comparison clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -29,7 +33,22 @@ demo: $(VENV)/.demo
 	@PATH="$(abspath $(BIN)):$$PATH" sh examples/quickstart/demo.sh
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
+
+# Settings, commands, the reader, an export to a served API, the gateway and the double of AWS.
+LOWER_BOUNDS := tests/test_settings.py tests/test_reporting.py tests/test_bundle.py tests/test_inspect.py \
+	tests/flow/test_flow.py tests/gateway/test_integration.py tests/invoking tests/public \
+	tests/aws/test_care.py tests/aws/test_upload.py tests/aws/test_flow.py
+# Whether pyproject.toml promises too much; CONTRIBUTING.md has the last result. Old versions may warn.
+test-lower-bounds:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+		--editable '.[dev]'
+	.venv-lowest/bin/python -m pytest --override-ini filterwarnings=default $(LOWER_BOUNDS)
 
 test-page: $(VENV)/.page
 	$(BIN)/python -m pytest tests/page/check_page.py
@@ -109,6 +128,13 @@ lock: $(VENV)/.dev
 	echo '# What containers are given, for every Python that one has; `make lock` writes this file.' > $(WHEELS)
 	printf 'numpy\nonnxruntime\ntokenizers\npip<25.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.8 \
 		--no-deps --only-binary :all: --generate-hashes --no-annotate --no-header - >> $(WHEELS)
+
+dist:
+	$(PYTHON) -m venv .venv-build
+	.venv-build/bin/python -m pip install --quiet --disable-pip-version-check build==1.6.1 twine==7.0.0
+	rm -rf dist
+	.venv-build/bin/python -m build
+	.venv-build/bin/python -m twine check --strict dist/*
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

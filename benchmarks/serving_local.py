@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import load
+from benchmarks import load
 from benchmarks.roberta_base import write_roberta_base
 from fastai_deploy.runtime.bundle import open_bundle
 from fastai_deploy.runtime.hardware import detect, plan_threads

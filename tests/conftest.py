@@ -17,6 +17,14 @@ from tests import warm
 
 LEARNERS = Path(__file__).parent / "learners"
 
+# Folders and files of tests that start servers, convert models, wait for the double of AWS or need
+# seconds for their imports. The marker `slow` comes from here: a new file in such a folder has it.
+SLOW = (
+    *("aws", "aws_templates", "benchmarks", "flow", "gateway", "github_actions", "learner"),
+    *("learner_runtime", "local", "page", "runtime", "telemetry"),
+    *("test_inspect.py", "test_limited_process.py", "test_settings.py", "test_wheels.py"),
+)
+
 # Where the machine switches Python's bytecode cache off, each of the hundreds of processes that the
 # tests start would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -25,6 +33,22 @@ sys.dont_write_bytecode = False
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and every process that
 # they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_slow(path: Path) -> bool:
+    return path.relative_to(Path(__file__).parent).parts[:1] in {(name,) for name in SLOW}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import slow tests when none is wanted: ``make test-fast``."""
+    wanted: str = config.option.markexpr
+    return True if wanted == "not slow" and is_slow(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_slow(item.path):
+            item.add_marker("slow")
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,7 @@ def test_an_error_is_not_endless() -> None:
     assert len(stream.getvalue()) < 5_000
 
 
+@pytest.mark.slow
 def test_a_file_is_named_so_that_it_paints_nothing(fdeploy: Fdeploy) -> None:
     name = "\x1b]0;pwned\x07.pkl"
     (fdeploy.folder / name).write_bytes((LEARNERS / "v2/v2_hfwrapper_f2812_t523.pkl").read_bytes())

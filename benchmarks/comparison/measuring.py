@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import load, matrix
+from benchmarks import load
+from benchmarks.comparison import matrix
 from benchmarks.comparison.competitors.base import Competitor
 from benchmarks.comparison.models import LOADS, Model
 from benchmarks.comparison.running import Failed, Server, serving

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from benchmarks.comparison.load import closed_loop, open_loop, requests_of
+from benchmarks.load import closed_loop, open_loop, requests_of
 
 TEXTS = ["one", "two words"]
 
