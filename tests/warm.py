@@ -24,29 +24,12 @@ from pathlib import Path
 
 AVAILABLE = sys.platform == "linux"
 _STREAMS = ("stdin", "stdout", "stderr")
-# By their effect: what an export, an invoke and a deploy import, as ``-X importtime`` shows it.
-_PRELOADED = (
-    "boto3.session",
-    "fastai_deploy.cli.app",
-    "fastai_deploy.cli.results",
-    "fastai_deploy.stages",
-    "onnxruntime.transformers.optimizer",
-    "rich.console",
-    "scipy.optimize",
-    "torch._dynamo",
-    "torch.onnx",
-    "transformers.loss.loss_utils",
-    "transformers.masking_utils",
-    "transformers.models.bert.modeling_bert",
-    "transformers.models.distilbert.modeling_distilbert",
-    "transformers.models.roberta.modeling_roberta",
-)
 
 
 @functools.cache
 def _server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_PRELOADED))
+    context.set_forkserver_preload(["tests.preloaded"])
     return context
 
 

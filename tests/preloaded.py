@@ -1,0 +1,31 @@
+"""What the processes of ``tests/warm.py`` have imported when they start.
+
+By their effect: what an export, an invoke and a deploy import, as ``-X importtime`` shows it.
+"""
+
+# ruff: noqa: F401
+
+import gc
+
+import boto3.session
+import onnxruntime.transformers.optimizer
+import pydantic.fields
+import pydantic.type_adapter
+import rich.console
+import torch._dynamo
+import torch.onnx
+import transformers.loss.loss_utils
+import transformers.masking_utils
+import transformers.models.bert.modeling_bert
+import transformers.models.distilbert.modeling_distilbert
+import transformers.models.roberta.modeling_roberta
+
+import fastai_deploy.cli.app
+import fastai_deploy.cli.results
+import fastai_deploy.stages
+import fastai_deploy.targets.aws.care
+import fastai_deploy.targets.local.care
+
+# A million objects that stay: the collector of a forked process need not look at them again.
+gc.collect()
+gc.freeze()
