@@ -25,6 +25,9 @@ SLOW = (
     *("test_inspect.py", "test_limited_process.py", "test_settings.py", "test_wheels.py"),
 )
 
+# The models are tiny: a second thread of torch would wait more than it computes, beside the other
+# workers.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where the machine switches Python's bytecode cache off, each of the hundreds of processes that the
 # tests start would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

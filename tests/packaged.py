@@ -16,6 +16,9 @@ from fastai_deploy.workspace import Workspace
 from tests.runtime.bundles import GOLDEN_TEXTS, TinyBundle, write_bundle
 
 TOLERANCE = 1e-4
+# Creating an API proves its throttle with more requests than a burst: hundreds by default, which
+# took two thirds of an `up`. tests/flow/test_flow.py proves the default.
+SMALL_BURST = "[api]\nrate = 5\nburst = 20\n"
 
 
 @dataclass(frozen=True)

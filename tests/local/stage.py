@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy.cli.app import run
-from tests.packaged import write_model
+from tests.packaged import SMALL_BURST, write_model
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def stage_that_was_up(folder: Path) -> Iterator[Stage]:
     project.mkdir()
     for name, layers in (("first", 2), ("second", 3)):
         write_model(project, name, layers=layers)
-    (project / "fdeploy.toml").write_text('[project]\ntarget = "local"\n')
+    (project / "fdeploy.toml").write_text(f'[project]\ntarget = "local"\n{SMALL_BURST}')
     stage = Stage(project, folder / "kept")
     try:
         stage.ok("up", str(project / "first"))
