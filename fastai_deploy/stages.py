@@ -37,7 +37,8 @@ from fastai_deploy.errors import LeftoverError, UsageError
 from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.wheels import Container, default_cache, fetch
-from fastai_deploy.parity.gate import Json, stored_goldens, verifier
+from fastai_deploy.parity import Json
+from fastai_deploy.parity.gate import stored_goldens, verifier
 from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
 from fastai_deploy.records import (

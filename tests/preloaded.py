@@ -23,8 +23,8 @@ import transformers.models.roberta.modeling_roberta
 import fastai_deploy.cli.app
 import fastai_deploy.cli.results
 import fastai_deploy.stages
-import fastai_deploy.targets.aws.care
-import fastai_deploy.targets.local.care
+import fastai_deploy.targets.aws.operations
+import fastai_deploy.targets.local.operations
 
 # A million objects that stay: the collector of a forked process need not look at them again.
 gc.collect()
