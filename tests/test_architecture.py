@@ -35,3 +35,11 @@ def test_the_table_of_layers_is_the_contract() -> None:
 def test_the_packages_of_learner_are_described() -> None:
     packages = {path.parent.name for path in (PACKAGE / "learner").glob("*/__init__.py")}
     assert {name.strip("/") for row in rows("Inside `learner/`") for name in row} == packages
+
+
+def test_the_files_to_change_exist() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Where do I change")[1]
+    files = re.findall(r"`([\w./]+(?:\.\w+|/))`", table)
+    assert len(files) > 30
+    homes = (PACKAGE, ROOT, PACKAGE / "learner/user_code")
+    assert [name for name in files if not any((home / name).exists() for home in homes)] == []
