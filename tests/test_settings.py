@@ -181,3 +181,82 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 
 def test_the_shipped_schema_is_current() -> None:
     assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == json_schema()
+
+
+OLD = """\
+[endpoint]
+kind = "serverless"
+serverless_memory = 4096
+alarm_errors = 0.1
+
+[stages.prod.endpoint]
+serverless_memory = 6144
+provisioned_concurrency = 2
+
+[stages.prod.api]
+alarm_client_errors = 0.25
+"""
+
+
+def test_settings_of_version_0_1_are_read_and_their_new_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fdeploy.toml").write_text(OLD, encoding="utf-8")
+    old = load_settings(folder=tmp_path, stage="prod", environ={"FDEPLOY_ENDPOINT_ALARM_IDLE": "0"})
+    assert old.sections.endpoint.serverless.memory == 6144
+    assert old.sections.endpoint.serverless.provisioned_concurrency == 2
+    assert old.sections.endpoint.alarm_errors == 0.1
+    assert old.sections.alarms.client_errors == 0.25
+    assert old.sections.alarms.idle == 0
+    assert old.origins["endpoint.serverless", "memory"].where == "fdeploy.toml:7"
+    assert sorted(old.notes) == [
+        "api.alarm_client_errors (fdeploy.toml:11) has moved: write client_errors in [alarms]",
+        "endpoint.alarm_errors (fdeploy.toml:4) has moved: write errors in [alarms]",
+        "endpoint.alarm_idle (FDEPLOY_ENDPOINT_ALARM_IDLE) has moved: write idle in [alarms]",
+        (
+            "endpoint.provisioned_concurrency (fdeploy.toml:8) has moved: "
+            "write provisioned_concurrency in [endpoint.serverless]"
+        ),
+        (
+            "endpoint.serverless_memory (fdeploy.toml:3) has moved: "
+            "write memory in [endpoint.serverless]"
+        ),
+        (
+            "endpoint.serverless_memory (fdeploy.toml:7) has moved: "
+            "write memory in [endpoint.serverless]"
+        ),
+    ]
+
+
+def test_settings_in_their_new_place_give_the_same_without_a_note(tmp_path: Path) -> None:
+    (tmp_path / "fdeploy.toml").write_text(
+        "[endpoint.serverless]\nmemory = 4096\n[stages.prod.endpoint.serverless]\nmemory = 6144\n"
+        "[alarms]\nerrors = 0.2\n",
+        encoding="utf-8",
+    )
+    environ = {"FDEPLOY_ENDPOINT_SERVERLESS_CONCURRENCY": "20"}
+    found = load_settings(folder=tmp_path, stage="prod", environ=environ)
+    assert found.sections.endpoint.serverless.memory == 6144
+    assert found.sections.endpoint.serverless.concurrency == 20
+    assert found.sections.alarms.errors == 0.2
+    assert found.notes == ()
+    keys = {".".join(key): origin.where for key, _, origin in found.values()}
+    assert keys["endpoint.serverless.memory"] == "fdeploy.toml:4"
+    assert "endpoint.alarm_errors" not in keys
+    assert "endpoint.serverless" not in keys
+
+
+def test_a_setting_in_both_places_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "fdeploy.toml").write_text(
+        "[endpoint]\nmax_instances = 2\n[endpoint.scaling]\nmax_instances = 3\n", encoding="utf-8"
+    )
+    with pytest.raises(SettingsError, match=r"fdeploy.toml:2: endpoint.max_instances") as caught:
+        load_settings(folder=tmp_path, environ={})
+    assert caught.value.hint
+
+
+def test_the_command_says_where_a_setting_belongs_now(fdeploy: Fdeploy) -> None:
+    (fdeploy.folder / "fdeploy.toml").write_text(
+        "[endpoint]\nmax_instances = 2\n", encoding="utf-8"
+    )
+    said = fdeploy.ok("config")
+    assert "write max_instances in [endpoint.scaling]" in said.stderr
+    assert "endpoint.scaling.max_instances" in said.stdout

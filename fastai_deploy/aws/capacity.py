@@ -259,7 +259,7 @@ def on_serverless(megabytes: int, need: MemoryNeed) -> MemoryEstimate:
     """The room of a serverless endpoint, which has 1 to 6 GB in steps of 1 GB."""
     enough = next((mb for mb in _SERVERLESS if mb * MIB >= need.needed), None)
     larger = (
-        f"serverless_memory = {enough} in [endpoint]" if enough else "an instance: kind real-time"
+        f"memory = {enough} in [endpoint.serverless]" if enough else "an instance: kind real-time"
     )
     return MemoryEstimate(
         f"a serverless endpoint of {megabytes:,} MB", megabytes * MIB, need, larger

@@ -89,7 +89,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         r"exit code 137|OutOfMemory|out of memory|Cannot allocate memory|MemoryError|Killed",
         Diagnosis(
             "the model does not fit into the memory",
-            "choose a larger --instance, or more serverless_memory",
+            "choose a larger --instance, or more memory in [endpoint.serverless]",
         ),
     ),
     (

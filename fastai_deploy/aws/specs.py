@@ -67,7 +67,7 @@ def wanted_instance(settings: Settings, known: Sequence[str]) -> Instance:
     if found.burstable and _scaling(settings):
         raise SettingsError(
             f"SageMaker does not autoscale burstable instances such as {found.type}",
-            hint="choose another instance, or remove max_instances from [endpoint]",
+            hint="choose another instance, or remove max_instances from [endpoint.scaling]",
         )
     return found
 
@@ -77,6 +77,7 @@ def endpoint_spec(
 ) -> EndpointSpec:
     """The endpoint's stack. Raises SettingsError when the artifact is not in S3."""
     endpoint, stage = settings.sections.endpoint, settings.stage
+    alarms = settings.sections.alarms
     project, version = settings.project_name, stored.version
     artifact = _location(stored.uri)
     capture = None
@@ -102,7 +103,11 @@ def endpoint_spec(
         ),
         capacity=_capacity(settings, image, on),
         rollout=Rollout(endpoint.canary, endpoint.bake),
-        alarms=EndpointAlarms(endpoint.alarm_errors, endpoint.alarm_latency, endpoint.alarm_idle),
+        alarms=EndpointAlarms(
+            endpoint.alarm_errors or alarms.errors,
+            endpoint.alarm_latency or alarms.latency,
+            alarms.idle,
+        ),
         scaling=_scaling(settings),
         capture=capture,
         output=queue,
@@ -121,6 +126,7 @@ def api_spec(
     cloudwatchRoleArn). Raises SettingsError for an endpoint that no API can stand before.
     """
     api, endpoint = settings.sections.api, settings.sections.endpoint
+    alarms = settings.sections.alarms
     project, stage = settings.project_name, settings.stage
     if endpoint.kind == "async":
         raise SettingsError(
@@ -160,7 +166,11 @@ def api_spec(
         throttle=Throttle(api.rate, api.burst, api.quota),
         origins=api.cors_origins,
         access_logs=api.access_logs and not no_logs,
-        alarms=ApiAlarms(api.alarm_errors, api.alarm_client_errors, api.alarm_latency),
+        alarms=ApiAlarms(
+            api.alarm_errors or alarms.errors,
+            alarms.client_errors,
+            api.alarm_latency or alarms.latency,
+        ),
         jwt=Jwt(api.jwt_issuer, api.jwt_audience) if api.auth == "jwt" and api.jwt_issuer else None,
         domain=Domain(api.domain, api.certificate) if api.domain and api.certificate else None,
         warnings=tuple(_api_warnings(settings, no_logs=no_logs)),
@@ -202,9 +212,9 @@ def _capacity(settings: Settings, image: Image, on: Instance) -> Instances | Ser
     endpoint = settings.sections.endpoint
     if endpoint.kind == "serverless":
         return Serverless(
-            endpoint.serverless_memory,
-            endpoint.serverless_concurrency,
-            endpoint.provisioned_concurrency,
+            endpoint.serverless.memory,
+            endpoint.serverless.concurrency,
+            endpoint.serverless.provisioned_concurrency,
         )
     return Instances(
         type=on.type,
@@ -218,12 +228,12 @@ def _capacity(settings: Settings, image: Image, on: Instance) -> Instances | Ser
 
 def _scaling(settings: Settings) -> Scaling | None:
     endpoint = settings.sections.endpoint
-    least = 0 if endpoint.scale_to_zero else endpoint.instance_count
-    most = endpoint.max_instances or endpoint.instance_count
+    least = 0 if endpoint.scaling.to_zero else endpoint.instance_count
+    most = endpoint.scaling.max_instances or endpoint.instance_count
     if endpoint.kind == "serverless" or least == most:
         return None
     usual = _BACKLOG if endpoint.kind == "async" else _INVOCATIONS_A_MINUTE
-    return Scaling(least, most, endpoint.scaling_target or usual)
+    return Scaling(least, most, endpoint.scaling.target or usual)
 
 
 def _container(settings: Settings, image: Image, version: str) -> Iterator[tuple[str, str]]:
@@ -249,8 +259,8 @@ def _endpoint_warnings(settings: Settings) -> Iterator[str]:
     if endpoint.kind == "serverless":
         if endpoint.instance:
             yield f"endpoint.instance ({endpoint.instance}) is not used: it is serverless"
-        if endpoint.max_instances:
-            yield "endpoint.max_instances is not used: a serverless endpoint scales by itself"
+        if endpoint.scaling.max_instances:
+            yield "max_instances is not used: a serverless endpoint scales by itself"
     if endpoint.data_capture:
         yield f"{endpoint.data_capture} % of the users' texts are kept in the bucket"
 

@@ -18,6 +18,7 @@ import typer
 
 from fastai_deploy.cli.options import COMMON, Sets
 from fastai_deploy.cli.progress import reporter
+from fastai_deploy.progress import Warned
 from fastai_deploy.project import Project, open_project
 from fastai_deploy.settings import load_settings
 
@@ -47,6 +48,8 @@ def session(options: Options, command: str, *, locked: bool) -> Iterator[Project
         flags=options.flags,
     )
     with reporter(sys.stderr, as_json=options.as_json) as report:
+        for note in settings.notes:
+            report(Warned(note, hint="the old name works until the next release"))
         project = replace(open_project(settings, report), typed=options.typed)
         with project.workspace.locked(command) if locked else nullcontext():
             yield project

@@ -31,10 +31,15 @@ class Constraint:
     hint: str
 
 
+def _key(dotted: str) -> Key:
+    section, _, name = dotted.rpartition(".")
+    return section, name
+
+
 def _serverless(broken: Callable[[Sections], bool], key: str, why: str, hint: str) -> Constraint:
     """A rule for serverless endpoints. Source: "Feature exclusions" of Serverless Inference."""
     return Constraint(
-        (("endpoint", "kind"), ("endpoint", key)),
+        (("endpoint", "kind"), _key(f"endpoint.{key}")),
         lambda all_: all_.endpoint.kind == "serverless" and broken(all_),
         why,
         hint,
@@ -62,11 +67,12 @@ RULES = (
     ),
     _serverless(
         lambda all_: (
-            (all_.endpoint.provisioned_concurrency or 0) > all_.endpoint.serverless_concurrency
+            (all_.endpoint.serverless.provisioned_concurrency or 0)
+            > all_.endpoint.serverless.concurrency
         ),
-        "provisioned_concurrency",
+        "serverless.provisioned_concurrency",
         "more would be kept warm than may answer at once",
-        "set provisioned_concurrency to at most serverless_concurrency",
+        "set provisioned_concurrency to at most concurrency in [endpoint.serverless]",
     ),
     _serverless(
         lambda all_: all_.api.max_body > MAX_SERVERLESS_BODY,
@@ -81,19 +87,19 @@ RULES = (
         "set both, or neither",
     ),
     Constraint(
-        (("endpoint", "max_instances"), ("endpoint", "instance_count")),
+        (("endpoint.scaling", "max_instances"), ("endpoint", "instance_count")),
         lambda all_: (
-            all_.endpoint.max_instances is not None
-            and all_.endpoint.max_instances < all_.endpoint.instance_count
+            all_.endpoint.scaling.max_instances is not None
+            and all_.endpoint.scaling.max_instances < all_.endpoint.instance_count
         ),
         "there would be more instances than at most",
         "set max_instances to at least instance_count",
     ),
     Constraint(
-        (("endpoint", "scale_to_zero"), ("endpoint", "kind")),
-        lambda all_: all_.endpoint.scale_to_zero and all_.endpoint.kind != "async",
+        (("endpoint.scaling", "to_zero"), ("endpoint", "kind")),
+        lambda all_: all_.endpoint.scaling.to_zero and all_.endpoint.kind != "async",
         "only an async endpoint scales to zero by a setting (a serverless one always does)",
-        "set scale_to_zero = false, or kind to async",
+        "set to_zero = false in [endpoint.scaling], or kind to async",
     ),
     Constraint(
         (("endpoint", "canary"), ("endpoint", "instance_count")),

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.settings.project_file import ProjectFile
+from fastai_deploy.settings.project_file import SECTIONS, ProjectFile
 
 SCHEMA_FILE = Path(__file__).with_name("fdeploy.schema.json")
 
@@ -62,15 +62,14 @@ def markdown() -> str:
     """The page; one table a section."""
     schema = json_schema()
     parts = [_INTRODUCTION]
-    for name, field in schema["properties"].items():
-        if name == "stages":
-            continue
-        section = schema["$defs"][field["$ref"].rsplit("/", 1)[1]]
+    for name, model in SECTIONS.items():
+        section = schema["$defs"][model.__name__]
         parts.append(f"## `[{name}]`\n\n{section['description']}\n")
         rows = ["| key | type | default | what it is |", "|---|---|---|---|"]
         rows += [
             f"| `{key}` | {_type(value)} | {_default(value)} | {value['description']} |"
             for key, value in section["properties"].items()
+            if not (value.get("deprecated") or f"{name}.{key}" in SECTIONS)
         ]
         parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)

@@ -5,10 +5,12 @@ Each value remembers its origin, and a validation error names the file, the line
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,14 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from fastai_deploy import files
 from fastai_deploy.errors import FileMissing, NoProject, SettingsError, UnknownStage
 from fastai_deploy.settings.constraints import check_constraints
-from fastai_deploy.settings.project_file import ProjectFile, Sections
+from fastai_deploy.settings.project_file import (
+    RENAMED,
+    REPLACED,
+    SECTIONS,
+    ProjectFile,
+    Sections,
+)
+from fastai_deploy.settings.sections import Section
 
 _PART = r"""\s*(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')\s*"""
 _DOTTED = rf"{_PART}(?:\.{_PART})*"
@@ -85,13 +94,12 @@ def _known_at(loc: tuple[str, ...]) -> list[str]:
 def _description(loc: tuple[str, ...]) -> str:
     if loc[:1] == ("stages",):
         loc = loc[2:]
-    if len(loc) < 2 or loc[0] not in Sections.model_fields:  # noqa: PLR2004 - section and key
-        return ""
-    section = Sections.model_fields[loc[0]].annotation
-    if not (isinstance(section, type) and issubclass(section, BaseModel)):
-        return ""
-    field = section.model_fields.get(loc[1])
-    return (field.description or "") if field else ""
+    for end in range(len(loc) - 1, 0, -1):
+        section = SECTIONS.get(".".join(loc[:end]))
+        if section is not None:
+            field = section.model_fields.get(loc[end])
+            return (field.description or "") if field else ""
+    return ""
 
 
 def fields_of(annotation: Any) -> dict[str, Any]:
@@ -131,7 +139,7 @@ class Settings:
 
     ``last_target`` and ``last_region`` are where the stage was last uploaded or deployed to:
     ``fdeploy deploy --instance ...`` is followed by ``fdeploy teardown``, which names no target and
-    means the same.
+    means the same. ``notes`` name the settings that have a new place.
     """
 
     root: Path
@@ -140,6 +148,7 @@ class Settings:
     origins: Mapping[Key, Origin]
     last_target: Literal["local", "aws"] | None = None
     last_region: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def project_name(self) -> str:
@@ -168,9 +177,11 @@ class Settings:
 
     def values(self) -> Iterator[tuple[Key, Any, Origin]]:
         """Every setting with its value and origin, in the order of the documentation."""
-        for section in Sections.model_fields:
-            for name, value in getattr(self.sections, section):
+        for section in SECTIONS:
+            for name, value in attrgetter(section)(self.sections):
                 key = (section, name)
+                if isinstance(value, Section) or (key in REPLACED and value is None):
+                    continue
                 yield key, value, self.origins.get(key, Origin("default", "default"))
 
     def _decide_target(self) -> tuple[Literal["local", "aws"], str]:
@@ -200,28 +211,81 @@ def load_settings(
     """
     path = config or folder / PROJECT_FILE
     document, text = _read(path, required=config is not None)
-    known = _file_sections(document, text, path)
+    document, moved = _modernized(document)
+    lines = _Lines(text, moved)
+    known = _file_sections(document, lines, path)
     name = stage or environ.get("FDEPLOY_STAGE") or DEFAULT_STAGE
     _check_stage(name, known, path)
 
-    merged: dict[str, dict[str, Any]] = {}
+    merged: dict[str, Any] = {}
     origins: dict[Key, Origin] = {}
+    notes: list[str] = []
     for prefix in ((), ("stages", name)):
         for key, value in _walk(document, prefix):
-            line = line_of(text, (*prefix, *key))
-            _set(merged, origins, key, value, Origin("file", f"{path.name}:{line or '?'}"))
+            at = (*prefix, *key[0].split("."), key[1])
+            where = f"{path.name}:{lines.of(at) or '?'}"
+            if at in moved:
+                notes.append(_note(moved[at][-2:], key, where))
+            _set(merged, origins, key, value, Origin("file", where))
     for variable, key, value in _variables(environ):
-        _set(merged, origins, key, value, Origin("variable", variable))
+        now = RENAMED.get(key, key)
+        if now != key and f"FDEPLOY_{'_'.join(now)}".upper().replace(".", "_") != variable:
+            notes.append(_note(key, now, variable))
+        _set(merged, origins, now, value, Origin("variable", variable))
     for key, (flag, value) in (flags or {}).items():
         if value is not None:
-            _set(merged, origins, key, value, Origin("flag", flag))
+            _set(merged, origins, RENAMED.get(key, key), value, Origin("flag", flag))
+    notes += [
+        _note(key, new, origins[key].where) for key, new in REPLACED.items() if key in origins
+    ]
     try:
         sections = Sections.model_validate(merged)
     except ValidationError as error:
         raise validation_error(error, lambda loc: _origin_of(loc, origins)) from None
     _check_target(sections, origins)
     check_constraints(sections, lambda key: origins.get(key, Origin("default", "default")).where)
-    return Settings(path.parent.resolve(), name, sections, origins)
+    return Settings(path.parent.resolve(), name, sections, origins, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The lines of a project file; ``moved`` has the old path of each key that has a new one."""
+
+    text: str
+    moved: Mapping[tuple[str, ...], tuple[str, ...]]
+
+    def of(self, path: tuple[str, ...]) -> int | None:
+        return line_of(self.text, self.moved.get(path, path))
+
+
+def _modernized(
+    document: dict[str, Any],
+) -> tuple[dict[str, Any], dict[tuple[str, ...], tuple[str, ...]]]:
+    """The document with renamed settings in their new place; and the old path of each."""
+    document = copy.deepcopy(document)
+    moved: dict[tuple[str, ...], tuple[str, ...]] = {}
+    stages = document.get("stages")
+    tables = {(): document}
+    if isinstance(stages, dict):
+        tables |= {("stages", name): table for name, table in stages.items()}
+    for prefix, table in tables.items():
+        for (section, name), (new_section, new_name) in RENAMED.items():
+            old = table.get(section) if isinstance(table, dict) else None
+            if not isinstance(old, dict) or name not in old:
+                continue
+            new = table
+            for part in new_section.split("."):
+                new = new.setdefault(part, {}) if isinstance(new, dict) else {}
+            if not isinstance(new, dict) or new_name in new:
+                continue  # both are there: the old one is refused as an unknown key
+            new[new_name] = old.pop(name)
+            now = (*prefix, *new_section.split("."), new_name)
+            moved[now] = (*prefix, section, name)
+    return document, moved
+
+
+def _note(old: tuple[str, ...], new: Key, where: str) -> str:
+    return f"{'.'.join(old)} ({where}) has moved: write {new[1]} in [{new[0]}]"
 
 
 def _read(path: Path, *, required: bool) -> tuple[dict[str, Any], str]:
@@ -244,14 +308,14 @@ def _read(path: Path, *, required: bool) -> tuple[dict[str, Any], str]:
         ) from None
 
 
-def _file_sections(document: dict[str, Any], text: str, path: Path) -> ProjectFile:
+def _file_sections(document: dict[str, Any], lines: _Lines, path: Path) -> ProjectFile:
     """Check the whole file, also the stages that are not used now."""
     try:
         return ProjectFile.model_validate(_tuples(document))
     except ValidationError as error:
 
         def where(loc: tuple[str, ...]) -> str:
-            return f"{path.name}:{line_of(text, loc) or 1}"
+            return f"{path.name}:{lines.of(loc) or 1}"
 
         raise validation_error(error, where) from None
 
@@ -276,26 +340,38 @@ def _check_stage(name: str, known: ProjectFile, path: Path) -> None:
 def _walk(document: Mapping[str, Any], prefix: tuple[str, ...]) -> Iterator[tuple[Key, Any]]:
     for part in prefix:
         document = document.get(part, {})
-    for section in Sections.model_fields:
-        for name, value in document.get(section, {}).items():
-            yield (section, name), value
+    for section in SECTIONS:
+        table = document
+        for part in section.split("."):
+            table = table.get(part, {})
+        for name, value in table.items():
+            if f"{section}.{name}" not in SECTIONS:
+                yield (section, name), value
 
 
 def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key, Any]]:
     """``FDEPLOY_ENDPOINT_INSTANCE=ml.m5.large`` sets ``endpoint.instance``; lists by commas."""
     for variable in sorted(environ):
-        for section, field in Sections.model_fields.items():
-            prefix = f"FDEPLOY_{section.upper()}_"
+        for section, model in sorted(SECTIONS.items(), reverse=True):  # nested ones first
+            prefix = f"FDEPLOY_{section.upper().replace('.', '_')}_"
             if not variable.startswith(prefix):
                 continue
-            known = fields_of(field.annotation)
+            known = {
+                name: kind
+                for name, kind in fields_of(model).items()
+                if f"{section}.{name}" not in SECTIONS
+            }
             name = variable.removeprefix(prefix).lower()
-            if name not in known:
+            renamed = RENAMED.get((section, name))
+            if renamed is not None:
+                known[name] = fields_of(SECTIONS[renamed[0]])[renamed[1]]
+            elif name not in known:
                 names = [f"{prefix}{other.upper()}" for other in known]
                 raise SettingsError(
                     f"{variable} is no setting", hint=nearest(variable, names, "a variable")
                 )
             yield variable, (section, name), _from_text(variable, known[name], environ[variable])
+            break
 
 
 def _from_text(variable: str, annotation: Any, text: str) -> Any:
@@ -315,14 +391,13 @@ def _from_text(variable: str, annotation: Any, text: str) -> Any:
 
 
 def _set(
-    merged: dict[str, dict[str, Any]],
-    origins: dict[Key, Origin],
-    key: Key,
-    value: Any,
-    origin: Origin,
+    merged: dict[str, Any], origins: dict[Key, Origin], key: Key, value: Any, origin: Origin
 ) -> None:
     section, name = key
-    merged.setdefault(section, {})[name] = tuple(value) if isinstance(value, list) else value
+    table = merged
+    for part in section.split("."):
+        table = table.setdefault(part, {})
+    table[name] = tuple(value) if isinstance(value, list) else value
     origins[key] = origin
 
 
@@ -334,8 +409,11 @@ def _tuples(value: Any) -> Any:
 
 
 def _origin_of(loc: tuple[str, ...], origins: Mapping[Key, Origin]) -> str:
-    origin = origins.get((loc[0], loc[1])) if len(loc) > 1 else None
-    return origin.where if origin else ".".join(loc)
+    for end in range(len(loc) - 1, 0, -1):
+        origin = origins.get((".".join(loc[:end]), loc[end]))
+        if origin:
+            return origin.where
+    return ".".join(loc)
 
 
 def _check_target(sections: Sections, origins: Mapping[Key, Origin]) -> None:

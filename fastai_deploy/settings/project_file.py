@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from fastai_deploy.settings.aws_sections import ApiSettings, EndpointSettings
+from fastai_deploy.settings.aws_sections import AlarmSettings, ApiSettings, EndpointSettings
 from fastai_deploy.settings.sections import ProjectSettings, Section
 
 
@@ -132,6 +132,39 @@ class Sections(Section):
     package: PackageSettings = PackageSettings()
     endpoint: EndpointSettings = EndpointSettings()
     api: ApiSettings = ApiSettings()
+    alarms: AlarmSettings = AlarmSettings()
+
+
+def section_names(model: type[Section] = Sections, prefix: str = "") -> dict[str, type[Section]]:
+    """Every section with its model, such as ``endpoint`` and ``endpoint.serverless``."""
+    found: dict[str, type[Section]] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found[f"{prefix}{name}"] = field.annotation
+            found |= section_names(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+SECTIONS = section_names()
+RENAMED = {
+    ("endpoint", "max_instances"): ("endpoint.scaling", "max_instances"),
+    ("endpoint", "scale_to_zero"): ("endpoint.scaling", "to_zero"),
+    ("endpoint", "scaling_target"): ("endpoint.scaling", "target"),
+    ("endpoint", "serverless_memory"): ("endpoint.serverless", "memory"),
+    ("endpoint", "serverless_concurrency"): ("endpoint.serverless", "concurrency"),
+    ("endpoint", "provisioned_concurrency"): ("endpoint.serverless", "provisioned_concurrency"),
+    ("endpoint", "alarm_idle"): ("alarms", "idle"),
+    ("api", "alarm_client_errors"): ("alarms", "client_errors"),
+}
+"""Settings of version 0.1 that have another place now; they are read for one more release."""
+
+REPLACED = {
+    ("endpoint", "alarm_errors"): ("alarms", "errors"),
+    ("endpoint", "alarm_latency"): ("alarms", "latency"),
+    ("api", "alarm_errors"): ("alarms", "errors"),
+    ("api", "alarm_latency"): ("alarms", "latency"),
+}
+"""Settings of version 0.1 that still hold for their own stack, in place of the shared one."""
 
 
 class ProjectFile(Sections):

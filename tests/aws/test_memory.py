@@ -69,10 +69,10 @@ def test_what_may_not_fit_is_a_warning(stage: Stage) -> None:
 def test_a_serverless_endpoint_has_what_the_settings_say(stage: Stage) -> None:
     weigh(stage, 125 << 20)
     stage.folder.joinpath("fdeploy.toml").write_text(
-        '[endpoint]\nkind = "serverless"\nserverless_memory = 1024\n'
+        '[endpoint]\nkind = "serverless"\n[endpoint.serverless]\nmemory = 1024\n'
     )
     checked = stage.run("doctor", "--json").json
     (memory,) = [check for check in checked["checks"] if check["name"] == "memory"]
     assert memory["outcome"] == "warned"
     assert "a serverless endpoint of 1,024 MB has 1,024 MB" in memory["message"]
-    assert memory["hint"] == "choose serverless_memory = 2048 in [endpoint]"
+    assert memory["hint"] == "choose memory = 2048 in [endpoint.serverless]"

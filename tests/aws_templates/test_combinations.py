@@ -70,7 +70,7 @@ def test_every_rule_is_tried_here() -> None:
         ("project", "kms_key = 'alias/x'\n", "project.kms_key"),
         ("project", "bucket = 'Has_Capitals'\n", "project.bucket"),
         ("project", "log_retention = 31\n", "project.log_retention"),
-        ("endpoint", "serverless_memory = 1000\n", "endpoint.serverless_memory"),
+        ("endpoint.serverless", "memory = 1000\n", "endpoint.serverless.memory"),
         ("endpoint", "image = 'docker.io/x:latest'\n", "endpoint.image"),
         ("endpoint", "subnets = ['net-1']\n", "endpoint.subnets"),
         ("api", 'cors_origins = ["https://a\'"]\n', "api.cors_origins"),

@@ -86,7 +86,7 @@ def test_serverless_memory_is_counted_in_its_steps() -> None:
     tight = on_serverless(1_024, need).check()
     assert (tight.outcome, tight.hint) == (
         "warned",
-        "choose serverless_memory = 2048 in [endpoint]",
+        "choose memory = 2048 in [endpoint.serverless]",
     )
     never = on_serverless(6_144, MemoryNeed(7 * GIB, "ray-serve")).check()
     assert (never.outcome, never.hint) == ("failed", "choose an instance: kind real-time")
