@@ -4,7 +4,7 @@
 # make test-lower-bounds   the lowest versions of the dependencies that pyproject.toml allows
 # make test-page   the page to try the API, in a real Chromium (installs one when run as root)
 # make fuzz-api    schemathesis against the local gateway and the double of AWS, from their own documents
-# make check-templates   checkov and parliament over the golden templates
+# make check-templates   checkov and parliament over the templates of every scenario
 # make fault-table       fails every call of an `up` in turn and writes docs/faults.md (an hour)
 # make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
 # make test-architectures   every tiny learner against its own answers (docs/learners.md)
@@ -71,8 +71,9 @@ check: lint types test
 check-templates: $(VENV)/.dev
 	$(PYTHON) -m venv .venv-checkers
 	.venv-checkers/bin/python -m pip install --quiet checkov==3.3.30 parliament==1.6.4 'setuptools<80'
-	.venv-checkers/bin/python tests/aws_templates/check_security.py
-	.venv-checkers/bin/python tests/aws_templates/check_policies.py
+	$(BIN)/python -m tests.aws_templates.golden build/templates
+	.venv-checkers/bin/python tests/aws_templates/check_security.py build/templates
+	.venv-checkers/bin/python tests/aws_templates/check_policies.py build/templates
 
 fault-table: $(VENV)/.dev
 	$(BIN)/python -m tests.aws.fault_table --out docs/faults.md

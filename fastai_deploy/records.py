@@ -391,9 +391,9 @@ class Checkup:
 
 @dataclass(frozen=True)
 class Templates:
-    """The documents by the name of their stack."""
+    """CloudFormation templates in YAML, by the name of their stack."""
 
-    stacks: Mapping[str, Mapping[str, Any]]
+    stacks: Mapping[str, str]
 
 
 @dataclass(frozen=True)

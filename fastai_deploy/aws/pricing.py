@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from fastai_deploy.aws.template.spec import EndpointSpec, Serverless
+from fastai_deploy.aws.specs import EndpointSpec, Serverless
 from fastai_deploy.errors import AwsError
 from fastai_deploy.records import Cost
 

@@ -13,7 +13,7 @@ from fastai_deploy.aws.deployment import Applied, Deployment, Plan, StackEvent
 from fastai_deploy.aws.logs import last_lines
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stacks import StackRequest
-from fastai_deploy.aws.template.update import first_step, keeping_capacity
+from fastai_deploy.aws.templates.update import first_step, keeping_capacity
 from fastai_deploy.errors import (
     AwsError,
     DeployError,

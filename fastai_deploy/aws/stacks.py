@@ -10,6 +10,7 @@ from typing import Any
 
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import AwsError, AwsMissing, DeployError, NotOurs
 from fastai_deploy.records import Action, PlannedChange
 
@@ -44,6 +45,7 @@ class Stack:
     reason: str
     tags: Mapping[str, str]
     outputs: Mapping[str, str]
+    parameters: Mapping[str, str]
     created: datetime
     updated: datetime
     protected: bool = False
@@ -83,6 +85,9 @@ def find_stack(aws: Aws, name: str) -> Stack | None:
         reason=found.get("StackStatusReason", ""),
         tags={tag["Key"]: tag["Value"] for tag in found.get("Tags", [])},
         outputs={out["OutputKey"]: out["OutputValue"] for out in found.get("Outputs", [])},
+        parameters={
+            each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])
+        },
         created=found["CreationTime"],
         updated=found.get("LastUpdatedTime", found["CreationTime"]),
         protected=found.get("EnableTerminationProtection", False),
@@ -98,7 +103,7 @@ def name_of(stack_id: str) -> str:
 def gone(stack_id: str) -> Stack:
     """A stack that AWS knows nothing of any more."""
     past = datetime.fromtimestamp(0, tz=timezone.utc)
-    return Stack(name_of(stack_id), stack_id, GONE, "", {}, {}, past, past)
+    return Stack(name_of(stack_id), stack_id, GONE, "", {}, {}, {}, past, past)
 
 
 def our_stack(aws: Aws, name: str, owner: Owner) -> Stack | None:
@@ -135,14 +140,15 @@ def first_of(found: list[Resource], kind: str) -> Resource | None:
     return next((resource for resource in found if resource.type == kind), None)
 
 
-def template_of(aws: Aws, stack: Stack) -> dict[str, Any]:
-    """The template that a stack was made from. Raises AwsError."""
+def template_of(aws: Aws, stack: Stack) -> Template:
+    """The template that a stack was made from, with its parameters. Raises AwsError."""
     answer = aws.call(
         "cloudformation", "get_template", StackName=stack.id, TemplateStage="Original"
     )
     body = answer["TemplateBody"]
-    # botocore parses a JSON template itself.
-    return json.loads(body) if isinstance(body, str) else dict(body)
+    # botocore parses a template itself when it is JSON.
+    text = body if isinstance(body, str) else json.dumps(body)
+    return Template(text, stack.parameters)
 
 
 _POLL_SECONDS = 1.0
@@ -154,27 +160,27 @@ _NAME_PREFIX = "fdeploy-"
 
 @dataclass(frozen=True)
 class StackRequest:
-    """What a stack is to be: its whole template, and the tags of all that is in it.
+    """What a stack is to be: its template with parameters, and the tags of all that is in it.
 
     ``protected``: AWS refuses to delete it until that is switched off.
     """
 
     name: str
-    template: Mapping[str, Any]
+    template: Template
     tags: Mapping[str, str]
     protected: bool = False
 
     @property
     def body(self) -> str:
         """The template as it is sent. Raises DeployError when AWS would not take it."""
-        body = json.dumps(self.template, separators=(",", ":"), ensure_ascii=False)
-        if len(body.encode()) > _MAX_BODY:
+        size = len(self.template.text.encode())
+        if size > _MAX_BODY:
             raise DeployError(
-                f"the template of {self.name} has {len(body.encode()):,} bytes; "
+                f"the template of {self.name} has {size:,} bytes; "
                 f"CloudFormation takes {_MAX_BODY:,}",
-                hint="leave out optional parts, such as the dashboard",
+                hint="allow fewer origins in cors_origins",
             )
-        return body
+        return self.template.text
 
 
 @dataclass(frozen=True)
@@ -220,6 +226,10 @@ def create_change_set(
             ChangeSetType="CREATE" if new else "UPDATE",
             ClientToken=token,
             TemplateBody=request.body,
+            Parameters=[
+                {"ParameterKey": name, "ParameterValue": value}
+                for name, value in request.template.parameters.items()
+            ],
             Tags=[{"Key": key, "Value": value} for key, value in sorted(request.tags.items())],
             Capabilities=["CAPABILITY_NAMED_IAM"],
             Description="made by fdeploy",

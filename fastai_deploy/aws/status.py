@@ -17,7 +17,6 @@ from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.pricing import GetProducts, instance_price, pricing_region
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stacks import Stack, our_stack
-from fastai_deploy.aws.template.endpoint_stack import UNPROVEN
 from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import VERSION_TAG
 from fastai_deploy.records import Bill, LastHour, Part, Status
@@ -45,7 +44,7 @@ def status(aws: Aws, owner: Owner) -> Status:
         url=api.outputs.get("Url", "") if api else "",
         ends=ttl.outputs.get("Ends", "") if ttl else "",
         last_hour=_last_hour(aws, name, outputs.get("VariantName", "")),
-        unproven=UNPROVEN in outputs,
+        unproven="Unproven" in outputs,
         bill=_bill(
             aws, outputs.get("EndpointConfigName", ""), endpoint, state.instances if state else 0
         ),

@@ -294,7 +294,7 @@ def template(
     region: opt.Region = None,
     ttl: opt.Ttl = None,
 ) -> "Templates":
-    """Print the CloudFormation stacks as JSON."""
+    """Print the CloudFormation templates, with their parameters."""
     from fastai_deploy import stages
 
     return stages.template(project)

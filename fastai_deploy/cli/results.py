@@ -340,7 +340,9 @@ def _report(result: Report) -> Iterator[str]:
             yield from reports.versions(versions)
         case Checkup():
             yield from reports.checkup(result)
-        case Policies(documents) | Templates(documents):
+        case Templates(stacks):
+            yield "---\n".join(stacks.values()).rstrip("\n")
+        case Policies(documents):
             # Made to be copied into a file or a console, whole.
             yield from _json_lines(documents)
 

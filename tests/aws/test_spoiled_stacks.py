@@ -136,7 +136,7 @@ def test_one_that_somebody_else_is_creating(stage: Stage) -> None:
     template = stage.run.ok("template", "--json").json[NAME]
     stage.client("cloudformation").create_stack(
         StackName=NAME,
-        TemplateBody=json.dumps(template),
+        TemplateBody=template,
         Tags=TAGS,
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )

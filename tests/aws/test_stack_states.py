@@ -13,6 +13,7 @@ import pytest
 from fastai_deploy.aws.deployment import Applied, Deployment
 from fastai_deploy.aws.ownership import Operator
 from fastai_deploy.aws.stacks import StackRequest
+from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import NotOurs, StackBusy, StackFailed
 from fastai_deploy.progress import Event, Reporter
 from tests.aws.world import World
@@ -29,7 +30,7 @@ def log_group(retention: int = 30, **more: Any) -> dict[str, Any]:
 def request(world: World, *, retention: int = 30, **resources: Any) -> StackRequest:
     """A stack of one log group, and what else is wanted."""
     template = {"Resources": {"Group": log_group(retention), **resources}}
-    return StackRequest(NAME, template, world.owner.tags)
+    return StackRequest(NAME, Template(json.dumps(template)), world.owner.tags)
 
 
 BROKEN = {
@@ -74,7 +75,7 @@ def test_a_plan_that_was_left_is_no_obstacle(world: World) -> None:
         StackName=NAME,
         ChangeSetName="fdeploy-left",
         ChangeSetType="CREATE",
-        TemplateBody=json.dumps(request(world).template),
+        TemplateBody=request(world).template.text,
         Tags=[{"Key": key, "Value": value} for key, value in world.owner.tags.items()],
     )
     assert status(world) == "REVIEW_IN_PROGRESS"
@@ -130,7 +131,7 @@ def test_switched_off_rollback_is_rolled_back(world: World) -> None:
     formation = world.client("cloudformation")
     formation.update_stack(
         StackName=NAME,
-        TemplateBody=json.dumps(request(world, Endpoint=BROKEN).template),
+        TemplateBody=request(world, Endpoint=BROKEN).template.text,
         Tags=[{"Key": key, "Value": value} for key, value in world.owner.tags.items()],
         DisableRollback=True,
     )
@@ -155,7 +156,7 @@ def test_a_rollback_that_aws_gave_up_is_gone_on_with(world: World) -> None:
     wanted = request(world, Api=rest_api("after"), Wait=wait, Handle=handle)
     formation.update_stack(
         StackName=NAME,
-        TemplateBody=json.dumps(wanted.template),
+        TemplateBody=wanted.template.text,
         Tags=[{"Key": key, "Value": value} for key, value in world.owner.tags.items()],
     )
     gateway = world.client("apigateway")
@@ -176,7 +177,7 @@ def rest_api(name: str) -> dict[str, Any]:
 
 def test_somebody_elses_stack_is_refused(world: World) -> None:
     world.client("cloudformation").create_stack(
-        StackName=NAME, TemplateBody=json.dumps(request(world).template)
+        StackName=NAME, TemplateBody=request(world).template.text
     )
     wait_until(world, "CREATE_COMPLETE")
     for refused in (
@@ -194,7 +195,7 @@ def test_another_stage_of_that_name_is_refused(world: World) -> None:
     theirs = {**world.owner.tags, "fdeploy:project": "dem"}
     world.client("cloudformation").create_stack(
         StackName=NAME,
-        TemplateBody=json.dumps(request(world).template),
+        TemplateBody=request(world).template.text,
         Tags=[{"Key": key, "Value": value} for key, value in theirs.items()],
     )
     with pytest.raises(NotOurs):
@@ -256,7 +257,7 @@ def test_what_was_begun_elsewhere_is_not_fdeploys(world: World) -> None:
     handle = {"Type": "AWS::CloudFormation::WaitConditionHandle"}
     world.client("cloudformation").update_stack(
         StackName=NAME,
-        TemplateBody=json.dumps(request(world, Wait=slow, Handle=handle).template),
+        TemplateBody=request(world, Wait=slow, Handle=handle).template.text,
         Tags=[{"Key": key, "Value": value} for key, value in world.owner.tags.items()],
     )
     with pytest.raises(StackBusy, match="somebody, not through fdeploy, is at work"):

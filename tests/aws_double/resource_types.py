@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from tests.aws_double import emulator
 from tests.aws_double.sagemaker import Refused, SageMaker
 from tests.aws_double.scaling import Scaling
+from tests.aws_double.shapes import typed
 
 _DELETING_SECONDS = 0.5
 
@@ -40,6 +41,17 @@ _REPLACING = {
         *("PolicyName", "ResourceId", "ScalableDimension", "ScalingTargetId", "ServiceNamespace"),
     ),
 }
+# The service and operation whose request has the properties of the type.
+_REQUESTS = {
+    "AWS::SageMaker::Model": ("sagemaker", "CreateModel"),
+    "AWS::SageMaker::EndpointConfig": ("sagemaker", "CreateEndpointConfig"),
+    "AWS::SageMaker::Endpoint": ("sagemaker", "CreateEndpoint"),
+    "AWS::ApplicationAutoScaling::ScalableTarget": (
+        "application-autoscaling",
+        "RegisterScalableTarget",
+    ),
+    "AWS::ApplicationAutoScaling::ScalingPolicy": ("application-autoscaling", "PutScalingPolicy"),
+}
 _NAMED = {
     "AWS::SageMaker::Model": "ModelName",
     "AWS::SageMaker::EndpointConfig": "EndpointConfigName",
@@ -58,11 +70,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
         "AWS::ApplicationAutoScaling::ScalingPolicy": _ScalingPolicy(scaling),
     }
     for kind, handlers in added.items():
-        table[kind] = {
-            "create": handlers.create,
-            "update": handlers.update,
-            "delete": handlers.delete,
-        }
+        table[kind] = _converting(handlers, *_REQUESTS[kind])
     emulator.replacing_properties.update(_REPLACING)
     for kind, name in _NAMED.items():
         emulator.custom_names[kind] = {"name": name}
@@ -84,6 +92,19 @@ class Handlers(Protocol):
     def update(self, physical_id: str, old: Json, new: Json, stack: str, /) -> Created: ...
 
     def delete(self, physical_id: str, props: Json, /) -> None: ...
+
+
+def _converting(handlers: Handlers, service: str, operation: str) -> dict[str, Any]:
+    """The handlers, given properties of the right types."""
+
+    def create(logical_id: str, props: Json, stack: str) -> Created:
+        return handlers.create(logical_id, typed(service, operation, props), stack)
+
+    def update(physical_id: str, old: Json, new: Json, stack: str) -> Created:
+        before, after = (typed(service, operation, props) for props in (old, new))
+        return handlers.update(physical_id, before, after, stack)
+
+    return {"create": create, "update": update, "delete": handlers.delete}
 
 
 class _Model:

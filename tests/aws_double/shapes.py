@@ -1,4 +1,4 @@
-"""Requests checked against the service's own model, as botocore ships it: enumerations."""
+"""Requests compared with the service's own model, as botocore ships it: types, enumerations."""
 
 from __future__ import annotations
 
@@ -9,9 +9,32 @@ from typing import Any
 import botocore.session
 
 
-@functools.lru_cache(maxsize=1)
-def _model() -> Any:
-    return botocore.session.Session().get_service_model("sagemaker")
+@functools.cache
+def _model(service: str = "sagemaker") -> Any:
+    return botocore.session.Session().get_service_model(service)
+
+
+def typed(service: str, operation: str, properties: Any) -> Any:
+    """Properties of a resource with the types that the service wants.
+
+    CloudFormation converts them: the value of a parameter of type Number arrives as a string.
+    """
+    return _typed(_model(service).operation_model(operation).input_shape, properties)
+
+
+def _typed(shape: Any, value: Any) -> Any:
+    if shape.type_name == "structure" and isinstance(value, dict):
+        return {
+            name: _typed(shape.members[name], item) if name in shape.members else item
+            for name, item in value.items()
+        }
+    if shape.type_name == "list" and isinstance(value, list):
+        return [_typed(shape.member, item) for item in value]
+    if shape.type_name in {"integer", "long"} and isinstance(value, str):
+        return int(value)
+    if shape.type_name in {"float", "double"} and isinstance(value, str):
+        return float(value)
+    return value
 
 
 def enum_problem(operation: str, request: Any) -> str:

@@ -1,4 +1,4 @@
-"""Parliament over every policy of the golden documents: ``make check-templates`` runs it.
+"""Parliament over every policy of the scenarios: ``make check-templates`` runs it.
 
 It runs in parliament's own environment, so that it imports nothing of the project. It prints each
 finding, and ends with 1 where there is one, or where there was no policy to look at.
@@ -16,7 +16,7 @@ from typing import Any
 
 # Not in the project's own environment, so nothing knows its types.
 parliament: Any = importlib.import_module("parliament")
-GOLDEN = Path(__file__).parent / "golden"
+DOCUMENTS = Path(sys.argv[1])  # where ``tests.aws_templates.golden`` has written every document
 # Values for what only CloudFormation knows.
 _PSEUDO = {
     "AWS::Partition": "aws",
@@ -65,7 +65,7 @@ def policies(document: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 def findings() -> Iterator[tuple[str, Any]]:
     """Every finding, and where it is."""
-    for path in sorted(GOLDEN.glob("*.json")):
+    for path in sorted(DOCUMENTS.glob("*.json")):
         for where, policy in policies(json.loads(path.read_text(encoding="utf-8")), path.stem):
             yield where, None  # a policy was looked at
             for finding in parliament.analyze_policy_string(json.dumps(policy)).findings:

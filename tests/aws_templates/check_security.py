@@ -1,4 +1,4 @@
-"""Checkov over the golden templates: ``make check-templates`` runs it.
+"""Checkov over the templates of the scenarios: ``make check-templates`` runs it.
 
 It runs in checkov's own environment, so that it imports nothing of the project. It prints each
 failed check that no exception accepts and each exception that nothing needs, and then ends with 1.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-GOLDEN = Path(__file__).parent / "golden"
+TEMPLATES = Path(sys.argv[1])  # where ``tests.aws_templates.golden`` has written every document
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ ACCEPTED = (
 def failed_checks() -> list[Any]:
     """What checkov finds, one record a check, file and resource."""
     command = [
-        *(str(Path(sys.executable).parent / "checkov"), "--directory", str(GOLDEN)),
+        *(str(Path(sys.executable).parent / "checkov"), "--directory", str(TEMPLATES)),
         *("--framework", "cloudformation", "--output", "json", "--quiet"),
     ]
     # It would ask the package index whether there is a newer checkov.
@@ -108,7 +108,7 @@ def failed_checks() -> list[Any]:
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     checks: list[Any] = report["results"]["failed_checks"]
-    templates = len([*GOLDEN.glob("*.json")]) - len([*GOLDEN.glob("user-policy*.json")])
+    templates = len([*TEMPLATES.glob("*.json")]) - len([*TEMPLATES.glob("user-policy*.json")])
     looked = {check["file_path"] for check in checks}
     sys.stdout.write(
         f"{templates} templates, {report['summary']['passed']} checks passed, {len(checks)} not, "

@@ -13,11 +13,12 @@ _schemas: Any = importlib.import_module("cfnlint.schema.manager").PROVIDER_SCHEM
 
 
 def findings(template: Json, region: str = "eu-central-1") -> list[str]:
-    """Errors, warnings and informational notes for one region."""
+    """Errors, warnings and informational notes on a text or a document, for one region."""
+    text = template if isinstance(template, str) else json.dumps(template)
     config = _config.ManualArgs(regions=[region], include_checks=["I"])
     return [
         f"{match.rule.id} {'/'.join(map(str, match.path or []))}: {match.message}"
-        for match in _api.lint(json.dumps(template), config=config)
+        for match in _api.lint(text, config=config)
     ]
 
 

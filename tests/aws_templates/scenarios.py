@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,11 +13,18 @@ from typing import Any
 from fastai_deploy.aws.capacity import known_types
 from fastai_deploy.aws.images import choose_image, installed_tables
 from fastai_deploy.aws.permissions import Needs, user_policies
-from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec, wanted_instance
+from fastai_deploy.aws.specs import (
+    ApiSpec,
+    EndpointSpec,
+    Location,
+    api_spec,
+    endpoint_spec,
+    ttl_spec,
+    wanted_instance,
+)
 from fastai_deploy.aws.template.api_stack import api_template
-from fastai_deploy.aws.template.endpoint_stack import endpoint_template
-from fastai_deploy.aws.template.spec import ApiSpec, EndpointSpec, Location
-from fastai_deploy.aws.template.ttl_stack import ttl_template
+from fastai_deploy.aws.templates.render import endpoint_template, expiry_template
+from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.naming import artifact_key, code_key
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings, load_settings
@@ -73,10 +81,17 @@ APIS = {
 
 @dataclass(frozen=True)
 class Golden:
-    """A document that is kept as ``golden/<name>.json``."""
+    """A document of a stage: what its template gives, or a policy."""
 
     name: str
     document: Any
+    template: Template | None = None
+
+    @classmethod
+    def of(cls, name: str, template: Template) -> Golden:
+        """The resources of a template, as a template of its own without parameters."""
+        header = {"AWSTemplateFormatVersion": "2010-09-09"}
+        return cls(name, {**header, **template.evaluated()}, template)
 
 
 def settings_of(toml: str, *, stage: str | None = None) -> Settings:
@@ -122,11 +137,13 @@ def goldens() -> Iterator[Golden]:
     """Every golden document, as the code makes it now."""
     for name, toml in ENDPOINTS.items():
         settings = settings_of(section("endpoint", toml))
-        yield Golden(f"endpoint-{name}", endpoint_template(endpoint_of(settings)))
+        yield Golden.of(f"endpoint-{name}", endpoint_template(endpoint_of(settings)))
     for name, toml in APIS.items():
-        yield Golden(f"api-{name}", api_template(api_of(settings_of(section("api", toml)))))
+        spec = api_of(settings_of(section("api", toml)))
+        yield Golden.of(f"api-{name}", Template(json.dumps(api_template(spec))))
     settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
-    yield Golden("ttl", ttl_template(ttl_spec(settings, version=SHA256, ends=ENDS)))
+    spec = ttl_spec(settings, version=SHA256, ends=ENDS)
+    yield Golden.of("expiry", expiry_template(spec))
     for name, document in user_policies(Needs("demo", BUCKET)).items():
         yield Golden(f"user-policy-{name}", document)
     everything = Needs("demo", BUCKET, kms_key=KMS_KEY, signs_requests=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from fastai_deploy.aws.specs import ApiSpec
 from fastai_deploy.aws.template.api_stack import api_template
 from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
-from fastai_deploy.aws.template.spec import ApiSpec
 from fastai_deploy.runtime.gateway import error_responses
 from tests.aws_templates.scenarios import APIS, CERTIFICATE, api_of, of_type, section, settings_of
 

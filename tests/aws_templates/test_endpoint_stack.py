@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.aws.template.endpoint_stack import endpoint_template
-from fastai_deploy.aws.template.spec import EndpointSpec, Location
+from fastai_deploy.aws.specs import EndpointSpec, Location
+from fastai_deploy.aws.templates import render
 from tests.aws_templates.scenarios import (
     BUCKET,
     ENDPOINTS,
@@ -23,6 +23,11 @@ Json = Any
 
 def spec_of(toml: str) -> EndpointSpec:
     return endpoint_of(settings_of(section("endpoint", toml)))
+
+
+def endpoint_template(spec: EndpointSpec) -> Json:
+    """What the stack of a spec would have."""
+    return render.endpoint_template(spec).evaluated()
 
 
 def template(name: str) -> Json:
@@ -166,7 +171,7 @@ def test_what_cannot_change_gets_a_new_name_when_it_does(
 
 def test_tags_change_no_names() -> None:
     before = spec_of("")
-    after = replace(before, common=replace(before.common, tags=(("team", "nlp"),)), version="2")
+    after = replace(before, common=replace(before.common, tags=(("team", "nlp"),)))
     outputs = [endpoint_template(one)["Outputs"] for one in (before, after)]
     assert outputs[0]["EndpointConfigName"] == outputs[1]["EndpointConfigName"]
 

@@ -8,9 +8,9 @@ import pytest
 
 from fastai_deploy.aws.capacity import Instance
 from fastai_deploy.aws.images import choose_image
-from fastai_deploy.aws.specs import endpoint_spec, wanted_instance
+from fastai_deploy.aws.specs import Instances, Location, Serverless, endpoint_spec, wanted_instance
 from fastai_deploy.aws.template.api_stack import api_template
-from fastai_deploy.aws.template.spec import Instances, Location, Serverless
+from fastai_deploy.aws.templates.render import endpoint_template
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.packaging.lambda_zip import HANDLER
 from fastai_deploy.records import StoredArtifact
@@ -35,6 +35,11 @@ def endpoint(toml: str) -> Any:
     return endpoint_of(settings_of(section("endpoint", toml)))
 
 
+def environment(toml: str) -> Any:
+    (model,) = of_type(endpoint_template(endpoint(toml)).evaluated(), "AWS::SageMaker::Model")
+    return model["Properties"]["PrimaryContainer"]["Environment"]
+
+
 def api(toml: str, **options: Any) -> Any:
     return api_of(settings_of(section("api", toml)), **options)
 
@@ -49,13 +54,13 @@ def test_what_aws_gets_when_only_a_region_is_named() -> None:
 
 
 def test_the_container_is_told_its_version_and_its_time() -> None:
-    ray = dict(endpoint("").model.environment)
+    ray = environment("")
     version = {"FDEPLOY_VERSION": SHA256[:12], "RAYSERVE_BACKEND_TIMEOUT": "60"}
     assert ray == {**version, **SWITCHES}
-    torchserve = dict(endpoint('server = "torchserve"\n').model.environment)
+    torchserve = environment('server = "torchserve"\n')
     assert torchserve["SAGEMAKER_PROGRAM"] == "inference.py"
     assert torchserve["SAGEMAKER_MODEL_SERVER_WORKERS"] == "1"
-    assert "RAYSERVE_BACKEND_TIMEOUT" not in dict(endpoint('kind = "async"\n').model.environment)
+    assert "RAYSERVE_BACKEND_TIMEOUT" not in environment('kind = "async"\n')
 
 
 def test_serverless_is_not_isolated_and_says_what_it_does_not_use() -> None:
@@ -141,7 +146,7 @@ def test_the_time_out_chain_client_lambda_gateway_sagemaker(seconds: float) -> N
     client = budget.retry_until + budget.connect + budget.read
     methods = of_type(api_template(spec), "AWS::ApiGateway::Method")
     (gateway,) = {method["Properties"]["Integration"]["TimeoutInMillis"] for method in methods}
-    sagemaker = int(dict(endpoint("").model.environment)["RAYSERVE_BACKEND_TIMEOUT"])
+    sagemaker = int(environment("")["RAYSERVE_BACKEND_TIMEOUT"])
     assert client <= seconds <= spec.function.timeout <= gateway / 1_000 <= sagemaker
 
 

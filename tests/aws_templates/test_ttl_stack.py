@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from fastai_deploy.aws.specs import ttl_spec
-from fastai_deploy.aws.template.ttl_stack import ttl_template
+from fastai_deploy.aws.templates.render import expiry_template
 from tests.aws_templates.linting import schema
 from tests.aws_templates.scenarios import ENDS, SHA256, goldens, of_type, settings_of
 
@@ -22,7 +22,7 @@ UNUSED = {
 
 def template() -> Json:
     settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
-    return ttl_template(ttl_spec(settings, version=SHA256, ends=ENDS))
+    return expiry_template(ttl_spec(settings, version=SHA256, ends=ENDS)).evaluated()
 
 
 def statements() -> dict[str, Json]:

@@ -6,22 +6,28 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.aws.template.endpoint_stack import endpoint_template
-from fastai_deploy.aws.template.update import first_step, keeping_capacity
+from fastai_deploy.aws.templates.render import endpoint_template
+from fastai_deploy.aws.templates.template import Template
+from fastai_deploy.aws.templates.update import first_step, keeping_capacity
 from tests.aws_templates.linting import findings
 from tests.aws_templates.scenarios import endpoint_of, section, settings_of
 
 Json = Any
 KEEP = "RetainAllVariantProperties"
+HEADER = {"AWSTemplateFormatVersion": "2010-09-09"}
 SCALED = "max_instances = 4\n"
 
 
-def template(toml: str) -> Json:
+def template(toml: str) -> Template:
     return endpoint_template(endpoint_of(settings_of(section("endpoint", toml))))
 
 
-def keeps(document: Json) -> bool:
-    return document["Resources"]["Endpoint"]["Properties"].get(KEEP) is True
+def resources(found: Template) -> Json:
+    return found.evaluated()["Resources"]
+
+
+def keeps(found: Template) -> bool:
+    return resources(found)["Endpoint"]["Properties"].get(KEEP) is True
 
 
 def test_a_new_endpoint_has_nothing_to_keep() -> None:
@@ -34,9 +40,10 @@ def test_an_update_keeps_the_instances_and_changes_nothing_else() -> None:
     live, wanted = template(SCALED), template(f"{SCALED}download_timeout = 900\n")
     updated = keeping_capacity(wanted, live)
     assert keeps(updated)
-    assert findings(updated) == []
-    del updated["Resources"]["Endpoint"]["Properties"][KEEP]
-    assert updated == wanted
+    assert findings(updated.with_defaults()) == []
+    changed = resources(updated)
+    del changed["Endpoint"]["Properties"][KEEP]
+    assert changed == resources(wanted)
 
 
 def test_an_unchanged_endpoint_stays_unchanged() -> None:
@@ -60,18 +67,18 @@ def test_another_instance_type_needs_a_step_without_autoscaling() -> None:
     live = template(SCALED)
     step = first_step(template(f'{SCALED}instance = "ml.c5.large"\n'), live)
     assert step is not None
-    kinds = {resource["Type"] for resource in step["Resources"].values()}
+    kinds = {resource["Type"] for resource in resources(step).values()}
     assert not [kind for kind in kinds if "AutoScaling" in kind]
-    assert step["Resources"]["Endpoint"] == live["Resources"]["Endpoint"]
-    assert findings(step) == []
+    assert resources(step)["Endpoint"] == resources(live)["Endpoint"]
+    assert findings(step.evaluated() | HEADER) == []
 
 
 def test_the_step_takes_the_wake_up_along() -> None:
     toml = 'kind = "async"\nscale_to_zero = true\nmax_instances = 2\n'
     step = first_step(template(f'{toml}instance = "ml.c5.large"\n'), template(toml))
     assert step is not None
-    assert "WakeUpAlarm" not in step["Resources"]
-    assert findings(step) == []
+    assert "WakeUpAlarm" not in resources(step)
+    assert findings(step.evaluated() | HEADER) == []
 
 
 @pytest.mark.parametrize(

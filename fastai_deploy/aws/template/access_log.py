@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from typing import Literal
 
+from fastai_deploy.aws.specs import ApiSpec
 from fastai_deploy.aws.template.intrinsics import Resources
 from fastai_deploy.aws.template.logs import log_group
-from fastai_deploy.aws.template.spec import ApiSpec
 from fastai_deploy.naming import access_log_group
 
 ACCESS_LOG = "AccessLogGroup"

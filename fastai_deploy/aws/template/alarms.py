@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fastai_deploy.aws.specs import VARIANT, ApiSpec, Common, EndpointSpec
 from fastai_deploy.aws.template.intrinsics import Json, Resource, Resources, resource, tags
-from fastai_deploy.aws.template.spec import VARIANT, ApiSpec, Common, EndpointSpec
 from fastai_deploy.naming import alarm_name
 
 SAGEMAKER = "AWS/SageMaker"

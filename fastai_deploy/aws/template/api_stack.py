@@ -5,6 +5,7 @@ client ── Api (key, IAM or token; throttle) ── Function ── the endpo
 
 from __future__ import annotations
 
+from fastai_deploy.aws.specs import ApiSpec
 from fastai_deploy.aws.template.access_log import access_log
 from fastai_deploy.aws.template.alarms import api_alarms
 from fastai_deploy.aws.template.custom_domain import DOMAIN, domain_resources
@@ -12,7 +13,6 @@ from fastai_deploy.aws.template.function import function_resources
 from fastai_deploy.aws.template.http_api import http_api, http_url
 from fastai_deploy.aws.template.intrinsics import Json, Resources, attribute, ref, template
 from fastai_deploy.aws.template.rest_api import API, STAGE, rest_api, rest_url
-from fastai_deploy.aws.template.spec import ApiSpec
 from fastai_deploy.naming import function_log_group
 from fastai_deploy.runtime.contract import OPENAPI, PAGE
 

@@ -5,8 +5,8 @@ The API answers under its own name, too: that is how it is proven before the DNS
 
 from __future__ import annotations
 
+from fastai_deploy.aws.specs import ApiSpec
 from fastai_deploy.aws.template.intrinsics import Resources, ref, resource, tag_map, tags
-from fastai_deploy.aws.template.spec import ApiSpec
 
 DOMAIN = "Domain"
 _MAPPING = "DomainMapping"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fastai_deploy.aws.specs import ApiSpec
 from fastai_deploy.aws.template.intrinsics import Json, Resources, arn, attribute, resource, tags
 from fastai_deploy.aws.template.logs import log_group
 from fastai_deploy.aws.template.roles import service_role, statement
-from fastai_deploy.aws.template.spec import ApiSpec
 from fastai_deploy.naming import function_log_group
 
 FUNCTION = "Function"

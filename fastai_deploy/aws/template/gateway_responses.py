@@ -12,8 +12,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastai_deploy.aws.specs import ApiSpec
 from fastai_deploy.aws.template.intrinsics import Json, Resources, ref, resource
-from fastai_deploy.aws.template.spec import ApiSpec
 
 
 @dataclass(frozen=True)

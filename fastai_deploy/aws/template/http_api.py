@@ -5,6 +5,7 @@ It has no API keys, and what it refuses itself it says in its own words, not the
 
 from __future__ import annotations
 
+from fastai_deploy.aws.specs import ApiSpec, Route
 from fastai_deploy.aws.template.access_log import ACCESS_LOG, access_log_format
 from fastai_deploy.aws.template.function import FUNCTION, permission
 from fastai_deploy.aws.template.intrinsics import (
@@ -18,7 +19,6 @@ from fastai_deploy.aws.template.intrinsics import (
     sub,
     tag_map,
 )
-from fastai_deploy.aws.template.spec import ApiSpec, Route
 
 API = "Api"
 STAGE = "ApiStage"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fastai_deploy.aws.template.spec import Common
+from fastai_deploy.aws.specs import Common
 from fastai_deploy.naming import PROJECT_TAG, STAGE_TAG, VERSION_TAG
 
 Json = Any

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fastai_deploy.aws.specs import Common
 from fastai_deploy.aws.template.intrinsics import Resource, resource, tags
-from fastai_deploy.aws.template.spec import Common
 
 
 def log_group(common: Common, version: str, name: str) -> Resource:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fastai_deploy.aws.specs import ApiSpec, Route
 from fastai_deploy.aws.template.access_log import ACCESS_LOG, access_log_format
 from fastai_deploy.aws.template.function import FUNCTION, permission
 from fastai_deploy.aws.template.gateway_responses import gateway_responses
@@ -25,7 +26,6 @@ from fastai_deploy.aws.template.intrinsics import (
     sub,
     tags,
 )
-from fastai_deploy.aws.template.spec import ApiSpec, Route
 
 API = "Api"
 KEY_SERIAL = "ApiKeySerial"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastai_deploy.aws.specs import Common
 from fastai_deploy.aws.template.intrinsics import Json, Resource, digest, resource, tags
-from fastai_deploy.aws.template.spec import Common
 from fastai_deploy.naming import role_path
 
 POLICY_VERSION = "2012-10-17"

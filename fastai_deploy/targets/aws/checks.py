@@ -17,8 +17,7 @@ from fastai_deploy.aws.capacity import (
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
 from fastai_deploy.aws.permissions import Needs
 from fastai_deploy.aws.pricing import Price, endpoint_cost, instance_price
-from fastai_deploy.aws.specs import INVOKE_SECONDS
-from fastai_deploy.aws.template.spec import EndpointSpec, Instances
+from fastai_deploy.aws.specs import INVOKE_SECONDS, EndpointSpec, Instances
 from fastai_deploy.errors import FileError
 from fastai_deploy.packaging.artifact import read_contents
 from fastai_deploy.packaging.wheels import Container

@@ -94,10 +94,14 @@ class Context:
             self.report(Step(note))
         for warning in definition.warnings:
             self.report(Warned(warning))
-        project = self.settings.sections.project
+        protected = self.settings.sections.project.protect
+        tags = self.tags(definition)
+        return StackRequest(stack, definition.template, tags, protected=protected)
+
+    def tags(self, definition: StackDefinition) -> dict[str, str]:
+        """The tags of a stack, which CloudFormation gives to everything in it."""
         version = {naming.VERSION_TAG: definition.version}
-        tags = {**project.tags, **self.owner.tags, **version}
-        return StackRequest(stack, definition.template, tags, protected=project.protect)
+        return {**self.settings.sections.project.tags, **self.owner.tags, **version}
 
 
 def open_context(settings: Settings, home: Path, bundle: Path, report: Reporter) -> Context:

@@ -6,6 +6,7 @@ None of it but ``rollback`` changes anything.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -15,8 +16,8 @@ from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.doctor import Doctor
 from fastai_deploy.aws.permissions import user_policies
+from fastai_deploy.aws.specs import Location
 from fastai_deploy.aws.stacks import our_stack, planned
-from fastai_deploy.aws.template.spec import Location
 from fastai_deploy.errors import UsageError
 from fastai_deploy.progress import Warned
 from fastai_deploy.records import (
@@ -128,12 +129,22 @@ class AwsOperations:
     def template(self, artifact: Artifact) -> Templates:
         """The stacks as ``deploy`` and ``create-api`` would send them. Raises SettingsError."""
         stored = self._would_store(artifact)
-        templates = {name: each.template for name, each in self._blueprints(stored)}
+        stacks = dict(self._blueprints(stored))
         ends = expiry.wanted_end(self._context)
         if ends is not None:
-            definition = self._context.definitions.ttl(stored.sha256, ends)
-            templates[expiry.stack_name(self._context)] = definition.template
-        return Templates(templates)
+            name = expiry.stack_name(self._context)
+            stacks[name] = self._context.definitions.ttl(stored.sha256, ends)
+        return Templates({name: self._by_hand(name, stack) for name, stack in stacks.items()})
+
+    def _by_hand(self, name: str, definition: StackDefinition) -> str:
+        """A template with the stage's values as defaults, under the command that deploys it."""
+        given = self._context.tags(definition)
+        tags = " ".join(shlex.quote(f"{key}={value}") for key, value in given.items())
+        return (
+            f"# aws cloudformation deploy --stack-name {name} --template-file {name}.yaml \\\n"
+            f"#   --capabilities CAPABILITY_NAMED_IAM --tags {tags}\n"
+            f"{blueprint.template.with_defaults()}"
+        )
 
     def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, StackDefinition]]:
         """The stacks by name, in the order in which they are made."""

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastai_deploy import files
 from fastai_deploy.aws.capacity import Instance, known_types
 from fastai_deploy.aws.images import Image, choose_image, installed_tables
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.specs import api_spec, endpoint_spec, ttl_spec, wanted_instance
+from fastai_deploy.aws.specs import (
+    EndpointSpec,
+    Location,
+    api_spec,
+    endpoint_spec,
+    ttl_spec,
+    wanted_instance,
+)
 from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.template.api_stack import api_template
-from fastai_deploy.aws.template.endpoint_stack import endpoint_template
 from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
-from fastai_deploy.aws.template.spec import EndpointSpec, Location
-from fastai_deploy.aws.template.ttl_stack import ttl_template
+from fastai_deploy.aws.templates.render import endpoint_template, expiry_template
+from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import FileError, SettingsError
 from fastai_deploy.json_reader import parse
 from fastai_deploy.naming import api_stack
@@ -124,7 +131,7 @@ def _unused(on: Instance, served: ServedModel) -> Iterator[str]:
 class StackDefinition:
     """A stack's template; ``service`` is what in it must prove itself, ``notes`` are for people."""
 
-    template: Mapping[str, Any]
+    template: Template
     service: str
     version: str
     notes: tuple[str, ...] = ()
@@ -190,12 +197,17 @@ class SettingsStackDefinitions:
         serial = live.outputs.get(KEY_SERIAL) if live else None
         if serial and spec.auth == "key":
             template = with_key_serial(template, serial)
-        return StackDefinition(template, spec.function.name, spec.version, warnings=spec.warnings)
+        return StackDefinition(
+            Template(json.dumps(template)),
+            spec.function.name,
+            spec.version,
+            warnings=spec.warnings,
+        )
 
     def ttl(self, version: str, ends: datetime) -> StackDefinition:
         """The end of the stage."""
         spec = ttl_spec(self._settings, version=version, ends=ends)
-        return StackDefinition(ttl_template(spec), "", spec.version)
+        return StackDefinition(expiry_template(spec), "", spec.version)
 
     def _machine(self) -> tuple[Instance, Image]:
         return chosen_image(self._settings, self._aws.region, served_model(self._bundle))

@@ -11,6 +11,7 @@ The home folder, ``.fdeploy/<stage>/aws/``, holds the API key and nothing else: 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from fastai_deploy.aws.bucket import ensure_bucket
 from fastai_deploy.aws.deployment import Applied
 from fastai_deploy.aws.endpoint import Queue, invoke_async
 from fastai_deploy.aws.public_api import ApiAccess
+from fastai_deploy.aws.specs import Location
 from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
 from fastai_deploy.aws.teardown import StageTeardown, TeardownScope
 from fastai_deploy.aws.template.rest_api import with_key_serial
-from fastai_deploy.aws.template.spec import Location
+from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Json, Verify
@@ -159,7 +161,8 @@ class AwsTarget:
         if live is None:
             raise UsageError("there is no API in this stage", hint="run fdeploy create-api")
         serial = f"{context.aws.now():%Y%m%d%H%M%S}"
-        request = replace(live, template=with_key_serial(live.template, serial))
+        rekeyed = Template(json.dumps(with_key_serial(live.template.document(), serial)))
+        request = replace(live, template=rekeyed)
         return self._fetch_key(context.deployment().apply(request).stack)
 
     def teardown(

@@ -1,0 +1,182 @@
+"""The templates of a stage, with the parameters that its specs give.
+
+    EndpointSpec ──> endpoint.yaml        ApiSpec ──> api.yaml        TtlSpec ──> expiry.yaml
+
+CloudFormation's own parameters and conditions do nearly all. What they cannot express is worked
+out here: names that end in a hash of what they name, and lists that a line ``# insert: NAME`` of a
+template stands for. The same spec gives the same template on any machine and day. Accounts and
+regions are pseudo parameters, so that a template can be taken away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import textwrap
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from fastai_deploy.aws.specs import Common, EndpointSpec, Instances, Serverless, TtlSpec, Vpc
+from fastai_deploy.aws.templates.template import Template, evaluate, load
+from fastai_deploy.naming import role_path, versioned_name
+
+Json = Any
+Parameters = dict[str, str]
+_INSERT = r"(?m)^ *# insert: {name}\n"
+_ROLE_HASH = 12  # digits
+
+
+def endpoint_template(spec: EndpointSpec, *, keep_instances: bool = False) -> Template:
+    """The stack of an endpoint.
+
+    ``keep_instances``: an update keeps the number of instances that autoscaling has set, which
+    may only be said of an endpoint that is there.
+    """
+    owner = spec.common.owner
+    text = _text("endpoint.yaml", {"NetworkArns": _network_arns(spec.model.vpc)})
+    values = {
+        **_endpoint_parameters(spec),
+        "KeepInstances": _yes(keep_instances),
+        **dict.fromkeys(("RolePath", "ModelName", "EndpointConfigName"), ""),
+    }
+    document = load(text)
+    values["RolePath"] = _role_path(spec.common, document, values, "ExecutionRole")
+    # A property that is not there counts as one without a value.
+    model = {"VpcConfig": None, **_named(document, values, "Model")}
+    digest = _digest([model, values["RolePath"]])
+    values["ModelName"] = versioned_name(owner.project, owner.stage, digest)
+    config: dict[str, Json] = dict.fromkeys(
+        ("KmsKeyId", "DataCaptureConfig", "AsyncInferenceConfig")
+    )
+    digest = _digest(config | _named(document, values, "EndpointConfig"))
+    values["EndpointConfigName"] = versioned_name(owner.project, owner.stage, digest)
+    return Template(text, values)
+
+
+def expiry_template(spec: TtlSpec) -> Template:
+    """The stack that deletes the other two."""
+    text = _text("expiry.yaml")
+    values = {
+        **_common_parameters(spec.common, spec.version),
+        "EndpointName": spec.endpoint,
+        "Ends": f"{spec.ends:%Y-%m-%dT%H:%M:%S}",
+        "RolePath": "",
+    }
+    values["RolePath"] = _role_path(spec.common, load(text), values, "TtlRole")
+    return Template(text, values)
+
+
+def _common_parameters(common: Common, version: str) -> Parameters:
+    return {
+        "Project": common.owner.project,
+        "Stage": common.owner.stage,
+        "Version": version,
+        "KmsKey": common.kms_key or "",
+    }
+
+
+def _endpoint_parameters(spec: EndpointSpec) -> Parameters:
+    model, common, alarms = spec.model, spec.common, spec.alarms
+    return {
+        **_common_parameters(common, spec.version),
+        **_capacity_parameters(spec.capacity),
+        "EndpointName": spec.name,
+        "Kind": spec.kind,
+        "Unproven": "yes" if spec.unproven else "",
+        "Image": model.image,
+        "ImageRegistry": model.registry,
+        "ImageRepository": model.repository,
+        "Server": model.server,
+        "Bucket": model.artifact.bucket,
+        "ArtifactKey": model.artifact.key,
+        "NetworkIsolation": _yes(model.isolated),
+        "Subnets": ",".join(model.vpc.subnets) if model.vpc else "",
+        "SecurityGroups": ",".join(model.vpc.security_groups) if model.vpc else "",
+        "MinInstances": str(spec.scaling.minimum if spec.scaling else 0),
+        "MaxInstances": str(spec.scaling.maximum if spec.scaling else 0),
+        "ScalingTarget": str(spec.scaling.target if spec.scaling else 0),
+        "CapturePrefix": spec.capture.destination.key if spec.capture else "",
+        "CapturePercent": str(spec.capture.percent if spec.capture else 0),
+        "AsyncPrefix": spec.output.key if spec.output else "",
+        "Canary": _yes(spec.rollout.canary),
+        "Bake": str(spec.rollout.bake),
+        "AlarmErrors": str(alarms.errors),
+        "AlarmLatency": str(alarms.latency),
+        "AlarmIdle": str(alarms.idle),
+        "AlarmTopic": common.alarm_topic or "",
+        "LogRetention": str(common.log_days),
+        "ShowDashboard": _yes(spec.dashboard),
+    }
+
+
+def _capacity_parameters(capacity: Instances | Serverless) -> Parameters:
+    if isinstance(capacity, Serverless):
+        capacity, serverless = Instances("", 0, 0, 0, encrypts_volume=False), capacity
+    else:
+        serverless = Serverless(0, 0)
+    return {
+        "InstanceType": capacity.type,
+        "InstanceCount": str(capacity.count),
+        "StartupTimeout": str(capacity.startup_timeout),
+        "DownloadTimeout": str(capacity.download_timeout),
+        "InferenceAmi": capacity.inference_ami or "",
+        "EncryptVolume": _yes(capacity.encrypts_volume),
+        "ServerlessMemory": str(serverless.memory),
+        "ServerlessConcurrency": str(serverless.concurrency),
+        "ProvisionedConcurrency": str(serverless.provisioned or 0),
+    }
+
+
+def _yes(value: bool) -> str:  # noqa: FBT001 - one value becomes another
+    return "true" if value else "false"
+
+
+def _network_arns(vpc: Vpc | None) -> list[Json]:
+    """What an instance joins; a template cannot build one ARN for each item of a list."""
+    if vpc is None:
+        return []
+    arn = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}"
+    joined = [f"subnet/{subnet}" for subnet in vpc.subnets]
+    joined += [f"security-group/{group}" for group in vpc.security_groups]
+    return [{"Fn::Sub": f"{arn}:{each}"} for each in joined]
+
+
+# Names that end in a hash
+
+
+def _role_path(common: Common, document: Json, values: Parameters, role: str) -> str:
+    """The path of a role, with a hash of what it may do.
+
+    Other permissions are another role, so that what runs keeps its own until it is replaced.
+    """
+    (policy,) = evaluate(document, values)["Resources"][role]["Properties"]["Policies"]
+    path = role_path(common.owner.project, common.owner.stage)
+    return f"{path}{_digest(policy['PolicyDocument'])[:_ROLE_HASH]}/"
+
+
+def _named(document: Json, values: Parameters, logical_id: str) -> dict[str, Json]:
+    """The properties that a resource's name has to stand for: all but the name and the tags."""
+    properties = evaluate(document, values)["Resources"][logical_id]["Properties"]
+    return {key: properties[key] for key in properties.keys() - {f"{logical_id}Name", "Tags"}}
+
+
+def _digest(value: Json) -> str:
+    """What a part of a template is, as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+# The text
+
+
+def _text(name: str, inserted: Mapping[str, Json] | None = None) -> str:
+    """A template's text, with something in the place of each ``# insert: NAME``."""
+    text = (resources.files(__package__) / name).read_text(encoding="utf-8")
+    for key, value in (inserted or {}).items():
+        (marker,) = re.findall(_INSERT.format(name=key), text)
+        shown = yaml.safe_dump(value, sort_keys=False, width=1_000) if value else ""
+        text = text.replace(marker, textwrap.indent(shown, marker[: marker.index("#")]))
+    return text
