@@ -17,9 +17,7 @@ from fastai_deploy.aws.images import Family, Image
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.naming import async_prefix, captured_prefix, endpoint_name, function_name
-from fastai_deploy.packaging.lambda_zip import HANDLER
 from fastai_deploy.records import StoredArtifact
-from fastai_deploy.runtime.contract import HEALTH, OPENAPI, PAGE
 from fastai_deploy.settings import Settings
 
 Kind = Literal["real-time", "serverless", "async"]
@@ -161,24 +159,17 @@ class EndpointSpec:
 
 @dataclass(frozen=True)
 class Function:
-    """The Lambda; ``timeout`` is in seconds, ``memory`` in MB."""
+    """The Lambda; ``timeout`` is in seconds, ``memory`` in MB.
+
+    ``timeout_ms``: within how many milliseconds it answers, which it sees to itself.
+    """
 
     name: str
     code: Location
-    handler: str
-    environment: tuple[tuple[str, str], ...]
     memory: int
     timeout: int
+    timeout_ms: int
     concurrency: int | None = None
-
-
-@dataclass(frozen=True)
-class Route:
-    """A method and a path of the API; ``protected``: only for who is authorized."""
-
-    method: str
-    path: str
-    protected: bool
 
 
 @dataclass(frozen=True)
@@ -219,7 +210,9 @@ class ApiAlarms:
 class ApiSpec:
     """The stack ``<project>-<stage>-api``.
 
-    ``version`` is that of the Lambda's code; ``origins`` may call the API from their pages.
+    ``version`` is that of the Lambda's code; texts are sent to ``route``, in a body of at most
+    ``max_body`` bytes; ``page``: there is a page at ``/``; ``origins`` may call the API from their
+    pages.
     """
 
     common: Common
@@ -228,7 +221,9 @@ class ApiSpec:
     function: Function
     type: Literal["rest", "http"]
     auth: Auth
-    routes: tuple[Route, ...]
+    route: str
+    max_body: int
+    page: bool
     throttle: Throttle
     origins: tuple[str, ...]
     access_logs: bool
@@ -332,13 +327,6 @@ def api_spec(
             hint='set kind to "real-time" or "serverless" in [endpoint]',
         )
     name = endpoint_name(project, stage, endpoint.kind)
-    environment = {
-        "FDEPLOY_ENDPOINT": name,
-        "FDEPLOY_ROUTE": api.route,
-        "FDEPLOY_MAX_BODY": str(api.max_body),
-        "FDEPLOY_CORS_ORIGINS": ",".join(api.cors_origins),
-        "FDEPLOY_TIMEOUT_MS": str(round(api.timeout * 1_000)),
-    }
     no_logs = api.access_logs and api.type == "rest" and not gateway_logs
     return ApiSpec(
         common=_common(settings),
@@ -347,20 +335,16 @@ def api_spec(
         function=Function(
             name=function_name(project, stage),
             code=code,
-            handler=HANDLER,
-            environment=tuple(sorted(environment.items())),
             memory=api.memory,
             timeout=math.ceil(api.timeout),
+            timeout_ms=round(api.timeout * 1_000),
             concurrency=api.concurrency,
         ),
         type=api.type,
         auth=api.auth,
-        routes=(
-            Route("POST", api.route, protected=True),
-            Route("GET", HEALTH, protected=False),
-            Route("GET", OPENAPI, protected=False),
-            *([Route("GET", PAGE, protected=False)] if api.page else []),
-        ),
+        route=api.route,
+        max_body=api.max_body,
+        page=api.page,
         throttle=Throttle(api.rate, api.burst, api.quota),
         origins=api.cors_origins,
         access_logs=api.access_logs and not no_logs,

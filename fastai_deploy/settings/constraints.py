@@ -2,7 +2,7 @@
 
 The time-out chain client <= Lambda <= API Gateway <= SageMaker needs no rule here: ``api.timeout``
 is at most 29 s, which is as long as API Gateway waits; the Lambda gets the whole seconds above it
-and InvokeEndpoint has 60 s (``aws/template`` derives them, and a test compares them).
+and InvokeEndpoint has 60 s (``aws/templates`` derives them, and a test compares them).
 """
 
 from __future__ import annotations

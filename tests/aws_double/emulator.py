@@ -50,6 +50,8 @@ log_groups: Any = _part("ministack.services.cloudwatch_logs", "_log_groups")
 create_log_group: Any = _part("ministack.services.cloudwatch_logs", "_create_log_group")
 create_log_stream: Any = _part("ministack.services.cloudwatch_logs", "_create_log_stream")
 put_log_events: Any = _part("ministack.services.cloudwatch_logs", "_put_log_events")
+rest_gateway: Any = import_module("ministack.services.apigateway_v1")
+http_gateway: Any = import_module("ministack.services.apigateway")
 rest_apis: Any = _part("ministack.services.apigateway_v1", "_rest_apis")
 http_apis: Any = _part("ministack.services.apigateway", "_apis")
 

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from tests.aws_double import emulator
+from tests.aws_double import api_import, emulator
 from tests.aws_double.sagemaker import Refused, SageMaker
 from tests.aws_double.scaling import Scaling
 from tests.aws_double.shapes import typed
@@ -71,6 +71,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
     }
     for kind, handlers in added.items():
         table[kind] = _converting(handlers, *_REQUESTS[kind])
+    api_import.install(table)
     emulator.replacing_properties.update(_REPLACING)
     for kind, name in _NAMED.items():
         emulator.custom_names[kind] = {"name": name}

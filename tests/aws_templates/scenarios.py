@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +21,7 @@ from fastai_deploy.aws.specs import (
     ttl_spec,
     wanted_instance,
 )
-from fastai_deploy.aws.template.api_stack import api_template
-from fastai_deploy.aws.templates.render import endpoint_template, expiry_template
+from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.naming import artifact_key, code_key
 from fastai_deploy.records import StoredArtifact
@@ -140,7 +138,7 @@ def goldens() -> Iterator[Golden]:
         yield Golden.of(f"endpoint-{name}", endpoint_template(endpoint_of(settings)))
     for name, toml in APIS.items():
         spec = api_of(settings_of(section("api", toml)))
-        yield Golden.of(f"api-{name}", Template(json.dumps(api_template(spec))))
+        yield Golden.of(f"api-{name}", api_template(spec))
     settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
     spec = ttl_spec(settings, version=SHA256, ends=ENDS)
     yield Golden.of("expiry", expiry_template(spec))

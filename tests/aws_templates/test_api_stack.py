@@ -7,11 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+from openapi_spec_validator import validate
 
+from fastai_deploy.api_docs import openapi
+from fastai_deploy.api_docs.openapi import ApiDescription
 from fastai_deploy.aws.specs import ApiSpec
-from fastai_deploy.aws.template.api_stack import api_template
-from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
+from fastai_deploy.aws.templates import render
+from fastai_deploy.aws.templates.update import KEY_SERIAL, with_key_serial
+from fastai_deploy.packaging.lambda_zip import HANDLER
 from fastai_deploy.runtime.gateway import error_responses
 from tests.aws_templates.scenarios import APIS, CERTIFICATE, api_of, of_type, section, settings_of
 
@@ -23,65 +28,98 @@ def spec_of(toml: str) -> ApiSpec:
     return api_of(settings_of(section("api", toml)))
 
 
+def api_template(spec: ApiSpec) -> Json:
+    """What the stack of a spec would have."""
+    return render.api_template(spec).evaluated()
+
+
 def template(name: str) -> Json:
     return api_template(spec_of(APIS[name]))
 
 
+def body(document: Json) -> Json:
+    """The OpenAPI document that the API is imported from, with its functions as texts."""
+    return plain(document["Resources"]["Api"]["Properties"]["Body"])
+
+
+def plain(value: Json) -> Json:
+    if isinstance(value, dict):
+        return value.get("Fn::Sub") or {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
 def methods(document: Json) -> dict[tuple[str, str], Json]:
-    """The methods of a REST API by path and method."""
-    resources = document["Resources"]
-
-    def path(ref: Json) -> str:
-        if "Ref" not in ref:
-            return ""
-        properties = resources[ref["Ref"]]["Properties"]
-        return f"{path(properties['ParentId'])}/{properties['PathPart']}"
-
+    """The operations of an API by path and method."""
     return {
-        (path(item["Properties"]["ResourceId"]), item["Properties"]["HttpMethod"]): item[
-            "Properties"
-        ]
-        for item in of_type(document, "AWS::ApiGateway::Method")
+        (path, method.removeprefix("x-amazon-apigateway-").upper()): operation
+        for path, item in body(document)["paths"].items()
+        for method, operation in item.items()
     }
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_the_body_is_an_openapi_document(name: str) -> None:
+    found = body(template(name))
+    assert found["openapi"].startswith("3.0."), "API Gateway imports no later one"
+    validate(found)
+    assert "null" not in json.dumps(found), "which a template may not hold"
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_every_operation_asks_the_function(name: str) -> None:
+    version = "2.0" if name.startswith("http") else None
+    for operation in methods(template(name)).values():
+        integration = operation["x-amazon-apigateway-integration"]
+        assert integration["type"] == "aws_proxy"
+        assert integration["uri"].endswith(
+            ":lambda:path/2015-03-31/functions/${Function.Arn}/invocations"
+        )
+        assert integration.get("payloadFormatVersion") == version
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_callers_are_given_the_same_description(name: str) -> None:
+    spec = spec_of(APIS[name])
+    face = ApiDescription("", spec.route, spec.auth, spec.max_body, page=spec.page)
+    described = openapi.document(face)["paths"]
+    found = body(template(name))["paths"]
+    assert set(found) == set(described)
+    for path, item in described.items():
+        for method, operation in item.items():
+            assert found[path][method]["operationId"] == operation["operationId"]
+            assert found[path][method]["security"] == operation["security"]
+            assert set(found[path][method]["responses"]) == set(operation["responses"])
 
 
 def test_the_routes_and_who_may_call_them() -> None:
-    by_key = {
-        where: (item["ApiKeyRequired"], item["AuthorizationType"])
-        for where, item in methods(template("rest-key")).items()
-    }
+    by_key = {where: item["security"] for where, item in methods(template("rest-key")).items()}
     assert by_key == {
-        ("/classify", "POST"): (True, "NONE"),
-        ("/classify", "ANY"): (True, "NONE"),
-        ("/health", "GET"): (False, "NONE"),
-        ("/health", "ANY"): (False, "NONE"),
-        ("/openapi.json", "GET"): (False, "NONE"),
-        ("/openapi.json", "ANY"): (False, "NONE"),
+        ("/classify", "POST"): [{"key": []}],
+        ("/classify", "ANY-METHOD"): [{"key": []}],
+        ("/health", "GET"): [],
+        ("/health", "ANY-METHOD"): [],
+        ("/openapi.json", "GET"): [],
+        ("/openapi.json", "ANY-METHOD"): [],
     }
+    key = body(template("rest-key"))["components"]["securitySchemes"]["key"]
+    assert key == {"type": "apiKey", "in": "header", "name": "x-api-key"}
     by_iam = methods(template("rest-iam"))
-    assert by_iam["/classify", "POST"]["AuthorizationType"] == "AWS_IAM"
-    assert by_iam["/classify", "OPTIONS"]["AuthorizationType"] == "NONE", "browsers do not sign"
-    assert not any(item["ApiKeyRequired"] for item in methods(template("rest-none")).values())
+    assert by_iam["/classify", "POST"]["security"] == [{"signature": []}]
+    assert by_iam["/classify", "OPTIONS"]["security"] == [], "browsers do not sign"
+    signed = body(template("rest-iam"))["components"]["securitySchemes"]["signature"]
+    assert signed["x-amazon-apigateway-authtype"] == "awsSigv4"
+    assert not any(item["security"] for item in methods(template("rest-none")).values())
 
 
 def test_a_page_stands_at_the_root_when_it_is_asked_for() -> None:
     document = template("rest-page")
-    root = {"Fn::GetAtt": ["Api", "RootResourceId"]}
-    at_root = [
-        item["Properties"]
-        for item in of_type(document, "AWS::ApiGateway::Method")
-        if item["Properties"]["ResourceId"] == root
-    ]
-    assert {item["HttpMethod"] for item in at_root} == {"GET", "ANY"}
-    assert not any(item["ApiKeyRequired"] for item in at_root)
+    at_root = {method: item for (path, method), item in methods(document).items() if path == "/"}
+    assert set(at_root) == {"GET", "ANY-METHOD"}
+    assert not any(item["security"] for item in at_root.values())
     assert document["Outputs"]["PageUrl"]["Value"]["Fn::Sub"].endswith("/dev/")
     assert "PageUrl" not in template("rest-key")["Outputs"]
-    routes = of_type(template("http-jwt"), "AWS::ApiGatewayV2::Route")
-    kinds = {
-        route["Properties"]["RouteKey"]: route["Properties"]["AuthorizationType"]
-        for route in routes
-    }
-    assert kinds["GET /"] == kinds["GET /openapi.json"] == "NONE"
+    http = methods(template("http-jwt"))
+    assert http["/", "GET"]["security"] == http["/openapi.json", "GET"]["security"] == []
 
 
 def test_a_deep_route_and_its_preflight() -> None:
@@ -103,22 +141,18 @@ def test_a_key_has_a_plan_and_its_value_is_nowhere() -> None:
 
 
 def test_a_key_is_replaced_by_one_of_another_name() -> None:
-    before = template("rest-full")
+    before = render.api_template(spec_of(APIS["rest-full"]))
     first = with_key_serial(before, "20261125150000")
     second = with_key_serial(first, "20261126150000")
     names = [
-        of_type(document, "AWS::ApiGateway::ApiKey")[0]["Properties"]["Name"]
-        for document in (before, first, second)
+        of_type(each.evaluated(), "AWS::ApiGateway::ApiKey")[0]["Properties"]["Name"]
+        for each in (before, first, second)
     ]
     assert names == ["demo-dev", "demo-dev.20261125150000", "demo-dev.20261126150000"]
-    assert second["Outputs"][KEY_SERIAL]["Value"] == "20261126150000"
-    changed = {
-        name
-        for name in before["Resources"]
-        if before["Resources"][name] != second["Resources"][name]
-    }
-    assert changed == {"ApiKey"}
-    assert before == template("rest-full"), "the old template is as it was"
+    assert second.evaluated()["Outputs"][KEY_SERIAL]["Value"] == "20261126150000"
+    assert KEY_SERIAL not in before.evaluated()["Outputs"]
+    old, new = before.evaluated()["Resources"], second.evaluated()["Resources"]
+    assert {name for name in old if old[name] != new[name]} == {"ApiKey"}
 
 
 def test_the_stage_throttles_too() -> None:
@@ -149,8 +183,9 @@ def test_the_lambda_is_arm_and_reserves_what_is_asked() -> None:
     assert function["Properties"]["Architectures"] == ["arm64"]
     assert function["Properties"]["ReservedConcurrentExecutions"] == 5
     assert function["Properties"]["Timeout"] == 13
-    (plain,) = of_type(template("rest-key"), "AWS::Lambda::Function")
-    assert "ReservedConcurrentExecutions" not in plain["Properties"]
+    (usual,) = of_type(template("rest-key"), "AWS::Lambda::Function")
+    assert "ReservedConcurrentExecutions" not in usual["Properties"]
+    assert usual["Properties"]["Handler"] == HANDLER
 
 
 # What the gateway refuses itself
@@ -159,15 +194,13 @@ def test_the_lambda_is_arm_and_reserves_what_is_asked() -> None:
 def answers(document: Json) -> dict[str, tuple[int | None, dict[str, str], dict[str, str]]]:
     """Gateway responses by type: status, error, headers."""
     found = {}
-    for item in of_type(document, "AWS::ApiGateway::GatewayResponse"):
-        properties = item["Properties"]
-        body = json.loads(properties["ResponseTemplates"]["application/json"])
-        status = int(properties["StatusCode"]) if "StatusCode" in properties else None
+    for kind, response in body(document)["x-amazon-apigateway-gateway-responses"].items():
+        error = json.loads(response["responseTemplates"]["application/json"])["error"]
         headers = {
             name.removeprefix("gatewayresponse.header."): value
-            for name, value in properties["ResponseParameters"].items()
+            for name, value in response["responseParameters"].items()
         }
-        found[properties["ResponseType"]] = (status, body["error"], headers)
+        found[kind] = (response.get("statusCode"), error, headers)
     return found
 
 
@@ -202,13 +235,15 @@ def test_refusals_can_be_read_by_the_pages_that_may_call() -> None:
 
 
 def test_what_is_no_json_is_refused_and_all_json_is_let_through() -> None:
-    document = template("rest-key")
-    (validator,) = of_type(document, "AWS::ApiGateway::RequestValidator")
-    assert validator["Properties"]["ValidateRequestBody"] is True
-    post = methods(document)["/classify", "POST"]
-    assert post["RequestModels"] == {"application/json": {"Ref": "AnyJson"}}
-    (model,) = of_type(document, "AWS::ApiGateway::Model")
-    assert len(model["Properties"]["Schema"]["type"]) == 7
+    found = body(template("rest-key"))
+    validators = found["x-amazon-apigateway-request-validators"]
+    post = found["paths"]["/classify"]["post"]
+    assert validators[post["x-amazon-apigateway-request-validator"]]["validateRequestBody"] is True
+    schema = post["requestBody"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/AnyJson"}
+    model = found["components"]["schemas"]["AnyJson"]
+    for value in ({}, [], "text", 1.5, True, None, {"text": 1}):
+        assert jsonschema.Draft4Validator(model).is_valid(value)
 
 
 # Deployments
@@ -219,13 +254,8 @@ def deployment(toml: str) -> str:
     (name,) = [str(name) for name in document["Resources"] if name.startswith("Deployment")]
     (stage,) = of_type(document, "AWS::ApiGateway::Stage")
     assert stage["Properties"]["DeploymentId"] == {"Ref": name}
-    needs = set(document["Resources"][name]["DependsOn"])
-    made = {
-        name
-        for name, item in document["Resources"].items()
-        if item["Type"] in {"AWS::ApiGateway::Method", "AWS::ApiGateway::GatewayResponse"}
-    }
-    assert made <= needs, "a deployment is a snapshot of what is there"
+    made_of = document["Resources"][name]["Properties"]
+    assert made_of == {"RestApiId": {"Ref": "Api"}}, "so that it is made when the API is imported"
     return name
 
 
@@ -265,29 +295,30 @@ def test_tags_deploy_nothing() -> None:
 
 
 def test_an_http_api_takes_tokens_or_signatures() -> None:
-    def kinds(name: str) -> set[tuple[str, str]]:
-        return {
-            (route["Properties"]["RouteKey"], route["Properties"]["AuthorizationType"])
-            for route in of_type(template(name), "AWS::ApiGatewayV2::Route")
-        }
-
-    assert ("POST /classify", "JWT") in kinds("http-jwt")
-    assert ("POST /classify", "AWS_IAM") in kinds("http-iam")
-    assert ("GET /health", "NONE") in kinds("http-jwt")
-    (authorizer,) = of_type(template("http-jwt"), "AWS::ApiGatewayV2::Authorizer")
-    assert authorizer["Properties"]["JwtConfiguration"] == {
-        "Issuer": "https://id.example/pool",
-        "Audience": ["demo"],
+    found = body(template("http-jwt"))
+    assert found["paths"]["/classify"]["post"]["security"] == [{"token": []}]
+    authorizer = found["components"]["securitySchemes"]["token"]["x-amazon-apigateway-authorizer"]
+    assert authorizer == {
+        "type": "jwt",
+        "identitySource": "$request.header.Authorization",
+        "jwtConfiguration": {"issuer": "https://id.example/pool", "audience": ["demo"]},
     }
+    found = body(template("http-iam"))
+    assert found["paths"]["/classify"]["post"]["security"] == [{"signature": []}]
+    assert found["paths"]["/health"]["get"]["security"] == []
 
 
 def test_an_http_api_throttles_and_answers_preflights() -> None:
     (stage,) = of_type(template("http-jwt"), "AWS::ApiGatewayV2::Stage")
     assert stage["Properties"]["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 100
     (api,) = of_type(template("http-jwt"), "AWS::ApiGatewayV2::Api")
-    assert api["Properties"]["CorsConfiguration"]["AllowOrigins"] == ["*"]
+    properties = api["Properties"]["CorsConfiguration"]
+    assert properties["AllowOrigins"] == ["*"]
+    imported = body(template("http-jwt"))["x-amazon-apigateway-cors"]
+    assert {key[0].lower() + key[1:]: value for key, value in properties.items()} == imported
     (closed,) = of_type(template("http-iam"), "AWS::ApiGatewayV2::Api")
     assert "CorsConfiguration" not in closed["Properties"]
+    assert "x-amazon-apigateway-cors" not in body(template("http-iam"))
 
 
 @pytest.mark.parametrize("name", APIS)

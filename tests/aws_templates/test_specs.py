@@ -8,11 +8,17 @@ import pytest
 
 from fastai_deploy.aws.capacity import Instance
 from fastai_deploy.aws.images import choose_image
-from fastai_deploy.aws.specs import Instances, Location, Serverless, endpoint_spec, wanted_instance
-from fastai_deploy.aws.template.api_stack import api_template
-from fastai_deploy.aws.templates.render import endpoint_template
+from fastai_deploy.aws.specs import (
+    ApiSpec,
+    Instances,
+    Location,
+    Serverless,
+    endpoint_spec,
+    wanted_instance,
+)
+from fastai_deploy.aws.templates.api_body import api_body
+from fastai_deploy.aws.templates.render import api_template, endpoint_template
 from fastai_deploy.errors import SettingsError
-from fastai_deploy.packaging.lambda_zip import HANDLER
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.runtime.gateway.endpoint import GatewaySettings, TimeBudget
 from fastai_deploy.runtime.telemetry import SWITCHES
@@ -38,6 +44,13 @@ def endpoint(toml: str) -> Any:
 def environment(toml: str) -> Any:
     (model,) = of_type(endpoint_template(endpoint(toml)).evaluated(), "AWS::SageMaker::Model")
     return model["Properties"]["PrimaryContainer"]["Environment"]
+
+
+def told_to(spec: ApiSpec) -> dict[str, str]:
+    """The environment of the Lambda, whose values are texts."""
+    (function,) = of_type(api_template(spec).evaluated(), "AWS::Lambda::Function")
+    variables = function["Properties"]["Environment"]["Variables"]
+    return {name: str(value) for name, value in variables.items()}
 
 
 def api(toml: str, **options: Any) -> Any:
@@ -141,11 +154,15 @@ def test_an_artifact_that_is_not_in_s3_is_refused() -> None:
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 12.5, 28.3, 29.0])
 def test_the_time_out_chain_client_lambda_gateway_sagemaker(seconds: float) -> None:
     spec = api(f"timeout = {seconds}\n")
-    told = GatewaySettings.from_environment(dict(spec.function.environment))
+    told = GatewaySettings.from_environment(told_to(spec))
     budget = TimeBudget.of(told.timeout_ms)
     client = budget.retry_until + budget.connect + budget.read
-    methods = of_type(api_template(spec), "AWS::ApiGateway::Method")
-    (gateway,) = {method["Properties"]["Integration"]["TimeoutInMillis"] for method in methods}
+    paths = api_body(spec)["paths"].values()
+    (gateway,) = {
+        operation["x-amazon-apigateway-integration"]["timeoutInMillis"]
+        for item in paths
+        for operation in item.values()
+    }
     sagemaker = int(environment("")["RAYSERVE_BACKEND_TIMEOUT"])
     assert client <= seconds <= spec.function.timeout <= gateway / 1_000 <= sagemaker
 
@@ -155,20 +172,19 @@ def test_the_lambda_understands_what_it_is_told() -> None:
         'route = "/v1/ask"\nmax_body = 5000\ncors_origins = ["https://a", "https://b:8080"]\n'
         "timeout = 7\n"
     )
-    assert GatewaySettings.from_environment(dict(spec.function.environment)) == GatewaySettings(
+    assert GatewaySettings.from_environment(told_to(spec)) == GatewaySettings(
         endpoint="demo-dev",
         route="/v1/ask",
         max_body=5_000,
         cors_origins=("https://a", "https://b:8080"),
         timeout_ms=7_000,
     )
-    assert spec.function.handler == HANDLER
     assert spec.function.code == Location(BUCKET, f"fdeploy/demo/lambda/{CODE_SHA256}.zip")
 
 
 def test_the_api_asks_the_endpoint_of_its_kind() -> None:
     spec = api_of(settings_of(section("endpoint", 'kind = "serverless"\n')))
-    assert spec.endpoint == dict(spec.function.environment)["FDEPLOY_ENDPOINT"]
+    assert spec.endpoint == told_to(spec)["FDEPLOY_ENDPOINT"]
     assert spec.endpoint == "demo-dev-serverless"
     with pytest.raises(SettingsError, match="asynchronous"):
         api_of(settings_of(section("endpoint", 'kind = "async"\n')))

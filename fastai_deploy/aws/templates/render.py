@@ -20,13 +20,23 @@ from typing import Any
 
 import yaml
 
-from fastai_deploy.aws.specs import Common, EndpointSpec, Instances, Serverless, TtlSpec, Vpc
+from fastai_deploy.aws.specs import (
+    ApiSpec,
+    Common,
+    EndpointSpec,
+    Instances,
+    Serverless,
+    TtlSpec,
+    Vpc,
+)
+from fastai_deploy.aws.templates.api_body import api_body
 from fastai_deploy.aws.templates.template import Template, evaluate, load
 from fastai_deploy.naming import role_path, versioned_name
 
 Json = Any
 Parameters = dict[str, str]
 _INSERT = r"(?m)^ *# insert: {name}\n"
+_DEPLOYMENT = "DeploymentOfBody"
 _ROLE_HASH = 12  # digits
 
 
@@ -54,6 +64,22 @@ def endpoint_template(spec: EndpointSpec, *, keep_instances: bool = False) -> Te
     )
     digest = _digest(config | _named(document, values, "EndpointConfig"))
     values["EndpointConfigName"] = versioned_name(owner.project, owner.stage, digest)
+    return Template(text, values)
+
+
+def api_template(spec: ApiSpec, *, key_serial: str = "") -> Template:
+    """The stack of an API; another ``key_serial`` makes CloudFormation replace the API key."""
+    body = api_body(spec)
+    gateway = _text(f"api_{spec.type}.yaml", {"Body": body})
+    text = _text("api.yaml", {"Gateway": gateway}).replace(
+        _DEPLOYMENT, f"Deployment{_digest(body)[:12]}"
+    )
+    values = {
+        **_api_parameters(spec),
+        "ApiKeySerial": key_serial,
+        "RolePath": "",
+    }
+    values["RolePath"] = _role_path(spec.common, load(text), values, "FunctionRole")
     return Template(text, values)
 
 
@@ -110,6 +136,39 @@ def _endpoint_parameters(spec: EndpointSpec) -> Parameters:
         "AlarmTopic": common.alarm_topic or "",
         "LogRetention": str(common.log_days),
         "ShowDashboard": _yes(spec.dashboard),
+    }
+
+
+def _api_parameters(spec: ApiSpec) -> Parameters:
+    function, common, alarms = spec.function, spec.common, spec.alarms
+    return {
+        **_common_parameters(common, spec.version),
+        "EndpointName": spec.endpoint,
+        "FunctionName": function.name,
+        "CodeBucket": function.code.bucket,
+        "CodeKey": function.code.key,
+        "Memory": str(function.memory),
+        "Timeout": str(function.timeout),
+        "TimeoutMs": str(function.timeout_ms),
+        "MaxBody": str(spec.max_body),
+        "CorsOrigins": ",".join(spec.origins),
+        "Concurrency": str(function.concurrency or 0),
+        "ApiType": spec.type,
+        "Auth": spec.auth,
+        "BasePath": f"/{common.owner.stage}" if spec.type == "rest" else "",
+        "Route": spec.route,
+        "ShowPage": _yes(spec.page),
+        "Rate": str(spec.throttle.rate),
+        "Burst": str(spec.throttle.burst),
+        "Quota": str(spec.throttle.quota or 0),
+        "DomainName": spec.domain.name if spec.domain else "",
+        "Certificate": spec.domain.certificate if spec.domain else "",
+        "AccessLogs": _yes(spec.access_logs),
+        "LogRetention": str(common.log_days),
+        "AlarmErrors": str(alarms.errors),
+        "AlarmClientErrors": str(alarms.client_errors),
+        "AlarmLatency": str(alarms.latency),
+        "AlarmTopic": common.alarm_topic or "",
     }
 
 
@@ -172,11 +231,23 @@ def _digest(value: Json) -> str:
 # The text
 
 
+class _Dumper(yaml.SafeDumper):
+    """CloudFormation knows no aliases in YAML."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's own signature
+        """Write everything out."""
+        return True
+
+
+def _yaml(value: Json) -> str:
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1_000)) if value else ""
+
+
 def _text(name: str, inserted: Mapping[str, Json] | None = None) -> str:
     """A template's text, with something in the place of each ``# insert: NAME``."""
     text = (resources.files(__package__) / name).read_text(encoding="utf-8")
     for key, value in (inserted or {}).items():
         (marker,) = re.findall(_INSERT.format(name=key), text)
-        shown = yaml.safe_dump(value, sort_keys=False, width=1_000) if value else ""
+        shown = value if isinstance(value, str) else _yaml(value)
         text = text.replace(marker, textwrap.indent(shown, marker[: marker.index("#")]))
     return text

@@ -109,6 +109,7 @@ class _Evaluation:
             "Fn::Sub": self._sub,
             "Fn::FindInMap": self._find_in_map,
             "Fn::Join": self._join,
+            "Fn::Split": lambda argument: self._value(argument[1]).split(argument[0]),
         }
 
     def result(self) -> dict[str, Json]:

@@ -15,6 +15,7 @@ from fastai_deploy.aws.templates.template import Template
 
 Json = Any
 _ENDPOINT, _CONFIG, _TARGET = "Endpoint", "EndpointConfig", "ScalableTarget"
+KEY_SERIAL = "ApiKeySerial"  # a parameter and an output
 _KEEP, _KEEP_PARAMETER = "RetainAllVariantProperties", "KeepInstances"
 _SCALING = "AWS::ApplicationAutoScaling::"
 _WAKE_UP = "WakeUpAlarm"
@@ -59,6 +60,21 @@ def first_step(wanted: Template, live: Template | None) -> Template | None:
         for name, resource in document["Resources"].items()
         if not resource["Type"].startswith(_SCALING) and name != _WAKE_UP
     }
+    return replace(live, text=json.dumps(document))
+
+
+def with_key_serial(live: Template, serial: str) -> Template:
+    """The template of a REST API with a new key in the place of the old one.
+
+    The value of a key cannot be changed, but a key of another name is another key:
+    CloudFormation makes it, moves the usage plan over, and deletes the old one at the end.
+    """
+    if KEY_SERIAL in live.parameters:
+        return replace(live, parameters={**live.parameters, KEY_SERIAL: serial})
+    document = live.document()  # of a version of fdeploy whose templates had no parameters
+    key = document["Resources"]["ApiKey"]["Properties"]
+    key["Name"] = f"{key['Name'].partition('.')[0]}.{serial}"
+    document["Outputs"][KEY_SERIAL] = {"Value": serial}
     return replace(live, text=json.dumps(document))
 
 

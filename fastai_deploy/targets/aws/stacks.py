@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,10 +22,9 @@ from fastai_deploy.aws.specs import (
     wanted_instance,
 )
 from fastai_deploy.aws.stacks import our_stack
-from fastai_deploy.aws.template.api_stack import api_template
-from fastai_deploy.aws.template.rest_api import KEY_SERIAL, with_key_serial
-from fastai_deploy.aws.templates.render import endpoint_template, expiry_template
+from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
 from fastai_deploy.aws.templates.template import Template
+from fastai_deploy.aws.templates.update import KEY_SERIAL
 from fastai_deploy.errors import FileError, SettingsError
 from fastai_deploy.json_reader import parse
 from fastai_deploy.naming import api_stack
@@ -192,17 +190,11 @@ class SettingsStackDefinitions:
             code_version=code_version,
             gateway_logs=bool(account.get("cloudwatchRoleArn")),
         )
-        template = api_template(spec)
         live = our_stack(self._aws, api_stack(owner.project, owner.stage), owner)
         serial = live.outputs.get(KEY_SERIAL) if live else None
-        if serial and spec.auth == "key":
-            template = with_key_serial(template, serial)
-        return StackDefinition(
-            Template(json.dumps(template)),
-            spec.function.name,
-            spec.version,
-            warnings=spec.warnings,
-        )
+        serial = serial if serial and spec.auth == "key" else ""
+        template = api_template(spec, key_serial=serial)
+        return StackDefinition(template, spec.function.name, spec.version, warnings=spec.warnings)
 
     def ttl(self, version: str, ends: datetime) -> StackDefinition:
         """The end of the stage."""

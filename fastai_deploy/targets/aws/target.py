@@ -11,7 +11,6 @@ The home folder, ``.fdeploy/<stage>/aws/``, holds the API key and nothing else: 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +23,7 @@ from fastai_deploy.aws.public_api import ApiAccess
 from fastai_deploy.aws.specs import Location
 from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
 from fastai_deploy.aws.teardown import StageTeardown, TeardownScope
-from fastai_deploy.aws.template.rest_api import with_key_serial
-from fastai_deploy.aws.templates.template import Template
+from fastai_deploy.aws.templates.update import with_key_serial
 from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Json, Verify
@@ -161,8 +159,7 @@ class AwsTarget:
         if live is None:
             raise UsageError("there is no API in this stage", hint="run fdeploy create-api")
         serial = f"{context.aws.now():%Y%m%d%H%M%S}"
-        rekeyed = Template(json.dumps(with_key_serial(live.template.document(), serial)))
-        request = replace(live, template=rekeyed)
+        request = replace(live, template=with_key_serial(live.template, serial))
         return self._fetch_key(context.deployment().apply(request).stack)
 
     def teardown(
