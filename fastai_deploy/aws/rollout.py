@@ -211,8 +211,8 @@ class Rollout:
         """Apply a request, in as many steps as what is live makes necessary."""
         first = first_step(request.template, live.template if live else None)
         if live and first:
-            self._report(Step("the instance type changes: autoscaling pauses for that"))
-            live = replace(live, template=first)
+            self._report(Step(first.why))
+            live = replace(live, template=first.template)
             self._deployment.apply(live, ready)
             ready = _nothing
         template = keeping_capacity(request.template, live.template if live else None)

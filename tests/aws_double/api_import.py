@@ -168,7 +168,7 @@ def _reimport_api(make: dict[str, Any], api: str, body: Json) -> None:
 
 def _authorizers(make: dict[str, Any], api: str, body: Json) -> Iterator[tuple[str, Json]]:
     """What a route has by the name of a security scheme."""
-    for name, scheme in body["components"]["securitySchemes"].items():
+    for name, scheme in body.get("components", {}).get("securitySchemes", {}).items():
         if scheme.get("x-amazon-apigateway-authtype") == "awsSigv4":
             yield name, {"AuthorizationType": "AWS_IAM"}
         elif _AUTHORIZER in scheme:

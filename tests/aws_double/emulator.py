@@ -35,6 +35,7 @@ get_region: Any = _part("ministack.core.responses", "get_region")
 # CloudFormation's tables of resource types.
 STACKS = f"{_FORMATION}.stacks"
 HANDLERS = f"{_FORMATION}.handlers"
+CHANGE_SETS = f"{_FORMATION}.changesets"
 resource_types: Any = _part(f"{_FORMATION}.provisioners", "_RESOURCE_HANDLERS")
 replacing_properties: Any = _part(f"{_FORMATION}.provisioners", "_REPLACING_PROPERTIES")
 custom_names: Any = _part(f"{_FORMATION}.provisioners", "_CUSTOM_NAME_REPLACEMENT")

@@ -24,6 +24,8 @@ Json = Any
 Created = tuple[str, dict[str, Any]]
 
 _REPLACING = {
+    "AWS::ApiGateway::RestApi": (),
+    "AWS::ApiGatewayV2::Api": ("ProtocolType",),
     "AWS::SageMaker::Model": (
         *("Containers", "EnableNetworkIsolation", "ExecutionRoleArn", "InferenceExecutionConfig"),
         *("ModelName", "PrimaryContainer", "VpcConfig"),
@@ -78,6 +80,8 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
         emulator.tag_properties[kind] = ("Tags", "list")
     _let_endpoints_take_time()
     _let_rollbacks_take_time()
+    _changed_policies_alone_are_no_change()
+    _parameters_count_by_what_they_give()
     emulator.replace_part(emulator.HANDLERS, "_capabilities_enforced", lambda _: lambda: True)
     _refuse_functions_without_code(table["AWS::Lambda::Function"])
     _refuse_full_buckets(table["AWS::S3::Bucket"])
@@ -220,6 +224,38 @@ class _ScalingPolicy:
 
     def delete(self, _physical_id: str, props: Json) -> None:
         _gone(lambda: self._service.delete_policy(props))
+
+
+def _changed_policies_alone_are_no_change() -> None:
+    """CloudFormation takes a policy over only with another change to the same resource.
+
+    Source: the page of the DeletionPolicy attribute.
+    """
+    emulator.replace_part(
+        emulator.STACKS,
+        "_DIFFED_ATTRIBUTES",
+        lambda before: tuple(
+            each for each in before if each not in {"DeletionPolicy", "UpdateReplacePolicy"}
+        ),
+    )
+
+
+def _parameters_count_by_what_they_give() -> None:
+    """A property that gets the same value from a parameter as before has not changed.
+
+    ministack counts every property that names a new parameter. Source: "CreateChangeSet": a change
+    set lists the resources whose properties or attributes change.
+    """
+
+    def by_value(diff: Callable[..., list[Json]]) -> Callable[..., list[Json]]:
+        def diffed(
+            old: Json, new: Json, resources: Json, template: Json, _parameters: Any, retag: Any
+        ) -> list[Json]:
+            return diff(old, new, resources, template, (), retag)
+
+        return diffed
+
+    emulator.replace_part(emulator.CHANGE_SETS, "_diff_resources", by_value)
 
 
 def _let_endpoints_take_time() -> None:

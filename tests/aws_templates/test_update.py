@@ -67,18 +67,18 @@ def test_another_instance_type_needs_a_step_without_autoscaling() -> None:
     live = template(SCALED)
     step = first_step(template(f'{SCALED}instance = "ml.c5.large"\n'), live)
     assert step is not None
-    kinds = {resource["Type"] for resource in resources(step).values()}
+    kinds = {resource["Type"] for resource in resources(step.template).values()}
     assert not [kind for kind in kinds if "AutoScaling" in kind]
-    assert resources(step)["Endpoint"] == resources(live)["Endpoint"]
-    assert findings(step.evaluated() | HEADER) == []
+    assert resources(step.template)["Endpoint"] == resources(live)["Endpoint"]
+    assert findings(step.template.evaluated() | HEADER) == []
 
 
 def test_the_step_takes_the_wake_up_along() -> None:
     toml = 'kind = "async"\nscale_to_zero = true\nmax_instances = 2\n'
     step = first_step(template(f'{toml}instance = "ml.c5.large"\n'), template(toml))
     assert step is not None
-    assert "WakeUpAlarm" not in resources(step)
-    assert findings(step.evaluated() | HEADER) == []
+    assert "WakeUpAlarm" not in resources(step.template)
+    assert findings(step.template.evaluated() | HEADER) == []
 
 
 @pytest.mark.parametrize(

@@ -173,17 +173,18 @@ def _api_parameters(spec: ApiSpec) -> Parameters:
 
 
 def _capacity_parameters(capacity: Instances | Serverless) -> Parameters:
+    instances, serverless = Instances("", 0, 0, 0, encrypts_volume=False), Serverless(0, 0)
     if isinstance(capacity, Serverless):
-        capacity, serverless = Instances("", 0, 0, 0, encrypts_volume=False), capacity
+        serverless = capacity
     else:
-        serverless = Serverless(0, 0)
+        instances = capacity
     return {
-        "InstanceType": capacity.type,
-        "InstanceCount": str(capacity.count),
-        "StartupTimeout": str(capacity.startup_timeout),
-        "DownloadTimeout": str(capacity.download_timeout),
-        "InferenceAmi": capacity.inference_ami or "",
-        "EncryptVolume": _yes(capacity.encrypts_volume),
+        "InstanceType": instances.type,
+        "InstanceCount": str(instances.count),
+        "StartupTimeout": str(instances.startup_timeout),
+        "DownloadTimeout": str(instances.download_timeout),
+        "InferenceAmi": instances.inference_ami or "",
+        "EncryptVolume": _yes(instances.encrypts_volume),
         "ServerlessMemory": str(serverless.memory),
         "ServerlessConcurrency": str(serverless.concurrency),
         "ProvisionedConcurrency": str(serverless.provisioned or 0),
@@ -231,7 +232,7 @@ def _digest(value: Json) -> str:
 # The text
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """CloudFormation knows no aliases in YAML."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's own signature

@@ -3,12 +3,15 @@
 Two rules of SageMaker concern autoscaled endpoints ("Update endpoints that use auto scaling"): an
 update goes back to the first number of instances unless it says otherwise, which may only be said
 when there is an endpoint; and an instance type cannot change while it is autoscaled.
+
+An API whose routes were resources of their own, as fdeploy 0.1 made them, is imported from an
+OpenAPI document in two safe steps.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastai_deploy.aws.templates.template import Template
@@ -19,6 +22,28 @@ KEY_SERIAL = "ApiKeySerial"  # a parameter and an output
 _KEEP, _KEEP_PARAMETER = "RetainAllVariantProperties", "KeepInstances"
 _SCALING = "AWS::ApplicationAutoScaling::"
 _WAKE_UP = "WakeUpAlarm"
+_API = "Api"
+# What fdeploy made as resources of their own before API Gateway imported the API.
+_ROUTES = frozenset(
+    (
+        "AWS::ApiGateway::GatewayResponse",
+        "AWS::ApiGateway::Method",
+        "AWS::ApiGateway::Model",
+        "AWS::ApiGateway::RequestValidator",
+        "AWS::ApiGateway::Resource",
+        "AWS::ApiGatewayV2::Authorizer",
+        "AWS::ApiGatewayV2::Integration",
+        "AWS::ApiGatewayV2::Route",
+    )
+)
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """A template to deploy first, and why, for people."""
+
+    template: Template
+    why: str
 
 
 def keeping_capacity(wanted: Template, live: Template | None) -> Template:
@@ -42,13 +67,19 @@ def keeping_capacity(wanted: Template, live: Template | None) -> Template:
     return replace(wanted, text=json.dumps(document))
 
 
-def first_step(wanted: Template, live: Template | None) -> Template | None:
-    """The template to deploy before ``wanted``, where one step is not enough; else None.
-
-    It is the live one without its autoscaling.
-    """
+def first_step(wanted: Template, live: Template | None) -> FirstStep | None:
+    """What to deploy before ``wanted``, where one step is not enough; else None."""
     if live is None:
         return None
+    return (
+        _without_autoscaling(wanted, live)
+        or _keeping_routes(wanted, live)
+        or _without_routes(wanted, live)
+    )
+
+
+def _without_autoscaling(wanted: Template, live: Template) -> FirstStep | None:
+    """The live template without autoscaling, where the instance type changes."""
     after, before = wanted.evaluated()["Resources"], live.evaluated()["Resources"]
     if _TARGET not in before or not _same_endpoint(after, before):
         return None
@@ -60,7 +91,54 @@ def first_step(wanted: Template, live: Template | None) -> Template | None:
         for name, resource in document["Resources"].items()
         if not resource["Type"].startswith(_SCALING) and name != _WAKE_UP
     }
-    return replace(live, text=json.dumps(document))
+    why = "the instance type changes: autoscaling pauses for that"
+    return FirstStep(replace(live, text=json.dumps(document)), why)
+
+
+def _keeping_routes(wanted: Template, live: Template) -> FirstStep | None:
+    """The live template with its routes retained, where an OpenAPI document takes their place.
+
+    CloudFormation overwrites the API with the document, and then deletes the routes that the live
+    template had as resources of their own. Those may be the very ones that the document has just
+    described, so it must let go of them first. It takes over a changed policy only with another
+    change to the same resource ("DeletionPolicy attribute"), which is the metadata.
+    """
+    if _body(live.document()) is not None or _body(wanted.document()) is None:
+        return None
+    document = live.document()
+    routes = [each for each in document["Resources"].values() if each["Type"] in _ROUTES]
+    if not routes or all(each.get("DeletionPolicy") == "Retain" for each in routes):
+        return None
+    for each in routes:
+        each["DeletionPolicy"] = each["UpdateReplacePolicy"] = "Retain"
+        each["Metadata"] = {"fdeploy": "the OpenAPI document of the API takes its place"}
+    why = "an OpenAPI document takes the place of the API's routes: CloudFormation lets go of them"
+    return FirstStep(replace(live, text=json.dumps(document)), why)
+
+
+def _without_routes(wanted: Template, live: Template) -> FirstStep | None:
+    """The live template with an empty OpenAPI document, where routes are to be resources again.
+
+    Only putting back what a version of fdeploy without such documents has deployed needs that: a
+    route that is there cannot be made. A REST API goes on serving its deployment meanwhile.
+    """
+    document = live.document()
+    body = _body(document)
+    if not body or not body["paths"] or _body(wanted.document()) is not None:
+        return None
+    document["Resources"][_API]["Properties"]["Body"] = {
+        "openapi": body["openapi"],
+        "info": body["info"],
+        "paths": {},
+    }
+    why = "the API's routes become resources of their own again"
+    return FirstStep(replace(live, text=json.dumps(document)), why)
+
+
+def _body(document: Json) -> Json:
+    """The OpenAPI document that an API is imported from; None where there is none."""
+    api = document["Resources"].get(_API, {})
+    return api.get("Properties", {}).get("Body")
 
 
 def with_key_serial(live: Template, serial: str) -> Template:
