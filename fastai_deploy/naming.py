@@ -96,6 +96,11 @@ def stage_folder(project: str, stage: str) -> str:
     return f"{_FOLDER}/{project}/stages/{stage}/"
 
 
+def template_key(project: str, stage: str, digest: str) -> str:
+    """Where a template stands in the bucket while CloudFormation reads it."""
+    return f"{_FOLDER}/{project}/stages/{stage}/templates/{digest}.yaml"
+
+
 def captured_prefix(project: str, stage: str) -> str:
     """Below which captured requests and answers stand in the bucket."""
     return f"{_FOLDER}/{project}/stages/{stage}/captured"

@@ -17,6 +17,7 @@ from fastai_deploy.aws.stacks import (
     ChangeSet,
     Stack,
     StackRequest,
+    TemplateFolder,
     create_change_set,
     delete_change_set,
     execute_change_set,
@@ -263,7 +264,10 @@ class Plan:
 
 
 class Deployment:
-    """Applies and removes the stacks of one owner; ``watch`` hears each event."""
+    """Applies and removes the stacks of one owner.
+
+    ``watch`` hears each event; ``bucket`` is the user's own, or None for fdeploy's.
+    """
 
     def __init__(
         self,
@@ -272,11 +276,14 @@ class Deployment:
         operator: Operator,
         report: Reporter,
         watch: Watch = lambda _event: None,
+        *,
+        bucket: str | None = None,
     ) -> None:
         self._aws = aws
         self._owner = owner
         self._operator = operator
         self._report = report
+        self._folder = TemplateFolder(owner, bucket)
         self._operations = StackOperations(aws, operator, report, watch)
 
     def live(self, name: str) -> StackRequest | None:
@@ -419,5 +426,5 @@ class Deployment:
     def _change_set(self, request: StackRequest, stack: Stack | None) -> ChangeSet | None:
         self._report(Step(f"asking what would change in {request.name}"))
         return create_change_set(
-            self._aws, request, new=stack is None, token=self._operator.token()
+            self._aws, request, self._folder, new=stack is None, token=self._operator.token()
         )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from fastai_deploy.aws.bucket import delete_objects, find_bucket, object_versions
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import AwsError, AwsMissing, DeployError, NotOurs
+from fastai_deploy.naming import template_key
 from fastai_deploy.records import Action, PlannedChange
 
 GONE = "DELETE_COMPLETE"
@@ -170,17 +174,43 @@ class StackRequest:
     tags: Mapping[str, str]
     protected: bool = False
 
-    @property
-    def body(self) -> str:
-        """The template as it is sent. Raises DeployError when AWS would not take it."""
-        size = len(self.template.text.encode())
-        if size > _MAX_BODY:
+
+@dataclass(frozen=True)
+class TemplateFolder:
+    """Where a template stands while CloudFormation reads it, if it is too large to be sent.
+
+    It is below the stage's folder of the bucket, so that a teardown removes what an interruption
+    left. ``bucket`` is the user's own, or None for fdeploy's.
+    """
+
+    owner: Owner
+    bucket: str | None = None
+
+    @contextmanager
+    def source(self, aws: Aws, request: StackRequest) -> Iterator[dict[str, str]]:
+        """The parameter of CreateChangeSet that gives the template.
+
+        Raises AwsError, or DeployError where there is no bucket yet.
+        """
+        content = request.template.text.encode()
+        if len(content) <= _MAX_BODY:
+            yield {"TemplateBody": request.template.text}
+            return
+        bucket = find_bucket(aws, self.bucket)
+        if bucket is None:
             raise DeployError(
-                f"the template of {self.name} has {size:,} bytes; "
-                f"CloudFormation takes {_MAX_BODY:,}",
-                hint="allow fewer origins in cors_origins",
+                f"the template of {request.name} has {len(content):,} bytes; above {_MAX_BODY:,} "
+                "CloudFormation reads it from the bucket, and there is none yet",
+                hint="run fdeploy upload",
             )
-        return self.template.text
+        digest = hashlib.sha256(content).hexdigest()
+        key = template_key(self.owner.project, self.owner.stage, digest)
+        aws.call("s3", "put_object", **bucket.owned, Key=key, Body=content)
+        try:
+            endpoint = aws.client("s3").meta.endpoint_url
+            yield {"TemplateURL": f"{endpoint}/{bucket.name}/{key}"}
+        finally:
+            delete_objects(aws, bucket, [*object_versions(aws, bucket, key)])
 
 
 @dataclass(frozen=True)
@@ -209,36 +239,37 @@ class ChangeSet:
 
 
 def create_change_set(
-    aws: Aws, request: StackRequest, *, new: bool, token: str
+    aws: Aws, request: StackRequest, folder: TemplateFolder, *, new: bool, token: str
 ) -> ChangeSet | None:
     """Ask CloudFormation what would change; None when nothing would.
 
-    ``new`` makes a stack; ``token`` names the request. Raises AwsError, or DeployError for a
-    template that CloudFormation refuses.
+    ``new`` makes a stack; ``token`` names the request; ``folder`` is for large templates. Raises
+    AwsError, or DeployError for a template that CloudFormation refuses.
     """
     name = _NAME_PREFIX + token.rpartition("-")[2]
-    try:
-        aws.call(
-            "cloudformation",
-            "create_change_set",
-            StackName=request.name,
-            ChangeSetName=name,
-            ChangeSetType="CREATE" if new else "UPDATE",
-            ClientToken=token,
-            TemplateBody=request.body,
-            Parameters=[
-                {"ParameterKey": name, "ParameterValue": value}
-                for name, value in request.template.parameters.items()
-            ],
-            Tags=[{"Key": key, "Value": value} for key, value in sorted(request.tags.items())],
-            Capabilities=["CAPABILITY_NAMED_IAM"],
-            Description="made by fdeploy",
-        )
-    except AwsError as error:
-        # The answer to the first attempt was lost, and botocore asked again: it is ours.
-        if error.aws_code != "AlreadyExistsException" or name not in error.message:
-            raise
-    return _settled(aws, request.name, name)
+    parameters = request.template.parameters.items()
+    with folder.source(aws, request) as source:
+        try:
+            aws.call(
+                "cloudformation",
+                "create_change_set",
+                StackName=request.name,
+                ChangeSetName=name,
+                ChangeSetType="CREATE" if new else "UPDATE",
+                ClientToken=token,
+                **source,
+                Parameters=[
+                    {"ParameterKey": key, "ParameterValue": value} for key, value in parameters
+                ],
+                Tags=[{"Key": key, "Value": value} for key, value in sorted(request.tags.items())],
+                Capabilities=["CAPABILITY_NAMED_IAM"],
+                Description="made by fdeploy",
+            )
+        except AwsError as error:
+            # The answer to the first attempt was lost, and botocore asked again: it is ours.
+            if error.aws_code != "AlreadyExistsException" or name not in error.message:
+                raise
+        return _settled(aws, request.name, name)
 
 
 def execute_change_set(aws: Aws, change_set: ChangeSet, *, token: str) -> None:

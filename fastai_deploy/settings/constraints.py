@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.runtime.contract import HEALTH
 from fastai_deploy.settings.project_file import Sections
-from fastai_deploy.settings.sections import MAX_TAG_LETTERS
 
 Key = tuple[str, str]
 
@@ -106,15 +105,6 @@ RULES = (
         lambda all_: all_.endpoint.canary and all_.endpoint.instance_count == 1,
         "a canary needs an instance beside it",
         "set instance_count to at least 2, or canary = false",
-    ),
-    Constraint(
-        (("project", "tags"),),
-        lambda all_: (
-            sum(len(key) + len(value) for key, value in all_.project.tags.items()) > MAX_TAG_LETTERS
-        ),
-        f"tags have more than {MAX_TAG_LETTERS} letters together, and CloudFormation's templates "
-        "take no more",
-        "use fewer or shorter tags",
     ),
     Constraint(
         (("project", "ttl"), ("project", "protect")),

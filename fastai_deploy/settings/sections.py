@@ -37,10 +37,8 @@ TOPIC_ARN_PATTERN = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,2
 # those of AWS with aws:.
 TAG_KEY_PATTERN = r"^[A-Za-z0-9_./=+@-][A-Za-z0-9 _./=+@-]{0,127}$"
 TAG_VALUE_PATTERN = r"^[A-Za-z0-9 _.:/=+@-]{1,256}$"
-# A resource takes 50 tags (AWS). They stand at every resource of a template, which may have 51,200
-# bytes, so that the users' have to be fewer and shorter; ``together.py`` adds up the letters.
-MAX_TAGS = 20
-MAX_TAG_LETTERS = 1_000
+# A stack takes 50 tags (AWS); three are fdeploy's.
+MAX_TAGS = 47
 
 TagKey = Annotated[str, Field(pattern=TAG_KEY_PATTERN)]
 TagValue = Annotated[str, Field(pattern=TAG_VALUE_PATTERN)]

@@ -9,9 +9,7 @@ import pytest
 from fastai_deploy.aws.inventory import ResourceRef, of_arn, of_resource
 from fastai_deploy.aws.ownership import Operator, Owner
 from fastai_deploy.aws.rollout import diagnose
-from fastai_deploy.aws.stacks import Resource, StackRequest
-from fastai_deploy.aws.templates.template import Template
-from fastai_deploy.errors import DeployError
+from fastai_deploy.aws.stacks import Resource
 
 
 def test_a_token_says_who_began() -> None:
@@ -89,9 +87,3 @@ def test_likely_causes(reason: str, line: str, what: str) -> None:
 
 def test_an_unknown_cause_is_not_guessed() -> None:
     assert diagnose("something new", ["that nobody knows"]) is None
-
-
-def test_a_template_that_is_too_large_is_refused() -> None:
-    request = StackRequest("demo-dev-api", Template("é" * 30_000), {})
-    with pytest.raises(DeployError, match=r"has 60,0\d\d bytes; CloudFormation takes 51,200"):
-        _ = request.body

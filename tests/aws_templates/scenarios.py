@@ -140,8 +140,8 @@ def goldens() -> Iterator[Golden]:
         spec = api_of(settings_of(section("api", toml)))
         yield Golden.of(f"api-{name}", api_template(spec))
     settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
-    spec = ttl_spec(settings, version=SHA256, ends=ENDS)
-    yield Golden.of("expiry", expiry_template(spec))
+    ends = ttl_spec(settings, version=SHA256, ends=ENDS)
+    yield Golden.of("expiry", expiry_template(ends))
     for name, document in user_policies(Needs("demo", BUCKET)).items():
         yield Golden(f"user-policy-{name}", document)
     everything = Needs("demo", BUCKET, kms_key=KMS_KEY, signs_requests=True)

@@ -59,7 +59,8 @@ class Context:
     def deployment(self, watch: LogWatch | None = None) -> Deployment:
         """Applies and removes stacks."""
         heard: dict[str, Any] = {"watch": watch} if watch else {}
-        return Deployment(self.aws, self.owner, self.operator, self.report, **heard)
+        bucket = self.settings.sections.project.bucket
+        return Deployment(self.aws, self.owner, self.operator, self.report, bucket=bucket, **heard)
 
     def rollout(self, log_group: str) -> Rollout:
         """Applies a stack whose service writes to a log group, and must prove itself."""
