@@ -90,7 +90,8 @@ def find_stack(aws: Aws, name: str) -> Stack | None:
         tags={tag["Key"]: tag["Value"] for tag in found.get("Tags", [])},
         outputs={out["OutputKey"]: out["OutputValue"] for out in found.get("Outputs", [])},
         parameters={
-            each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])
+            each["ParameterKey"]: each.get("ParameterValue", "")
+            for each in found.get("Parameters", [])
         },
         created=found["CreationTime"],
         updated=found.get("LastUpdatedTime", found["CreationTime"]),

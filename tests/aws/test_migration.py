@@ -1,4 +1,4 @@
-"""A stage that fdeploy 0.1 deployed is updated, put back and torn down.
+"""A stage that an earlier fdeploy deployed is updated, put back and torn down.
 
 ``before/`` holds its templates: the routes of an API are resources of their own in them.
 """

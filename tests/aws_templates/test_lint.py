@@ -43,6 +43,7 @@ def test_a_defect_is_found() -> None:
 def test_the_limits_of_cloudformation_are_kept(golden: Golden) -> None:
     assert golden.template is not None
     assert len(golden.template.text.encode()) < MAX_BODY
+    assert golden.template.text.isascii(), "CloudFormation stores a ? for anything else"
     assert len(golden.document["Resources"]) < MAX_RESOURCES
     assert len(golden.document["Outputs"]) < MAX_OUTPUTS
     assert len(golden.template.document()["Description"]) < MAX_DESCRIPTION

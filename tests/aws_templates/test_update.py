@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastai_deploy.aws.templates.render import endpoint_template
+from fastai_deploy.aws.templates.render import api_template, endpoint_template
 from fastai_deploy.aws.templates.template import Template
-from fastai_deploy.aws.templates.update import first_step, keeping_capacity
+from fastai_deploy.aws.templates.update import ROUTES, first_step, keeping_capacity
 from tests.aws_templates.linting import findings
-from tests.aws_templates.scenarios import endpoint_of, section, settings_of
+from tests.aws_templates.scenarios import api_of, endpoint_of, section, settings_of
 
 Json = Any
+BEFORE = Path(__file__).parents[1] / "aws/before"
 KEEP = "RetainAllVariantProperties"
 HEADER = {"AWSTemplateFormatVersion": "2010-09-09"}
 SCALED = "max_instances = 4\n"
@@ -20,6 +23,10 @@ SCALED = "max_instances = 4\n"
 
 def template(toml: str) -> Template:
     return endpoint_template(endpoint_of(settings_of(section("endpoint", toml))))
+
+
+def api(toml: str) -> Template:
+    return api_template(api_of(settings_of(section("api", toml))))
 
 
 def resources(found: Template) -> Json:
@@ -93,3 +100,58 @@ def test_the_step_takes_the_wake_up_along() -> None:
 def test_one_step_is_enough_otherwise(before: str, after: str) -> None:
     assert first_step(template(after), template(before)) is None
     assert first_step(template(after), None) is None
+
+
+# What an earlier version deployed
+
+
+def of_before(name: str) -> Json:
+    """The resources of a template of ``tests/aws/before``."""
+    return json.loads((BEFORE / f"{name}.json").read_text(encoding="utf-8"))["Resources"]
+
+
+@pytest.mark.parametrize("name", ["endpoint", "api-rest", "api-http"])
+def test_what_an_earlier_version_made_keeps_its_names(name: str) -> None:
+    """Names that end in a hash, too: an unchanged stage moves to no new model."""
+    toml = 'type = "http"\nauth = "iam"\n' if name == "api-http" else ""
+    now = template("") if name == "endpoint" else api(toml)
+    before, after = of_before(name), resources(now)
+    for logical_id in before.keys() & after.keys():
+        old, new = before[logical_id], after[logical_id]
+        assert old["Type"] == new["Type"]
+        names = {key for key in old["Properties"] if key.endswith("Name") or key == "Path"}
+        assert names or old["Type"].endswith(("Permission", "Key", "Mapping")), logical_id
+        for key in names - {"ApiName"}:
+            assert old["Properties"][key] == new["Properties"][key], (logical_id, key)
+    gone = {before[logical_id]["Type"] for logical_id in before.keys() - after.keys()}
+    assert gone <= {*ROUTES, "AWS::ApiGateway::Deployment"}
+
+
+@pytest.mark.parametrize("kind", ["rest", "http"])
+def test_an_api_of_routes_lets_go_of_them_first(kind: str) -> None:
+    live = Template((BEFORE / f"api-{kind}.json").read_text(encoding="utf-8"))
+    wanted = api("" if kind == "rest" else 'type = "http"\nauth = "iam"\n')
+    step = first_step(wanted, live)
+    assert step is not None
+    after = resources(step.template)
+    for logical_id, resource in resources(live).items():
+        if resource["Type"] in ROUTES:
+            policies = ("DeletionPolicy", "UpdateReplacePolicy")
+            assert [after[logical_id][policy] for policy in policies] == ["Retain", "Retain"]
+            assert after[logical_id]["Properties"] == resource["Properties"]
+        else:
+            assert after[logical_id] == resource
+    assert findings(step.template.text) == []
+    assert first_step(wanted, step.template) is None
+    assert first_step(wanted, wanted) is None
+
+
+@pytest.mark.parametrize("kind", ["rest", "http"])
+def test_to_put_the_routes_back_the_document_is_emptied_first(kind: str) -> None:
+    before = Template((BEFORE / f"api-{kind}.json").read_text(encoding="utf-8"))
+    live = api("" if kind == "rest" else 'type = "http"\nauth = "iam"\n')
+    step = first_step(before, live)
+    assert step is not None
+    assert resources(step.template)["Api"]["Properties"]["Body"]["paths"] == {}
+    assert findings(step.template.evaluated() | HEADER) == []
+    assert first_step(before, step.template) is None

@@ -4,8 +4,8 @@ Two rules of SageMaker concern autoscaled endpoints ("Update endpoints that use 
 update goes back to the first number of instances unless it says otherwise, which may only be said
 when there is an endpoint; and an instance type cannot change while it is autoscaled.
 
-An API whose routes were resources of their own, as fdeploy 0.1 made them, is imported from an
-OpenAPI document in two safe steps.
+An API whose routes are resources of their own, as earlier versions of fdeploy made them, moves to
+an OpenAPI document in two safe steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SCALING = "AWS::ApplicationAutoScaling::"
 _WAKE_UP = "WakeUpAlarm"
 _API = "Api"
 # What fdeploy made as resources of their own before API Gateway imported the API.
-_ROUTES = frozenset(
+ROUTES = frozenset(
     (
         "AWS::ApiGateway::GatewayResponse",
         "AWS::ApiGateway::Method",
@@ -106,7 +106,7 @@ def _keeping_routes(wanted: Template, live: Template) -> FirstStep | None:
     if _body(live.document()) is not None or _body(wanted.document()) is None:
         return None
     document = live.document()
-    routes = [each for each in document["Resources"].values() if each["Type"] in _ROUTES]
+    routes = [each for each in document["Resources"].values() if each["Type"] in ROUTES]
     if not routes or all(each.get("DeletionPolicy") == "Retain" for each in routes):
         return None
     for each in routes:
