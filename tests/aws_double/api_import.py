@@ -110,7 +110,7 @@ def _put_rest_api(make: dict[str, Any], api: str, body: Json) -> None:
             "ResponseTemplates": response["responseTemplates"],
         }
         if "statusCode" in response:
-            properties["StatusCode"] = str(response["statusCode"])
+            properties["StatusCode"] = response["statusCode"]
         make["AWS::ApiGateway::GatewayResponse"]("", properties, "")
 
 

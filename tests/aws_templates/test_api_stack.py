@@ -200,7 +200,8 @@ def answers(document: Json) -> dict[str, tuple[int | None, dict[str, str], dict[
             name.removeprefix("gatewayresponse.header."): value
             for name, value in response["responseParameters"].items()
         }
-        found[kind] = (response.get("statusCode"), error, headers)
+        status = int(response["statusCode"]) if "statusCode" in response else None
+        found[kind] = (status, error, headers)
     return found
 
 

@@ -256,7 +256,7 @@ def _gateway_response(refusal: Refusal, origins: Sequence[str]) -> Json:
         "responseParameters": _headers(refusal, origins),
         "responseTemplates": {"application/json": json.dumps({"error": error})},
     }
-    return {**response, "statusCode": refusal.status} if refusal.status else response
+    return {**response, "statusCode": str(refusal.status)} if refusal.status else response
 
 
 def _headers(refusal: Refusal, origins: Sequence[str]) -> dict[str, Json]:
