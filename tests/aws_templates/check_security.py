@@ -64,13 +64,6 @@ ACCEPTED = (
         "a NAT gateway that costs more than it does",
     ),
     Accepted(
-        "CKV_AWS_59",
-        "api-rest-*",
-        "AWS::ApiGateway::Method.Method*",
-        "GET /health is open to load balancers and monitors, costs no inference and is throttled; "
-        'auth = "none" opens the rest, must be written down, and warns',
-    ),
-    Accepted(
         "CKV_AWS_73",
         "api-rest-*",
         "AWS::ApiGateway::Stage.ApiStage",
