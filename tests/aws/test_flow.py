@@ -145,6 +145,18 @@ def test_an_update_never_interrupts_the_service(
     assert len(sagemaker.list_endpoint_configs()["EndpointConfigs"]) == 1
 
 
+def test_the_users_tags_reach_what_is_in_the_stacks(world: World, model: Model) -> None:
+    """By the tags of the stack: the templates have fdeploy's own alone."""
+    world.flags = {("project", "tags"): {"team": "nlp"}}
+    up(world, model)
+    function = world.client("lambda").get_function(FunctionName="demo-dev-api")
+    assert function["Tags"].items() >= {"team": "nlp", "fdeploy:project": "demo"}.items()
+    sagemaker = world.client("sagemaker")
+    arn = sagemaker.describe_endpoint(EndpointName="demo-dev")["EndpointArn"]
+    tags = {each["Key"]: each["Value"] for each in sagemaker.list_tags(ResourceArn=arn)["Tags"]}
+    assert tags.items() >= {"team": "nlp", "fdeploy:stage": "dev"}.items()
+
+
 def test_another_instance_while_it_is_autoscaled(world: World, model: Model) -> None:
     """SageMaker refuses that; autoscaling pauses for it."""
     world.flags = {("endpoint", "max_instances"): 3}

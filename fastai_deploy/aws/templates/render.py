@@ -40,17 +40,13 @@ _DEPLOYMENT = "DeploymentOfBody"
 _ROLE_HASH = 12  # digits
 
 
-def endpoint_template(spec: EndpointSpec, *, keep_instances: bool = False) -> Template:
-    """The stack of an endpoint.
-
-    ``keep_instances``: an update keeps the number of instances that autoscaling has set, which
-    may only be said of an endpoint that is there.
-    """
+def endpoint_template(spec: EndpointSpec) -> Template:
+    """The stack of an endpoint."""
     owner = spec.common.owner
     text = _text("endpoint.yaml", {"NetworkArns": _network_arns(spec.model.vpc)})
     values = {
         **_endpoint_parameters(spec),
-        "KeepInstances": _yes(keep_instances),
+        "KeepInstances": "false",
         **dict.fromkeys(("RolePath", "ModelName", "EndpointConfigName"), ""),
     }
     document = load(text)
