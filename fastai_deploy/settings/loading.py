@@ -265,7 +265,7 @@ def _modernized(
     document = copy.deepcopy(document)
     moved: dict[tuple[str, ...], tuple[str, ...]] = {}
     stages = document.get("stages")
-    tables = {(): document}
+    tables: dict[tuple[str, ...], Any] = {(): document}
     if isinstance(stages, dict):
         tables |= {("stages", name): table for name, table in stages.items()}
     for prefix, table in tables.items():

@@ -209,7 +209,7 @@ def test_it_serves_on_when_cloudformation_goes_back(old: Deploy, model: Model, k
     stage = old(kind)
     wanted = stage.wanted
     broken = Template(wanted.text, {**wanted.parameters, "CodeKey": "there-is-none"})
-    serving = stage.world.target().context.serving("none")
+    serving = stage.world.target().context.rollout("none")
     with pytest.raises(StackFailed):
         serving.apply(
             StackRequest("demo-dev-api", broken, stage.world.owner.tags), lambda _applied: None

@@ -143,7 +143,7 @@ class AwsOperations:
         return (
             f"# aws cloudformation deploy --stack-name {name} --template-file {name}.yaml \\\n"
             f"#   --capabilities CAPABILITY_NAMED_IAM --tags {tags}\n"
-            f"{blueprint.template.with_defaults()}"
+            f"{definition.template.with_defaults()}"
         )
 
     def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, StackDefinition]]:
