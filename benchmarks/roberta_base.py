@@ -65,7 +65,7 @@ def write_roberta_base(folder: Path) -> None:
         goldens.append({"text": text, "probabilities": probabilities, "source": "rebuilt"})
     (folder / "goldens.json").write_text(json.dumps({"goldens": goldens}))
     manifest = {
-        "format": 1,
+        "format": 2,
         "name": "roberta-base-random",
         "task": "single-label",
         "labels": LABELS,
@@ -87,7 +87,7 @@ def write_roberta_base(folder: Path) -> None:
         "tolerance": 0.05,
         "files": {
             name: {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
-            for name in ("model.onnx", "tokenizer.json", "goldens.json")
+            for name in ("model.onnx", "model.onnx.data", "tokenizer.json", "goldens.json")
         },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -12,7 +12,12 @@ from fastai_deploy.errors import FileError, FileMissing
 from fastai_deploy.packaging.artifact import unpack, write_artifact
 from fastai_deploy.packaging.wheels import Container
 
-FILES = {"model.onnx": b"onnx" * 50_000, "tokenizer.json": b"{}", "model.safetensors": b"weights"}
+FILES = {
+    "model.onnx": b"onnx",
+    "model.onnx.data": b"numbers" * 50_000,
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"weights",
+}
 
 
 @pytest.fixture
@@ -50,8 +55,9 @@ def test_what_is_in_it(tmp_path: Path, bundle: Path) -> None:
     out = tmp_path / "out"
     manifest = json.loads((out / "manifest.json").read_bytes())
     assert manifest["name"] == "renamed"
-    assert set(manifest["files"]) == {"model.onnx", "tokenizer.json"}
-    assert (out / "model.onnx").read_bytes() == FILES["model.onnx"]
+    assert set(manifest["files"]) == {"model.onnx", "model.onnx.data", "tokenizer.json"}
+    for name in manifest["files"]:
+        assert (out / name).read_bytes() == FILES[name]
     assert not (out / "model.safetensors").exists()
     assert (out / "code/fdeploy_runtime/contract.py").exists()
     assert "input_fn" in (out / "code/inference.py").read_text()
@@ -62,9 +68,10 @@ def test_what_is_in_it(tmp_path: Path, bundle: Path) -> None:
 def test_a_gpu_is_given_its_own_graph(tmp_path: Path, bundle: Path) -> None:
     path, data = bundle / "manifest.json", b"int8"
     manifest = json.loads(path.read_bytes())
-    (bundle / "model.int8.onnx").write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
-    manifest["files"]["model.int8.onnx"] = {"sha256": digest, "bytes": len(data)}
+    for name in ("model.int8.onnx", "model.int8.onnx.data"):
+        (bundle / name).write_bytes(data)
+        manifest["files"][name] = {"sha256": digest, "bytes": len(data)}
     manifest["model"] = {"file": "model.int8.onnx", "precision": "int8", "gpu": "model.onnx"}
     path.write_text(json.dumps(manifest), encoding="utf-8")
     given = {}
@@ -76,9 +83,9 @@ def test_a_gpu_is_given_its_own_graph(tmp_path: Path, bundle: Path) -> None:
         packed = json.loads((tmp_path / str(gpu) / "manifest.json").read_bytes())
         model = packed["model"]
         given[gpu] = (model["file"], model["precision"], model.get("device"))
-        graphs = {name for name in packed["files"] if name.endswith(".onnx")}
-        assert graphs == {file.name for file in (tmp_path / str(gpu)).glob("*.onnx")}
-        assert graphs == {model["file"]}
+        parts = {name for name in packed["files"] if ".onnx" in name}
+        assert parts == {file.name for file in (tmp_path / str(gpu)).glob("*.onnx*")}
+        assert parts == {model["file"], f"{model['file']}.data"}
     assert given == {
         False: ("model.int8.onnx", "int8", None),
         True: ("model.onnx", "fp32", "gpu"),

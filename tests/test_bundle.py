@@ -173,7 +173,7 @@ def _drop(*path: str) -> Callable[[dict[str, Any]], None]:
 
 
 WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "another format": (_set("format", to=2), "format: this fdeploy reads format 1"),
+    "another format": (_set("format", to=3), "format: this fdeploy reads formats 1, 2"),
     "no name": (_drop("name"), "name: it is missing"),
     "no text": (_set("text", to=3), "text: an object is expected"),
     "no length": (_drop("text", "max_length"), "text.max_length: it is missing"),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from fastai_deploy.json_reader import Reader
+from fastai_deploy.runtime.bundle import FORMATS
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -34,7 +35,7 @@ class RuntimeSpec:
     kind: str = KIND
 
 
-FORMAT = 1
+FORMAT = 2
 EXPORT_AGAIN = "run fdeploy export again"
 
 Task = Literal["single-label", "multi-label"]
@@ -136,8 +137,8 @@ def render_manifest(manifest: Manifest) -> bytes:
 def parse_manifest(value: Any, where: str) -> Manifest:
     """Check a manifest. Raises FileError that names the key and what is wrong with it."""
     top = Reader(value, where, EXPORT_AGAIN)
-    if top.value.get("format") != FORMAT:
-        top.wrong("format", f"this fdeploy reads format {FORMAT}")
+    if top.value.get("format") not in FORMATS:
+        top.wrong("format", f"this fdeploy reads formats {', '.join(map(str, FORMATS))}")
     text, model = top.section("text"), top.section("model")
     provenance = top.section("provenance")
     learner = provenance.section("learner")
@@ -185,6 +186,7 @@ def parse_manifest(value: Any, where: str) -> Manifest:
         },
         runtime=_runtime(top.section("runtime")) if "runtime" in top.value else None,
         unproven=top.texts("unproven") if "unproven" in top.value else (),
+        format=top.whole("format"),
     )
     _check(top, manifest)
     return manifest

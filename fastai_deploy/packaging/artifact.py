@@ -29,6 +29,7 @@ from fastai_deploy.errors import FileError
 from fastai_deploy.json_reader import parse, read_object
 from fastai_deploy.packaging.container_files import ADAPTERS
 from fastai_deploy.packaging.wheels import SERVING, Container, Wheel
+from fastai_deploy.runtime.bundle import GRAPH_SUFFIX, weights_file
 
 # RFC 1952: magic, deflate, no flags, no time, no extra flags, unknown operating system.
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -152,7 +153,7 @@ def _runs(wheel: str, container: Container) -> bool:
 
 _RUNTIME = Path(__file__).parents[1] / "runtime"
 # Serving reads one graph; the torch weights and other graphs would double the artifact.
-_MODELS = (".safetensors", ".onnx")
+_MODELS = (".safetensors", GRAPH_SUFFIX, weights_file(GRAPH_SUFFIX))
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,7 @@ def _members(
     manifest["files"] = {
         path: entry
         for path, entry in manifest["files"].items()
-        if path == served or not path.endswith(_MODELS)
+        if path in (served, weights_file(served)) or not path.endswith(_MODELS)
     }
     text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     yield _from_bytes("manifest.json", text.encode())

@@ -106,14 +106,12 @@ def _on_processor(
     bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, most_runs: int
 ) -> List[Any]:
     # A learner as it is has no ONNX Runtime.
-    from .session import open_session, read_tables  # noqa: PLC0415
+    from .session import open_session  # noqa: PLC0415
 
     if min(threads, most_runs) < _RUNS or not _pays_twice(bundle, hardware):
         return [open_session(bundle, hardware, threads, alone=alone)]
-    tables = read_tables(bundle.folder / bundle.model_file)
     return [
-        open_session(bundle, hardware, each, alone=alone, tables=tables)
-        for each in (threads, threads // _RUNS)
+        open_session(bundle, hardware, each, alone=alone) for each in (threads, threads // _RUNS)
     ]
 
 
@@ -122,6 +120,6 @@ def _pays_twice(bundle: Bundle, hardware: Hardware) -> bool:
 
     Recurrent models gain the most from large runs, which two at a time are not.
     """
-    size = (bundle.folder / bundle.model_file).stat().st_size
+    size = bundle.model_bytes
     fits = hardware.memory is None or 4 * size <= hardware.memory
     return fits and size <= _TWICE and bundle.kind != KIND_WORDS

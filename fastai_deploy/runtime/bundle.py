@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from .contract import Model
 
-FORMAT = 1
+FORMATS = (1, 2)
+"""Those that are read. Format 1 has all weights in the graph's own file."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 WORDS = "words.json"
@@ -30,6 +31,7 @@ TEXT_FILES = {KIND_TRANSFORMERS: TOKENIZER, KIND_WORDS: WORDS, KIND_LEARNER: Non
 PADDED = "mask"
 EQUAL_LENGTH = "equal-length"
 
+GRAPH_SUFFIX = ".onnx"
 _CPU, _GPU = "cpu", "gpu"
 _CHUNK = 1 << 20
 _VERSION_DIGITS = 12
@@ -54,6 +56,7 @@ class Bundle:
     ``kind`` says what turns texts into ids; ``gpu``, that a GPU is to compute the graph.
     ``runtime`` says how a learner that is served as it is is loaded; it is empty for a converted
     one. ``unproven``: neither the learner's file nor its own answers prove all that was converted.
+    ``weights_file`` holds the larger weights of the graph; None where the graph holds all of them.
     """
 
     folder: Path
@@ -73,11 +76,23 @@ class Bundle:
     gpu: bool = False
     runtime: Mapping[str, Any] = field(default_factory=dict)
     unproven: bool = False
+    weights_file: Optional[str] = None
+
+    @property
+    def model_bytes(self) -> int:
+        """The size of the model's files."""
+        names = (self.model_file, self.weights_file)
+        return sum((self.folder / name).stat().st_size for name in names if name)
 
     @property
     def answered_as(self) -> Model:
         """What the answers say of the model."""
         return Model(self.name, self.version, self.threshold, self.unproven)
+
+
+def weights_file(graph: str) -> str:
+    """The file beside a graph that holds its larger weights, in ONNX's external data format."""
+    return f"{graph}.data"
 
 
 def open_bundle(folder: Path, version: Optional[str] = None) -> Bundle:
@@ -87,7 +102,7 @@ def open_bundle(folder: Path, version: Optional[str] = None) -> Bundle:
     """
     raw = _read(folder / MANIFEST)
     manifest = _object(_json(raw, MANIFEST), MANIFEST)
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in FORMATS:
         raise ModelError(f"{MANIFEST} is of a format that this server does not know")
     bundle = _bundle(folder, manifest, version or hashlib.sha256(raw).hexdigest()[:_VERSION_DIGITS])
     text_file = TEXT_FILES[bundle.kind]
@@ -134,6 +149,9 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
             runtime=dict(manifest.get("runtime") or {}),
             unproven=bool(manifest.get("unproven")),
         )
+        beside = weights_file(bundle.model_file)
+        if beside in _object(manifest.get("files"), f"{MANIFEST}: files"):
+            bundle = replace(bundle, weights_file=beside)
     except KeyError as error:
         raise ModelError(f"{MANIFEST} lacks the key {error.args[0]!r}") from None
     except (TypeError, ValueError, AttributeError):
@@ -145,6 +163,8 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
         _known("text.steps", step, STEPS)
     for name in bundle.inputs:
         _known("model.inputs", name, INPUTS)
+    if not bundle.runtime and not bundle.model_file.endswith(GRAPH_SUFFIX):
+        raise ModelError(f"{MANIFEST} has a model.file that is no graph: {bundle.model_file!r}")
     if not bundle.labels or len(set(bundle.labels)) != len(bundle.labels):
         raise ModelError(f"{MANIFEST} holds no labels, or one twice")
     return bundle

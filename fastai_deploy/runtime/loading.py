@@ -142,9 +142,11 @@ def load(
     if bundle.runtime:
         return _load_learner(bundle, goldens, threads, clock)
     # A container that serves the original learner has neither ONNX Runtime nor tokenizers.
+    from .onnx_graph import check_weights  # noqa: PLC0415
     from .predictor import Predictor, SharedCores  # noqa: PLC0415
     from .word_tokenizer import open_encoder  # noqa: PLC0415
 
+    check_weights(bundle)
     encoder = open_encoder(bundle)
     sample = encoder.encode(goldens[0].text)
     skipped: List[str] = []

@@ -2,63 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, List
 
 import onnxruntime
 
 from .bundle import Bundle, ModelError
 from .hardware import Hardware
-from .onnx_graph import read_graph
 
 SLOWER = ("SkipLayerNormFusion", "BiasGeluFusion")
 """ONNX Runtime's fusions that cost more than they save: see docs/quantization.md."""
 
 _MEMORY_FACTOR = 1.2
-_LARGE = 100_000  # bytes of a table that is worth sharing
-
-
-class Session:
-    """A loaded model; ``run`` may be called from many threads."""
-
-    def __init__(self, session: onnxruntime.InferenceSession, tables: Mapping[str, Any]) -> None:
-        self._session = session
-        self._tables = tables  # ONNX Runtime only points at them
-
-    def run(self, outputs: Optional[Sequence[str]], feed: Mapping[str, Any]) -> Any:
-        """As ONNX Runtime's."""
-        return self._session.run(outputs, feed)
 
 
 def open_session(
-    bundle: Bundle,
-    hardware: Hardware,
-    threads: int,
-    *,
-    alone: bool,
-    tables: Optional[Mapping[str, Any]] = None,
-) -> Session:
-    """Load the model.
+    bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool
+) -> onnxruntime.InferenceSession:
+    """Load the model; its ``run`` may be called from many threads.
 
-    ``alone`` says that the machine has nothing else to do, as an endpoint's has: threads may then
-    spin while a run lasts. ``tables`` are of ``read_tables``, for sessions that share them. Raises
-    ModelError when the graph is not the manifest's or does not fit into the memory.
+    Large weights stay in their file, which ONNX Runtime maps: sessions, and processes, have those
+    that they use as they are (the embeddings) in memory once. ``alone`` says that the machine has
+    nothing else to do, as an endpoint's has: threads may then spin while a run lasts. Raises
+    ModelError when the graph is not the manifest's or does not fit into the memory; where its
+    weights are is not looked at here (``onnx_graph.check_weights``).
     """
-    tables = tables or {}
     path = bundle.folder / bundle.model_file
-    needed = int(path.stat().st_size * _MEMORY_FACTOR)
+    needed = int(bundle.model_bytes * _MEMORY_FACTOR)
     if hardware.memory is not None and needed > hardware.memory:
         raise ModelError(
             f"{bundle.model_file} needs about {needed >> 20} MB of memory; "
             f"{hardware.memory >> 20} MB are there"
         )
-    options = _options(threads, alone=alone)
-    for name, table in tables.items():
-        options.add_initializer(name, table)
     try:
         session = onnxruntime.InferenceSession(
             str(path),
-            options,
+            _options(threads, alone=alone),
             providers=["CPUExecutionProvider"],
             disabled_optimizers=SLOWER,
         )
@@ -67,28 +45,7 @@ def open_session(
         raise ModelError(f"{bundle.model_file} cannot be loaded: {reason}") from None
     _check_names("inputs", bundle.inputs, [node.name for node in session.get_inputs()])
     _check_names("output", (bundle.output,), [node.name for node in session.get_outputs()])
-    return Session(session, tables)
-
-
-def read_tables(path: Path) -> Dict[str, Any]:
-    """What a run reads only rows of, the embeddings, by its name in the graph.
-
-    Sessions of the same graph that are given it have it in memory once. Empty where the graph has
-    something that is not read here; each session then loads its own.
-    """
-    try:
-        graph = read_graph(path)
-    except ValueError:
-        return {}
-    gathers = [node for node in graph.nodes if node.operator == "Gather"]
-    names = {name for node in gathers for name in node.inputs[:1]}
-    large = {name: graph.weights[name] for name in names & graph.weights.keys()}
-    # Copies: what stays in the file would change with it.
-    return {
-        name: onnxruntime.OrtValue.ortvalue_from_numpy(array.copy())
-        for name, array in large.items()
-        if array.nbytes >= _LARGE
-    }
+    return session
 
 
 def _options(threads: int, *, alone: bool) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.settings import load_settings
-from fastai_deploy.targets.aws.stacks import serving_container
+from fastai_deploy.targets.aws.stacks import ServedModel, served_model, serving_container
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine"
 
@@ -63,12 +63,22 @@ def test_a_learner_as_it_is_does_not_use_a_gpu(tmp_path: Path) -> None:
     assert "a learner that is served as it is computes there" in warning
 
 
+def test_the_size_of_a_model_is_of_both_its_files(tmp_path: Path) -> None:
+    write_manifest(tmp_path, gpu="model.onnx")
+    assert served_model(tmp_path / "bundle") == ServedModel(11, 44, None)
+
+
 def write_manifest(folder: Path, *, gpu: str | None) -> None:
     """A bundle with an int8 graph beside its reference."""
     (folder / "bundle").mkdir()
     manifest = {
         "model": {"file": "model.int8.onnx", "gpu": gpu},
-        "files": {"model.onnx": {"bytes": 4}, "model.int8.onnx": {"bytes": 1}},
+        "files": {
+            "model.onnx": {"bytes": 4},
+            "model.onnx.data": {"bytes": 40},
+            "model.int8.onnx": {"bytes": 1},
+            "model.int8.onnx.data": {"bytes": 10},
+        },
     }
     (folder / "bundle" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 

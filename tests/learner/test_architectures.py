@@ -6,6 +6,7 @@ The quick part of what ``make test-architectures`` does with all of them.
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,13 @@ from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.rebuild.answers import Encoder
 from fastai_deploy.learner.rebuild.rebuilt import rebuild_learner
-from fastai_deploy.learner.text.sentencepiece_model import read_sentencepiece
+from fastai_deploy.learner.text.sentencepiece_model import (
+    MAX_BYTES,
+    MAX_PIECES,
+    Piece,
+    SentencePieceModel,
+    read_sentencepiece,
+)
 from fastai_deploy.learner.text.tokenizer import find_tokenizers
 from fastai_deploy.learner.text.tokenizer_json import tokenizer_json
 from fastai_deploy.learner.text.user_tokenizer import read_user_tokenizer
@@ -158,19 +165,40 @@ def test_a_tokenizer_in_the_pickle_needs_no_other() -> None:
         assert examine(archive, source.size).verdict.kind == "with-goldens"
 
 
+def piece(text: bytes, score: bytes = b"") -> bytes:
+    """A piece in the bytes of a SentencePiece model."""
+    inner = b"\x0a" + bytes([len(text)]) + text + score
+    return b"\x0a" + bytes([len(inner)]) + inner
+
+
+def test_a_sentencepiece_model_of_one_piece() -> None:
+    model = read_sentencepiece(piece(b"\xe2\x96\x81a", b"\x15" + struct.pack("<f", -2.5)))
+    expected = (Piece("\u2581a", -2.5, "normal"),)
+    assert model == SentencePieceModel(expected, b"", prefix=True, collapse=True)
+
+
 NO_MODEL = {
     "text": b"a tokenizer, surely",
     "half": (MADE / "slow_albert" / "spiece.model").read_bytes()[:-700],
     "nothing": b"",
     "a BPE model": b"\x0a\x05\x0a\x03abc\x12\x02\x18\x02",
     "a long number": b"\x0a" + b"\xff" * 20,
-    "a kind of its own": b"\x0a\x07\x0a\x03abc\x18\x09",
+    "a kind of its own": piece(b"abc", b"\x18\x09"),
+    "a score that is no float": piece(b"a", b"\x10" + b"\xff" * 8 + b"\x01"),
+    "no UTF-8": piece(b"\xff"),
+    "half a piece": piece(b"a")[:-1],
+    "an algorithm of its own": piece(b"a") + b"\x12\x02\x18\x09",
+    "a switch that is a text": piece(b"a") + b"\x1a\x03\x1a\x01x",
+    "more pieces than any model": b"\x0a\x00" * (2 * MAX_PIECES + 1),
+    "more bytes than any model": piece(b"a") + b"\x12" * MAX_BYTES,
+    "pieces that are not counted before": b"\x8a\x00\x00" * (MAX_PIECES + 1),
 }
 
 
 @pytest.mark.parametrize("what", NO_MODEL)
 def test_what_is_no_sentencepiece_model_is_refused(what: str) -> None:
-    with pytest.raises(UnsupportedLearner, match="SentencePiece model"):
+    expected = "unigram kind" if what == "a BPE model" else "no SentencePiece model, or damaged"
+    with pytest.raises(UnsupportedLearner, match=expected):
         read_sentencepiece(NO_MODEL[what])
 
 

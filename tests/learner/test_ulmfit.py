@@ -136,7 +136,8 @@ def test_the_manifest_says_how_words_are_made(converted: Callable[[str], Bundle]
     newer, _ = read_bundle(converted(V2).path)
     assert "spacy" not in newer.provenance.converter  # its rules are in the file
     assert set(manifest.files) == {
-        "config.json", "goldens.json", "model.onnx", "model.safetensors", "words.json",
+        "config.json", "goldens.json", "model.onnx", "model.onnx.data", "model.safetensors",
+        "words.json",
     }  # fmt: skip
     tags, _ = read_bundle(converted(V1_TAGS).path)
     assert (tags.task, tags.threshold) == ("multi-label", 0.5)

@@ -37,6 +37,7 @@ FILES = (
     "dev/bundle/goldens.json",
     "dev/bundle/manifest.json",
     "dev/bundle/model.onnx",
+    "dev/bundle/model.onnx.data",
     "dev/bundle/tokenizer.json",
     "dev/collection.json",
     "dev/create-api.json",

@@ -121,9 +121,14 @@ def write_bundle(
     tokenizer = tokenizer or wordpiece()
     tokenizer.save(str(folder / "tokenizer.json"))
     weights = _weights(tokenizer.get_vocab_size() - rows_left_out, hidden, layers)
-    onnx.save(_graph(weights, masked=not equal_length), str(folder / "model.onnx"))
+    onnx.save(
+        _graph(weights, masked=not equal_length),
+        str(folder / "model.onnx"),
+        save_as_external_data=True,
+        location="model.onnx.data",
+    )
     manifest = {
-        "format": 1,
+        "format": 2,
         "name": "tiny",
         "task": "multi-label" if multi_label else "single-label",
         "labels": list(LABELS),

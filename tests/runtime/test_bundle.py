@@ -50,18 +50,20 @@ def test_runs_share_the_cores_where_there_are_several(tiny: TinyBundle) -> None:
 
 
 def test_a_model_is_not_in_memory_twice_where_it_would_not_fit(tiny: TinyBundle) -> None:
-    twice = 2 * (tiny.folder / "model.onnx").stat().st_size
+    twice = 2 * open_bundle(tiny.folder).model_bytes
     assert load(tiny.folder, Hardware(cores=2, memory=twice), 2, most_runs=2).runs == 1
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "goldens.json"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "model.onnx.data", "tokenizer.json", "goldens.json"]
+)
 def test_a_tampered_file_is_named(tiny: TinyBundle, name: str) -> None:
     with (tiny.folder / name).open("ab") as file:
         file.write(b" ")
     assert f"{name} is not the file that manifest.json names" in refusal(tiny)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "goldens.json", "manifest.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "goldens.json", "manifest.json"])
 def test_a_missing_file_is_named(tiny: TinyBundle, name: str) -> None:
     (tiny.folder / name).unlink()
     assert f"{name} is missing from the model folder" in refusal(tiny)
@@ -84,7 +86,7 @@ def test_a_file_outside_the_folder_is_not_even_read(tiny: TinyBundle, name: str)
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 2}, "a format that this server does not know"),
+        ({"format": 3}, "a format that this server does not know"),
         ({"task": "regression"}, "has a task that this server does not know: 'regression'"),
         ({"labels": []}, "no labels"),
         ({"labels": ["a", "a"]}, "one twice"),

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fastai_deploy.runtime.onnx_graph import read_graph
+from fastai_deploy.runtime.onnx_graph import external_files, fields, read_graph
 from tests.runtime.bundles import write_bundle
 
 
@@ -98,6 +98,120 @@ def test_what_is_no_graph_is_refused(content: bytes, tmp_path: Path) -> None:
         read_graph(path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"location": "/etc/hostname"}, "weights are in '/etc/hostname'"),
+        ({"location": "../graph.onnx.data"}, "weights are in"),
+        ({"offset": "-1"}, "without offset and length"),
+        ({"length": "-4"}, "without offset and length"),
+        ({"offset": "x"}, "invalid literal"),
+        ({"offset": "4096"}, "offset"),
+        ({"length": "4096"}, "buffer"),
+        ({"length": "4"}, "reshape"),
+    ],
+)
+def test_weights_are_read_from_their_own_file_alone(
+    changes: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    weight = np.arange(6, dtype=np.float32)
+    (tmp_path / "graph.onnx.data").write_bytes(bytes(8) + weight.tobytes())
+    sound = {"location": "graph.onnx.data", "offset": "8", "length": "24"}
+    _write(tmp_path, weights=[_external("w", [6], sound)])
+    np.testing.assert_array_equal(read_graph(tmp_path / "graph.onnx").weights["w"], weight)
+    _write(tmp_path, weights=[_external("w", [6], {**sound, **changes})])
+    with pytest.raises(ValueError, match=message):
+        read_graph(tmp_path / "graph.onnx")
+
+
+def test_data_outside_is_found_wherever_it_can_be(tmp_path: Path) -> None:
+    places = iter(range(99))
+
+    def tensor() -> TensorProto:
+        return _external("w", [1], {"offset": "0", "location": f"file-{next(places)}"})
+
+    def sparse() -> onnx.SparseTensorProto:
+        return onnx.SparseTensorProto(values=tensor(), indices=tensor(), dims=[1])
+
+    def node() -> onnx.NodeProto:
+        made = helper.make_node("If", [], [])
+        made.attribute.extend(
+            [
+                onnx.AttributeProto(name="t", t=tensor()),
+                onnx.AttributeProto(name="ts", tensors=[tensor(), tensor()]),
+                onnx.AttributeProto(name="s", sparse_tensor=sparse()),
+                onnx.AttributeProto(name="ss", sparse_tensors=[sparse()]),
+            ]
+        )
+        return made
+
+    def graph() -> onnx.GraphProto:
+        return onnx.GraphProto(
+            node=[node()], initializer=[tensor(), tensor()], sparse_initializer=[sparse()]
+        )
+
+    outer = graph()
+    outer.node[0].attribute.append(onnx.AttributeProto(name="g", g=graph()))
+    outer.node[0].attribute.append(onnx.AttributeProto(name="gs", graphs=[graph(), graph()]))
+    model = onnx.ModelProto(
+        graph=outer,
+        functions=[
+            onnx.FunctionProto(
+                node=[node()], attribute_proto=[onnx.AttributeProto(name="d", t=tensor())]
+            )
+        ],
+        training_info=[onnx.TrainingInfoProto(initialization=graph(), algorithm=graph())],
+    )
+    (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
+    made = next(places)
+    assert made > 50
+    assert external_files(tmp_path / "graph.onnx") == {f"file-{n}" for n in range(made)}
+
+
+def test_each_location_that_a_tensor_states_counts(tmp_path: Path) -> None:
+    """The last one is used; and all count where no location is said to be used."""
+    tensor = _external("w", [1], {"location": "first"})
+    tensor.external_data.add(key="location", value="second")
+    tensor.data_location = TensorProto.DEFAULT
+    _write(tmp_path, weights=[tensor])
+    assert external_files(tmp_path / "graph.onnx") == {"first", "second"}
+
+
+def test_a_field_whose_number_protobuf_would_cut_is_refused(tmp_path: Path) -> None:
+    """A tag of 33 bits, of which protobuf reads 32: the graph of a model."""
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(b"\xba\x80\x80\x80\x10\x00")
+    with pytest.raises(ValueError, match="too large"):
+        external_files(path)
+
+
+def test_graphs_in_graphs_without_end_are_refused(tmp_path: Path) -> None:
+    message = b""
+    for depth in range(3_000):
+        tag = (b"\x32", b"\x2a", b"\x0a")[depth % 3]  # a node's attribute that is a graph
+        message = tag + _varint(len(message)) + message
+    (tmp_path / "graph.onnx").write_bytes(b"\x3a" + _varint(len(message)) + message)
+    with pytest.raises(ValueError, match="too deep"):
+        external_files(tmp_path / "graph.onnx")
+
+
+MESSAGE = b"\x08\xac\x02" + b"\x12\x03abc" + b"\x1d1234" + b"\x2112345678" + b"\x82\x01\x00"
+
+
+def test_each_field_of_a_message_and_where_it_is() -> None:
+    found = [(each.number, MESSAGE[each.content : each.end]) for each in fields(MESSAGE)]
+    assert found == [(1, b"\xac\x02"), (2, b"abc"), (3, b"1234"), (4, b"12345678"), (16, b"")]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"\x08", b"\x08\x80", b"\x12\x04abc", b"\x0b\x00", b"\x1d123", b"\x08" + b"\xff" * 11],
+)
+def test_what_is_no_message(damaged: bytes) -> None:
+    with pytest.raises(ValueError, match=r"number|field"):
+        list(fields(damaged))
+
+
 def test_a_weight_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, weights=[TensorProto(name="w", data_type=TensorProto.STRING)])
     with pytest.raises(ValueError, match="'w' is of a type that is not read here"):
@@ -108,3 +222,20 @@ def _write(folder: Path, weights: Sequence[Any] = (), **attributes: Any) -> None
     node = helper.make_node("Any", ["w"], ["out"], **attributes)
     graph = helper.make_graph([node], "graph", [], [onnx.ValueInfoProto(name="out")], list(weights))
     onnx.save(helper.make_model(graph), str(folder / "graph.onnx"))
+
+
+def _external(name: str, shape: Sequence[int], entries: dict[str, str]) -> TensorProto:
+    """A tensor of floats whose numbers are in another file."""
+    made = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+    made.data_location = TensorProto.EXTERNAL
+    for key, value in entries.items():
+        made.external_data.add(key=key, value=value)
+    return made
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])

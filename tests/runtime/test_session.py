@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -12,10 +14,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fastai_deploy.runtime.bundle import open_bundle
+from fastai_deploy.runtime.bundle import ModelError, open_bundle
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import load
-from fastai_deploy.runtime.session import SLOWER, open_session, read_tables
+from fastai_deploy.runtime.session import SLOWER, open_session
 from tests.runtime.bundles import TinyBundle, write_bundle
 
 HARDWARE = Hardware(cores=2, memory=None)
@@ -24,39 +26,73 @@ FEED = {"input_ids": np.array([[2, 3]]), "attention_mask": np.array([[1, 1]])}
 
 @pytest.fixture
 def wide(tmp_path: Path) -> TinyBundle:
-    """A bundle whose embeddings are large enough to be worth sharing."""
-    return write_bundle(tmp_path / "bundle", hidden=1024)
+    """A bundle whose embeddings have a tenth of a megabyte."""
+    return write_bundle(tmp_path / "bundle", hidden=256)
 
 
-def run(bundle: TinyBundle, tables: dict[str, Any]) -> Any:
-    session = open_session(open_bundle(bundle.folder), HARDWARE, 1, alone=True, tables=tables)
-    return session.run(None, FEED)[0]
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc shows what is mapped")
+def test_sessions_map_the_embeddings_and_have_no_copy_of_them(wide: TinyBundle) -> None:
+    bundle = open_bundle(wide.folder)
+    sessions = [open_session(bundle, HARDWARE, 1, alone=True) for _ in range(2)]
+    answers = [session.run(None, FEED)[0] for session in sessions]
+    assert (answers[0] == answers[1]).all()
+    size = wide.weights.embedding.size * 4
+    mappings = [each for each in _mappings("/model.onnx.data") if each["Size"] >= size >> 10]
+    assert len(mappings) == len(sessions)
+    for each in mappings:
+        assert each["Rss"] > 0
+        assert each["Private_Dirty"] == each["Anonymous"] == 0
 
 
-def test_a_table_is_found_and_changes_no_answer(wide: TinyBundle) -> None:
-    tables = read_tables(wide.folder / "model.onnx")
-    assert [table.numpy().shape for table in tables.values()] == [wide.weights.embedding.shape]
-    assert (run(wide, tables) == run(wide, {})).all()
+def _mappings(ending: str) -> Iterator[dict[str, int]]:
+    """What Linux says of this process's mappings of a file, in kB."""
+    lines = Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines()
+    starts = [n for n, line in enumerate(lines) if line.endswith(ending)]
+    for start in starts:
+        rows = (line.split() for line in itertools.islice(lines, start + 1, None))
+        yield {
+            name.rstrip(":"): int(numbers[0])
+            for name, *numbers in itertools.takewhile(lambda row: row[0] != "VmFlags:", rows)
+        }
 
 
-def test_a_session_computes_with_the_table_that_it_is_given(wide: TinyBundle) -> None:
-    ((name, table),) = read_tables(wide.folder / "model.onnx").items()
-    double = onnxruntime.OrtValue.ortvalue_from_numpy(table.numpy() * 2)
-    assert run(wide, {name: double}) == pytest.approx(2 * run(wide, {}), rel=1e-5)
+@pytest.mark.parametrize(
+    "location", ["/etc/hostname", "../secret", "tokenizer.json", "secret", "./model.onnx.data"]
+)
+def test_weights_elsewhere_are_not_read(wide: TinyBundle, location: str) -> None:
+    for folder in (wide.folder, wide.folder.parent):
+        (folder / "secret").write_bytes(bytes(1 << 20))
+    model = onnx.load(str(wide.folder / "model.onnx"), load_external_data=False)
+    (entry,) = [
+        entry
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location" and tensor.name == "embedding"
+    ]
+    entry.value = location
+    (wide.folder / "model.onnx").write_bytes(model.SerializeToString())
+    wide.write_goldens([wide.golden("the")])
+    with pytest.raises(ModelError, match="takes weights from") as caught:
+        load(wide.folder, HARDWARE, 1)
+    assert repr(location) in str(caught.value)
 
 
-def test_a_table_is_not_the_file(wide: TinyBundle) -> None:
-    path = wide.folder / "model.onnx"
-    tables = read_tables(path)
-    before = {name: table.numpy().copy() for name, table in tables.items()}
-    with path.open("r+b") as file:
-        file.write(bytes(path.stat().st_size))
-    assert all((table.numpy() == before[name]).all() for name, table in tables.items())
+def test_weights_that_the_manifest_does_not_list_are_not_read(wide: TinyBundle) -> None:
+    files = json.loads((wide.folder / "manifest.json").read_bytes())["files"]
+    del files["model.onnx.data"]
+    wide.edit_manifest(files=files)
+    with pytest.raises(ModelError, match=r"takes weights from 'model.onnx.data'"):
+        load(wide.folder, HARDWARE, 1)
 
 
-def test_small_tables_are_left_alone(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle")
-    assert not read_tables(bundle.folder / "model.onnx")
+def test_a_model_of_another_kind_of_file_is_not_opened(wide: TinyBundle) -> None:
+    """ONNX Runtime goes by the ending: ``.ort`` is a format of its own, with its own references."""
+    document = json.loads((wide.folder / "manifest.json").read_bytes())
+    (wide.folder / "model.ort").write_bytes((wide.folder / "model.onnx").read_bytes())
+    wide.edit_manifest(model={**document["model"], "file": "model.ort"})
+    wide.write_goldens([wide.golden("the")])
+    with pytest.raises(ModelError, match=r"no graph: 'model.ort'"):
+        open_bundle(wide.folder)
 
 
 def fused(folder: Path, without: Sequence[str]) -> set[str]:
@@ -100,13 +136,3 @@ def test_two_runs_at_a_time_answer_as_one(wide: TinyBundle) -> None:
     loaded = load(wide.folder, HARDWARE, 2, most_runs=2)
     assert loaded.runs == 2
     assert loaded.deviation < 1e-5
-
-
-def test_a_graph_that_is_not_read_here_shares_nothing(tmp_path: Path) -> None:
-    rare = helper.make_tensor("rare", TensorProto.BFLOAT16, [1], [1.0])
-    node = helper.make_node("Gather", ["rare", "row"], ["out"])
-    row = helper.make_tensor_value_info("row", TensorProto.INT64, [1])
-    out = helper.make_tensor_value_info("out", TensorProto.BFLOAT16, [1])
-    graph = helper.make_graph([node], "graph", [row], [out], [rare])
-    onnx.save(helper.make_model(graph), str(tmp_path / "model.onnx"))
-    assert not read_tables(tmp_path / "model.onnx")

@@ -21,7 +21,6 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.files import write
 from fastai_deploy.learner.rebuild.awd_lstm import AwdLstmClassifier
 from fastai_deploy.learner.rebuild.onnx_export import (
     AGREEMENT,
@@ -30,9 +29,9 @@ from fastai_deploy.learner.rebuild.onnx_export import (
     Session,
     gpu_form,
     open_graph,
-    refuse_large,
     relative_difference,
 )
+from fastai_deploy.learner.rebuild.onnx_file import write_onnx
 from fastai_deploy.learner.rebuild.transformer import OUTPUT
 
 INPUTS = ("input_ids", "attention_mask")
@@ -42,11 +41,13 @@ _IR = 8  # of ONNX 1.13, which every ONNX Runtime that reads the operators reads
 def export_awd_lstm(classifier: AwdLstmClassifier, path: Path, *, longest: int) -> Graph:
     """Write the graph; ``longest`` is the length of the longest text, in tokens.
 
-    The same classifier gives the same bytes. Raises UnsupportedLearner when the graph would not
-    fit into one file or would answer differently, and FileError.
+    The same classifier gives the same bytes. Raises UnsupportedLearner when the graph would answer
+    differently, and FileError.
     """
-    refuse_large(classifier, "keep fewer words of the vocabulary (max_vocab), and train again")
-    write(path, _Graph(classifier).model().SerializeToString(deterministic=True))
+    model = _Graph(classifier).model()
+    weights = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    del model.graph.initializer[:]
+    write_onnx(path, model, weights)
     difference = _difference(classifier, open_graph(path), longest)
     if difference > AGREEMENT:
         raise UnsupportedLearner(

@@ -189,7 +189,7 @@ def _texts(shape: tuple[int, int], vocabulary: int, pad: int, seed: int) -> tupl
 
 
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.13 and later read it
-LARGEST = 2 << 30  # bytes; what one protobuf file can hold
+MESSAGE = 2 << 30  # bytes; what one protobuf message can hold
 SMALL = 1 << 14  # elements of a weight that may be copied without a thought
 _OUTPUT = 1  # the descriptor
 _EXAMPLE = (2, 9)  # (batch, sequence) of the trace
@@ -201,7 +201,7 @@ Weights = dict[str, torch.Tensor]
 class Graph:
     """An exported model.
 
-    ``path`` is the ONNX file; ``fused`` counts the attention nodes that were fused;
+    ``path`` is the file of the graph; ``fused`` counts the attention nodes that were fused;
     ``difference`` is the largest relative |Δlogit| to torch that was seen. ``gpu`` is the name of
     the file that a GPU can compute, None where there is none.
     """
@@ -213,17 +213,21 @@ class Graph:
     gpu: str | None = None
 
 
-def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
-    """Write the graph of a classifier to ``path``.
+def export_onnx(
+    classifier: Classifier, path: Path, checks: Checks, *, most: int = MESSAGE
+) -> Graph:
+    """Write the graph of a classifier to ``path``, and its weights beside it.
 
-    The same classifier gives the same bytes. Raises UnsupportedLearner when its graph would not fit
-    into one file or would answer differently, and FileError.
+    Where the weights of attention have ``most`` bytes or more, the optimizer cannot hold them, and
+    attention is not fused.
+
+    The same classifier gives the same bytes. Raises UnsupportedLearner when its graph would answer
+    differently, and FileError.
     """
-    refuse_large(classifier, "train a smaller model (base instead of large)")
     difference = float("inf")
     offloaded = OffloadedWeights(classifier, path.parent)
     model, weights = _trace(classifier, path)
-    fused, attention = _fuse(classifier, model, weights, offloaded)
+    fused, attention = _fuse(classifier, model, weights, offloaded, most)
     offloaded.evict()
     candidates = [(fused, attention)] if attention else []
     for candidate, count in (*candidates, (model, 0)):
@@ -241,15 +245,6 @@ def export_onnx(classifier: Classifier, path: Path, checks: Checks) -> Graph:
         f"other lengths than it was traced with ({off})",
         hint=RUNTIME,
     )
-
-
-def refuse_large(module: nn.Module, hint: str) -> None:
-    """Raise UnsupportedLearner for a module that one ONNX file cannot hold."""
-    size = sum(value.numel() * value.element_size() for value in module.state_dict().values())
-    if size >= LARGEST:
-        raise UnsupportedLearner(
-            f"the model has {size:,} bytes; an ONNX file can hold {LARGEST:,}", hint=hint
-        )
 
 
 def _trace(classifier: Classifier, path: Path) -> tuple[onnx.ModelProto, Weights]:
@@ -306,7 +301,11 @@ def _transpose(weights: Weights, model: onnx.ModelProto) -> Weights:
 
 
 def _fuse(
-    classifier: Classifier, model: onnx.ModelProto, weights: Weights, offloaded: OffloadedWeights
+    classifier: Classifier,
+    model: onnx.ModelProto,
+    weights: Weights,
+    offloaded: OffloadedWeights,
+    most: int,
 ) -> tuple[onnx.ModelProto, int]:
     """The graph with fused attention, and the number of its nodes: 0 where nothing was fused.
 
@@ -315,9 +314,13 @@ def _fuse(
     """
     hidden = _size(classifier, "hidden_size")
     largest = max(hidden * hidden, SMALL)
-    inner = _with_initializers(
-        model, {name: each for name, each in weights.items() if each.numel() <= largest}
-    )
+    inputs = {value.name for value in model.graph.input}
+    given = {
+        name: each for name, each in weights.items() if name in inputs and each.numel() <= largest
+    }
+    if sum(each.nbytes for each in given.values()) >= most:
+        return model, 0
+    inner = _with_initializers(model, given)
     offloaded.evict()
     options = FusionOptions("bert")
     # The mask itself instead of the length of the text: padding may stand in the middle of it.

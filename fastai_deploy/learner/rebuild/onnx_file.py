@@ -1,28 +1,29 @@
-"""Writing and reading an ONNX file without ever holding all of it: the weights go one by one.
+"""ONNX files in two parts: the graph, and its larger weights in ONNX's external data format.
 
-An ONNX file is a protobuf message; the order of the fields in it is free, so a graph without its
-large weights can be written first, and each of them appended as one more initializer. Reading
-leaves the numbers where they are, mapped. Field numbers are those of ``onnx.proto``.
+The weights are written and read one by one, so that never all of them are in memory, and their file
+may be of any size. Each begins at a page of its own, so that ONNX Runtime can map it.
+
+Source: "External Data" in the ONNX documentation.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx.helper import np_dtype_to_tensor_dtype
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx.helper import np_dtype_to_tensor_dtype, tensor_dtype_to_np_dtype
 
-from fastai_deploy.files import file_errors, replacing
-from fastai_deploy.runtime.onnx_graph import read_weight
-from fastai_deploy.runtime.protobuf import BYTES, fields
+from fastai_deploy.files import replacing, write
+from fastai_deploy.runtime.bundle import weights_file
 
 Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[Any]]"
 
-_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
+SMALL = 1 << 10  # bytes; smaller weights stay in the graph
+PAGE = 1 << 12  # bytes
 
 
 def write_onnx(path: Path, model: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
@@ -30,68 +31,54 @@ def write_onnx(path: Path, model: onnx.ModelProto, weights: Mapping[str, Array])
 
     The same model and weights give the same bytes. Raises FileError.
     """
-    outside = onnx.ModelProto()
-    outside.CopyFrom(model)
-    outside.ClearField("graph")
-    graph = model.graph.SerializeToString(deterministic=True)
-    heads = {name: _head(name, weights[name]) for name in sorted(weights)}
-    sizes = {name: len(head) + weights[name].nbytes for name, head in heads.items()}
-    entries = {name: _field(_GRAPH_INITIALIZER, sizes[name]) for name in heads}
-    total = len(graph) + sum(len(entries[name]) + sizes[name] for name in heads)
-    with replacing(path) as file:
-        file.write(outside.SerializeToString(deterministic=True))
-        file.write(_field(_MODEL_GRAPH, total))
-        file.write(graph)
-        for name, head in heads.items():
-            file.write(entries[name])
-            file.write(head)
-            file.write(np.ascontiguousarray(weights[name]).reshape(-1).data)
+    written = onnx.ModelProto()
+    written.CopyFrom(model)
+    initializers = written.graph.initializer
+    outside = path.with_name(weights_file(path.name))
+    large = {name: each for name, each in weights.items() if each.nbytes >= SMALL}
+    if large:
+        with replacing(outside) as file:
+            for name in sorted(large):
+                start = file.seek(-(-file.tell() // PAGE) * PAGE)
+                file.write(np.ascontiguousarray(large[name]).reshape(-1).data)
+                initializers.append(_external(name, large[name], outside.name, start))
+    for name in sorted(weights.keys() - large.keys()):
+        initializers.append(onnx.numpy_helper.from_array(np.asarray(weights[name]), name))
+    write(path, written.SerializeToString(deterministic=True))
 
 
 def read_onnx(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """The graph without its initializers, and those, by name.
+    """The graph of a file that ``write_onnx`` wrote, without its initializers; and those, by name.
 
-    Their numbers stay in the file, which must not change: what is looked at is read. Raises
-    FileError, and ValueError for a file that is no graph.
+    Large ones stay in their file, which must not change: what is looked at is read.
     """
-    with file_errors(path), path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    outside, inside = bytearray(), bytearray()
-    weights: dict[str, Array] = {}
-    for field in fields(mapped):
-        if field.number != _MODEL_GRAPH:
-            outside += mapped[field.start : field.end]
-            continue
-        for part in fields(mapped, field.content, field.end):
-            if part.number == _GRAPH_INITIALIZER:
-                name, array = read_weight(mapped, part)
-                weights[name] = array
-            else:
-                inside += mapped[part.start : part.end]
-    model = onnx.ModelProto.FromString(bytes(outside))
-    model.graph.ParseFromString(bytes(inside))
+    model = onnx.load(path, load_external_data=False)
+    weights = {each.name: _array(each, path) for each in model.graph.initializer}
+    del model.graph.initializer[:]
     return model, weights
 
 
-def _head(name: str, weight: Array) -> bytes:
-    """A tensor's message up to its numbers."""
+def remove_onnx(path: Path) -> None:
+    """Remove a graph and its weights, where they are."""
+    for each in (path, path.with_name(weights_file(path.name))):
+        each.unlink(missing_ok=True)
+
+
+def _external(name: str, weight: Array, location: str, start: int) -> onnx.TensorProto:
+    """A tensor that says where its numbers are."""
     kind = np_dtype_to_tensor_dtype(weight.dtype)
     tensor = onnx.TensorProto(name=name, data_type=kind, dims=list(weight.shape))
-    return bytes(tensor.SerializeToString(deterministic=True)) + _field(
-        _TENSOR_RAW_DATA, weight.nbytes
-    )
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    place = {"location": location, "offset": start, "length": weight.nbytes}
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
 
 
-def _field(number: int, length: int) -> bytes:
-    """The tag of a field that is so many bytes long, and that length, both as varints."""
-    return _varint(number << 3 | BYTES) + _varint(length)
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the high bit says that more follow."""
-    found = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - the largest number of seven bits
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
+def _array(tensor: onnx.TensorProto, path: Path) -> Array:
+    if not uses_external_data(tensor):
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    place = ExternalDataInfo(tensor)
+    dtype = tensor_dtype_to_np_dtype(tensor.data_type)
+    file = path.with_name(place.location)
+    return np.asarray(np.memmap(file, dtype, "r", place.offset, tuple(tensor.dims)))

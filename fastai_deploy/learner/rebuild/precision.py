@@ -16,6 +16,7 @@ from typing import Literal
 
 from fastai_deploy.errors import ParityError, UnsupportedLearner
 from fastai_deploy.learner.rebuild.onnx_export import Graph
+from fastai_deploy.learner.rebuild.onnx_file import remove_onnx
 from fastai_deploy.learner.rebuild.quantize import quantize
 from fastai_deploy.learner.rebuild.rebuilt import Rebuilt
 from fastai_deploy.parity.compare import check, compare
@@ -75,7 +76,7 @@ def choose(
         quantize(reference.graph.path, path)
         found = _checked(rebuilt, reference, path, goldens, wish.tolerance or TOLERANCE)
     except (ParityError, UnsupportedLearner) as error:
-        path.unlink(missing_ok=True)
+        remove_onnx(path)
         if wish.choice == "int8":
             raise
         report(

@@ -1,31 +1,24 @@
 """Reading a SentencePiece model: its pieces and how it normalizes, without Google's library.
 
-The file is one protobuf message; field numbers are those of ``sentencepiece_model.proto``.
+The file is one protobuf message, whose schema transformers ships.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from fastai_deploy.errors import UnsupportedLearner
-from fastai_deploy.runtime.protobuf import BYTES, VARINT, fields, varint
+from fastai_deploy.errors import UnsupportedLearner, need_extra
 
 Kind = Literal["normal", "unknown", "control", "user-defined", "unused", "byte"]
 
 MAX_PIECES = 2_000_000  # the largest models have a quarter of a million
+MAX_BYTES = 32 << 20  # the largest models have 5 MB
 _KINDS: dict[int, Kind] = {
     1: "normal", 2: "unknown", 3: "control", 4: "user-defined", 5: "unused", 6: "byte",
 }  # fmt: skip
-_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
-_PIECE, _SCORE, _KIND = 1, 2, 3
-_MODEL_TYPE, _SUFFIX = 3, 24
 _UNIGRAM = 1
-_CHARACTERS, _PREFIX, _COLLAPSE, _ESCAPE = 2, 3, 4, 5
-
-Value = int | bytes
+_PIECE_TAG = b"\n"  # the byte before each piece, and before the text in it
 
 
 @dataclass(frozen=True)
@@ -53,60 +46,66 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(held: bytes) -> SentencePieceModel:
-    """The model in a file. Raises UnsupportedLearner for one that is damaged or no unigram."""
+    """The model in a file.
+
+    Raises UnsupportedLearner for one that is damaged or no unigram, and ExtraMissing.
+    """
+    need_extra("convert", "transformers", "onnx")  # which brings protobuf
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - only for such a learner
+    from transformers.utils.sentencepiece_model_pb2_new import ModelProto  # noqa: PLC0415
+
+    # Each piece takes 60 bytes of memory as soon as it is parsed.
+    if len(held) > MAX_BYTES or held.count(_PIECE_TAG) > 2 * MAX_PIECES:
+        raise _damaged("it is larger than any model")
     try:
-        return _model(held)
-    except (ValueError, struct.error, OverflowError) as error:
-        raise _unusable(f"it is no SentencePiece model, or damaged ({error})") from error
+        return _model(ModelProto.FromString(held))
+    except (DecodeError, ValueError) as error:
+        raise _damaged(str(error)) from error
 
 
-def _model(held: bytes) -> SentencePieceModel:
-    pieces: list[Piece] = []
-    trainer: dict[int, Value] = {}
-    normalizer: dict[int, Value] = {}
-    for number, value in _values(held):
-        if number == _PIECES and isinstance(value, bytes):
-            pieces.append(_piece(value))
-            if len(pieces) > MAX_PIECES:
-                raise ValueError("it has more pieces than any model")
-        elif number == _TRAINER and isinstance(value, bytes):
-            trainer = dict(_values(value))
-        elif number == _NORMALIZER and isinstance(value, bytes):
-            normalizer = dict(_values(value))
-    if not pieces:
+def _model(message: Any) -> SentencePieceModel:
+    trainer, normalizer = message.trainer_spec, message.normalizer_spec
+    for each in (trainer, normalizer):
+        _check_fields(each)
+    if not message.pieces:
         raise ValueError("it has no pieces")
-    if trainer.get(_MODEL_TYPE, _UNIGRAM) != _UNIGRAM:
+    if len(message.pieces) > MAX_PIECES:
+        raise ValueError("it has more pieces than any model")
+    if trainer.model_type != _UNIGRAM:
         raise _unusable("it is none of the unigram kind, which alone fdeploy rebuilds exactly")
-    if trainer.get(_SUFFIX, 0) or not normalizer.get(_ESCAPE, 1):
+    if trainer.treat_whitespace_as_suffix or not normalizer.escape_whitespaces:
         raise _unusable("it treats spaces in a way that fdeploy does not rebuild")
-    characters = normalizer.get(_CHARACTERS, b"")
     return SentencePieceModel(
-        pieces=tuple(pieces),
-        characters=characters if isinstance(characters, bytes) else b"",
-        prefix=bool(normalizer.get(_PREFIX, 1)),
-        collapse=bool(normalizer.get(_COLLAPSE, 1)),
+        pieces=tuple(map(_piece, message.pieces)),
+        characters=normalizer.precompiled_charsmap,
+        prefix=normalizer.add_dummy_prefix,
+        collapse=normalizer.remove_extra_whitespaces,
     )
 
 
-def _piece(held: bytes) -> Piece:
-    fields = dict(_values(held))
-    text, score, kind = fields.get(_PIECE, b""), fields.get(_SCORE, 0), fields.get(_KIND, 1)
-    if not isinstance(text, bytes) or not isinstance(score, int) or not isinstance(kind, int):
-        raise ValueError("a piece is none")  # noqa: TRY004 - of a file, not of an argument
-    if kind not in _KINDS:
-        raise ValueError("a piece is of an unknown kind")
-    (likelihood,) = struct.unpack("<f", score.to_bytes(4, "little"))
-    return Piece(text.decode("utf-8"), likelihood, _KINDS[kind])
+def _piece(message: Any) -> Piece:
+    _check_fields(message)
+    text = message.piece
+    if not isinstance(text, str):  # protobuf gives bytes where they are no UTF-8
+        raise ValueError("a piece is no text")  # noqa: TRY004 - of a file, not of an argument
+    return Piece(text, message.score, _KINDS[message.type])
 
 
-def _values(held: bytes) -> Iterator[tuple[int, Value]]:
-    """The fields of a message: whole numbers and floats as their bits, the rest as bytes."""
-    for field in fields(held):
-        if field.kind == VARINT:
-            yield field.number, varint(held, field.content)[0]
-        else:
-            found = held[field.content : field.end]
-            yield field.number, found if field.kind == BYTES else int.from_bytes(found, "little")
+def _check_fields(message: Any) -> None:
+    """Raise ValueError where protobuf reads a default for a field that holds something else.
+
+    It does so for a field of another type, and for a number that its enumeration does not have.
+    """
+    from google.protobuf.unknown_fields import UnknownFieldSet  # noqa: PLC0415
+
+    known = message.DESCRIPTOR.fields_by_number
+    wrong = [each.field_number for each in UnknownFieldSet(message) if each.field_number in known]
+    if wrong:
+        raise ValueError(f"its field {known[wrong[0]].name} holds what no model holds")
+
+
+def _damaged(why: str) -> UnsupportedLearner:
+    return _unusable(f"it is no SentencePiece model, or damaged ({why})")
 
 
 def _unusable(why: str) -> UnsupportedLearner:

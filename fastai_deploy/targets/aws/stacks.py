@@ -30,6 +30,7 @@ from fastai_deploy.json_reader import parse
 from fastai_deploy.naming import api_stack
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.records import StoredArtifact
+from fastai_deploy.runtime.bundle import weights_file
 from fastai_deploy.settings import Settings
 
 # The serving toolkits themselves need it, so that every image of AWS has it; what else an image has
@@ -61,8 +62,8 @@ def chosen_image(
 class ServedModel:
     """What a bundle has to be served: the size of its model, and the Python of a learner.
 
-    ``bytes`` is of the file that a processor computes, ``gpu_bytes`` of the one for a GPU, None
-    where there is none. ``python`` is None for a converted model, which runs in any.
+    ``bytes`` is of the files that a processor computes, ``gpu_bytes`` of those for a GPU, None
+    where there are none. ``python`` is None for a converted model, which runs in any.
     """
 
     bytes: int
@@ -83,12 +84,18 @@ def served_model(bundle: Path) -> ServedModel | None:
         listed, model = manifest["files"], manifest["model"]
         gpu = model.get("gpu")
         return ServedModel(
-            bytes=int(listed[model["file"]]["bytes"]),
-            gpu_bytes=int(listed[gpu]["bytes"]) if gpu else None,
+            bytes=_size(listed, model["file"]),
+            gpu_bytes=_size(listed, gpu) if gpu else None,
             python=str(python) if python else None,
         )
     except (FileError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
+
+
+def _size(listed: Mapping[str, Mapping[str, int]], graph: str) -> int:
+    """The bytes of a graph and of the file with its larger weights, where it has one."""
+    beside = listed.get(weights_file(graph), {"bytes": 0})
+    return int(listed[graph]["bytes"]) + int(beside["bytes"])
 
 
 def serving_container(settings: Settings, region: str, bundle: Path) -> Container:

@@ -1,0 +1,104 @@
+"""What ONNX's external data saves: memory and load time of a model's sessions, in turns.
+
+    python -m benchmarks.session_memory [--layers 12] [--rounds 5]
+
+The shape of RoBERTa-base with random weights, in float32 and int8, each as one file (bundle format
+1) and with its weights beside the graph (format 2), as one session and as the two that share the
+cores. Every measurement is a process of its own: load, one run of 4 x 12 tokens, freed memory given
+back; then what Linux counts of it. PSS counts a page that n processes share as an n-th.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from benchmarks.roberta_base import checks, classifier
+from fastai_deploy.learner.rebuild.onnx_export import export_onnx
+from fastai_deploy.learner.rebuild.quantize import quantize
+
+FIGURES = ("load s", "RSS MB", "PSS MB", "private MB", "highest RSS MB")
+CHILD = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from fastai_deploy.runtime.bundle import Bundle
+from fastai_deploy.runtime.hardware import Hardware
+from fastai_deploy.runtime.memory import give_back
+from fastai_deploy.runtime.session import open_session
+
+path, count = Path(sys.argv[1]), int(sys.argv[2])
+beside = path.name + ".data"
+bundle = Bundle(path.parent, "n", "1", ("a",), None, (), 512, False, 1, path.name, ("input_ids",),
+                "logits", 0.1, weights_file=beside if path.with_name(beside).exists() else None)
+began = time.perf_counter()
+sessions = [open_session(bundle, Hardware(2, None), threads, alone=True)
+            for threads in (2, 1)[:count]]
+loaded = time.perf_counter() - began
+for session in sessions:
+    session.run(None, {"input_ids": np.full((4, 12), 7)})
+give_back()
+lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+found = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
+(highest,) = [int(line.split()[1]) / 1024 for line in Path("/proc/self/status").open()
+              if line.startswith("VmHWM")]
+print(json.dumps([loaded, found["Rss"], found["Pss"],
+                  found["Private_Clean"] + found["Private_Dirty"], highest]))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        forms = made(Path(name), options.layers)
+        found: dict[tuple[str, str, int], list[list[float]]] = {}
+        for _ in range(options.rounds):
+            for count in (1, 2):
+                for (form, layout), path in forms.items():
+                    found.setdefault((form, layout, count), []).append(measured(path, count))
+    print(f"{options.rounds} rounds, load {os.getloadavg()[0]:.1f}; medians (least to most)")
+    print(f"| | sessions | weights | {' | '.join(FIGURES)} |")
+    for (form, layout, count), rows in found.items():
+        cells = [
+            f"{statistics.median(row):.{digits}f} ({min(row):.{digits}f} to {max(row):.{digits}f})"
+            for digits, row in zip((2, 0, 0, 0, 0), zip(*rows, strict=True), strict=True)
+        ]
+        print(f"| {form} | {count} | {layout} | {' | '.join(cells)} |")
+
+
+def made(folder: Path, layers: int) -> dict[tuple[str, str], Path]:
+    """The graphs by form and layout."""
+    model = classifier(layers)
+    graph = export_onnx(model, folder / "float32.onnx", checks(model))
+    quantize(graph.path, folder / "int8.onnx")
+    forms = {}
+    for form in ("float32", "int8"):
+        whole = folder / "whole" / f"{form}.onnx"
+        whole.parent.mkdir(exist_ok=True)
+        onnx.save(onnx.load(folder / f"{form}.onnx"), whole)
+        forms[form, "in the graph"] = whole
+        forms[form, "beside it"] = folder / f"{form}.onnx"
+    return forms
+
+
+def measured(path: Path, count: int) -> list[float]:
+    """The figures of a new process."""
+    command = [sys.executable, "-c", CHILD, str(path), str(count)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures: list[float] = json.loads(done.stdout)
+    return figures
+
+
+if __name__ == "__main__":
+    main()
