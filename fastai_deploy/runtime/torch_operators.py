@@ -321,19 +321,21 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, added: Any) -> Any:
 def _lstm(inputs: List[Any], attributes: Attributes) -> Output:
     """One layer that reads forwards.
 
-    Of shape ``(sequence, batch, input)`` to ``(sequence, 1, batch, hidden)``. Lengths are not
-    looked at: what stands behind a text is computed, and read by nobody.
+    Of shape ``(sequence, batch, input)`` to ``(sequence, 1, batch, hidden)``; states are of
+    ``(1, batch, hidden)``. Lengths, which graphs of format 1 give, are not looked at: what stands
+    behind a text is computed, and read by nobody.
     """
     if attributes.get("direction", "forward") != "forward" or any(
-        each is not None for each in inputs[5:]
+        each is not None for each in inputs[7:]
     ):
-        raise ValueError("LSTM that reads backwards or begins with a state is not computed here")
+        raise ValueError("LSTM that reads backwards or has peepholes is not computed here")
     data, entering, recurrent, bias = _alike(*inputs[:4])
     weights = [_gates(each) for each in (entering[0], recurrent[0], *bias[0].chunk(2))]
-    start = data.new_zeros(1, data.shape[1], attributes["hidden_size"])
+    zeros = data.new_zeros(1, data.shape[1], attributes["hidden_size"])
+    states = [zeros if each is None else each.to(data) for each in (*inputs[5:], None, None)[:2]]
     # has_biases, layers, dropout, train, bidirectional, batch_first
     options = (True, 1, 0.0, False, False, False)
-    return torch.lstm(data, (start, start), weights, *options)[0].unsqueeze(1).float()
+    return torch.lstm(data, states, weights, *options)[0].unsqueeze(1).float()
 
 
 def _gates(weight: Tensor) -> Tensor:

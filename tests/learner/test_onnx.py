@@ -19,7 +19,7 @@ from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.rebuild.answers import torch_scores
 from fastai_deploy.learner.rebuild.onnx_export import Checks, export_onnx, quiet
 from fastai_deploy.learner.rebuild.onnx_file import Array, read_onnx, write_onnx
-from fastai_deploy.learner.rebuild.transformer import Classifier
+from fastai_deploy.learner.rebuild.transformer import Classifier, Exportable
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (1,), (255,), (256,), (127, 129), (3, 5, 700)])
@@ -161,6 +161,39 @@ def test_attention_too_large_for_the_optimizer_is_not_fused(tmp_path: Path) -> N
 def _with_path(folder: Path) -> tuple[Classifier, Path, Checks]:
     made, checks = bert()
     return made, folder / "m.onnx", checks
+
+
+class Recurrent(Exportable):
+    """An LSTM, whose gates ONNX has in another order than torch."""
+
+    inputs = ("input_ids", "attention_mask")
+    name = "Recurrent"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 8)
+        self.rnn = nn.LSTM(8, 16, batch_first=True)
+        self.head = nn.Linear(16, 3)
+
+    def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return ids, mask
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        value = self.rnn(self.embedding(ids))[0] * mask[:, :, None]
+        scores: torch.Tensor = self.head(value.sum(dim=1))
+        return scores
+
+
+def test_weights_that_a_graph_only_rearranges_are_rearranged_in_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = Recurrent().eval().requires_grad_(requires_grad=False)
+    checks = Checks(made, vocabulary=50, max_length=40, pad=1)
+    graph = onnx.load(export_onnx(made, tmp_path / "m.onnx", checks).path).graph
+    (rnn,) = (node for node in graph.node if node.op_type == "LSTM")
+    weights = {each.name: list(each.dims) for each in graph.initializer}
+    assert [weights[name] for name in rnn.input[1:4]] == [[1, 64, 8], [1, 64, 16], [1, 128]]
+    assert sorted(weights.values()) == [[1, 64, 8], [1, 64, 16], [1, 128], [3], [3, 16], [50, 8]]
+    assert not any(node.op_type == "Slice" for node in graph.node)
 
 
 def test_a_graph_that_answers_differently_is_refused(tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
-"""The AWD-LSTM classifier in torch, as fastai runs it on one text: chunk by chunk, then pooled."""
+"""The AWD-LSTM classifier in torch.
+
+``AwdLstmClassifier`` runs one text as fastai does: chunk by chunk, then pooled. What is exported is
+``BatchedAwdLstm``, which runs a batch at once, without a loop that a trace would fix; the graph's
+answers are compared with those of the first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -11,8 +17,15 @@ from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.awd_lstm import COUNTERS, AwdLstm, HeadLayer, weights_of
 from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.reading.tensors import Tensor
+from fastai_deploy.learner.rebuild.onnx_export import Compared, Ids, Session, relative_difference
 from fastai_deploy.learner.rebuild.sketch import check_shared
-from fastai_deploy.learner.rebuild.transformer import by, check_names, read_finite
+from fastai_deploy.learner.rebuild.transformer import (
+    OUTPUT,
+    Exportable,
+    by,
+    check_names,
+    read_finite,
+)
 
 State = tuple[torch.Tensor, torch.Tensor]
 
@@ -80,6 +93,156 @@ class AwdLstmClassifier(nn.Module):
         mean = output.masked_fill(shown, 0).sum(dim=1) / (~padding).sum(dim=1)[:, None]
         highest = output.masked_fill(shown, -float("inf")).max(dim=1)[0]
         return torch.cat([output[:, last], highest, mean], dim=1)
+
+
+class BatchedAwdLstm(Exportable):
+    """The same model for texts padded on the right: ids and mask ``(batch, sequence)`` to logits.
+
+    fastai runs a text in chunks and carries the state on, which for an LSTM that reads forwards is
+    one run over the whole text. The direction that reads backwards turns round within each chunk:
+    for it the tokens of each chunk are turned round before, and its outputs again after. Padding
+    stands behind a text, so that no output within the text depends on it.
+    """
+
+    inputs = ("input_ids", "attention_mask")
+    name = "an AWD-LSTM"
+
+    def __init__(self, classifier: AwdLstmClassifier) -> None:
+        super().__init__()
+        self.described = classifier.described
+        self.encoder, self.head = classifier.encoder, classifier.head
+        ends = ("", "_reverse") if self.described.bidirectional else ("",)
+        self.layers = nn.ModuleList(
+            nn.ModuleList(_one_way(rnn, end) for end in ends) for rnn in classifier.rnns
+        )
+        self.eval().requires_grad_(requires_grad=False)
+
+    def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Both."""
+        return ids, mask
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The scores of every label, before softmax or sigmoid."""
+        lengths = mask.sum(dim=1, keepdim=True)
+        positions = torch.arange(ids.shape[1])[None, :]
+        turned = self._turned(positions, lengths)
+        value = self.encoder(ids)
+        for forwards, *backwards in self.layers:
+            outputs = [forwards(value)[0]]
+            outputs += [_at(rnn(_at(value, turned))[0], turned) for rnn in backwards]
+            value = torch.cat(outputs, dim=2)
+        scores: torch.Tensor = self.head(self._pool(value, ids, positions, lengths))
+        return scores
+
+    def _chunk(self, positions: torch.Tensor) -> torch.Tensor:
+        """Where the chunks of positions begin."""
+        step = self.described.bptt
+        return torch.div(positions, step, rounding_mode="trunc") * step
+
+    def _turned(self, positions: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Where each token goes when each chunk is turned round: ``(batch, sequence)``."""
+        start = self._chunk(positions)
+        end = torch.minimum(start + self.described.bptt, lengths)
+        return torch.where(positions < lengths, start + end - 1 - positions, positions)
+
+    def _pool(
+        self,
+        value: torch.Tensor,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        lengths: torch.Tensor,
+    ) -> torch.Tensor:
+        """Last, maximum and mean of what is pooled: ``(batch, 3 x size)``."""
+        described = self.described
+        pooled = positions < lengths
+        last = lengths - 1
+        if described.max_len is not None:
+            # The first multiple of the step that is at least, or above, this many tokens.
+            before = lengths - described.max_len
+            if described.inclusive:
+                before = before.clamp(min=0) + described.bptt - 1
+            else:
+                before = before.clamp(min=-1) + described.bptt
+            pooled = pooled & (positions >= self._chunk(before))
+        if described.pad_id is not None:
+            padding = ids == described.pad_id
+            if described.last_skips_padding:
+                ending = padding & pooled & (positions >= lengths - described.bptt)
+                last = last - ending.sum(dim=1, keepdim=True)
+            pooled = pooled & ~padding
+        left_out = ~pooled[:, :, None]
+        mean = value.masked_fill(left_out, 0).sum(dim=1) / pooled.sum(dim=1, keepdim=True)
+        highest = value.masked_fill(left_out, -float("inf")).amax(dim=1)
+        return torch.cat([_at(value, last.clamp(min=0))[:, 0], highest, mean], dim=1)
+
+
+class AwdLstmChecks(Compared):
+    """Batches of random texts, with the answers of the learner's model to each text alone.
+
+    Their lengths lie on both sides of every border: a chunk, what is pooled, the longest text
+    (``longest``, in tokens).
+    """
+
+    def __init__(self, classifier: AwdLstmClassifier, *, longest: int) -> None:
+        described = classifier.described
+        step, pooled = described.bptt, described.max_len or 0
+        near = [length + more for length in (step, pooled, pooled + step) for more in (-1, 0, 1)]
+        batches: Sequence[Sequence[int]] = (
+            (1,),
+            (5, 2, 9, 1),
+            [length for length in near if 0 < length <= longest],
+            (longest,),
+        )
+        self._asked = [_random_batch(described, each, n) for n, each in enumerate(batches)]
+        with torch.no_grad():
+            self._answers = [
+                np.concatenate(
+                    [
+                        classifier(torch.from_numpy(ids[row : row + 1, :length])).numpy()
+                        for row, length in enumerate(mask.sum(axis=1))
+                    ]
+                )
+                for ids, mask in self._asked
+            ]
+
+    def difference_of(self, session: Session) -> float:
+        """The largest |Δlogit|, relative to the largest logit where that is above 1."""
+        return max(
+            relative_difference(
+                session.run([OUTPUT], dict(zip(BatchedAwdLstm.inputs, asked, strict=True)))[0],
+                theirs,
+            )
+            for asked, theirs in zip(self._asked, self._answers, strict=True)
+        )
+
+
+def _one_way(rnn: nn.Module, end: str) -> nn.LSTM:
+    """One direction of an LSTM, as one that reads forwards."""
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    weights = {name: rnn.get_parameter(name + end) for name in names}
+    rows, columns = weights["weight_ih_l0"].shape
+    made = nn.LSTM(columns, rows // 4, batch_first=True)
+    made.load_state_dict(weights, strict=True)
+    return made
+
+
+def _at(value: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Of a value ``(batch, sequence, size)``, the rows at these places of the sequence."""
+    return value.gather(1, places[:, :, None].expand(-1, -1, value.shape[2]))
+
+
+def _random_batch(described: AwdLstm, lengths: Sequence[int], seed: int) -> tuple[Ids, Ids]:
+    """Ids and mask of texts; a padding id stands in longer ones, but not at their ends."""
+    pad = described.pad_id or 0
+    shape = (len(lengths), max(lengths))
+    ids = np.random.default_rng(seed).integers(0, described.vocabulary, shape)
+    ids[ids == pad] = (pad + 1) % described.vocabulary
+    mask = np.arange(max(lengths))[None, :] < np.array(lengths)[:, None]
+    for row, length in enumerate(lengths):
+        if length > 2 and described.pad_id is not None:  # noqa: PLR2004 - ends and a middle
+            ids[row, length - 2] = pad
+    ids[~mask] = pad
+    return ids, mask.astype(np.int64)
 
 
 def rebuild_awd_lstm(described: AwdLstm, tensors: Mapping[str, Tensor]) -> AwdLstmClassifier:

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ from fastai_deploy.errors import FdeployError, UnsupportedLearner
 from fastai_deploy.files import file_errors
 from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.rebuild.onnx_file import write_onnx
-from fastai_deploy.learner.rebuild.transformer import OUTPUT, Classifier
+from fastai_deploy.learner.rebuild.transformer import OUTPUT, Classifier, Exportable
 from fastai_deploy.runtime.hardware import trim_memory
+from fastai_deploy.runtime.torch_operators import OPERATORS
 from fastai_deploy.runtime.torch_session import open_torch
 
 ALIGNMENT = 64  # bytes: a line of a processor's cache
@@ -90,7 +92,22 @@ Session: TypeAlias = Any
 """A session of ONNX Runtime, or what has its ``run``."""
 
 
-class Checks:
+class Compared(ABC):
+    """What a graph must answer: texts, with torch's answers to them."""
+
+    def difference(self, graph: Path) -> float:
+        """Of ONNX Runtime's answers; infinite where it cannot use the graph."""
+        try:
+            return self.difference_of(open_graph(graph))
+        except Exception:  # noqa: BLE001 - its errors have no common base
+            return float("inf")
+
+    @abstractmethod
+    def difference_of(self, session: Session) -> float:
+        """The largest |Δlogit|, relative to the largest logit where that is above 1."""
+
+
+class Checks(Compared):
     """Random texts, padded on the right, with torch's answers to them.
 
     ``vocabulary`` is the number of ids, ``max_length`` the tokens of the longest text, of which at
@@ -99,7 +116,7 @@ class Checks:
     """
 
     def __init__(
-        self, classifier: Classifier, *, vocabulary: int, max_length: int, pad: int
+        self, classifier: Exportable, *, vocabulary: int, max_length: int, pad: int
     ) -> None:
         self._feeds: list[dict[str, Ids]] = []
         self._answers: list[Array] = []
@@ -115,13 +132,6 @@ class Checks:
             self._feeds.append(
                 dict(zip(classifier.inputs, (each.numpy() for each in arguments), strict=True))
             )
-
-    def difference(self, graph: Path) -> float:
-        """Of ONNX Runtime's answers; infinite where it cannot use the graph."""
-        try:
-            return self.difference_of(open_graph(graph))
-        except Exception:  # noqa: BLE001 - its errors have no common base
-            return float("inf")
 
     def difference_of(self, session: Session) -> float:
         """The largest |Δlogit|, relative to the largest logit where that is above 1."""
@@ -150,7 +160,7 @@ def masks_padding(classifier: Classifier, *, vocabulary: int, pad: int) -> bool:
     return relative_difference(together, np.stack(alone)) <= AGREEMENT
 
 
-def _answer(classifier: Classifier, ids: Ids, mask: Ids) -> Array:
+def _answer(classifier: Exportable, ids: Ids, mask: Ids) -> Array:
     arguments = classifier.arguments(torch.from_numpy(ids), torch.from_numpy(mask))
     with torch.no_grad():
         return np.asarray(classifier(*arguments).numpy())
@@ -191,6 +201,7 @@ def _texts(shape: tuple[int, int], vocabulary: int, pad: int, seed: int) -> tupl
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.13 and later read it
 MESSAGE = 2 << 30  # bytes; what one protobuf message can hold
 SMALL = 1 << 14  # elements of a weight that may be copied without a thought
+_REARRANGING = ("Concat", "Slice", "Transpose", "Unsqueeze")
 _OUTPUT = 1  # the descriptor
 _EXAMPLE = (2, 9)  # (batch, sequence) of the trace
 
@@ -214,7 +225,7 @@ class Graph:
 
 
 def export_onnx(
-    classifier: Classifier, path: Path, checks: Checks, *, most: int = MESSAGE
+    classifier: Exportable, path: Path, checks: Compared, *, most: int = MESSAGE
 ) -> Graph:
     """Write the graph of a classifier to ``path``, and its weights beside it.
 
@@ -241,13 +252,13 @@ def export_onnx(
             return Graph(path, classifier.inputs, count, difference, gpu)
     off = f"by {difference:.1e}" if difference < float("inf") else "or fails"
     raise UnsupportedLearner(
-        f"a graph of {type(classifier.model).__name__} answers differently from torch on texts of "
+        f"a graph of {classifier.name} answers differently from torch on texts of "
         f"other lengths than it was traced with ({off})",
         hint=RUNTIME,
     )
 
 
-def _trace(classifier: Classifier, path: Path) -> tuple[onnx.ModelProto, Weights]:
+def _trace(classifier: Exportable, path: Path) -> tuple[onnx.ModelProto, Weights]:
     """The graph, whose weights are inputs like the ids, and the weights by the names of these."""
     ids = torch.ones(_EXAMPLE, dtype=torch.int64).cumsum(dim=1) + 3
     axes = {name: {0: "batch", 1: "sequence"} for name in classifier.inputs}
@@ -277,31 +288,53 @@ def _trace(classifier: Classifier, path: Path) -> tuple[onnx.ModelProto, Weights
     finally:
         traced.unlink(missing_ok=True)
     weights = {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())}
-    return model, _transpose({name: value.detach() for name, value in weights.items()}, model)
+    return model, _rearrange({name: value.detach() for name, value in weights.items()}, model)
 
 
-def _transpose(weights: Weights, model: onnx.ModelProto) -> Weights:
-    """The weights, with those that the graph turns round before it uses them turned beforehand."""
+def _rearrange(weights: Weights, model: onnx.ModelProto) -> Weights:
+    """The weights, with what the graph only rearranges of them rearranged beforehand.
+
+    Linear layers turn theirs round, and an LSTM orders its gates as ONNX has them.
+    """
+    nodes = model.graph.node
+    constants: Weights = {}
     found = dict(weights)
-    for node in list(model.graph.node):
-        if node.op_type == "Transpose" and node.input[0] in weights:
-            order = onnx.helper.get_node_attr_value(node, "perm")
-            found[node.output[0]] = turned = weights[node.input[0]].permute(*order)
-            model.graph.node.remove(node)
+    for node in list(nodes):
+        if node.op_type == "Constant" and (value := _constant(node)) is not None:
+            constants[node.output[0]] = value
+        if node.op_type not in _REARRANGING or found.keys().isdisjoint(node.input):
+            continue
+        inputs = [found.get(name, constants.get(name)) for name in node.input]
+        if all(each is not None for each in inputs):
+            made = OPERATORS[node.op_type](inputs, _attributes(node))
+            found[node.output[0]] = made
+            nodes.remove(node)
             model.graph.input.append(
                 onnx.helper.make_tensor_value_info(
-                    node.output[0], onnx.TensorProto.FLOAT, list(turned.shape)
+                    node.output[0], onnx.TensorProto.FLOAT, list(made.shape)
                 )
             )
-    used = {name for node in model.graph.node for name in node.input}
+    used = {name for node in nodes for name in node.input}
     for value in list(model.graph.input):
-        if value.name in weights and value.name not in used:
+        if value.name in found and value.name not in used:
             model.graph.input.remove(value)
+    for node in list(nodes):
+        if node.op_type == "Constant" and node.output[0] not in used:
+            nodes.remove(node)
     return found
 
 
+def _constant(node: onnx.NodeProto) -> torch.Tensor | None:
+    value = _attributes(node).get("value")
+    return None if value is None else torch.from_numpy(onnx.numpy_helper.to_array(value).copy())
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+
+
 def _fuse(
-    classifier: Classifier,
+    classifier: Exportable,
     model: onnx.ModelProto,
     weights: Weights,
     offloaded: OffloadedWeights,
@@ -368,7 +401,7 @@ def _take(model: onnx.ModelProto, weights: Weights) -> Weights:
     return taken
 
 
-def _size(classifier: Classifier, name: str) -> int:
+def _size(classifier: Exportable, name: str) -> int:
     """A number of the configuration; 0 lets the optimizer find it out."""
     value = getattr(classifier.config, name, 0)
     return value if isinstance(value, int) else 0

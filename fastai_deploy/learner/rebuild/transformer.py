@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +34,26 @@ from fastai_deploy.learner.rebuild.sketch import check_shared, check_total, sket
 OUTPUT = "logits"
 
 
-class Classifier(nn.Module):
+class Exportable(nn.Module, ABC):
+    """A module from int64 inputs ``(batch, sequence)`` to logits ``(batch, labels)``.
+
+    ``inputs`` are their names, in order; ``name`` is what errors call the model.
+    """
+
+    inputs: tuple[str, ...]
+    name: str
+
+    @property
+    def config(self) -> object:
+        """The configuration of the transformer in it; None where there is none."""
+        return None
+
+    @abstractmethod
+    def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What ``forward`` is called with, in the order of ``inputs``."""
+
+
+class Classifier(Exportable):
     """Ids to logits.
 
     ``input_ids`` of shape (batch, sequence), and where the learner does not find padding itself
@@ -56,11 +76,8 @@ class Classifier(nn.Module):
         self.model = model
         self.mask_pad = mask_pad
         self.first_position = first_position
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The names of the inputs, in order."""
-        return ("input_ids",) if self.mask_pad is not None else ("input_ids", "attention_mask")
+        self.inputs = ("input_ids",) if mask_pad is not None else ("input_ids", "attention_mask")
+        self.name = type(model).__name__
 
     @property
     def config(self) -> object:

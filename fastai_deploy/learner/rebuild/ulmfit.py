@@ -16,9 +16,13 @@ from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.awd_lstm import Ulmfit
 from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.rebuild.answers import Ids, Scores, onnx_scores, probabilities
-from fastai_deploy.learner.rebuild.awd_lstm import AwdLstmClassifier, rebuild_awd_lstm
-from fastai_deploy.learner.rebuild.awd_lstm_onnx import export_awd_lstm
-from fastai_deploy.learner.rebuild.onnx_export import Graph
+from fastai_deploy.learner.rebuild.awd_lstm import (
+    AwdLstmChecks,
+    AwdLstmClassifier,
+    BatchedAwdLstm,
+    rebuild_awd_lstm,
+)
+from fastai_deploy.learner.rebuild.onnx_export import Graph, export_onnx
 from fastai_deploy.learner.text.spacy_rules import rules_of_language
 from fastai_deploy.learner.text.words import UNKNOWN, WordRules
 from fastai_deploy.parity.compare import compare
@@ -73,7 +77,8 @@ class RebuiltUlmfit:
 
     def export(self, path: Path) -> Graph:
         """Write the model as an ONNX graph. Raises UnsupportedLearner or FileError."""
-        return export_awd_lstm(self.classifier, path, longest=self.max_length)
+        checks = AwdLstmChecks(self.classifier, longest=self.max_length)
+        return export_onnx(BatchedAwdLstm(self.classifier), path, checks)
 
     def _ids(self, text: str) -> Ids:
         ids = list(self.words.encode(text, self.max_length).ids)
