@@ -59,9 +59,10 @@ def test_weights_are_written_as_onnx_reads_them(
 
 
 def test_large_weights_begin_at_a_page_and_small_ones_stay_in_the_graph(tmp_path: Path) -> None:
-    graph = onnx.helper.make_graph([], "g", [], [])
     weights = {name: np.ones(size, np.uint8) for name, size in
                {"a": 1_024, "b": 1_023, "c": 5_000, "d": 2_000}.items()}  # fmt: skip
+    held = [onnx.numpy_helper.from_array(weights.pop(name), name) for name in "bc"]
+    graph = onnx.helper.make_graph([], "g", [], [], held)
     write_onnx(tmp_path / "m.onnx", onnx.helper.make_model(graph), weights)
     places = {
         each.name: {entry.key: entry.value for entry in each.external_data}

@@ -127,7 +127,8 @@ class BatchedAwdLstm(Exportable):
         positions = torch.arange(ids.shape[1])[None, :]
         turned = self._turned(positions, lengths)
         value = self.encoder(ids)
-        for forwards, *backwards in self.layers:
+        for layer in self.layers:
+            forwards, *backwards = layer.children()
             outputs = [forwards(value)[0]]
             outputs += [_at(rnn(_at(value, turned))[0], turned) for rnn in backwards]
             value = torch.cat(outputs, dim=2)

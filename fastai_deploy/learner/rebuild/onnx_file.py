@@ -27,13 +27,16 @@ PAGE = 1 << 12  # bytes
 
 
 def write_onnx(path: Path, model: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
-    """Write ``model`` with ``weights`` as initializers of its graph; the model is left as it is.
+    """Write ``model`` with ``weights`` as more initializers of its graph; it is left as it is.
 
     The same model and weights give the same bytes. Raises FileError.
     """
     written = onnx.ModelProto()
     written.CopyFrom(model)
     initializers = written.graph.initializer
+    del initializers[:]
+    held = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    weights = {**held, **weights}
     outside = path.with_name(weights_file(path.name))
     large = {name: each for name, each in weights.items() if each.nbytes >= SMALL}
     if large:
@@ -81,4 +84,4 @@ def _array(tensor: onnx.TensorProto, path: Path) -> Array:
     place = ExternalDataInfo(tensor)
     dtype = tensor_dtype_to_np_dtype(tensor.data_type)
     file = path.with_name(place.location)
-    return np.asarray(np.memmap(file, dtype, "r", place.offset, tuple(tensor.dims)))
+    return np.asarray(np.memmap(file, dtype, "r", place.offset or 0, tuple(tensor.dims)))

@@ -35,13 +35,17 @@ OUTPUT = "logits"
 
 
 class Exportable(nn.Module, ABC):
-    """A module from int64 inputs ``(batch, sequence)`` to logits ``(batch, labels)``.
+    """A module from int64 inputs ``(batch, sequence)`` to logits ``(batch, labels)``."""
 
-    ``inputs`` are their names, in order; ``name`` is what errors call the model.
-    """
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What errors call the model."""
 
-    inputs: tuple[str, ...]
-    name: str
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs, in order."""
 
     @property
     def config(self) -> object:
@@ -76,8 +80,16 @@ class Classifier(Exportable):
         self.model = model
         self.mask_pad = mask_pad
         self.first_position = first_position
-        self.inputs = ("input_ids",) if mask_pad is not None else ("input_ids", "attention_mask")
-        self.name = type(model).__name__
+
+    @property
+    def name(self) -> str:
+        """The name of the model's class."""
+        return type(self.model).__name__
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs, in order."""
+        return ("input_ids",) if self.mask_pad is not None else ("input_ids", "attention_mask")
 
     @property
     def config(self) -> object:

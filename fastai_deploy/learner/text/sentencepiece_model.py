@@ -52,13 +52,14 @@ def read_sentencepiece(held: bytes) -> SentencePieceModel:
     """
     need_extra("convert", "transformers", "onnx")  # which brings protobuf
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - only for such a learner
-    from transformers.utils.sentencepiece_model_pb2_new import ModelProto  # noqa: PLC0415
+    from transformers.utils import sentencepiece_model_pb2_new as schema  # noqa: PLC0415
 
     # Each piece takes 60 bytes of memory as soon as it is parsed.
     if len(held) > MAX_BYTES or held.count(_PIECE_TAG) > 2 * MAX_PIECES:
         raise _damaged("it is larger than any model")
     try:
-        return _model(ModelProto.FromString(held))
+        message: Any = schema.ModelProto  # type: ignore[attr-defined]  # protobuf makes it
+        return _model(message.FromString(held))
     except (DecodeError, ValueError) as error:
         raise _damaged(str(error)) from error
 
