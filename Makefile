@@ -1,19 +1,19 @@
-# make demo    a learner becomes an API on this machine, answers, and is torn down
+# make demo    export a learner, serve it on this machine, classify two texts, tear it down
 # make test    the whole test suite
-# make test-fast   what needs no server, no model and no AWS double: seconds, for the edit loop
+# make test-fast   the tests without a server, a model or the AWS double: seconds, while you edit
 # make test-lower-bounds   the lowest versions of the dependencies that pyproject.toml allows
-# make test-page   the page to try the API, in a real Chromium (installs one when run as root)
-# make fuzz-api    schemathesis against the local gateway and the double of AWS, from their own documents
+# make test-page   the demo page in a real Chromium (installs one when run as root)
+# make fuzz-api    schemathesis against the local gateway and the AWS double, from their OpenAPI documents
 # make check-templates   checkov and parliament over the templates of every scenario
-# make fault-table       fails every call of an `up` in turn and writes docs/faults.md (an hour)
+# make fault-table       fails every AWS call of an `up` in turn and writes docs/faults.md (an hour)
 # make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
 # make test-architectures   every tiny learner against its own answers (docs/learners.md)
-# make test-learner-runtime   the real fastai, live and served as it is, in an environment of its own
+# make test-learner-runtime   the real fastai, in memory and served from its pickle, in a separate environment
 # make test-variants   hundreds of learners with an operation inserted into their code (docs/learners.md)
-# make test-containers   a packaged artifact in the software of AWS's images; root, Linux, Java 17
+# make test-containers   a packaged artifact in the software of AWS's images (root, Linux, Java 17)
 # make dist    the sdist and the wheel, checked by twine
-# make bench-comparison   fdeploy beside other servers, on a quiet machine; root, Linux, Java 17
-# Most make a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
+# make bench-comparison   fdeploy and other servers, on an idle machine (root, Linux, Java 17)
+# Most create a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,7 +42,7 @@ test-fast: $(VENV)/.dev
 LOWER_BOUNDS := tests/test_settings.py tests/test_reporting.py tests/test_bundle.py tests/test_inspect.py \
 	tests/flow/test_flow.py tests/gateway/test_integration.py tests/invoking tests/public \
 	tests/aws/test_care.py tests/aws/test_upload.py tests/aws/test_flow.py
-# Whether pyproject.toml promises too much; CONTRIBUTING.md has the last result. Old versions may warn.
+# Checks the lower bounds in pyproject.toml. Old versions may warn.
 test-lower-bounds:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
@@ -67,7 +67,7 @@ types: $(VENV)/.dev
 
 check: lint types test
 
-# Checkers whose many pins stay out of .venv: checkov on the templates, parliament on the policies.
+# These checkers pin many packages, so they get their own environment: checkov on the templates, parliament on the policies.
 check-templates: $(VENV)/.dev
 	$(PYTHON) -m venv .venv-checkers
 	.venv-checkers/bin/python -m pip install --quiet checkov==3.3.30 parliament==1.6.4 'setuptools<80'
@@ -84,7 +84,7 @@ fuzz: $(VENV)/.dev
 test-architectures: $(VENV)/.dev
 	$(BIN)/python -m tests.learner.survey
 
-# fastai brings a torchvision that may not fit torch; transformers fails on one that does not.
+# fastai installs a torchvision that may not fit torch, and transformers fails if it does not.
 test-learner-runtime:
 	$(PYTHON) -m venv .venv-fastai
 	.venv-fastai/bin/python -m pip install --quiet fastai==2.8.12 torch==2.13.0 transformers==5.23.0 \
@@ -107,7 +107,7 @@ test-variants: $(VENV)/.dev
 		tests/learners/reviews.csv $(VARIANTS) $(COUNT) $(SEED)
 	nice $(BIN)/python -m tests.learner.variants $(VARIANTS)
 
-# In a network namespace without a route. Downloads several GB once; docs/containers.md has results.
+# Runs in a network namespace without a route. Downloads several GB once; results: docs/containers.md.
 test-containers: $(VENV)/.dev
 	$(BIN)/python -m tests.containers p2
 	$(BIN)/python -m tests.containers torchserve
@@ -140,7 +140,7 @@ dist:
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
-# Half an hour on a machine that does nothing else; the first time it installs 20 GB beforehand.
+# Takes half an hour on an otherwise idle machine; the first run installs 20 GB beforehand.
 bench-comparison: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.comparison
 
@@ -153,12 +153,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing fdeploy into $(VENV): torch and transformers rebuild the learner and check it,"
+	@echo "Installing fdeploy into $(VENV): torch and transformers rebuild the learner and verify it,"
 	@echo "onnxruntime serves it, boto3 and sagemaker-core speak to AWS. This takes minutes, once."
 	$(PIP) --editable '.[all]'
 	@touch $@
 
-# The browser comes from the system's packages; who is not root installs it beforehand.
+# The browser is a system package; if you are not root, install it beforehand.
 $(VENV)/.page: $(VENV)/.dev
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 		apt-get install -y -qq --no-install-recommends chromium >/dev/null; }

@@ -1,9 +1,9 @@
 """The sentences that `train.py` learns from.
 
 Sentences that people rated come from the vaderSentiment source package, which is read and not
-copied. The others are built from the author's own word lists and patterns: they teach what the
-rated ones show too rarely, namely negation ("not good at all"), contrast ("the room was small, but
-the view is great") and plain facts that hold no opinion.
+copied. The others are built from the author's own word lists and patterns. They teach what is rare
+in the rated ones: negation ("not good at all"), contrast ("the room was small, but the view is
+great") and plain facts without an opinion.
 """
 
 import csv
@@ -20,7 +20,7 @@ CLEAR_SENTENCE, CLEAR_WORD = 0.45, 1.0  # ratings from -4 to 4: beyond these the
 
 
 def words(text: str, separator: str | None = None) -> list[str]:
-    """Cut a list that is written as one text, so that it stays short to read."""
+    """Split a list that is written as one string, which is shorter to read."""
     return [word.strip() for word in text.split(separator)]
 
 
@@ -38,7 +38,7 @@ phone laptop camera screen battery sound charger keyboard printer app website pr
 interface delivery packaging support driver doctor teacher course flight price quality jacket chair
 vacuum kettle""")
 
-# {own} and {own2} agree with the label, {other} says the opposite, {verb} is what the writer feels.
+# {own} and {own2} agree with the label, {other} contradicts it, {verb} is the writer's feeling.
 PLAIN = words(
     """It was {own}.|The {a} was {own}.|The {a} is really {own}.|What a {own} {a}!|A {own} {a}.|
     I found the {a} {own}.|So {own}.|Very {own} {a}, {own2} {b}.|This {a} is just {own}|
@@ -165,5 +165,5 @@ def from_csv(path: Path) -> Labelled:
 
 
 def plain(text: str) -> str:
-    """A text without capitals and punctuation, to tell whether two texts are the same."""
+    """A text without capitals and punctuation, to find out whether two texts are the same."""
     return " ".join(re.findall(r"\w+", text.lower()))

@@ -6,10 +6,10 @@
     pip download --no-deps --no-binary :all: vaderSentiment==3.3.2
     python - < train.py
 
-Run it in this folder. It goes to Python as standard input because an export holds the file name of
-the code of the classes below: that way the name is "<stdin>" and not a path of your machine.
-It takes some ten minutes on one core of a 2026 server, and ends with how many of the sentences of
-heldout.csv, which it has not seen, the learner gets right: 107 of 130 for the one that is shipped.
+Run it in this folder. An export contains the file name of the code of the classes below. Because
+Python reads the script from standard input, that name is "<stdin>" and not a path of your machine.
+Training takes ten minutes on one core of a 2026 server. The script ends with how many sentences of
+heldout.csv, which it has not seen, the learner gets right: 107 of 130 for the one in this folder.
 """
 
 import json
@@ -82,8 +82,8 @@ class HFClassifier(nn.Module):
 def vocabulary(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[int]:
     """The ids of the word pieces to keep.
 
-    What spells any word, what is in the texts, then the most frequent words of English, which
-    stand first in MiniLM's vocabulary.
+    First the pieces that spell any word, then those in the texts, then the most frequent English
+    words, which come first in MiniLM's vocabulary.
     """
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     special = tokenizer.convert_tokens_to_ids(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"])
@@ -96,7 +96,7 @@ def vocabulary(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[int
 
 
 def small_minilm(kept: list[int]) -> PreTrainedModel:
-    """The first layers of MiniLM with the words that are kept.
+    """The first layers of MiniLM, with the words to keep.
 
     It knows far more English than the labelled texts can teach.
     """
@@ -120,7 +120,7 @@ def small_minilm(kept: list[int]) -> PreTrainedModel:
     )
     for part in (model, model.bert, model.config):
         part.name_or_path = "all-MiniLM-L6-v2"  # and not the folder on your machine
-    # A word that the labelled texts lack keeps its place beside those that they have.
+    # Words that are not in the labelled texts keep their position relative to those that are.
     embeddings.requires_grad_(requires_grad=False)
     return model
 
@@ -128,7 +128,7 @@ def small_minilm(kept: list[int]) -> PreTrainedModel:
 def new_learner(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, train: Labelled, valid: Labelled
 ) -> Learner:
-    """The fastai learner: what `fdeploy` gets to see."""
+    """The fastai learner that `fdeploy` reads."""
     table = pd.DataFrame(train + valid, columns=["text", "label"])
     table["is_valid"] = table.index >= len(train)
     text_block = TransformBlock(
@@ -148,10 +148,10 @@ def new_learner(
 
 
 def main() -> None:
-    """Learner, export; then what the export says of texts that it has not seen."""
+    """Train and export the learner, then test the export on texts that it has not seen."""
     set_seed(SEED, reproducible=True)
-    torch.set_flush_denormal(True)  # or training gets slower and slower as weights near zero
-    rng = random.Random(SEED)  # noqa: S311 - nothing secret hangs on it
+    torch.set_flush_denormal(True)  # or training slows down as weights approach zero
+    rng = random.Random(SEED)  # noqa: S311 - not used for security
     held = from_csv(Path("heldout.csv"))
     unseen = {plain(text) for text, _ in held}
     sentences, lexicon = rated(Path("vaderSentiment-3.3.2.tar.gz"))

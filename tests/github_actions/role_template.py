@@ -15,12 +15,12 @@ from fastai_deploy.aws.permissions import Needs, user_policies
 FILE = Path(__file__).parent.parent.parent / "examples" / "github-actions" / "role.yaml"
 _ISSUER = "token.actions.githubusercontent.com"
 _HEADER = """\
-# The role that GitHub Actions takes on to run fdeploy, without any stored key. Make it once:
+# The role that GitHub Actions assumes to run fdeploy, without a stored key. Create it once:
 #
 #   aws cloudformation deploy --stack-name fdeploy-github --template-file role.yaml \\
 #     --capabilities CAPABILITY_IAM --parameter-overrides Repository=me/my-repo Project=my-project
 #
-# An account has one OIDC provider for GitHub: if it is there already, add Provider=<its ARN>.
+# An account can have only one OIDC provider for GitHub. If yours exists, add Provider=<its ARN>.
 # The permissions are those that `fdeploy doctor --policy` prints.
 """
 Json = Any
@@ -45,12 +45,12 @@ def template() -> Json:
     }
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": "The role that GitHub Actions takes on to run fdeploy",
+        "Description": "The role that GitHub Actions assumes to run fdeploy",
         "Parameters": {
             "Repository": {
                 "Type": "String",
                 "AllowedPattern": "[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+",
-                "Description": "Whose workflows may deploy: owner/name",
+                "Description": "Repository whose workflows may deploy: owner/name",
             },
             "Project": {
                 "Type": "String",
@@ -60,7 +60,7 @@ def template() -> Json:
             "Provider": {
                 "Type": "String",
                 "Default": "",
-                "Description": "ARN of the account's OIDC provider for GitHub; empty makes one",
+                "Description": "ARN of the account's OIDC provider for GitHub; empty creates one",
             },
         },
         "Conditions": {"MakesProvider": {"Fn::Equals": [{"Ref": "Provider"}, ""]}},
@@ -86,7 +86,7 @@ def template() -> Json:
         },
         "Outputs": {
             "RoleArn": {
-                "Description": "For the variable AWS_ROLE_ARN of the repository",
+                "Description": "Value for the repository variable AWS_ROLE_ARN",
                 "Value": {"Fn::GetAtt": ["Role", "Arn"]},
             }
         },

@@ -82,7 +82,7 @@ def test_each_event_has_its_job() -> None:
     assert "closed" in events["pull_request"]["types"]
     assert WORKFLOW["permissions"] == {"contents": "read", "id-token": "write"}
     assert not WORKFLOW["concurrency"]["cancel-in-progress"]
-    for name in ("preview", "goes"):
+    for name in ("preview", "teardown"):
         assert "head.repo.full_name == github.repository" in JOBS[name]["if"]
 
 
@@ -93,7 +93,7 @@ def test_the_jobs_give_the_action_what_it_needs() -> None:
         assert set(used["with"]) == set(ACTION["inputs"])
 
 
-@pytest.mark.parametrize("job", ["prod", "preview", "goes"])
+@pytest.mark.parametrize("job", ["prod", "preview", "teardown"])
 def test_the_stages_are_declared(job: str, tmp_path: Path) -> None:
     """As the shell step appends it to the settings."""
     shutil.copy(FOLDER / "fdeploy.toml", tmp_path)

@@ -299,8 +299,8 @@ VALUES: dict[str, Hostile] = {
         "labels", BERT, _labels(*[_numpy_text("x" * 2_500_000)] * 100_000)
     ),
     "a label that is a number of 700 digits": Hostile("labels", BERT, _labels(10**700, 1, 2)),
-    "an unknown token that is not there": Hostile("tokenizer", BERT, _model(unk_token="[NO]")),
-    "merges of tokens that are not there": Hostile(
+    "an unknown token outside the vocabulary": Hostile("tokenizer", BERT, _model(unk_token="[NO]")),
+    "merges of tokens that do not exist": Hostile(
         "tokenizer", ROBERTA, _model(merges=[["zz", "yy"]])
     ),
     "a panic on one-letter merges": Hostile(
@@ -321,11 +321,11 @@ VALUES: dict[str, Hostile] = {
     "a pattern that backtracks": Hostile(
         "tokenizer", BERT, _replacing((r"(?:(?:\w|\s)+)+(?<=\x02)", ""))
     ),
-    "a pattern of the square of the length": Hostile("tokenizer", BERT, _replacing((r"\s+\d", ""))),
+    "a pattern that takes quadratic time": Hostile("tokenizer", BERT, _replacing((r"\s+\d", ""))),
     "a pattern nested 5,000 deep": Hostile(
         "tokenizer", BERT, _replacing(("(" * 5_000 + ")" * 5_000, ""))
     ),
-    "no pattern": Hostile("tokenizer", BERT, _replacing(("(", ""))),
+    "a malformed pattern": Hostile("tokenizer", BERT, _replacing(("(", ""))),
     "a model of an unknown type": Hostile("tokenizer", BERT, _model(type="Nope")),
     "ids of 2**40": Hostile(
         "tokenizer", BERT, _model(vocab={"[UNK]": 2**40, "[CLS]": 2, "[SEP]": 3})
@@ -335,7 +335,7 @@ VALUES: dict[str, Hostile] = {
     ),
     "a Unigram model without pieces": Hostile("tokenizer", XLNET, _model(vocab=[], unk_id=0)),
     "an unknown piece out of range": Hostile("tokenizer", XLNET, _model(unk_id=10**9)),
-    "a table of characters that is none": Hostile(
+    "an invalid table of characters": Hostile(
         "tokenizer",
         XLNET,
         _tokenizer(
@@ -357,7 +357,7 @@ VALUES: dict[str, Hostile] = {
             )
         ),
     ),
-    "JSON that is nested 100,000 deep": Hostile(
+    "JSON nested 100,000 deep": Hostile(
         "tokenizer",
         BERT,
         _tokenizer(lambda _made: '{"model":' + "[" * 100_000 + "]" * 100_000 + "}"),
@@ -376,7 +376,7 @@ VALUES: dict[str, Hostile] = {
         "word rules", ULMFIT, _pattern(0, "(?:" * 10_000 + "x" + ")" * 10_000)
     ),
     "a rule repeated 10**12 times": Hostile("word rules", ULMFIT, _pattern(0, "x{1000000000000}")),
-    "a rule that is no pattern": Hostile("word rules", ULMFIT, _pattern(0, "[")),
+    "a malformed rule": Hostile("word rules", ULMFIT, _pattern(0, "[")),
     "a rule that prints itself (re.DEBUG)": Hostile(
         "word rules", ULMFIT, _pattern(0, "x", 32 | 128)
     ),
