@@ -1,1 +1,14 @@
-"""Python environments for learners that are served as they are: pinned, in the right Python."""
+"""Environments: pinned Pythons for learners served from their pickle; clean variables."""
+
+from __future__ import annotations
+
+import os
+
+from fastai_deploy.runtime.telemetry import SWITCHES
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+def clean_environment() -> dict[str, str]:
+    """What a process of ours inherits: no credentials and no settings; telemetry is off."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(SWITCHES)

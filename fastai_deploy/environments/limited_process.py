@@ -26,12 +26,13 @@ from typing import Any
 
 import psutil
 
+from fastai_deploy.environments import clean_environment
+
 _LOOK = 0.05  # seconds between two looks at the child
 # The processor's time is what is limited; the clock only ends a child that waits.
 _CLOCK = 6  # seconds on the clock for each second of processor time
 _STARTING = 512 << 20  # bytes of address space that Python and its libraries take without any work
 _WRITTEN = 64 << 20  # bytes that the child may write
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _QUIET = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "RAYON_NUM_THREADS": "1",  # each thread reserves address space
@@ -65,7 +66,6 @@ def ask(module: str, given: Values, limits: Limits) -> dict[str, Any]:
         document = {"seconds": limits.seconds, "memory": limits.memory, "given": dict(given)}
         question.write_text(json.dumps(document), encoding="utf-8")
         command = [sys.executable, "-m", module, str(question), str(found)]
-        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         with (folder / "said").open("wb") as said:
             process = subprocess.Popen(
                 command,
@@ -73,7 +73,11 @@ def ask(module: str, given: Values, limits: Limits) -> dict[str, Any]:
                 stdout=said,
                 stderr=said,
                 cwd=folder,
-                env={**inherited, **_QUIET, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={
+                    **clean_environment(),
+                    **_QUIET,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                },
             )
             try:
                 _wait(process, limits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy import runtime
+from fastai_deploy.environments import clean_environment
 from fastai_deploy.errors import RuntimeUnproven
-from fastai_deploy.runtime.telemetry import SWITCHES
 
 MODULE = "fdeploy_runtime.hosts.check"
 _SECONDS = 1_800  # of the slowest import and a thousand texts
@@ -20,7 +19,6 @@ _SHOWN = 12
 _KILLED = (
     "bytecode of another Python ends a process so: name the version of the training with --python"
 )
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 def ask_learner(
@@ -56,7 +54,6 @@ def _run(python: Path, model: Path, folder: Path, options: Sequence[str]) -> dic
         *(str(python), "-m", MODULE),
         *("--model-dir", str(model), "--answers", str(answers), *options),
     )
-    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     try:
         done = subprocess.run(
             command,
@@ -66,8 +63,7 @@ def _run(python: Path, model: Path, folder: Path, options: Sequence[str]) -> dic
             cwd=folder,
             timeout=_SECONDS,
             env={
-                **environment,
-                **SWITCHES,
+                **clean_environment(),
                 "PYTHONPATH": str(folder),
                 "PYTHONDONTWRITEBYTECODE": "1",
             },

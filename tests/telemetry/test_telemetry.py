@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from fastai_deploy.environments import clean_environment
 from fastai_deploy.runtime.telemetry import SWITCHES
-from fastai_deploy.targets.local.processes import clean_environment
 from tests.flow.learners import CONVERTIBLE, bring
 from tests.learner_runtime.conftest import SOURCE as BAG_OF_WORDS
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from fastai_deploy import files
 from fastai_deploy.api_docs.smoke_tests import Send, check_preflight, check_throttle
+from fastai_deploy.environments import clean_environment
 from fastai_deploy.errors import (
     DeployError,
     FileError,
@@ -40,7 +41,6 @@ from fastai_deploy.targets.local.processes import (
     Processes,
     Server,
     ServerSpec,
-    clean_environment,
 )
 
 KIND = "gateway"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fastai_deploy import files
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
+from fastai_deploy.environments import clean_environment
 from fastai_deploy.environments.requirements import read_requirements
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import FileError, FileMissing, InvocationError, need_extra
@@ -32,7 +33,6 @@ from fastai_deploy.targets.local.processes import (
     Processes,
     Server,
     ServerSpec,
-    clean_environment,
     read_server,
 )
 

@@ -32,7 +32,6 @@ import psutil
 from fastai_deploy import files
 from fastai_deploy.errors import FileError, ServerDied
 from fastai_deploy.json_reader import Reader, read_object
-from fastai_deploy.runtime.telemetry import SWITCHES
 from fastai_deploy.workspace import restored
 
 MARK = "FDEPLOY_SERVER"  # the variable: kind, token and folder, with a colon between
@@ -40,7 +39,6 @@ _POLL_SECONDS = 0.02
 _SAME_MOMENT = 1.0  # seconds by which two readings of a start time may differ
 _LOG_LINES = 12
 _LOG_BYTES = 64 << 10
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True)
@@ -288,14 +286,6 @@ def _announced_port(path: Path, pid: int) -> int | None:
         return announced.integer("port") if announced.integer("pid") == pid else None
     except FileError:
         return None
-
-
-def clean_environment() -> dict[str, str]:
-    """What a server may know of the user's environment: no credentials, no settings.
-
-    Telemetry is switched off in it.
-    """
-    return {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(SWITCHES)
 
 
 def last_lines(log: Path, count: int = _LOG_LINES) -> str:
