@@ -1,8 +1,14 @@
-"""The error responses of the contract that the model server itself sends."""
+"""The error responses of the contract, worded once for everything that sends them.
+
+The model server, the gateway, API Gateway's template and the local gateway take them from here, so
+that the same fault reads the same wherever it is found. ``contract.ERRORS`` lists the codes.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Dict, Optional, Sequence
+
+KEY_HINT = "send the key in the header x-api-key"
 
 
 class RequestError(Exception):
@@ -103,22 +109,63 @@ def too_much_in_bodies() -> RequestError:
     return RequestError(503, "overloaded", "too many large requests are arriving", hint, 1)
 
 
-def not_found() -> RequestError:
-    """No such route."""
-    return RequestError(404, "not_found", "there is no such route", "POST to /invocations")
+def too_large_for_the_model() -> RequestError:
+    """The model server takes no request of this size."""
+    return RequestError(
+        413, "too_large", "the request is too large for the model", "send fewer texts at once"
+    )
+
+
+def answer_too_large() -> RequestError:
+    """The answer is above what Lambda may send."""
+    return RequestError(
+        413,
+        "too_large",
+        "the answer to so many texts is too large",
+        'send fewer texts in one request, or "top_k"',
+    )
+
+
+def no_key() -> RequestError:
+    """No API key, or a wrong one."""
+    return RequestError(403, "forbidden", "the request has no valid API key", KEY_HINT)
+
+
+def throttled(message: str, retry_after: int = 1) -> RequestError:
+    """Above the rate; ``message`` says which, ``retry_after`` is in seconds."""
+    return RequestError(429, "throttled", message, _again(retry_after), retry_after)
+
+
+def quota_exceeded(message: str, hint: str, retry_after: Optional[int] = None) -> RequestError:
+    """Above the quota; ``hint`` says when the next period begins."""
+    return RequestError(429, "quota_exceeded", message, hint, retry_after)
+
+
+def not_found(route: str = "/invocations") -> RequestError:
+    """No such route; ``route`` is the one that there is."""
+    return RequestError(404, "not_found", "there is no such route", f"send POST {route}")
 
 
 def method_not_allowed(allowed: Sequence[str]) -> RequestError:
     """The route exists, the method does not."""
     return RequestError(
-        405, "method_not_allowed", "this route does not take this method", f"use {allowed[0]}"
+        405,
+        "method_not_allowed",
+        "this route does not take this method",
+        f"use {' or '.join(allowed)}",
     )
 
 
-def overloaded(retry_after: int) -> RequestError:
-    """The queue is full; ``retry_after`` in seconds."""
-    hint = f"try again after {retry_after} s"
-    return RequestError(503, "overloaded", "the model has too much to do", hint, retry_after)
+def overloaded(retry_after: int = 1) -> RequestError:
+    """Too much at once; ``retry_after`` in seconds."""
+    return RequestError(
+        503, "overloaded", "the model is overloaded", _again(retry_after), retry_after
+    )
+
+
+def not_ready() -> RequestError:
+    """The endpoint is not up."""
+    return RequestError(503, "not_ready", "the model is not up", _again(5), 5)
 
 
 def closing() -> RequestError:
@@ -128,11 +175,35 @@ def closing() -> RequestError:
 
 def timed_out() -> RequestError:
     """No answer in time."""
-    return RequestError(504, "timeout", "the model gave no answer in time", "send shorter requests")
+    return RequestError(
+        504, "timeout", "the model did not answer in time", "send less text in one request"
+    )
+
+
+def late_body() -> RequestError:
+    """The body did not arrive in time."""
+    return RequestError(504, "timeout", "the body did not arrive in time", "send the request again")
+
+
+def model_error() -> RequestError:
+    """The model failed; the reason is in its log."""
+    return RequestError(
+        500,
+        "model_error",
+        "the model failed on this request",
+        "the endpoint's log has the reason",
+    )
 
 
 def internal() -> RequestError:
     """A defect; the reason goes to the log, never to the client."""
     return RequestError(
-        500, "internal", "the server failed on this request", "its log has the reason"
+        500,
+        "internal",
+        "the request could not be answered because of a defect",
+        "the log has the reason, under the x-request-id",
     )
+
+
+def _again(seconds: int) -> str:
+    return f"try again after {seconds} s"

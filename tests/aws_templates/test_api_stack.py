@@ -17,7 +17,7 @@ from fastai_deploy.aws.specs import ApiSpec
 from fastai_deploy.aws.templates import render
 from fastai_deploy.aws.templates.update import KEY_SERIAL, with_key_serial
 from fastai_deploy.packaging.lambda_zip import HANDLER
-from fastai_deploy.runtime.gateway import error_responses
+from fastai_deploy.runtime import error_responses
 from tests.aws_templates.scenarios import APIS, CERTIFICATE, api_of, of_type, section, settings_of
 
 Json = Any

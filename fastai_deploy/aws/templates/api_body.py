@@ -1,8 +1,8 @@
 """The OpenAPI document that API Gateway imports an API from.
 
-It is the document that callers are given (``public/openapi.py``), reduced to what API Gateway uses,
-in OpenAPI 3.0, with Amazon's extensions: the Lambda behind each path, who may call it, and what a
-REST API answers itself, in the contract's words and with CORS headers.
+It is the document that callers are given (``api_docs/openapi.py``), reduced to what API Gateway
+uses, in OpenAPI 3.0, with Amazon's extensions: the Lambda behind each path, who may call it, and
+what a REST API answers itself, in the contract's words and with CORS headers.
 
 Sources: "OpenAPI extensions for API Gateway", "Amazon API Gateway important notes" (OpenAPI) and
 "Gateway response types" in the API Gateway developer guide. A template of a gateway response knows
@@ -19,6 +19,8 @@ from typing import Any
 from fastai_deploy.api_docs import openapi
 from fastai_deploy.api_docs.openapi import ApiDescription
 from fastai_deploy.aws.specs import ApiSpec
+from fastai_deploy.runtime import error_responses
+from fastai_deploy.runtime.error_responses import RequestError
 
 Json = Any
 _EXTENSION = "x-amazon-apigateway"
@@ -56,7 +58,7 @@ def api_body(spec: ApiSpec) -> dict[str, Json]:
             _VALIDATOR: {"validateRequestBody": True, "validateRequestParameters": False}
         }
         body[f"{_EXTENSION}-gateway-responses"] = {
-            refusal.type: _gateway_response(refusal, spec.origins) for refusal in refusals(spec)
+            each.type: _gateway_response(each, spec.origins) for each in gateway_responses(spec)
         }
         return body
     tags = {**dict(spec.common.tags), **owner.tags}
@@ -147,126 +149,76 @@ def _schemes(spec: ApiSpec, described: Json) -> Json:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A gateway response; ``status`` None keeps the one that API Gateway has for it."""
+class GatewayResponse:
+    """What API Gateway answers to requests of one type; ``status`` None keeps its own status."""
 
     type: str
+    error: RequestError
     status: int | None
-    code: str
-    message: str
-    hint: str
-    retry_after: int | None = None
 
 
-_KEY_HINT = "send the key in the header x-api-key"
 _SIGN_HINT = "sign the request with AWS credentials that may execute-api:Invoke"
-_DEFECT_HINT = "the owner of the API finds the reason in the log, under the x-request-id"
 
 
-def refusals(spec: ApiSpec) -> tuple[Refusal, ...]:
-    """Every refusal of the API, as ``docs/contract.md`` spells it."""
-    forbidden = _SIGN_HINT if spec.auth == "iam" else _KEY_HINT
-    # An unknown route and a request without a signature are one type to API Gateway.
-    unknown = (
-        Refusal(
-            "MISSING_AUTHENTICATION_TOKEN",
-            403,
-            "forbidden",
-            "no such route, or no signature",
-            forbidden,
-        )
-        if spec.auth == "iam"
-        else Refusal(
-            "MISSING_AUTHENTICATION_TOKEN",
-            404,
-            "not_found",
-            "there is no such route",
-            f"send POST {spec.route}",
-        )
-    )
-    return (
-        unknown,
-        Refusal(
-            "RESOURCE_NOT_FOUND",
-            404,
-            "not_found",
-            "there is no such route",
-            f"send POST {spec.route}",
+def gateway_responses(spec: ApiSpec) -> tuple[GatewayResponse, ...]:
+    """Every error response of API Gateway itself, as ``docs/contract.md`` spells it."""
+    hint = _SIGN_HINT if spec.auth == "iam" else error_responses.KEY_HINT
+    unknown = error_responses.not_found(spec.route)
+    errors = {
+        # An unknown route and a request without a signature are one type to API Gateway.
+        "MISSING_AUTHENTICATION_TOKEN": (
+            RequestError(403, "forbidden", "no such route, or no signature", hint)
+            if spec.auth == "iam"
+            else unknown
         ),
-        Refusal("INVALID_API_KEY", 403, "forbidden", "the request has no valid API key", _KEY_HINT),
-        Refusal("ACCESS_DENIED", 403, "forbidden", "the request is not allowed", forbidden),
-        Refusal("EXPIRED_TOKEN", 403, "forbidden", "the credentials have expired", forbidden),
-        Refusal("INVALID_SIGNATURE", 403, "forbidden", "the signature is wrong", forbidden),
-        Refusal("WAF_FILTERED", 403, "forbidden", "the request was blocked", "ask the API's owner"),
-        Refusal("UNAUTHORIZED", 401, "unauthorized", "the request is not authorized", forbidden),
-        Refusal(
-            "THROTTLED",
-            429,
-            "throttled",
-            "too many requests a second",
-            "try again after the Retry-After seconds",
-            retry_after=1,
+        "RESOURCE_NOT_FOUND": unknown,
+        "INVALID_API_KEY": error_responses.no_key(),
+        "ACCESS_DENIED": RequestError(403, "forbidden", "the request is not allowed", hint),
+        "EXPIRED_TOKEN": RequestError(403, "forbidden", "the credentials have expired", hint),
+        "INVALID_SIGNATURE": RequestError(403, "forbidden", "the signature is wrong", hint),
+        "WAF_FILTERED": RequestError(
+            403, "forbidden", "the request was blocked", "ask the API's owner"
         ),
-        Refusal(
-            "QUOTA_EXCEEDED",
-            429,
-            "quota_exceeded",
-            "the requests of this key are used up for today",
-            "the next day begins at 00:00 UTC",
+        "UNAUTHORIZED": RequestError(401, "unauthorized", "the request is not authorized", hint),
+        "THROTTLED": error_responses.throttled("too many requests a second"),
+        "QUOTA_EXCEEDED": error_responses.quota_exceeded(
+            "the requests of this key are used up for today", "the next day begins at 00:00 UTC"
         ),
-        Refusal(
-            "REQUEST_TOO_LARGE",
-            413,
-            "too_large",
-            "the body is too large",
-            "send less text in one request",
+        "REQUEST_TOO_LARGE": error_responses.too_large(spec.max_body),
+        "BAD_REQUEST_BODY": RequestError(
+            400, "invalid_json", "the body is not JSON", 'send {"text": "..."}'
         ),
-        Refusal(
-            "BAD_REQUEST_BODY", 400, "invalid_json", "the body is not JSON", 'send {"text": "..."}'
-        ),
-        Refusal(
-            "INTEGRATION_TIMEOUT",
-            504,
-            "timeout",
-            "the model did not answer in time",
-            "send less text in one request",
-        ),
-        Refusal(
-            "INTEGRATION_FAILURE",
-            503,
-            "overloaded",
-            "the API is overloaded",
-            "try again after a moment",
-            retry_after=1,
-        ),
-        Refusal(
-            "DEFAULT_4XX",
-            None,
-            "invalid_request",
-            "the request was refused",
-            "see the API's documentation",
-        ),
-        Refusal("DEFAULT_5XX", None, "internal", "the request could not be answered", _DEFECT_HINT),
-    )
-
-
-def _gateway_response(refusal: Refusal, origins: Sequence[str]) -> Json:
-    error = {"code": refusal.code, "message": refusal.message, "hint": refusal.hint}
-    response: dict[str, Json] = {
-        "responseParameters": _headers(refusal, origins),
-        "responseTemplates": {"application/json": json.dumps({"error": error})},
+        "INTEGRATION_TIMEOUT": error_responses.timed_out(),
+        "INTEGRATION_FAILURE": error_responses.overloaded(),
     }
-    return {**response, "statusCode": str(refusal.status)} if refusal.status else response
+    rest = {
+        "DEFAULT_4XX": RequestError(
+            400, "invalid_request", "the request was refused", "see the API's documentation"
+        ),
+        "DEFAULT_5XX": error_responses.internal(),
+    }
+    return (
+        *(GatewayResponse(name, error, error.status) for name, error in errors.items()),
+        *(GatewayResponse(name, error, None) for name, error in rest.items()),
+    )
 
 
-def _headers(refusal: Refusal, origins: Sequence[str]) -> dict[str, Json]:
+def _gateway_response(answer: GatewayResponse, origins: Sequence[str]) -> Json:
+    response: dict[str, Json] = {
+        "responseParameters": _headers(answer.error, origins),
+        "responseTemplates": {"application/json": json.dumps(answer.error.body())},
+    }
+    return {**response, "statusCode": str(answer.status)} if answer.status else response
+
+
+def _headers(error: RequestError, origins: Sequence[str]) -> dict[str, Json]:
     headers = {
         "x-request-id": "context.requestId",
         "cache-control": "'no-store'",
         "x-content-type-options": "'nosniff'",
     }
-    if refusal.retry_after is not None:
-        headers["retry-after"] = f"'{refusal.retry_after}'"
+    if error.retry_after is not None:
+        headers["retry-after"] = f"'{error.retry_after}'"
     if origins:
         # Of several origins the right one cannot be chosen here. These answers are fixed and
         # carry no credentials, so that every page may read them.

@@ -6,13 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
+from .. import error_responses
 from ..contract import (
     JSON,
     Json,
-    RequestError,
 )
-from . import error_responses
-from .error_responses import ErrorResponse
+from . import endpoint_errors
+from .endpoint_errors import ErrorResponse
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Endpoint:
     def invoke(self, body: bytes, *, deadline: float, facts: Dict[str, Json]) -> bytes:
         """The endpoint's answer to a JSON body; attempts begin until ``deadline``.
 
-        Raises Failure. ``facts`` learns how many attempts there were.
+        Raises ErrorResponse. ``facts`` learns how many attempts there were.
         """
         pause = _FIRST_PAUSE
         facts["attempts"] = 0
@@ -105,7 +105,7 @@ class Endpoint:
                 )
                 answer = bytes(response["Body"].read())
             except Exception as error:
-                failure = error_responses.of(error)
+                failure = endpoint_errors.of(error)
                 wait = pause * (0.5 + self._jitter() / 2)
                 if not failure.transient or self._clock() + wait > deadline:
                     raise failure from error
@@ -146,19 +146,11 @@ def sagemaker_runtime(
 
 
 def _fitting(answer: bytes) -> bytes:
-    """The model's answer, if it is JSON and a Lambda may return it. Raises Failure."""
+    """The model's answer, if it is JSON and a Lambda may return it. Raises ErrorResponse."""
     if len(answer) + answer.count(b'"') + answer.count(b"\\") > MAX_ANSWER:
-        raise ErrorResponse(
-            RequestError(
-                413,
-                "too_large",
-                "the answer to so many texts is too large",
-                'send fewer texts in one request, or "top_k"',
-            ),
-            facts={"answer_bytes": len(answer)},
-        )
+        raise ErrorResponse(error_responses.answer_too_large(), facts={"answer_bytes": len(answer)})
     try:
         json.loads(answer.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise error_responses.internal({"error": "the model's answer is not JSON"}) from None
+        raise endpoint_errors.internal({"error": "the model's answer is not JSON"}) from None
     return answer

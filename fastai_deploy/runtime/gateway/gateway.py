@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional, TextIO, Tuple
 
+from .. import error_responses
 from ..contract import HEALTH, OPENAPI, PAGE, Json, RequestError, encode
-from . import documents, error_responses, events, request_log
+from . import documents, endpoint_errors, events, request_log
 from .endpoint import Endpoint, GatewaySettings, TimeBudget
 from .events import Call, checked
 
@@ -110,7 +111,7 @@ class Gateway:
             return 204, None, {**preflight, "allow": ", ".join(methods)}
         action = actions.get("GET" if call.method == "HEAD" else call.method)
         if action is None:
-            raise error_responses.method_not_allowed(methods)
+            raise endpoint_errors.method_not_allowed(methods)
         return action(exchange)
 
     def _health(self, _exchange: Exchange) -> Answer:
@@ -130,11 +131,9 @@ class Gateway:
         body = call.body()
         facts["bytes"] = len(body)
         if len(body) > self._settings.max_body:
-            raise error_responses.body_too_large(self._settings.max_body)
+            raise error_responses.too_large(self._settings.max_body)
         if call.headers.get("content-encoding", "identity").strip().lower() != "identity":
-            raise RequestError(
-                415, "unsupported_media_type", "the body is compressed", "send it as it is"
-            )
+            raise error_responses.compressed()
         request, body = checked(body, call.headers.get("content-type"))
         texts = [item for item in request.items if isinstance(item, str)]
         facts["texts"] = len(texts)

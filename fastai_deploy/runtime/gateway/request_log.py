@@ -12,8 +12,8 @@ import traceback
 from typing import Any, Dict, Mapping, TextIO
 
 from ..contract import Json, RequestError
-from . import error_responses
-from .error_responses import ErrorResponse
+from . import endpoint_errors
+from .endpoint_errors import ErrorResponse
 
 NAMESPACE = "fdeploy"
 _CLIENT_ERROR = 400
@@ -69,4 +69,4 @@ def failure(error: Exception) -> ErrorResponse:
         return ErrorResponse(error)
     frames: Any = traceback.extract_tb(error.__traceback__)
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-    return error_responses.internal({"error": type(error).__name__, "where": where})
+    return endpoint_errors.internal({"error": type(error).__name__, "where": where})

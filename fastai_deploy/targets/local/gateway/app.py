@@ -16,9 +16,9 @@ from datetime import datetime, timezone
 from http import HTTPStatus
 from typing import Any, TextIO
 
+from fastai_deploy.runtime import error_responses
 from fastai_deploy.runtime.contract import HEALTH, OPENAPI, PAGE
-from fastai_deploy.runtime.error_responses import RequestError
-from fastai_deploy.runtime.gateway import error_responses, events, request_log
+from fastai_deploy.runtime.gateway import endpoint_errors, events, request_log
 from fastai_deploy.targets.local.gateway.config import GatewayConfig
 from fastai_deploy.targets.local.gateway.function import Integration
 from fastai_deploy.targets.local.gateway.requests import HttpRequest, RequestBody, rest_event
@@ -92,7 +92,7 @@ class GatewayApp:
         if methods is None:
             raise error_responses.not_found(self._config.route)
         if method not in methods:
-            raise error_responses.method_not_allowed(tuple(methods))
+            raise endpoint_errors.method_not_allowed(tuple(methods))
         key_id = self._admit(headers) if methods[method] else None
         request = HttpRequest(
             method=method,
@@ -114,12 +114,7 @@ class GatewayApp:
         sent = [value for name, value in headers if name == "x-api-key"]
         key_id = self._keys.identify(sent[0]) if len(sent) == 1 else None
         if key_id is None:
-            raise RequestError(
-                403,
-                "forbidden",
-                "the request has no valid API key",
-                "send the key in the header x-api-key",
-            )
+            raise error_responses.no_key()
         self._plan.admit(key_id)
         return key_id
 

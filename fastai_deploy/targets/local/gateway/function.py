@@ -21,7 +21,8 @@ from typing import Any, TextIO
 
 from fastai_deploy import files
 from fastai_deploy.packaging.lambda_zip import PACKAGE
-from fastai_deploy.runtime.gateway import error_responses
+from fastai_deploy.runtime import error_responses
+from fastai_deploy.runtime.gateway import endpoint_errors
 from fastai_deploy.targets.local.gateway.config import GatewayConfig
 
 _REGION = "us-east-1"  # a name for the signature; nothing leaves this machine
@@ -110,30 +111,30 @@ class Integration:
     async def invoke(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """The handler's response.
 
-        Raises Failure: 503 when all slots are taken, 504 after the time-out (the handler's own
+        Raises ErrorResponse: 503 when all slots are taken, 504 after the time-out (the handler's own
         comes first), 413 and 500 for what Lambda or API Gateway would not pass on.
         """
         if not self._slots.acquire(blocking=False):
-            raise error_responses.overloaded({"error": "concurrency"})
+            raise endpoint_errors.overloaded({"error": "concurrency"})
         loop = asyncio.get_running_loop()
         run = loop.run_in_executor(self._pool, self._run, event)
         try:
             return await asyncio.wait_for(run, self._timeout_ms / 1_000)
         except asyncio.TimeoutError:
-            raise error_responses.timeout({"error": "integration time-out"}) from None
+            raise endpoint_errors.timeout({"error": "integration time-out"}) from None
 
     def _run(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """One invocation, through JSON both ways, as between API Gateway and Lambda."""
         try:
             payload = json.dumps(event)
             if len(payload) > MAX_PAYLOAD:
-                raise error_responses.body_too_large(MAX_PAYLOAD)
+                raise error_responses.too_large(MAX_PAYLOAD)
             context = LambdaContext.begin(self._timeout_ms)
             response = json.loads(json.dumps(self._handler(json.loads(payload), context)))
         finally:
             self._slots.release()
         if not _is_proxy_response(response):
-            raise error_responses.internal({"error": "malformed proxy response"})
+            raise endpoint_errors.internal({"error": "malformed proxy response"})
         return dict(response)
 
 

@@ -11,9 +11,8 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import parse_qsl
 
+from fastai_deploy.runtime import error_responses
 from fastai_deploy.runtime.error_responses import RequestError
-from fastai_deploy.runtime.gateway import error_responses
-from fastai_deploy.runtime.gateway.error_responses import ErrorResponse
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -39,15 +38,11 @@ class RequestBody:
         gone.
         """
         if self._length > limit:
-            raise error_responses.body_too_large(limit)
+            raise error_responses.too_large(limit)
         try:
             return await asyncio.wait_for(self._collect(limit), self._seconds)
         except asyncio.TimeoutError:
-            raise ErrorResponse(
-                RequestError(
-                    504, "timeout", "the body did not arrive in time", "send the request again"
-                )
-            ) from None
+            raise error_responses.late_body() from None
 
     async def _collect(self, limit: int) -> bytes:
         body = bytearray()
@@ -55,13 +50,11 @@ class RequestBody:
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ErrorResponse(
-                    RequestError(408, "timeout", "the client left", "send the request again")
-                )
+                raise RequestError(408, "timeout", "the client left", "send the request again")
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > limit:
-                raise error_responses.body_too_large(limit)
+                raise error_responses.too_large(limit)
         return bytes(body)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastai_deploy import files
 from fastai_deploy.errors import FileError
-from fastai_deploy.runtime.error_responses import RequestError
+from fastai_deploy.runtime import error_responses
 from fastai_deploy.targets.local.gateway.config import QuotaPeriod
 
 SHORTEST_KEY = 20  # API Gateway takes keys of 20 to 128 characters
@@ -92,11 +92,8 @@ class UsagePlan:
         """
         bucket = self._bucket(key)
         if bucket.tokens < 1:
-            raise RequestError(
-                429,
-                "throttled",
+            raise error_responses.throttled(
                 f"this key may send {self._rate:g} requests a second, {self._burst} at once",
-                "try again after the Retry-After seconds",
                 math.ceil((1 - bucket.tokens) / self._rate),
             )
         if self._quota is not None:
@@ -118,9 +115,7 @@ class UsagePlan:
         if count is None or count.period != begin:
             count = self._counts[key] = _Count(begin, 0)
         if count.used >= quota:
-            raise RequestError(
-                429,
-                "quota_exceeded",
+            raise error_responses.quota_exceeded(
                 f"this key may send {quota} requests a {self._period.lower()}",
                 f"the next {self._period.lower()} begins at {end:%Y-%m-%d %H:%M} UTC",
                 math.ceil((end - now).total_seconds()),

@@ -21,11 +21,11 @@ from typing import Any, Dict, Mapping, Optional, Sequence
 
 from botocore import exceptions as aws
 
+from .. import error_responses
 from ..contract import Json, RequestError
 
 ACTION = "sagemaker:InvokeEndpoint"
 _RETRY_SOON = 1
-_RETRY_LATER = 5
 _SERVER_ERROR = 500
 
 # What a model server may say of a request in the contract's own form.
@@ -95,63 +95,23 @@ class ErrorResponse(RequestError):
 
 def internal(facts: Mapping[str, Json]) -> ErrorResponse:
     """A defect: the client learns nothing but that there is one."""
-    return ErrorResponse(
-        RequestError(
-            500,
-            "internal",
-            "the request could not be answered because of a defect",
-            "the owner of the API finds the reason in the log, under the x-request-id",
-        ),
-        facts=facts,
-    )
+    return ErrorResponse(error_responses.internal(), facts=facts)
 
 
 def overloaded(facts: Mapping[str, Json], *, transient: bool = False) -> ErrorResponse:
     """Too much at once, here or behind."""
-    return ErrorResponse(
-        RequestError(
-            503, "overloaded", "the model is overloaded", "try again after a moment", _RETRY_SOON
-        ),
-        facts=facts,
-        transient=transient,
-    )
+    return ErrorResponse(error_responses.overloaded(), facts=facts, transient=transient)
 
 
 def timeout(facts: Mapping[str, Json]) -> ErrorResponse:
     """No answer in time."""
-    return ErrorResponse(
-        RequestError(
-            504, "timeout", "the model did not answer in time", "send less text in one request"
-        ),
-        facts=facts,
-    )
-
-
-def not_found(route: str) -> ErrorResponse:
-    """There is no such route; ``route`` is the one that there is."""
-    return ErrorResponse(
-        RequestError(404, "not_found", "there is no such route", f"send POST {route}")
-    )
+    return ErrorResponse(error_responses.timed_out(), facts=facts)
 
 
 def method_not_allowed(methods: Sequence[str]) -> ErrorResponse:
     """The route exists, the method does not."""
-    allow = ", ".join(methods)
-    return ErrorResponse(
-        RequestError(
-            405, "method_not_allowed", "this route does not have this method", f"it has {allow}"
-        ),
-        headers={"allow": allow},
-    )
-
-
-def body_too_large(limit: int) -> ErrorResponse:
-    """The body is above ``limit`` bytes."""
-    return ErrorResponse(
-        RequestError(
-            413, "too_large", f"the body is above {limit} bytes", "send less text in one request"
-        )
-    )
+    allow = {"allow": ", ".join(methods)}
+    return ErrorResponse(error_responses.method_not_allowed(methods), headers=allow)
 
 
 def of(error: Exception) -> ErrorResponse:
@@ -204,15 +164,7 @@ def _model(response: Mapping[str, Any], facts: Dict[str, Json]) -> ErrorResponse
         return _too_large(facts)
     if status in (429, 502, 503, 507):
         return overloaded(facts)
-    return ErrorResponse(
-        RequestError(
-            500,
-            "model_error",
-            "the model failed on this request",
-            "the owner of the API finds the reason in the endpoint's log",
-        ),
-        facts=facts,
-    )
+    return ErrorResponse(error_responses.model_error(), facts=facts)
 
 
 def _said(status: Any, original: Any) -> Optional[RequestError]:
@@ -229,26 +181,11 @@ def _said(status: Any, original: Any) -> Optional[RequestError]:
 
 
 def _not_ready(facts: Mapping[str, Json], *, transient: bool = False) -> ErrorResponse:
-    return ErrorResponse(
-        RequestError(
-            503,
-            "not_ready",
-            "the model is not up",
-            "try again after the Retry-After seconds",
-            _RETRY_LATER,
-        ),
-        facts=facts,
-        transient=transient,
-    )
+    return ErrorResponse(error_responses.not_ready(), facts=facts, transient=transient)
 
 
 def _too_large(facts: Mapping[str, Json]) -> ErrorResponse:
-    return ErrorResponse(
-        RequestError(
-            413, "too_large", "the request is too large for the model", "send fewer texts at once"
-        ),
-        facts=facts,
-    )
+    return ErrorResponse(error_responses.too_large_for_the_model(), facts=facts)
 
 
 def _code(error: Any) -> str:
