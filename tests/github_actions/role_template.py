@@ -1,4 +1,4 @@
-"""The role of GitHub Actions: ``python -m tests.github_actions.role_template`` writes it.
+"""The role for GitHub Actions: ``python -m tests.github_actions.role_template`` writes it.
 
 Its permissions are those that ``fdeploy doctor --policy`` prints, for any account and region.
 """
@@ -15,12 +15,12 @@ from fastai_deploy.aws.permissions import Needs, user_policies
 FILE = Path(__file__).parent.parent.parent / "examples" / "github-actions" / "role.yaml"
 _ISSUER = "token.actions.githubusercontent.com"
 _HEADER = """\
-# The role that GitHub Actions takes on to run fdeploy, without any stored key. Make it once:
+# The role that GitHub Actions assumes to run fdeploy, without a stored key. Create it once:
 #
 #   aws cloudformation deploy --stack-name fdeploy-github --template-file role.yaml \\
 #     --capabilities CAPABILITY_IAM --parameter-overrides Repository=me/my-repo Project=my-project
 #
-# An account has one OIDC provider for GitHub: if it is there already, add Provider=<its ARN>.
+# An account has one OIDC provider for GitHub. If yours exists already, add Provider=<its ARN>.
 # The permissions are those that `fdeploy doctor --policy` prints.
 """
 Json = Any
@@ -45,12 +45,12 @@ def template() -> Json:
     }
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": "The role that GitHub Actions takes on to run fdeploy",
+        "Description": "The role that GitHub Actions assumes to run fdeploy",
         "Parameters": {
             "Repository": {
                 "Type": "String",
                 "AllowedPattern": "[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+",
-                "Description": "Whose workflows may deploy: owner/name",
+                "Description": "The repository whose workflows may deploy: owner/name",
             },
             "Project": {
                 "Type": "String",
@@ -60,7 +60,7 @@ def template() -> Json:
             "Provider": {
                 "Type": "String",
                 "Default": "",
-                "Description": "ARN of the account's OIDC provider for GitHub; empty makes one",
+                "Description": "ARN of the account's OIDC provider for GitHub; empty creates one",
             },
         },
         "Conditions": {"MakesProvider": {"Fn::Equals": [{"Ref": "Provider"}, ""]}},
@@ -79,14 +79,14 @@ def template() -> Json:
                 "Properties": {
                     "AssumeRolePolicyDocument": _trust(),
                     "ManagedPolicyArns": [{"Ref": name} for name in policies],
-                    # An endpoint may take half an hour, and a token must live that long.
+                    # An endpoint may take half an hour to create; the token must live that long.
                     "MaxSessionDuration": 7200,
                 },
             },
         },
         "Outputs": {
             "RoleArn": {
-                "Description": "For the variable AWS_ROLE_ARN of the repository",
+                "Description": "The value for the repository variable AWS_ROLE_ARN",
                 "Value": {"Fn::GetAtt": ["Role", "Arn"]},
             }
         },
@@ -94,7 +94,7 @@ def template() -> Json:
 
 
 def _trust() -> Json:
-    """Who may take the role on: the main branch, and pull requests of the repository itself."""
+    """Who may assume the role: the main branch, and pull requests of the repository itself."""
     provider = {"Fn::If": ["MakesProvider", {"Ref": "GitHub"}, {"Ref": "Provider"}]}
     subjects = [
         {"Fn::Sub": "repo:${Repository}:ref:refs/heads/main"},
@@ -119,7 +119,7 @@ def _trust() -> Json:
 
 
 def _substituted(value: Json) -> Json:
-    """Every text with a placeholder becomes an ``Fn::Sub``."""
+    """Replace every string that has a placeholder by an ``Fn::Sub``."""
     if isinstance(value, dict):
         return {key: _substituted(item) for key, item in value.items()}
     if isinstance(value, list):
