@@ -1,4 +1,4 @@
-"""The image's own server around an unpacked artifact, started as the image starts it."""
+"""Start the image's own server on an unpacked artifact, as the image does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learners whose file does not prove their answers: refused, proven, or said to be unproven."""
+"""Learners whose file does not prove their answers: rejected, proven, or marked unproven."""
 
 from __future__ import annotations
 
