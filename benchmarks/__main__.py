@@ -1,4 +1,4 @@
-"""Every benchmark in a row: ``make bench``. The figures are in docs/benchmarks.md."""
+"""Run the main benchmarks one after another: ``make bench``. docs/benchmarks.md has results."""
 
 from __future__ import annotations
 

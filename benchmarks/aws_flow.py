@@ -1,7 +1,7 @@
-"""What the AWS target costs in calls and seconds, on the double: python -m benchmarks.aws_flow.
+"""AWS calls and seconds of each command, on the AWS double: ``python -m benchmarks.aws_flow``.
 
-The double makes an endpoint in about a second; AWS takes minutes. The calls are those that fdeploy
-would make, but for the number of looks at the events while AWS works.
+The double creates an endpoint in about a second; AWS takes minutes. The calls are those that
+fdeploy makes on AWS, except for how often it polls the events while AWS works.
 """
 
 from __future__ import annotations

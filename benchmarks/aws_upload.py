@@ -1,9 +1,9 @@
-"""How fast an artifact is stored, against ``aws s3 cp`` to the same double, and in how much memory.
+"""Speed and memory of an upload, compared with ``aws s3 cp`` to the same AWS double.
 
     python -m benchmarks.aws_upload [--mb 300] [--rounds 3] [--aws aws]
 
-Both send to ministack's S3 on this machine, which is most of the time. ``aws`` is best installed
-into an environment of its own: ``python -m venv ...; pip install awscli``.
+Both send to ministack's S3 on this machine, which takes most of the time. Install ``aws`` into its
+own environment: ``python -m venv ...; pip install awscli``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     size = options.mb * PIECE
     with tempfile.TemporaryDirectory() as name, running_double() as double:
         path = Path(name) / "model.tar.gz"
-        # In pieces: what is started below counts the memory of this process as its own at first.
+        # In pieces: the processes started below at first count this process's memory as theirs.
         with path.open("wb") as file:
             for _ in range(options.mb):
                 file.write(os.urandom(PIECE))

@@ -1,9 +1,9 @@
-"""What the public face costs: the handler, the local gateway, the package.
+"""The overhead of the public API: the handler, the local gateway, the Lambda package.
 
     python -m benchmarks.gateway_local [--requests 300]
 
-The model server does nothing, so that all that is measured is the way there. Times are wall clock;
-each line gives the median and the 95th percentile in milliseconds.
+The model server does no work, so only the overhead is measured. Times are wall clock; each line
+gives the median and the 95th percentile in ms.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ print(time.perf_counter() - begun, time.process_time() - worked)
 
 
 class Model(BaseHTTPRequestHandler):
-    """A model server that does nothing, quickly."""
+    """A model server that returns a fixed answer at once."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
 
     def do_POST(self) -> None:
-        """Answer the same to everything."""
+        """Return the fixed answer."""
         self.rfile.read(int(self.headers["content-length"]))
         self.send_response(200)
         self.send_header("content-type", "application/json")
@@ -75,7 +75,7 @@ class Model(BaseHTTPRequestHandler):
 
 
 class NoRuntime:
-    """The endpoint's client, less the network."""
+    """The endpoint's client without the network."""
 
     def invoke_endpoint(self, **_request: Any) -> dict[str, Any]:
         """Answer at once."""
@@ -92,12 +92,12 @@ def serve_model(announce: Path) -> None:
 
 @contextmanager
 def process(*arguments: str, announce: Path) -> Iterator[int]:
-    """A server in a process of its own; the value is its port."""
+    """Run a server in its own process; yields its port."""
     with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL) as server:
         try:
             while not announce.exists():
                 if server.poll() is not None:
-                    raise SystemExit("a server ended while it was started")
+                    raise SystemExit("a server exited while starting")
                 time.sleep(0.02)
             yield int(json.loads(announce.read_bytes())["port"])
         finally:
@@ -105,7 +105,7 @@ def process(*arguments: str, announce: Path) -> Iterator[int]:
 
 
 def timed(action: Callable[[], object], count: int) -> list[float]:
-    """Milliseconds of each call."""
+    """The time of each call, in ms."""
     times = []
     for number in range(count + WARM_UP):
         begun = time.perf_counter()
@@ -214,11 +214,11 @@ def measure_start(folder: Path, runs: int = 5) -> None:
             for _ in range(runs)
         ]
         report(what, [float(wall) * 1_000 for wall, _ in times])
-        report("  processor time of it", [float(work) * 1_000 for _, work in times])
+        report("  CPU time", [float(work) * 1_000 for _, work in times])
 
 
 def measure_lambda(folder: Path, count: int, runs: int = 5) -> None:
-    """The package under AWS's own runtime client: from its start, and warm."""
+    """The Lambda package under AWS's own runtime client: cold start, then warm."""
     state = folder / "lambda-endpoint.json"
     environ = {"FDEPLOY_ENDPOINT": "bench-dev"}
     event = rest('{"text": "the plot is thin but I loved it"}')
@@ -244,16 +244,16 @@ def measure_lambda(folder: Path, count: int, runs: int = 5) -> None:
                     warm = timed(lambda: runtime.invoke(event), count)
                     each = (worked(runtime.pid) - cold[-1]) / (count + WARM_UP)
                     memory = psutil.Process(runtime.pid).memory_info().rss
-    report("awslambdaric: process start until it asks for events", began)
+    report("awslambdaric: process start until it polls for events", began)
     report("awslambdaric: first event (cold)", first)
-    report("  processor time of both", cold)
+    report("  CPU time of both", cold)
     report("awslambdaric: next events (warm)", warm)
-    print(f"{'  processor time of each':<48} {each:8.2f}")
+    print(f"{'  CPU time of each':<48} {each:8.2f}")
     print(f"awslambdaric: {memory / 1e6:.0f} MB of memory after {count} events")
 
 
 def worked(pid: int) -> float:
-    """Milliseconds of processor time that a process has used."""
+    """CPU time that a process has used, in ms."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system) * 1_000
 

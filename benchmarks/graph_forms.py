@@ -1,10 +1,10 @@
-"""What each step from torch to the graph that is served gives, in turns on one machine.
+"""The speed of each form of the model, from torch to the served graph, in interleaved rounds.
 
     python -m benchmarks.graph_forms [--layers 12] [--rounds 7]
 
-The shape of RoBERTa-base with random weights; every form runs in as many threads. The exporter that
-follows torch.export is measured where ``onnxscript`` is installed. "Sums" are those that ONNX
-Runtime's optimizer fuses with what follows them: into SkipLayerNormalization and BiasGelu.
+RoBERTa-base with random weights; every form runs with the same number of threads. The exporter
+based on torch.export is measured if ``onnxscript`` is installed. "Sums" are those that ONNX
+Runtime's optimizer fuses with the next operator, into SkipLayerNormalization and BiasGelu.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from fastai_deploy.runtime.session import SLOWER
 
 SHAPES = ((1, 12), (8, 12), (1, 92), (4, 92))  # texts, tokens
 OPSETS = (14, 17, 20)
-SUMS_FUSED, SUMS_ALONE = "int8, sums fused", "int8, sums left alone"
+SUMS_FUSED, SUMS_ALONE = "int8, sums fused", "int8, sums not fused"
 PAIRS = 60
-SECONDS = 0.5  # of every form, in every round, for every shape
+SECONDS = 0.5  # per form, round and shape
 
 Answer = Callable[[torch.Tensor], Any]
 
@@ -65,14 +65,14 @@ def main() -> None:
             )
         print(f"| {name} | " + " | ".join(cells) + " |")
     texts = [f"{statistics.median(rates[base, shape]):.1f}" for shape in SHAPES]
-    print(f"1 is {' / '.join(texts)} texts a second")
+    print(f"1 is {' / '.join(texts)} texts per second")
     for shape, (low, middle, high) in ratios.items():
-        print(f"{SUMS_ALONE} : {SUMS_FUSED}, run by run, {shape[0]} x {shape[1]} tokens: "
+        print(f"{SUMS_ALONE} to {SUMS_FUSED}, run by run, {shape[0]} x {shape[1]} tokens: "
               f"{middle:.2f} (half of them {low:.2f} to {high:.2f})")  # fmt: skip
 
 
 def made(folder: Path, layers: int, threads: int) -> dict[str, Answer]:
-    """Every form as a function from ids to logits; the first is what the others are compared to."""
+    """Every form as a function from ids to logits; the first is the reference."""
     eager, fast = classifier(layers, "eager"), classifier(layers, "sdpa")
     fast.load_state_dict(eager.state_dict())
     forms: dict[str, Answer] = {"torch": eager, "torch, fused attention (SDPA)": fast}
@@ -97,7 +97,7 @@ def made(folder: Path, layers: int, threads: int) -> dict[str, Answer]:
         forms["exported by torch.export"] = _session(path, threads)
     graph = export_onnx(eager, folder / "fused.onnx", checks(eager))
     forms["traced, attention fused"] = _session(graph.path, threads)
-    forms["the same, sums left alone"] = _session(graph.path, threads, SLOWER)
+    forms["the same, sums not fused"] = _session(graph.path, threads, SLOWER)
     more = folder / "more.onnx"
     with quiet():
         fused = optimizer.optimize_model(str(graph.path), "bert", num_heads=12, hidden_size=768,
@@ -111,7 +111,7 @@ def made(folder: Path, layers: int, threads: int) -> dict[str, Answer]:
 
 
 def check(forms: dict[str, Answer]) -> None:
-    """Say how far every form is from the first, in logits."""
+    """Print how far each form's logits are from those of the first."""
     ids = torch.from_numpy(np.random.default_rng(0).integers(5, 1000, (4, 30)))
     first = np.asarray(next(iter(forms.values()))(ids))
     for name, answer in forms.items():
@@ -121,7 +121,7 @@ def check(forms: dict[str, Answer]) -> None:
 def measured(
     forms: dict[str, Answer], rounds: int
 ) -> dict[tuple[str, tuple[int, int]], list[float]]:
-    """Texts a second in every round."""
+    """Texts per second in each round."""
     rates: dict[tuple[str, tuple[int, int]], list[float]] = {}
     for _ in range(rounds + 1):  # the first warms up
         for shape in SHAPES:
@@ -132,9 +132,9 @@ def measured(
 
 
 def in_pairs(before: Answer, after: Answer, shape: tuple[int, int]) -> list[float]:
-    """Quartiles of how many times quicker ``after`` is, of runs that take turns one by one.
+    """Quartiles of the speedup of ``after``, from single runs of the two that alternate.
 
-    A moment in which the machine is slow hits both, which half a second each does not bring about.
+    A slow moment of the machine then affects both, which it need not do in turns of half a second.
     """
     ids = torch.full(shape, 7)
     found = []
@@ -158,10 +158,10 @@ def _rate(answer: Answer, ids: torch.Tensor) -> float:
 
 
 def _session(path: Path, threads: int, without: Sequence[str] = ()) -> Answer:
-    """``without`` are fusions that ONNX Runtime leaves."""
+    """A session on a graph; ``without`` are the optimizers to disable."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that spin between runs would take the cores from the form whose turn it is.
+    # Threads that spin between runs would take cores from the form being measured.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
         path, options, providers=["CPUExecutionProvider"], disabled_optimizers=without

@@ -1,9 +1,9 @@
-"""Seconds and peak memory of ``fdeploy inspect`` and ``fdeploy export``, against ``load_learner``.
+"""Time and memory of ``fdeploy inspect`` and ``fdeploy export``, compared with ``load_learner``.
 
     python -m benchmarks.learner_reading LEARNER.pkl [--fastai PYTHON]
 
-PYTHON is one in which fastai is installed. ``tests/learners/generators/fastai2.py`` makes a learner
-of the size of RoBERTa-base (125 M parameters) under the name ``roberta_base``.
+PYTHON is an interpreter with fastai installed. ``tests/learners/generators/fastai2.py`` makes a
+learner of RoBERTa-base's size (125 M parameters), called ``roberta_base``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMPORT = "import fastai.learner, fastai.text.all, transformers"
 
 
 def measure(command: list[str], folder: Path) -> tuple[float, float, int]:
-    """Wall seconds, processor seconds, and peak memory in bytes (as Linux counts it)."""
+    """Wall seconds, CPU seconds, and peak memory in bytes (as Linux counts it)."""
     began = time.perf_counter()
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
         _, status, used = os.wait4(process.pid, 0)
@@ -34,7 +34,7 @@ def measure(command: list[str], folder: Path) -> tuple[float, float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("learner", type=Path)
-    parser.add_argument("--fastai", help="a Python with fastai")
+    parser.add_argument("--fastai", help="an interpreter with fastai installed")
     arguments = parser.parse_args()
     learner = arguments.learner.resolve()
     size = learner.stat().st_size

@@ -1,8 +1,8 @@
-"""The load: raw HTTP/1.1 on non-blocking sockets, in closed and open loops, with its own cost told.
+"""A load generator: raw HTTP/1.1 on non-blocking sockets, in closed and open loops.
 
-A request is one prepared string of bytes; an answer goes through httptools, which is C. What this
-process takes of the cores while it loads stands in every result, since the server shares them:
-asyncio would take half as much again.
+A request is one prepared byte string; answers are parsed by httptools, which is C. The server
+shares the cores, so every result includes the CPU that this process used; asyncio would use half as
+much again.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ import numpy as np
 
 _MOST_CONNECTIONS = 12_000
 _SEED = 20261125
-_PATIENCE = 10.0  # seconds until answers that still come after the end are not waited for
-_Done = Callable[[int, int], None]  # status, 0 without an answer; 1 with a Retry-After
+_PATIENCE = 10.0  # seconds to wait for outstanding answers after the end
+_Done = Callable[[int, int], None]  # status (0: no answer), 1 if there was a Retry-After
 
 
 @dataclass
 class Load:
-    """What a load met: ``latencies`` of the answered requests, in seconds."""
+    """The result of a load: ``latencies`` of the answered requests, in seconds."""
 
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     with_retry_after: int = 0
     unanswered: int = 0
-    """Requests of an open loop that had no answer at its end."""
+    """Requests of an open loop without an answer at its end."""
     seconds: float = 0.0
     client: float = 0.0
-    """Cores that the load itself took."""
+    """Cores that the load generator used."""
 
     @property
     def rate(self) -> float:
-        """Answered requests a second."""
+        """Answered requests per second."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, percent: int) -> float | None:
-        """In milliseconds."""
+        """A percentile of the latencies in ms; None without answers."""
         if not self.latencies:
             return None
         return float(np.percentile(self.latencies, percent)) * 1000
 
 
 def requests_of(texts: Sequence[str], path: str) -> list[bytes]:
-    """A request for each text, as bytes."""
+    """One request per text, as bytes."""
     bodies = [json.dumps({"text": text}).encode() for text in texts]
     head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return [f"{head}content-length: {len(each)}\r\n\r\n".encode() + each for each in bodies]
@@ -63,10 +63,11 @@ def requests_of(texts: Sequence[str], path: str) -> list[bytes]:
 def closed_loop(
     port: int, requests: Sequence[bytes], clients: int, seconds: float, *, least: int, most: float
 ) -> Load:
-    """Each client sends its next request when the last one is answered.
+    """Load a server with clients that each send a request when the previous one is answered.
 
-    A warm-up of a fifth is not counted. The load goes on beyond ``seconds`` until ``least`` answers
-    have come, but for ``most`` seconds only. Requests under way at the end are waited for.
+    The warm-up, a fifth of ``seconds``, is not counted. The load runs longer than ``seconds`` if
+    fewer than ``least`` answers have arrived, but at most ``most`` seconds. At the end it waits for
+    the outstanding requests.
     """
     with closing(_Sockets(port)) as sockets:
         return _Closed(sockets, requests).run(clients, seconds, least, most)
@@ -75,18 +76,18 @@ def closed_loop(
 def open_loop(
     port: int, requests: Sequence[bytes], rate: float, seconds: float, *, settle: float, wait: bool
 ) -> Load:
-    """Requests come at random moments (Poisson), whether or not those before are answered.
+    """Load a server with requests at random times (Poisson), without waiting for answers.
 
-    Latencies count from the moment at which a request was due. Those of the first ``settle``
-    seconds are not counted. With ``wait``, latencies of all counted requests are waited for, else
-    what is answered within the time is what counts.
+    Latencies count from when a request was due; those of the first ``settle`` seconds are not
+    counted. With ``wait``, the load waits for all counted requests; otherwise only answers within
+    the time count.
     """
     with closing(_Sockets(port)) as sockets:
         return _Open(sockets, requests, wait=wait).run(rate, seconds, settle)
 
 
 class _Sockets:
-    """All connections, and who waits for what; ``step`` lets happen what is there to happen."""
+    """All connections and their selector; ``step`` handles the events that are ready."""
 
     def __init__(self, port: int) -> None:
         self.selector = selectors.DefaultSelector()
@@ -95,13 +96,13 @@ class _Sockets:
         self._port = port
 
     def close(self) -> None:
-        """Close everything."""
+        """Close all connections."""
         for connection in list(self.open):
             connection.close()
         self.selector.close()
 
     def send(self, request: bytes, done: _Done) -> None:
-        """Send on a connection that is idle, else on a new one; ``done(0, 0)`` if none may be."""
+        """Send on an idle connection or a new one; call ``done(0, 0)`` at the connection limit."""
         if self.idle:
             self.idle.pop().send(request, done)
         elif len(self.open) < _MOST_CONNECTIONS:
@@ -110,13 +111,13 @@ class _Sockets:
             done(0, 0)
 
     def step(self, timeout: float) -> None:
-        """Wait for answers, at most ``timeout`` seconds for the first."""
+        """Handle events; wait at most ``timeout`` seconds for the first."""
         for key, events in self.selector.select(timeout):
             key.data(events)
 
 
 class _Connection:
-    """One connection with one request under way at a time."""
+    """One connection with one request at a time."""
 
     def __init__(self, sockets: _Sockets, port: int) -> None:
         self._sockets = sockets
@@ -131,7 +132,7 @@ class _Connection:
         sockets.selector.register(self._socket, selectors.EVENT_READ, self._ready)
 
     def send(self, request: bytes, done: _Done) -> None:
-        """Send a request, which is small enough to go at once when the connection stands."""
+        """Send a request; it is small enough for one ``send`` once the connection is up."""
         self._done, self._retry = done, 0
         try:
             self._socket.send(request)
@@ -161,7 +162,7 @@ class _Connection:
             self._end()
 
     def _end(self) -> None:
-        """The server has closed: an idle connection, which is no loss, or one that still waits."""
+        """The server closed the connection; a request on it gets no answer."""
         self.close()
         if self in self._sockets.idle:
             self._sockets.idle.remove(self)
@@ -234,11 +235,11 @@ class _Open:
         self._wait = wait
         self._load = Load()
         self._waiting = 0  # counted requests without an answer
-        self._under_way = 0  # all requests without one
-        self._counting = False  # answers that come now, where only the time counts
+        self._under_way = 0  # all requests without an answer
+        self._counting = False  # whether answers count now, if only the time decides
 
     def run(self, rate: float, seconds: float, settle: float) -> Load:
-        chance = random.Random(_SEED)  # noqa: S311  # when requests come is no secret
+        chance = random.Random(_SEED)  # noqa: S311  # the times of requests are not secret
         began = due = time.perf_counter()
         used = 0.0
         counted_from = 0.0

@@ -1,6 +1,6 @@
-"""How fast ``package`` packs 500 MB of weights, against ``tar``.
+"""The speed of ``fdeploy package`` on 500 MB of weights, compared with ``tar``.
 
-The weights are random float32 numbers of the size that trained ones have, which compress as little.
+The weights are random float32 numbers as large as trained ones, and compress as little.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whole commands timed in turns, so that a busy moment of the machine hits all of them alike."""
+"""Time whole commands in interleaved rounds, so that a busy moment affects all of them alike."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one command over all rounds."""
+    """The times of one command in all rounds, in seconds."""
 
     name: str
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle of the rounds."""
+        """The median over the rounds."""
         return statistics.median(self.seconds)
 
     def line(self, base: Timing) -> str:
@@ -30,7 +30,7 @@ class Timing:
 
 
 def compare(commands: Mapping[str, Sequence[str]], *, rounds: int, cwd: Path) -> list[Timing]:
-    """Run every command ``rounds`` times, in turns; the first round warms up and does not count."""
+    """Run the commands in turn, ``rounds`` times, after a warm-up round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(rounds + 1):
         for name, command in commands.items():

@@ -1,4 +1,4 @@
-"""RoBERTa-base in shape, with random weights: the model, and a bundle of its int8 form."""
+"""A model in the shape of RoBERTa-base with random weights, and a bundle of its int8 form."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PAD = 1
 
 
 def classifier(layers: int = 12, attention: str = "eager") -> Classifier:
-    """The model as it is exported; ``attention`` is how transformers computes it."""
+    """The model in the form for export; ``attention`` is the implementation in transformers."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {
         "vocab_size": _VOCABULARY,
@@ -43,7 +43,7 @@ def classifier(layers: int = 12, attention: str = "eager") -> Classifier:
 
 
 def checks(model: Classifier) -> Checks:
-    """What a graph of the model must answer as the model does."""
+    """The checks that a graph of the model must pass."""
     return Checks(model, vocabulary=1000, max_length=_LONGEST, pad=_PAD)
 
 
@@ -83,7 +83,7 @@ def write_roberta_base(folder: Path) -> None:
             "output": OUTPUT,
             "precision": "int8",
         },
-        # Dynamic int8 takes its scale from the whole batch, so neighbours are felt a little.
+        # Dynamic int8 takes its scale from the whole batch: other texts affect an answer slightly.
         "tolerance": 0.05,
         "files": {
             name: {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
@@ -94,7 +94,7 @@ def write_roberta_base(folder: Path) -> None:
 
 
 def _tokenizer() -> Tokenizer:
-    """Bytes, and the one word that the benchmark sends, as one token."""
+    """A byte-level tokenizer in which the one word that the benchmark sends is a single token."""
     vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
     for symbol in (
         *sorted(pre_tokenizers.ByteLevel.alphabet()),

@@ -1,10 +1,10 @@
-"""The local model server against the bare ONNX session that it wraps, side by side.
+"""The local model server compared with the bare ONNX session that it wraps.
 
     python -m benchmarks.serving_local MODEL_DIR [--rounds 5] [--seconds 3]
 
-MODEL_DIR is an unpacked artifact; ``--build`` first writes one there: RoBERTa-base in shape, with
-random weights, attention fused, dynamic int8. Each round measures the bare session and then the
-server, so that what else the machine does hits both; the table shows medians over the rounds.
+MODEL_DIR is an unpacked artifact. ``--build`` first writes one there, in the shape of RoBERTa-base
+with random weights, fused attention and dynamic int8. Each round measures the bare session and then
+the server, so that other work on the machine affects both; the table shows medians over the rounds.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def measure_round(
 def bare_rate(
     session: Any, inputs: tuple[str, ...], batch: int, length: int, seconds: float
 ) -> float:
-    """Texts a second in a bare loop, nothing but ``session.run``."""
+    """Texts per second in a loop of nothing but ``session.run``."""
     feed = {name: np.ones((batch, length), dtype=np.int64) for name in inputs}
     session.run(None, feed)
     runs = 0
@@ -93,7 +93,7 @@ def bare_rate(
 
 
 def closed_loop(port: int, clients: int, length: int, seconds: float) -> load.Load:
-    """Each client sends its next request when the last one is answered, or refused."""
+    """Load the server with clients that send a request when the last is answered or rejected."""
     requests = load.requests_of([(WORD * (length - 2)).strip()], "/invocations")
     return load.closed_loop(port, requests, clients, seconds, least=1, most=seconds)
 
@@ -112,7 +112,7 @@ def start_server(options: argparse.Namespace) -> tuple[subprocess.Popen[bytes], 
         server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while not announced.exists():
             if server.poll() is not None:
-                sys.exit(f"the server ended with {server.returncode}")
+                sys.exit(f"the server exited with {server.returncode}")
             time.sleep(0.01)
         print(f"start to ready: {time.perf_counter() - started:.2f} s")
         return server, int(json.loads(announced.read_text())["port"])
@@ -129,7 +129,7 @@ def resident_megabytes(pid: int) -> float:
 
 def print_table(rounds: list[dict[str, float]], memory: float) -> None:
     middle = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
-    print(f"{os.cpu_count()} CPUs, {len(rounds)} rounds, medians; texts a second, ms")
+    print(f"{os.cpu_count()} CPUs, {len(rounds)} rounds, medians; texts/s, ms")
     print(f"{'':<22} {'server':>8} {'bare':>8} {'ratio':>6} {'p50':>8} {'p95':>8}")
     for length in LENGTHS:
         for clients, batch in zip(CLIENTS, BARE_BATCHES, strict=True):
@@ -141,11 +141,13 @@ def print_table(rounds: list[dict[str, float]], memory: float) -> None:
                 f"{middle[f'p95 {length} c{clients}']:8.1f}"
             )
         overhead = middle[f"p50 {length} c1"] - 1000 / middle[f"bare {length} x1"]
-        print(f"{length:3d} tokens, what a lone request takes beyond the model: {overhead:.2f} ms")
+        print(
+            f"{length:3d} tokens, overhead of a single request beyond the model: {overhead:.2f} ms"
+        )
     peak = statistics.median(each["overload"] / each[f"server {LENGTHS[0]} c8"] for each in rounds)
     print(
-        f"{OVERLOAD_CLIENTS} clients that never pause: {middle['overload']:.1f} answered, "
-        f"{middle['overload refused']:.1f} refused a second, {peak:.2f} of 8 clients' throughput"
+        f"{OVERLOAD_CLIENTS} clients without a pause: {middle['overload']:.1f} answered, "
+        f"{middle['overload refused']:.1f} rejected per second; {peak:.2f} of 8 clients' throughput"
     )
     print(f"resident memory of the server: {memory:.0f} MB")
 
@@ -160,7 +162,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--workers", type=int)
-    parser.add_argument("--alone", action="store_true", help="the machine does nothing else")
+    parser.add_argument("--alone", action="store_true", help="the server has the machine to itself")
     return parser.parse_args()
 
 

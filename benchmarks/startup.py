@@ -1,4 +1,4 @@
-"""How long the command line takes to start, against the interpreter alone."""
+"""The start-up time of the command line, compared with the bare interpreter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMANDS = {
     "python -c 'import typer'": [PYTHON, "-c", "import typer"],
     "fdeploy --help": [PYTHON, "-m", "fastai_deploy", "--help"],
     "fdeploy config": [PYTHON, "-m", "fastai_deploy", "config"],
-    "fdeploy teardown (nothing there)": [PYTHON, "-m", "fastai_deploy", "teardown"],
+    "fdeploy teardown (nothing deployed)": [PYTHON, "-m", "fastai_deploy", "teardown"],
 }
 
 

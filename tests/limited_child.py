@@ -1,4 +1,4 @@
-"""What the tests of limited processes have done in one: ``python -m tests.limited_child``."""
+"""The work that tests run in a limited process: ``python -m tests.limited_child``."""
 
 from __future__ import annotations
 

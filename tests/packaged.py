@@ -1,4 +1,4 @@
-"""Tiny models as ``package`` leaves them, in a folder where every later stage can go on."""
+"""Tiny models as ``package`` writes them, in a folder in which every later stage can continue."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the processes of ``tests/warm.py`` have imported when they start.
+"""Import what the processes of ``tests/warm.py`` share when they start.
 
-By their effect: what an export, an invoke and a deploy import, as ``-X importtime`` shows it.
+The list comes from ``-X importtime``: what an export, an invoke and a deploy import.
 """
 
 # ruff: noqa: F401

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
@@ -63,6 +64,24 @@ def test_what_is_in_it(tmp_path: Path, bundle: Path) -> None:
     assert "input_fn" in (out / "code/inference.py").read_text()
     requirements = (out / "code/requirements.txt").read_text()
     assert requirements == "numpy==2.0\nonnxruntime==1.0\ntokenizers==0.1\n"
+
+
+@pytest.mark.parametrize("path", ["code/inference.py", "code/handler.py", "deployment.py"])
+def test_container_entry_points_import_existing_names(
+    tmp_path: Path, bundle: Path, path: str
+) -> None:
+    write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=silent)
+    unpack(tmp_path / "m.tar.gz", tmp_path / "out")
+    imports = [
+        node
+        for node in ast.parse((tmp_path / "out" / path).read_text()).body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fdeploy_runtime")
+    ]
+    assert len(imports) == 2
+    for node in imports:
+        module = tmp_path / "out/code" / f"{(node.module or '').replace('.', '/')}.py"
+        defined = {getattr(each, "name", None) for each in ast.parse(module.read_text()).body}
+        assert {each.name for each in node.names} <= defined, module
 
 
 def test_a_gpu_is_given_its_own_graph(tmp_path: Path, bundle: Path) -> None:

@@ -1,4 +1,4 @@
-"""The parity report: data and page, written whatever the gate says."""
+"""The parity report: data and page, written whether or not the gate passes."""
 
 from __future__ import annotations
 

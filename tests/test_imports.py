@@ -1,4 +1,4 @@
-"""What import-linter (``make lint``) cannot see: what a command loads, and what ships."""
+"""What import-linter (``make lint``) cannot check: what a command loads, and what is shipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in a process of its own, which goes beyond its limits alone."""
+"""Work in a separate process: exceeding a limit ends only that process."""
 
 from __future__ import annotations
 

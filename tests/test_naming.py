@@ -1,4 +1,4 @@
-"""Names fit into their services' limits, and different things have different names."""
+"""Names fit the limits of their services, and different resources have different names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the events of a stack are painted: a live table in a terminal, lines elsewhere."""
+"""How stack events are shown: as a live table in a terminal, as lines elsewhere."""
 
 from __future__ import annotations
 

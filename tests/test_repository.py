@@ -1,4 +1,4 @@
-"""What the repository says of itself in several places is the same in each."""
+"""Facts that the repository states in several places agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a file holds, no control character of it reaches a terminal, whichever way it takes."""
+"""No control character of a file ever reaches the terminal, by any path."""
 
 from __future__ import annotations
 

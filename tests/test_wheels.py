@@ -1,4 +1,4 @@
-"""Wheels for a container: what pip is asked, what is kept, and what is said when there is none."""
+"""Wheels for a container: the pip calls, the cache, and the errors if there is no wheel."""
 
 from __future__ import annotations
 

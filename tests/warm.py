@@ -1,12 +1,12 @@
-"""Runs fdeploy in processes that start with the heavy libraries already imported.
+"""Run fdeploy in processes that start with the heavy libraries already imported.
 
-Of the ten seconds of processor time that an export of a tiny learner takes, seven go into importing
-torch and transformers, and a plain command spends nearly all of its time on imports. So the tests
-keep one process that has imported them and never does anything else, and fork each command from it
-(``multiprocessing``'s fork server). The command is a process of its own, with its own folder,
-environment and streams; only what a fresh interpreter would import again is shared.
+An export of a tiny learner takes ten seconds of CPU time, seven of them to import torch and
+transformers; a plain command spends nearly all of its time on imports. So the tests keep one
+process that has imported them and does nothing else, and fork each command from it
+(``multiprocessing``'s fork server). Each command is a separate process with its own folder,
+environment and streams; it shares only what a fresh interpreter would import again.
 
-macOS does not fork safely once libraries are loaded, so commands start afresh there.
+macOS cannot fork safely once libraries are loaded, so commands start a fresh interpreter there.
 """
 
 from __future__ import annotations

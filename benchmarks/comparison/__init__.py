@@ -1,1 +1,1 @@
-"""fdeploy beside what else serves a text classifier, in one run on one machine."""
+"""fdeploy compared with other ways to serve a text classifier, in one run on one machine."""

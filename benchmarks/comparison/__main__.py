@@ -1,11 +1,12 @@
-"""Every competitor side by side in one run: ``make bench-comparison``.
+"""Compare fdeploy with other servers in one run: ``make bench-comparison``.
 
     python -m benchmarks.comparison [--environments FOLDER] [--minutes 28] [--quick]
 
-Environments and learners are made once, below FOLDER (by default ``~/.cache/fastai-deploy``), which
-takes a long while and 20 GB; the time limit begins after that. As root, on Linux, with Java 17, and
-with nothing else to do on the machine. Writes OUT.json; and OUT.md and OUT.svg from that file alone
-(``--report`` writes them again). ``--quick`` shows that everything works, and measures nothing.
+The first run creates environments and learners below FOLDER (default ``~/.cache/fastai-deploy``),
+which takes a long time and 20 GB; the time limit starts after that. Run it as root, on Linux, with
+Java 17, on a machine that does nothing else. It writes OUT.json, and from that file alone OUT.md
+and OUT.svg (``--report`` writes only those two). ``--quick`` tests that everything works; its
+figures mean nothing.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ _CACHE = Path("~/.cache/fastai-deploy/comparison")
 
 def main() -> None:
     options = _options()
-    # So that the server under way is ended too.
+    # Exit through the context managers, so that the running server is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not options.report:
         document = _measured(options)
-        if not document["visits"]:  # what was asked for is only to make ready
+        if not document["visits"]:  # --prepare
             return
         options.out.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
     document = json.loads(options.out.with_suffix(".json").read_bytes())
@@ -110,15 +111,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--environments", type=Path, default=_CACHE)
     parser.add_argument("--out", type=Path, default=Path("docs/comparison"))
     parser.add_argument("--minutes", type=float, default=28.0)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of a cell")
-    parser.add_argument("--rounds", type=int, help="at most; by default 3")
+    parser.add_argument("--seconds", type=float, default=1.5, help="per cell")
+    parser.add_argument("--rounds", type=int, help="at most (default: 3)")
     parser.add_argument("--only", nargs="+", choices=[each.key for each in COMPETITORS])
     parser.add_argument("--shapes", nargs="+", choices=matrix.SHAPES)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--prepare", action="store_true", help="make what is made once, and end")
-    parser.add_argument("--fresh", action="store_true", help="export again what is kept")
-    parser.add_argument("--report", action="store_true", help="from the JSON file of a run")
-    parser.add_argument("--price", type=float, help="of the instance, in dollars an hour")
+    parser.add_argument(
+        "--prepare", action="store_true", help="only create environments and learners"
+    )
+    parser.add_argument("--fresh", action="store_true", help="export the cached learners again")
+    parser.add_argument(
+        "--report", action="store_true", help="only write the page, from the JSON file"
+    )
+    parser.add_argument("--price", type=float, help="of the instance, in dollars per hour")
     return parser.parse_args()
 
 

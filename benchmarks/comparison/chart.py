@@ -1,4 +1,4 @@
-"""Requests a second as bars, in SVG."""
+"""A bar chart of requests per second, in SVG."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from benchmarks.comparison.figures import Document, Figure, of_cell, of_limit, s
 from benchmarks.comparison.matrix import FULL_SHAPE
 
 _CLIENTS = 8
-_KINDS = (("12", "12 tokens"), ("92", "92 tokens"), ("mixture", "a mixture of lengths"))
+_KINDS = (("12", "12 tokens"), ("92", "92 tokens"), ("mixture", "mixture of lengths"))
 _LABELS, _BARS, _ROW, _GAP, _TOP = 190, 470, 20, 40, 34
 _OURS, _OTHERS, _LIMIT = "#2563eb", "#94a3b8", "#e2e8f0"
 
 
 def chart(document: Document) -> str:
-    """One block of bars for each kind of text, 8 clients; the limit stands above each."""
+    """One block of bars per kind of text, with 8 clients; the first bar is the bare session."""
     shape = FULL_SHAPE if FULL_SHAPE in shapes(document) else shapes(document)[0]
     parts: list[str] = []
     at = _TOP
@@ -30,7 +30,7 @@ def chart(document: Document) -> str:
             at += _ROW
         at += _GAP
     width = _LABELS + _BARS + 90
-    title = f"{shape}, {_CLIENTS} clients: requests a second"
+    title = f"{shape}, {_CLIENTS} clients: requests per second"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {at}" width="{width}" '
         f'font-family="sans-serif" font-size="12" role="img" aria-label="{escape(title)}">\n'
@@ -43,7 +43,7 @@ def _bars(document: Document, shape: str, kind: str) -> list[tuple[str, Figure, 
     bars = []
     limit = of_limit(document, shape, "int8", kind, "best")
     if limit:
-        bars.append(("limit: the bare session, int8", limit, _LIMIT))
+        bars.append(("reference: bare session, int8", limit, _LIMIT))
     for each in COMPETITORS:
         found = of_cell(document, shape, each.key, f"{kind}/{_CLIENTS}")
         if found:

@@ -1,4 +1,4 @@
-"""A virtual environment for each kind of server, made once, with pinned versions."""
+"""A virtual environment with pinned versions for each kind of server, created once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @dataclass(frozen=True)
 class Environment:
-    """Packages for one Python; ``without`` names those that come along and do harm."""
+    """Packages for one Python; ``without`` are dependencies to uninstall because they break it."""
 
     name: str
     requirements: tuple[str, ...]
@@ -21,7 +21,7 @@ class Environment:
     without: tuple[str, ...] = ()
 
     def make(self, folder: Path) -> Path:
-        """Its interpreter below ``folder``; installs what is needed, if it is not there."""
+        """Return its interpreter below ``folder``; create the environment if it is missing."""
         place = folder / self.name
         python = place / "bin" / "python"
         if (place / ".complete").exists():
@@ -44,7 +44,7 @@ def _interpreter(version: str) -> str:
         return sys.executable
     found = shutil.which(f"python{version}")
     if not found:
-        sys.exit(f"there is no python{version} on the path, which one of the servers needs")
+        sys.exit(f"one of the servers needs python{version}, which is not on the PATH")
     return found
 
 
@@ -57,15 +57,14 @@ _TORCHSERVE = (
     "setuptools<80",  # for pkg_resources
 )
 
-# torchvision comes with fastai as a build for CUDA, on which transformers fails beside a torch
-# for processors.
+# fastai brings a torchvision built for CUDA, on which transformers fails with a torch for CPUs.
 TOOLKIT = Environment(
     "toolkit", (*_TORCH, "fastai==2.8.12", *_TORCHSERVE), without=("torchvision",)
 )
 LITSERVE = Environment("litserve", (*_TORCH, "litserve==0.2.19"))
 BENTOML = Environment("bentoml", (*_TORCH, "bentoml==1.4.40"))
 RAY = Environment("ray", (*_TORCH, "ray[serve]==2.57.0"))
-# The software of AWS's images; see docs/containers.md. torch is only imported.
+# The software of AWS's images; see docs/containers.md. torch is imported but not used.
 IMAGE_TORCHSERVE = Environment("torchserve", ("torch==2.6.0", *_TORCHSERVE), "3.12")
 IMAGE_RAY = Environment(
     "ray-serve", ("ray[serve]==2.57.0", "jinja2==3.1.6", "numpy==2.5.2"), "3.13"

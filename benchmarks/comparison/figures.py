@@ -1,4 +1,4 @@
-"""The document of a run as figures: over the rounds, the median, the least and the most."""
+"""Figures from the document of a run: median, minimum and maximum over the rounds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity over the rounds."""
+    """One quantity in all rounds."""
 
     values: tuple[float, ...]
 
@@ -30,7 +30,7 @@ class Figure:
 
 
 def short(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Format with three digits, or all digits before the decimal point."""
     for digits, bound in ((0, 99.5), (1, 9.95)):
         if abs(value) >= bound:
             return f"{value:,.{digits}f}"
@@ -38,19 +38,19 @@ def short(value: float) -> str:
 
 
 def figure(values: Sequence[float | None]) -> Figure | None:
-    """None where nothing was measured."""
+    """The figure of these values; None if nothing was measured."""
     known = tuple(value for value in values if value is not None)
     return Figure(known) if known else None
 
 
 def shapes(document: Document) -> list[str]:
-    """Those that were measured."""
+    """The shapes that were measured."""
     seen = {visit["shape"] for visit in document["visits"]}
     return [shape for shape in SHAPES if shape in seen]
 
 
 def visits(document: Document, shape: str, competitor: str) -> list[Document]:
-    """The visits to one competitor, a round each."""
+    """The visits to one competitor, one per round."""
     return [
         visit
         for visit in document["visits"]
@@ -84,5 +84,5 @@ def of_limit(document: Document, shape: str, precision: str, kind: str, what: st
 
 
 def ratio(of: Figure | None, to: Figure | None) -> str:
-    """The quotient of the medians."""
+    """The ratio of the medians."""
     return f"{short(of.middle / to.middle)}" if of and to and to.middle else "-"

@@ -1,11 +1,11 @@
-"""The limits: the bare ONNX session at its best batch, and the processor's own matrix products.
+"""The limits: the bare ONNX session at its best batch, and the CPU's matrix products.
 
     python -m benchmarks.comparison.limits MODEL_DIR TEXTS_JSON [--seconds 1]
 
-Prints JSON: texts a second by kind of text, for the session that the server opens (same graph, same
-threads, same options) in a loop that does nothing else; and GOP/s of one large product in int8 and
-in float32, by whichever of ONNX Runtime and torch is quicker. A process of its own, so that nothing
-else is in its memory.
+Prints JSON: texts per second by kind of text, for the session that the server opens (same graph,
+threads and options) in a loop that does nothing else; and GOP/s of one large product in int8 and
+float32, by the faster of ONNX Runtime and torch. It runs in its own process, so that nothing else
+is in memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fastai_deploy.runtime.session import open_session
 from fastai_deploy.runtime.word_tokenizer import open_encoder
 
 _BATCHES = (1, 4, 8, 16, 32)
-_MOST_TOKENS = 1024  # in a run; beyond, nothing is gained
+_MOST_TOKENS = 1024  # per run; more gains nothing
 _PRODUCT = (512, 3072, 768)  # rows, columns, depth: a feed-forward layer of RoBERTa-base
 
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def bare(folder: Path, texts: dict[str, list[str]], seconds: float) -> dict[str, Any]:
-    """Texts a second and the best batch, by kind of text."""
+    """Texts per second and the best batch, by kind of text."""
     bundle = open_bundle(folder)
     hardware = detect()
     session = open_session(bundle, hardware, plan_threads(hardware).threads, alone=False)
@@ -72,13 +72,13 @@ def bare(folder: Path, texts: dict[str, list[str]], seconds: float) -> dict[str,
 def _rate(
     session: Any, inputs: Sequence[str], lengths: list[int], batch: int, seconds: float
 ) -> float:
-    """Texts of these lengths, in runs of neighbours, padded to the longest of each run."""
+    """Texts per second for sorted lengths, in runs padded to the longest text of each."""
     runs = [lengths[at : at + batch] for at in range(0, len(lengths), batch)]
     if len(lengths) < batch:
         runs = [lengths * (batch // len(lengths))]
     feeds = [_feed(inputs, len(run), max(run)) for run in runs]
     session.run(None, feeds[0])
-    alike = lengths[0] == lengths[-1]  # else only whole passes have the mixture's share of each
+    alike = lengths[0] == lengths[-1]  # if not, only whole passes have the right mixture
     done = 0
     started = time.perf_counter()
     for run, feed in itertools.cycle(zip(runs, feeds, strict=True)):
@@ -87,7 +87,7 @@ def _rate(
         passed = time.perf_counter() - started
         if passed >= seconds and (alike or done % len(lengths) == 0):
             return done / passed
-    raise AssertionError("there is nothing to run")
+    raise AssertionError("nothing to run")
 
 
 def _feed(inputs: Sequence[str], texts: int, tokens: int) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _torch_int8(seconds: float) -> float:
     rows, columns, depth = _PRODUCT
     left = torch.ones(rows, depth, dtype=torch.int8)
     right = torch.ones(depth, columns, dtype=torch.int8)
-    return _gops(lambda: torch._int_mm(left, right), seconds)  # noqa: SLF001  # the only door
+    return _gops(lambda: torch._int_mm(left, right), seconds)  # noqa: SLF001  # there is no public function
 
 
 def _torch_float32(seconds: float) -> float:

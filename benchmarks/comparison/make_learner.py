@@ -1,19 +1,20 @@
-"""A fastai 2 learner in the shape of a known model, and the texts and goldens to measure it with.
+"""Create a fastai 2 learner in the shape of a known model, with texts and goldens to measure it.
 
     python - SHAPE REVIEWS OUT < make_learner.py
 
-It runs in an environment with fastai, and as standard input, so that its classes are those of
-``__main__``, as in a notebook. REVIEWS is a CSV file with ``Phrase`` and ``Label3``. OUT gets
+Run it in an environment with fastai, on standard input, so that its classes belong to ``__main__``,
+as in a notebook. REVIEWS is a CSV file with the columns ``Phrase`` and ``Label3``. OUT will hold
 
-    learner.pkl     what ``learn.export`` writes
-    huggingface/    the same model and tokenizer as ``save_pretrained`` writes them
-    texts.json      {"12": [text, ...], ..., "mixture": [...]}; of so many tokens, special ones too
-    golden.jsonl    some of these texts, with what ``learn.predict`` of the reloaded learner answers
+    learner.pkl     written by ``learn.export``
+    huggingface/    the same model and tokenizer, written by ``save_pretrained``
+    texts.json      {"12": [text, ...], ..., "mixture": [...]}, keyed by tokens, special ones included
+    golden.jsonl    some of these texts with the answers of ``learn.predict`` from the reloaded learner
 
-The weights are random (fixed seed) and twice as wide as the default, which leaves answers nearly
-alike, so that rounding matters as little as it does to a trained model. The last layer is scaled so that answers differ from text to
-text as much as ``RANGE`` says, and its bias lets one label win everywhere: random answers are nearly
-tied, and rounding would turn them, which says nothing about a trained model.
+The weights are random (fixed seed) with twice the default standard deviation. With the default, answers
+are nearly alike; with this, rounding matters as little as for a trained model. The last layer is scaled
+so that answers differ between texts as much as ``RANGE`` says. Its bias makes one label win every text:
+random answers are nearly tied, and rounding would change the label, which says nothing about a trained
+model.
 """
 
 import json
@@ -93,7 +94,7 @@ class TransformersTokenizer(Transform):
 
 
 class HFClassifier(nn.Module):
-    """Masks padding."""
+    """A classifier that masks padding."""
 
     def __init__(self, hf):
         super().__init__()
@@ -152,7 +153,7 @@ def decide(model, tokenizer, texts):
 
 
 def text_of(length, words, tokenizer, chance):
-    """A text of exactly so many tokens, special ones included."""
+    """A text of exactly ``length`` tokens, special ones included."""
     chosen = []
     while True:
         chosen.append(chance.choice(words))
@@ -160,11 +161,11 @@ def text_of(length, words, tokenizer, chance):
         if found == length:
             return " ".join(chosen)
         if found > length:
-            del chosen[-3:]  # another way
+            del chosen[-3:]  # try other words
 
 
 def texts_of(words, tokenizer):
-    """The texts of every kind of load."""
+    """The texts for each kind of load."""
     chance = random.Random(SEED)
     lengths = [
         min(LONGEST, max(SHORTEST, round(MEDIAN * chance.lognormvariate(0, SPREAD))))
@@ -178,7 +179,7 @@ def texts_of(words, tokenizer):
 
 
 def learner_of(model, tokenizer, table):
-    """A learner around the model, as a notebook would have it."""
+    """A learner around the model, as in a notebook."""
     text = TransformBlock(
         type_tfms=[TransformersTokenizer(tokenizer, LONGEST_TEXT)],
         dls_kwargs={"before_batch": pad_input},
@@ -214,7 +215,7 @@ def main():
                 lines.append({"text": text, "probabilities": dict(zip(LABELS, said))})
     with (out / "golden.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
-    # Last: whoever finds it finds the rest.
+    # Written last: if it exists, so do the other files.
     (out / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     spread = [max(c) - min(c) for c in zip(*(line["probabilities"].values() for line in lines))]
     print(f"{shape}: {sum(p.numel() for p in model.parameters()):,} parameters, "

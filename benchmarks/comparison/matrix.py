@@ -1,4 +1,4 @@
-"""What is asked of each competitor: the full matrix for one shape, a reduced one for the others."""
+"""The loads for each competitor: the full matrix for one shape, a reduced one for the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OVERLOAD = 10.0
 
 @dataclass(frozen=True)
 class Cell:
-    """One load: so many clients in a closed loop; or none, and a share of the best rate of them."""
+    """One load: ``clients`` in a closed loop, or an open loop at a share of their best rate."""
 
     texts: str
     clients: int = 0
@@ -22,23 +22,23 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As in the results."""
+        """The key in the results."""
         return f"{self.texts}/{self.clients or f'open {self.share:g}'}"
 
 
 def takes_part(competitor: str, shape: str) -> bool:
-    """Whether a competitor is measured with a shape; two images need to be told apart only once."""
+    """Whether to measure a competitor with a shape; the images are compared with one shape only."""
     return shape == FULL_SHAPE or competitor not in {"fdeploy-torchserve", "fdeploy-ray"}
 
 
 def cells(shape: str, *, quick: bool) -> list[Cell]:
-    """In the order in which they are measured; an overload, which may leave ruins, comes last."""
+    """The cells in order; the overload comes last, because the server may not recover from it."""
     if quick:
         return [Cell("12", 1), Cell("12", 8), Cell("mixture", 8), Cell("12", share=OVERLOAD)]
     if shape != FULL_SHAPE:
         return [Cell("12", 1), Cell("12", 8), Cell("92", 8), Cell("mixture", 8)]
     closed = [Cell(texts, clients) for texts in TEXTS for clients in CLIENTS]
-    closed.remove(Cell("400", 32))  # which no server is quick enough for
+    closed.remove(Cell("400", 32))  # no server is fast enough
     return [
         *closed,
         Cell("12", share=OPEN_SHARE),

@@ -1,4 +1,4 @@
-"""The rounds: every competitor in turn, the whole of it again and again while there is time."""
+"""Measure every competitor in turn, in rounds, until the time is up."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from benchmarks.comparison.competitors.base import Competitor
 from benchmarks.comparison.models import LOADS, Model
 from benchmarks.comparison.running import Failed, Server, serving
 
-_LEAST = 16  # answers of a cell: each text once
-_MOST = 5.0  # seconds of a cell, for servers that are slow
-_PATIENCE = 8.0  # seconds that the requests of a cell may take to drain
+_LEAST = 16  # answers per cell: each text once
+_MOST = 5.0  # seconds per cell, for slow servers
+_PATIENCE = 8.0  # seconds that the requests in flight may take; a slower cell is skipped
 _OPEN_SETTLE = 0.5
-_OVERLOAD_SETTLE = 1.5  # the line of waiting requests fills first
+_OVERLOAD_SETTLE = 1.5  # the queue must fill first
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``seconds`` of a cell; rounds go on until ``deadline`` (monotonic), at most ``rounds``."""
+    """``seconds`` per cell; at most ``rounds`` rounds, until ``deadline`` (monotonic clock)."""
 
     seconds: float
     rounds: int
@@ -37,7 +37,7 @@ class Plan:
 
 @dataclass
 class Results:
-    """What was measured, as the JSON file has it."""
+    """The measurements, as in the JSON file."""
 
     visits: list[dict[str, Any]] = field(default_factory=list)
     limits: list[dict[str, Any]] = field(default_factory=list)
@@ -50,7 +50,7 @@ def measure(
     pythons: Mapping[str, Path],
     plan: Plan,
 ) -> Results:
-    """Go round. What does not fit into the time is left out, and named."""
+    """Run the rounds; ``skipped`` lists what did not fit into the time."""
     results = Results()
     took: dict[tuple[str, str], float] = {}
     for number in range(1, plan.rounds + 1):
@@ -78,9 +78,9 @@ def measure(
 
 
 def limits(model: Model, plan: Plan, number: int) -> dict[str, Any]:
-    """What the bare sessions give, int8 and float32."""
+    """The rates of the bare sessions, int8 and float32."""
     found: dict[str, Any] = {"shape": model.shape}
-    # float32 is slow, and what it gives is less in question.
+    # float32 is slow and matters less, so it is measured once.
     for precision in ("int8",) if plan.quick or number > 1 else ("int8", "float32"):
         command = [sys.executable, "-m", "benchmarks.comparison.limits"]
         command += [str(model.artifact(precision, "local")), str(model.folder / LOADS)]
@@ -93,7 +93,7 @@ def limits(model: Model, plan: Plan, number: int) -> dict[str, Any]:
 
 
 def visit(competitor: Competitor, model: Model, python: Path, plan: Plan) -> dict[str, Any]:
-    """Start a server, check it, measure its cells, end it."""
+    """Start a server, check it, measure its cells, stop it."""
     found: dict[str, Any] = {
         "shape": model.shape,
         "competitor": competitor.key,
@@ -119,7 +119,7 @@ def visit(competitor: Competitor, model: Model, python: Path, plan: Plan) -> dic
 def _cell(
     server: Server, model: Model, cell: matrix.Cell, before: Mapping[str, Any], plan: Plan
 ) -> dict[str, Any] | None:
-    """One load; None where the server is too slow for it."""
+    """Measure one load; None if the server is too slow for it."""
     requests = load.requests_of(model.texts[cell.texts], server.competitor.path)
     asked = [name for name in before if name.split("/")[0] == cell.texts and "open" not in name]
     known = [

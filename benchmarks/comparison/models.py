@@ -1,4 +1,4 @@
-"""The learners that are measured, and what fdeploy makes of them; made once and kept.
+"""The learners to measure, and their fdeploy artifacts; created once and cached.
 
 make_learner.py -> learner.pkl, huggingface/ -> fdeploy export, package -> unpacked artifacts
 """
@@ -20,13 +20,13 @@ from fastai_deploy.packaging.artifact import unpack
 LOADS = "loads.json"
 """The file with the texts of each kind of load."""
 
-_TEXTS = 16  # of a kind
+_TEXTS = 16  # per kind
 _ROOT = Path(__file__).parents[2]
 _INT8, _FLOAT32 = "int8", "float32"
 INT8_TOLERANCE = 0.1
-"""``tolerance`` in ``[model]`` of the int8 form; its gate is half of it. The weights are random."""
+"""``tolerance`` in ``[model]`` of the int8 form; the gate is half of it. Weights are random."""
 
-# What each artifact is made for.
+# The endpoint settings for each artifact.
 _ENDPOINTS = {
     "local": "",
     "torchserve": 'instance = "ml.c7i.large"\nserver = "torchserve"',
@@ -36,7 +36,7 @@ _ENDPOINTS = {
 
 @dataclass(frozen=True)
 class Golden:
-    """A text, and what ``learn.predict`` of the reloaded learner answers."""
+    """A text and the answer of ``learn.predict`` from the reloaded learner."""
 
     text: str
     probabilities: dict[str, float]
@@ -44,7 +44,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Model:
-    """One shape, in every form that is served; ``texts`` by kind of load."""
+    """One shape in all served forms; ``texts`` by kind of load."""
 
     shape: str
     folder: Path
@@ -53,27 +53,27 @@ class Model:
 
     @property
     def learner(self) -> Path:
-        """What ``learn.export`` wrote."""
+        """The file that ``learn.export`` wrote."""
         return self.folder / "learner.pkl"
 
     @property
     def huggingface(self) -> Path:
-        """The same as ``save_pretrained`` writes it."""
+        """The same model, written by ``save_pretrained``."""
         return self.folder / "huggingface"
 
     def artifact(self, precision: str, server: str) -> Path:
-        """The unpacked artifact of fdeploy."""
+        """The unpacked fdeploy artifact."""
         return self.folder / precision / server
 
     def artifact_bytes(self, precision: str, server: str) -> int:
-        """The size of the packed one."""
+        """The size of the packed artifact in bytes."""
         return int((self.folder / precision / f"{server}.bytes").read_text())
 
 
 def prepare(shape: str, folder: Path, fastai: Path, *, fresh: bool) -> Model:
-    """The model below ``folder``; ``fastai`` is a Python that has it.
+    """Create or load the model below ``folder``; ``fastai`` is an interpreter with fastai.
 
-    ``fresh`` exports again what was exported before.
+    ``fresh`` exports again even if there is a cached export.
     """
     place = folder / shape
     if fresh:
@@ -97,16 +97,16 @@ def prepare(shape: str, folder: Path, fastai: Path, *, fresh: bool) -> Model:
 
 
 def _sample(texts: list[str]) -> list[str]:
-    """Few, so that a slow server meets all of them in a cell too, but of every length."""
+    """A few texts of every length, so that even a slow server answers all of them in a cell."""
     chosen = sorted(texts, key=len)[:: len(texts) // _TEXTS]
-    random.Random(_TEXTS).shuffle(chosen)  # noqa: S311  # the same order for everyone
+    random.Random(_TEXTS).shuffle(chosen)  # noqa: S311  # a fixed order
     return chosen
 
 
 def _convert(place: Path, shape: str, precision: str) -> None:
-    """Export once, and package for each server that this precision is measured in.
+    """Export once, then package for each server that is measured with this precision.
 
-    Packages are made anew each time: they hold the serving code as it is now.
+    Packaging runs every time, because the artifact contains the current serving code.
     """
     project = place / precision
     exported = project / "exported"

@@ -1,4 +1,4 @@
-"""Start a competitor's server, ask whether its answers are right, weigh it, and end all of it."""
+"""Start a competitor's server, check its answers, measure its memory, and stop it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _PORTS = 4
 
 
 class Failed(Exception):
-    """A competitor did not start, or answered wrongly."""
+    """A competitor did not start, or gave a wrong answer."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Megabytes resident: of every process of the server, and of its largest one."""
+    """Resident memory in MB: all processes of the server, and the largest one."""
 
     whole: float
     largest: float
@@ -42,7 +42,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that has answered; ``seconds`` from its start until then."""
+    """A running server; ``seconds`` is the time from its start to its first answer."""
 
     competitor: Competitor
     port: int
@@ -59,13 +59,13 @@ class Server:
             found = body["probabilities"]
             worst = max(worst, *(abs(found[k] - p) for k, p in golden.probabilities.items()))
             if body["label"] != max(golden.probabilities, key=golden.probabilities.__getitem__):
-                raise Failed(f"another label: {body!r:.200}")
+                raise Failed(f"wrong label: {body!r:.200}")
         if worst > self.competitor.tolerance:
             raise Failed(f"|Δprobability| of {worst:.4f}")
         return worst
 
     def memory(self) -> Memory:
-        """What it holds now."""
+        """Its memory now."""
         sizes = []
         for process in _processes(self.folder):
             with suppress(psutil.Error):
@@ -75,11 +75,11 @@ class Server:
 
 @contextmanager
 def serving(competitor: Competitor, model: Model, python: Path) -> Iterator[Server]:
-    """The competitor's server from its first answer on; all of it is ended with the block.
+    """Run the competitor's server and yield it once it answers; stop all its processes at the end.
 
-    Raises Failed, with the last of what the server said.
+    Raises Failed, with the end of the server's log.
     """
-    # Short, because Ray puts sockets below it.
+    # A short name, because Ray puts sockets below it.
     with tempfile.TemporaryDirectory(prefix="c", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         site = Site(model, python, folder, _free_ports())
@@ -126,7 +126,7 @@ def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def _processes(folder: Path) -> list[psutil.Process]:
-    """Every process of a server, by a variable that it was started with."""
+    """All processes of a server, found by an environment variable set at its start."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -142,7 +142,7 @@ def _free_ports() -> tuple[int, ...]:
 
 
 def _post(port: int, path: str, text: str) -> tuple[int, Any]:
-    """Status and JSON; status 0 where nobody answers."""
+    """The status and JSON of an answer; status 0 if there is none."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         try:
             body = json.dumps({"text": text})

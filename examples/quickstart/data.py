@@ -1,9 +1,9 @@
 """The sentences that `train.py` learns from.
 
-Sentences that people rated come from the vaderSentiment source package, which is read and not
-copied. The others are built from the author's own word lists and patterns. They teach what is rare
-in the rated ones: negation ("not good at all"), contrast ("the room was small, but the view is
-great") and plain facts without an opinion.
+Sentences rated by people come from the vaderSentiment source package, which is read but not copied.
+The others are built from our own word lists and patterns. They teach what is too rare in the rated
+sentences: negation ("not good at all"), contrast ("the room was small, but the view is great") and
+plain facts that express no opinion.
 """
 
 import csv
@@ -16,11 +16,11 @@ from pathlib import Path
 Labelled = list[tuple[str, str]]
 LABELS = ["negative", "neutral", "positive"]
 RATED = ("movieReviewSnippets", "amazonReviewSnippets", "tweets")
-CLEAR_SENTENCE, CLEAR_WORD = 0.45, 1.0  # ratings from -4 to 4: beyond these there is an opinion
+CLEAR_SENTENCE, CLEAR_WORD = 0.45, 1.0  # of ratings from -4 to 4; beyond it there is an opinion
 
 
 def words(text: str, separator: str | None = None) -> list[str]:
-    """Split a list that is written as one string, which is shorter to read."""
+    """Split a list that is written as one string, to keep it compact."""
     return [word.strip() for word in text.split(separator)]
 
 
@@ -38,7 +38,7 @@ phone laptop camera screen battery sound charger keyboard printer app website pr
 interface delivery packaging support driver doctor teacher course flight price quality jacket chair
 vacuum kettle""")
 
-# {own} and {own2} agree with the label, {other} contradicts it, {verb} is the writer's feeling.
+# {own} and {own2} match the label, {other} is the opposite, {verb} is what the writer feels.
 PLAIN = words(
     """It was {own}.|The {a} was {own}.|The {a} is really {own}.|What a {own} {a}!|A {own} {a}.|
     I found the {a} {own}.|So {own}.|Very {own} {a}, {own2} {b}.|This {a} is just {own}|
@@ -100,7 +100,7 @@ ACTION = words(
 
 
 def opinions(count: int, rng: random.Random) -> Labelled:
-    """Sentences with an opinion, half of them negative, each with its label."""
+    """Sentences that express an opinion, half of them negative, each with its label."""
     made: dict[str, str] = {}
     while len(made) < count:
         label = rng.choice(["negative", "positive"])
@@ -112,14 +112,14 @@ def opinions(count: int, rng: random.Random) -> Labelled:
             own=first, own2=second, other=rng.choice(other), a=a, b=b, verb=verb
         )
         text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
-        if rng.choice([True, False, False]):  # many people type without capitals and full stops
+        if rng.choice([True, False, False]):  # many people type without capitals or full stops
             text = text.lower().rstrip(".!")
         made[text] = label
     return list(made.items())
 
 
 def facts(count: int, rng: random.Random) -> Labelled:
-    """Sentences without an opinion."""
+    """Sentences that express no opinion."""
     made: dict[str, str] = {}
     while len(made) < count:
         text = rng.choice(
@@ -136,7 +136,7 @@ def facts(count: int, rng: random.Random) -> Labelled:
 
 
 def label_of(rating: float, clear: float) -> str:
-    """The label for a rating between -4 and 4."""
+    """The label of a rating between -4 and 4; ``clear`` is where an opinion begins."""
     return LABELS[1 + (rating >= clear) - (rating <= -clear)]
 
 
@@ -159,11 +159,11 @@ def rated(package: Path) -> tuple[Labelled, Labelled]:
 
 
 def from_csv(path: Path) -> Labelled:
-    """The rows of a file with the columns text and label."""
+    """The rows of a CSV file with the columns ``text`` and ``label``."""
     with path.open(encoding="utf-8", newline="") as file:
         return [(row["text"], row["label"]) for row in csv.DictReader(file)]
 
 
 def plain(text: str) -> str:
-    """A text without capitals and punctuation, to find out whether two texts are the same."""
+    """A text without capitals and punctuation, to compare two texts."""
     return " ".join(re.findall(r"\w+", text.lower()))

@@ -1,9 +1,9 @@
 #!/bin/sh
-# The main job on this machine: no AWS account, no Docker. Run it with `make demo`.
+# Deploys, calls and removes an API on this machine, without AWS or Docker. Run it with `make demo`.
 set -eu
 cd "$(dirname "$0")"
 
-# Runs a command after showing it as it would be typed.
+# Prints a command as you would type it, then runs it.
 say() {
 	shown=
 	for word; do

@@ -1,4 +1,4 @@
-"""Train the quickstart learner, which tells negative, neutral and positive sentences apart.
+"""Train the quickstart learner, which classifies sentences as negative, neutral or positive.
 
     pip install torch==2.13.0 transformers==5.23.0 pandas scikit-learn scipy matplotlib pillow \
         pyyaml requests cloudpickle plum-dispatch fastcore fasttransform fastdownload fastprogress
@@ -6,10 +6,10 @@
     pip download --no-deps --no-binary :all: vaderSentiment==3.3.2
     python - < train.py
 
-Run it in this folder. An export contains the file name of the code of the classes below. Because
-Python reads the script from standard input, that name is "<stdin>" and not a path of your machine.
-Training takes ten minutes on one core of a 2026 server. The script ends with how many sentences of
-heldout.csv, which it has not seen, the learner gets right: 107 of 130 for the one in this folder.
+Run it in this folder. Python reads the script from standard input because an export records the
+file name of the code of the classes below; this way the name is "<stdin>", not a path of your
+machine. It takes about ten minutes on one core of a 2026 server. At the end it prints how many
+sentences of heldout.csv, which it has not seen, the learner gets right: 107 of 130 as shipped.
 """
 
 import json
@@ -67,7 +67,7 @@ class TransformersTokenizer(Transform):
 
 
 class HFClassifier(nn.Module):
-    """A transformers classifier that takes and returns plain tensors, as fastai wants it."""
+    """A transformers classifier that takes and returns plain tensors, as fastai expects."""
 
     def __init__(self, hf: PreTrainedModel) -> None:
         super().__init__()
@@ -82,8 +82,8 @@ class HFClassifier(nn.Module):
 def vocabulary(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[int]:
     """The ids of the word pieces to keep.
 
-    First the pieces that spell any word, then those in the texts, then the most frequent English
-    words, which come first in MiniLM's vocabulary.
+    First the pieces that can spell any word, then those of the texts, then the most frequent
+    English words, which come first in MiniLM's vocabulary.
     """
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     special = tokenizer.convert_tokens_to_ids(["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"])
@@ -91,14 +91,14 @@ def vocabulary(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[int
     counts = Counter(i for ids in tokenizer(texts)["input_ids"] for i in ids)
     seen = [i for i, count in counts.most_common() if count > 1]
     words = [i for i, piece in enumerate(pieces) if re.fullmatch("[a-z]{2,}", piece)]
-    # [PAD] becomes 1, which is what fastai's pad_input pads with.
+    # [PAD] gets the id 1, with which fastai's pad_input pads.
     return list(dict.fromkeys(special + letters + seen + words))[:VOCABULARY]
 
 
 def small_minilm(kept: list[int]) -> PreTrainedModel:
-    """The first layers of MiniLM, with the words to keep.
+    """The first layers of MiniLM, with only the kept word pieces.
 
-    It knows far more English than the labelled texts can teach.
+    Pretrained, it knows far more English than the labelled texts can teach.
     """
     model = BertForSequenceClassification.from_pretrained(
         minilm.get_model_path(),
@@ -119,8 +119,8 @@ def small_minilm(kept: list[int]) -> PreTrainedModel:
         {"vocab_size": len(kept), "max_position_embeddings": MAX_LENGTH, "pad_token_id": 1}
     )
     for part in (model, model.bert, model.config):
-        part.name_or_path = "all-MiniLM-L6-v2"  # and not the folder on your machine
-    # Words that are not in the labelled texts keep their position relative to those that are.
+        part.name_or_path = "all-MiniLM-L6-v2"  # not the folder on your machine
+    # Frozen, so that words missing from the labelled texts stay close to those that occur there.
     embeddings.requires_grad_(requires_grad=False)
     return model
 
@@ -128,7 +128,7 @@ def small_minilm(kept: list[int]) -> PreTrainedModel:
 def new_learner(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, train: Labelled, valid: Labelled
 ) -> Learner:
-    """The fastai learner that `fdeploy` reads."""
+    """The fastai learner, which `fdeploy` will read."""
     table = pd.DataFrame(train + valid, columns=["text", "label"])
     table["is_valid"] = table.index >= len(train)
     text_block = TransformBlock(
@@ -148,10 +148,10 @@ def new_learner(
 
 
 def main() -> None:
-    """Train and export the learner, then test the export on texts that it has not seen."""
+    """Train and export the learner, then test the export on texts it has not seen."""
     set_seed(SEED, reproducible=True)
-    torch.set_flush_denormal(True)  # or training slows down as weights approach zero
-    rng = random.Random(SEED)  # noqa: S311 - not used for security
+    torch.set_flush_denormal(True)  # otherwise training slows down as weights approach zero
+    rng = random.Random(SEED)  # noqa: S311 - not used for anything secret
     held = from_csv(Path("heldout.csv"))
     unseen = {plain(text) for text, _ in held}
     sentences, lexicon = rated(Path("vaderSentiment-3.3.2.tar.gz"))

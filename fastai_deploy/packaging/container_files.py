@@ -22,7 +22,7 @@ add_to_path(Path(__file__).resolve().parent)
 """
 
 _INFERENCE = f"""{_WHEELS}\
-from fdeploy_runtime.inference import input_fn, model_fn, output_fn, predict_fn
+from fdeploy_runtime.hosts.toolkit import input_fn, model_fn, output_fn, predict_fn
 
 __all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
 """
@@ -37,7 +37,7 @@ from fdeploy_runtime.vendored import add_to_path
 
 add_to_path(Path(__file__).resolve().parent)
 
-from fdeploy_runtime.torchserve import Handler
+from fdeploy_runtime.hosts.torchserve import Handler
 
 handle = Handler()
 """
@@ -53,7 +53,7 @@ from fdeploy_runtime.vendored import add_to_path
 
 add_to_path(FOLDER / "code")
 
-from fdeploy_runtime.rayserve import bind
+from fdeploy_runtime.hosts.rayserve import bind
 
 app = bind(FOLDER)
 """

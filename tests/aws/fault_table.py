@@ -1,8 +1,8 @@
-"""For every call k of an ``up``: fail call k, run again, it converges; teardown, nothing is left.
+"""Fail each AWS call of an ``up`` in turn; a second run must recover, a teardown leave nothing.
 
     python -m tests.aws.fault_table --out docs/faults.md
 
-writes the page. It takes the better part of an hour; the tests take a sample of it.
+writes the page. That takes most of an hour; the tests run a sample of it.
 """
 
 from __future__ import annotations
@@ -27,72 +27,76 @@ from tests.packaged import Model, write_model
 
 @dataclass(frozen=True)
 class Kind:
-    """What happens to a call: a fault, to how many attempts (0: all), to each so many-th call."""
+    """A fault, how many attempts of a call it hits (0: all), and of which calls (every n-th)."""
 
     fault: str
     attempts: int
     every: int
 
 
-# Every call is lost once, done and never answered: that leaves most behind. The others leave an
-# error and nothing done, or nothing at all, so that each fifth call will do.
+# "lost" hits every call, because a call that is carried out without an answer leaves most behind.
+# The other faults leave nothing or an error, so every fifth call is enough.
 KINDS = {
     "lost": Kind("lost", 0, 1),
     "lost once": Kind("lost", 1, 5),
     "reset": Kind("reset", 0, 5),
     "throttle": Kind("throttle", 0, 5),
-    "unwell": Kind("unwell", 0, 5),
+    "server error": Kind("unwell", 0, 5),
     "deny": Kind("deny", 0, 5),
 }
 _AT_ONCE = 3
 _HEAD = """\
-# Faults: what happens when a call of `up` fails
+# Faults: what happens when an AWS call of `up` fails
 
-For every call k that `fdeploy up` makes to AWS (`upload`, `deploy`, `create-api`): fail call k,
-run the same command again, tear down. After the second run the stage must serve and answer its
-goldens; after the teardown the account must be empty, by the services' own lists. Every call is
-`lost`, which leaves most behind; of the other faults every fifth call is shown. Run against the
-double (`tests/aws_double/`), over real HTTP, through boto3's own retries (two attempts a call).
-`make fault-table` writes this page; {machine}.
+For every call that `fdeploy up` makes to AWS (in `upload`, `deploy` and `create-api`), the test
+fails that call, runs the same command again, and tears the stage down. After the second run the
+stage must serve and answer its goldens. After the teardown the account must be empty, by the
+services' own lists.
+
+The test runs against the AWS double (`tests/aws_double/`), over real HTTP, with boto3's own retries
+(two attempts per call). `make fault-table` writes this page; {machine}.
 
 | fault | what happens to the call |
 |---|---|
-| lost | it is done, and no answer ever comes, whatever is sent again |
-| lost once | it is done, and its first answer never comes: boto3 sends it again |
-| reset | the connection breaks off before it is done, every time |
-| throttle | the service asks for fewer requests, every time |
-| unwell | the service answers with an error of its own (500), every time |
+| lost | AWS carries it out, but no answer arrives, however often it is sent |
+| lost once | AWS carries it out, but the first answer does not arrive; boto3 sends it again |
+| reset | the connection breaks before the call is carried out, every time |
+| throttle | the service throttles it, every time |
+| server error | the service answers with an internal error (500), every time |
 | deny | the permission is missing |
 
-The first run ends with the error that is named, or goes through: some calls may fail without harm,
-such as those for the price.
+## Summary
 
-| fault | calls hit | the first run went through | then converged, 0 left | not |
+"lost" is tried on every call, because it leaves most behind; the other faults on every fifth call.
+The first run ends with the error named below, or succeeds: some calls may fail without harm, such
+as those for the price.
+
+| fault | calls hit | first run succeeded | second run recovered, nothing left | failed |
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one fault; ``first`` is how the run with it ended."""
+    """The result of one fault; ``first`` is how the first run ended."""
 
     kind: str
     call: int
     operation: str
     first: str
-    converged: bool
+    recovered: bool
     left: tuple[str, ...]
 
     @property
     def good(self) -> bool:
-        return self.converged and not self.left
+        return self.recovered and not self.left
 
     def __str__(self) -> str:
-        outcome = "converged, 0 left" if self.good else f"NOT GOOD: {', '.join(self.left)}"
+        outcome = "recovered, nothing left" if self.good else f"FAILED: {', '.join(self.left)}"
         return f"| {self.kind} | {self.call} | {self.operation} | {self.first} | {outcome} |"
 
 
 def up(world: World, model: Model) -> None:
-    """The stages of ``up`` that speak to AWS, as a new command."""
+    """Run the stages of ``up`` that call AWS, as a new command would."""
     target = world.target()
     stored = target.upload(model.artifact)
     endpoint = target.deploy(stored, model.verify)
@@ -100,7 +104,7 @@ def up(world: World, model: Model) -> None:
 
 
 def calls_of_up(double: Double, model: Model, folder: Path) -> list[str]:
-    """The calls of an undisturbed ``up``, in order."""
+    """The calls of an ``up`` without faults, in order."""
     world = World(double, folder)
     double.do_wrong(world.account)
     up(world, model)
@@ -111,11 +115,11 @@ def calls_of_up(double: Double, model: Model, folder: Path) -> list[str]:
 
 
 def disturbed(double: Double, model: Model, folder: Path, kind: str, number: int) -> Row | None:
-    """Fail one call, run again, tear down; None when the run has fewer calls."""
+    """Fail one call, run again, tear down; None if the run makes fewer calls."""
     world = World(double, folder)
     chosen = KINDS[kind]
     double.do_wrong(world.account, Fault(chosen.fault, call=number, attempts=chosen.attempts))
-    first = "went through"
+    first = "succeeded"
     try:
         up(world, model)
     except FdeployError as error:
@@ -125,19 +129,19 @@ def disturbed(double: Double, model: Model, folder: Path, kind: str, number: int
     if hit is None:
         world.target().teardown(artifacts=True)
         return None
-    converged = True
+    recovered = True
     try:
         up(world, model)
     except FdeployError as error:
         said = error.message.splitlines()[0].replace("|", "/")
-        converged, first = False, f"{first}, then {type(error).__name__}: {said}"
+        recovered, first = False, f"{first}, then {type(error).__name__}: {said}"
     proof = world.target().teardown(artifacts=True)
     left = (*proof.left, *world.everything())
-    return Row(kind, number, f"{hit['service']} {hit['operation']}", first, converged, left)
+    return Row(kind, number, f"{hit['service']} {hit['operation']}", first, recovered, left)
 
 
-def rows(model: Model, kind: str, told: Callable[[Row], None]) -> list[Row]:
-    """The rows of one kind of fault, on a double of its own; ``told`` hears each as it comes."""
+def rows(model: Model, kind: str, report: Callable[[Row], None]) -> list[Row]:
+    """The rows of one kind of fault, on its own double; ``report`` gets each as it is done."""
     found: list[Row] = []
     with running_double() as double:
         for number in itertools.count(1, KINDS[kind].every):
@@ -145,40 +149,40 @@ def rows(model: Model, kind: str, told: Callable[[Row], None]) -> list[Row]:
                 row = disturbed(double, model, Path(folder), kind, number)
             if row is None:
                 break
-            told(row)
+            report(row)
             found.append(row)
     return found
 
 
 def page(found: Mapping[str, Sequence[Row]], machine: str) -> Iterator[str]:
-    """The page of the documentation."""
+    """The lines of the page."""
     yield _HEAD.format(machine=machine).rstrip()
     yield "|---|---|---|---|---|"
     for kind, of_kind in found.items():
-        through = sum(row.first == "went through" for row in of_kind)
+        through = sum(row.first == "succeeded" for row in of_kind)
         good = sum(row.good for row in of_kind)
         counts = f"{len(of_kind)} | {through} | {good} | {len(of_kind) - good}"
         yield f"| {kind} | {counts} |"
     yield "\n## Every call\n"
-    yield "| fault | call | operation | the run with it | run again, then teardown |"
+    yield "| fault | call | operation | first run | second run, then teardown |"
     yield "|---|---|---|---|---|"
     for of_kind in found.values():
         yield from map(str, of_kind)
 
 
 def main() -> int:
-    """Write the page; 1 when a row is not good."""
+    """Write the page; the exit code is 1 if a row failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
 
-    def told(row: Row) -> None:
+    def report(row: Row) -> None:
         sys.stderr.write(f"{row}\n")
 
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(Path(folder), "model")
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            begun = {kind: pool.submit(rows, model, kind, told) for kind in KINDS}
+            begun = {kind: pool.submit(rows, model, kind, report) for kind in KINDS}
             found = {kind: future.result() for kind, future in begun.items()}
     lines = page(found, f"{date.today():%Y-%m-%d}, {os.cpu_count()} cores")  # noqa: DTZ011
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A sample of the fault table: fail a call, run again, it converges; teardown, nothing is left.
+"""A sample of the fault table: fail a call, run again and recover, tear down and leave nothing.
 
 The whole table is ``make fault-table``.
 """
@@ -16,7 +16,7 @@ from tests.aws_double.faults import Fault
 from tests.aws_double.process import Double
 from tests.packaged import Model
 
-# The calls that change something: what is half done afterwards is what a second run must mend.
+# The calls that change something: a second run must repair what they leave half done.
 CHANGING = (
     "s3 PUT bucket",
     "s3 PUT bucket?tagging",
@@ -33,7 +33,7 @@ def calls(double: Double, model: Model, tmp_path_factory: pytest.TempPathFactory
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a fault is tried; ``calls`` are those of an undisturbed ``up``."""
+    """Where a fault is tried; ``calls`` are those of an ``up`` without faults."""
 
     double: Double
     model: Model
@@ -59,11 +59,11 @@ def test_a_change_whose_answer_was_lost(bench: Bench, kind: str, operation: str)
     row = bench.row(kind, bench.calls.index(operation) + 1)
     assert row.operation == operation
     assert row.good, row
-    assert (row.first == "went through") is (kind == "lost once")
+    assert (row.first == "succeeded") is (kind == "lost once")
 
 
 @pytest.mark.parametrize(
-    ("kind", "share"), [("throttle", 0.2), ("deny", 0.4), ("unwell", 0.6), ("reset", 0.8)]
+    ("kind", "share"), [("throttle", 0.2), ("deny", 0.4), ("server error", 0.6), ("reset", 0.8)]
 )
 def test_a_call_that_failed(bench: Bench, kind: str, share: float) -> None:
     row = bench.row(kind, round(len(bench.calls) * share))
@@ -71,7 +71,7 @@ def test_a_call_that_failed(bench: Bench, kind: str, share: float) -> None:
 
 
 def test_an_answer_that_never_comes(world: World, model: Model) -> None:
-    """The client gives up after its time-out, and what was asked twice was done once."""
+    """The client gives up after its timeout; the call is sent twice and carried out once."""
     world.read_seconds = 1.0
     target = world.target()
     stored = target.upload(model.artifact)

@@ -2,9 +2,9 @@
 
     python -m tests.containers FAMILY [--venvs FOLDER] [--interpreter PYTHON]
 
-The environment is made and the artifact packed with the network; then this program runs itself
-again in a network namespace without a route (`unshare -n`, which needs root), starts the image's
-own server there and asks it. Every check prints a line; the exit code is 1 if one failed.
+It creates the environment and packs the artifact with network access. Then it runs itself again in
+a network namespace without a route (`unshare -n`, which needs root), starts the image's own server
+there and sends requests to it. Each check prints a line; the exit code is 1 if one failed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is asked of a server that runs a packaged artifact."""
+"""The checks of a server that runs a packaged artifact."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The software of each kind of image, from the package index, in a virtual environment.
 
-What differs from AWS's images: there is no container, the system below is this machine's, and torch
-comes as the index has it (a build for CUDA, which finds no GPU).
+Differences from AWS's images: there is no container, the operating system is this machine's, and
+torch is the build on the package index (for CUDA, which finds no GPU).
 """
 
 from __future__ import annotations

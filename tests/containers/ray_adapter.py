@@ -1,6 +1,6 @@
-"""Stands for AWS's adapter before Ray Serve: port 8080, `/ping` and `/invocations`.
+"""A replacement for AWS's adapter in front of Ray Serve: port 8080, `/ping` and `/invocations`.
 
-From what is known of the image: `/ping` asks Ray's `/-/healthz`, `/invocations` goes to `/`.
+As far as the image is known, `/ping` calls Ray's `/-/healthz` and `/invocations` goes to `/`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The image's own server around an unpacked artifact, started as the image starts it."""
+"""Start the image's own server on an unpacked artifact, as the image does."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from fdeploy_runtime.vendored import add_to_path
 add_to_path(folder / "code")
 from fdeploy_runtime.hardware import detect
 from fdeploy_runtime.loading import load
-from fdeploy_runtime.ways import Gpu
+from fdeploy_runtime.backends import Gpu
 import torch
 loaded = load(folder, detect(), 2, find=lambda: Gpu("torch " + torch.__version__, "cpu", False))
-print(json.dumps([loaded.way, loaded.passed_over, loaded.goldens, loaded.deviation]))
+print(json.dumps([loaded.way, loaded.skipped, loaded.goldens, loaded.deviation]))
 """
 # As AWS's start script has it: the cluster, Serve, the application, then the adapter.
 _RAY = """\

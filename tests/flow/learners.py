@@ -1,4 +1,4 @@
-"""The real learners and their own answers, as a user would hand them to the command."""
+"""The real learners and their own answers, as a user would pass them to the command."""
 
 from __future__ import annotations
 

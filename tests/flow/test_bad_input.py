@@ -1,4 +1,4 @@
-"""What a user can get wrong, through the real command: a clear error, and nothing is lost."""
+"""Mistakes of a user, through the real command: a clear error, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real learners in which one thing is broken, through the real command: refused with the reason."""
+"""Real learners with one thing broken, through the real command: rejected with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands beside the flow, on this machine."""
+"""The operations commands on this machine: plan, status, logs, rollback, doctor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong while servers run: processes killed, files lost, commands interrupted."""
+"""Faults while servers run: killed processes, lost files, interrupted commands."""
 
 from __future__ import annotations
 

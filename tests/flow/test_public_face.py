@@ -1,4 +1,4 @@
-"""What callers of an API are given, through the real command: many texts, keys, documents."""
+"""The public API through the real command: many texts, keys, documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example that `make demo` shows, and how well its learner does on texts it has not seen."""
+"""The `make demo` example, and the accuracy of its learner on texts it has not seen."""
 
 from __future__ import annotations
 

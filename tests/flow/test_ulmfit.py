@@ -1,4 +1,4 @@
-"""ULMFiT learners that cannot be served, through the real command: the reason, and what to do."""
+"""ULMFiT learners that cannot be served, through the real command: the reason and the way out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events in the shape that AWS documents, for the three ways to call a Lambda over HTTP.
+"""Events as AWS documents them, for the three ways to call a Lambda over HTTP.
 
 Sources: "Lambda proxy integrations in API Gateway" (REST, format 1.0), "Create AWS Lambda proxy
 integrations for HTTP APIs" (format 2.0) and "Invoking Lambda function URLs".

@@ -1,4 +1,4 @@
-"""The Lambda's outside world: a runtime client, a clock and a context that a test controls."""
+"""Fakes around the Lambda that a test controls: a runtime client, a clock and a context."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """A gateway for schemathesis: ``python -m tests.gateway.fuzz_contract [--examples 30]``.
 
-``tests.aws.fuzz_contract`` does the same to the double of AWS.
+``tests.aws.fuzz_contract`` does the same with the AWS double.
 
-Schemathesis reads the OpenAPI document from the running gateway and asks whatever it allows, and
-much that it does not: no answer may be a 5xx, and none may be one that the document does not have.
+Schemathesis reads the OpenAPI document from the running gateway and sends everything it allows, and
+much that it does not. No answer may be a 5xx, and every answer must be one that the document lists.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""AWS's own runtime client on a function's package, with a Runtime API of ours before it.
+"""AWS's own runtime client running a function's package, behind our own Runtime API.
 
     invoke --> RuntimeApi <--HTTP-- awslambdaric --import--> the unpacked zip --botocore--> front
 

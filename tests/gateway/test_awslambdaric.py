@@ -1,4 +1,4 @@
-"""The very zip that is uploaded, run by AWS's own runtime client, with a real boto3 client."""
+"""The zip that is uploaded, run by AWS's own runtime client, with a real boto3 client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents that the handler serves: where they say that they are, and what a page may do."""
+"""The documents that the handler serves: their own URL, and what the page may do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every failure of the endpoint, through the real client, from a server that answers like it."""
+"""Every failure of the endpoint, through the real client, from a server that imitates it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemathesis from the OpenAPI document: no 5xx, and no answer that the document does not have."""
+"""Schemathesis on the OpenAPI document: no 5xx, and no answer that the document does not list."""
 
 from __future__ import annotations
 

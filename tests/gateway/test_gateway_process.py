@@ -1,4 +1,4 @@
-"""The local gateway as a process: how it starts, what it needs, how it ends."""
+"""The local gateway as a process: how it starts, what it needs, how it stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an attacker may try at the local gateway, each with its answer."""
+"""Attacks on the local gateway, each with its answer."""
 
 from __future__ import annotations
 

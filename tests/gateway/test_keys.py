@@ -1,4 +1,4 @@
-"""API keys: new ones, and who is let in."""
+"""API keys: creating them, and which requests they admit."""
 
 from __future__ import annotations
 

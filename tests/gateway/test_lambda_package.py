@@ -1,4 +1,4 @@
-"""The zip that Lambda receives: the same bytes, the right files, and it runs from the zip alone."""
+"""The Lambda zip: reproducible bytes, the right files, and runnable from the zip alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the event is: a valid proxy response, one log line, never an exception."""
+"""For any event: a valid proxy response, one log line, never an exception."""
 
 from __future__ import annotations
 

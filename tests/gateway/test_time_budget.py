@@ -1,4 +1,4 @@
-"""One budget for all attempts: however they go, the answer comes before Lambda ends."""
+"""One time budget for all attempts: the answer always comes before Lambda's timeout."""
 
 from __future__ import annotations
 

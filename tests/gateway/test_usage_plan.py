@@ -1,4 +1,4 @@
-"""Rate, burst and quota of a key, with a clock that the test sets."""
+"""Rate, burst and quota of a key, with a clock that the test controls."""
 
 from __future__ import annotations
 

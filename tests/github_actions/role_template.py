@@ -1,4 +1,4 @@
-"""The role of GitHub Actions: ``python -m tests.github_actions.role_template`` writes it.
+"""The role for GitHub Actions: ``python -m tests.github_actions.role_template`` writes it.
 
 Its permissions are those that ``fdeploy doctor --policy`` prints, for any account and region.
 """
@@ -20,7 +20,7 @@ _HEADER = """\
 #   aws cloudformation deploy --stack-name fdeploy-github --template-file role.yaml \\
 #     --capabilities CAPABILITY_IAM --parameter-overrides Repository=me/my-repo Project=my-project
 #
-# An account can have only one OIDC provider for GitHub. If yours exists, add Provider=<its ARN>.
+# An account has one OIDC provider for GitHub. If yours exists already, add Provider=<its ARN>.
 # The permissions are those that `fdeploy doctor --policy` prints.
 """
 Json = Any
@@ -50,7 +50,7 @@ def template() -> Json:
             "Repository": {
                 "Type": "String",
                 "AllowedPattern": "[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+",
-                "Description": "Repository whose workflows may deploy: owner/name",
+                "Description": "The repository whose workflows may deploy: owner/name",
             },
             "Project": {
                 "Type": "String",
@@ -79,14 +79,14 @@ def template() -> Json:
                 "Properties": {
                     "AssumeRolePolicyDocument": _trust(),
                     "ManagedPolicyArns": [{"Ref": name} for name in policies],
-                    # An endpoint may take half an hour, and a token must live that long.
+                    # An endpoint may take half an hour to create; the token must live that long.
                     "MaxSessionDuration": 7200,
                 },
             },
         },
         "Outputs": {
             "RoleArn": {
-                "Description": "Value for the repository variable AWS_ROLE_ARN",
+                "Description": "The value for the repository variable AWS_ROLE_ARN",
                 "Value": {"Fn::GetAtt": ["Role", "Arn"]},
             }
         },
@@ -94,7 +94,7 @@ def template() -> Json:
 
 
 def _trust() -> Json:
-    """Who may take the role on: the main branch, and pull requests of the repository itself."""
+    """Who may assume the role: the main branch, and pull requests of the repository itself."""
     provider = {"Fn::If": ["MakesProvider", {"Ref": "GitHub"}, {"Ref": "Provider"}]}
     subjects = [
         {"Fn::Sub": "repo:${Repository}:ref:refs/heads/main"},
@@ -119,7 +119,7 @@ def _trust() -> Json:
 
 
 def _substituted(value: Json) -> Json:
-    """Every text with a placeholder becomes an ``Fn::Sub``."""
+    """Replace every string that has a placeholder by an ``Fn::Sub``."""
     if isinstance(value, dict):
         return {key: _substituted(item) for key, item in value.items()}
     if isinstance(value, list):

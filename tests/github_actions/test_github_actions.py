@@ -1,4 +1,4 @@
-"""The example for GitHub Actions: its files are right, and every command in them exists."""
+"""The GitHub Actions example: its files are valid, and every command in them exists."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ACTION: dict[str, Any] = yaml.safe_load((FOLDER / "action.yml").read_text(encodi
 JOBS: dict[str, Any] = WORKFLOW["jobs"]
 
 
-def test_the_role_is_what_the_policies_say() -> None:
-    told = "python -m tests.github_actions.role_template"
-    assert FILE.read_text(encoding="utf-8") == text(), told
+def test_the_role_has_the_permissions_of_the_policies() -> None:
+    command = "python -m tests.github_actions.role_template"
+    assert FILE.read_text(encoding="utf-8") == text(), command
     assert yaml.safe_load(text()) == template()
 
 
@@ -36,7 +36,7 @@ def test_the_role_passes_cfn_lint(region: str) -> None:
     assert findings(template(), region) == []
 
 
-def test_nobody_else_may_take_the_role_on() -> None:
+def test_nobody_else_can_assume_the_role() -> None:
     role = template()["Resources"]["Role"]["Properties"]
     (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
     conditions = statement["Condition"]
@@ -49,7 +49,7 @@ def test_nobody_else_may_take_the_role_on() -> None:
 
 
 def runs(steps: list[dict[str, Any]]) -> Iterator[str]:
-    """Every line that a shell is given."""
+    """Every line that a shell runs."""
     for step in steps:
         yield from step.get("run", "").splitlines()
 
@@ -82,7 +82,7 @@ def test_each_event_has_its_job() -> None:
     assert "closed" in events["pull_request"]["types"]
     assert WORKFLOW["permissions"] == {"contents": "read", "id-token": "write"}
     assert not WORKFLOW["concurrency"]["cancel-in-progress"]
-    for name in ("preview", "teardown"):
+    for name in ("preview", "cleanup"):
         assert "head.repo.full_name == github.repository" in JOBS[name]["if"]
 
 
@@ -93,9 +93,9 @@ def test_the_jobs_give_the_action_what_it_needs() -> None:
         assert set(used["with"]) == set(ACTION["inputs"])
 
 
-@pytest.mark.parametrize("job", ["prod", "preview", "teardown"])
+@pytest.mark.parametrize("job", ["prod", "preview", "cleanup"])
 def test_the_stages_are_declared(job: str, tmp_path: Path) -> None:
-    """As the shell step appends it to the settings."""
+    """Declare each stage as the job's shell step does."""
     shutil.copy(FOLDER / "fdeploy.toml", tmp_path)
     stage = JOBS[job]["env"]["FDEPLOY_STAGE"].replace("${{ github.event.number }}", "12345")
     for line in runs(JOBS[job]["steps"]):

@@ -1,4 +1,4 @@
-"""Many texts: chunked, several at once, in order; what fails fails alone, and is tried again."""
+"""Many texts: chunked, concurrent, in order; a failing text fails alone and is retried."""
 
 from __future__ import annotations
 

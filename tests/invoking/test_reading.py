@@ -1,4 +1,4 @@
-"""The texts that a user brings: taken as they are meant, or refused with the line that is wrong."""
+"""Reading a user's texts: as they are meant, or rejected with the number of the bad line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The inverse of the reader: a graph of records back to the bytes of a pickle.
+"""The inverse of the reader: turns a graph of records back into the bytes of a pickle.
 
-With it a test takes a real learner, changes one thing in it, and reads the result.
+A test uses it to take a real learner, change one thing in it, and read the result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pickle graphs around functions, as cloudpickle would write them, for tests of following code."""
+"""Pickle graphs of functions, as cloudpickle writes them, to test the bytecode interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real learners, and what they answered."""
+"""The real learners and their answers."""
 
 from __future__ import annotations
 

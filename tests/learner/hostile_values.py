@@ -1,9 +1,9 @@
-"""Learners that are sound but for one value: what becomes of each, in what time and memory.
+"""Valid learners with one hostile value: the result of each, with its time and memory.
 
-``python -m tests.learner.hostile_values`` makes each of them from a tiny learner of the tests, runs
-``fdeploy export`` on it, and prints the table of docs/fuzzing.md. It ends with 1 when one does not
-end with exit code 5. Nothing in them is code: they hurt by their size, or by what a library does
-with them.
+``python -m tests.learner.hostile_values`` builds each from a tiny learner of the tests, runs
+``fdeploy export`` on it, and prints the table of docs/fuzzing.md. It exits with 1 if one does not
+end with exit code 5. None of the values is code: the harm is in their size, or in what a library
+does with them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The tiny learners of every architecture: converting one, and what comes of it.
+"""Convert one of the tiny learners, of which every architecture has some, and check the result.
 
-``generators/`` says how they were made. Beside ``NAME.pkl`` lies ``NAME.golden.json``: what the
-reloaded learner answered to the texts of ``golden_texts.json``, by their ids.
+``generators/`` has the scripts that made them. ``NAME.golden.json`` beside ``NAME.pkl`` holds the
+answers of the reloaded learner to the texts of ``golden_texts.json``, by their ids.
 """
 
 from __future__ import annotations

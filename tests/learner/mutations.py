@@ -1,6 +1,6 @@
-"""Ways to damage a learner: byte by byte, opcode by opcode, and in the directory of its zip.
+"""Ways to damage a learner: in its bytes, its opcodes, and the directory of its zip.
 
-Every mutation takes its choices from the generator it is given, so a seed gives the same inputs.
+Every mutation draws from the random generator it gets, so the same seed gives the same inputs.
 """
 
 from __future__ import annotations

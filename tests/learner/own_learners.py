@@ -1,4 +1,4 @@
-"""A real learner file in which the model is exchanged for another that torch has saved."""
+"""Replace the model in a real learner file by another one saved with torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of a user's own, in torch: trained as these classes, and handed in as definitions."""
+"""A user's own torch models: trained with these classes, which are then passed as definitions."""
 
 from __future__ import annotations
 

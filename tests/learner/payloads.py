@@ -1,4 +1,4 @@
-"""Pickles that do harm, or may, when they are loaded. None of them is ever loaded here.
+"""Pickles that do harm, or could, when they are loaded. None is ever loaded here.
 
 ``docs/security.md`` counts them. Each is a whole pickle, as a file would hold it.
 """

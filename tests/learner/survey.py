@@ -1,9 +1,9 @@
-"""Convert every tiny learner against its goldens, and write down what came of it.
+"""Convert every tiny learner, check it against its goldens, and record the outcome.
 
-``make test-architectures``, or ``python -m tests.learner.survey [FOLDER ...]``: the learners that
-are kept, and those in other folders that the generators filled. The outcomes go to
-``tests/learners/outcomes.json``, and from there into the table in ``docs/learners.md``. Ends with 1
-when a learner that was proven before is not any more.
+``make test-architectures``, or ``python -m tests.learner.survey [FOLDER ...]``, covers the learners
+in the repository and those in other folders filled by the generators. The outcomes go to
+``tests/learners/outcomes.json``, and from there into the table in ``docs/learners.md``. The exit
+code is 1 if a learner that used to be proven no longer is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Learners of every architecture and wrapper answer as they did, or are refused with the reason.
+"""Learners of every architecture and wrapper give the same answers, or are rejected with a reason.
 
-The quick part of what ``make test-architectures`` does with all of them.
+This is the quick part of ``make test-architectures``, which covers all of them.
 """
 
 from __future__ import annotations

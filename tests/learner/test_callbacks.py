@@ -1,4 +1,4 @@
-"""The user's callbacks, whose code is only followed: what they do, and who is asked."""
+"""User callbacks: the code is interpreted, never run; goldens are required if it changes scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's code is followed, in the bytecode of any Python, and never run."""
+"""The user's code is interpreted from the bytecode of any Python, never run."""
 
 from __future__ import annotations
 

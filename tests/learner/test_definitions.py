@@ -1,4 +1,4 @@
-"""The user's own classes, handed in as a file: built, filled with the weights, and proven."""
+"""A user's own classes from a definitions file: built, loaded with the weights, and proven."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real learner becomes can be computed on a GPU, and answers alike there."""
+"""The graphs of real learners can be computed by torch, as on a GPU, with the same answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pickles made to do harm: each is refused, and nothing of it is run."""
+"""Malicious pickles: each is rejected, and none of it is run."""
 
 from __future__ import annotations
 

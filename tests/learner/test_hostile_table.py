@@ -1,8 +1,8 @@
-"""Every way to import a name, times every way to call it, wherever a pickle can hide it.
+"""Every way to import a name, combined with every way to call it and every place to hide it.
 
-The ideas are those that scanners of pickles test for: results that are thrown away, memo entries
-that nothing uses, a damaged rest, pickles within pickles, archives within archives. Each payload
-would make a folder; none does.
+The tricks are those that pickle scanners test for: discarded results, unused memo entries, a
+damaged tail, pickles within pickles, archives within archives. Each payload would create a folder;
+none does.
 """
 
 from __future__ import annotations

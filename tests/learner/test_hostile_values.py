@@ -1,4 +1,4 @@
-"""Values that hurt by their size, or by what a library does with them: refused with the reason."""
+"""Values that do harm by their size or through a library: rejected with the reason."""
 
 from __future__ import annotations
 

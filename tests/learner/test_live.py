@@ -1,4 +1,4 @@
-"""A live learner becomes a bundle; fastai itself is stood for by what it would write and answer."""
+"""A live learner becomes a bundle; fastai is replaced by what it would write and answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that are parked in a file while others need the memory."""
+"""Weights that are offloaded to a file while others need the memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Variants of standard learners: a harmless one converts as before, any other not without proof.
+"""Variants of standard learners: harmless ones convert as before, others only with proof.
 
-The quick part of what ``make test-variants`` does with hundreds of them. The variants and their
-answers were made by the real fastai (``learners/generators/fastai2_variants.py``).
+This is the quick part of ``make test-variants``, which covers hundreds. The variants and their
+answers come from the real fastai (``learners/generators/fastai2_variants.py``).
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Convert variants of learners without goldens, and compare with what the learners answered.
+"""Convert variants of learners without goldens, and compare them with the learners' own answers.
 
-``make test-variants`` makes the variants with the real fastai (``generators/fastai2_variants.py``)
-and runs ``python -m tests.learner.variants FOLDER``. A variant is a standard learner with one
-operation inserted into its code: harmless, or one that changes answers. Each is converted without
-goldens, and each that is not is converted again with the learner's own answers. Ends with 1 when
+``make test-variants`` creates them with the real fastai (``generators/fastai2_variants.py``) and
+runs ``python -m tests.learner.variants FOLDER``. A variant is a standard learner with one operation
+inserted into its code: harmless, or one that changes answers. Each is converted without goldens; if
+that fails, it is converted again with the learner's own answers. The exit code is 1 if
 
-- a variant is converted, with goldens or without, and answers differently from the learner,
+- a variant is converted, with or without goldens, and answers differently from the learner,
 - fewer than 90 % of the harmless variants are converted without goldens, or
-- a standard learner of ``tests/learners`` is not converted without goldens any more.
+- a standard learner of ``tests/learners`` is no longer converted without goldens.
 """
 
 from __future__ import annotations

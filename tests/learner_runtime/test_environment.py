@@ -1,4 +1,4 @@
-"""A real virtual environment with a real wheel, which pip takes from a folder."""
+"""A real virtual environment with a real wheel, which pip installs from a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A learner that is served as it is: never without leave, and not before it has answered."""
+"""A learner served from its original pickle: only with permission, and once it has answered."""
 
 from __future__ import annotations
 

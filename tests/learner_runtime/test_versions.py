@@ -1,4 +1,4 @@
-"""Which Python and which versions, decided from the file, what is installed and what is stated."""
+"""Choosing the Python and the versions from the file, the installation and the settings."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A stage that was up on this machine, put back as often as a test wants it, and the command in it.
+"""A local stage that is up, restored as often as a test needs it, and the command to run in it.
 
-The command runs in this process: what it does to files and to servers is real, and a hundred runs
-take seconds.
+The command runs in this process. Its effects on files and servers are real, and a hundred runs take
+seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes and ports of others: never ended, never sent a key or a text."""
+"""Processes and ports of others: never stopped, and never sent a key or a text."""
 
 from __future__ import annotations
 

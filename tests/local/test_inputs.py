@@ -1,4 +1,4 @@
-"""Files that a user names are regular files of bounded size; anything else is refused at once."""
+"""Input files must be regular files of bounded size; anything else is rejected at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is handed to ``fdeploy invoke`` is never guessed at in silence: the whole command."""
+"""``fdeploy invoke`` as a whole: it never guesses silently what its argument means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links, pipes and mounts in the place of what fdeploy writes: nothing foreign is touched."""
+"""Links, pipes and mounts where fdeploy would write: it touches nothing that is not its own."""
 
 from __future__ import annotations
 

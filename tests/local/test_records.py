@@ -1,4 +1,4 @@
-"""Records that were edited by hand, or damaged: a message with the way out, and no defect."""
+"""Records edited by hand or damaged: an error with a way out, never a crash."""
 
 from __future__ import annotations
 

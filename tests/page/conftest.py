@@ -1,6 +1,6 @@
 """The page in a real Chromium, served by a real gateway.
 
-Playwright is imported by what uses it: pytest reads this file in a run without browsers, too.
+Playwright is imported where it is used, because pytest reads this file without browsers too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model server that tells how a review sounds, by the words in it."""
+"""A model server that rates a review by the words in it."""
 
 from __future__ import annotations
 

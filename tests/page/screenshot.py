@@ -1,4 +1,4 @@
-"""Paint ``docs/page.png``: ``python -m tests.page.screenshot``."""
+"""Render ``docs/page.png``: ``python -m tests.page.screenshot``."""
 
 from __future__ import annotations
 

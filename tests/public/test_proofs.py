@@ -1,4 +1,4 @@
-"""An API that lets in who should stay out, or keeps out who may come in, is not made."""
+"""``create-api`` fails if the API admits a caller it should reject, or the reverse."""
 
 from __future__ import annotations
 

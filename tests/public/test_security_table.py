@@ -1,4 +1,4 @@
-"""Every row of the tables in docs/security.md names tests, or files of tests, that are there."""
+"""Every row of the tables in docs/security.md names tests, or test files, that exist."""
 
 from __future__ import annotations
 

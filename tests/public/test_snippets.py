@@ -1,4 +1,4 @@
-"""Code that calls an API: it is a program, it names the API, and it holds no secret."""
+"""Generated client code: it runs, it names the API, and it holds no secret."""
 
 from __future__ import annotations
 

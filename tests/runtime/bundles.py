@@ -1,8 +1,8 @@
-"""Tiny, real bundles: a tokenizer, an ONNX graph and goldens that plain numpy worked out.
+"""Tiny, real bundles: a tokenizer, an ONNX graph and goldens computed in plain numpy.
 
-The graph is embedding -> ``layers`` rotations -> mean over the tokens that the mask leaves ->
-weights. A rotation changes nothing about the size of numbers, so ``layers`` sets how slow the
-model is, and little else.
+The graph is embedding -> ``layers`` rotations -> mean over the unmasked tokens -> weights. A
+rotation does not change the size of numbers, so ``layers`` controls how slow the model is, and
+little else.
 """
 
 from __future__ import annotations

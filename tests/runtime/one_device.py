@@ -1,6 +1,6 @@
-"""A device that is not the processor, where no GPU is: torch's "meta", which computes shapes only.
+"""A second device without a GPU: torch's "meta", which computes shapes only.
 
-torch refuses to mix devices for most operators on it; this says so for all.
+For most operators torch itself fails if devices are mixed; this makes all of them fail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Graphs of a single node, to ask ONNX Runtime and torch the same."""
+"""Graphs of a single node, to compare ONNX Runtime with torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every host of the model must come up where only a learner's own libraries are installed."""
+"""Every host of the model must start with only the learner's own libraries installed."""
 
 from __future__ import annotations
 

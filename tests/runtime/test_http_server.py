@@ -1,4 +1,4 @@
-"""The servers' connections as real ones: ended in time, bounded in number and in memory."""
+"""The servers' real connections: closed in time, and bounded in number and memory."""
 
 from __future__ import annotations
 

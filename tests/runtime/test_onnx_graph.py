@@ -1,4 +1,4 @@
-"""The runtime's own reader of ONNX files, against the onnx package."""
+"""The runtime's own reader of ONNX files, compared with the onnx package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real server process: how it starts, refuses to start, is overrun and ends."""
+"""The real server process: start, refusal to start, overload, and stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions of one graph, and what they have in memory together."""
+"""Several sessions of one graph, and the memory that they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words are split as spaCy itself splits them, by rules that were frozen from it."""
+"""Words are split as by spaCy itself, with rules that were frozen from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every operator answers in torch as it does in ONNX Runtime."""
+"""Every operator gives the same result in torch as in ONNX Runtime."""
 
 from __future__ import annotations
 

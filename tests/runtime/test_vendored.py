@@ -1,4 +1,4 @@
-"""Wheels on the path, in processes of their own."""
+"""The artifact's wheels on Python's path, in separate processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU serves where it answers the goldens, in half precision where that is good enough."""
+"""A GPU serves if it reproduces the goldens, in half precision if that is accurate enough."""
 
 from __future__ import annotations
 

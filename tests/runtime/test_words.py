@@ -1,4 +1,4 @@
-"""Texts become the ids that fastai gives them, in bounded time."""
+"""Texts get the same ids as in fastai, in bounded time."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Runs a command in a network of its own, and records whatever it tries to reach.
+"""Run a command in its own network namespace, and record everything it tries to reach.
 
     unshare --user --map-root-user --net --mount python recorder.py REPORT COMMAND...
 
 REPORT becomes a JSON list of attempts, such as ``dns collector.example`` and ``tcp 192.0.2.1:443``;
 the exit code is the command's.
 
-The network is a loopback device. A route says that every address there is belongs to it, so that
-each attempt leaves packets on it, which are refused at once because nobody listens. A packet socket
-sees them all, those of native code included. What stays within 127.0.0.0/8 and ::1 is the servers'
-own and is no attempt, except for a question to a name server.
+The namespace has only a loopback device, and a route sends every address to it. Each attempt
+therefore leaves packets on it, which are refused at once because nothing listens. A packet socket
+sees all of them, including those of native code. Traffic within 127.0.0.0/8 and ::1 belongs to the
+servers and does not count, except for DNS queries.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Nothing phones home: a learner's whole way in a network of its own, in a fresh home.
+"""No telemetry: all stages for one learner, in their own network namespace and a fresh home.
 
-The namespace needs Linux and the right to make one; elsewhere only the files are looked at.
+The namespace needs Linux and the permission to create one; elsewhere only the files are checked.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
-"""The competitors, in the order in which each round asks them."""
+"""The competitors, in the order in which each round measures them."""
 
 from __future__ import annotations
 
 from benchmarks.comparison.competitors import (
-    article,
     bentoml,
     fdeploy_local,
     fdeploy_ray,
     fdeploy_torchserve,
     litserve,
     ray_pipeline,
+    toolkit_learner,
     toolkit_pipeline,
 )
 
 COMPETITORS = (
     fdeploy_local.INT8,
-    article.COMPETITOR,
+    toolkit_learner.COMPETITOR,
     fdeploy_torchserve.COMPETITOR,
     toolkit_pipeline.COMPETITOR,
     fdeploy_ray.COMPETITOR,

@@ -1,4 +1,4 @@
-"""What a competitor is: an environment, a way to start, and where to ask."""
+"""A competitor: its environment, how to start it, and where to send requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERVED = Path(__file__).parents[1] / "served"
 
 @dataclass(frozen=True)
 class Site:
-    """What a server may use: a Python, an empty folder, and free ports of the loopback."""
+    """What a server may use: a Python, an empty folder, and free loopback ports."""
 
     model: Model
     python: Path
@@ -24,7 +24,7 @@ class Site:
 
     @property
     def port(self) -> int:
-        """Where it must answer."""
+        """The port on which it must answer."""
         return self.ports[0]
 
 
@@ -39,10 +39,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class Competitor:
-    """A server of the same model. Its answers hold ``probabilities``, by label.
+    """A server of the same model. Its answers hold ``probabilities`` by label.
 
-    ``environment`` is None for this program's own Python; ``tolerance`` bounds |Δprobability|
-    against the learner's own answers, asked one by one.
+    ``environment`` is None for the Python that runs the benchmark. ``tolerance`` bounds
+    |Δprobability| against the learner's own answers, one request at a time.
     """
 
     key: str

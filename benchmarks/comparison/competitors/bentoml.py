@@ -20,8 +20,8 @@ def _launch(site: Site) -> Launch:
 
 COMPETITOR = Competitor(
     "bentoml",
-    "BentoML, pipeline",
-    "The pipeline in a `bentoml.service` with a batchable endpoint, batches of up to 16.",
+    "BentoML (pipeline)",
+    "The pipeline in a `bentoml.service` with a batchable endpoint: batches of up to 16.",
     _launch,
     environment=BENTOML,
     path="/predict",

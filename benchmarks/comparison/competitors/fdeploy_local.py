@@ -17,14 +17,14 @@ def _launch(site: Site, precision: str) -> Launch:
 
 INT8 = Competitor(
     "fdeploy-local",
-    "fdeploy, local, int8",
-    "The packaged artifact in the model server of the local target.",
+    "fdeploy (local, int8)",
+    "The packaged artifact in the model server of the `local` target.",
     lambda site: _launch(site, "int8"),
     tolerance=INT8_TOLERANCE,
 )
 FLOAT32 = Competitor(
     "fdeploy-local-float32",
-    "fdeploy, local, float32",
-    'The same with `quantize = "none"`.',
+    "fdeploy (local, float32)",
+    'The model server of the `local` target, with `quantize = "none"`.',
     lambda site: _launch(site, "float32"),
 )

@@ -15,8 +15,8 @@ def _launch(site: Site) -> Launch:
 
 COMPETITOR = Competitor(
     "fdeploy-ray",
-    "fdeploy, in Ray Serve, int8",
-    "The artifact for the Ray Serve image in that image's software, asked on Ray's own port.",
+    "fdeploy (Ray Serve, int8)",
+    "The artifact for the Ray Serve image, in that image's software, through Ray's own port.",
     _launch,
     environment=IMAGE_RAY,
     path="/",

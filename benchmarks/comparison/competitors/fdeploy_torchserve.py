@@ -15,8 +15,8 @@ def _launch(site: Site) -> Launch:
 
 COMPETITOR = Competitor(
     "fdeploy-torchserve",
-    "fdeploy, in TorchServe, int8",
-    "The artifact for the TorchServe image, with its native handler, in that image's software.",
+    "fdeploy (TorchServe, int8)",
+    "The artifact for the TorchServe image, in that image's software, with the native handler.",
     _launch,
     environment=IMAGE_TORCHSERVE,
     tolerance=INT8_TOLERANCE,

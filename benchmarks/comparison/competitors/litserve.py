@@ -14,8 +14,8 @@ def _launch(site: Site) -> Launch:
 
 COMPETITOR = Competitor(
     "litserve",
-    "LitServe, pipeline",
-    "The pipeline in a `LitAPI`, one worker, batches of up to 16 after 5 ms.",
+    "LitServe (pipeline)",
+    "The pipeline in a `LitAPI`: one worker, batches of up to 16, 5 ms wait.",
     _launch,
     environment=LITSERVE,
     path="/predict",

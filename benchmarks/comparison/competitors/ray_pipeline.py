@@ -19,7 +19,7 @@ applications:
 def _launch(site: Site) -> Launch:
     (site.folder / "config.yaml").write_text(_CONFIG)
     launch = start_ray(site, site.folder, str(SERVED))
-    # Ray would give torch one thread.
+    # Otherwise Ray would give torch one thread.
     threads = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
     variables = {**launch.variables, **threads, "MODEL": str(site.model.huggingface)}
     return Launch(launch.command, launch.folder, variables)
@@ -27,8 +27,8 @@ def _launch(site: Site) -> Launch:
 
 COMPETITOR = Competitor(
     "ray-pipeline",
-    "Ray Serve, pipeline",
-    "The pipeline in one replica with `@serve.batch`, up to 16 after 5 ms; asked on Ray's port.",
+    "Ray Serve (pipeline)",
+    "The pipeline in one replica with `@serve.batch`: up to 16, 5 ms wait; through Ray's port.",
     _launch,
     environment=RAY,
     path="/",

@@ -1,4 +1,4 @@
-"""The start of a Ray image as AWS's script has it, on free ports, so that nothing else is met."""
+"""Start Ray as the script in AWS's image does, on free ports so that nothing collides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.comparison.competitors.base import Launch, Site
 
-# AWS's adapter on port 8080 is left out: Ray's own port is asked, which is to Ray's advantage.
+# AWS's adapter on port 8080 is left out. Requests go to Ray's own port, which favours Ray.
 _SCRIPT = """\
 set -e
 ray start --head --disable-usage-stats --include-dashboard=false --temp-dir="$RAY_TMP" \
@@ -27,7 +27,7 @@ def start_ray(site: Site, folder: Path, modules: str) -> Launch:
         {
             "PYTHONPATH": modules,
             "RAY_ADDRESS": f"127.0.0.1:{cluster}",
-            # Sockets below it may have 107 characters.
+            # Ray puts sockets below it, whose paths are limited to 107 characters.
             "RAY_TMP": str(site.folder / "r"),
             "RAY_PORT": str(cluster),
             "CLIENT_PORT": str(client),

@@ -14,8 +14,8 @@ def _launch(site: Site) -> Launch:
 
 COMPETITOR = Competitor(
     "toolkit-pipeline",
-    "AWS toolkit, pipeline",
-    "`transformers.pipeline` in the four functions of AWS's toolkit; one worker with every core, "
+    "AWS toolkit (pipeline)",
+    "`transformers.pipeline` in the four functions of AWS's toolkit; one worker with all cores, "
     "which is better than the default.",
     _launch,
     environment=TOOLKIT,

@@ -1,4 +1,4 @@
-"""The start of a TorchServe image: AWS's toolkit, unmodified, on free ports."""
+"""Start TorchServe as AWS's image does: the toolkit, unmodified, on free ports."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _SERVE = "from sagemaker_pytorch_serving_container import serving; serving.main(
 def start_torchserve(site: Site, *, workers: int | None) -> Launch:
     """Serve ``site.folder/model``; ``workers`` None leaves the number to TorchServe.
 
-    The toolkit writes ``/etc/sagemaker-ts.properties``, which needs root, and refuses to run
-    beside another TorchServe.
+    The toolkit writes ``/etc/sagemaker-ts.properties``, which needs root, and refuses to start
+    while another TorchServe is running.
     """
     port, metrics, inference, management = map(str, site.ports[:4])
     scratch = site.folder / "tmp"
@@ -35,7 +35,7 @@ def start_torchserve(site: Site, *, workers: int | None) -> Launch:
 
 
 def lay_out(folder: Path, inference: Path, **links: Path) -> None:
-    """A model folder with ``code/inference.py``, and the named files and folders beside it."""
+    """Create a model folder with ``code/inference.py`` and links to the named files and folders."""
     code = folder / "model" / "code"
     code.mkdir(parents=True)
     (code / "inference.py").write_bytes(inference.read_bytes())

@@ -1,4 +1,4 @@
-"""BentoML: an endpoint for one text, before a batchable one."""
+"""BentoML: an endpoint for single texts in front of a batchable one."""
 
 import os
 

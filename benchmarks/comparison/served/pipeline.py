@@ -1,4 +1,4 @@
-"""A plain transformers pipeline, and its answer in the form that is compared."""
+"""A plain transformers pipeline, with answers in the form that the comparison expects."""
 
 from transformers import pipeline
 
@@ -10,7 +10,7 @@ def load(folder):
 
 
 def classify(model, texts):
-    """One answer for each text; what comes together is padded and run together."""
+    """One answer per text; the texts of a call are padded and run together."""
     found = model(list(texts), batch_size=len(texts), truncation=True, max_length=LONGEST)
     return [
         {

@@ -1,4 +1,4 @@
-"""Ray Serve: one replica that batches."""
+"""Ray Serve: one replica with batching."""
 
 import os
 

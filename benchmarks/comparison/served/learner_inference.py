@@ -1,4 +1,4 @@
-"""The article's four functions: the learner is loaded and asked as it is."""
+"""The four functions of AWS's toolkit around the original learner."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class TransformersTokenizer(Transform):
-    """The class of the notebook, once more."""
+    """A copy of the notebook's class, which the pickle refers to."""
 
     def __init__(self, tokenizer, max_len):
         self.tokenizer, self.max_len = tokenizer, max_len
@@ -20,7 +20,7 @@ class TransformersTokenizer(Transform):
 
 
 class HFClassifier(nn.Module):
-    """The class of the notebook, once more."""
+    """A copy of the notebook's class, which the pickle refers to."""
 
     def __init__(self, hf):
         super().__init__()

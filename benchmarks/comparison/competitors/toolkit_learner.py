@@ -1,4 +1,4 @@
-"""The article's way: ``load_learner`` and ``learn.predict`` in AWS's toolkit and TorchServe."""
+"""``load_learner`` and ``learn.predict`` in AWS's toolkit and TorchServe."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from benchmarks.comparison.environments import TOOLKIT
 
 
 def _launch(site: Site) -> Launch:
-    inference = SERVED / "article_inference.py"
+    inference = SERVED / "learner_inference.py"
     lay_out(site.folder, inference, **{"learner.pkl": site.model.learner})
     return start_torchserve(site, workers=None)
 
 
 COMPETITOR = Competitor(
-    "article",
-    "the article's way",
-    "`load_learner` and `learn.predict` in the four functions of AWS's toolkit, TorchServe's own "
-    "number of workers (one a core); fastai is installed beforehand.",
+    "article",  # the key in docs/comparison.json
+    "AWS toolkit (learn.predict)",
+    "`load_learner` and `learn.predict` in the four functions of AWS's toolkit, with TorchServe's "
+    "default number of workers (one per core); fastai is already installed.",
     _launch,
     environment=TOOLKIT,
 )
