@@ -111,8 +111,8 @@ class Integration:
     async def invoke(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """The handler's response.
 
-        Raises ErrorResponse: 503 when all slots are taken, 504 after the time-out (the handler's own
-        comes first), 413 and 500 for what Lambda or API Gateway would not pass on.
+        Raises ErrorResponse: 503 when all slots are taken, 504 after the time-out (the handler's
+        own comes first), 413 and 500 for what Lambda or API Gateway would not pass on.
         """
         if not self._slots.acquire(blocking=False):
             raise endpoint_errors.overloaded({"error": "concurrency"})
