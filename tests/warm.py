@@ -75,6 +75,7 @@ def _command(arguments: list[str], folder: str, environ: dict[str, str], scratch
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(folder)
+    sys.argv = ["fdeploy", *arguments]  # errors print the command to run again
     from fastai_deploy.cli.app import run as run_fdeploy  # noqa: PLC0415 - the server has it
 
     status = run_fdeploy(arguments)

@@ -31,7 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Iterat
     (command.folder / "fdeploy.toml").write_text(
         "[project]\nname = 'reviews'\n[model]\nlearner = 'learner.pkl'\n"
         "golden = 'golden.jsonl'\n"
-        "[api]\ncors_origins = ['https://app.example']\nmax_body = 200000\n"
+        "[api]\ncors_origins = ['https://app.example']\nmax_body = 200000\nburst = 20\n"
     )
     up = command.ok("up")
     assert "may call the API from a browser: https://app.example" in up.stderr
