@@ -175,7 +175,7 @@ def _drop(*path: str) -> Callable[[dict[str, Any]], None]:
 WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "another format": (_set("format", to=2), "format: this fdeploy reads format 1"),
     "no name": (_drop("name"), "name: it is missing"),
-    "no text": (_set("text", to=3), "text: an object is expected"),
+    "no text": (_set("text", to=3), "text: expected an object"),
     "no length": (_drop("text", "max_length"), "text.max_length: it is missing"),
     "a wrong length": (_set("text", "max_length", to="5"), "text.max_length: a whole number"),
     "a flag for a number": (_set("text", "max_length", to=True), "a whole number"),
@@ -212,5 +212,5 @@ def test_a_wrong_manifest_is_named_by_key(tmp_path: Path, name: str) -> None:
 
 def test_a_manifest_that_is_no_object(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(FileError, match="an object is expected"):
+    with pytest.raises(FileError, match="expected an object"):
         read_bundle(tmp_path)

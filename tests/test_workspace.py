@@ -56,7 +56,7 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path, damage: bytes) -> None:
 
 def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, "dev")
-    with pytest.raises(FileError, match="that is not UTF-8") as caught:
+    with pytest.raises(FileError, match="it is not valid UTF-8") as caught:
         workspace.save(Artifact("/p/\udcff/model.tar.gz", "ab", 5, "m"))
     assert "rename" in caught.value.hint
     assert workspace.find(Artifact) is None

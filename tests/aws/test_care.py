@@ -173,9 +173,9 @@ def test_rollbacks_that_cannot_be(world: World, model: Model, other_model: Model
     with pytest.raises(UsageError, match="nothing is deployed"):
         care(world).rollback(None)
     endpoint = deploy(world, model)
-    with pytest.raises(UsageError, match=f"no version before {endpoint.version}"):
+    with pytest.raises(UsageError, match=f"no version to go back to: only {endpoint.version}"):
         care(world).rollback(None)
-    with pytest.raises(UsageError, match="ffff is no version") as refused:
+    with pytest.raises(UsageError, match="version ffff was never deployed") as refused:
         care(world).rollback("ffff")
     assert endpoint.version in refused.value.hint
     deploy(world, other_model)

@@ -49,8 +49,8 @@ def test_a_plan_says_what_would_change_and_what_it_costs(
 
     unchanged = live.run("plan", "--ttl", "4h")
     assert unchanged.status == 0, unchanged.stderr
-    assert "unchanged: there is nothing to deploy" in unchanged.stdout
-    assert "price       0.138 USD an hour, 100.74 a month" in unchanged.stdout
+    assert "no changes: there is nothing to deploy" in unchanged.stdout
+    assert "price       0.138 USD per hour, 100.74 per month" in unchanged.stdout
 
 
 def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) -> None:
@@ -70,8 +70,8 @@ def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) 
     lines = forgotten.stdout.splitlines()
     assert "demo-dev-ttl" in lines
     assert any(line.split()[:2] == ["remove", "Scheduler::Schedule"] for line in lines)
-    assert f"ends        never, if it is deployed now; so far {moved['ends_now']}" in lines
-    assert "the stage deletes itself then" in live.run.ok("status").stdout
+    assert f"ends        never, if deployed now; currently {moved['ends_now']}" in lines
+    assert "when the stage deletes itself" in live.run.ok("status").stdout
 
 
 def test_an_update_is_planned_as_a_table(live: Stage, opened: Open, other_model: Model) -> None:
@@ -86,7 +86,7 @@ def test_an_update_is_planned_as_a_table(live: Stage, opened: Open, other_model:
 def test_the_status_of_a_stage(live: Stage) -> None:
     shown = live.run.ok("status").stdout
     assert "demo-dev, InService, 1 instance" in shown
-    assert "the stage deletes itself then" in shown
+    assert "when the stage deletes itself" in shown
     found = live.run.ok("status", "--json").json
     assert [part["state"] for part in found["parts"]] == ["CREATE_COMPLETE"] * 3
     assert found["url"].startswith("https://")
