@@ -86,7 +86,7 @@ WRONG: dict[str, tuple[str, str | bytes, Labels, str]] = {
     "a JSON text that no request holds": (
         "a.jsonl", '{"text": "' + "x" * 1_048_577 + '"}', ONE, "line 1: the text has 1,048,577",
     ),
-    "a key twice": ("a.jsonl", '{"text": "a", "text": "b"}', ONE, "key 'text' stands there twice"),
+    "a key twice": ("a.jsonl", '{"text": "a", "text": "b"}', ONE, "duplicate key 'text'"),
     "NaN": ("a.jsonl", '{"text": "a", "probabilities": [NaN, 0]}', ONE, "NaN is not a number"),
     "a flag": ("a.jsonl", '{"text": "a", "probabilities": [true, 0]}', ONE, "from 0 to 1"),
     "no sum of 1": ("a.jsonl", '{"text": "a", "probabilities": [0.5, 0.6]}', ONE, "sum to 1.1"),

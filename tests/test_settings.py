@@ -80,7 +80,7 @@ def test_lists_come_from_the_file_and_from_variables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "flags", "target", "reason"),
     [
-        ("", {}, "local", "no region, instance or target is named"),
+        ("", {}, "local", "no region, instance or target is set"),
         ("[endpoint]\ninstance='ml.m5.large'", {}, "aws", "fdeploy.toml:2"),
         ("[project]\nregion='eu-central-1'", {}, "aws", "project.region"),
         ("", {("endpoint", "instance"): ("--instance", "ml.p2.xlarge")}, "aws", "--instance"),
@@ -122,7 +122,7 @@ def test_the_settings_decide_the_target_and_say_why(
         ("[project]\nname='Bad Name'", "fdeploy.toml:2: project.name", "lower-case"),
         ("[api]\nrate=", "fdeploy.toml is not TOML", "line"),
         ("[project]\ntarget='local'\nregion='eu-central-1'", "needs AWS", "remove one"),
-        ("[stages.UP.api]\n", "'UP' cannot be the name of a stage", "lower-case"),
+        ("[stages.UP.api]\n", "'UP' is not a valid stage name", "lower-case"),
     ],
 )
 def test_a_wrong_file_is_told_with_line_key_and_way_out(
@@ -140,7 +140,7 @@ def test_what_was_deployed_to_aws_by_a_flag_is_found_again(fdeploy: Fdeploy) -> 
     command = Fdeploy(fdeploy.folder, {"AWS_DEFAULT_REGION": "eu-central-1"})
     found = command.ok("config", "--json").json
     assert found["target"] == "aws"
-    assert found["target_reason"] == "the last deploy of this stage went there"
+    assert found["target_reason"] == "the target of this stage's last deploy"
     assert command.ok("config", "--target", "local", "--json").json["target"] == "local"
 
 

@@ -80,7 +80,7 @@ def test_what_is_missing_is_asked_and_nothing_else(served: Fdeploy) -> None:
     lines = whole.splitlines(keepends=True)
     output.write_bytes(b"".join([*lines[40:60], *lines[:20], lines[25][:30]]))
     again = served.ok("invoke", "texts.jsonl", "--output", "answers.jsonl")
-    assert "120 answered (40 of them before)" in again.stdout
+    assert "120 answered (40 reused)" in again.stdout
     assert [each["text"] for each in answers(output)] == TEXTS
     for before, now in zip(map(json.loads, lines), answers(output), strict=True):
         assert now["probabilities"] == pytest.approx(before["probabilities"], abs=1e-4)
