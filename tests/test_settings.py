@@ -108,19 +108,19 @@ def test_the_settings_decide_the_target_and_say_why(
 @pytest.mark.parametrize(
     ("toml", "message", "hint"),
     [
-        ("[endpoint]\ninstanc='x'", "fdeploy.toml:2: endpoint.instanc is no setting", "instance"),
-        ("\n[endpont]\n", "fdeploy.toml:2: endpont is no setting", "endpoint"),
+        ("[endpoint]\ninstanc='x'", "fdeploy.toml:2: unknown setting endpoint.instanc", "instance"),
+        ("\n[endpont]\n", "fdeploy.toml:2: unknown setting endpont", "endpoint"),
         ("[api]\nrate='10'", "fdeploy.toml:2: api.rate: expected a valid number", "Requests per"),
         ("[api]\n\nburst=true", "fdeploy.toml:3: api.burst: expected a valid integer", "at once"),
-        ("[api]\ncors_origins='a'", "api.cors_origins: expected a valid list", "Origins"),
+        ("[api]\ncors_origins='a'", "api.cors_origins: expected a valid list", "origins"),
         ("[stages.prod.api]\nport=99999", "fdeploy.toml:2: stages.prod.api.port", "Port"),
-        ("[stages.prod.apii]\n", "fdeploy.toml:1: stages.prod.apii is no setting", "api"),
-        ("[stages.prod.api]\nrat=1", "fdeploy.toml:2: stages.prod.api.rat is no setting", "rate"),
-        ("api = {burts = 3}", "fdeploy.toml:1: api.burts is no setting", "burst"),
-        ("api.burts = 3", "fdeploy.toml:1: api.burts is no setting", "burst"),
+        ("[stages.prod.apii]\n", "fdeploy.toml:1: unknown setting stages.prod.apii", "api"),
+        ("[stages.prod.api]\nrat=1", "fdeploy.toml:2: unknown setting stages.prod.api.rat", "rate"),
+        ("api = {burts = 3}", "fdeploy.toml:1: unknown setting api.burts", "burst"),
+        ("api.burts = 3", "fdeploy.toml:1: unknown setting api.burts", "burst"),
         ("stages = 3", "fdeploy.toml:1: stages", ""),
         ("[project]\nname='Bad Name'", "fdeploy.toml:2: project.name", "lower-case"),
-        ("[api]\nrate=", "fdeploy.toml is not TOML", "line"),
+        ("[api]\nrate=", "fdeploy.toml is not valid TOML", "line"),
         ("[project]\ntarget='local'\nregion='eu-central-1'", "needs AWS", "remove one"),
         ("[stages.UP.api]\n", "'UP' is not a valid stage name", "lower-case"),
     ],
@@ -145,7 +145,7 @@ def test_what_was_deployed_to_aws_by_a_flag_is_found_again(fdeploy: Fdeploy) -> 
 
 
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="FDEPLOY_API_RAT is no setting") as caught:
+    with pytest.raises(SettingsError, match="unknown setting FDEPLOY_API_RAT") as caught:
         load(tmp_path, environ={"FDEPLOY_API_RAT": "20"})
     assert "FDEPLOY_API_RATE" in caught.value.hint
     with pytest.raises(SettingsError, match=r"FDEPLOY_API_RATE: .*'many'"):

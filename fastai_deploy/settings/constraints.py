@@ -65,7 +65,7 @@ RULES = (
             (all_.endpoint.provisioned_concurrency or 0) > all_.endpoint.serverless_concurrency
         ),
         "provisioned_concurrency",
-        "it must not exceed serverless_concurrency",
+        "more would be kept warm than serverless_concurrency allows",
         "set provisioned_concurrency to at most serverless_concurrency",
     ),
     _serverless(

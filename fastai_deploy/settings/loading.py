@@ -58,7 +58,7 @@ def validation_error(
     if first["type"] == "extra_forbidden":
         known = _known_at(loc[:-1])
         return SettingsError(
-            f"{place}: there is no setting {dotted}", hint=nearest(loc[-1], known, "the keys")
+            f"{place}: unknown setting {dotted}", hint=nearest(loc[-1], known, "the keys")
         )
     expected = first["msg"].replace("Input should be", "expected").replace("tuple", "list")
     expected = expected[:1].lower() + expected[1:]
@@ -294,7 +294,7 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key, Any]]:
             if name not in known:
                 names = [f"{prefix}{other.upper()}" for other in known]
                 raise SettingsError(
-                    f"there is no setting {variable}",
+                    f"unknown setting {variable}",
                     hint=nearest(variable, names, "the variables"),
                 )
             yield variable, (section, name), _from_text(variable, known[name], environ[variable])

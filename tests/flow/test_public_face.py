@@ -107,14 +107,14 @@ def test_a_text_that_is_too_large_fails_alone(served: Fdeploy) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["texts.csv"], 2, "no column text; there is: id, review"),
+        (["texts.csv"], 2, "no column text; the columns are: id, review"),
         (["texts.csv", "--column", "nonsense"], 2, "no column nonsense"),
         (["absent.csv"], 4, "does not exist"),
         (["empty.csv"], 4, "is empty"),
-        (["empty.jsonl"], 4, "holds no texts"),
+        (["empty.jsonl"], 4, "contains no texts"),
         (["line7.jsonl"], 4, "line 7: not JSON"),
         (["learner.csv"], 2, "not UTF-8"),
-        (["texts.jsonl", "--output", "texts.jsonl"], 2, "is the file of the texts"),
+        (["texts.jsonl", "--output", "texts.jsonl"], 2, "is the input file"),
         (["texts.jsonl", "--output", "fdeploy.toml"], 4, "line 1: not an answer"),
         (["texts.jsonl", "--output", "no/such/folder"], 0, ""),
         (["texts.jsonl", "--concurrency", "0"], 2, "--concurrency"),
