@@ -256,7 +256,7 @@ def test_a_region_that_does_not_exist(stored: Stage) -> None:
 
 def test_another_region_than_before_is_pointed_out(stored: Stage) -> None:
     outcome = stored.run("status", "--region", "us-east-1")
-    assert "this looks in us-east-1; the last deploy went to eu-central-1" in outcome.stderr
+    assert "this command uses us-east-1, but the last deploy went to eu-central-1" in outcome.stderr
 
 
 def test_a_missing_permission_is_named(stored: Stage) -> None:

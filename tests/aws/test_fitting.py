@@ -34,7 +34,7 @@ def repack(stage: Stage) -> None:
 
 def test_an_artifact_of_another_image_is_pointed_out(opened: Open, model: Model) -> None:
     stage = opened(model, "")
-    assert "carries no libraries" in artifact(stage)["message"]
+    assert "has no wheels" in artifact(stage)["message"]
     repack(stage)
     assert artifact(stage)["outcome"] == "passed"
     moved = artifact(stage, "--instance", "ml.p2.xlarge")

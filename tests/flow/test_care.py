@@ -41,7 +41,7 @@ def test_from_a_plan_to_a_rollback(fdeploy: Fdeploy, models: tuple[Model, Model]
     fdeploy.ok("invoke", "--api", "a great film")
     unchanged = fdeploy.ok("plan").stdout
     assert "no changes: there is nothing to deploy" in unchanged
-    assert "nothing is rented" in unchanged
+    assert "free of charge" in unchanged
 
     status = fdeploy.ok("status", "--json").json
     assert [part["name"] for part in status["parts"]] == ["model server", "gateway"]

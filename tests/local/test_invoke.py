@@ -71,8 +71,8 @@ def test_a_file_is_a_file(serving: Stage, tmp_path: Path, file: File, expected: 
     ("file", "status", "said"),
     [
         (File("nohdr.csv", HEADERLESS), 2, ("line 1: there is one column", "--no-header")),
-        (File("dup.jsonl", '{"text":"good","text":"bad"}\n'), 4, ("line 1", "duplicate key 'text'")),
-        (File("spacehdr.csv", "id, text\n0, good\n"), 2, ('there is " text", with a space', "--column")),
+        (File("dup.jsonl", '{"text":"good","text":"bad"}\n'), 4, ("line 1", "duplicate key")),
+        (File("spacehdr.csv", "id, text\n0, good\n"), 2, ("with a space", "--column")),
         (File("data.json", '{"texts": ["good"]}'), 4, ("not a list", "write a list")),
         (File("data.xlsx", "PK\3\4"), 4, ("a spreadsheet", "CSV")),
         (File("data.csv.gz", "\x1f"), 4, ("compressed", "unpack")),
