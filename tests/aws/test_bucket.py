@@ -88,5 +88,5 @@ def test_a_bucket_in_another_region_is_refused(world: World) -> None:
     far("s3").create_bucket(
         Bucket=name, CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
     )
-    with pytest.raises(NotOurs, match="is in us-west-2, and the endpoint goes to eu-central-1"):
+    with pytest.raises(NotOurs, match="is in us-west-2, but the endpoint is deployed to eu-central-1"):
         find_bucket(world.aws(), name)

@@ -194,7 +194,7 @@ def test_a_doctor_without_findings(world: World, model: Model) -> None:
     checks = examined(world, model)
     assert checks["credentials"].outcome == "passed"
     assert world.account in checks["credentials"].message
-    assert checks["bucket"].message.endswith("will be made by the first upload")
+    assert checks["bucket"].message.endswith("the first upload will create")
     assert checks["stack demo-dev-endpoint"].outcome == "passed"
     assert world.everything() == []
 

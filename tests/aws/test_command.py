@@ -28,7 +28,7 @@ def test_from_a_learner_to_an_api_on_aws(double: Double, tmp_path: Path) -> None
     answer = fdeploy.ok("invoke", text, "--json").json
     assert fdeploy.ok("invoke", text, "--api", "--json").json == answer
     again = fdeploy.ok("deploy", "--instance", "ml.m5.large", "--json")
-    assert "project-dev-endpoint is as it should be" in again.stderr
+    assert "project-dev-endpoint is up to date" in again.stderr
 
     # As the article has it: the last image that supports its GPU, and a word about that.
     old = fdeploy.ok("deploy", "--instance", "ml.p2.xlarge", "--json").stderr

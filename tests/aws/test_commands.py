@@ -149,7 +149,7 @@ def test_a_doctor_who_finds_nothing(live: Stage) -> None:
 
 def test_an_unchanged_deploy_says_so(live: Stage) -> None:
     again = live.run.ok("deploy", "--ttl", "4h", "--json")
-    assert "demo-dev-endpoint is as it should be" in again.stderr
+    assert "demo-dev-endpoint is up to date" in again.stderr
     assert '"planned"' not in again.stderr.partition("as it should be")[0]
 
 
@@ -196,13 +196,13 @@ def test_ctrl_c_says_what_goes_on_and_the_same_command_goes_on(opened: Open, mod
         deploying.send_signal(signal.SIGINT)
         _, errors = deploying.communicate(timeout=30)
     assert deploying.returncode == 130
-    assert "AWS goes on without us with what was begun" in errors
+    assert "AWS continues the operation in the background" in errors
     assert "run the same command again" in errors
     assert busy.error["code"] == "stack-busy"
-    assert "is at work on the stack demo-dev-endpoint" in busy.error["message"]
+    assert "is changing the stack demo-dev-endpoint" in busy.error["message"]
     with stage.running("deploy") as again:
         assert again.stderr is not None
-        while "going on with what was begun" not in again.stderr.readline():
+        while "waiting for the running operation" not in again.stderr.readline():
             pass
         stage.double.behave(stage.account, hold=False)
         answer, errors = again.communicate(timeout=60)

@@ -62,7 +62,7 @@ def test_a_failed_first_deploy_does_not_stand_in_the_way(
     with pytest.raises(StackFailed):
         deploy(world, sick_model)
     assert deploy(world, model) == model.artifact.version
-    assert "deleting what is left of it" in world.said
+    assert "deleting its remains" in world.said
 
 
 def test_a_failed_update_leaves_the_version_before(

@@ -75,8 +75,8 @@ def test_an_unchanged_deploy_changes_nothing(world: World, model: Model) -> None
     before = inner_state(world)
     assert up(world, model) == first
     assert inner_state(world) == before
-    assert "demo-dev-endpoint is as it should be" in world.said
-    assert "demo-dev-api is as it should be" in world.said
+    assert "demo-dev-endpoint is up to date" in world.said
+    assert "demo-dev-api is up to date" in world.said
     assert "is stored already" in world.said
 
 
