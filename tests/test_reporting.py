@@ -115,19 +115,19 @@ def test_programs_get_every_change() -> None:
 
 
 def test_a_plan_is_a_table_and_a_price() -> None:
-    cost = Cost(Decimal("0.1380000000"), Decimal("0.276"), "USD", "instances alone")
+    cost = Cost(Decimal("0.1380000000"), Decimal("0.276"), "USD", "instances only")
     lines = list(reports.plan(StagePlan(PLAN.changes, cost)))
     assert lines[0] == "demo-dev-api"
     assert lines[3].endswith("Api (Name)  (service interruption)")
     assert lines[4:] == [
         "interrupts  Api",
         "price       0.138 to 0.276 USD per hour, 100.74 to 201.48 per month",
-        "            instances alone",
+        "            instances only",
     ]
-    unknown = Cost(None, None, "USD", "AWS lists no price for it")
+    unknown = Cost(None, None, "USD", "AWS lists no price for this instance")
     assert list(reports.plan(StagePlan((), unknown))) == [
         "no changes: there is nothing to deploy",
-        "price       unknown: AWS lists no price for it",
+        "price       unknown: AWS lists no price for this instance",
     ]
 
 

@@ -1,1 +1,1 @@
-"""Python environments for learners that are served as they are: pinned, in the right Python."""
+"""Python environments, with pinned packages, for learners served from their original pickle."""

@@ -150,7 +150,7 @@ def test_a_doctor_who_finds_nothing(live: Stage) -> None:
 def test_an_unchanged_deploy_says_so(live: Stage) -> None:
     again = live.run.ok("deploy", "--ttl", "4h", "--json")
     assert "demo-dev-endpoint is up to date" in again.stderr
-    assert '"planned"' not in again.stderr.partition("as it should be")[0]
+    assert '"planned"' not in again.stderr.partition("up to date")[0]
 
 
 def test_back_and_forth_and_away(opened: Open, model: Model, other_model: Model) -> None:
@@ -311,7 +311,7 @@ def test_a_name_that_is_taken(opened: Open, model: Model) -> None:
     for command in (("plan",), ("deploy",), ("status",), ("teardown",)):
         error = error_of(stage, *command)
         assert error["code"] == "not-ours"
-        assert "its tags say otherwise" in error["message"]
+        assert "its tags do not mark it" in error["message"]
     assert "stack demo-dev-endpoint CREATE_COMPLETE" in stage.everything()
 
 

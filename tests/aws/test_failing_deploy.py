@@ -83,7 +83,7 @@ def test_an_update_that_fails_in_silence_is_noticed(
     world.double.behave(world.account, silent_update=True)
     with pytest.raises(DeployError, match="and not with"):
         deploy(world, sick_model)
-    assert "putting back" in world.said
+    assert "restoring the previous state" in world.said
     serves(world, model)
 
 
@@ -132,7 +132,7 @@ def test_a_lost_connection_takes_nothing_back(world: World, model: Model) -> Non
         target.deploy(stored, model.verify)
     world.double.do_wrong(world.account)
     assert stack_status(world) == "CREATE_COMPLETE"
-    assert "was not verified" in world.said
+    assert "could not be verified" in world.said
     assert world.target().deploy(stored, model.verify).version == model.artifact.version
 
 
@@ -141,9 +141,9 @@ def test_a_lost_connection_takes_nothing_back(world: World, model: Model) -> Non
     [
         (
             {"quota": {"ml.m5.large": 1}, "used": {"ml.m5.large": 1}},
-            "the account's quota for this instance type is used up",
+            "the account's quota for this instance type is exhausted",
         ),
-        ({"no_capacity": True}, "AWS has no such instance free"),
+        ({"no_capacity": True}, "AWS currently has no capacity"),
     ],
     ids=["quota", "capacity"],
 )

@@ -145,7 +145,7 @@ def test_one_that_somebody_else_is_creating(stage: Stage) -> None:
     for command in ("plan", "deploy", "teardown"):
         error = stage.run(command, "--json").error
         assert error["code"] == "stack-busy"
-        assert "someone \(not through fdeploy\) is changing the stack" in error["message"]
+        assert "someone (not through fdeploy) is changing the stack" in error["message"]
         assert error["hint"]
     assert stage.run.ok("status", "--json").json["parts"][0]["state"] == "CREATE_IN_PROGRESS"
     stage.double.behave(stage.account, hold=False)

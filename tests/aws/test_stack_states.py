@@ -184,7 +184,7 @@ def test_somebody_elses_stack_is_refused(world: World) -> None:
         lambda: deployment(world).remove(NAME),
         lambda: world.target().teardown(),
     ):
-        with pytest.raises(NotOurs, match="its tags say otherwise"):
+        with pytest.raises(NotOurs, match="its tags do not mark it"):
             refused()
     assert status(world) == "CREATE_COMPLETE"
 
@@ -259,7 +259,7 @@ def test_what_was_begun_elsewhere_is_not_fdeploys(world: World) -> None:
         TemplateBody=json.dumps(request(world, Wait=slow, Handle=handle).template),
         Tags=[{"Key": key, "Value": value} for key, value in world.owner.tags.items()],
     )
-    with pytest.raises(StackBusy, match="somebody, not through fdeploy, is at work"):
+    with pytest.raises(StackBusy, match=r"someone \(not through fdeploy\) is changing"):
         deployment(world).apply(request(world))
 
 

@@ -114,7 +114,7 @@ def test_a_learner_whose_python_no_image_has(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"needs Python 3.11, .* ml.p2.xlarge have 3.8$") as no:
         container(tmp_path, 'instance = "ml.p2.xlarge"')
     assert "--instance, such as ml.m5.large" in no.value.hint
-    with pytest.raises(SettingsError, match=r"needs Python 3.11, and the image .* has 3.12"):
+    with pytest.raises(SettingsError, match=r"needs Python 3.11, but the image .* has 3.12"):
         container(tmp_path, f'image = "{IMAGE}:1.0-py312"')
     # A name that does not tell is taken at its user's word.
     assert container(tmp_path, f'image = "{IMAGE}:latest"').python == "3.11"
