@@ -191,7 +191,7 @@ class _Fetcher:
         raise self._error(package, version, failed)
 
     def _offered(self, wanted: str, scratch: Path) -> Pin:
-        """The version in the index for the container, with the hashes of the lock if it is there."""
+        """The version in the index for the container, with the lock's hashes if it has them."""
         target = ("--target", str(scratch / "target"), *pip_options(self._container))
         (offered,) = resolve(
             sys.executable, "--no-deps", "--only-binary=:all:", *target, wanted, run=self._run

@@ -81,7 +81,7 @@ def test_an_update_that_fails_in_silence_is_noticed(
 ) -> None:
     deploy(world, model)
     world.double.behave(world.account, silent_update=True)
-    with pytest.raises(DeployError, match="and not with"):
+    with pytest.raises(DeployError, match="instead of"):
         deploy(world, sick_model)
     assert "restoring the previous state" in world.said
     serves(world, model)

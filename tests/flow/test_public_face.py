@@ -34,8 +34,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Iterat
         "[api]\ncors_origins = ['https://app.example']\nmax_body = 200000\n"
     )
     up = command.ok("up")
-    assert "may call the API from a browser: https://app.example" in up.stderr
-    assert "requests at once are answered 429" in up.stderr
+    assert "CORS: https://app.example may call the API" in up.stderr
+    assert "requests at once, the API answers 429" in up.stderr
     (command.folder / "shown.txt").write_text(up.stdout, encoding="utf-8")
     with (command.folder / "texts.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["id", "review"], *enumerate(TEXTS)])
