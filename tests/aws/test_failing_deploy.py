@@ -51,7 +51,7 @@ def test_a_model_that_does_not_start_tells_its_last_words(world: World, sick_mod
     assert "did not pass the ping health check" in message
     assert "the last lines of its log:" in message
     assert "refused" in message
-    assert "likely cause: the model answers otherwise" in message
+    assert "likely cause: the model gives different answers" in message
     assert stack_status(world) == "ROLLBACK_COMPLETE"
     assert world.client("sagemaker").list_endpoints()["Endpoints"] == []
 
@@ -158,7 +158,7 @@ def test_what_aws_does_not_give(
 @pytest.mark.parametrize(
     ("behaviour", "kind", "words"),
     [
-        ({"quota": {"ml.m5.large": 0}}, AwsQuota, "may have 0 ml.m5.large, and 1 is wanted"),
+        ({"quota": {"ml.m5.large": 0}}, AwsQuota, "quota is 0 ml.m5.large, but the settings need 1"),
         ({"missing_images": ["serve-ml-sagemaker-cpu-v1"]}, AwsMissing, "does not exist"),
     ],
     ids=["quota", "image"],
