@@ -74,7 +74,7 @@ def test_another_accounts_bucket_is_refused(world: World, tmp_path: Path) -> Non
 def test_the_users_own_bucket_is_left_as_it_is(world: World) -> None:
     s3 = world.client("s3")
     name = f"mine-{world.account}"
-    with pytest.raises(AwsMissing, match=f"{name}, which bucket in .project. names"):
+    with pytest.raises(AwsMissing, match=f"{name} .bucket in .project.. does not exist"):
         ensure_bucket(world.aws(), name, world.events.append)
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": world.region})
     bucket = ensure_bucket(world.aws(), name, world.events.append)

@@ -216,4 +216,4 @@ def test_what_a_doctor_finds(world: World, model: Model) -> None:
     assert checks["stack demo-dev-api"].outcome == "failed"
     assert "its tags do not mark it" in checks["stack demo-dev-api"].message
     assert checks["quota"].outcome == "failed"
-    assert "may have 0 ml.m5.large" in checks["quota"].message
+    assert "quota is 0 ml.m5.large" in checks["quota"].message

@@ -158,7 +158,7 @@ def test_what_aws_does_not_give(
 @pytest.mark.parametrize(
     ("behaviour", "kind", "words"),
     [
-        ({"quota": {"ml.m5.large": 0}}, AwsQuota, "quota is 0 ml.m5.large, but the settings need 1"),
+        ({"quota": {"ml.m5.large": 0}}, AwsQuota, "0 ml.m5.large, but the settings need 1"),
         ({"missing_images": ["serve-ml-sagemaker-cpu-v1"]}, AwsMissing, "does not exist"),
     ],
     ids=["quota", "image"],
