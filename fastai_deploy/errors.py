@@ -1,8 +1,8 @@
-"""Everything that can go wrong, as one tree.
+"""The error hierarchy: every error that fdeploy raises, with its exit code.
 
     FdeployError
-    ├── UsageError             2   the command line asks for something impossible
-    ├── SettingsError          3   fdeploy.toml, a flag or a variable is wrong
+    ├── UsageError             2   the command cannot do what was asked
+    ├── SettingsError          3   fdeploy.toml, a flag or an environment variable is invalid
     │   ├── UnknownStage
     │   └── NoProject
     ├── FileError              4   a file cannot be read or written
@@ -20,25 +20,25 @@
     │   ├── DefinitionsError
     │   ├── UntrustedLearner
     │   └── RuntimeUnproven
-    ├── GoldenError            5   the golden texts cannot be used
-    ├── ParityError            6   the answers differ from the learner's
-    ├── StageError             7   the stage cannot start from what is there
+    ├── GoldenError            5   the golden file cannot be used
+    ├── ParityError            6   the predictions differ from the learner's
+    ├── StageError             7   an earlier stage has to run first
     │   ├── RecordMissing
     │   └── RecordStale
-    ├── WorkspaceBusy          8   another fdeploy is at work in this stage
+    ├── WorkspaceBusy          8   another fdeploy command is running in this stage
     │   └── StackBusy
-    ├── DeployError            9   the target could not be brought up
+    ├── DeployError            9   the deployment failed
     │   ├── PortTaken
     │   ├── ServerDied
     │   └── StackFailed
-    ├── InvocationError       10   the endpoint or the API answered with an error
+    ├── InvocationError       10   the endpoint or the API returned an error
     │   └── NoAnswer
     ├── LeftoverError         11   teardown could not remove everything
     ├── ExtraMissing          12   an optional dependency is not installed
-    ├── TargetUnavailable     13   the target cannot be used from here
+    ├── TargetUnavailable     13   the target cannot be used from this machine
     │   ├── WheelMissing
     │   └── HashMismatch
-    └── AwsError              14   AWS refused, or could not be asked
+    └── AwsError              14   AWS refused a request or could not be reached
         ├── AwsCredentials
         ├── AwsDenied
         ├── AwsMissing
@@ -47,8 +47,8 @@
         ├── AwsUnreachable
         └── NotOurs
 
-The number is the exit code of the command. 0 is success, 1 a defect of fdeploy itself and 130 an
-interruption (Ctrl-C). Every error says what happened, why, and in ``hint`` what to type next.
+The number is the command's exit code. 0 means success, 1 a bug in fdeploy, and 130 an interruption
+(Ctrl-C). Every error says what happened and why; its ``hint`` says what to type next.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ from typing import Any, ClassVar
 
 
 class FdeployError(Exception):
-    """The base of every error that fdeploy raises on purpose.
+    """The base class of every error that fdeploy raises deliberately.
 
-    ``code`` is stable and meant for programs; ``hint`` is the way out, meant for people.
+    ``code`` is stable and meant for programs; ``hint`` tells the user what to do next.
     """
 
     code: ClassVar[str] = "error"
@@ -74,7 +74,7 @@ class FdeployError(Exception):
         self.hint = hint
 
     def values(self) -> dict[str, Any]:
-        """The error as plain data, for programs."""
+        """Return the error as plain data, for ``--json``."""
         return {
             "code": self.code,
             "message": self.message,
@@ -84,27 +84,27 @@ class FdeployError(Exception):
 
 
 class UsageError(FdeployError):
-    """The command line asks for something impossible."""
+    """The command cannot do what was asked."""
 
     code = "usage"
     exit_code = 2
 
 
 class SettingsError(FdeployError):
-    """A setting is unknown, has the wrong type or cannot be combined with another."""
+    """A setting is unknown, has the wrong type or conflicts with another."""
 
     code = "settings"
     exit_code = 3
 
 
 class UnknownStage(SettingsError):
-    """The stage named by ``--stage`` is not declared in the project file."""
+    """The project file does not declare the stage given with ``--stage``."""
 
     code = "unknown-stage"
 
 
 class NoProject(SettingsError):
-    """The project file that ``--config`` names does not exist."""
+    """The project file given with ``--config`` does not exist."""
 
     code = "no-project"
 
@@ -117,19 +117,19 @@ class FileError(FdeployError):
 
 
 class FileMissing(FileError):
-    """A file that the user named does not exist."""
+    """A file does not exist: one that the user named, or one that fdeploy wrote earlier."""
 
     code = "file-missing"
 
 
 class FileDenied(FileError):
-    """The operating system refuses to read or write a file."""
+    """The operating system denies access to a file."""
 
     code = "file-denied"
 
 
 class DiskFull(FileError):
-    """The disk or the quota is full; nothing half-written was kept."""
+    """The disk or the quota is full; no partial file was kept."""
 
     code = "disk-full"
 
@@ -142,46 +142,46 @@ class LearnerError(FdeployError):
 
 
 class NotAPickle(LearnerError):
-    """The file is not a pickle in any format that ``learn.export()`` ever wrote."""
+    """The file is not a pickle in any format that ``learn.export()`` has ever written."""
 
     code = "not-a-pickle"
 
 
 class LearnerTruncated(LearnerError):
-    """The file ends before the learner does, or its parts contradict each other."""
+    """The file ends too early, or its parts contradict each other."""
 
     code = "learner-truncated"
 
 
 class LearnerTooComplex(LearnerError):
-    """Reading the file would take more memory, depth or steps than any real learner needs."""
+    """Reading the file would take more memory, nesting or steps than any real learner needs."""
 
     code = "learner-too-complex"
 
 
 class NotALearner(LearnerError):
-    """The file is a sound pickle, but no fastai learner is in it."""
+    """The file is a valid pickle that does not contain a fastai text classifier."""
 
     code = "not-a-learner"
 
 
 class DangerousLearner(LearnerError):
-    """Loading the file would run code that no learner needs. Nothing of it was run."""
+    """Loading the file would run code that no learner needs. None of it was run."""
 
     code = "dangerous-learner"
 
 
 class UnsupportedLearner(LearnerError):
-    """The learner is sound, but cannot be rebuilt exactly, and is not guessed."""
+    """The learner is valid but cannot be rebuilt exactly, and fdeploy does not guess."""
 
     code = "unsupported-learner"
 
 
 class UnprovenLearner(LearnerError):
-    """The learner holds code that its file does not prove, and no golden shows what it does.
+    """The file does not show what some of the learner's code does, and no golden proves it.
 
-    ``unproven`` are those pieces of code, each as subject, reason and line of code; ``cell`` is the
-    Python that writes a golden file in the learner's notebook.
+    ``unproven`` lists those pieces of code, each with its subject, the reason and the line of code;
+    ``cell`` is Python code that writes a golden file when run in the learner's notebook.
     """
 
     code = "unproven-learner"
@@ -194,97 +194,97 @@ class UnprovenLearner(LearnerError):
         self.cell = cell
 
     def values(self) -> dict[str, Any]:
-        """The error as plain data, with the pieces of code and the cell."""
+        """Return the error as plain data, including ``unproven`` and ``cell``."""
         return {**super().values(), "unproven": list(self.unproven), "cell": self.cell}
 
 
 class DefinitionsError(LearnerError):
-    """The user's definitions cannot be loaded, or do not fit the learner."""
+    """The definitions file cannot be loaded or does not match the learner."""
 
     code = "definitions"
 
 
 class UntrustedLearner(LearnerError):
-    """Serving the learner itself runs what its pickle says, and the user has not allowed that."""
+    """Serving the original learner runs code from its pickle, which the user has not allowed."""
 
     code = "untrusted-learner"
 
 
 class RuntimeUnproven(LearnerError):
-    """The learner did not load or answer in an environment and a process of its own."""
+    """The learner failed to load or to predict in its own environment and process."""
 
     code = "runtime-unproven"
 
 
 class GoldenError(FdeployError):
-    """The golden texts cannot be read, or do not fit the learner's labels."""
+    """The golden file cannot be read or does not match the learner's labels."""
 
     code = "golden"
     exit_code = 5
 
 
 class ParityError(FdeployError):
-    """The answers differ from the learner's by more than the tolerance."""
+    """The predictions differ from the learner's by more than the tolerance."""
 
     code = "parity"
     exit_code = 6
 
 
 class StageError(FdeployError):
-    """The stage cannot start from what is there."""
+    """The stage cannot start: an earlier one has to run first."""
 
     code = "stage"
     exit_code = 7
 
 
 class RecordMissing(StageError):
-    """The stage before this one has not run yet."""
+    """The previous stage has not run yet."""
 
     code = "record-missing"
 
 
 class RecordStale(StageError):
-    """What this stage would start from was made from something that has changed since."""
+    """The input of this stage is out of date: what it was made from has changed since."""
 
     code = "record-stale"
 
 
 class WorkspaceBusy(FdeployError):
-    """Another fdeploy is at work in the same stage of the same project."""
+    """Another fdeploy command is running in the same stage of the same project."""
 
     code = "workspace-busy"
     exit_code = 8
 
 
 class StackBusy(WorkspaceBusy):
-    """Somebody else is at work on a stack of this stage."""
+    """Someone else is updating a stack of this stage."""
 
     code = "stack-busy"
 
 
 class DeployError(FdeployError):
-    """The target could not be brought up; what was serving before still is."""
+    """The deployment failed; the previous version is still serving."""
 
     code = "deploy"
     exit_code = 9
 
 
 class PortTaken(DeployError):
-    """The port that the settings name is in use."""
+    """The configured port is in use."""
 
     code = "port-taken"
 
 
 class ServerDied(DeployError):
-    """The server ended, or never became healthy, while it was started."""
+    """The server exited or did not become healthy while it was starting."""
 
     code = "server-died"
 
 
 class StackFailed(DeployError):
-    """CloudFormation could not do what was asked; ``reason`` is what it says of the first failure.
+    """A CloudFormation operation failed; ``reason`` is its message about the first failure.
 
-    What was serving before still is.
+    The previous version is still serving.
     """
 
     code = "stack-failed"
@@ -295,9 +295,9 @@ class StackFailed(DeployError):
 
 
 class InvocationError(FdeployError):
-    """The endpoint or the API answered with an error, or not at all.
+    """The endpoint or the API returned an error, or did not answer.
 
-    ``status`` and ``answer_code`` are those of the answer, 0 and empty where there was none.
+    ``status`` and ``answer_code`` come from the response; without one they are 0 and empty.
     """
 
     code = "invocation"
@@ -310,13 +310,13 @@ class InvocationError(FdeployError):
 
 
 class NoAnswer(InvocationError):
-    """Nothing was answered: that may be the way there, so it says nothing about the model."""
+    """No answer came back. The cause may be the network, so this says nothing about the model."""
 
     code = "no-answer"
 
 
 class LeftoverError(FdeployError):
-    """Teardown found something that it could not remove."""
+    """Teardown could not remove everything it found."""
 
     code = "leftover"
     exit_code = 11
@@ -330,28 +330,28 @@ class ExtraMissing(FdeployError):
 
 
 class TargetUnavailable(FdeployError):
-    """The target cannot be used from here."""
+    """The target cannot be used from this machine."""
 
     code = "target-unavailable"
     exit_code = 13
 
 
 class WheelMissing(TargetUnavailable):
-    """A package that the serving code needs cannot be had for the container's image."""
+    """A package that serving needs has no wheel for the container image."""
 
     code = "wheel-missing"
 
 
 class HashMismatch(TargetUnavailable):
-    """A package is not the file that the lock names; it was not installed or packed."""
+    """A package's hash differs from the lock file; it was neither installed nor packed."""
 
     code = "hash-mismatch"
 
 
 class AwsError(FdeployError):
-    """AWS refused a request, or could not be asked.
+    """AWS refused a request or could not be reached.
 
-    ``aws_code`` is AWS's own name of the error (``ValidationError``), empty where there is none.
+    ``aws_code`` is AWS's own error code (such as ``ValidationError``), empty if there is none.
     """
 
     code = "aws"
@@ -363,49 +363,49 @@ class AwsError(FdeployError):
 
 
 class AwsCredentials(AwsError):
-    """There are no credentials, or AWS does not accept them (any more)."""
+    """There are no credentials, or AWS does not (or no longer) accept them."""
 
     code = "aws-credentials"
 
 
 class AwsDenied(AwsError):
-    """The credentials are accepted, and may not do what is asked."""
+    """The credentials are valid but lack a permission."""
 
     code = "aws-denied"
 
 
 class AwsMissing(AwsError):
-    """What was asked for does not exist in this account and region."""
+    """The resource does not exist in this account and region."""
 
     code = "aws-missing"
 
 
 class AwsQuota(AwsError):
-    """A quota of the account is used up, or is 0."""
+    """A quota of the account is exhausted or is 0."""
 
     code = "aws-quota"
 
 
 class AwsThrottled(AwsError):
-    """AWS asks for fewer requests, still after the retries."""
+    """AWS still throttles requests after all retries."""
 
     code = "aws-throttled"
 
 
 class AwsUnreachable(AwsError):
-    """There was no answer: no connection, a time-out, or a service that the region lacks."""
+    """AWS did not answer: no connection, a timeout, or a service the region does not have."""
 
     code = "aws-unreachable"
 
 
 class NotOurs(AwsError):
-    """Something of that name exists and belongs to somebody else; it is left alone."""
+    """A resource of that name exists but belongs to someone else; fdeploy leaves it alone."""
 
     code = "not-ours"
 
 
 def error_from_response(who: str, status: int, body: Any) -> InvocationError | None:
-    """The error that ``body`` holds in the form of the contract; None where it holds none."""
+    """Return the contract error in a response body, or None if the body holds none."""
     try:
         said = json.loads(body)["error"]
         return InvocationError(
@@ -419,10 +419,11 @@ def error_from_response(who: str, status: int, body: Any) -> InvocationError | N
 
 
 def need_extra(extra: str, *modules: str) -> None:
-    """Raise ExtraMissing unless every module is installed; imports none of them."""
+    """Raise ExtraMissing unless every module is installed, without importing any of them."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise ExtraMissing(
-            f"this needs {', '.join(missing)}, which the extra {extra!r} of fastai-deploy brings",
+            f"this command needs {', '.join(missing)}, which the {extra!r} extra of fastai-deploy "
+            "installs",
             hint=f"pip install 'fastai-deploy[{extra}]'",
         )

@@ -1,10 +1,10 @@
-"""What an export starts from, and which of the ways to a bundle it takes.
+"""Selects the source of an export and how it becomes a bundle.
 
-    learner.pkl          converted, or with ``runtime = "learner"`` carried along as it is
-    bundle/              made by export_learner() in a script or a notebook: checked and taken over
+    learner.pkl          converted, or with ``runtime = "learner"`` packed in its original form
+    bundle/              written by export_learner() in a script or notebook: verified and copied
     module:function      run, and the live learner that it returns is converted
 
-What the settings leave open is as in the export before, if that was of the same learner.
+Options that are not given keep their values from the previous export of the same learner.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export, and how; ``made_from`` is its digest, None where nothing tells a change."""
+    """What to export, and how."""
 
     learner: Path
     golden: Path | None
@@ -56,14 +56,14 @@ class ExportRequest:
         """``file``, ``bundle`` or ``factory``."""
         if (self.learner / MANIFEST).is_file():
             return "bundle"
-        from fastai_deploy.learner.live import FACTORY  # noqa: PLC0415 - only to tell one
+        from fastai_deploy.learner.live import FACTORY  # noqa: PLC0415 - needed only here
 
         named = FACTORY.fullmatch(self.learner.name) and not self.learner.exists()
         return "factory" if named else "file"
 
 
 def export_request(project: Project) -> ExportRequest:
-    """The order that the settings give. Raises UsageError when no learner is named or found."""
+    """The export that the settings ask for. Raises UsageError if no learner is named or found."""
     settings, model = project.settings, project.settings.sections.model
     before = project.workspace.find(Bundle)
     same = before if model.learner is None else None
@@ -92,7 +92,7 @@ def export_request(project: Project) -> ExportRequest:
 
 
 def _allowed(settings: Settings) -> tuple[str, ...]:
-    """The names that the user vouches for. Raises SettingsError when one of them is dangerous."""
+    """The names in ``allow_imports``. Raises SettingsError if one of them is dangerous."""
     names = settings.sections.model.allow_imports
     if names:
         from fastai_deploy.learner.examine.imports import ever_dangerous  # noqa: PLC0415 - reads its tables
@@ -101,15 +101,14 @@ def _allowed(settings: Settings) -> tuple[str, ...]:
             if ever_dangerous(name):
                 origin = settings.origins["model", "allow_imports"]
                 raise SettingsError(
-                    f"{origin.where}: {name} is dangerous, and is never allowed: no learner needs "
-                    "it",
-                    hint=f"leave {name} out",
+                    f"{origin.where}: {name} is dangerous and never allowed; no learner needs it",
+                    hint=f"remove {name}",
                 )
     return names
 
 
 def source(wanted: ExportRequest) -> Source:
-    """The file that the order starts from as it is now. Raises FileError."""
+    """The source file as it is now. Raises FileError."""
     path = wanted.learner / MANIFEST if wanted.kind == "bundle" else wanted.learner
     if wanted.kind == "factory":
         return Source(str(path), "", 0, 0)
@@ -120,7 +119,7 @@ def source(wanted: ExportRequest) -> Source:
 
 
 def digest(wanted: ExportRequest, start: Source) -> str:
-    """What the bundle depends on. Raises FileError."""
+    """A digest of everything the bundle depends on. Raises FileError."""
     brought = (
         files.sha256(path, most=files.MOST) if path else None
         for path in (wanted.definitions, wanted.requirements)
@@ -139,11 +138,11 @@ def digest(wanted: ExportRequest, start: Source) -> str:
 
 
 def make(project: Project, wanted: ExportRequest) -> bundles.Bundle:
-    """Make the bundle of an order in the workspace. Raises what the way that it takes does."""
+    """Make the requested bundle in the workspace. Raises the errors of the chosen export."""
     place = project.workspace.bundle
     if wanted.kind == "bundle":
         return _adopt(project, wanted, place)
-    # Torch, transformers and what else takes seconds to import are behind these.
+    # Imported late: these pull in torch and transformers, which take seconds to import.
     if wanted.kind == "factory":
         from fastai_deploy.learner.live import export_learner, run_factory  # noqa: PLC0415
 
@@ -211,12 +210,12 @@ def _trust(project: Project, wanted: ExportRequest) -> PickleTrust:
 
 
 def _adopt(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bundle:
-    """Copy a bundle into the workspace, every file checked, and ask it its goldens.
+    """Copy a bundle into the workspace, check every file, and verify it against its goldens.
 
-    Raises FileError, ParityError, or for one that holds a pickle what ``carry`` does.
+    Raises FileError, ParityError, or for a bundle with a pickle the errors of ``bundle_original``.
     """
     folder = wanted.learner
-    project.report(Step(f"taking over the bundle {folder}, which answers its goldens first"))
+    project.report(Step(f"copying the bundle {folder} and verifying it against its goldens"))
     manifest, version = bundles.read_bundle(folder)
     with bundles.building(place) as new:
         for name in (*manifest.files, MANIFEST):
@@ -244,7 +243,7 @@ def _adopt(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bund
 def _deviation(
     project: Project, wanted: ExportRequest, folder: Path, manifest: bundles.Manifest
 ) -> float:
-    """The largest |Δprobability| between a bundle's goldens and what serving it answers."""
+    """The largest |Δprobability| between a bundle's goldens and its answers when served."""
     if manifest.runtime is None:
         need_extra("local", "numpy", "onnxruntime", "tokenizers")
         from fastai_deploy.runtime import hardware  # noqa: PLC0415 - numpy, onnxruntime
@@ -273,18 +272,18 @@ def _deviation(
 
 
 def _found(project: Project, before: Bundle | None) -> Path:
-    """The learner of the export before; else the only bundle in the project's folder."""
+    """The learner of the previous export, else the only bundle in the project's folder."""
     if before is not None:
         last = Path(before.source.path)
         return last.parent if last.name == MANIFEST else last
     root = project.settings.root
     made = sorted(path.parent for path in root.glob(f"*/{MANIFEST}"))
     if len(made) == 1:
-        project.report(Step(f"no learner is named; {made[0].name}/ holds a bundle"))
+        project.report(Step(f"no learner was given: using the bundle {made[0].name}/"))
         return made[0]
     found = sorted(path.name for path in root.glob("*.pkl"))
     raise UsageError(
-        "no learner is named",
-        hint=f"fdeploy export {(found or [made[0].name if made else 'learner.pkl'])[0]}, "
+        "no learner was given",
+        hint=f"run fdeploy export {(found or [made[0].name if made else 'learner.pkl'])[0]}, "
         "or set learner in [model] of fdeploy.toml",
     )

@@ -1,17 +1,16 @@
-"""Reading, writing and removing files: whole or not at all, and never through a link of a stranger.
+"""Atomic, link-safe file access: reads, writes and removes whole files.
 
-A file is written beside its place under a name that starts with a dot and ends with ``.partial``,
-and renamed when it is whole: a reader sees the old file or the new one. What the operating system
-refuses becomes a FileError with the path and the reason.
+A file is written next to its destination, under a name that starts with a dot and ends with
+``.partial``, and renamed when complete, so a reader sees either the old file or the new one. Errors
+of the operating system become FileErrors with the path and the reason.
 
-From a folder called ``.fdeploy`` on, a path is fdeploy's own. There no symbolic link is followed:
-each folder is opened from the one before it with ``O_NOFOLLOW``, and files are opened, renamed and
-removed relative to that descriptor, so a link that is swapped in meanwhile leads nowhere. A link in
-the place of a file that is to be written or removed goes itself; what it points to stays. The part
-of a path before ``.fdeploy``, and any other path, is the user's and is followed as usual.
+Everything in a folder named ``.fdeploy`` belongs to fdeploy, and symbolic links are not followed.
+Each folder is opened from its parent with ``O_NOFOLLOW``, and files are opened, renamed and removed
+relative to that descriptor, so that a link swapped in at the same time has no effect. Writing or
+removing a file that is a link replaces or removes the link itself, never its target. The part of a
+path above ``.fdeploy``, and any other path, belongs to the user and is followed as usual.
 
-Files are read only when they are regular and no larger than stated: a named pipe or ``/dev/zero``
-would never end.
+Only regular files up to a size limit are read: a named pipe or ``/dev/zero`` would never end.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from fastai_deploy.errors import DiskFull, FileDenied, FileError, FileMissing
 
 WORKSPACE = ".fdeploy"
 CHUNK = 1 << 20
-MOST = 64 << 20  # bytes of a file that is read whole, where nothing else is stated
+MOST = 64 << 20  # default size limit, in bytes, of a file that is read whole
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NOT_REGULAR = {errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}  # what opening a socket or device says
+_NOT_REGULAR = {errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP}  # opening a socket or a device
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -53,25 +52,25 @@ def file_errors(path: Path) -> Iterator[None]:
     except ValueError as error:
         if not _is_about_a_name(error, path):
             raise
-        raise FileError(f"{str(path)!a} is not a path", hint="check the path") from error
+        raise FileError(f"{str(path)!a} is not a valid path", hint="check the path") from error
 
 
 def expanded(path: Path) -> Path:
-    """A path with ``~`` made a folder. Raises FileError for the home of nobody."""
+    """Expand ``~`` in a path. Raises FileError for the home folder of an unknown user."""
     try:
         return path.expanduser()
     except RuntimeError:
         raise FileError(
-            f"{path} is in the home folder of a user who does not exist",
-            hint=f"check the path, or write ./{path} for a name that begins with ~",
+            f"{path} is in the home folder of a user that does not exist",
+            hint=f"check the path, or type ./{path} for a name that starts with ~",
         ) from None
 
 
 @contextmanager
 def opened_folder(path: Path, *, make: bool = False) -> Iterator[int]:
-    """A descriptor of a folder, which is made where ``make`` says so.
+    """Open a folder as a descriptor; with ``make``, create it if it does not exist.
 
-    Raises FileError for a link, or for a stranger's folder, in fdeploy's own part of the path.
+    Raises FileError for a link or another user's folder in fdeploy's part of the path.
     """
     with file_errors(path):
         descriptor = _open_folder(path, make=make)
@@ -84,11 +83,11 @@ def opened_folder(path: Path, *, make: bool = False) -> Iterator[int]:
 def open_regular(
     path: Path, flags: int = os.O_RDONLY, *, mode: int = 0o644, follow: bool = True
 ) -> int:
-    """A descriptor of a regular file, never of a pipe, a device, a socket or a folder.
+    """Open a regular file as a descriptor; never a pipe, a device, a socket or a folder.
 
-    With ``follow=False``, and always in fdeploy's own folder, a link is refused. Raises FileError.
+    With ``follow=False``, and always in fdeploy's own folder, links are refused. Raises FileError.
     """
-    # Without O_NONBLOCK, opening a named pipe would wait for its other end for ever.
+    # Without O_NONBLOCK, opening a named pipe would wait forever for its other end.
     flags |= os.O_NONBLOCK | os.O_CLOEXEC
     own = _is_own(path)
     if own or not follow:
@@ -115,14 +114,14 @@ def open_regular(
 
 @contextmanager
 def reading(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
-    """A regular file, opened to be read. Raises FileError."""
+    """Open a regular file for reading. Raises FileError."""
     descriptor = open_regular(path, follow=follow)
     with file_errors(path), os.fdopen(descriptor, "rb") as file:
         yield file
 
 
 def read(path: Path, *, most: int = MOST, follow: bool = True) -> bytes:
-    """All of a regular file of at most ``most`` bytes. Raises FileError."""
+    """Read a whole regular file of at most ``most`` bytes. Raises FileError."""
     with reading(path, follow=follow) as file:
         if os.fstat(file.fileno()).st_size > most:
             raise too_large(path, most)
@@ -133,7 +132,7 @@ def read(path: Path, *, most: int = MOST, follow: bool = True) -> bytes:
 
 
 def size_of(path: Path) -> int | None:
-    """The bytes of a regular file; None where there is none, or something else in its place."""
+    """The size of a regular file in bytes; None if there is no such file."""
     try:
         with reading(path) as file:
             return os.fstat(file.fileno()).st_size
@@ -147,9 +146,10 @@ def sha256(
     most: int | None = None,
     told: Callable[[int], None] = lambda _bytes: None,
 ) -> str:
-    """The SHA-256 of a regular file in hexadecimal; ``told`` hears how many bytes were read so far.
+    """The SHA-256 of a regular file in hexadecimal.
 
-    Raises FileError, also for a file of more than ``most`` bytes.
+    ``told`` is called with the number of bytes read so far. Raises FileError, also if the file has
+    more than ``most`` bytes.
     """
     digest = hashlib.sha256()
     done = 0
@@ -164,7 +164,7 @@ def sha256(
 
 
 def names_in(path: Path) -> list[str]:
-    """What is in a folder, sorted; nothing where there is none. Raises FileError."""
+    """The sorted names in a folder; empty if it does not exist. Raises FileError."""
     try:
         with opened_folder(path) as folder, file_errors(path):
             return sorted(os.listdir(folder))  # noqa: PTH208 - of a descriptor
@@ -174,10 +174,10 @@ def names_in(path: Path) -> list[str]:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of ``path`` when the block ends well, else vanishes.
+    """A binary file that replaces ``path`` if the block succeeds and is discarded otherwise.
 
-    A link in its place is replaced, and what it points to stays as it is. Raises FileError, also
-    where a folder, a pipe or a device is in the way.
+    A link at ``path`` is replaced; its target is not touched. Raises FileError, also if a folder, a
+    pipe or a device is in the way.
     """
     partial = f".{path.name}.partial"
     with opened_folder(path.parent, make=True) as folder, file_errors(path):
@@ -198,20 +198,20 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a whole file at once, or nothing."""
+    """Write a file atomically. Raises FileError."""
     with replacing(path, mode=mode) as file:
         file.write(data)
 
 
 def copy(source: Path, destination: Path) -> None:
-    """Copy a regular file whole, or not at all. Raises FileError."""
+    """Copy a regular file atomically. Raises FileError."""
     with reading(source) as file, replacing(destination) as made:
         shutil.copyfileobj(file, made, CHUNK)
 
 
 @contextmanager
 def fresh(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A new file, empty, in the place of what ``path`` was: nothing old is ever written into."""
+    """Create an empty file at ``path``, removing any old one instead of writing into it."""
     with opened_folder(path.parent, make=True) as folder, file_errors(path):
         _check_replaceable(folder, path)
         _unlink(folder, path.name)
@@ -221,7 +221,7 @@ def fresh(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 @contextmanager
 def creating(path: Path) -> Iterator[BinaryIO]:
-    """A new file where nothing may be yet. Raises FileError."""
+    """Create a file that must not exist yet. Raises FileError."""
     with (
         opened_folder(path.parent, make=True) as folder,
         file_errors(path),
@@ -231,13 +231,13 @@ def creating(path: Path) -> Iterator[BinaryIO]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, where there is none. Raises FileError."""
+    """Create a folder and its parents if they do not exist. Raises FileError."""
     with opened_folder(path, make=True):
         pass
 
 
 def new_folder(parent: Path, prefix: str) -> Path:
-    """A new folder in ``parent`` for this user alone, with a name that nobody knows before."""
+    """Create a private folder (mode 0700) with an unpredictable name in ``parent``."""
     path = parent / f"{prefix}{secrets.token_hex(6)}"
     with opened_folder(parent, make=True) as folder, file_errors(path):
         os.mkdir(path.name, 0o700, dir_fd=folder)
@@ -245,22 +245,22 @@ def new_folder(parent: Path, prefix: str) -> Path:
 
 
 def rename(old: Path, new: Path) -> None:
-    """Give a file or folder another name in the same folder. Raises FileError."""
+    """Rename a file or folder within its parent folder. Raises FileError."""
     with opened_folder(old.parent) as folder, file_errors(old):
         os.replace(old.name, new.name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a link itself, where there is one. Raises FileError."""
+    """Remove a file or a link (not its target) if it exists. Raises FileError."""
     with suppress(FileMissing), opened_folder(path.parent) as folder, file_errors(path):
         _unlink(folder, path.name)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all that is in it, where there is one.
+    """Remove a folder and its contents if it exists.
 
-    A link is removed and never entered. Nothing is removed while another file system is mounted in
-    it. Raises FileError.
+    Links are removed, never followed. Nothing is removed if a file system is mounted inside it.
+    Raises FileError.
     """
     mounted = _mounts_in(path)
     if mounted:
@@ -269,13 +269,13 @@ def remove_tree(path: Path) -> None:
         try:
             _remove_entry(folder, path, os.fstat(folder).st_dev)
         except RecursionError:
-            raise FileError(f"{path} is nested too deep", hint=f"rm -r {_quoted(path)}") from None
+            raise FileError(f"{path} is nested too deeply", hint=f"rm -r {_quoted(path)}") from None
 
 
 def too_large(path: Path, most: int) -> FileError:
-    """The error for a file that is larger than anything that belongs there."""
+    """The error for a file above its size limit."""
     return FileError(
-        f"{path} is larger than the {most:,} bytes that are read of such a file",
+        f"{path} is larger than the limit of {most:,} bytes for such a file",
         hint="check that it is the right file",
     )
 
@@ -297,7 +297,7 @@ def _open_folder(path: Path, *, make: bool) -> int:
 
 
 def _open_inner(outer: int, place: Path, *, make: bool) -> int:
-    """Open one of fdeploy's own folders from the one above it."""
+    """Open one of fdeploy's own folders from its parent."""
     if make:
         with suppress(FileExistsError):
             os.mkdir(place.name, dir_fd=outer)
@@ -311,29 +311,29 @@ def _open_inner(outer: int, place: Path, *, make: bool) -> int:
     if owner not in (os.geteuid(), os.fstat(outer).st_uid):
         os.close(descriptor)
         raise FileDenied(
-            f"{place} belongs to another user (uid {owner}), who could change what is in it",
-            hint=f"rename it, or run fdeploy in a folder of your own: mv {_quoted(place)} "
+            f"{place} belongs to another user (uid {owner}), who could change its contents",
+            hint=f"rename it, or run fdeploy in your own folder: mv {_quoted(place)} "
             f"{_quoted(place.with_name(place.name + '.old'))}",
         )
     return descriptor
 
 
 def _is_about_a_name(error: ValueError, path: Path) -> bool:
-    """Whether no file can have the path's name: it holds a NUL, or half a character."""
+    """Whether the path itself is invalid: it holds a NUL or a lone surrogate."""
     if isinstance(error, UnicodeEncodeError):
         return error.object in (str(path), path.name)
     return str(error).startswith("embedded null")
 
 
 def _parts(path: Path) -> tuple[Path, tuple[str, ...]]:
-    """The user's part of a path, and the folders of fdeploy's own below it."""
+    """Split a path into the user's part and fdeploy's own folders below it."""
     parts = path.absolute().parts
     if WORKSPACE not in parts:
         return path, ()
     at = len(parts) - 1 - parts[::-1].index(WORKSPACE)
     own = parts[at:]
     if ".." in own:
-        raise FileError(f"{path} leads out of {WORKSPACE}", hint="name it without ..")
+        raise FileError(f"{path} leads out of {WORKSPACE}", hint="type the path without ..")
     return Path(*parts[:at]), own
 
 
@@ -348,7 +348,7 @@ def _is_link(folder: int, name: str) -> bool:
 
 
 def _check_replaceable(folder: int, path: Path) -> None:
-    """Raise FileError unless nothing, a regular file or a link is in the place."""
+    """Raise FileError if anything other than a regular file or a link is at the path."""
     try:
         kind = os.lstat(path.name, dir_fd=folder).st_mode
     except FileNotFoundError:
@@ -363,7 +363,7 @@ def _unlink(folder: int, name: str) -> None:
 
 
 def _remove_entry(folder: int, path: Path, device: int) -> None:
-    """Remove what ``path`` is in an opened folder, which lies on ``device``."""
+    """Remove an entry, recursively, from an opened folder on file system ``device``."""
     try:
         inner = os.open(path.name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
@@ -385,7 +385,7 @@ def _remove_entry(folder: int, path: Path, device: int) -> None:
 
 
 def _mounts_in(path: Path) -> list[Path]:
-    """The mount points at or below a path, also those of the same file system (bind mounts)."""
+    """The mount points at or below a path, bind mounts of the same file system included."""
     real = Path(os.path.realpath(path.parent)) / path.name
     try:
         lines = _MOUNTS.read_bytes().splitlines()
@@ -396,14 +396,14 @@ def _mounts_in(path: Path) -> list[Path]:
 
 
 def _unescaped(field: bytes) -> bytes:
-    """A path of mountinfo, where blanks and backslashes are octal numbers."""
+    """Decode a path in mountinfo, which writes spaces and backslashes as octal escapes."""
     first, *rest = field.split(b"\\")
     return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest)
 
 
 def _mounted(path: Path) -> FileError:
     return FileError(
-        f"{path} is mounted from elsewhere, so nothing there is removed",
+        f"{path} is a mount point, so nothing in it was removed",
         hint=f"umount {_quoted(path)}, then run the same command again",
     )
 
@@ -411,12 +411,12 @@ def _mounted(path: Path) -> FileError:
 def _is_a_link(path: Path) -> FileError:
     if not _parts(path)[1]:
         return FileError(
-            f"{path} is a symbolic link, which is not written through",
-            hint="name the file itself, not a link to it",
+            f"{path} is a symbolic link, and fdeploy does not follow it here",
+            hint="use the path of the file itself",
         )
     return FileError(
-        f"{path} is a symbolic link, and fdeploy follows none in its own folder",
-        hint=f"rm {_quoted(path)} removes the link (what it points to stays); then run the same "
+        f"{path} is a symbolic link, and fdeploy does not follow links in its own folder",
+        hint=f"run rm {_quoted(path)} (this removes the link, not its target), then run the same "
         "command again",
     )
 
@@ -427,7 +427,7 @@ def _not_regular(path: Path) -> FileError:
             f"{path} is not a regular file",
             hint=f"rm -r {_quoted(path)}, then run the same command again",
         )
-    return FileError(f"{path} is not a regular file", hint="check the path, then run it again")
+    return FileError(f"{path} is not a regular file", hint="check the path and try again")
 
 
 def _quoted(path: Path) -> str:
@@ -435,7 +435,7 @@ def _quoted(path: Path) -> str:
 
 
 def _translated(error: OSError, path: Path) -> FileError:
-    # With a descriptor of its folder, the system knows a file by its last name alone.
+    # With a folder descriptor, the error holds only the last component of the path.
     subject = path
     if error.filename and not isinstance(error.filename, int):
         named = Path(os.fsdecode(error.filename))
@@ -444,12 +444,12 @@ def _translated(error: OSError, path: Path) -> FileError:
     if error.errno in _FULL:
         return DiskFull(
             f"{subject} cannot be written: {reason}",
-            hint="free some space and run the same command again; nothing half-written was kept",
+            hint="free some space and run the same command again; no partial file was kept",
         )
     if error.errno in _DENIED:
         return FileDenied(
-            f"{subject} cannot be used: {reason}", hint=f"check the permissions of {subject}"
+            f"{subject} cannot be accessed: {reason}", hint=f"check the permissions of {subject}"
         )
     if error.errno == errno.ENOENT:
-        return FileMissing(f"{subject} does not exist", hint="check the path, then run it again")
-    return FileError(f"{subject}: {reason}", hint="check the path, then run it again")
+        return FileMissing(f"{subject} does not exist", hint="check the path and try again")
+    return FileError(f"{subject}: {reason}", hint="check the path and try again")

@@ -1,7 +1,7 @@
-"""Whether what a stage starts from is still what it would be made again.
+"""Checks that the input of a stage is up to date.
 
-Every record carries a digest of what it was made from. Looking back along the chain finds the first
-stage whose input has changed since; that is the command to run.
+Every record carries a digest of what it was made from. Following that chain back finds the first
+stage whose input has changed; the error names it as the command to run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def bundle(project: Project) -> Bundle:
         raise _stale(f"{learner} has changed since it was exported", "export")
     manifest = Path(record.path) / "manifest.json"
     if files.size_of(manifest) is None or files.sha256(manifest) != record.version:
-        raise _stale(f"{record.path} is not the bundle that export made", "export")
+        raise _stale(f"{record.path} is not the bundle that fdeploy export wrote", "export")
     read_manifest(manifest.parent)
     return record
 
@@ -40,11 +40,13 @@ def artifact(project: Project) -> Artifact:
         project, bundle(project)
     ):
         raise _stale(
-            "the bundle, or what will serve it, has changed since it was packaged", "package"
+            "the bundle, the serving code or the container image has changed since the last "
+            "package",
+            "package",
         )
     path = Path(record.path)
     if files.size_of(path) != record.bytes:
-        raise _stale(f"{path} is not the file that package made", "package")
+        raise _stale(f"{path} is not the file that fdeploy package wrote", "package")
     return record
 
 
@@ -58,7 +60,7 @@ def stored(project: Project) -> StoredArtifact:
 
 
 def endpoint(project: Project) -> Endpoint:
-    """The endpoint to put an API before. Raises RecordMissing or RecordStale."""
+    """The endpoint to create an API for. Raises RecordMissing or RecordStale."""
     record = project.workspace.need(Endpoint)
     if project.workspace.find(StoredArtifact) and record.made_from != stored(project).sha256:
         raise _stale("another artifact was uploaded since the last deploy", "deploy")
@@ -67,7 +69,7 @@ def endpoint(project: Project) -> Endpoint:
 
 
 def unchanged(source: Source) -> bool:
-    """Whether the learner file is the one that was exported; read only when its date differs."""
+    """Whether the learner file is the exported one; it is hashed only if its date differs."""
     path = Path(source.path)
     status = path.stat()
     if (status.st_size, status.st_mtime_ns) == (source.bytes, source.modified_ns):
@@ -87,7 +89,7 @@ def package_digest(project: Project, made_from: Bundle) -> str:
 
 
 def compatibility(project: Project) -> str:
-    """What an artifact has to fit: Python, platform and GPU of the image; empty for none."""
+    """The Python, platform and GPU an artifact must match; empty if there is no container image."""
     container = project.target.container()
     if container is None:
         return ""
@@ -95,24 +97,24 @@ def compatibility(project: Project) -> str:
         (
             f"Python {container.python}",
             container.platform,
-            *(() if container.known else ("an image of the user's",)),
+            *(() if container.known else ("a custom image",)),
             *(("a GPU",) if container.gpu else ()),
         )
     )
 
 
 def needs_repackaging(project: Project) -> bool:
-    """Whether what is uploaded is for another target, or another image, than deploy now needs."""
+    """Whether the uploaded artifact is for another target or image than deploy now needs."""
     find = project.workspace.find
     made, record = find(Artifact), find(StoredArtifact)
     if made is None or record is None or find(Bundle) is None:
-        return False  # there is nothing to pack again from
+        return False  # there is nothing to package again
     return record.target != project.target.name or made.fits != compatibility(project)
 
 
 def _same_target(project: Project, target: str, command: str) -> None:
     if target != project.target.name:
-        raise _stale(f"the last {command} was for the target {target}", command)
+        raise _stale(f"the last {command} was for target {target}", command)
 
 
 def _digest(*parts: object) -> str:

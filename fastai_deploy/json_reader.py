@@ -1,7 +1,7 @@
-"""JSON that people can edit: parsed strictly, and each value asked for by its type.
+"""Strict JSON with typed access, for files that people may have edited.
 
-What ``json.loads`` lets pass and nobody means is an error here: a key twice, NaN and Infinity, half
-a character (a lone surrogate), and a nesting that no record has.
+Mistakes that ``json.loads`` accepts are errors here: duplicate keys, NaN and Infinity, lone
+surrogates, and extreme nesting.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _LONGEST_NUMBER = 300  # digits; a float holds no more
 
 
 class BadJson(ValueError):
-    """Why a text is not the JSON that it should be."""
+    """The text is not valid JSON; the message says why."""
 
 
 def parse(text: str | bytes, *, halves: bool = False) -> Any:
-    """The value of a JSON text. Raises BadJson, with the reason in words.
+    """Parse a JSON text. Raises BadJson with the reason.
 
-    ``halves`` lets lone surrogates pass, as JSON does.
+    ``halves`` accepts lone surrogates, as JSON does.
     """
     try:
         if isinstance(text, bytes):
@@ -42,14 +42,14 @@ def parse(text: str | bytes, *, halves: bool = False) -> Any:
     except UnicodeDecodeError:
         raise BadJson("not UTF-8") from None
     except UnicodeEncodeError:
-        raise BadJson("a text holds half a character (a lone surrogate)") from None
+        raise BadJson("a string contains half a character (a lone surrogate)") from None
     except RecursionError:
-        raise BadJson("nested too deep") from None
+        raise BadJson("nested too deeply") from None
     return value
 
 
 def read_object(path: Path, hint: str, *, most: int = files.MOST) -> Reader:
-    """The JSON object in a file. Raises FileError, with ``hint`` where its content is wrong."""
+    """Read a JSON object from a file. Raises FileError, with ``hint`` if its content is invalid."""
     data = files.read(path, most=most)
     try:
         return Reader(parse(data), str(path), hint)
@@ -59,9 +59,9 @@ def read_object(path: Path, hint: str, *, most: int = files.MOST) -> Reader:
 
 @dataclass(frozen=True)
 class Reader:
-    """A JSON object whose values are asked for by type; ``where`` and ``hint`` are for the errors.
+    """A JSON object with typed access; ``where`` and ``hint`` go into its errors.
 
-    Every method raises FileError, which names the key and what is expected.
+    Every method raises FileError, which names the key and the expected type.
     """
 
     value: Any
@@ -71,7 +71,7 @@ class Reader:
 
     def __post_init__(self) -> None:
         if not isinstance(self.value, dict):
-            self.wrong("", "an object is expected")
+            self.wrong("", "expected an object")
 
     def wrong(self, key: str, what: str) -> NoReturn:
         """Raise FileError for a key."""
@@ -79,7 +79,7 @@ class Reader:
         raise FileError(f"{self.where}: {name + ': ' if name else ''}{what}", hint=self.hint)
 
     def has(self, key: str) -> bool:
-        """Whether there is a value, and not null."""
+        """Whether the key is present and not null."""
         return self.value.get(key) is not None
 
     def section(self, key: str) -> Reader:
@@ -92,73 +92,73 @@ class Reader:
             yield Reader(value, self.where, self.hint, f"{self.path}{key}[{number}].")
 
     def items(self, key: str) -> list[Any]:
-        """A list of whatever."""
+        """A list of any values."""
         value = self._get(key)
         if not isinstance(value, list):
-            self.wrong(key, "a list is expected")
+            self.wrong(key, "expected a list")
         return value
 
     def text(self, key: str) -> str:
-        """A text."""
+        """A string."""
         value = self._get(key)
         if not isinstance(value, str):
-            self.wrong(key, "text is expected")
+            self.wrong(key, "expected a string")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts."""
+        """A list of strings."""
         value = self._get(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            self.wrong(key, "a list of texts is expected")
+            self.wrong(key, "expected a list of strings")
         return tuple(value)
 
     def whole(self, key: str) -> int:
-        """A whole number, not negative."""
+        """A non-negative integer."""
         value = self._get(key)
         if type(value) is not int or value < 0:
-            self.wrong(key, "a whole number is expected")
+            self.wrong(key, "expected a non-negative integer")
         return value
 
     def integer(self, key: str) -> int:
-        """A whole number of 64 bits, perhaps negative."""
+        """A signed 64-bit integer."""
         value = self._get(key)
         if type(value) is not int or not -(2**63) <= value < 2**63:
-            self.wrong(key, "a whole number is expected")
+            self.wrong(key, "expected a 64-bit integer")
         return value
 
     def truth(self, key: str) -> bool:
         """True or false."""
         value = self._get(key)
         if not isinstance(value, bool):
-            self.wrong(key, "true or false is expected")
+            self.wrong(key, "expected true or false")
         return value
 
     def number(self, key: str) -> float:
         """A finite number."""
         value = self._get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self.wrong(key, "a number is expected")
+            self.wrong(key, "expected a number")
         if not math.isfinite(value):
-            self.wrong(key, "a number is expected that is not infinite")
+            self.wrong(key, "expected a finite number")
         return float(value)
 
     def choice(self, key: str, *choices: str) -> str:
-        """One of some texts."""
+        """One of the given strings."""
         value = self._get(key)
         if value not in choices:
-            self.wrong(key, f"one of {', '.join(choices)} is expected")
+            self.wrong(key, f"expected one of: {', '.join(choices)}")
         return str(value)
 
     def matching(self, key: str, fits: Callable[[str], object], what: str) -> str:
-        """A text that ``fits``; ``what`` says what is expected."""
+        """A string for which ``fits`` is true; ``what`` describes it in the error."""
         value = self.text(key)
         if not fits(value):
-            self.wrong(key, f"{what} is expected")
+            self.wrong(key, f"expected {what}")
         return value
 
     def _get(self, key: str) -> Any:
         if key not in self.value:
-            self.wrong(key, "it is missing")
+            self.wrong(key, "missing")
         return self.value[key]
 
 
@@ -166,7 +166,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise BadJson(f"the key {name[:40]!a} stands there twice")
+        raise BadJson(f"duplicate key {name[:40]!a}")
     return value
 
 
@@ -177,4 +177,4 @@ def _whole(digits: str) -> int:
 
 
 def _constant(name: str) -> NoReturn:
-    raise BadJson(f"{name} is not a number in JSON")
+    raise BadJson(f"{name} is not valid in JSON")

@@ -1,24 +1,24 @@
-"""The names of what a project creates, all from its name and its stage.
+"""Names of all resources, derived from the project and the stage.
 
-A project's name has at most 30 characters and a stage's 16, so that ``<project>-<stage>`` has at
-most 47. Every name here is within its service's limit for all of them (``tests/test_naming.py``).
+A project name has at most 30 characters and a stage name 16, so ``<project>-<stage>`` has at most
+47. ``tests/test_naming.py`` checks that every name here stays within its service's limit.
 """
 
 from __future__ import annotations
 
-# Keys of the tags on everything that is created; an inventory finds by them.
+# Keys of the tags on every created resource; the teardown inventory searches for them.
 PROJECT_TAG = "fdeploy:project"
 STAGE_TAG = "fdeploy:stage"
 VERSION_TAG = "fdeploy:version"
 
-# The bucket may be the user's own, so fdeploy keeps to one folder of it.
+# The bucket may be the user's own, so fdeploy uses only one folder of it.
 _FOLDER = "fdeploy"
 
 
 def endpoint_name(project: str, stage: str, kind: str = "real-time") -> str:
     """The endpoint's name; at most 58 characters of the 63 that SageMaker allows.
 
-    SageMaker cannot turn an endpoint of one kind into another, so each kind has a name of its own.
+    SageMaker cannot change the kind of an endpoint, so each kind has its own name.
     """
     return f"{project}-{stage}" if kind == "real-time" else f"{project}-{stage}-{kind}"
 
@@ -34,7 +34,7 @@ def api_stack(project: str, stage: str) -> str:
 
 
 def ttl_stack(project: str, stage: str) -> str:
-    """The stack that deletes the other two when their time is up; at most 51 of 128."""
+    """The stack that deletes the other two when ``ttl`` expires; at most 51 characters of 128."""
     return f"{project}-{stage}-ttl"
 
 
@@ -44,55 +44,55 @@ def function_name(project: str, stage: str) -> str:
 
 
 def role_path(project: str, stage: str) -> str:
-    """The path of the stage's IAM roles, by which they are found and permissions are scoped."""
+    """The path of the stage's IAM roles, used to find them and to scope permissions."""
     return f"/fdeploy/{project}-{stage}/"
 
 
 def versioned_name(project: str, stage: str, digest: str) -> str:
     """A model's or an endpoint configuration's name; at most 60 characters of 63.
 
-    CloudFormation makes the new one before it removes the old one, so what they are is in the name.
+    CloudFormation creates the new one before it deletes the old one, so their names must differ.
     """
     return f"{project}-{stage}-{digest[:12]}"
 
 
 def alarm_name(project: str, stage: str, about: str) -> str:
-    """An alarm's name, such as ``demo-dev-endpoint-errors``; 255 characters are allowed."""
+    """An alarm's name, such as ``demo-dev-endpoint-errors``; at most 255 characters."""
     return f"{project}-{stage}-{about}"
 
 
 def endpoint_log_group(endpoint: str) -> str:
-    """Where SageMaker writes what the containers of an endpoint say."""
+    """The log group of an endpoint's containers."""
     return f"/aws/sagemaker/Endpoints/{endpoint}"
 
 
 def function_log_group(function: str) -> str:
-    """Where Lambda writes what a function says."""
+    """The log group of a Lambda function."""
     return f"/aws/lambda/{function}"
 
 
 def access_log_group(project: str, stage: str) -> str:
-    """Where API Gateway writes a line a request."""
+    """The log group where API Gateway writes one line per request."""
     return f"/aws/apigateway/{project}-{stage}"
 
 
 def artifact_key(project: str, sha256: str) -> str:
-    """Where an artifact stands in the bucket; the stages of a project share it."""
+    """The key of an artifact in the bucket; the stages of a project share it."""
     return f"{_FOLDER}/{project}/models/{sha256}/model.tar.gz"
 
 
 def code_key(project: str, sha256: str) -> str:
-    """Where the Lambda's package stands in the bucket."""
+    """The key of the Lambda package in the bucket."""
     return f"{_FOLDER}/{project}/lambda/{sha256}.zip"
 
 
 def project_folder(project: str) -> str:
-    """Below which everything of a project stands in the bucket."""
+    """The prefix of all objects of a project in the bucket."""
     return f"{_FOLDER}/{project}/"
 
 
 def stage_folder(project: str, stage: str) -> str:
-    """Below which everything stands that no other stage uses."""
+    """The prefix of the objects that only this stage uses."""
     return f"{_FOLDER}/{project}/stages/{stage}/"
 
 
@@ -102,10 +102,10 @@ def template_key(project: str, stage: str, digest: str) -> str:
 
 
 def captured_prefix(project: str, stage: str) -> str:
-    """Below which captured requests and answers stand in the bucket."""
+    """The prefix of captured requests and answers in the bucket."""
     return f"{_FOLDER}/{project}/stages/{stage}/captured"
 
 
 def async_prefix(project: str, stage: str) -> str:
-    """Below which an asynchronous endpoint reads requests and writes answers in the bucket."""
+    """The prefix where an asynchronous endpoint reads requests and writes answers."""
     return f"{_FOLDER}/{project}/stages/{stage}/async"

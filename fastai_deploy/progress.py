@@ -1,7 +1,7 @@
-"""What a stage tells while it works: frozen events, handed to a reporter.
+"""Progress events that a stage passes to a reporter while it runs.
 
-A reporter is any callable that takes an event. The command line paints events on stderr (rich,
-plain lines or JSON lines); a library user passes ``print``, a list's ``append`` or nothing.
+A reporter is any callable that takes an event. The command line shows events on stderr (rich, plain
+lines or JSON lines); a library user passes ``print``, a list's ``append`` or :func:`silent`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class StageStarted:
 
 @dataclass(frozen=True)
 class Step:
-    """Something worth a line happened or is about to."""
+    """Something worth a line happened or is about to happen."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """``done`` of ``total`` units of a long piece of work are finished."""
+    """``done`` of ``total`` units of a long task are finished."""
 
     task: str
     done: int
@@ -38,7 +38,7 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Warned:
-    """Nothing failed, but the user should know; ``hint`` says what to do about it."""
+    """Nothing failed, but the user should know this; ``hint`` says what to do about it."""
 
     message: str
     hint: str = ""
@@ -46,24 +46,24 @@ class Warned:
 
 @dataclass(frozen=True)
 class Planned:
-    """What is about to be changed in a stack."""
+    """The changes that are about to be made to a stack."""
 
     stack: str
     changes: tuple[PlannedChange, ...]
 
     @property
     def message(self) -> str:
-        """A line a row."""
+        """One line per row."""
         return "\n".join(
             f"{row.action:<8} {row.type} {row.what}"
-            + ("; the service stops meanwhile" if row.interrupts else "")
+            + (" (service interruption)" if row.interrupts else "")
             for row in change_rows(self.changes)
         )
 
 
 @dataclass(frozen=True)
 class Happened:
-    """Something happened to a part of a stack; ``ended``: nothing more will, to the stack."""
+    """A stack event; ``ended`` marks the last one of an operation."""
 
     stack: str
     type: str
@@ -75,14 +75,14 @@ class Happened:
 
     @property
     def message(self) -> str:
-        """One line."""
+        """The event as one line."""
         reason = f": {self.reason}" if self.reason else ""
         return f"{self.status:<27} {self.type} {self.name}{reason}"
 
 
 @dataclass(frozen=True)
 class StageFinished:
-    """A stage ends; ``summary`` is its result in one line, ``seconds`` its wall time."""
+    """A stage has ended; ``summary`` is its result in one line, ``seconds`` its duration."""
 
     stage: str
     summary: str
@@ -94,4 +94,4 @@ Reporter = Callable[[Event], None]
 
 
 def silent(_event: Event) -> None:
-    """The reporter that says nothing."""
+    """Ignore every event."""

@@ -1,4 +1,4 @@
-"""A project at one stage: its settings, its workspace, its target and whom it tells."""
+"""A project at one stage: its settings, workspace, target and progress reporter."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fastai_deploy.workspace import Workspace
 
 @dataclass(frozen=True)
 class Project:
-    """What a stage works with; ``clock`` gives seconds.
+    """What every stage function takes; ``clock`` returns seconds.
 
-    ``typed`` is the command line after ``fdeploy``, empty where there was none.
+    ``typed`` is the command line after ``fdeploy``, empty when used as a library.
     """
 
     settings: Settings
@@ -32,7 +32,7 @@ class Project:
 
 
 def open_project(settings: Settings, report: Reporter) -> Project:
-    """The project of these settings, with the real clock and the target that they name."""
+    """Open the project of these settings, with the real clock and the target they select."""
     workspace = Workspace(settings.root, settings.stage)
     last = _last(workspace, needed=settings.target_is_open)
     if last is not None:
@@ -46,22 +46,22 @@ def open_project(settings: Settings, report: Reporter) -> Project:
 
 
 def _last(workspace: Workspace, *, needed: bool) -> Endpoint | StoredArtifact | None:
-    """Where the stage was last. Raises FileError when that is ``needed`` and not readable."""
+    """The last deploy or upload of the stage. Raises FileError if ``needed`` but unreadable."""
     if not needed:
         return workspace.find(Endpoint) or workspace.find(StoredArtifact)
     try:
         return workspace.read(Endpoint) or workspace.read(StoredArtifact)
     except FileError as error:
         raise type(error)(
-            f"{error.message}; without it, the target of this stage is not known",
-            hint=f"say --target local or --target aws; {error.hint}",
+            f"{error.message}; without it, the target of this stage is unknown",
+            hint=f"add --target local or --target aws; {error.hint}",
         ) from None
 
 
 def _target(
     settings: Settings, workspace: Workspace, report: Reporter
 ) -> tuple[Target, Operations]:
-    """The target of the settings; only its own libraries are imported."""
+    """The target the settings select; only that target's libraries are imported."""
     if settings.target == "aws":
         from fastai_deploy.targets.aws.context import open_context  # noqa: PLC0415
         from fastai_deploy.targets.aws.operations import AwsOperations  # noqa: PLC0415

@@ -1,8 +1,8 @@
-"""What each stage returns, and the next one starts from: frozen records.
+"""Frozen records: what each stage returns and the next one takes.
 
     Bundle --package--> Artifact --upload--> StoredArtifact --deploy--> Endpoint --create-api--> Api
 
-Every record names what it was made from, so that a stage can tell whether it is still current.
+Every record names what it was made from, so that a stage can tell whether it is up to date.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-UNPROVEN = "not all of its answers are proven to be the learner's"
+UNPROVEN = "some answers are not proven to match the learner's"
 _SHOWN = 12  # hexadecimal digits of a version
-DEPLOYED_AT = "%Y%m%dT%H%M%SZ"  # how the date of a deploy is written
+DEPLOYED_AT = "%Y%m%dT%H%M%SZ"  # format of Deployed.at
 
 
 @dataclass(frozen=True)
 class Source:
-    """The learner file as it was when it was exported."""
+    """The learner file at the time of its export."""
 
     path: str
     sha256: str
@@ -32,11 +32,11 @@ class Source:
 class Bundle:
     """A converted learner in ``path``; ``version`` is the SHA-256 of its manifest.
 
-    ``proven`` counts the goldens that hold the learner's own answers, and ``max_difference`` is the
-    largest |Δprobability| of the ONNX model against all goldens. ``golden`` is the user's golden
-    file. ``made_from`` is a digest of the learner, the golden file and the settings of the export.
-    ``definitions``, ``requirements`` and ``tokenizer`` are the user's files, ``runtime`` and
-    ``python`` are those of the settings. ``unproven`` is what the manifest says is unproven.
+    ``proven`` counts the goldens that hold the learner's own answers; ``max_difference`` is the
+    largest |Δprobability| between the ONNX model and all goldens. ``made_from`` is a digest of the
+    learner, the golden file and the export settings. ``golden``, ``definitions``, ``requirements``
+    and ``tokenizer`` are the user's files; ``runtime`` and ``python`` come from the settings.
+    ``unproven`` lists what the manifest marks as unproven.
     """
 
     path: str
@@ -59,10 +59,10 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Artifact:
-    """``model.tar.gz``; ``made_from`` is the digest of the bundle and the settings of package.
+    """``model.tar.gz``; ``made_from`` is a digest of the bundle and the package settings.
 
-    ``fits`` is the Python and the platform of the image that its wheels are for; empty without any.
-    ``unproven``: not all of the model's answers are proven, which every answer says.
+    ``fits`` names the Python and the platform of the container image its wheels are for; empty if
+    it has none. ``unproven``: some answers are not proven, and every answer says so.
     """
 
     path: str
@@ -74,15 +74,15 @@ class Artifact:
 
     @property
     def version(self) -> str:
-        """What answers call the model's version: the first 12 hexadecimal digits."""
+        """The model version in answers: the first 12 hexadecimal digits of the hash."""
         return self.sha256[:_SHOWN]
 
 
 @dataclass(frozen=True)
 class StoredArtifact:
-    """An artifact where the target can read it; ``made_from`` is the artifact's SHA-256.
+    """An artifact stored where the target reads it; ``made_from`` is the artifact's SHA-256.
 
-    ``region`` is AWS's, empty for another target.
+    ``region`` is the AWS region, empty for another target.
     """
 
     target: str
@@ -95,13 +95,13 @@ class StoredArtifact:
 
     @property
     def version(self) -> str:
-        """That of the artifact."""
+        """The artifact's version."""
         return self.sha256[:_SHOWN]
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """A version that was verified; ``at`` is in UTC, ``by`` who deployed it."""
+    """A version that was deployed and verified, ``at`` a time in UTC, ``by`` a user."""
 
     version: str
     sha256: str
@@ -113,7 +113,7 @@ class Deployed:
 
     @classmethod
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
-        """The version of a stored artifact, verified at a date in UTC."""
+        """Make the entry of a stored artifact that was verified at ``at``, in UTC."""
         return cls(
             version=stored.version,
             sha256=stored.sha256,
@@ -133,9 +133,9 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model server that answered its goldens; ``made_from`` is the artifact's SHA-256.
+    """A model server verified against its goldens; ``made_from`` is the artifact's SHA-256.
 
-    ``region`` is AWS's, empty for another target.
+    ``region`` is the AWS region, empty for another target.
     """
 
     target: str
@@ -148,10 +148,10 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Api:
-    """The public API; its key stands in ``key_file`` and nowhere else.
+    """The public API; its key is in ``key_file`` and nowhere else on this machine.
 
-    ``made_from`` is the endpoint's name; ``auth`` is who may call; ``document`` and ``page`` are
-    the URLs of the OpenAPI document and of the page to try it, empty where there is none.
+    ``made_from`` is the endpoint's name; ``auth`` is how callers authenticate; ``document`` and
+    ``page`` are the URLs of the OpenAPI document and the demo page, empty if there is none.
     """
 
     target: str
@@ -166,10 +166,10 @@ class Api:
 
 @dataclass(frozen=True)
 class Teardown:
-    """The proof of a teardown: what was found, what was deleted, and what is left (nothing).
+    """The result of a teardown: what was found, what was deleted, and what is left (nothing).
 
-    ``kept`` is what was to stay: stored artifacts. ``begun`` is what nobody waited for: it is
-    neither deleted nor left yet.
+    ``kept`` lists stored artifacts, which stay on purpose. ``begun`` lists stacks whose deletion
+    was started but not awaited: they are neither deleted nor left.
     """
 
     target: str
@@ -178,6 +178,19 @@ class Teardown:
     left: tuple[str, ...]
     kept: tuple[str, ...] = ()
     begun: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The result in one line."""
+        if not self.found:
+            return "nothing to delete"
+        left = f"{len(self.left)} left" if self.left else "none left"
+        return f"deleted {counted(len(self.deleted), 'resource')}; {left}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: ``1 stack``, ``2 stacks``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 Outcome = Literal["passed", "warned", "failed"]
@@ -189,9 +202,9 @@ HOURS_A_MONTH = 730
 
 @dataclass(frozen=True)
 class PlannedChange:
-    """What happens to one part of a stage; ``properties`` are those that change.
+    """A change to one resource of a stage; ``properties`` are those that change.
 
-    ``interrupts``: the service stops meanwhile.
+    ``interrupts``: the service is interrupted while it is made.
     """
 
     stack: str
@@ -204,7 +217,7 @@ class PlannedChange:
 
 @dataclass(frozen=True)
 class ChangeRow:
-    """Changes that are shown in one row, because they are of one kind."""
+    """Changes of the same kind, shown in one row."""
 
     action: Action
     type: str
@@ -212,11 +225,11 @@ class ChangeRow:
     interrupts: bool
 
 
-_MOST_NAMES = 3  # in a row
+_MOST_NAMES = 3  # per row
 
 
 def change_rows(changes: Sequence[PlannedChange]) -> tuple[ChangeRow, ...]:
-    """A row for each change; parts of one type that are all added or removed share one."""
+    """Group changes into rows: resources of one type that are all added or removed share one."""
     groups: dict[tuple[Any, ...], list[PlannedChange]] = {}
     for change in changes:
         alone = change.name if change.properties else ""
@@ -233,7 +246,7 @@ def change_rows(changes: Sequence[PlannedChange]) -> tuple[ChangeRow, ...]:
 
 
 def some_names(names: Sequence[str]) -> str:
-    """The first three of many names, and how many there are."""
+    """Join up to three names; for more, show their number and the first two."""
     if len(names) <= _MOST_NAMES:
         return ", ".join(names)
     return f"{len(names)}: {', '.join(names[: _MOST_NAMES - 1])}, ..."
@@ -241,7 +254,7 @@ def some_names(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an endpoint costs while it runs: at least, and at most where it scales.
+    """What an endpoint costs while it runs: the least, and the most if it scales.
 
     ``note`` says what the figures leave out, or why there are none.
     """
@@ -258,30 +271,30 @@ class Cost:
         if self.most_per_hour != self.least_per_hour:
             hour = f"{hour} to {money(self.most_per_hour)}"
             month = f"{month} to {self.most_per_month:,.2f}"
-        return f"{hour} {self.currency} an hour, {month} a month"
+        return f"{hour} {self.currency} per hour, {month} per month"
 
     @property
     def least_per_month(self) -> Decimal | None:
-        """For a month of :data:`HOURS_A_MONTH` hours."""
+        """The lowest cost of a month of :data:`HOURS_A_MONTH` hours."""
         return None if self.least_per_hour is None else self.least_per_hour * HOURS_A_MONTH
 
     @property
     def most_per_month(self) -> Decimal | None:
-        """Likewise."""
+        """The highest cost of a month of :data:`HOURS_A_MONTH` hours."""
         return None if self.most_per_hour is None else self.most_per_hour * HOURS_A_MONTH
 
 
 def money(amount: Decimal) -> str:
-    """An amount with all its digits and no zeros behind them."""
+    """Format an amount with all its digits but no trailing zeros."""
     return f"{amount.normalize():f}"
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What deploying would change, and what the endpoint costs then.
+    """What deploying would change, and what the endpoint would then cost.
 
-    ``ends`` is when the stage would delete itself then, ``ends_now`` when it does without a deploy;
-    empty for never. A date that moves on is no change.
+    ``ends`` is when the stage would delete itself after the deploy, ``ends_now`` when it does so
+    without one; empty means never. A later date alone does not count as a change.
     """
 
     changes: tuple[PlannedChange, ...]
@@ -291,13 +304,13 @@ class StagePlan:
 
     @property
     def changed(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether a deploy would change anything."""
         return bool(self.changes)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a stage, such as a stack or a server, and since when it has been so."""
+    """A part of a stage, such as a stack or a server; ``since`` is when its state began."""
 
     name: str
     state: str
@@ -306,7 +319,7 @@ class Part:
 
 @dataclass(frozen=True)
 class LastHour:
-    """What was asked in the last hour; latencies are in ms."""
+    """Requests of the last hour; latencies are in ms."""
 
     invocations: int | None
     errors: int | None
@@ -316,7 +329,7 @@ class LastHour:
 
 @dataclass(frozen=True)
 class Bill:
-    """What the endpoint costs, in ``currency``; ``note`` says how that is counted, or why not."""
+    """What the endpoint costs, in ``currency``; ``note`` says what is counted or missing."""
 
     per_hour: Decimal | None
     so_far: Decimal | None
@@ -326,10 +339,10 @@ class Bill:
 
 @dataclass(frozen=True)
 class Status:
-    """One stage; ``endpoint_status`` and ``version`` are empty where there is no endpoint.
+    """The state of a stage; ``endpoint_status`` and ``version`` are empty without an endpoint.
 
-    ``ends`` is when the stage deletes itself, empty for never. ``unproven``: not all of the
-    answers of the version that is served are proven to be the learner's.
+    ``ends`` is when the stage deletes itself, empty for never. ``unproven``: some answers of the
+    live version are not proven to match the learner's.
     """
 
     target: str
@@ -348,7 +361,7 @@ class Status:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line; ``stream`` names the instance, the function's sandbox or the file."""
+    """A log line; ``stream`` names the instance, the Lambda's log stream or the file."""
 
     at: datetime
     stream: str
@@ -357,7 +370,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Version:
-    """A version that was deployed and verified; ``by`` is who deployed it last, at ``at``."""
+    """A deployed and verified version; ``by`` is who deployed it last, ``at`` when."""
 
     version: str
     at: str
@@ -369,7 +382,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and how it is; ``hint`` says what mends it."""
+    """The result of one check; ``hint`` says how to fix it."""
 
     name: str
     outcome: Outcome
@@ -379,13 +392,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Checkup:
-    """All checks, in the order in which they were made."""
+    """All checks, in the order they were made."""
 
     checks: tuple[Check, ...]
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        """Those for which a deploy would fail."""
+        """The checks because of which a deploy would fail."""
         return tuple(check for check in self.checks if check.outcome == "failed")
 
 
@@ -398,6 +411,6 @@ class Templates:
 
 @dataclass(frozen=True)
 class Policies:
-    """Permission documents by what they are for."""
+    """IAM policy documents by purpose."""
 
     documents: Mapping[str, Mapping[str, Any]]

@@ -1,12 +1,12 @@
-"""The flow, one function a command.
+"""The flow: one function per command.
 
     learner.pkl --export--> Bundle --package--> Artifact --upload--> StoredArtifact
-                --deploy--> Endpoint --create_api--> Api            (up: all of them in a row)
+                --deploy--> Endpoint --create_api--> Api            (up: all five in order)
 
-    invoke asks the endpoint or the API; teardown removes what deploy, create_api and upload made.
+    invoke calls the endpoint or the API; teardown removes what deploy, create_api and upload made.
 
-Each stage takes the record before it and returns the next one, which it writes to the workspace
-when it ends. A stage whose input has not changed returns what is there.
+Each stage takes the previous stage's record and returns its own, which it saves in the workspace
+when it ends. If its input has not changed, it returns the saved record.
 """
 
 from __future__ import annotations
@@ -56,21 +56,22 @@ from fastai_deploy.records import (
     Teardown,
     Templates,
     Version,
+    counted,
 )
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 
 
 def inspect(project: Project) -> dict[str, Any]:
-    """What is in the learner that the settings name. Raises LearnerError or FileError."""
+    """Summarize the learner without running it. Raises LearnerError or FileError."""
     return learner_summary(export_source.export_request(project).learner)
 
 
 def export(project: Project) -> Bundle:
-    """Make a bundle of the learner that the settings name, converted without running it.
+    """Convert the learner into a bundle without running it.
 
-    ``exporting`` tells of the other ways. Raises LearnerError, GoldenError, ParityError,
-    UsageError, FileError or ExtraMissing.
+    :mod:`fastai_deploy.export_source` describes the other sources. Raises LearnerError,
+    GoldenError, ParityError, UsageError, FileError or ExtraMissing.
     """
     with _stage(project, "export") as ending:
         wanted = export_source.export_request(project)
@@ -91,7 +92,7 @@ def export(project: Project) -> Bundle:
                 labels=made.labels,
                 proven=_proven(made.path),
                 max_difference=made.max_difference,
-                # What was read, should the file have changed since its hash was taken above.
+                # Hash of what was converted: the file may have changed since it was hashed above.
                 source=replace(source, sha256=made.learner_sha256)
                 if wanted.kind == "file"
                 else source,
@@ -106,16 +107,16 @@ def export(project: Project) -> Bundle:
             )
             ending.summary = _about(record)
         if record.unproven:
-            project.report(Warned(UNPROVEN, "fdeploy inspect tells why"))
+            project.report(Warned(UNPROVEN, "fdeploy inspect shows why"))
         project.workspace.save(record)
     return record
 
 
 def package(project: Project, bundle: Bundle) -> Artifact:
-    """Pack the bundle and the serving code into ``model.tar.gz``, with wheels for its container.
+    """Pack the bundle, the serving code and wheels for the container into ``model.tar.gz``.
 
     Raises FileError, WheelMissing, HashMismatch, ExtraMissing or SettingsError; RuntimeUnproven or
-    TargetUnavailable where a learner's own packages cannot be locked for the container.
+    TargetUnavailable if a learner's own packages cannot be locked for the container.
     """
     with _stage(project, "package") as ending:
         made_from = freshness.package_digest(project, bundle)
@@ -126,9 +127,9 @@ def package(project: Project, bundle: Bundle) -> Artifact:
         else:
             container = project.target.container()
             for warning in container.warnings if container else ():
-                project.report(Warned(warning, "a processor such as ml.c6i.large costs less"))
+                project.report(Warned(warning, "a CPU instance such as ml.c6i.large costs less"))
             if container and container.gpu:
-                project.report(Step("packing the float32 graph, for the GPU"))
+                project.report(Step("packing the float32 graph for the GPU"))
             wheels = container and fetch(
                 container,
                 serving_versions(Path(bundle.path)),
@@ -158,7 +159,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
 
 
 def _learner_lock(project: Project, bundle: Path, container: Container) -> str | None:
-    """What a container installs for a learner that is served as it is; None for a converted one."""
+    """The lock file a container installs for an original learner; None for a converted one."""
     manifest, _ = read_manifest(bundle)
     if manifest.runtime is None:
         return None
@@ -166,21 +167,21 @@ def _learner_lock(project: Project, bundle: Path, container: Container) -> str |
     requirements = read_requirements(bundle / REQUIREMENTS)
     environments = Environments(project.workspace.environments, project.report)
     interpreter = environments.interpreter(python, requirements, bundle / LOCK)
-    project.report(Step(f"locking what the {container.name} installs for the learner"))
+    project.report(Step(f"locking the packages that the {container.name} installs"))
     lock = read_lock(bundle / LOCK) or environments.lock_here(python, requirements)
     builds = [f"{pin.name} {pin.version}" for pin in lock.pins if "+" in pin.version]
     if builds:
         project.report(
             Warned(
-                f"{', '.join(builds)}: the package index that the container asks may not have it",
-                "let pip here ask the same index (pip config list), then run fdeploy export",
+                f"{', '.join(builds)}: the container's package index may not have this build",
+                "point pip here at the same index (pip config list), then run fdeploy export",
             )
         )
     return lock_for_container(lock, container, interpreter)
 
 
 def upload(project: Project, artifact: Artifact) -> StoredArtifact:
-    """Store the artifact where the target can read it. Raises FileError."""
+    """Upload the artifact to where the target reads it. Raises FileError."""
     with _stage(project, "upload") as ending:
         record = project.target.upload(artifact)
         project.workspace.save(record)
@@ -189,22 +190,25 @@ def upload(project: Project, artifact: Artifact) -> StoredArtifact:
 
 
 def ready_to_deploy(project: Project) -> StoredArtifact:
-    """The stored artifact; packed and uploaded again where another target or image now needs that.
+    """The stored artifact, packaged and uploaded again if the target or its image has changed.
 
-    ``fdeploy deploy --instance ml.p2.xlarge`` is where an instance is first heard of, and its image
-    may have another Python. Raises RecordMissing, RecordStale, and what package and upload raise.
+    ``fdeploy deploy --instance ml.p2.xlarge`` may be the first command that names an instance, and
+    the image for it may have another Python. Raises RecordMissing, RecordStale, and the errors of
+    ``package`` and ``upload``.
     """
     if not freshness.needs_repackaging(project):
         return freshness.stored(project)
     wanted = freshness.compatibility(project) or "this machine"
-    project.report(Step(f"what was uploaded does not fit {wanted}: packing and uploading again"))
+    project.report(
+        Step(f"the uploaded artifact does not fit {wanted}: packaging and uploading again")
+    )
     return upload(project, package(project, freshness.bundle(project)))
 
 
 def deploy(project: Project, stored: StoredArtifact) -> Endpoint:
-    """Serve the artifact; done when the endpoint has answered the goldens.
+    """Serve the artifact and verify the endpoint against the goldens.
 
-    Raises DeployError or ParityError; what was serving before still is, then.
+    Raises DeployError or ParityError; the previous version then keeps serving.
     """
     with _stage(project, "deploy") as ending:
         verify = verifier(project.workspace.bundle, "the endpoint", project.report)
@@ -215,7 +219,7 @@ def deploy(project: Project, stored: StoredArtifact) -> Endpoint:
 
 
 def create_api(project: Project, endpoint: Endpoint) -> Api:
-    """Put the key-protected API in front of the endpoint; done when it has answered the goldens.
+    """Create the key-protected API in front of the endpoint and verify it against the goldens.
 
     Raises DeployError, ParityError or InvocationError.
     """
@@ -234,7 +238,7 @@ def key(project: Project) -> str:
 
 
 def rotate_key(project: Project) -> str:
-    """Put a new key in the place of the API's old one, and return it.
+    """Replace the API key with a new one and return it.
 
     Raises RecordMissing, UsageError, FileError or DeployError.
     """
@@ -242,7 +246,7 @@ def rotate_key(project: Project) -> str:
 
 
 def openapi(project: Project) -> dict[str, Any]:
-    """The OpenAPI document of the API, as it is or would be. Raises FileError."""
+    """The OpenAPI document of the API, whether or not it exists yet. Raises FileError."""
     described_api = describe_api(
         project.settings, project.workspace.bundle, target=project.target.name
     )
@@ -254,7 +258,7 @@ def openapi(project: Project) -> dict[str, Any]:
 
 
 def up(project: Project) -> Api:
-    """Every stage in a row; those whose input has not changed end at once."""
+    """Run every stage in order; a stage whose input has not changed ends at once."""
     bundle = export(project)
     artifact = package(project, bundle)
     stored = upload(project, artifact)
@@ -263,9 +267,9 @@ def up(project: Project) -> Api:
 
 
 def invoke(project: Project, request: Json, *, through_api: bool = False) -> Json:
-    """Send one request of the contract to the endpoint, or through the API with its key.
+    """Send one request to the endpoint, or through the API with its key.
 
-    Raises RecordMissing before a deploy, UsageError for a blank text, or InvocationError.
+    Raises RecordMissing before a deploy, UsageError for an empty text, or InvocationError.
     """
     if not str(request.get("text", "")).strip():
         raise UsageError(
@@ -278,11 +282,11 @@ def invoke(project: Project, request: Json, *, through_api: bool = False) -> Jso
 
 
 def invoke_many(project: Project, texts: Sequence[str], how: BatchOptions) -> Batch:
-    """Send many texts, and give their answers in order; a text that fails fails alone.
+    """Send many texts and return their answers in order; one failing text does not stop the rest.
 
-    With ``how.output`` the answers are kept there as they come, and those of before that still
-    count are not asked for again. Raises RecordMissing before a deploy, FileError, or
-    InvocationError where going on is no use.
+    With ``how.output`` each answer is written to that file as it arrives, and texts that it already
+    answers are skipped. Raises RecordMissing before a deploy, FileError, or InvocationError if
+    continuing is pointless.
     """
     endpoint = project.workspace.need(Endpoint)
     api = project.workspace.need(Api) if how.through_api else None
@@ -323,28 +327,29 @@ def invoke_many(project: Project, texts: Sequence[str], how: BatchOptions) -> Ba
 def teardown(
     project: Project, *, artifacts: bool = False, confirmed: bool = False, wait: bool = True
 ) -> Teardown:
-    """Remove what the target runs and stores, and prove that nothing is left.
+    """Delete what the target runs and stores, and verify that nothing is left.
 
-    The bundle and ``model.tar.gz`` stay: they are the user's. ``artifacts``, ``confirmed``
-    and ``wait`` are explained in ``targets.base``. Raises LeftoverError, or UsageError for a
-    protected stage.
+    The local bundle and ``model.tar.gz`` stay. ``targets.base`` explains ``artifacts``,
+    ``confirmed`` and ``wait``. Raises LeftoverError, or UsageError for a protected stage.
     """
     with _stage(project, "teardown") as ending:
         proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed, wait=wait)
-        # What the records tell of is where the next teardown looks, so they stay while it is there.
+        # The next teardown looks where the records point, so they stay until everything is gone.
         if not proof.begun:
             project.workspace.forget(Api, Endpoint)
         if not proof.kept and not proof.begun:
             project.workspace.forget(StoredArtifact)
-        ending.summary = (
-            f"{len(proof.found)} found, {len(proof.deleted)} deleted, {len(proof.left)} left"
-        )
+        ending.summary = proof.summary
         if proof.begun:
-            ending.summary = f"{len(proof.begun)} stacks are being deleted; nothing is proven yet"
+            ending.summary = (
+                f"{counted(len(proof.begun), 'stack')} being deleted; run fdeploy teardown again "
+                "to verify"
+            )
         if proof.left:
             raise LeftoverError(
-                f"{len(proof.left)} left: {'; '.join(proof.left)}",
-                hint="end or remove these by hand, then run fdeploy teardown again",
+                f"{counted(len(proof.left), 'resource')} could not be deleted: "
+                f"{'; '.join(proof.left)}",
+                hint="stop or delete them by hand, then run fdeploy teardown again",
             )
     return proof
 
@@ -356,7 +361,7 @@ class _Ending:
 
 @contextmanager
 def _stage(project: Project, name: str) -> Iterator[_Ending]:
-    """Tell that a stage begins, and when it ends well, how it ended."""
+    """Report the start of a stage and, if it succeeds, its end."""
     ending = _Ending()
     began = project.clock()
     project.report(StageStarted(name))
@@ -365,7 +370,7 @@ def _stage(project: Project, name: str) -> Iterator[_Ending]:
 
 
 def _request_limit(project: Project, *, through_api: bool) -> int:
-    """How many bytes a request may have."""
+    """The largest request in bytes."""
     sections = project.settings.sections
     if through_api:
         return sections.api.max_body
@@ -391,51 +396,51 @@ def _about(bundle: Bundle) -> str:
 
 
 def plan(project: Project) -> StagePlan:
-    """What deploying the packaged artifact would change. Raises StageError and DeployError."""
+    """What deploying the packaged artifact would change. Raises StageError or DeployError."""
     return project.operations.plan(freshness.artifact(project))
 
 
 def status(project: Project) -> Status:
-    """How the stage is doing. Raises AwsError."""
+    """What is deployed, how it is doing and what it costs. Raises AwsError."""
     return project.operations.status()
 
 
 def logs(
     project: Project, *, api: bool = False, since: timedelta, follow: bool = False
 ) -> Iterator[LogLine]:
-    """The lines since then, as they come; ``follow`` goes on for ever. Raises AwsError."""
+    """The log lines of the last ``since``; ``follow`` never ends. Raises AwsError."""
     return project.operations.logs(api=api, since=since, follow=follow)
 
 
 def versions(project: Project) -> tuple[Version, ...]:
-    """What was deployed, newest first. Raises AwsError."""
+    """The deployed versions, newest first. Raises AwsError."""
     return project.operations.versions()
 
 
 def rollback(project: Project, *, to: str | None = None) -> Endpoint:
-    """Deploy the version before the live one, or the one that begins with ``to``.
+    """Deploy the version before the live one, or the one whose digits start with ``to``.
 
-    Raises UsageError where there is none, and the errors of ``deploy``.
+    Raises UsageError if there is none, and the errors of ``deploy``.
     """
     began = project.clock()
     project.report(StageStarted("rollback"))
     record = project.operations.rollback(to)
     project.workspace.save(record)
-    summary = f"version {record.version} serves again"
+    summary = f"version {record.version} is live again"
     project.report(StageFinished("rollback", summary, project.clock() - began))
     return record
 
 
 def doctor(project: Project) -> Checkup:
-    """Whether a deploy would work, packaged or not. Raises SettingsError."""
+    """Check that a deploy would work, packaged or not. Raises SettingsError."""
     return project.operations.doctor(project.workspace.find(Artifact))
 
 
 def policies(project: Project) -> Policies:
-    """The permissions that a deploy needs. Raises UsageError on this machine."""
+    """The IAM permissions that a deploy needs. Raises UsageError for the local target."""
     return project.operations.policies()
 
 
 def template(project: Project) -> Templates:
-    """The stacks of the packaged artifact. Raises UsageError on this machine, or StageError."""
+    """The stacks of the packaged artifact. Raises StageError, or UsageError if target is local."""
     return project.operations.template(freshness.artifact(project))

@@ -1,4 +1,4 @@
-"""Which versions there were, and which one ``rollback`` goes back to; the same for every target."""
+"""Lists deployed versions and picks the one to roll back to, for every target."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastai_deploy.records import Deployed, Version
 
 
 def list_versions(versions: Sequence[Deployed], live: str) -> tuple[Version, ...]:
-    """The versions as they are told, in the same order; ``live`` is the one that serves."""
+    """Return the versions in the same order, with the ``live`` one marked."""
     return tuple(
         Version(each.version, each.at, each.by, each.bytes, each.uri, each.version == live)
         for each in versions
@@ -18,38 +18,38 @@ def list_versions(versions: Sequence[Deployed], live: str) -> tuple[Version, ...
 
 
 def previous_version(versions: Sequence[Deployed], live: str, wanted: str | None) -> Deployed:
-    """The version that begins with ``wanted``, else the newest one that is not live.
+    """Return the version whose digits start with ``wanted``, by default the newest not live.
 
-    ``versions`` are those that were verified, newest first. Raises UsageError.
+    ``versions`` are the verified ones, newest first. Raises UsageError.
     """
     known = ", ".join(each.version for each in versions) or "none"
     if wanted:
         found = [each for each in versions if each.version.startswith(wanted)]
         if len(found) != 1:
-            many = "several versions" if found else "no version"
-            raise UsageError(
-                f"{wanted} is {many} that was deployed", hint=f"choose one of: {known}"
-            )
+            matches = "matches several deployed versions" if found else "was never deployed"
+            raise UsageError(f"version {wanted} {matches}", hint=f"choose one of: {known}")
         return found[0]
     others = [each for each in versions if each.version != live]
     if not others:
         raise UsageError(
-            f"there is no version before {live}", hint="fdeploy versions lists what there is"
+            f"there is no version to go back to: only {live} was deployed",
+            hint="run fdeploy versions to list the deployed versions",
         )
     return others[0]
 
 
 def answers_as(version: str) -> Callable[[Callable[[Any], Any]], None]:
-    """What proves a rollback: the endpoint names this version.
+    """Verify a rollback: the endpoint must report this version.
 
-    Its goldens stand in its artifact, and its server has asked itself them. Raises ParityError.
+    The goldens are in the artifact, and the server has verified itself against them at its start.
+    The returned function raises ParityError.
     """
 
     def verify(invoke: Callable[[Any], Any]) -> None:
         answered = invoke({"text": "ready?"})["model"]["version"]
         if answered != version:
             raise ParityError(
-                f"version {answered} answers, and not {version}",
+                f"the endpoint answers with version {answered} instead of {version}",
                 hint="run fdeploy status, then fdeploy deploy",
             )
 

@@ -1,17 +1,17 @@
-"""The folder ``.fdeploy/<stage>/`` of a project: the records of the stages, and what they made.
+"""The folder ``.fdeploy/<stage>/`` of a project: the stages' records and outputs.
 
     .fdeploy/dev/
-        export.json package.json upload.json deploy.json create-api.json   one record a stage
-        bundle/          what export made
-        model.tar.gz     what package made
-        collection.json  what create-api made for Postman and its like
-        local/           what runs on this machine (owned by the local target)
-        lock             held by the command that is at work
+        export.json package.json upload.json deploy.json create-api.json   one record per stage
+        bundle/          written by export
+        model.tar.gz     written by package
+        collection.json  written by create-api, for Postman and similar tools
+        local/           owned by the local target
+        lock             held by the running command
 
-    .fdeploy/environments/   Python environments of learners that are served as they are
+    .fdeploy/environments/   Python environments of learners served from their original pickle
 
-A record is written when its stage ends, atomically, and read by the stage after it. The cloud's
-state is never kept here: AWS is asked.
+A record is written atomically when its stage ends, and read by the next stage. The state of AWS is
+never kept here: it is always queried.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _URL = re.compile(r"(https?://[!-~]{1,2000})?")
 
 
 class Workspace:
-    """The records and products of one stage of one project."""
+    """The records and outputs of one stage of one project."""
 
     def __init__(self, root: Path, stage: str) -> None:
         self.stage = stage
@@ -60,35 +60,35 @@ class Workspace:
         self.collection = self.folder / "collection.json"
 
     def save(self, record: Record) -> None:
-        """Write a stage's record; the one before it is replaced whole. Raises FileError."""
+        """Write a stage's record, replacing the previous one atomically. Raises FileError."""
         self._prepare()
         path = self._record(type(record))
         try:
             data = (json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n").encode()
         except UnicodeEncodeError as error:
             raise FileError(
-                f"{path} cannot name {error.object[:200]!a}: that is not UTF-8",
+                f"{path} cannot store the path {error.object[:200]!a}: it is not valid UTF-8",
                 hint="rename the folder or the file, then run the same command again",
             ) from None
         files.write(path, data)
 
     def read(self, kind: type[R]) -> R | None:
-        """The record of a stage; None where there is none.
+        """The record of a stage, or None if there is none.
 
-        Raises FileError for a file that is not such a record of this version, with the command that
-        writes it anew.
+        Raises FileError if the file is damaged or from another version of fdeploy; the hint names
+        the command that rewrites it.
         """
         path = self._record(kind)
         try:
-            reader = read_object(path, f"run fdeploy {COMMANDS[kind]}, which writes it anew")
+            reader = read_object(path, f"run fdeploy {COMMANDS[kind]}, which rewrites it")
         except FileMissing:
             return None
         return restored(kind, reader)
 
     def find(self, kind: type[R]) -> R | None:
-        """The record of a stage; None where there is none or it cannot be understood.
+        """The record of a stage, or None if there is none or it is unreadable.
 
-        Raises FileError where something else than a file is in its place.
+        Raises FileError if something other than a file is in its place.
         """
         try:
             return self.read(kind)
@@ -106,24 +106,25 @@ class Workspace:
         if record is None:
             command = COMMANDS[kind]
             raise RecordMissing(
-                f"there is no {command} yet in stage {self.stage}", hint=f"run fdeploy {command}"
+                f"fdeploy {command} has not been run in stage {self.stage} yet",
+                hint=f"run fdeploy {command}",
             )
         return record
 
     def forget(self, *kinds: type[Record]) -> None:
-        """Remove the records of stages whose result is gone."""
+        """Remove the records of stages whose results are gone."""
         for kind in kinds:
             files.remove(self._record(kind))
 
     @contextmanager
     def locked(self, command: str) -> Iterator[None]:
-        """Hold the stage for one command. Raises WorkspaceBusy when another holds it.
+        """Lock the stage for one command. Raises WorkspaceBusy if another command holds the lock.
 
-        The lock is the operating system's: it ends with its process, however that ends.
+        It is a file lock of the operating system, released when the process ends for any reason.
         """
         self._prepare()
         descriptor = files.open_regular(self.folder / "lock", os.O_RDWR | os.O_CREAT)
-        # A file that has another name elsewhere (a hard link) is locked, and never written into.
+        # A lock file that is a hard link to another file is locked but never written to.
         ours = os.fstat(descriptor).st_nlink == 1
         try:
             try:
@@ -131,9 +132,9 @@ class Workspace:
             except BlockingIOError:
                 holder = _HOLDER.match(os.pread(descriptor, 200, 0).decode(errors="replace"))
                 raise WorkspaceBusy(
-                    f"{holder[0] if holder else 'another fdeploy'} is at work in stage "
+                    f"{holder[0] if holder else 'another fdeploy command'} is running in stage "
                     f"{self.stage}",
-                    hint="wait for it to end, or use another --stage",
+                    hint="wait for it to finish, or use another --stage",
                 ) from None
             if ours:
                 os.ftruncate(descriptor, 0)
@@ -143,7 +144,7 @@ class Workspace:
             os.close(descriptor)
 
     def _prepare(self) -> None:
-        """The folder, which git ignores: it holds an API key and files too large for git."""
+        """Create the folder and have git ignore it: it holds an API key and large files."""
         files.make_folder(self.folder)
         if ".gitignore" not in files.names_in(self.folder.parent):
             files.write(self.folder.parent / ".gitignore", b"*\n")
@@ -153,11 +154,11 @@ class Workspace:
 
 
 def restored(kind: type[T], reader: Reader) -> T:
-    """A record from its JSON, each field by its type. Raises FileError, which names the key."""
+    """Build a record from JSON, checking each field's type. Raises FileError, naming the key."""
     types = get_type_hints(kind)
     unknown = sorted(set(reader.value) - set(types))
     if unknown:
-        reader.wrong(ascii(unknown[0][:40]), "this version of fdeploy knows no such key")
+        reader.wrong(ascii(unknown[0][:40]), "unknown key for this version of fdeploy")
     return kind(
         **{
             field.name: _value(reader, field.name, types[field.name])
@@ -168,7 +169,7 @@ def restored(kind: type[T], reader: Reader) -> T:
 
 
 def _value(reader: Reader, name: str, wanted: Any) -> Any:
-    """The value of one field. Raises FileError."""
+    """Read the value of one field. Raises FileError."""
     if type(None) in get_args(wanted):
         if not reader.has(name):
             return None
@@ -188,7 +189,7 @@ def _value(reader: Reader, name: str, wanted: Any) -> Any:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a file can have this name: of usual length, without a NUL."""
+    """Whether this can be a path: within the length limits and without a NUL character."""
     return "\0" not in text and len(text) < _PATH_MAX and max(map(len, text.split("/"))) < _NAME_MAX
 
 
@@ -196,7 +197,7 @@ def _is_url(text: str) -> bool:
     return bool(_URL.fullmatch(text))
 
 
-# What a text of a record must be like, by its name; the rest may be any text.
+# The form of each text field, by its name; any other text field may hold any text.
 _PATH = (_is_path, "a path")
 _ANYTHING = (lambda _text: True, "text")
 _HASH = (re.compile("[0-9a-f]{0,64}").fullmatch, "a SHA-256 in hexadecimal")

@@ -174,25 +174,25 @@ def _drop(*path: str) -> Callable[[dict[str, Any]], None]:
 
 WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "another format": (_set("format", to=3), "format: this fdeploy reads formats 1, 2"),
-    "no name": (_drop("name"), "name: it is missing"),
-    "no text": (_set("text", to=3), "text: an object is expected"),
-    "no length": (_drop("text", "max_length"), "text.max_length: it is missing"),
-    "a wrong length": (_set("text", "max_length", to="5"), "text.max_length: a whole number"),
-    "a flag for a number": (_set("text", "max_length", to=True), "a whole number"),
-    "a negative number": (_set("text", "pad_token_id", to=-1), "a whole number"),
-    "another task": (_set("task", to="regression"), "task: one of single-label, multi-label"),
-    "another padding": (_set("text", "padding", to="left"), "one of mask, equal-length"),
-    "labels that are no texts": (_set("labels", to=[1]), "labels: a list of texts"),
+    "no name": (_drop("name"), "name: missing"),
+    "no text": (_set("text", to=3), "text: expected an object"),
+    "no length": (_drop("text", "max_length"), "text.max_length: missing"),
+    "a wrong length": (_set("text", "max_length", to="5"), "text.max_length: expected a non-neg"),
+    "a flag for a number": (_set("text", "max_length", to=True), "expected a non-negative integer"),
+    "a negative number": (_set("text", "pad_token_id", to=-1), "expected a non-negative integer"),
+    "another task": (_set("task", to="regression"), "task: expected one of: single-label, "),
+    "another padding": (_set("text", "padding", to="left"), "expected one of: mask, equal-length"),
+    "labels that are no texts": (_set("labels", to=[1]), "labels: expected a list of strings"),
     "no labels": (_set("labels", to=[]), "there must be labels"),
     "a label twice": (_set("labels", to=["a", "a"]), "there must be labels, each once"),
     "a threshold too many": (_set("threshold", to=0.5), "threshold"),
     "a threshold too few": (_set("task", to="multi-label"), "threshold"),
     "no tolerance": (_set("tolerance", to=0), "tolerance: it must be between"),
-    "a wrong tolerance": (_set("tolerance", to="x"), "tolerance: a number"),
+    "a wrong tolerance": (_set("tolerance", to="x"), "tolerance: expected a number"),
     "no ids": (_set("model", "inputs", to=["mask"]), "input_ids is missing"),
     "no graph": (_drop("files", "model.onnx"), "model.onnx is missing"),
     "a file elsewhere": (_set("files", "../x", to={"sha256": "", "bytes": 1}), "no name of a file"),
-    "a file without hash": (_set("files", "x", to={}), "files.x.sha256: it is missing"),
+    "a file without hash": (_set("files", "x", to={}), "files.x.sha256: missing"),
     "a list": (lambda document: document.clear(), "format"),
 }
 
@@ -212,5 +212,5 @@ def test_a_wrong_manifest_is_named_by_key(tmp_path: Path, name: str) -> None:
 
 def test_a_manifest_that_is_no_object(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(FileError, match="an object is expected"):
+    with pytest.raises(FileError, match="expected an object"):
         read_bundle(tmp_path)

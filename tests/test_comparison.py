@@ -117,5 +117,5 @@ def test_a_failed_gate_says_where_the_report_is(tmp_path: Path) -> None:
         found.begin(("a", "b"), None, 1e-4, [Case("x", (1.0, 0.0), None, 1)])
         found.add("torch", [(0.0, 1.0)])
         raise ParityError("off", hint="look")
-    assert caught.value.hint == f"look; all texts are in {report_files(bundle)[1]}"
+    assert caught.value.hint == f"look; {report_files(bundle)[1]} shows all texts"
     assert json.loads(report_files(bundle)[0].read_bytes())["changed"] == 1

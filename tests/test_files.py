@@ -82,7 +82,7 @@ def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
 def test_a_file_is_read_up_to_a_size(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
     assert files.read(tmp_path / "a", most=5) == b"12345"
-    with pytest.raises(FileError, match="is larger than the 4 bytes"):
+    with pytest.raises(FileError, match="is larger than the limit of 4 bytes"):
         files.read(tmp_path / "a", most=4)
     assert (files.size_of(tmp_path / "a"), files.size_of(tmp_path)) == (5, None)
 

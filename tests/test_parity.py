@@ -55,7 +55,7 @@ def test_texts_are_shortened_and_only_the_worst_are_named() -> None:
     assert message.startswith("the ONNX model answers 8 of 9 texts differently")
     assert [f"'{n} word" in message for n in (8, 7, 6, 5)] == [True, True, True, False]
     assert len(message) < 500
-    assert "[model] tolerance" in caught.value.hint
+    assert "larger tolerance in [model]" in caught.value.hint
 
 
 def test_nothing_to_compare_is_equal() -> None:

@@ -101,7 +101,7 @@ def test_lines_in_ci() -> None:
         "  demo-dev-api:",
         "    add      ApiGateway::GatewayResponse 5: Answer0, Answer1, ...",
         "    add      Lambda::Function Function",
-        "    replace  X::Api Api (Name); the service stops meanwhile",
+        "    replace  X::Api Api (Name) (service interruption)",
         "  CREATE_FAILED               Lambda::Function Function: no capacity",
     ]
 
@@ -115,19 +115,19 @@ def test_programs_get_every_change() -> None:
 
 
 def test_a_plan_is_a_table_and_a_price() -> None:
-    cost = Cost(Decimal("0.1380000000"), Decimal("0.276"), "USD", "instances alone")
+    cost = Cost(Decimal("0.1380000000"), Decimal("0.276"), "USD", "instances only")
     lines = list(reports.plan(StagePlan(PLAN.changes, cost)))
     assert lines[0] == "demo-dev-api"
-    assert lines[3].endswith("Api (Name)  the service stops meanwhile")
+    assert lines[3].endswith("Api (Name)  (service interruption)")
     assert lines[4:] == [
         "interrupts  Api",
-        "price       0.138 to 0.276 USD an hour, 100.74 to 201.48 a month",
-        "            instances alone",
+        "price       0.138 to 0.276 USD per hour, 100.74 to 201.48 per month",
+        "            instances only",
     ]
-    unknown = Cost(None, None, "USD", "AWS lists no price for it")
+    unknown = Cost(None, None, "USD", "AWS lists no price for this instance")
     assert list(reports.plan(StagePlan((), unknown))) == [
-        "unchanged: there is nothing to deploy",
-        "price       unknown: AWS lists no price for it",
+        "no changes: there is nothing to deploy",
+        "price       unknown: AWS lists no price for this instance",
     ]
 
 
@@ -148,5 +148,5 @@ def test_spans_of_time(text: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "h", "0h", "-1h", "1 h", "1w", "123456s"])
 def test_what_is_no_span_of_time(text: str) -> None:
-    with pytest.raises(UsageError, match="no span of time"):
+    with pytest.raises(UsageError, match="is not a duration"):
         duration(text)

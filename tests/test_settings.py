@@ -80,7 +80,7 @@ def test_lists_come_from_the_file_and_from_variables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "flags", "target", "reason"),
     [
-        ("", {}, "local", "no region, instance or target is named"),
+        ("", {}, "local", "no region, instance or target is set"),
         ("[endpoint]\ninstance='ml.m5.large'", {}, "aws", "fdeploy.toml:2"),
         ("[project]\nregion='eu-central-1'", {}, "aws", "project.region"),
         ("", {("endpoint", "instance"): ("--instance", "ml.p2.xlarge")}, "aws", "--instance"),
@@ -108,21 +108,21 @@ def test_the_settings_decide_the_target_and_say_why(
 @pytest.mark.parametrize(
     ("toml", "message", "hint"),
     [
-        ("[endpoint]\ninstanc='x'", "fdeploy.toml:2: endpoint.instanc is no setting", "instance"),
-        ("\n[endpont]\n", "fdeploy.toml:2: endpont is no setting", "endpoint"),
+        ("[endpoint]\ninstanc='x'", "fdeploy.toml:2: unknown setting endpoint.instanc", "instance"),
+        ("\n[endpont]\n", "fdeploy.toml:2: unknown setting endpont", "endpoint"),
         ("[api]\nrate='10'", "fdeploy.toml:2: api.rate: expected a valid number", "Requests per"),
         ("[api]\n\nburst=true", "fdeploy.toml:3: api.burst: expected a valid integer", "at once"),
-        ("[api]\ncors_origins='a'", "api.cors_origins: expected a valid list", "Origins"),
+        ("[api]\ncors_origins='a'", "api.cors_origins: expected a valid list", "origins"),
         ("[stages.prod.api]\nport=99999", "fdeploy.toml:2: stages.prod.api.port", "Port"),
-        ("[stages.prod.apii]\n", "fdeploy.toml:1: stages.prod.apii is no setting", "api"),
-        ("[stages.prod.api]\nrat=1", "fdeploy.toml:2: stages.prod.api.rat is no setting", "rate"),
-        ("api = {burts = 3}", "fdeploy.toml:1: api.burts is no setting", "burst"),
-        ("api.burts = 3", "fdeploy.toml:1: api.burts is no setting", "burst"),
+        ("[stages.prod.apii]\n", "fdeploy.toml:1: unknown setting stages.prod.apii", "api"),
+        ("[stages.prod.api]\nrat=1", "fdeploy.toml:2: unknown setting stages.prod.api.rat", "rate"),
+        ("api = {burts = 3}", "fdeploy.toml:1: unknown setting api.burts", "burst"),
+        ("api.burts = 3", "fdeploy.toml:1: unknown setting api.burts", "burst"),
         ("stages = 3", "fdeploy.toml:1: stages", ""),
         ("[project]\nname='Bad Name'", "fdeploy.toml:2: project.name", "lower-case"),
-        ("[api]\nrate=", "fdeploy.toml is not TOML", "line"),
+        ("[api]\nrate=", "fdeploy.toml is not valid TOML", "line"),
         ("[project]\ntarget='local'\nregion='eu-central-1'", "needs AWS", "remove one"),
-        ("[stages.UP.api]\n", "'UP' cannot be the name of a stage", "lower-case"),
+        ("[stages.UP.api]\n", "'UP' is not a valid stage name", "lower-case"),
     ],
 )
 def test_a_wrong_file_is_told_with_line_key_and_way_out(
@@ -140,12 +140,12 @@ def test_what_was_deployed_to_aws_by_a_flag_is_found_again(fdeploy: Fdeploy) -> 
     command = Fdeploy(fdeploy.folder, {"AWS_DEFAULT_REGION": "eu-central-1"})
     found = command.ok("config", "--json").json
     assert found["target"] == "aws"
-    assert found["target_reason"] == "the last deploy of this stage went there"
+    assert found["target_reason"] == "the target of this stage's last deploy"
     assert command.ok("config", "--target", "local", "--json").json["target"] == "local"
 
 
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="FDEPLOY_API_RAT is no setting") as caught:
+    with pytest.raises(SettingsError, match="unknown setting FDEPLOY_API_RAT") as caught:
         load(tmp_path, environ={"FDEPLOY_API_RAT": "20"})
     assert "FDEPLOY_API_RATE" in caught.value.hint
     with pytest.raises(SettingsError, match=r"FDEPLOY_API_RATE: .*'many'"):

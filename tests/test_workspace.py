@@ -41,7 +41,7 @@ def test_a_record_comes_back_equal(tmp_path: Path, record: Record) -> None:
 
 
 def test_a_missing_record_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(RecordMissing, match="no export yet in stage dev") as caught:
+    with pytest.raises(RecordMissing, match="export has not been run in stage dev") as caught:
         Workspace(tmp_path, "dev").need(Bundle)
     assert caught.value.hint == "run fdeploy export"
 
@@ -56,7 +56,7 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path, damage: bytes) -> None:
 
 def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, "dev")
-    with pytest.raises(FileError, match="that is not UTF-8") as caught:
+    with pytest.raises(FileError, match="it is not valid UTF-8") as caught:
         workspace.save(Artifact("/p/\udcff/model.tar.gz", "ab", 5, "m"))
     assert "rename" in caught.value.hint
     assert workspace.find(Artifact) is None

@@ -1,4 +1,4 @@
-"""What callers of an API are given: its OpenAPI document, a page to try it, code to call it with.
+"""Documents for callers of an API: the OpenAPI document, the demo page, and client code.
 
-Everything is drawn from the settings, the labels of the bundle and the contract's own schema.
+All are generated from the settings, the bundle's labels and the contract's schema.
 """

@@ -1,4 +1,4 @@
-"""Ready-made clients of an API: curl, Python with requests, and a Postman collection (2.1)."""
+"""Client code for an API: curl, Python with requests, and a Postman collection (2.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = 30  # as long as API Gateway waits
 
 
 def curl(api: Api) -> Iterator[str]:
-    """A command for a POSIX shell, line by line."""
+    """A curl command for a POSIX shell, line by line."""
     credential = {
         "key": f'-H "x-api-key: $(cat {shlex.quote(api.key_file)})"',
         "jwt": '-H "authorization: Bearer $TOKEN"',
@@ -30,7 +30,7 @@ def curl(api: Api) -> Iterator[str]:
 
 
 def python(api: Api) -> Iterator[str]:
-    """A program, line by line; it needs ``requests``."""
+    """A Python program that uses ``requests``, line by line."""
     headers = {
         "key": f'{{"x-api-key": Path({api.key_file!r}).read_text()}}',
         "jwt": '{"authorization": f"Bearer {os.environ[\'TOKEN\']}"}',
@@ -67,7 +67,7 @@ def python(api: Api) -> Iterator[str]:
 
 
 def _region(api: Api) -> str:
-    """The region in the host of an API Gateway; else a word to replace."""
+    """The region in an API Gateway host name, else a placeholder."""
     _, _, rest = api.url.partition(".execute-api.")
     return rest.partition(".")[0] or "REGION"
 
@@ -77,7 +77,7 @@ _SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 
 
 def collection(api: Api, title: str) -> bytes:
-    """The collection as JSON; the same API gives the same bytes."""
+    """The Postman collection as JSON; the same API gives the same bytes."""
     items = [
         _item("Classify a text", "POST", api.url, {"text": "some text"}),
         _item("Classify several", "POST", api.url, {"texts": ["some text", "another"], "top_k": 1}),

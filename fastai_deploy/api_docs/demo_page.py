@@ -1,7 +1,7 @@
-"""The page to try an API: one file that asks nobody but the API that it came from.
+"""The demo page of an API: one file that sends requests only to the API that serves it.
 
-The template's script and style are the same for every API, and hold no value: what differs is
-written, escaped, into the text and attributes of the page.
+The template's script and style are the same for every API and contain no values: whatever differs
+is written, escaped, into the page's text and attributes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from fastai_deploy.api_docs.openapi import ApiDescription
 _TEMPLATE = Path(__file__).with_name("page.html")
 _MOST_LABELS = 6
 _WARNING = (
-    "Unproven: this model was converted from a learner without proof that it answers as the "
-    "learner does."
+    "Unproven: this model was converted without proof that it gives the same answers as the "
+    "original learner."
 )
 
 
 def page(described_api: ApiDescription, examples: Sequence[str]) -> bytes:
-    """The page of an API; ``examples`` are texts to start with. Raises FileError."""
+    """Render an API's page; ``examples`` are texts to try. Raises FileError."""
     with files.file_errors(_TEMPLATE):
         template = Template(_TEMPLATE.read_text(encoding="utf-8"))
     shown = "\n".join(
@@ -41,7 +41,7 @@ def page(described_api: ApiDescription, examples: Sequence[str]) -> bytes:
 
 
 def _lead(described_api: ApiDescription) -> str:
-    """What the model tells apart, in a sentence."""
+    """Name the labels in a sentence."""
     if not described_api.labels:
         return "Type a text and see how the model labels it."
     names = ", ".join(described_api.labels[:_MOST_LABELS])

@@ -1,4 +1,4 @@
-"""The documents that are shipped with the Lambda, which serves them."""
+"""The documents that are packed into the Lambda, which serves them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastai_deploy.settings import Settings
 
 
 def lambda_package(settings: Settings, bundle: Path, *, target: str) -> bytes:
-    """The Lambda's zip for a stage's API on a target (``local`` or ``aws``). Raises FileError."""
+    """Build the Lambda's zip for a stage's API on ``local`` or ``aws``. Raises FileError."""
     described_api = describe_api(settings, bundle, target=target)
     documents = {"openapi.json": encoded(described_api)}
     if described_api.page:

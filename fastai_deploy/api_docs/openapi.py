@@ -1,9 +1,8 @@
 """The OpenAPI 3.1 document of an API.
 
-What a request may hold and which errors there are comes from ``runtime.schema``, which is also what
-the contract validates with; here stands what is true of the answers and of one API: its route, its
-labels, who may call it. The server's URL is not known before the API is made: whoever serves the
-document fills it in.
+Requests and errors come from ``runtime.contract``, which also validates with them; this module adds
+the answers and what is specific to one API: its route, its labels, its authentication. The server's
+URL is unknown until the API exists, so whoever serves the document fills it in.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ Auth = Literal["key", "iam", "jwt", "none"]
 class ApiDescription:
     """An API as its callers see it.
 
-    ``labels`` are those of the model, none where no bundle is there to tell; ``several``: a text
-    may have more than one. ``own_words``: what the gateway refuses itself it says in the words of
-    the contract (an HTTP API of AWS does not). ``page``: there is a page at ``/``. ``unproven``:
-    not all of the model's answers are proven to be the learner's.
+    ``labels`` are the model's, empty if there is no bundle; ``several``: a text can have more than
+    one. ``own_words``: the gateway's own errors have the contract's form (those of an AWS HTTP API
+    do not). ``page``: there is a demo page at ``/``. ``unproven``: some of the model's answers are
+    not proven to match the learner's.
     """
 
     title: str
@@ -46,9 +45,9 @@ class ApiDescription:
 
 
 def describe_api(settings: Settings, bundle: Path, *, target: str) -> ApiDescription:
-    """The face of a stage's API on a target (``local`` or ``aws``). Raises FileError.
+    """Describe a stage's API on a target (``local`` or ``aws``). Raises FileError.
 
-    On this machine the key is always asked for, and the page is always there.
+    The local API always requires a key and always has a demo page.
     """
     api: ApiSettings = settings.sections.api
     local = target == "local"
@@ -73,12 +72,12 @@ def describe_api(settings: Settings, bundle: Path, *, target: str) -> ApiDescrip
 Json = Any
 
 VERSION = "1.0.0"
-"""Of the contract: its first number changes when a caller would have to."""
+"""The version of the contract; the first number changes when callers have to change."""
 
 SAMPLE = ApiDescription(
     "demo", "/classify", "key", 1_048_576, labels=("negative", "positive"), page=True
 )
-"""The API whose document stands in ``docs/openapi.json``."""
+"""The API described in ``docs/openapi.json``."""
 
 _SCHEMAS = "#/components/schemas/"
 _HEADERS = "#/components/headers/"
@@ -86,7 +85,7 @@ _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 _ASKED = (400, 413, 415, 422, 429, 500, 503, 504)
 _WITHOUT_RIGHT = {"key": (403,), "iam": (403,), "jwt": (401, 403), "none": ()}
 _RETRIED = (429, 503)
-# Refused by API Gateway itself, in the words of an HTTP API.
+# Statuses with which an HTTP API itself refuses requests, in its own form.
 _REFUSED_BY_AWS = (401, 403, 429, 500, 503, 504)
 
 
@@ -113,12 +112,12 @@ def document(described_api: ApiDescription) -> dict[str, Json]:
             "schemas": dict(_schemas(described_api)),
             "headers": {
                 "RequestId": {
-                    "description": "Finds the request in the logs.",
+                    "description": "Identifies the request in the logs.",
                     "required": True,
                     "schema": {"type": "string", "pattern": "^[A-Za-z0-9=_-]{1,128}$"},
                 },
                 "RetryAfter": {
-                    "description": "Seconds to wait before the request is sent again.",
+                    "description": "Seconds to wait before sending the request again.",
                     "required": True,
                     "schema": {"type": "integer", "minimum": 1},
                 },
@@ -129,7 +128,7 @@ def document(described_api: ApiDescription) -> dict[str, Json]:
 
 
 def encoded(described_api: ApiDescription) -> bytes:
-    """The document as JSON; the same face gives the same bytes."""
+    """The document as JSON; the same description gives the same bytes."""
     return (json.dumps(document(described_api), ensure_ascii=False, indent=2) + "\n").encode()
 
 
@@ -139,7 +138,7 @@ def _description(described_api: ApiDescription) -> str:
         count = "any number" if described_api.several else "one"
         said.append(f"A text gets {count} of {len(described_api.labels)} labels.")
     if described_api.unproven:
-        said.append("It is not proven that the model answers as the learner does.")
+        said.append("Some answers are not proven to match the original learner's.")
     return " ".join(said)
 
 
@@ -158,8 +157,8 @@ def _classify(described_api: ApiDescription) -> Json:
         "text/plain": {
             "schema": {
                 "type": "string",
-                "description": "The text. A JSON object with `text` or `texts` in it is read as "
-                "JSON.",
+                "description": "The text. A JSON object that contains `text` or `texts` is read "
+                "as JSON.",
             },
             "example": "some text",
         },
@@ -170,7 +169,7 @@ def _classify(described_api: ApiDescription) -> Json:
     return {
         "operationId": "classify",
         "summary": "Classify a text, or several",
-        "description": f"The body may have {described_api.max_body:,} bytes.",
+        "description": f"The body may have at most {described_api.max_body:,} bytes.",
         "security": [{name: []} for name in _schemes(described_api)],
         "requestBody": {"required": True, "content": content},
         "responses": {
@@ -183,10 +182,10 @@ def _classify(described_api: ApiDescription) -> Json:
 def _health() -> Json:
     return {
         "operationId": "health",
-        "summary": "Whether the API is up, whatever the model does",
+        "summary": "Check that the API is up, whatever the state of the model",
         "security": [],
         "responses": {
-            "200": _answered("It is.", {"$ref": f"{_SCHEMAS}Health"}),
+            "200": _answered("The API is up.", {"$ref": f"{_SCHEMAS}Health"}),
         },
     }
 
@@ -205,7 +204,7 @@ def _openapi() -> Json:
 def _page() -> Json:
     return {
         "operationId": "page",
-        "summary": "A page to try the API",
+        "summary": "The demo page",
         "security": [],
         "responses": {
             "200": {
@@ -226,7 +225,7 @@ def _answered(description: str, schema: Json) -> Json:
 
 
 def _refused(described_api: ApiDescription, status: int) -> Json:
-    """An error answer; its codes are those of the contract for this status."""
+    """An error response with the contract's codes for this status."""
     codes = ERRORS[status]
     error = {
         "allOf": [
@@ -247,7 +246,7 @@ def _refused(described_api: ApiDescription, status: int) -> Json:
         "description": "; ".join(f"`{code}`: {meaning}" for code, meaning in codes) + ".",
         "content": {"application/json": {"schema": schema}},
     }
-    # An HTTP API's own refusals carry none of the headers.
+    # An HTTP API's own errors have none of these headers.
     return refused if foreign else {**refused, "headers": headers}
 
 
@@ -279,13 +278,13 @@ def _schemas(described_api: ApiDescription) -> Iterator[tuple[str, Json]]:
                 "type": "object",
                 "required": ["message"],
                 "properties": {"message": {"type": ["string", "null"]}},
-                "description": "API Gateway's own words.",
+                "description": "An error in API Gateway's own form.",
             },
         )
 
 
 def _form() -> Json:
-    """A request as a form: its fields are words, and none of them is null."""
+    """A request as a form, whose fields are strings and never null."""
     fields = {**REQUEST["properties"]}
     fields["top_k"] = {**fields["top_k"], "type": "integer"}
     return {**REQUEST, "properties": fields}
@@ -300,7 +299,7 @@ def _answer(*, several: bool) -> Json:
             "labels": {
                 "type": "array",
                 "items": label,
-                "description": "Those above the threshold, the most probable first; maybe none.",
+                "description": "Labels above the threshold, most probable first; may be empty.",
             },
             "scores": {"type": "array", "items": _PROBABILITY},
         }
@@ -311,11 +310,11 @@ def _answer(*, several: bool) -> Json:
                 "type": "object",
                 "propertyNames": label,
                 "additionalProperties": _PROBABILITY,
-                "description": "By label, the most probable first.",
+                "description": "Probabilities by label, most probable first.",
             },
             "truncated": {
                 "type": "boolean",
-                "description": "The text was longer than the model reads, and was cut.",
+                "description": "The text was longer than the model can read and was truncated.",
             },
             "model": _model(),
         }
@@ -323,11 +322,11 @@ def _answer(*, several: bool) -> Json:
 
 
 def _model() -> Json:
-    """What an answer says of the model; a proven one has no third key."""
+    """The model in an answer; only an unproven one has a third key."""
     closed = _closed({"name": {"type": "string"}, "version": {"type": "string"}})
     unproven = {
         "const": True,
-        "description": "There where it is not proven that the model answers as the learner does.",
+        "description": "Present if some answers are not proven to match the original learner's.",
     }
     return {**closed, "properties": {**closed["properties"], "unproven": unproven}}
 
@@ -358,7 +357,9 @@ def _schemes(described_api: ApiDescription) -> dict[str, Json]:
     if described_api.auth == "jwt":
         scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
         told = (
-            {"description": f"A token of {described_api.issuer}."} if described_api.issuer else {}
+            {"description": f"A token issued by {described_api.issuer}."}
+            if described_api.issuer
+            else {}
         )
         return {"token": {**scheme, **told}}
     return {}

@@ -1,8 +1,8 @@
-"""What an API must show before it counts as made, beside the goldens: asked as a stranger would.
+"""Checks of a new API in addition to the goldens, made from outside as a stranger would.
 
-refused     without the key nobody gets an answer (each target asks that itself)
-preflight   pages of the allowed origins may call, and no others
-throttled   above the rate the answer is 429, with a Retry-After
+refused     requests without the key are refused (each target checks this itself)
+preflight   pages of the allowed origins may call the API, and no others (CORS)
+throttled   above the rate limit, the answer is 429 with a Retry-After header
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fastai_deploy.progress import Reporter, Step
 
 _FOREIGN = "https://not-allowed.invalid"
 _ANY = "https://any.invalid"
-_MOST_BURST = 500  # requests that a proof may cost
-_WRONG = b"[]"  # counted by the usage plan, refused before it costs anything
+_MOST_BURST = 500  # the most requests that a check may send
+_WRONG = b"[]"  # counted by the usage plan, but refused before it costs anything
 _AGAIN = "run fdeploy teardown, then fdeploy up"
 
 
@@ -32,12 +32,12 @@ class Reply:
     body: bytes
 
 
-# (method, headers, body) -> the API's answer. Raises InvocationError where there is none.
+# (method, headers, body) -> the API's answer. Raises InvocationError if there is none.
 Send = Callable[[str, Mapping[str, str], bytes | None], Reply]
 
 
 def check_preflight(send: Send, origins: Sequence[str], report: Reporter) -> None:
-    """Ask as a browser does before it calls. Raises DeployError."""
+    """Send CORS preflight requests, as a browser does. Raises DeployError."""
     open_to_all = "*" in origins
     for origin in [_ANY] if open_to_all else origins:
         reply = send("OPTIONS", _preflight(origin), None)
@@ -45,8 +45,8 @@ def check_preflight(send: Send, origins: Sequence[str], report: Reporter) -> Non
         methods = reply.headers.get("access-control-allow-methods", "")
         if reply.status not in (200, 204) or allowed not in (origin, "*") or "POST" not in methods:
             raise DeployError(
-                f"a page of {origin} may not call the API: its preflight was answered "
-                f"{reply.status}, and not with the CORS headers",
+                f"CORS: pages of {origin} cannot call the API: their preflight was answered "
+                f"{reply.status} without the expected headers",
                 hint=_AGAIN,
             )
     if not open_to_all:
@@ -54,9 +54,12 @@ def check_preflight(send: Send, origins: Sequence[str], report: Reporter) -> Non
             "access-control-allow-origin"
         )
         if allowed in (_FOREIGN, "*"):
-            raise DeployError("a page of any origin may call the API", hint=_AGAIN)
-    told = "every page" if open_to_all else ", ".join(origins) or "no page of another origin"
-    report(Step(f"may call the API from a browser: {told}"))
+            raise DeployError("CORS: pages of any origin can call the API", hint=_AGAIN)
+    if open_to_all:
+        allowed = "any origin may"
+    else:
+        allowed = f"{', '.join(origins)} may" if origins else "no other origin may"
+    report(Step(f"CORS: {allowed} call the API"))
 
 
 def _preflight(origin: str) -> dict[str, str]:
@@ -68,13 +71,18 @@ def _preflight(origin: str) -> dict[str, str]:
 
 
 def check_throttle(send: Send, *, rate: float, burst: int, at_once: int, report: Reporter) -> None:
-    """Send more than a burst of requests that cost nothing, until one is refused.
+    """Send more than a burst of cheap requests, until one is refused.
 
-    Where that would be too many, or none is refused, it says so. Raises DeployError for a refusal
-    that is not the contract's.
+    Reports if that would take too many requests, or if none is refused. Raises DeployError if the
+    refusal is not in the contract's form.
     """
     if burst > _MOST_BURST:
-        report(Step(f"the throttle ({rate:g}/s, {burst} at once) was not tried: that is too much"))
+        report(
+            Step(
+                f"rate limit ({rate:g}/s, {burst} at once) not tested: "
+                "it would take too many requests"
+            )
+        )
         return
     headers = {"content-type": "application/json"}
     sent = 0
@@ -85,10 +93,10 @@ def check_throttle(send: Send, *, rate: float, burst: int, at_once: int, report:
             refused = [r for r in replies if r.status == http.HTTPStatus.TOO_MANY_REQUESTS]
             if refused:
                 _check_refusal(refused[0])
-                report(Step(f"more than {burst} requests at once are answered 429, not all"))
+                report(Step(f"rate limit: above {burst} requests at once, the API answers 429"))
                 return
     report(
-        Step(f"{sent} requests in a row were not too many: the throttle is at {rate:g}/s, {burst}")
+        Step(f"rate limit ({rate:g}/s, {burst} at once) not reached with {sent} requests in a row")
     )
 
 

@@ -1,11 +1,11 @@
-"""AWS: what is decided (templates, images, prices) and what is done (stacks, buckets, endpoints).
+"""AWS: what to create (templates, images, prices), and the calls that create and delete it.
 
-Of what is done:
-
-    session, failures                       the one door, and the errors that come through it
-    stacks, change_set, stack_events        a stack, its plan, what happens to it
-    operations, deployment                  a template becomes a stack, or a stack goes
-    bucket, upload, versions                where artifacts are kept, and which were deployed
-    endpoint, public_api, logs, causes      what runs: asked, read, understood
-    inventory, removal                      what there is, and that nothing is left
+session, client_errors          the only access to AWS, and its errors translated
+template, specs, images         the stacks' templates, and the container image
+capacity, pricing               memory and cost of an instance type
+stacks, deployment, rollout     stacks and change sets, applied and, on failure, rolled back
+bucket, upload, versions        where artifacts are stored, and which were deployed
+endpoint, public_api, logs      what runs: invoked and observed
+status, doctor, permissions     the state of a stage, checks before a deploy, IAM policies
+ownership, inventory, teardown  whose resources they are, which exist, and their deletion
 """

@@ -1,10 +1,10 @@
-"""The bucket that keeps the artifacts: the user's own, or one that is made once for all projects.
+"""The bucket for artifacts: the user's own, or one that fdeploy creates once for all projects.
 
     fdeploy-<account>-<region>    public access blocked, TLS only, encrypted, versioned;
-                                  old versions and broken-off uploads go by themselves
+                                  old versions and unfinished uploads expire
 
-Every request names the account that the bucket must belong to, because bucket names are global:
-somebody else may have taken ours. Source: "Verifying bucket ownership" in the S3 user guide.
+Every request names the account that must own the bucket, because bucket names are global and
+someone else may have taken this one. Source: "Verifying bucket ownership" in the S3 user guide.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, NotOurs
 from fastai_deploy.progress import Reporter, Step
 
 _SETTINGS_TAG = "fdeploy:settings"
-_SETTINGS_VERSION = "1"  # another number makes the settings be made again
+_SETTINGS_VERSION = "1"  # a new number makes fdeploy apply the settings again
 _OLD_VERSION_DAYS = 30
 _BROKEN_UPLOAD_DAYS = 7
-_NO_CONSTRAINT = "us-east-1"  # the one region whose name CreateBucket refuses
+_NO_CONSTRAINT = "us-east-1"  # the one region that CreateBucket does not accept as a constraint
 _MOST_DELETED = 1_000  # objects in one request (AWS: DeleteObjects)
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of this account; ``ours`` when fdeploy made it."""
+    """A bucket of this account; ``ours`` if fdeploy created it."""
 
     name: str
     account: str
     ours: bool
 
     def uri(self, key: str) -> str:
-        """Where an object stands."""
+        """The URI of an object."""
         return f"s3://{self.name}/{key}"
 
     @property
     def owned(self) -> dict[str, str]:
-        """The parameters of a request that name the bucket and whose it must be."""
+        """The request parameters that name the bucket and its required owner."""
         return {"Bucket": self.name, "ExpectedBucketOwner": self.account}
 
 
 def default_bucket(aws: Aws) -> str:
-    """The name of the bucket that fdeploy makes; at most 36 characters of the 63 that S3 allows."""
+    """The name of fdeploy's own bucket; at most 36 characters of the 63 that S3 allows."""
     return f"fdeploy-{aws.account}-{aws.region}"
 
 
@@ -58,9 +58,9 @@ def find_bucket(aws: Aws, chosen: str | None) -> Bucket | None:
         return None
     except AwsDenied as error:
         raise NotOurs(
-            f"the bucket {bucket.name} belongs to another account than {bucket.account}, "
-            f"or may not be used: {error.message}",
-            hint="name one of your own with bucket in [project], or ask for s3:ListBucket on it",
+            f"the bucket {bucket.name} does not belong to account {bucket.account}, or you have "
+            f"no access to it: {error.message}",
+            hint="set bucket in [project] to one of your own, or get s3:ListBucket on it",
         ) from None
     except AwsError as error:
         if error.aws_code not in ("301", "PermanentRedirect"):
@@ -73,13 +73,13 @@ def find_bucket(aws: Aws, chosen: str | None) -> Bucket | None:
 
 
 def ensure_bucket(aws: Aws, chosen: str | None, report: Reporter) -> Bucket:
-    """The bucket; where none is chosen, ours is made. Raises NotOurs, AwsMissing or AwsError."""
+    """Find the bucket, or create fdeploy's own. Raises NotOurs, AwsMissing or AwsError."""
     bucket = find_bucket(aws, chosen)
     if bucket is None:
         if chosen is not None:
             raise AwsMissing(
-                f"the bucket {chosen}, which bucket in [project] names, does not exist",
-                hint="make it, or remove the setting and let fdeploy make one",
+                f"the bucket {chosen} (bucket in [project]) does not exist",
+                hint="create it, or remove the setting to let fdeploy create one",
             )
         bucket = _create(aws, report)
     if bucket.ours and _tags(aws, bucket).get(_SETTINGS_TAG) != _SETTINGS_VERSION:
@@ -88,7 +88,10 @@ def ensure_bucket(aws: Aws, chosen: str | None, report: Reporter) -> Bucket:
 
 
 def object_versions(aws: Aws, bucket: Bucket, prefix: str) -> Iterator[tuple[str, str]]:
-    """Key and version of everything below a prefix, delete markers too. Raises AwsError."""
+    """Yield key and version of all objects under a prefix, delete markers included.
+
+    Raises AwsError.
+    """
     for page in aws.pages("s3", "list_object_versions", **bucket.owned, Prefix=prefix):
         for kind in ("Versions", "DeleteMarkers"):
             for item in page.get(kind, []):
@@ -96,7 +99,7 @@ def object_versions(aws: Aws, bucket: Bucket, prefix: str) -> Iterator[tuple[str
 
 
 def delete_objects(aws: Aws, bucket: Bucket, found: list[tuple[str, str]]) -> None:
-    """Delete versions of objects for good. Raises AwsError."""
+    """Delete object versions permanently. Raises AwsError."""
     for start in range(0, len(found), _MOST_DELETED):
         chosen = found[start : start + _MOST_DELETED]
         answer = aws.call(
@@ -112,28 +115,28 @@ def delete_objects(aws: Aws, bucket: Bucket, found: list[tuple[str, str]]) -> No
             raise AwsDenied(
                 f"{bucket.uri(error['Key'])} cannot be deleted: {error['Code']}: "
                 f"{error.get('Message', '')}",
-                hint="ask for s3:DeleteObjectVersion on it, then run the same command again",
+                hint="get s3:DeleteObjectVersion on it, then run the same command again",
                 aws_code=error["Code"],
             )
 
 
 def _create(aws: Aws, report: Reporter) -> Bucket:
     name = default_bucket(aws)
-    report(Step(f"making the bucket {name}"))
+    report(Step(f"creating the bucket {name}"))
     parameters: dict[str, Any] = {"Bucket": name, "ObjectOwnership": "BucketOwnerEnforced"}
     if aws.region != _NO_CONSTRAINT:
         parameters["CreateBucketConfiguration"] = {"LocationConstraint": aws.region}
     try:
         aws.call("s3", "create_bucket", **parameters)
     except AwsError as error:
-        # Made by the attempt before, whose answer was lost, or by a run beside this one.
+        # Created by an earlier attempt whose answer was lost, or by a concurrent run.
         if error.aws_code != "BucketAlreadyOwnedByYou":
             raise
     return Bucket(name, aws.account, ours=True)
 
 
 def _set_up(aws: Aws, bucket: Bucket) -> None:
-    """Give the bucket its settings; its tag comes last, and says that all are there."""
+    """Configure the bucket; the tag is written last, to mark that everything is configured."""
     aws.call(
         "s3",
         "put_public_access_block",
@@ -208,6 +211,6 @@ def _tags(aws: Aws, bucket: Bucket) -> dict[str, str]:
 
 def _elsewhere(bucket: Bucket, region: str, wanted: str) -> NotOurs:
     return NotOurs(
-        f"the bucket {bucket.name} is in {region}, and the endpoint goes to {wanted}",
-        hint=f"name a bucket in {wanted} with bucket in [project], or none",
+        f"the bucket {bucket.name} is in {region}, but the endpoint is deployed to {wanted}",
+        hint=f"set bucket in [project] to a bucket in {wanted}, or remove the setting",
     )

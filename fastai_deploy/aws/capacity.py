@@ -1,4 +1,4 @@
-"""Instance types and their memory: does the model fit? Answered at plan time, without AWS."""
+"""Instance types and their memory: whether a model fits, estimated without calling AWS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from botocore.loaders import Loader
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.records import Check, Outcome
 
-DEFAULT_INSTANCE = "ml.m5.large"  # the type that most accounts and regions have
+DEFAULT_INSTANCE = "ml.m5.large"  # available in most accounts and regions
 LIVING_GPUS = "ml.g4dn.xlarge, ml.g5.xlarge or ml.g6.xlarge"
 
 Accelerator = Literal["none", "gpu", "neuron", "gaudi"]
@@ -23,17 +23,17 @@ Accelerator = Literal["none", "gpu", "neuron", "gaudi"]
 _BLACKWELL = re.compile(r"(p6|g7)")
 _GPU = re.compile(r"[pg][0-9]")
 _NEURON = re.compile(r"(inf|trn)[0-9]")
-# The last letters of a family tell its processor and its disk: c6gd is Graviton with a disk.
+# The last letters of a family encode its processor and disk: c6gd is Graviton with a disk.
 _GRAVITON = re.compile(r"[cmrt][0-9]+g")
 _DISK = re.compile(r"([cmr][0-9]+[a-z]*d|[pg][0-9]+[a-z]*|p6-b[0-9]+|trn[0-9]+n?)$")
 _BURSTABLE = re.compile(r"t[0-9]")
-# GPUs of before 2018 (Kepler, Volta), whose instances have no disk of their own either.
+# GPUs from before 2018 (Kepler, Volta), whose instances have no local disk either.
 _OLD_GPUS = frozenset(("p2", "p3"))
 
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance type, such as ``ml.c6gd.xlarge``, and what its name tells."""
+    """An instance type, such as ``ml.c6gd.xlarge``, and what its name says."""
 
     type: str
 
@@ -44,7 +44,7 @@ class Instance:
 
     @property
     def accelerator(self) -> Accelerator:
-        """What it computes with beside its processor."""
+        """The kind of accelerator it has."""
         if _NEURON.match(self.family):
             return "neuron"
         if self.family.startswith("dl1"):
@@ -53,12 +53,12 @@ class Instance:
 
     @property
     def arm(self) -> bool:
-        """Whether its processor is a Graviton (or, beside a GPU, a Grace)."""
+        """Whether its processor is a Graviton (or, next to a GPU, a Grace)."""
         return bool(_GRAVITON.match(self.family)) or self.family.startswith(("g5g", "p6e-gb"))
 
     @property
     def old_gpu(self) -> bool:
-        """Whether its GPU is so old that software leaves it behind."""
+        """Whether current software no longer supports its GPU."""
         return self.family in _OLD_GPUS
 
     @property
@@ -68,12 +68,12 @@ class Instance:
 
     @property
     def burstable(self) -> bool:
-        """Whether it earns credits, which SageMaker does not autoscale."""
+        """Whether it is burstable; SageMaker does not autoscale such types."""
         return bool(_BURSTABLE.match(self.family))
 
     @property
     def has_local_disk(self) -> bool:
-        """Whether it stores on a disk of its own, which takes no KMS key of the user's."""
+        """Whether it has a local disk, which cannot be encrypted with the user's KMS key."""
         return not self.old_gpu and bool(_DISK.match(self.family))
 
 
@@ -81,7 +81,7 @@ class Instance:
 def known_types() -> tuple[str, ...]:
     """The instance types of real-time endpoints that this botocore knows.
 
-    Reading them takes 50 ms, and a command asks half a dozen times.
+    Cached, because reading them takes 50 ms and a command needs them half a dozen times.
     """
     shapes = Loader().load_service_model("sagemaker", "service-2")["shapes"]
     types: Sequence[str] = shapes["ProductionVariantInstanceType"]["enum"]
@@ -89,12 +89,12 @@ def known_types() -> tuple[str, ...]:
 
 
 def instance(name: str, known: Sequence[str]) -> Instance:
-    """The instance type of a name. Raises SettingsError with the nearest known names."""
+    """Parse an instance type. Raises SettingsError with the nearest known names."""
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         raise SettingsError(
             f"SageMaker has no instance type {name} for endpoints",
-            hint=f"did you mean {', '.join(near)}?" if near else "such as ml.m5.large",
+            hint=f"did you mean {', '.join(near)}?" if near else "choose one such as ml.m5.large",
         )
     return Instance(name)
 
@@ -107,7 +107,7 @@ _LEARNER_CODE = 500
 _RUN = 60
 _LOADED = 2.0
 
-# GiB for each vCPU, by family.
+# GiB per vCPU, by family.
 _GIB_A_VCPU = {
     **dict.fromkeys(("c4",), 1.875),
     **dict.fromkeys(
@@ -120,7 +120,7 @@ _GIB_A_VCPU = {
         (*("r5", "r5d", "r6g", "r6gd", "r6i", "r7gd", "r7i", "r8g"), *("g6e", "g7e")), 8.0
     ),
 }
-# GiB of the types whose memory follows no rule.
+# GiB of the types that do not follow that rule.
 _GIB = {
     "g7e.12xlarge": 512,
     "g7e.24xlarge": 1_024,
@@ -151,9 +151,9 @@ _MANY = re.compile(r"(\d+)xlarge")
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """What a model asks of a memory, in bytes; ``weights`` is the size of its file.
+    """The memory a model needs, in bytes; ``weights`` is the size of its file.
 
-    ``learner``: it is a learner that is served as it is, with torch and fastai.
+    ``learner``: it is served from its original pickle, with torch and fastai.
     """
 
     weights: int
@@ -162,13 +162,13 @@ class MemoryNeed:
 
     @property
     def needed(self) -> int:
-        """About how many bytes the server, the loaded model and the largest run take."""
+        """An estimate, in bytes, for the server, the loaded model and the largest run."""
         code = _LEARNER_CODE if self.learner else _CODE
         return (_SERVER[self.server] + code + _RUN) * MIB + int(self.weights * _LOADED)
 
 
 def instance_memory(name: str) -> int | None:
-    """The bytes of memory of a type such as ``ml.m5.large``; None where that is not known here."""
+    """The memory of a type such as ``ml.m5.large`` in bytes; None if unknown."""
     kind = name.removeprefix("ml.")
     if kind in _GIB:
         return _GIB[kind] * 1024 * MIB
@@ -181,7 +181,7 @@ def instance_memory(name: str) -> int | None:
 
 
 def larger_instance(name: str, needed: int, known: Sequence[str]) -> str | None:
-    """The smallest type of the same family that has the bytes, else of m5 or r5; None: none has."""
+    """The smallest type with enough memory, of the same family, else m5 or r5; None if none has."""
     own = name.split(".")[1]
     for family in (own, "m5", "r5"):
         enough = [
@@ -198,9 +198,9 @@ def larger_instance(name: str, needed: int, known: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a memory offers a model; ``place`` is an instance type, or says what is serverless.
+    """Whether a model fits in memory; ``place`` is an instance type or a serverless endpoint.
 
-    ``memory`` is in bytes, None where it is not known; ``larger`` is the next place that would do.
+    ``memory`` is in bytes, None if unknown; ``larger`` is the next place that is large enough.
     """
 
     place: str
@@ -210,11 +210,11 @@ class MemoryEstimate:
 
     @property
     def told(self) -> str:
-        """The figures, in words."""
+        """The estimate, for people."""
         need = self.need
-        told = f"the model takes about {_mb(need.needed)} (its file has {_mb(need.weights)})"
+        told = f"the model needs about {_mb(need.needed)} (its file has {_mb(need.weights)})"
         if self.memory is None:
-            return f"{told}; how much {self.place} has is not known here"
+            return f"{told}; the memory of {self.place} is unknown"
         return f"{told}, and {self.place} has {_mb(self.memory)}"
 
     @property
@@ -229,26 +229,26 @@ class MemoryEstimate:
 
     @property
     def hint(self) -> str:
-        """What mends it."""
+        """How to fix it."""
         if self.larger is None:
             return "choose an instance with more memory, or a smaller model"
         return f"choose {self.larger}"
 
     def check(self) -> Check:
-        """Fails for what is certain alone: the estimate may be wrong by half."""
+        """Fail only if the weights alone do not fit, because the estimate may be off by half."""
         outcome: Outcome = "warned" if self.tight else "passed"
         if self.impossible:
             outcome = "failed"
         return Check("memory", outcome, self.told, "" if outcome == "passed" else self.hint)
 
     def require(self) -> None:
-        """Raise SettingsError where not even the weights fit."""
+        """Raise SettingsError if not even the weights fit."""
         if self.impossible:
             raise SettingsError(self.told, hint=self.hint)
 
 
 def on_instance(name: str, need: MemoryNeed, known: Sequence[str]) -> MemoryEstimate:
-    """The room on an instance type."""
+    """The estimate for an instance type."""
     larger = larger_instance(name, need.needed, known)
     return MemoryEstimate(
         name, instance_memory(name), need, f"--instance {larger}" if larger else None
@@ -256,7 +256,7 @@ def on_instance(name: str, need: MemoryNeed, known: Sequence[str]) -> MemoryEsti
 
 
 def on_serverless(megabytes: int, need: MemoryNeed) -> MemoryEstimate:
-    """The room of a serverless endpoint, which has 1 to 6 GB in steps of 1 GB."""
+    """The estimate for a serverless endpoint, which has 1 to 6 GB in steps of 1 GB."""
     enough = next((mb for mb in _SERVERLESS if mb * MIB >= need.needed), None)
     larger = (
         f"memory = {enough} in [endpoint.serverless]" if enough else "an instance: kind real-time"

@@ -1,4 +1,4 @@
-"""Maps every error of boto3 and botocore to an error of fdeploy; no other module sees theirs."""
+"""Translates the errors of boto3 and botocore to fdeploy's; no other module sees the originals."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CREDENTIAL_CODES = frozenset(
     )
 )
 EXPIRED_CODES = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired"))
-# A HEAD request's answer has no body, and S3 no more to say than its status.
+# The answer to a HEAD request has no body, so S3 reports only its status.
 DENIED_CODES = frozenset(
     (
         "403",
@@ -102,7 +102,7 @@ THROTTLED_CODES = frozenset(
     )
 )
 
-# What a permission is called where it is not called as its operation is.
+# IAM prefixes and actions that differ from the name of the service or operation.
 SERVICE_PREFIXES = {
     "apigatewayv2": "apigateway",
     "resourcegroupstaggingapi": "tag",
@@ -110,7 +110,7 @@ SERVICE_PREFIXES = {
     "service-quotas": "servicequotas",
 }
 PERMISSIONS = {
-    # API Gateway's actions are HTTP's methods; fdeploy itself only reads there.
+    # API Gateway's actions are HTTP methods; fdeploy itself only reads there.
     "apigateway:GetAccount": "apigateway:GET",
     "apigateway:GetApi": "apigateway:GET",
     "apigateway:GetApiKey": "apigateway:GET",
@@ -166,19 +166,19 @@ _CONNECTION_ERRORS = (
 )
 
 _SIGN_IN = "sign in (aws sso login, or aws configure), or choose a profile with AWS_PROFILE"
-_AGAIN = "run the same command again: it goes on where this one stopped"
+_AGAIN = "run the same command again to continue"
 _ACTION = re.compile(r"not authorized to perform:? *([\w-]+:\w+)", re.IGNORECASE)
 
 
 def translated(error: Exception, service: str, operation: str) -> AwsError:
-    """The error that an exception of boto3 means; ``operation`` as in ``CreateChangeSet``.
+    """Translate an exception of boto3; ``operation`` is such as ``CreateChangeSet``.
 
-    Never raises; an exception that is not known here becomes an AwsError with its own words.
+    Never raises; an unknown exception becomes an AwsError with its own message.
     """
     if isinstance(error, aws.ClientError):
         return _answered(error, service, operation)
     cause = error.__cause__ or error.__context__
-    if isinstance(cause, aws.ClientError):  # as boto3's S3UploadFailedError hides it
+    if isinstance(cause, aws.ClientError):  # boto3's S3UploadFailedError hides it like this
         return _answered(cause, service, operation)
     subject = f"{service} {operation}"
     if isinstance(error, _CREDENTIAL_ERRORS):
@@ -186,25 +186,25 @@ def translated(error: Exception, service: str, operation: str) -> AwsError:
     if isinstance(error, _REGION_ERRORS):
         return AwsUnreachable(
             f"the AWS region is missing or wrong: {error}",
-            hint="set region in [project] of fdeploy.toml, or --region, such as eu-central-1",
+            hint="set region in [project] of fdeploy.toml, or add --region, such as eu-central-1",
         )
     if isinstance(error, _CONNECTION_ERRORS):
         return AwsUnreachable(
-            f"{subject} was not answered: {error}",
+            f"{subject} got no answer: {error}",
             hint=f"check the connection, the proxy and the region, then {_AGAIN}",
         )
     return AwsError(f"{subject} failed: {type(error).__name__}: {error}", hint=_AGAIN)
 
 
 def permission(service: str, operation: str) -> str:
-    """The IAM action that an operation needs: ``s3`` ``HeadObject`` needs ``s3:GetObject``."""
+    """The IAM action of an operation: ``s3`` ``HeadObject`` needs ``s3:GetObject``."""
     action = f"{SERVICE_PREFIXES.get(service, service)}:{operation}"
     return PERMISSIONS.get(action, action)
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """An error answer; ``status`` is HTTP's."""
+    """An error response; ``status`` is the HTTP status."""
 
     service: str
     operation: str
@@ -242,8 +242,9 @@ def _denied(answer: _Answer) -> AwsError:
     named = _ACTION.search(answer.words)
     action = named[1] if named else permission(answer.service, answer.operation)
     return AwsDenied(
-        f"the AWS credentials may not {action} ({answer})",
-        hint=f"let an administrator allow {action}; fdeploy doctor --policy prints all",
+        f"the AWS credentials lack the permission {action} ({answer})",
+        hint=f"ask an administrator to allow {action}; fdeploy doctor --policy prints all "
+        "permissions that fdeploy needs",
         aws_code=answer.code,
     )
 
@@ -255,7 +256,7 @@ def _missing(answer: _Answer) -> AwsError:
 def _quota(answer: _Answer) -> AwsError:
     return AwsQuota(
         str(answer),
-        hint="ask for a higher quota in the console under Service Quotas, "
+        hint="request a higher quota in the console under Service Quotas, "
         "or choose another --instance",
         aws_code=answer.code,
     )
@@ -268,24 +269,24 @@ def _throttled(answer: _Answer) -> AwsError:
 def _unwell(answer: _Answer) -> AwsError:
     return AwsUnreachable(
         str(answer),
-        hint=f"see health.aws.amazon.com, wait a minute, then {_AGAIN}",
+        hint=f"check health.aws.amazon.com, wait a minute, then {_AGAIN}",
         aws_code=answer.code,
     )
 
 
 def _is_denied(answer: _Answer) -> bool:
-    # In IAM's own words, too: CloudFormation passes them on under its general code.
+    # By the message, too: CloudFormation passes IAM's on under its own general code.
     return answer.code in DENIED_CODES or "is not authorized to perform" in answer.words
 
 
 def _is_missing(answer: _Answer) -> bool:
-    # In words alone, too: SageMaker and CloudFormation have a general code for it.
+    # By the message, too: SageMaker and CloudFormation use a general code for this.
     return answer.code in MISSING_CODES or (
         answer.code in GENERAL_CODES and bool(MISSING_WORDS.search(answer.words))
     )
 
 
-# The first meaning that applies is taken: codes overlap.
+# The first match wins: codes overlap.
 _MEANINGS: tuple[tuple[Callable[[_Answer], bool], Callable[[_Answer], AwsError]], ...] = (
     (lambda answer: answer.code in CREDENTIAL_CODES, _credentials),
     (lambda answer: answer.code in THROTTLED_CODES, _throttled),

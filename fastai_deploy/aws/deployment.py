@@ -1,6 +1,6 @@
-"""Runs CloudFormation operations: a template becomes a stack, whatever state the stack is in.
+"""Runs CloudFormation operations: applies a template to a stack, whatever state the stack is in.
 
-Each operation carries a token that says who began it, and is followed by its events to its end.
+Each operation carries a token that says who started it, and its events are followed to the end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BEGINNINGS = frozenset(("CREATE_IN_PROGRESS", "DELETE_IN_PROGRESS", "UPDATE_IN_
 
 @dataclass(frozen=True)
 class StackEvent:
-    """Something happened to a resource of a stack, or to the stack itself."""
+    """An event of a stack or one of its resources."""
 
     id: str
     at: datetime
@@ -47,12 +47,12 @@ class StackEvent:
 
     @property
     def failed(self) -> bool:
-        """Whether this is a failure, and not the end of what another failure stopped."""
+        """Whether this is a failure of its own, not one cancelled by another failure."""
         return self.status.endswith("_FAILED") and "cancelled" not in self.reason
 
 
 class EventTail:
-    """The end of a stack's events, read from the last one that was seen."""
+    """Reads the new events of a stack."""
 
     def __init__(self, aws: Aws, stack_id: str, seen: str = "") -> None:
         self._aws = aws
@@ -61,20 +61,20 @@ class EventTail:
 
     @classmethod
     def from_now(cls, aws: Aws, stack_id: str) -> EventTail:
-        """What comes after the newest event that there is. Raises AwsError."""
+        """Start after the newest existing event. Raises AwsError."""
         newest = next(_newest_first(aws, stack_id), None)
         return cls(aws, stack_id, newest.id if newest else "")
 
     @classmethod
     def of_running(cls, aws: Aws, stack_id: str) -> EventTail:
-        """The events of the operation that runs now, from its first. Raises AwsError."""
+        """Start at the first event of the running operation. Raises AwsError."""
         token: str | None = None
         begun = False
         for event in _newest_first(aws, stack_id):
             if begun or token not in (None, event.token):
                 return cls(aws, stack_id, event.id)
             token = event.token
-            # What was begun in the console has no token: its first event is the stack's own.
+            # An operation started in the console has no token; the stack's own event comes first.
             begun = not token and event.of_stack and event.status in _BEGINNINGS
         return cls(aws, stack_id)
 
@@ -91,7 +91,7 @@ class EventTail:
 
 
 def newest_token(aws: Aws, stack_id: str) -> str:
-    """The ClientRequestToken of the last event; empty where it has none. Raises AwsError."""
+    """The ClientRequestToken of the newest event; empty if it has none. Raises AwsError."""
     newest = next(_newest_first(aws, stack_id), None)
     return newest.token if newest else ""
 
@@ -118,14 +118,14 @@ def _event(item: dict[str, Any]) -> StackEvent:
 
 
 _POLL_SECONDS = 2.0
-_LOOK_EVERY = 10  # quiet polls; an event of the stack itself makes us look at once
+_LOOK_EVERY = 10  # polls without events between status checks; a stack event triggers one at once
 _NO_REASON = "AWS gives no reason"
 
 Watch = Callable[[StackEvent], None]
 
 
 class StackOperations:
-    """Runs operations; ``watch`` hears each event beside the reporter."""
+    """Runs operations; ``watch`` receives each event, as the reporter does."""
 
     def __init__(self, aws: Aws, operator: Operator, report: Reporter, watch: Watch) -> None:
         self._aws = aws
@@ -134,27 +134,27 @@ class StackOperations:
         self._watch = watch
 
     def execute(self, change_set: ChangeSet) -> Stack:
-        """Execute a change set. Raises StackFailed when AWS went back."""
+        """Execute a change set. Raises StackFailed if AWS rolled it back."""
         tail = EventTail.from_now(self._aws, change_set.stack_id)
         execute_change_set(self._aws, change_set, token=self._operator.token())
         return self._ended(change_set.stack_id, tail, stacks.SUCCEEDED)
 
     def attach(self, stack: Stack) -> None:
-        """Wait for the operation that runs. Raises StackFailed when it does not end well."""
-        self._report(Step(f"{stack.name} is {stack.status}: going on with what was begun"))
+        """Wait for the running operation. Raises StackFailed if it fails."""
+        self._report(Step(f"{stack.name} is {stack.status}: waiting for the running operation"))
         tail = EventTail.of_running(self._aws, stack.id)
         self._ended(stack.id, tail, stacks.SUCCEEDED | {stacks.GONE})
 
     def go_back(self, stack: Stack) -> None:
-        """Let AWS finish a rollback that it gave up, or that was switched off."""
-        self._report(Step(f"{stack.name} is {stack.status}: letting AWS go back to what was"))
+        """Have AWS finish a rollback that failed or was disabled."""
+        self._report(Step(f"{stack.name} is {stack.status}: rolling back to the previous state"))
         given_up = stack.status == "UPDATE_ROLLBACK_FAILED"
         self._run(stack, "continue_update_rollback" if given_up else "rollback_stack", stacks.READY)
 
     def delete(self, stack: Stack, *, let_go: bool = False) -> None:
-        """Delete a stack and all that is in it. Raises StackFailed when AWS cannot.
+        """Delete a stack and its resources. Raises StackFailed if AWS cannot.
 
-        ``let_go`` leaves behind what an attempt before could not delete.
+        ``let_go`` retains resources that an earlier attempt could not delete.
         """
         parameters: dict[str, Any] = {}
         if let_go and stack.status == "DELETE_FAILED":
@@ -167,7 +167,7 @@ class StackOperations:
         self._run(stack, "delete_stack", frozenset((stacks.GONE,)), **parameters)
 
     def begin_delete(self, stack: Stack) -> None:
-        """Ask AWS to delete a stack, and do not wait. Raises AwsError."""
+        """Start deleting a stack without waiting. Raises AwsError."""
         self._report(Step(f"asking AWS to delete {stack.name}"))
         token = self._operator.token()
         self._aws.call(
@@ -186,15 +186,15 @@ class StackOperations:
         self._ended(stack.id, tail, good)
 
     def _ended(self, stack_id: str, tail: EventTail, good: frozenset[str]) -> Stack:
-        """Tell the events until AWS rests. Raises StackFailed unless the state is a good one."""
+        """Report events until the operation ends. Raises StackFailed unless it ends in ``good``."""
         seen: list[StackEvent] = []
         try:
             stack = self._follow(stack_id, tail, seen)
         except (KeyboardInterrupt, AwsError):
             self._report(
                 Warned(
-                    "AWS goes on without us with what was begun",
-                    hint="the same command takes it up again",
+                    "AWS continues the operation in the background",
+                    hint="run the same command again to follow it",
                 )
             )
             raise
@@ -213,7 +213,7 @@ class StackOperations:
             quiet = 0 if new else quiet + 1
             if any(event.of_stack for event in new) or quiet % _LOOK_EVERY == 1:
                 stack = stacks.find_stack(self._aws, stack_id)
-                if stack is None:  # it never held anything, and AWS has forgotten it
+                if stack is None:  # it never had resources, and AWS no longer lists it
                     return stacks.gone(stack_id)
                 if not stack.working:
                     return stack
@@ -233,23 +233,23 @@ def _happened(stack_id: str, event: StackEvent) -> Happened:
 
 
 def failed(stack: Stack, events: list[StackEvent]) -> StackFailed:
-    """The error of an operation that did not end well: the first failure is the cause."""
+    """The error of a failed operation, caused by the first failure among its events."""
     first = next((event for event in events if event.failed and event.reason), None)
     reason = first.reason if first else stack.reason or _NO_REASON
     culprit = f"{first.type} {first.logical_id}: " if first else ""
     return StackFailed(
         f"the stack {stack.name} is {stack.status}: {culprit}{reason}",
-        hint="mend what it names, then run the same command again",
+        hint="fix the cause, then run the same command again",
         reason=reason,
     )
 
 
-_MOST_ROUNDS = 6  # settling takes two or three; more means that somebody works against us
+_MOST_ROUNDS = 6  # settling takes two or three; more means that someone else changes the stack
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The stack as it should be, and whether it was otherwise before."""
+    """The stack after applying a request, and whether anything changed."""
 
     stack: Stack
     changed: bool
@@ -257,16 +257,16 @@ class Applied:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a request would do: to which stack, if there is one; no changes: nothing."""
+    """What a request would change; ``stack`` is None if new, ``changes`` None for no change."""
 
     stack: Stack | None
     changes: ChangeSet | None
 
 
 class Deployment:
-    """Applies and removes the stacks of one owner.
+    """Applies and deletes the stacks of one owner.
 
-    ``watch`` hears each event; ``bucket`` is the user's own, or None for fdeploy's.
+    ``watch`` receives each event; ``bucket`` is the user's own, or None for fdeploy's.
     """
 
     def __init__(
@@ -287,9 +287,9 @@ class Deployment:
         self._operations = StackOperations(aws, operator, report, watch)
 
     def live(self, name: str) -> StackRequest | None:
-        """What a stack is made from now, when AWS is not at work on it; None where there is none.
+        """The request that describes the stack as it is; None if there is no stack.
 
-        Raises AwsError, NotOurs, StackBusy or StackFailed.
+        Waits for a running operation. Raises AwsError, NotOurs, StackBusy or StackFailed.
         """
         stack = self._settled(name)
         if stack is None:
@@ -298,7 +298,7 @@ class Deployment:
         return StackRequest(name, template, stack.tags, stack.protected)
 
     def plan(self, request: StackRequest) -> Plan:
-        """What applying the request would change; nothing is kept of the plan.
+        """What applying the request would change; the change set is deleted again.
 
         Raises DeployError, and the errors of :meth:`live`.
         """
@@ -309,19 +309,21 @@ class Deployment:
         return Plan(stack, change_set)
 
     def apply(self, request: StackRequest, ready: Callable[[], None] = lambda: None) -> Applied:
-        """Make the stack what the request says.
+        """Create or update the stack.
 
-        ``ready`` is called when there is something to change, and stops that by raising. Raises
-        StackFailed when AWS went back to what was before, and the errors of :meth:`plan`.
+        ``ready`` is called before changing anything and can stop it by raising. Raises StackFailed
+        if AWS rolled back to the previous state, and the errors of :meth:`plan`.
         """
         stack = self._settled(request.name)
         change_set = self._change_set(request, stack)
         if change_set is None:
             if stack is None:
                 raise StackFailed(
-                    f"the plan for {request.name} is empty", hint="report this", reason=""
+                    f"the change set for {request.name} is empty",
+                    hint="report this as a bug",
+                    reason="",
                 )
-            self._report(Step(f"{request.name} is as it should be"))
+            self._report(Step(f"{request.name} is up to date"))
             self._protect(stack, protected=request.protected)
             return Applied(stack, changed=False)
         self._report(Planned(request.name, planned(request.name, change_set)))
@@ -335,10 +337,10 @@ class Deployment:
         return Applied(made, changed=True)
 
     def remove(self, name: str, *, let_go: bool = False) -> bool:
-        """Delete a stack and all that is in it; whether there was one.
+        """Delete a stack and its resources; return whether it existed.
 
-        ``let_go`` leaves behind what AWS could not delete before. Raises StackFailed when AWS
-        could not, NotOurs, StackBusy or AwsError.
+        ``let_go`` retains resources that AWS could not delete before. Raises StackFailed if AWS
+        cannot delete it, NotOurs, StackBusy or AwsError.
         """
         stack = our_stack(self._aws, name, self._owner)
         if stack is None:
@@ -352,7 +354,7 @@ class Deployment:
         return True
 
     def begin_removal(self, name: str) -> bool:
-        """Ask AWS to delete a stack, and do not wait; whether there is one.
+        """Start deleting a stack without waiting; return whether it exists.
 
         Raises NotOurs, StackBusy or AwsError.
         """
@@ -366,7 +368,7 @@ class Deployment:
         return True
 
     def _forget(self, change_set: ChangeSet, stack: Stack | None) -> None:
-        """Leave nothing of a plan; of a new stack AWS would keep an empty one."""
+        """Delete a change set; for a new stack, delete the empty stack that AWS created for it."""
         if stack is not None:
             delete_change_set(self._aws, change_set)
         else:
@@ -382,7 +384,7 @@ class Deployment:
             )
 
     def _settled(self, name: str) -> Stack | None:
-        """The stack, ready to be updated; None where it is to be created."""
+        """The stack, ready to be updated; None if it has to be created."""
         stack = None
         for _round in range(_MOST_ROUNDS):
             stack = our_stack(self._aws, name, self._owner)
@@ -396,7 +398,7 @@ class Deployment:
             elif stack.status in stacks.HALF_BACK:
                 self._operations.go_back(stack)
             elif stack.status in stacks.SPOILED:
-                self._report(Step(f"{name} is {stack.status}: deleting what is left of it"))
+                self._report(Step(f"{name} is {stack.status}: deleting its remains"))
                 self._operations.delete(stack)
             else:
                 break
@@ -404,7 +406,7 @@ class Deployment:
         raise failed(stack, [])
 
     def _await(self, stack: Stack) -> None:
-        """Let what is being done end, well or not: what comes next is the deletion."""
+        """Wait for the running operation, whatever its result, before deleting the stack."""
         self._check_operator(stack)
         try:
             self._operations.attach(stack)
@@ -412,19 +414,19 @@ class Deployment:
             self._report(Step(ended.message))
 
     def _check_operator(self, stack: Stack) -> None:
-        """Raise StackBusy when somebody else is at work; a deletion may be anybody's."""
+        """Raise StackBusy if someone else started the operation, unless it is a deletion."""
         found = Operator.of(newest_token(self._aws, stack.id))
         if found == self._operator or stack.status == "DELETE_IN_PROGRESS":
             return
-        who = str(found) if found else "somebody, not through fdeploy,"
+        who = str(found) if found else "someone (not through fdeploy)"
         raise StackBusy(
-            f"{who} is at work on the stack {stack.name}: {stack.status} "
+            f"{who} is changing the stack {stack.name}: {stack.status} "
             f"since {stack.updated:%Y-%m-%d %H:%M} UTC",
-            hint="wait for it to end, or use another --stage",
+            hint="wait for it to finish, or use another --stage",
         )
 
     def _change_set(self, request: StackRequest, stack: Stack | None) -> ChangeSet | None:
-        self._report(Step(f"asking what would change in {request.name}"))
+        self._report(Step(f"comparing {request.name} with the template"))
         return create_change_set(
             self._aws, request, self._folder, new=stack is None, token=self._operator.token()
         )

@@ -1,11 +1,11 @@
-"""Whether a deploy would work, before it costs anything: checks that pass, warn or fail.
+"""Checks that a deploy would work, before it costs anything: each passes, warns or fails.
 
-    credentials   whose they are                  bucket      ours, or another account's
-    permissions   by IAM's own simulator          image       in the region's registry
-    quota         of the instance type            memory      the model fits, by estimate
-    stacks        nobody else's, nobody at work   limits      time-outs and sizes fit together
+    credentials   valid, and whose they are       bucket      owned by this account
+    permissions   by IAM's policy simulator       image       in the region's registry
+    quota         of the instance type            memory      estimated to be enough
+    stacks        owned, and not busy             limits      timeouts and sizes are consistent
 
-Each check says what mends it. None changes anything.
+Each check says how to fix a problem. None changes anything.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _IMAGE = re.compile(r"(?P<registry>\d{12})\.dkr\.ecr\.(?P<region>[^.]+)\.[^/]+/(
 
 @dataclass(frozen=True)
 class Limits:
-    """How long each on the way waits, in seconds, and what each takes, in bytes.
+    """Timeouts in seconds and size limits in bytes, along the path of a request.
 
-    A request passes the gateway, the function and the endpoint; None: there is no gateway.
+    A request passes the gateway, the Lambda and the endpoint; None means there is no gateway.
     """
 
     function_seconds: float | None
@@ -44,10 +44,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be deployed; ``instance`` None is serverless, ``bucket`` None is fdeploy's own.
+    """What to check; ``instance`` None means serverless, ``bucket`` None fdeploy's own bucket.
 
-    ``needs`` is who must be allowed what, but for the services that are ``unused``; ``room`` is
-    None where no model is there to be measured.
+    ``needs`` describes the required permissions, except those of ``unused`` services; ``estimate``
+    is None if there is no model to measure.
     """
 
     owner: Owner
@@ -62,17 +62,17 @@ class Subject:
 
 
 class Doctor:
-    """Looks at an account; never raises FdeployError."""
+    """Checks an account; only :meth:`require` raises, elsewhere failures become checks."""
 
     def __init__(self, aws: Aws) -> None:
         self._aws = aws
 
     def credentials(self) -> Check:
-        """Whose the credentials are; without them nothing else can be looked at."""
+        """Check the credentials, without which nothing else can be checked."""
         return self._tried("credentials", self._credentials)
 
     def examine(self, subject: Subject) -> list[Check]:
-        """All other checks."""
+        """Run all other checks."""
         found = [
             self._tried("permissions", lambda: self._permissions(subject)),
             self._tried("bucket", lambda: self._bucket(subject.bucket)),
@@ -86,10 +86,10 @@ class Doctor:
         return found
 
     def require(self, subject: Subject) -> list[Check]:
-        """What would make AWS fail after minutes, looked at before; checks that may not be made.
+        """Check what would otherwise make AWS fail after minutes; return the warnings.
 
-        Raises AwsMissing for an image that is not there, AwsQuota for too low a quota, and
-        SettingsError for a model that does not fit into the memory.
+        Raises AwsMissing for a missing image, AwsQuota for too low a quota, and SettingsError for a
+        model that does not fit in memory.
         """
         warned = []
         if subject.estimate:
@@ -114,7 +114,7 @@ class Doctor:
             yield "quota", lambda: self._quota(instance, count)
 
     def _tried(self, name: str, check: Callable[[], Check]) -> Check:
-        """A check; one that may not be made warns, because a deploy may need less."""
+        """Run a check; a missing permission only warns, because a deploy may not need it."""
         try:
             return check()
         except FdeployError as error:
@@ -138,7 +138,7 @@ class Doctor:
         )
 
     def _makes_bucket(self, chosen: str | None) -> bool:
-        """Whether the first upload makes the bucket; what else is wrong, its own check says."""
+        """Whether the first upload will create the bucket; other problems have their own check."""
         try:
             return chosen is None and find_bucket(self._aws, None) is None
         except FdeployError:
@@ -147,26 +147,26 @@ class Doctor:
     def _bucket(self, chosen: str | None) -> Check:
         bucket = find_bucket(self._aws, chosen)
         if bucket is not None:
-            return Check("bucket", "passed", f"{bucket.name} is there and is this account's")
+            return Check("bucket", "passed", f"{bucket.name} exists and belongs to this account")
         if chosen is None:
             name = default_bucket(self._aws)
-            return Check("bucket", "passed", f"{name} will be made by the first upload")
+            return Check("bucket", "passed", f"the first upload will create {name}")
         return Check(
             "bucket",
             "failed",
             f"{chosen} does not exist",
-            "make it, or remove bucket from [project]",
+            "create it, or remove bucket from [project]",
         )
 
     def _image(self, uri: str) -> Check:
         match = _IMAGE.fullmatch(uri)
         if match is None:
-            return Check("image", "warned", f"{uri} is not in ECR", "name an image in ECR")
+            return Check("image", "warned", f"{uri} is not in ECR", "choose an image in ECR")
         repository, tag, digest = _parts(match["name"])
         identity = {"imageDigest": digest} if digest else {"imageTag": tag}
         missing = AwsMissing(
             f"the container image {uri} does not exist",
-            hint="remove image from [endpoint], or name one that exists",
+            hint="remove image from [endpoint], or set it to an existing one",
         )
         try:
             answer = self._aws.elsewhere(match["region"]).call(
@@ -180,7 +180,7 @@ class Doctor:
             raise missing from None
         if not answer.get("images"):
             raise missing
-        return Check("image", "passed", f"{uri} is there")
+        return Check("image", "passed", f"{uri} exists")
 
     def _quota(self, instance: str, count: int) -> Check:
         name = f"{instance} for endpoint usage"
@@ -191,12 +191,11 @@ class Doctor:
             )
         if value < count:
             raise AwsQuota(
-                f"the account may have {value:g} {instance}, and {count} "
-                f"{'is' if count == 1 else 'are'} wanted",
-                hint=f"ask for more under Service Quotas, Amazon SageMaker, '{name}', "
+                f"the account's quota is {value:g} {instance}, but the settings need {count}",
+                hint=f"request more under Service Quotas, Amazon SageMaker, '{name}', "
                 "or choose another --instance",
             )
-        return Check("quota", "passed", f"the account may have {value:g} {instance}")
+        return Check("quota", "passed", f"the account's quota is {value:g} {instance}")
 
     def _quotas(self, name: str) -> Iterator[float]:
         for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
@@ -213,34 +212,34 @@ class Doctor:
         stack = stacks.our_stack(self._aws, name, owner)
         about = f"stack {name}"
         if stack is None:
-            return Check(about, "passed", "is not there yet")
+            return Check(about, "passed", "does not exist yet")
         if stack.working:
-            return Check(about, "warned", f"is {stack.status}", "wait for it to end")
+            return Check(about, "warned", f"is {stack.status}", "wait for it to finish")
         if stack.status in stacks.READY or stack.status == stacks.REVIEW:
             return Check(about, "passed", f"is {stack.status}")
-        return Check(about, "warned", f"is {stack.status}", "the next deploy clears it up")
+        return Check(about, "warned", f"is {stack.status}", "the next deploy cleans it up")
 
 
 def _limits(limits: Limits) -> Check:
-    """Who stands before another must not wait longer than that one answers."""
+    """Check that no timeout exceeds the one behind it, and that the largest request fits."""
     told = f"an endpoint answers within {limits.endpoint_seconds:g} s"
     if limits.function_seconds is None or limits.gateway_seconds is None:
-        return Check("limits", "passed", f"{told}, and has no API before it")
+        return Check("limits", "passed", f"{told}, and has no API in front of it")
     told = (
-        f"the function waits {limits.function_seconds:g} s, API Gateway "
+        f"the Lambda waits {limits.function_seconds:g} s, API Gateway "
         f"{limits.gateway_seconds:g} s, {told}"
     )
     if limits.function_seconds > min(limits.gateway_seconds, limits.endpoint_seconds):
         return Check("limits", "failed", told, "set a smaller timeout in [api]")
     largest = limits.largest_request or 0
-    told += f"; a request has at most {largest:,} bytes of {limits.endpoint_takes:,}"
+    told += f"; a request has at most {largest:,} of {limits.endpoint_takes:,} allowed bytes"
     if largest > limits.endpoint_takes:
         return Check("limits", "failed", told, "set a smaller max_body in [api]")
     return Check("limits", "passed", told)
 
 
 def _parts(name: str) -> tuple[str, str, str]:
-    """Repository, tag and digest of the last part of an image's URI."""
+    """The repository, tag and digest in the last part of an image's URI."""
     repository, _, digest = name.partition("@")
     repository, _, tag = repository.partition(":")
     return repository, tag or "latest", digest

@@ -1,4 +1,4 @@
-"""The SageMaker endpoint: its state, what it uses, and how it is invoked, in real time or async."""
+"""The SageMaker endpoint: its state, its live configuration, and its invocations."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _STEADY = frozenset((IN_SERVICE, "Failed", "OutOfService", "UpdateRollbackFailed
 _POLL_SECONDS = 5.0
 _WAIT_SECONDS = 3_600.0  # as long as a container may take to start (AWS: ProductionVariant)
 _MODEL_ERROR = "ModelError"
-# What keeps a request from the endpoint, and is not the endpoint's fault.
+# Errors that keep a request from reaching the endpoint.
 _ON_THE_WAY = (AwsCredentials, AwsDenied, AwsThrottled, AwsUnreachable)
 Json = Any
 
 
 @dataclass(frozen=True)
 class EndpointState:
-    """What SageMaker says of an endpoint; ``config`` is the configuration that is in use."""
+    """The state of an endpoint; ``config`` is the configuration in use."""
 
     name: str
     status: str
@@ -46,7 +46,7 @@ class EndpointState:
 
 
 def find_endpoint(aws: Aws, name: str) -> EndpointState | None:
-    """The endpoint of a name; None where there is none. Raises AwsError."""
+    """The state of an endpoint; None if it does not exist. Raises AwsError."""
     try:
         found = aws.call("sagemaker", "describe_endpoint", EndpointName=name)
     except AwsMissing:
@@ -62,10 +62,10 @@ def find_endpoint(aws: Aws, name: str) -> EndpointState | None:
 
 
 def check_in_use(aws: Aws, name: str, config: str) -> None:
-    """Wait until the endpoint is steady, and see that it uses a configuration.
+    """Wait until the endpoint is steady, and check that it uses a configuration.
 
-    A failed update goes back to InService on the old configuration, sometimes without a reason:
-    only the comparison tells. Raises DeployError.
+    After a failed update an endpoint returns to InService with the old configuration, sometimes
+    without a reason, so only this comparison detects it. Raises DeployError.
     """
     deadline = aws.clock() + _WAIT_SECONDS
     state = find_endpoint(aws, name)
@@ -74,19 +74,19 @@ def check_in_use(aws: Aws, name: str, config: str) -> None:
         state = find_endpoint(aws, name)
     if state is None:
         raise DeployError(
-            f"the endpoint {name} is gone, though its stack is there",
-            hint="somebody deleted it by hand: run fdeploy teardown, then fdeploy up",
+            f"the endpoint {name} is gone, although its stack exists",
+            hint="it was deleted by hand: run fdeploy teardown, then fdeploy up",
         )
     if state.status != IN_SERVICE or state.config != config:
         raise DeployError(
-            f"the endpoint {name} is {state.status} with {state.config} and not with {config}: "
+            f"the endpoint {name} is {state.status} with {state.config} instead of {config}: "
             f"{state.reason or 'AWS gives no reason'}",
-            hint="the version before goes on serving; fdeploy logs shows what the new one said",
+            hint="the previous version is still serving; run fdeploy logs to see the new one's log",
         )
 
 
 def invoke(aws: Aws, name: str, request: Json) -> Json:
-    """Send one request of the contract to an endpoint. Raises InvocationError or NoAnswer."""
+    """Send one request to an endpoint. Raises InvocationError or NoAnswer."""
     try:
         answer = aws.call(
             "sagemaker-runtime",
@@ -101,20 +101,20 @@ def invoke(aws: Aws, name: str, request: Json) -> Json:
         raise passed_on(name, error) from None
     except ValueError:
         raise InvocationError(
-            f"the endpoint {name} answered no JSON", hint="run fdeploy deploy"
+            f"the answer of endpoint {name} is not JSON", hint="run fdeploy deploy"
         ) from None
 
 
 def passed_on(name: str, error: AwsError) -> InvocationError:
-    """What an error of an invocation means to who sent it."""
+    """Translate the AWS error of an invocation."""
     cause = error.__cause__
     answer: Mapping[str, Any] = getattr(cause, "response", {})
     if error.aws_code == _MODEL_ERROR:
         return said_by_model(f"the endpoint {name}", answer)
     if error.aws_code == "ValidationError":
         return InvocationError(
-            f"the endpoint {name} is not there, or not ready: {error.message}",
-            hint="fdeploy status shows its state; fdeploy deploy brings it up",
+            f"the endpoint {name} does not exist or is not ready: {error.message}",
+            hint="run fdeploy status to see its state, or fdeploy deploy to create it",
         )
     if isinstance(error, _ON_THE_WAY):
         return NoAnswer(error.message, hint=error.hint)
@@ -122,7 +122,7 @@ def passed_on(name: str, error: AwsError) -> InvocationError:
 
 
 def said_by_model(who: str, answer: Mapping[str, Any]) -> InvocationError:
-    """The model server's own error, in the contract's form where it has it."""
+    """The model server's own error, translated if it has the contract's form."""
     status = answer.get("OriginalStatusCode", 0)
     said = error_from_response(who, status, answer.get("OriginalMessage"))
     if said is not None:
@@ -130,11 +130,13 @@ def said_by_model(who: str, answer: Mapping[str, Any]) -> InvocationError:
     if not status:
         return InvocationError(
             f"{who} did not answer in time",
-            hint="send less text at once",
+            hint="send less text per request",
             status=http.HTTPStatus.GATEWAY_TIMEOUT,
             answer_code="timeout",
         )
-    return InvocationError(f"{who} answered {status}", hint="fdeploy logs shows why", status=status)
+    return InvocationError(
+        f"{who} answered {status}", hint="run fdeploy logs to see why", status=status
+    )
 
 
 _ANSWER_POLL_SECONDS = 2.0
@@ -144,7 +146,7 @@ _JSON = "application/json"
 
 @dataclass(frozen=True)
 class Queue:
-    """Where requests to an asynchronous endpoint are put; ``prefix`` is without a slash."""
+    """Where requests to an asynchronous endpoint are stored; ``prefix`` has no trailing slash."""
 
     bucket: Bucket
     prefix: str
@@ -153,9 +155,9 @@ class Queue:
 def invoke_async(
     aws: Aws, name: str, queue: Queue, request: Json, *, told: Callable[[str], None]
 ) -> Json:
-    """Send one request of the contract and wait for its answer; ``told`` hears where it will be.
+    """Send one request and wait for its answer; ``told`` receives where it will be stored.
 
-    Raises InvocationError, or NoAnswer when there is none within half an hour.
+    Raises InvocationError, or NoAnswer if there is no answer within half an hour.
     """
     key = f"{queue.prefix}/input/{uuid.uuid4()}.json"
     try:
@@ -177,7 +179,7 @@ def invoke_async(
         )
     except AwsError as error:
         raise passed_on(name, error) from None
-    told(f"the answer will be at {accepted['OutputLocation']}")
+    told(f"the answer will be stored at {accepted['OutputLocation']}")
     return _awaited(aws, name, queue.bucket, accepted)
 
 
@@ -188,7 +190,7 @@ def _awaited(aws: Aws, name: str, bucket: Bucket, accepted: Json) -> Json:
         if failure is not None:
             raise InvocationError(
                 f"the endpoint {name} failed: {failure[:500].decode(errors='replace')}",
-                hint="fdeploy logs shows why",
+                hint="run fdeploy logs to see why",
             )
         answer = _read(aws, bucket, accepted["OutputLocation"])
         if answer is not None:
@@ -196,17 +198,17 @@ def _awaited(aws: Aws, name: str, bucket: Bucket, accepted: Json) -> Json:
                 return json.loads(answer)
             except ValueError:
                 raise InvocationError(
-                    f"the endpoint {name} answered no JSON", hint="run fdeploy deploy"
+                    f"the answer of endpoint {name} is not JSON", hint="run fdeploy deploy"
                 ) from None
         aws.sleep(_ANSWER_POLL_SECONDS)
     raise NoAnswer(
         f"the endpoint {name} has not answered within {_ANSWER_WAIT_SECONDS / 60:g} min",
-        hint=f"look at {accepted['OutputLocation']} later, or at fdeploy logs now",
+        hint=f"check {accepted['OutputLocation']} later, or run fdeploy logs now",
     )
 
 
 def _read(aws: Aws, bucket: Bucket, uri: str) -> bytes | None:
-    """The object, when it is there; without s3:ListBucket S3 says 403 until it is."""
+    """The object, or None until it exists; without s3:ListBucket, S3 answers 403 until then."""
     if not uri:
         return None
     key = uri.removeprefix(bucket.uri(""))

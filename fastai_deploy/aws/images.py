@@ -1,6 +1,6 @@
-"""Chooses the container image that serves an artifact: a table of rules, first match wins.
+"""Selects the container image for an artifact: a table of rules, of which the first match wins.
 
-Image versions come from the tables that AWS's SDK core ships, read without importing it.
+Image versions come from the tables shipped with sagemaker-core, read without importing it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Literal
 from fastai_deploy.aws.capacity import LIVING_GPUS, Instance
 from fastai_deploy.errors import SettingsError, TargetUnavailable
 
-# The domain of a region's services, by the region's prefix; all others are amazonaws.com.
-# Source: partitions.json of botocore, with which a test compares it.
+# Service domains by region prefix; all others use amazonaws.com.
+# Source: botocore's partitions.json, against which a test checks this.
 _DOMAINS = (
     ("cn-", "amazonaws.com.cn"),
     ("eusc-", "amazonaws.eu"),
@@ -29,10 +29,7 @@ _DOMAINS = (
 
 @dataclass(frozen=True)
 class Release:
-    """One release of a family of images, as the table has it.
-
-    ``registries`` are the accounts that hold it, by region.
-    """
+    """A release in an image table; ``registries`` maps regions to registry accounts."""
 
     version: str
     repository: str
@@ -41,7 +38,7 @@ class Release:
     tags: Mapping[str, str]
 
     def uri(self, region: str, accelerator: str) -> str:
-        """The image for ``cpu`` or ``gpu``. Raises KeyError for a region that lacks it."""
+        """The image for ``cpu`` or ``gpu``. Raises KeyError for a region without it."""
         registry = self.registries[region]
         return (
             f"{registry}.dkr.ecr.{region}.{domain(region)}/"
@@ -50,15 +47,15 @@ class Release:
 
 
 class ImageTables:
-    """The tables in a folder, such as ``pytorch.json``."""
+    """The image tables in a folder, such as ``pytorch.json``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def release(self, framework: str, scope: str | None, version: str) -> Release:
-        """A release of ``pytorch`` (with a scope) or ``ray-serve`` (without).
+        """Look up a release of ``pytorch`` (with a scope) or ``ray-serve`` (without).
 
-        Raises TargetUnavailable where this version of the table has no such release.
+        Raises TargetUnavailable if this version of the table has no such release.
         """
         path = self._folder / f"{framework}.json"
         try:
@@ -69,13 +66,13 @@ class ImageTables:
             return _release(version, part["versions"][version])
         except (OSError, KeyError, ValueError) as error:
             raise TargetUnavailable(
-                f"sagemaker-core knows no {framework} {version} image ({error})",
-                hint="pip install --upgrade sagemaker-core, or name an image in [endpoint]",
+                f"the installed sagemaker-core lists no {framework} {version} image ({error})",
+                hint="run pip install --upgrade sagemaker-core, or set image in [endpoint]",
             ) from None
 
 
 def installed_tables() -> ImageTables:
-    """The tables of the installed sagemaker-core. Raises TargetUnavailable without it."""
+    """The tables of the installed sagemaker-core. Raises TargetUnavailable if there is none."""
     spec = importlib.util.find_spec("sagemaker")
     for location in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(location, "core", "image_uri_config")
@@ -93,7 +90,7 @@ def domain(region: str) -> str:
 
 
 def _release(version: str, entry: Mapping[str, Any]) -> Release:
-    """An entry of a table; its tags are put together as the SDK does it."""
+    """Parse a table entry; tags are composed as the SDK does it."""
     python = (entry.get("py_versions") or [None])[-1]
     suffixes = entry.get("container_version", {})
     if "tag_prefix" in entry:  # ray: serve-ml-sagemaker-cpu-v1
@@ -110,7 +107,7 @@ def _release(version: str, entry: Mapping[str, Any]) -> Release:
 
 Family = Literal["ray-serve", "torchserve"]
 
-# Drivers of the host. The default one is too old for the CUDA 12.9 of the Ray Serve image.
+# Host AMIs, by GPU driver. The default driver is too old for the CUDA 12.9 of the Ray Serve image.
 _GPU_AMI = "al2-ami-sagemaker-inference-gpu-3-1"  # driver 550
 _BLACKWELL_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"  # driver 580; Blackwell needs 570
 _ENDED = "AWS ended the patches of the TorchServe images on 2026-06-30"
@@ -118,10 +115,10 @@ _ENDED = "AWS ended the patches of the TorchServe images on 2026-06-30"
 
 @dataclass(frozen=True)
 class Image:
-    """A container image and what the artifact must fit.
+    """A container image and what an artifact must match.
 
-    ``python`` is such as ``3.13``, None where it is not known; ``platform`` is the newest manylinux
-    tag whose wheels run in it; ``inference_ami`` is what the production variant must name.
+    ``python`` is such as ``3.13``, None if unknown; ``platform`` is the newest manylinux tag whose
+    wheels run in it; ``inference_ami`` is the AMI that the production variant must set.
     """
 
     uri: str
@@ -146,7 +143,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Rule:
-    """An image and the instances that it is for; ``table`` says where its release stands."""
+    """An image and the instances it is for; ``table`` locates its release."""
 
     family: Family
     table: tuple[str, str | None, str]
@@ -158,7 +155,7 @@ class Rule:
 
 
 def _is_common(instance: Instance) -> bool:
-    """An x86 processor, with or without a GPU that today's software supports."""
+    """Whether it has an x86 processor, with no GPU or one that current software supports."""
     return not instance.arm and not instance.old_gpu and instance.accelerator in ("none", "gpu")
 
 
@@ -170,7 +167,7 @@ RULES = (
         "3.8",
         "2_31",
         "the last image that supports the GPU of P2",
-        "AWS has deprecated P2, and this image gets no patches any more; a GPU of today has "
+        "AWS has deprecated P2, and this image no longer gets patches; for a current GPU, use "
         f"{LIVING_GPUS}",
     ),
     Rule(
@@ -179,8 +176,8 @@ RULES = (
         lambda instance: instance.family == "p3",
         "3.12",
         "2_35",
-        "the last image that is sure to support the GPU of P3",
-        f"{_ENDED}; {LIVING_GPUS} gets an image that is patched",
+        "the last image known to support the GPU of P3",
+        f"{_ENDED}; {LIVING_GPUS} gets an image that is still patched",
     ),
     Rule(
         "torchserve",
@@ -189,7 +186,7 @@ RULES = (
         "3.12",
         "2_35",
         "the newest image for Graviton",
-        f"{_ENDED}; an x86 instance such as ml.m5.large gets an image that is patched",
+        f"{_ENDED}; an x86 instance such as ml.m5.large gets an image that is still patched",
     ),
     Rule(
         "ray-serve",
@@ -235,7 +232,7 @@ _OLD_ARM = (
 
 
 def _runs_old_x86(instance: Instance) -> bool:
-    """P2's GPU ends with 1.12.1, which has its own rule; Blackwell begins after all of them."""
+    """P2's last release is 1.12.1, which has its own rule; Blackwell needs newer releases."""
     common = _is_common(instance) or instance.family == "p3"
     return common and not instance.blackwell
 
@@ -244,7 +241,7 @@ def _runs_old_arm(instance: Instance) -> bool:
     return instance.arm and instance.accelerator == "none"
 
 
-# For a learner that needs the Python of one of them.
+# For learners that need an older Python.
 OLD_RULES = tuple(
     Rule(
         "torchserve",
@@ -253,7 +250,7 @@ OLD_RULES = tuple(
         old.python,
         old.glibc,
         f"the newest image with Python {old.python}, which the learner needs",
-        f"{_ENDED}; a learner of Python 3.13 gets an image that is patched",
+        f"{_ENDED}; a learner for Python 3.13 gets an image that is still patched",
     )
     for scope, releases, fits in (
         ("inference", _OLD_X86, _runs_old_x86),
@@ -272,10 +269,10 @@ def choose_image(
     override: str | None = None,
     python: str | None = None,
 ) -> Image:
-    """The image for an instance in a region; ``override`` is the user's own choice.
+    """Select the image for an instance in a region; ``override`` is the user's own image.
 
-    ``python`` is what a learner that is served as it is needs, such as ``3.11``. Raises
-    SettingsError when no image fits, TargetUnavailable when the tables lack a release.
+    ``python`` is the version, such as ``3.11``, that a learner served from its original pickle
+    needs. Raises SettingsError if no image fits, TargetUnavailable if the tables lack a release.
     """
     if override:
         return _overridden(override, instance, server, python)
@@ -295,7 +292,7 @@ def choose_image(
     regions = ", ".join(sorted(release.registries))
     raise SettingsError(
         f"AWS has no {fitting[0].family} image for {instance.type} in {region}",
-        hint=f"choose a region that has it: {regions}",
+        hint=f"choose one of its regions: {regions}",
     )
 
 
@@ -315,9 +312,9 @@ def _image(rule: Rule, release: Release, instance: Instance, region: str, lackin
 
 
 def _overridden(uri: str, instance: Instance, server: str, needed: str | None) -> Image:
-    """The user's image; its family and Python are read from its name where they are in it.
+    """The user's image, with family and Python read from its name as far as it states them.
 
-    Raises SettingsError where that is not the Python that is needed.
+    Raises SettingsError if its Python is not the one that is needed.
     """
     name = uri.rpartition("/")[2]
     ray = server == "ray-serve" or (server == "auto" and name.startswith("ray"))
@@ -327,8 +324,8 @@ def _overridden(uri: str, instance: Instance, server: str, needed: str | None) -
     )
     if needed and python not in (None, needed):
         raise SettingsError(
-            f"the learner needs Python {needed}, and the image {uri} has {python}",
-            hint="name an image with that Python, or remove image from [endpoint]",
+            f"the learner needs Python {needed}, but the image {uri} has {python}",
+            hint="choose an image with that Python, or remove image from [endpoint]",
         )
     return Image(
         uri=uri,
@@ -337,7 +334,7 @@ def _overridden(uri: str, instance: Instance, server: str, needed: str | None) -
         platform=f"manylinux_2_28_{'aarch64' if instance.arm else 'x86_64'}",
         accelerator=_accelerator(instance),
         inference_ami=_ami(family, instance),
-        reason="the settings name it (endpoint.image)",
+        reason="set as endpoint.image",
     )
 
 
@@ -354,13 +351,13 @@ def _ami(family: Family, instance: Instance) -> str | None:
 def _no_python(python: str, instance: Instance, able: list[Rule], server: str) -> SettingsError:
     pythons = sorted({rule.python for rule in able}, key=lambda name: int(name[2:]))
     hint = (
-        "choose another --instance, such as ml.m5.large (3.8 to 3.13), name an image of your own "
-        "in [endpoint], or export the learner again with another --python"
+        "choose another --instance, such as ml.m5.large (3.8 to 3.13), set your own image in "
+        "[endpoint], or export the learner again with another --python"
     )
     if server != "auto":
         hint = f"set server to auto in [endpoint], {hint}"
     return SettingsError(
-        f"the learner needs Python {python}, and AWS's images for {instance.type} have "
+        f"the learner needs Python {python}, but AWS's images for {instance.type} have "
         f"{', '.join(pythons)}",
         hint=hint,
     )
@@ -368,9 +365,7 @@ def _no_python(python: str, instance: Instance, able: list[Rule], server: str) -
 
 def _no_image(instance: Instance, server: str) -> str:
     if instance.accelerator in ("neuron", "gaudi"):
-        return (
-            f"{instance.type} computes with a chip that ONNX Runtime and this artifact cannot use"
-        )
+        return f"{instance.type} has an accelerator that ONNX Runtime and this artifact cannot use"
     if server == "auto":
         return f"AWS has no PyTorch serving image for {instance.type}"
     return f"AWS has no {server} image for {instance.type}"
@@ -379,4 +374,4 @@ def _no_image(instance: Instance, server: str) -> str:
 def _way_out(instance: Instance, server: str) -> str:
     if server != "auto" and any(rule.fits(instance) for rule in RULES):
         return "set server to auto in [endpoint]"
-    return f"choose a processor such as ml.m5.large or ml.c6i.large, or a GPU: {LIVING_GPUS}"
+    return f"choose a CPU such as ml.m5.large or ml.c6i.large, or a GPU: {LIVING_GPUS}"

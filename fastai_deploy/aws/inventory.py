@@ -1,4 +1,4 @@
-"""Which AWS resources belong to a stage: by name, by tag and by stack; and whose they are."""
+"""Finds the AWS resources of a stage by stack, name and tag."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import project_folder, stage_folder
 
 _ARN = re.compile(r"arn:[^:]+:([^:]*):[^:]*:[^:]*:(.+)")
-# The resource part of an ARN, by service: what it is, and where its name stands.
+# Patterns for the resource part of an ARN, by service, with the kind; the group is the name.
 # Source: "Actions, resources, and condition keys" of each service.
 _PARTS: tuple[tuple[str, str, str], ...] = (
     ("sagemaker", r"endpoint/(.+)", "endpoint"),
@@ -62,7 +62,7 @@ _TYPES = {
 
 @dataclass(frozen=True, order=True)
 class ResourceRef:
-    """Something that exists in the account."""
+    """A resource that exists in the account."""
 
     kind: str
     name: str
@@ -72,7 +72,7 @@ class ResourceRef:
 
 
 def of_arn(arn: str) -> ResourceRef:
-    """The thing of an ARN; one of an unknown kind is named by its ARN."""
+    """The resource of an ARN; one of an unknown kind is named by its ARN."""
     match = _ARN.fullmatch(arn)
     if match:
         service, resource = match.groups()
@@ -84,7 +84,7 @@ def of_arn(arn: str) -> ResourceRef:
 
 
 def of_resource(resource: Resource) -> ResourceRef:
-    """The thing of a stack's resource."""
+    """The reference to a stack's resource."""
     if resource.physical_id.startswith("arn:"):
         found = of_arn(resource.physical_id)
         if found.kind != "resource":
@@ -96,16 +96,16 @@ def of_resource(resource: Resource) -> ResourceRef:
 _VERSION = re.compile(r"/deployments/[^/]*-([0-9a-f]{12})\.json$")
 _ARTIFACT = re.compile(r"/models/([0-9a-f]{12})")
 
-Versioned = tuple[str, str]  # the key and the version of an object
+Versioned = tuple[str, str]  # an object's key and version
 
 
 def data_of(aws: Aws, bucket: Bucket, owner: Owner) -> Iterator[Versioned]:
-    """What stands below the stage's own folder. Raises AwsError."""
+    """All objects under the stage's own prefix. Raises AwsError."""
     return object_versions(aws, bucket, stage_folder(owner.project, owner.stage))
 
 
 def artifacts_of(aws: Aws, bucket: Bucket, owner: Owner) -> list[Versioned]:
-    """Artifacts and packages of the project that no other stage needs. Raises AwsError."""
+    """The project's artifacts and Lambda packages that no other stage needs. Raises AwsError."""
     own = stage_folder(owner.project, owner.stage)
     stages = stage_folder(owner.project, "")[:-1]
     shared: list[Versioned] = []
@@ -122,7 +122,7 @@ def artifacts_of(aws: Aws, bucket: Bucket, owner: Owner) -> list[Versioned]:
 
 def _is_needed(key: str, needed: set[str], *, others: bool) -> bool:
     artifact = _ARTIFACT.search(key)
-    # The Lambda's package is named by its own hash: it goes with the last stage.
+    # A Lambda package is named by its hash, not a version: it is deleted with the last stage.
     return artifact[1] in needed if artifact else others
 
 
@@ -131,14 +131,14 @@ KINDS = ("real-time", "serverless", "async")
 
 @dataclass(frozen=True)
 class Names:
-    """Everything of a stage whose name is known."""
+    """The resources of a stage whose names are known."""
 
     project: str
     stage: str
 
     @property
     def stacks(self) -> tuple[str, ...]:
-        """The stacks, in the order in which they are deleted."""
+        """The stacks, in the order of their deletion."""
         return (
             naming.ttl_stack(self.project, self.stage),
             naming.api_stack(self.project, self.stage),
@@ -152,7 +152,7 @@ class Names:
 
 
 class Inventory:
-    """Finds what there is of one owner."""
+    """Finds the resources of one owner."""
 
     def __init__(self, aws: Aws, owner: Owner) -> None:
         self._aws = aws
@@ -171,7 +171,7 @@ class Inventory:
             "API stage": self._stage,
             "API key": lambda name: self._ask("apigateway", "get_api_key", apiKey=name),
             "usage plan": lambda name: self._ask("apigateway", "get_usage_plan", usagePlanId=name),
-            # REST and HTTP APIs have their domain names in common; either service knows both.
+            # REST and HTTP APIs share domain names; either service lists both.
             "domain name": lambda name: self._ask("apigateway", "get_domain_name", domainName=name),
             "alarm": lambda name: self._ask("cloudwatch", "describe_alarms", AlarmNames=[name])[
                 "MetricAlarms"
@@ -182,11 +182,11 @@ class Inventory:
         }
 
     def everything(self) -> list[ResourceRef]:
-        """What there is, the resources of the stacks included. Raises AwsError."""
+        """All resources, including those of the stacks. Raises AwsError."""
         return sorted({*self._of_stacks(), *self.outside()})
 
     def outside(self) -> list[ResourceRef]:
-        """What there is without asking the stacks: the proof after they are gone."""
+        """All resources found without the stacks, to verify that nothing is left of them."""
         return sorted({*self._by_name(), *self._by_tag()})
 
     def _of_stacks(self) -> Iterator[ResourceRef]:
@@ -220,7 +220,7 @@ class Inventory:
                 yield ResourceRef("role", role["RoleName"])
 
     def _endpoint(self, name: str) -> Iterator[ResourceRef]:
-        """An endpoint and its log group, unless the endpoint of that name is somebody else's."""
+        """An endpoint and its log group, unless the endpoint belongs to someone else."""
         found = self._ask("sagemaker", "describe_endpoint", EndpointName=name)
         if found and not self._is_ours(found["EndpointArn"]):
             return
@@ -229,7 +229,7 @@ class Inventory:
         yield from self._if_there(ResourceRef("log group", naming.endpoint_log_group(name)))
 
     def _function(self, name: str) -> Iterator[ResourceRef]:
-        """The function and its log group, likewise."""
+        """The Lambda and its log group, unless the Lambda belongs to someone else."""
         found = self._ask("lambda", "get_function", FunctionName=name)
         if found and not self._owner.owns(found.get("Tags", {})):
             return
@@ -238,7 +238,7 @@ class Inventory:
         yield from self._if_there(ResourceRef("log group", naming.function_log_group(name)))
 
     def _is_ours(self, arn: str) -> bool:
-        """Whether something of SageMaker carries our tags."""
+        """Whether a SageMaker resource has this stage's tags."""
         found = [
             tag
             for page in self._aws.pages("sagemaker", "list_tags", ResourceArn=arn)
@@ -263,18 +263,18 @@ class Inventory:
                     yield ResourceRef(kind, name)
 
     def _is_versioned(self, name: str) -> bool:
-        """Whether a model or an endpoint configuration is named as this stage's are."""
+        """Whether a name is that of this stage's models and endpoint configurations."""
         part = naming.versioned_name(self._owner.project, self._owner.stage, "")
         return re.fullmatch(re.escape(part) + "[0-9a-f]{12}", name) is not None
 
     def _if_there(self, ref: ResourceRef) -> Iterator[ResourceRef]:
-        """The thing, unless AWS says that it does not exist; what cannot be asked counts."""
+        """The resource, unless AWS says it does not exist; kinds that cannot be queried count."""
         look = self._looks.get(ref.kind)
         if look is None or look(ref.name):
             yield ref
 
     def _ask(self, service: str, operation: str, **parameters: Any) -> Any:
-        """The answer; None for what does not exist."""
+        """The answer; None if the resource does not exist."""
         try:
             return self._aws.call(service, operation, **parameters)
         except AwsMissing:
@@ -289,5 +289,5 @@ class Inventory:
         try:
             found = self._ask("apigateway", "get_stage", restApiId=api, stageName=stage)
             return found or self._ask("apigatewayv2", "get_stage", ApiId=api, StageName=stage)
-        except AwsError:  # a REST API's id is refused by the other service
+        except AwsError:  # apigatewayv2 refuses the ID of a REST API
             return None

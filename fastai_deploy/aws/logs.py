@@ -1,6 +1,6 @@
-"""What containers and functions wrote: the newest lines, or all as they come.
+"""Logs of containers and Lambdas: the newest lines, those since a date, or following.
 
-Source: the API reference of FilterLogEvents, whose pages may be empty before the last one.
+Source: the API reference of FilterLogEvents, which may return empty pages before the last one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from fastai_deploy.records import LogLine
 
 _FOLLOW_SECONDS = 2.0
 _MS = 1_000
-# Lines arrive late and out of order; what was seen is remembered by its id.
+# Lines arrive late and out of order, so the IDs of those already seen are kept.
 _LATE = timedelta(seconds=30)
 
 
 def last_lines(aws: Aws, group: str, count: int) -> list[str]:
-    """The newest lines of the stream that was written to last. Raises AwsError."""
+    """The last lines of the most recently written stream. Raises AwsError."""
     try:
         streams = aws.call(
             "logs",
@@ -46,13 +46,13 @@ def last_lines(aws: Aws, group: str, count: int) -> list[str]:
 
 
 def since(aws: Aws, group: str, start: datetime) -> Iterator[LogLine]:
-    """The lines of a group since a date, oldest first; none where there is no group."""
+    """The lines of a group since a date, oldest first; none if there is no group."""
     for _identity, line in _events(aws, group, start):
         yield line
 
 
 def follow(aws: Aws, groups: tuple[str, ...], start: datetime) -> Iterator[LogLine]:
-    """The lines of groups as they come, without end. Raises AwsError."""
+    """The lines of groups as they arrive, without end. Raises AwsError."""
     seen: dict[str, datetime] = {}
     while True:
         found = [event for group in groups for event in _events(aws, group, start - _LATE)]

@@ -1,6 +1,6 @@
-"""Whose a resource is: the tags that everything of a stage carries, and who is at work on it.
+"""Ownership: the tags on all resources of a stage, and who is operating on them.
 
-AWS is the only memory: what carries these tags is this stage's, what does not is left alone.
+No local state is involved: a resource with these tags belongs to the stage; others are left alone.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Owner:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What everything of the stage is tagged with."""
+        """The tags of all resources of the stage."""
         return {PROJECT_TAG: self.project, STAGE_TAG: self.stage}
 
     def owns(self, tags: Mapping[str, str]) -> bool:
-        """Whether something with these tags is this stage's."""
+        """Whether a resource with these tags belongs to this stage."""
         return self.tags.items() <= tags.items()
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Who runs fdeploy: written into the tokens of stack operations, for others to read."""
+    """Who runs fdeploy, recorded in the tokens of stack operations for others to see."""
 
     user: str
     machine: str
@@ -54,14 +54,14 @@ class Operator:
 
     @classmethod
     def of(cls, token: str) -> Operator | None:
-        """Who made a token; None for one that is not fdeploy's."""
+        """Who created a token; None if it is not one of fdeploy's."""
         parts = token.split(_SEPARATOR)
         if len(parts) != 4 or parts[0] != _PREFIX:  # noqa: PLR2004 - as token() writes it
             return None
         return cls(parts[1], parts[2])
 
     def token(self) -> str:
-        """A new ClientRequestToken: it names one operation and who began it."""
+        """A new ClientRequestToken, which identifies an operation and who started it."""
         return _SEPARATOR.join((_PREFIX, self.user, self.machine, secrets.token_hex(8)))
 
     def __str__(self) -> str:
@@ -69,5 +69,5 @@ class Operator:
 
 
 def _plain(name: str) -> str:
-    """A name of letters, digits and single hyphens: what a token may hold."""
+    """Reduce a name to letters, digits and single hyphens, which a token may contain."""
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:_LONGEST_NAME].strip("-") or "unknown"

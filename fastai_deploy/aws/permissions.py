@@ -1,6 +1,6 @@
-"""The IAM policies that a user needs, and whether the caller has what a deploy needs.
+"""The IAM policies that fdeploy's users need, and the check that the caller has them.
 
-The policies are printed to copy. The check asks IAM's own policy simulator.
+The policies are printed to be copied. The check uses IAM's policy simulator.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from fastai_deploy.records import Check
 
 Json = Any
 VERSION = "2012-10-17"
-# A managed policy may have so many characters, white space not counted (AWS: IAM quotas).
+# The size limit of a managed policy in characters, without white space (AWS: IAM quotas).
 MAX_CHARACTERS = 6_144
-# Whose log groups there are: /aws/lambda/<project>-... and so on.
+# Log groups are named /aws/lambda/<project>-... and so on.
 _LOGGING = ("sagemaker/Endpoints", "lambda", "apigateway")
-# What AWS lets nobody scope: looking about, and the logs of an HTTP API.
+# Actions that AWS cannot scope to a resource: listing, and the logs of an HTTP API.
 _UNSCOPED = {
     "application-autoscaling": "DescribeScalableTargets DescribeScalingPolicies "
     "DescribeScheduledActions",
@@ -38,9 +38,9 @@ _UNSCOPED = {
 
 @dataclass(frozen=True)
 class Needs:
-    """Whose permissions these are.
+    """What the permissions are for.
 
-    ``signs_requests``: the API's ``auth`` is ``iam``, and create-api proves it.
+    ``signs_requests``: the API's ``auth`` is ``iam``, which create-api verifies.
     """
 
     project: str
@@ -55,7 +55,7 @@ class Needs:
 
 
 def user_policies(needs: Needs) -> Mapping[str, Json]:
-    """The documents by name, for all stages of a project in any region of an account."""
+    """The policy documents by name, for all stages of a project in any region of an account."""
     return {
         "stacks": {"Version": VERSION, "Statement": list(_stacks(needs))},
         "data": {"Version": VERSION, "Statement": list(_data(needs))},
@@ -171,11 +171,11 @@ def _data(needs: Needs) -> Iterator[Json]:
         needs.arn(f"sagemaker:*:*:endpoint/{needs.project}-*"),
     )
     yield _allow("apigateway", "GET", needs.arn("apigateway:*::/account"))
-    # Whether the image is there; the repositories are AWS's.
+    # To check that the image exists; the repositories belong to AWS.
     yield _allow("ecr", "BatchGetImage", needs.arn("ecr:*:*:repository/*"))
     if needs.signs_requests:
         yield _allow("execute-api", "Invoke", needs.arn("execute-api:*:*:*/POST/*"))
-    # What the caller's own policies allow; whose they are, the documents do not know.
+    # To simulate the caller's own policies; the documents do not know who the caller is.
     own = [needs.arn(f"iam::*:{kind}/*") for kind in ("role", "user")]
     yield _allow("iam", "SimulatePrincipalPolicy", own)
     if needs.kms_key:
@@ -206,10 +206,10 @@ def _allow(service: str, actions: str, resources: Json, condition: Json = None) 
 
 
 _CALLER = re.compile(r"arn:(?P<partition>[^:]+):(?:sts|iam)::(?P<account>\d+):(?P<who>.+)")
-# The kinds of resource of a statement take different actions: each has to be allowed on one.
+# Services whose statements mix kinds of resources: an action has to be allowed on one of them.
 _BY_KIND = frozenset(("sagemaker", "scheduler"))
-_SHOWN = 20  # actions that are named
-_REFUSED = "InvalidInput"  # actions that need different kinds of resources, asked about at once
+_SHOWN = 20  # actions listed in a message
+_REFUSED = "InvalidInput"  # the answer to a query for actions on different kinds of resources
 
 _NOBODY = "no policy allows"
 _DENIED = "a policy denies"
@@ -219,14 +219,14 @@ _ORGANIZATION = "the organization's service control policies do not allow"
 
 @dataclass(frozen=True)
 class Question:
-    """Whether actions are allowed on resources; ``context`` are condition keys and values."""
+    """A query whether actions are allowed; ``context`` holds condition keys and values."""
 
     actions: tuple[str, ...]
     resources: tuple[str, ...]
     context: tuple[tuple[str, str], ...] = ()
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters of SimulatePrincipalPolicy, without whose policies."""
+        """The parameters of SimulatePrincipalPolicy, except the principal."""
         entries = [
             {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
             for key, value in self.context
@@ -241,20 +241,20 @@ class Question:
 def check_permissions(
     aws: Aws, documents: Mapping[str, Any], needs: Needs, stage: str, *, unused: frozenset[str]
 ) -> Check:
-    """Whether the caller has what the documents of ``user_policies`` allow.
+    """Check that the caller has the permissions in the documents of ``user_policies``.
 
-    ``unused`` are services that these settings do not need. Raises AwsDenied where the caller may
-    not ask the simulator, and AwsError.
+    ``unused`` are services that these settings do not need. Raises AwsDenied if the caller may not
+    use the simulator, and AwsError.
     """
     who = _Who.of(aws.caller)
     if who.kind == "root":
-        return Check("permissions", "passed", "the root user of the account may do everything")
+        return Check("permissions", "passed", "the account's root user has every permission")
     if who.kind not in ("user", "role"):
         return Check(
             "permissions",
             "warned",
             f"IAM cannot simulate {aws.caller}: it is neither a user nor a role",
-            "fdeploy doctor --policy prints what it must be allowed",
+            "run fdeploy doctor --policy to see the permissions it needs",
         )
     simulator = _Simulator(aws, who)
     missing: defaultdict[str, set[str]] = defaultdict(set)
@@ -268,15 +268,15 @@ def check_permissions(
     return Check(
         "permissions",
         "passed",
-        f"IAM's policy simulator allows {simulator.principal} all that is needed; it does not see "
-        "the policies of sessions, resources and VPC endpoints",
+        f"IAM's policy simulator allows {simulator.principal} everything needed; it does not "
+        "consider policies of sessions, resources and VPC endpoints",
     )
 
 
 def questions(
     documents: Mapping[str, Any], needs: Needs, stage: str, *, region: str, account: str
 ) -> Iterator[Question]:
-    """One for each statement and value of its condition, about resources of this stage."""
+    """Yield a query for each statement and condition value, for resources of this stage."""
     place = _Place(needs.project, stage, region, account)
     for document in documents.values():
         for statement in document["Statement"]:
@@ -287,7 +287,7 @@ def questions(
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a stage is: a policy's patterns become ARNs as its resources have them."""
+    """Turns the patterns of a policy into ARNs of a stage's resources."""
 
     project: str
     stage: str
@@ -306,7 +306,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Who:
-    """``kind`` is ``user``, ``role``, ``root`` or what else there is; ``name`` has no path."""
+    """A principal; ``kind`` is ``user``, ``role``, ``root`` or another; ``name`` has no path."""
 
     arn: str
     kind: str
@@ -314,7 +314,7 @@ class _Who:
 
     @classmethod
     def of(cls, caller: str) -> _Who:
-        """Whose policies count: an assumed role's session has those of the role."""
+        """The principal whose policies apply: for a session, the assumed role."""
         match = _CALLER.fullmatch(caller)
         if match is None:
             return cls(caller, "", "")
@@ -327,16 +327,16 @@ class _Who:
 
 
 class _Simulator:
-    """Asks about one user or role."""
+    """Queries the policy simulator about one user or role."""
 
     def __init__(self, aws: Aws, who: _Who) -> None:
         self._aws = aws
         self._who = who
         self.principal = who.arn
-        self._found = who.kind == "user"  # a session's ARN leaves out the path of its role
+        self._found = who.kind == "user"  # a session's ARN omits the path of its role
 
     def missing(self, question: Question) -> Iterator[tuple[str, str]]:
-        """The actions that are not allowed, with the reason."""
+        """Yield the actions that are not allowed, each with the reason."""
         try:
             results = self._results(question)
         except AwsError as error:
@@ -374,7 +374,7 @@ class _Simulator:
         return [result for page in pages for result in page["EvaluationResults"]]
 
     def _with_path(self) -> str:
-        """The role's own ARN, in which its path stands, as those of IAM Identity Center have."""
+        """The role's ARN including its path, which roles of IAM Identity Center have."""
         pages = self._aws.pages("iam", "list_roles", PaginationConfig={"PageSize": 1_000})
         found = (role for page in pages for role in page["Roles"])
         return next(
@@ -383,7 +383,7 @@ class _Simulator:
 
 
 def _decisions(result: Any) -> Iterator[str | None]:
-    """Why an action is not allowed, once for each resource; None where it is."""
+    """For each resource, the reason why an action is not allowed, or None if it is."""
     for one in result.get("ResourceSpecificResults") or [result]:
         decision = one.get("EvalResourceDecision") or one["EvalDecision"]
         if decision == "allowed":
@@ -399,18 +399,18 @@ def _decisions(result: Any) -> Iterator[str | None]:
 
 
 def _allowed_by(one: Any, result: Any, detail: str, name: str) -> bool:
-    """What a detail says; one that is not there forbids nothing."""
+    """Whether a detail allows the action; a missing detail forbids nothing."""
     return bool({**(result.get(detail) or {}), **(one.get(detail) or {})}.get(name, True))
 
 
 def _lacking(principal: str, missing: Mapping[str, set[str]]) -> Check:
     told = "; ".join(f"{reason} {_named(sorted(missing[reason]))}" for reason in sorted(missing))
-    attach = f"attach to {principal} what fdeploy doctor --policy prints"
+    attach = f"attach the policies that fdeploy doctor --policy prints to {principal}"
     if set(missing) == {_NOBODY}:
         hint = attach
     else:
-        hint = "ask who administers the account: what is denied, no further policy can allow"
-        hint += f"; for the others {attach}" if _NOBODY in missing else ""
+        hint = "ask the account's administrator: no further policy can allow what is denied"
+        hint += f"; for the other actions, {attach}" if _NOBODY in missing else ""
     return Check("permissions", "failed", f"for {principal}, {told}", hint)
 
 
@@ -420,7 +420,7 @@ def _named(actions: Sequence[str]) -> str:
 
 
 def _contexts(condition: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], ...]]:
-    """What a request would bring so that the condition holds; each value of a key in turn."""
+    """Contexts that satisfy a condition, one for each value of a key."""
     keys = [(key, _list(values)) for of in condition.values() for key, values in of.items()]
     if not keys:
         yield ()

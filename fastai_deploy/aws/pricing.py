@@ -1,9 +1,9 @@
-"""What an endpoint costs by the hour and the month, from AWS's price list.
+"""What an endpoint costs per hour and per month, from AWS's price list.
 
     get_products ──documents──> hourly_price ──> Price ──> Cost of a spec
 
-What cannot be found out is unknown, and says why; it is never 0. Prices are on demand, without
-taxes, discounts and what is billed by use (requests, storage, logs).
+A price that cannot be determined is unknown, with a reason, and never 0. Prices are on demand,
+without taxes, discounts and usage-based charges (requests, storage, logs).
 Sources: "GetProducts" of the AWS Price List API; "Reading service price list files" for the shape.
 """
 
@@ -20,7 +20,7 @@ from fastai_deploy.errors import AwsError
 from fastai_deploy.records import Cost
 
 Json = Any
-# ``get_products`` of a ``pricing`` client, in one of the regions below. Raises AwsError.
+# ``get_products`` of a ``pricing`` client in one of the regions below. Raises AwsError.
 GetProducts = Callable[..., Mapping[str, Json]]
 
 _HOURS = frozenset(("hrs", "hours", "hour"))
@@ -28,7 +28,7 @@ _HOURS = frozenset(("hrs", "hours", "hour"))
 
 @dataclass(frozen=True)
 class Price:
-    """The price of one instance and hour; ``per_hour`` None is unknown, and ``reason`` says why."""
+    """The hourly price of an instance; ``per_hour`` None means unknown, for ``reason``."""
 
     per_hour: Decimal | None
     currency: str = "USD"
@@ -36,7 +36,7 @@ class Price:
 
 
 def pricing_region(region: str) -> str:
-    """The region whose price list to ask: the API is in four regions only."""
+    """The region whose price list API to use: it exists in only four regions."""
     if region.startswith("cn-"):
         return "cn-northwest-1"
     if region.startswith(("eu-", "me-", "af-", "il-")):
@@ -57,41 +57,43 @@ def instance_price(get_products: GetProducts, instance: str, region: str) -> Pri
             ],
         )
     except AwsError as error:
-        return Price(None, reason=f"the price list cannot be asked: {error.message}")
+        return Price(None, reason=f"the price list is not available: {error.message}")
     return hourly_price(answer.get("PriceList", []))
 
 
 def hourly_price(documents: Sequence[str]) -> Price:
-    """The one price by the hour in the documents of a price list."""
+    """The hourly price in price list documents, if there is exactly one."""
     found = {price for document in documents for price in _prices(document)}
     if len(found) == 1:
         amount, currency = found.pop()
         return Price(amount, currency)
     if not found:
-        return Price(None, reason="AWS lists no price for it")
-    return Price(None, reason=f"AWS lists {len(found)} different prices for it")
+        return Price(None, reason="AWS lists no price for this instance")
+    return Price(None, reason=f"AWS lists {len(found)} different prices for this instance")
 
 
 def endpoint_cost(spec: EndpointSpec, price: Price) -> Cost:
     """What an endpoint costs, from the price of one of its instances."""
     if isinstance(spec.capacity, Serverless):
-        note = "billed by use: memory and seconds of each request"
+        note = "billed by usage: memory and seconds of each request"
         if spec.capacity.provisioned:
-            note += f"; {spec.capacity.provisioned} kept warm cost by the hour beside that"
+            note += (
+                f"; provisioned concurrency of {spec.capacity.provisioned} is billed by the hour"
+            )
         return Cost(None, None, price.currency, note)
     if price.per_hour is None:
         return Cost(None, None, price.currency, price.reason)
     least = most = spec.capacity.count
     if spec.scaling:
         least, most = spec.scaling.minimum, spec.scaling.maximum
-    note = "instances alone: requests, logs, storage and taxes are not in it"
+    note = "instances only, without requests, logs, storage and taxes"
     if spec.rollout.bake and spec.kind != "serverless":
-        note += "; during an update the old ones run beside the new ones"
+        note += "; during an update, old and new instances run at the same time"
     return Cost(price.per_hour * least, price.per_hour * most, price.currency, note)
 
 
 def _prices(document: str) -> list[tuple[Decimal, str]]:
-    """The prices by the hour in one document; none in one that cannot be understood."""
+    """The hourly prices in a document; none if it cannot be parsed."""
     try:
         terms = json.loads(document, parse_float=Decimal)["terms"]["OnDemand"].values()
         dimensions = [one for term in terms for one in term["priceDimensions"].values()]
@@ -103,5 +105,5 @@ def _prices(document: str) -> list[tuple[Decimal, str]]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation):
         return []
-    # A price of 0 is a free tier or a placeholder, and no promise.
+    # A price of 0 is a free tier or a placeholder.
     return [price for price in prices if price[0].is_finite() and price[0] > 0]

@@ -1,9 +1,9 @@
-"""The public API of a stack: calls over HTTPS, who may call, and the proof that others may not.
+"""The public API of a stack: calls over HTTPS, and the check that unauthorized calls are refused.
 
-    key     the header x-api-key; 403 without      iam    a signed request; 403 without
-    none    everybody                              jwt    a token from its issuer; 401 without
+    key     header x-api-key; 403 without it       iam    signed requests; 403 without
+    none    open to everyone                       jwt    token of the issuer; 401 without
 
-API Gateway takes a while to learn a new key, so the first answers may be refusals.
+API Gateway takes a while to activate a new key, so the first answers may be refusals.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Json = Any
 
 
 class PublicApi:
-    """Calls URLs; through ``door`` where one is given."""
+    """Calls URLs; ``door`` replaces their scheme and host, for tests."""
 
     def __init__(self, door: str | None = None) -> None:
         self._door = door
@@ -47,16 +47,18 @@ class PublicApi:
         try:
             return json.loads(data)
         except ValueError:
-            raise InvocationError(f"{url} answered no JSON", hint="fdeploy logs --api") from None
+            raise InvocationError(
+                f"the answer of {url} is not JSON", hint="run fdeploy logs --api to see why"
+            ) from None
 
     def exchange(self, url: str, request: Json, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """POST a request and return status and body, whatever they are. Raises NoAnswer."""
+        """POST a request and return status and body, whatever the status. Raises NoAnswer."""
         every = {"content-type": "application/json", **headers}
         reply = self.send("POST", url, every, json.dumps(request).encode())
         return reply.status, reply.body
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
-        """Send a request and return the answer, whatever it is. Raises NoAnswer."""
+        """Send a request and return the answer, whatever its status. Raises NoAnswer."""
         asked = urllib.request.Request(  # noqa: S310 - the URL is that of our own stack
             self._through_door(url),
             body,
@@ -71,12 +73,12 @@ class PublicApi:
                 return _reply(refused.code, refused)
         except TimeoutError:
             raise NoAnswer(
-                f"{url} did not answer within {_SECONDS:g} s", hint="send less text at once"
+                f"{url} did not answer within {_SECONDS:g} s", hint="send less text per request"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(
                 f"{url} does not answer: {error}",
-                hint="check the connection; fdeploy status shows whether the API is there",
+                hint="check the connection; run fdeploy status to see whether the API exists",
             ) from None
 
     def _through_door(self, url: str) -> str:
@@ -92,10 +94,10 @@ def _reply(status: int, answer: Any) -> Reply:
 
 
 def _refused(url: str, status: int, data: bytes) -> InvocationError:
-    # Else it is in API Gateway's own words, such as {"message": "Forbidden"}.
+    # Otherwise it has API Gateway's own form, such as {"message": "Forbidden"}.
     return error_from_response(url, status, data) or InvocationError(
         f"{url} answered {status}: {data[:200].decode(errors='replace')}",
-        hint="fdeploy logs --api shows why",
+        hint="run fdeploy logs --api to see why",
         status=status,
     )
 
@@ -107,12 +109,12 @@ _REFUSED_WITHOUT = {"key": 403, "iam": 403, "jwt": 401, "none": 200}
 _NOT_YET = frozenset((403, 404, 429, 500, 502, 503, 504))
 _POLL_SECONDS = 2.0
 _WAIT_SECONDS = 120.0
-_FEW = 20  # requests at once that a proof may cost
+_FEW = 20  # concurrent requests that a check may send
 
 
 @dataclass(frozen=True)
 class ApiAccess:
-    """An API: where it is, who may call it, and with which key (empty without keys)."""
+    """How to call an API: its URL, its authentication, and the key (empty without keys)."""
 
     url: str
     auth: Auth
@@ -128,24 +130,24 @@ class ApiPublisher:
         self._report = report
 
     def access(self, stack: Stack, auth: Auth) -> ApiAccess:
-        """The gate that a stack has made. Raises DeployError or AwsError."""
+        """The access to a stack's API. Raises DeployError or AwsError."""
         url = stack.outputs.get(URL_OUTPUT)
         if url is None:
             raise DeployError(
-                f"the stack {stack.name} says no URL", hint="run fdeploy create-api again"
+                f"the stack {stack.name} has no URL output", hint="run fdeploy create-api again"
             )
         return ApiAccess(url, auth, self._key(stack) if auth == "key" else "")
 
     def call(self, access: ApiAccess, request: Json) -> Json:
-        """Send a request as somebody who may. Raises InvocationError."""
+        """Send an authorized request. Raises InvocationError."""
         return self._public.call(access.url, request, self._headers(access, request))
 
     def prove(self, access: ApiAccess, verify: Callable[[Callable[[Json], Json]], None]) -> None:
-        """The goldens through the public URL, and a refusal for everybody else.
+        """Check the goldens through the public URL, and that other callers are refused.
 
         Raises ParityError, InvocationError or DeployError.
         """
-        if access.auth != "jwt":  # nobody but the issuer makes tokens
+        if access.auth != "jwt":  # only the issuer can create tokens
             self._await(access)
             verify(lambda request: self.call(access, request))
         self._check_refusal(access)
@@ -153,10 +155,11 @@ class ApiPublisher:
     def prove_limits(
         self, stack: Stack, access: ApiAccess, settings: ApiSettings, *, untouched: bool
     ) -> None:
-        """Which pages may call, and how often a key may.
+        """Check CORS and the rate limit.
 
-        The usage plan is read back. Only where a few requests are too many, and nobody uses the API
-        yet, they are sent, until one is answered 429. Raises DeployError, NoAnswer or AwsError.
+        The usage plan is read back. The limit itself is tried, until a request is answered 429,
+        only if it takes few requests and nobody uses the API yet. Raises DeployError, NoAnswer or
+        AwsError.
         """
 
         def send(method: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
@@ -183,11 +186,11 @@ class ApiPublisher:
             settings.burst,
         ):
             raise DeployError(
-                f"the usage plan of {stack.name} does not have the rate and burst of the settings",
+                f"the usage plan of {stack.name} does not match rate and burst in [api]",
                 hint="run fdeploy create-api again",
             )
-        told = f"a key may send {settings.rate:g} requests a second, {settings.burst} at once"
-        self._report(Step(f"{told}, says API Gateway"))
+        limit = f"{settings.rate:g} requests per second, {settings.burst} at once"
+        self._report(Step(f"rate limit in API Gateway: {limit} per key"))
 
     def _headers(self, access: ApiAccess, request: Json) -> dict[str, str]:
         if access.auth == "key":
@@ -197,10 +200,10 @@ class ApiPublisher:
         return {}
 
     def _await(self, access: ApiAccess) -> None:
-        """Wait until the API knows its key; what it answers then, the goldens will tell."""
+        """Wait until the API accepts its key; the goldens then check its answers."""
         deadline = self._aws.clock() + _WAIT_SECONDS
         request = {"text": "ready?"}
-        self._report(Step(f"asking {access.url}"))
+        self._report(Step(f"waiting for {access.url}"))
         while self._aws.clock() < deadline:
             status, _ = self._public.exchange(access.url, request, self._headers(access, request))
             if status not in _NOT_YET:
@@ -212,11 +215,11 @@ class ApiPublisher:
         status, _ = self._public.exchange(access.url, {"text": "no key"}, {})
         if status != wanted:
             raise DeployError(
-                f"the API answered {status} to a request without credentials, and not {wanted}",
+                f"the API answered {status} instead of {wanted} to a request without credentials",
                 hint="run fdeploy teardown, then fdeploy up",
             )
         if wanted != http.HTTPStatus.OK:
-            self._report(Step(f"who brings no credentials is answered {status}"))
+            self._report(Step(f"requests without credentials are refused with {status}"))
 
     def _key(self, stack: Stack) -> str:
         key = first_of(resources(self._aws, stack), "AWS::ApiGateway::ApiKey")

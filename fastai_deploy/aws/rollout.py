@@ -1,6 +1,6 @@
-"""Rolls a stack out: applied, asked the goldens, and rolled back when an answer differs.
+"""Rolls out a stack: applies it, verifies it, and rolls back if verification fails.
 
-A failed rollout is explained by the last lines of the log and a table of known causes.
+A failure is explained with the last log lines and a table of known causes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fastai_deploy.progress import Reporter, Step, Warned
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What probably happened, and what to do about it."""
+    """The likely cause of a failure and what to do about it."""
 
     what: str
     hint: str
@@ -38,29 +38,29 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
     (
         r"ResourceLimitExceeded|account-level service limit|service quota",
         Diagnosis(
-            "the account's quota for this instance type is used up, or 0 as in new accounts",
-            "ask for a higher one in the console under Service Quotas, SageMaker, "
+            "the account's quota for this instance type is exhausted, or 0 as in new accounts",
+            "request a higher one in the console under Service Quotas, SageMaker, "
             "'<instance> for endpoint usage', or choose another --instance",
         ),
     ),
     (
         r"InsufficientInstanceCapacity|Unable to provision requested ML compute capacity",
         Diagnosis(
-            "AWS has no such instance free in this region now",
+            "AWS currently has no capacity for this instance type in this region",
             "try again later, or choose another --instance or --region",
         ),
     ),
     (
         r"instance_?[tT]ype.*enum value set|is not supported in this region|not supported for",
         Diagnosis(
-            "this instance type does not exist in this region, or not for endpoints",
+            "this instance type is not available for endpoints in this region",
             "choose another --instance, such as ml.m5.large",
         ),
     ),
     (
         r"Could not (find|access) model data|NoSuchKey|HeadObject.*404",
         Diagnosis(
-            "the artifact is not in the bucket any more, or the role may not read it",
+            "the artifact is no longer in the bucket, or the role may not read it",
             "run fdeploy upload, then fdeploy deploy",
         ),
     ),
@@ -68,27 +68,27 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         r"(image|repository).*(does not exist|not found)|CannotPullContainer|ImageNotFound",
         Diagnosis(
             "the container image does not exist in this region",
-            "remove image from [endpoint], or name one that exists",
+            "remove image from [endpoint], or set it to an existing one",
         ),
     ),
     (
         r"not authorized to perform|AccessDenied|Could not assume role",
         Diagnosis(
             "a permission is missing",
-            "fdeploy doctor --policy prints what is needed",
+            "run fdeploy doctor --policy to see the permissions needed",
         ),
     ),
     (
         r"ModuleNotFoundError|No module named|ImportError|No matching distribution",
         Diagnosis(
-            "the artifact lacks a package that the container does not have",
-            "run fdeploy package, which takes the packages for the chosen image along",
+            "neither the artifact nor the container has a required package",
+            "run fdeploy package, which packs the packages for the chosen image",
         ),
     ),
     (
         r"exit code 137|OutOfMemory|out of memory|Cannot allocate memory|MemoryError|Killed",
         Diagnosis(
-            "the model does not fit into the memory",
+            "the model does not fit in memory",
             "choose a larger --instance, or more memory in [endpoint.serverless]",
         ),
     ),
@@ -96,28 +96,28 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         r"Worker died|Backend worker process died|actor died",
         Diagnosis(
             "the server's worker died while it loaded the model",
-            "read the lines above; fdeploy up --target local runs the same artifact here",
+            "read the lines above; run fdeploy up --target local to try the same artifact here",
         ),
     ),
     (
         r"goldens? (was|were) not reproduced|is off by",
         Diagnosis(
-            "the model answers otherwise on this hardware than it should",
-            "run fdeploy export and fdeploy up again; report it if it stays",
+            "the model gives different answers on this hardware",
+            "run fdeploy export and fdeploy up again; report it if it persists",
         ),
     ),
     (
         r"ping health check|health check",
         Diagnosis(
-            "the server was not healthy in time",
-            "read the lines above; startup_timeout in [endpoint] gives it longer",
+            "the server did not become healthy in time",
+            "read the lines above; to allow more time, raise startup_timeout in [endpoint]",
         ),
     ),
 )
 
 
 def diagnose(reason: str, lines: Sequence[str]) -> Diagnosis | None:
-    """The likely cause of a failure; None for one that is not known."""
+    """The likely cause of a failure; None if it is not known."""
     said = "\n".join((reason, *lines))
     return next((cause for words, cause in _TABLE if re.search(words, said)), None)
 
@@ -128,11 +128,11 @@ _SERVICES = frozenset(("AWS::SageMaker::Endpoint", "AWS::Lambda::Function"))
 
 
 def _nothing() -> None:
-    """What need not be done."""
+    """Do nothing."""
 
 
 class LogWatch:
-    """Hears stack events, and keeps the last lines of a log from when a service failed."""
+    """Receives stack events, and saves the last log lines when a service fails."""
 
     def __init__(self, aws: Aws, log_group: str) -> None:
         self._aws = aws
@@ -140,23 +140,23 @@ class LogWatch:
         self._lines: list[str] = []
 
     def __call__(self, event: StackEvent) -> None:
-        """Read the log when it is a service that failed."""
+        """Read the log if a service failed."""
         if event.failed and event.type in _SERVICES:
             self._lines = self._read()
 
     def lines(self) -> list[str]:
-        """The lines that were kept, else those that are there now."""
+        """The saved lines, else the current last lines."""
         return self._lines or self._read()
 
     def _read(self) -> list[str]:
         try:
             return last_lines(self._aws, self._log_group, _LINES)
-        except AwsError:  # a log that cannot be read hides the error that is being told
+        except AwsError:  # an unreadable log must not hide the error being reported
             return []
 
 
 class Rollout:
-    """Applies stacks with ``deployment``, which must tell ``watch`` its events."""
+    """Applies stacks with ``deployment``, which must send its events to ``watch``."""
 
     def __init__(self, deployment: Deployment, watch: LogWatch, report: Reporter) -> None:
         self._deployment = deployment
@@ -169,11 +169,11 @@ class Rollout:
         prove: Callable[[Applied], None],
         ready: Callable[[], None] = _nothing,
     ) -> Applied:
-        """Apply a stack; done when ``prove`` is content, else what was before is put back.
+        """Apply a stack and verify it with ``prove``; on failure, restore the previous state.
 
-        ``ready`` is called before anything is changed, and stops that by raising. Raises
-        StackFailed, DeployError, ParityError or InvocationError, each with its cause. Where
-        nothing was answered nothing is known, and what was made stays: NoAnswer.
+        ``ready`` is called before anything is changed and can stop it by raising. Raises
+        StackFailed, DeployError, ParityError or InvocationError, each with its likely cause. If
+        nothing answers, the result is unknown and the stack stays: NoAnswer.
         """
         try:
             before = self._deployment.live(request.name)
@@ -185,8 +185,8 @@ class Rollout:
         except NoAnswer:
             self._report(
                 Warned(
-                    f"{request.name} is there and was not verified",
-                    hint="the same command verifies it",
+                    f"{request.name} is deployed but could not be verified",
+                    hint="run the same command again to verify it",
                 )
             )
             raise
@@ -197,7 +197,7 @@ class Rollout:
         return applied
 
     def plan(self, request: StackRequest) -> Plan:
-        """What :meth:`apply` would change in the end. Raises what ``Deployment.plan`` does."""
+        """What :meth:`apply` would change overall. Raises the errors of ``Deployment.plan``."""
         before = self._deployment.live(request.name)
         template = keeping_capacity(request.template, before.template if before else None)
         return self._deployment.plan(replace(request, template=template))
@@ -208,7 +208,7 @@ class Rollout:
         live: StackRequest | None,
         ready: Callable[[], None] = _nothing,
     ) -> Applied:
-        """Apply a request, in as many steps as what is live makes necessary."""
+        """Apply a request, in two steps if the live stack requires it."""
         first = first_step(request.template, live.template if live else None)
         if live and first:
             self._report(Step(first.why))
@@ -224,20 +224,20 @@ class Rollout:
         if not applied.changed:
             self._report(
                 Warned(
-                    "this deploy has changed nothing, so there is nothing to take back",
-                    hint="fdeploy rollback goes back to the version before",
+                    "this deploy changed nothing, so there is nothing to roll back",
+                    hint="run fdeploy rollback to go back to the previous version",
                 )
             )
         elif before is None:
-            self._report(Step(f"deleting {name}: nothing was there before"))
+            self._report(Step(f"deleting {name}, which did not exist before"))
             self._deployment.remove(name)
         else:
-            self._report(Step(f"putting back what {name} was before"))
+            self._report(Step(f"restoring the previous state of {name}"))
             self._apply(before, self._deployment.live(name))
 
 
 def explained(error: FdeployError, reason: str, lines: list[str]) -> FdeployError:
-    """The same error, with the last lines of the log and the likely cause."""
+    """Add the last log lines and the likely cause to an error."""
     cause = diagnose(reason, lines)
     parts = [error.message]
     if lines:

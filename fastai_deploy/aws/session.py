@@ -1,7 +1,7 @@
-"""The one door to AWS: every request of fdeploy goes through :class:`Aws`.
+"""The only access to AWS: every request of fdeploy goes through :class:`Aws`.
 
-It is made once, from the settings, and handed in; clock, sleep and date come with it. What boto3
-raises stops here: callers see the errors of ``failures`` alone.
+It is created once, from the settings, and passed to everything that needs it, with clock, sleep and
+date. boto3's exceptions stop here: callers see only fdeploy's errors (``client_errors``).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from fastai_deploy.errors import AwsUnreachable
 
 ATTEMPTS = 6
 _CONNECT_SECONDS = 10.0
-# An invocation may take 60 s (AWS: InvokeEndpoint); all else answers far sooner.
+# An invocation may take 60 s (AWS: InvokeEndpoint); everything else answers much sooner.
 READ_SECONDS = 70.0
 _FOREIGN = (BotoCoreError, ClientError, Boto3Error, ResponseParserError)
 
 
 class Aws:
-    """One account and region; ``clock`` counts seconds, ``now`` tells the date in UTC.
+    """One account and region; ``clock`` returns seconds, ``now`` the date in UTC.
 
-    Requests that are throttled, break off or are not answered within ``read_seconds`` are tried
-    again by botocore, ``attempts`` times in all.
+    botocore retries requests that are throttled, interrupted or not answered within
+    ``read_seconds``, up to ``attempts`` attempts in total.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class Aws:
         )
 
     def call(self, service: str, operation: str, **parameters: Any) -> Any:
-        """One request, ``("cloudformation", "describe_stacks", ...)``; its answer.
+        """Send one request, ``("cloudformation", "describe_stacks", ...)``, and return its answer.
 
-        Raises AwsError; AwsMissing where what it names does not exist.
+        Raises AwsError; AwsMissing if the resource does not exist.
         """
         client = self.client(service)
         with boundary(service, _camel(operation)):
             return getattr(client, operation)(**parameters)
 
     def pages(self, service: str, operation: str, **parameters: Any) -> Iterator[Any]:
-        """The answers of a request whose result comes in pages. Raises AwsError."""
+        """Yield the pages of a paginated request. Raises AwsError."""
         client = self.client(service)
         with boundary(service, _camel(operation)):
             pages = iter(client.get_paginator(operation).paginate(**parameters))
@@ -99,7 +99,7 @@ class Aws:
         )
 
     def client(self, service: str) -> Any:
-        """The client of a service, for what is not one request, such as a transfer."""
+        """The boto3 client of a service, for operations such as transfers."""
         if service not in self._clients:
             make: Any = self._session.client
             with boundary(service, "CreateClient"):
@@ -123,7 +123,7 @@ class Aws:
 
     @cached_property
     def caller(self) -> str:
-        """The ARN of who the credentials are. Raises AwsError."""
+        """The ARN of the caller. Raises AwsError."""
         return str(self._identity["Arn"])
 
     @cached_property
@@ -138,17 +138,17 @@ class Aws:
 
 
 def open_aws(region: str | None, profile: str | None = None) -> Aws:
-    """The door to the region of the settings, else of the user's own AWS configuration.
+    """Open the region of the settings, else of the user's AWS configuration.
 
-    Credentials are found as every AWS tool finds them. Raises AwsError.
+    Credentials are found in the usual places of AWS tools. Raises AwsError.
     """
     with boundary("sts", "CreateSession"):
         session = boto3.Session(region_name=region, profile_name=profile)
         found = session.region_name
     if not found:
         raise AwsUnreachable(
-            "no AWS region is named",
-            hint="set region in [project] of fdeploy.toml, or --region, such as eu-central-1",
+            "no AWS region is set",
+            hint="set region in [project] of fdeploy.toml, or add --region, such as eu-central-1",
         )
     _check_region(session, found)
     return Aws(session, region=found)
@@ -157,7 +157,7 @@ def open_aws(region: str | None, profile: str | None = None) -> Aws:
 def _check_region(session: boto3.Session, region: str) -> None:
     """Raise AwsUnreachable for a region that boto3 does not know.
 
-    Otherwise its name is looked up in the net, again and again, and the answer is a time-out.
+    Without this, requests to it would be retried until they time out.
     """
     known = {
         name
@@ -168,16 +168,16 @@ def _check_region(session: boto3.Session, region: str) -> None:
         return
     near = difflib.get_close_matches(region, sorted(known), n=1)
     raise AwsUnreachable(
-        f"the AWS region {region} does not exist, or has no SageMaker, or is newer than this boto3",
+        f"the AWS region {region} does not exist, has no SageMaker, or is newer than this boto3",
         hint=f"set region in [project] of fdeploy.toml, or --region, to {near[0]}"
         if near
-        else "pip install --upgrade boto3, or choose another region, such as eu-central-1",
+        else "run pip install --upgrade boto3, or choose another region, such as eu-central-1",
     )
 
 
 @contextmanager
 def boundary(service: str, operation: str) -> Iterator[None]:
-    """Turn what boto3 raises in the block into AwsErrors."""
+    """Translate boto3's exceptions in the block to AwsErrors."""
     try:
         yield
     except _FOREIGN as error:

@@ -1,4 +1,4 @@
-"""CloudFormation stacks and change sets: what a stack is now, and what an update would change."""
+"""CloudFormation stacks and change sets: the state of a stack, and what an update would change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastai_deploy.naming import template_key
 from fastai_deploy.records import Action, PlannedChange
 
 GONE = "DELETE_COMPLETE"
-REVIEW = "REVIEW_IN_PROGRESS"  # a change set waits; there is nothing else yet
+REVIEW = "REVIEW_IN_PROGRESS"  # only a change set exists yet
 READY = frozenset(
     (
         "CREATE_COMPLETE",
@@ -29,18 +29,18 @@ READY = frozenset(
         "UPDATE_ROLLBACK_COMPLETE",
     )
 )
-# Nothing can be made of it: it is deleted before a new one takes its name.
+# A stack in these states cannot be updated: it is deleted before a new one is created.
 SPOILED = frozenset(("CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"))
-# What was serving before may still be; AWS must finish going back to it.
+# The previous version may still be serving; AWS must finish the rollback to it.
 HALF_BACK = frozenset(("UPDATE_FAILED", "UPDATE_ROLLBACK_FAILED"))
 SUCCEEDED = frozenset(("CREATE_COMPLETE", "UPDATE_COMPLETE"))
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack; ``id`` is its ARN, which also names it when it is deleted.
+    """A stack; ``id`` is its ARN, by which it can be found even after its deletion.
 
-    ``protected``: AWS refuses to delete it until that is switched off.
+    ``protected``: it has termination protection.
     """
 
     name: str
@@ -56,13 +56,13 @@ class Stack:
 
     @property
     def working(self) -> bool:
-        """Whether AWS is at work on it."""
+        """Whether an operation is running."""
         return self.status.endswith("_IN_PROGRESS") and self.status != REVIEW
 
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource of a stack; ``physical_id`` is what ``Ref`` gives: a name or an ARN."""
+    """A resource of a stack; ``physical_id`` is what ``Ref`` returns: a name or an ARN."""
 
     logical_id: str
     physical_id: str
@@ -71,12 +71,12 @@ class Resource:
 
     @property
     def name(self) -> str:
-        """The last part of the physical id: the name where that is an ARN."""
+        """The last part of the physical ID, which is the name if that is an ARN."""
         return self.physical_id.rpartition("/")[2]
 
 
 def find_stack(aws: Aws, name: str) -> Stack | None:
-    """The stack of a name or an id; None where there is none. Raises AwsError."""
+    """Find a stack by name or ID; None if it does not exist. Raises AwsError."""
     try:
         answer = aws.call("cloudformation", "describe_stacks", StackName=name)
     except AwsMissing:
@@ -101,32 +101,32 @@ def find_stack(aws: Aws, name: str) -> Stack | None:
 
 
 def name_of(stack_id: str) -> str:
-    """The name in the ARN of a stack."""
+    """The name in a stack's ARN."""
     return stack_id.split("/")[1]
 
 
 def gone(stack_id: str) -> Stack:
-    """A stack that AWS knows nothing of any more."""
+    """A deleted stack that AWS no longer lists."""
     past = datetime.fromtimestamp(0, tz=timezone.utc)
     return Stack(name_of(stack_id), stack_id, GONE, "", {}, {}, {}, past, past)
 
 
 def our_stack(aws: Aws, name: str, owner: Owner) -> Stack | None:
-    """The stack of a name, if it is the owner's. Raises NotOurs for somebody else's."""
+    """Find a stack that belongs to the owner. Raises NotOurs if it is someone else's."""
     stack = find_stack(aws, name)
     if stack is None or owner.owns(stack.tags):
         return stack
     if stack.status == REVIEW and not stack.tags:
-        return stack  # AWS tags it when it is made; until then it holds nothing
+        return stack  # AWS tags it when it is created; until then it is empty
     raise NotOurs(
-        f"the stack {name} exists and is not fdeploy's stage {owner.stage} of {owner.project}: "
-        "its tags say otherwise",
-        hint="choose another project name, or remove that stack yourself",
+        f"the stack {name} exists, but its tags do not mark it as stage {owner.stage} of the "
+        f"fdeploy project {owner.project}",
+        hint="choose another project name, or delete that stack yourself",
     )
 
 
 def resources(aws: Aws, stack: Stack) -> list[Resource]:
-    """The resources of a stack that exist. Raises AwsError."""
+    """The existing resources of a stack. Raises AwsError."""
     return [
         Resource(
             logical_id=item["LogicalResourceId"],
@@ -141,7 +141,7 @@ def resources(aws: Aws, stack: Stack) -> list[Resource]:
 
 
 def first_of(found: list[Resource], kind: str) -> Resource | None:
-    """The resource of a type, such as ``AWS::SageMaker::Endpoint``."""
+    """The first resource of a type, such as ``AWS::SageMaker::Endpoint``."""
     return next((resource for resource in found if resource.type == kind), None)
 
 
@@ -158,16 +158,16 @@ def template_of(aws: Aws, stack: Stack) -> Template:
 
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 300.0
-_MAX_BODY = 51_200  # bytes of a template that is sent as it is (AWS: CloudFormation quotas)
+_MAX_BODY = 51_200  # bytes of a template in a request (AWS: CloudFormation quotas)
 _EMPTY = ("didn't contain changes", "No updates are to be performed")
 _NAME_PREFIX = "fdeploy-"
 
 
 @dataclass(frozen=True)
 class StackRequest:
-    """What a stack is to be: its template with parameters, and the tags of all that is in it.
+    """The desired state of a stack: its template with parameters, and the tags of its resources.
 
-    ``protected``: AWS refuses to delete it until that is switched off.
+    ``protected``: it has termination protection.
     """
 
     name: str
@@ -216,9 +216,9 @@ class TemplateFolder:
 
 @dataclass(frozen=True)
 class Change:
-    """What happens to one resource.
+    """A change to one resource.
 
-    ``action`` is Add, Modify or Remove; ``replacement`` is True, False, Conditional or nothing;
+    ``action`` is Add, Modify or Remove; ``replacement`` is True, False, Conditional or empty;
     ``properties`` are those that change.
     """
 
@@ -242,10 +242,10 @@ class ChangeSet:
 def create_change_set(
     aws: Aws, request: StackRequest, folder: TemplateFolder, *, new: bool, token: str
 ) -> ChangeSet | None:
-    """Ask CloudFormation what would change; None when nothing would.
+    """Create a change set; None if nothing would change.
 
-    ``new`` makes a stack; ``token`` names the request; ``folder`` is for large templates. Raises
-    AwsError, or DeployError for a template that CloudFormation refuses.
+    ``new`` creates the stack; ``token`` identifies the request; ``folder`` is for large templates.
+    Raises AwsError, or DeployError if CloudFormation rejects the template.
     """
     name = _NAME_PREFIX + token.rpartition("-")[2]
     parameters = request.template.parameters.items()
@@ -267,14 +267,14 @@ def create_change_set(
                 Description="made by fdeploy",
             )
         except AwsError as error:
-            # The answer to the first attempt was lost, and botocore asked again: it is ours.
+            # Created by an earlier attempt whose answer was lost; botocore has retried it.
             if error.aws_code != "AlreadyExistsException" or name not in error.message:
                 raise
         return _settled(aws, request.name, name)
 
 
 def execute_change_set(aws: Aws, change_set: ChangeSet, *, token: str) -> None:
-    """Begin to execute; ``token`` marks the events. Raises AwsError."""
+    """Start executing a change set; ``token`` marks its events. Raises AwsError."""
     try:
         aws.call(
             "cloudformation",
@@ -284,13 +284,13 @@ def execute_change_set(aws: Aws, change_set: ChangeSet, *, token: str) -> None:
             ClientRequestToken=token,
         )
     except AwsError as error:
-        # As above: a change set that is at work was begun by the attempt before.
+        # As above: started by an earlier attempt whose answer was lost.
         if error.aws_code != "InvalidChangeSetStatus" or "EXECUTE" not in error.message:
             raise
 
 
 def delete_change_set(aws: Aws, change_set: ChangeSet) -> None:
-    """Forget a plan. Raises AwsError."""
+    """Delete a change set. Raises AwsError."""
     aws.call(
         "cloudformation",
         "delete_change_set",
@@ -300,7 +300,7 @@ def delete_change_set(aws: Aws, change_set: ChangeSet) -> None:
 
 
 def _settled(aws: Aws, stack: str, name: str) -> ChangeSet | None:
-    """Wait until a change set is complete, or FAILED because it would change nothing."""
+    """Wait until a change set is complete; None if it failed because nothing would change."""
     deadline = aws.clock() + _WAIT_SECONDS
     while True:
         pages = list(
@@ -316,12 +316,12 @@ def _settled(aws: Aws, stack: str, name: str) -> ChangeSet | None:
             if any(words in reason for words in _EMPTY):
                 return None
             raise DeployError(
-                f"CloudFormation refuses the plan for {stack}: {reason}",
-                hint="mend what it names, then run the same command again",
+                f"CloudFormation rejected the change set for {stack}: {reason}",
+                hint="fix the cause, then run the same command again",
             )
         if aws.clock() > deadline:
             raise DeployError(
-                f"the plan for {stack} was not ready after {_WAIT_SECONDS:g} s",
+                f"the change set for {stack} was not ready after {_WAIT_SECONDS:g} s",
                 hint="run the same command again",
             )
         aws.sleep(_POLL_SECONDS)
@@ -353,7 +353,7 @@ _SERVES = frozenset(
 
 
 def planned(stack: str, change_set: ChangeSet | None) -> tuple[PlannedChange, ...]:
-    """The changes of one stack; None of them where nothing changes."""
+    """The planned changes of a stack; empty if nothing changes."""
     return tuple(_planned(stack, change) for change in (change_set.changes if change_set else ()))
 
 

@@ -1,7 +1,7 @@
-"""How a stage is doing: its stacks, its endpoint, its last hour, and what it costs.
+"""The status of a stage: its stacks, its endpoint, its last hour, and what it costs.
 
 Source: "Metrics for monitoring SageMaker": ``AWS/SageMaker`` by endpoint and variant; ModelLatency
-is in microseconds. What cannot be asked is unknown, and never 0.
+is in microseconds. A value that cannot be queried is unknown, and never 0.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _last_hour(aws: Aws, endpoint: str, variant: str) -> LastHour:
     latency = {
         name: found[name][0] / _MICROSECONDS_A_MS for name in ("p50", "p95") if found.get(name)
     }
-    # SageMaker writes no zero: an hour without a request has no value.
+    # SageMaker does not record zeros: an hour without requests has no value.
     return LastHour(
         invocations=_sum(found, "invocations"),
         errors=_sum(found, "errors4") + _sum(found, "errors5"),
@@ -115,28 +115,28 @@ def _sum(found: Mapping[str, list[float]], name: str) -> int:
 
 
 def _bill(aws: Aws, config: str, stack: Stack | None, instances: int) -> Bill:
-    """The price of the instances now, and since the stack was made as if it had always been so."""
+    """The current price, and the cost since the stack was created at the current instance count."""
     if stack is None or not config:
-        return Bill(None, None, "USD", "there is no endpoint")
+        return Bill(None, None, "USD", "no endpoint")
     try:
         found = aws.call("sagemaker", "describe_endpoint_config", EndpointConfigName=config)
     except AwsMissing:
         return Bill(None, None, "USD", "the endpoint configuration is gone")
     instance = found["ProductionVariants"][0].get("InstanceType")
     if instance is None:
-        return Bill(None, None, "USD", "serverless: billed by use")
+        return Bill(None, None, "USD", "serverless: billed by usage")
 
     price = instance_price(price_list(aws), instance, aws.region)
     if price.per_hour is None:
         return Bill(None, None, price.currency, price.reason)
     hours = Decimal((aws.now() - stack.created).total_seconds()) / _HOUR
     per_hour = price.per_hour * instances
-    note = f"{instances} {instance}; the same number all the time is assumed"
+    note = f"{instances} {instance}; assumes that this number never changed"
     return Bill(per_hour, (per_hour * hours).quantize(Decimal("0.01")), price.currency, note)
 
 
 def price_list(aws: Aws) -> GetProducts:
-    """The door to AWS's price list, which stands in few regions."""
+    """Access to AWS's price list, in the nearest region that has the API."""
     near = aws.elsewhere(pricing_region(aws.region))
 
     def get_products(**parameters: Any) -> Mapping[str, Any]:

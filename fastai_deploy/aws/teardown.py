@@ -1,16 +1,16 @@
-"""Nothing is left of a stage: what is deleted, in which order, and the proof.
+"""Deletes everything in a stage, in this order, and verifies that nothing is left.
 
-    1. the ttl stack         before it deletes the others beneath us
-    2. the api stack         nobody is let in any more
-    3. the endpoint stack    nothing costs by the hour any more
-    4. what no stack holds   endpoints, configurations and models that a stack had to give up;
-                             log groups, which containers and functions make anew
+    1. the ttl stack         before it can delete the others concurrently
+    2. the API stack         ends public access
+    3. the endpoint stack    ends the hourly cost
+    4. stray resources       endpoints, configurations and models that a stack had to retain;
+                             log groups, which containers and Lambdas create again
     5. data in the bucket    captured and asynchronous data, the list of deploys; with ``artifacts``
-                             what no other stage uses, and our bucket when it is empty then
+                             those that no other stage uses, and fdeploy's bucket if then empty
     6. the inventory         by names and by tags
 
-A stack that cannot delete something is asked again, and lets go of it at last; step 4 takes care of
-that, or the inventory names it. Everything may be gone already, deleted by hand.
+If a stack cannot delete a resource, the deletion is retried and finally retains it; step 4 deletes
+it, or the inventory reports it. Anything may be gone already, deleted by hand.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import AwsError, AwsMissing, StackFailed
 from fastai_deploy.progress import Reporter, Step, Warned, silent
-from fastai_deploy.records import Teardown
+from fastai_deploy.records import Teardown, counted
 
 _STACK_ATTEMPTS = 3
 _PAUSE_SECONDS = 15.0
 _ENDPOINT_SECONDS = 3_600.0  # one that is being created cannot be deleted until it fails
-_INDEX_SECONDS = 60.0  # the index of tags is late
+_INDEX_SECONDS = 60.0  # the tag index lags behind
 _POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class TeardownScope:
-    """How much is removed; ``bucket`` is the user's own, or None for fdeploy's."""
+    """What to delete; ``bucket`` is the user's own, or None for fdeploy's."""
 
     artifacts: bool
     bucket: str | None
 
 
 class StageTeardown:
-    """Removes everything of one owner."""
+    """Deletes all resources of one owner."""
 
     def __init__(self, aws: Aws, owner: Owner, deployment: Deployment, report: Reporter) -> None:
         self._aws = aws
@@ -65,10 +65,10 @@ class StageTeardown:
         }
 
     def run(self, scope: TeardownScope) -> Teardown:
-        """Remove it all; the proof says what is left. Raises NotOurs, StackBusy or AwsError."""
+        """Delete everything and return what is left. Raises NotOurs, StackBusy or AwsError."""
         bucket = buckets.find_bucket(self._aws, scope.bucket)
         found = [*self._inventory.everything(), *self._stored(bucket, scope)]
-        self._report(Step(f"{len(found)} found"))
+        self._report(Step(f"found {counted(len(found), 'resource')}"))
         for name in self._inventory.names.stacks:
             self._remove_stack(name)
         self._remove_all(self._inventory.outside(), tried=set())
@@ -85,19 +85,19 @@ class StageTeardown:
         )
 
     def begin(self) -> Teardown:
-        """Ask AWS to delete the stacks, and no more: nothing is proven. Raises as :meth:`run`."""
+        """Start deleting the stacks and verify nothing. Raises the errors of :meth:`run`."""
         names = self._inventory.names.stacks
         begun = tuple(f"stack {name}" for name in names if self._deployment.begin_removal(name))
         if begun:
             self._report(
                 Warned(
-                    "AWS goes on without us; log groups and data are still there",
-                    hint="fdeploy teardown removes them, and proves that nothing is left",
+                    "AWS deletes the stacks in the background; log groups and data still exist",
+                    hint="run fdeploy teardown to delete them and verify that nothing is left",
                 )
             )
         return Teardown(target="aws", found=begun, deleted=(), left=(), begun=begun)
 
-    # Stacks and what they let go of
+    # Stacks and retained resources
 
     def _remove_stack(self, name: str) -> None:
         for attempt in range(1, _STACK_ATTEMPTS + 1):
@@ -109,12 +109,12 @@ class StageTeardown:
         try:
             self._deployment.remove(name, let_go=let_go)
         except StackFailed as error:
-            self._report(Warned(error.message, hint="asking AWS again"))
+            self._report(Warned(error.message, hint="retrying"))
             return False
         return True
 
     def _remove_all(self, refs: Iterable[ResourceRef], tried: set[ResourceRef]) -> None:
-        """Delete what fdeploy can; what was ``tried`` before is tried again without a word."""
+        """Delete the resources that fdeploy can; repeated attempts (``tried``) are not reported."""
         for ref in refs:
             delete = self._deletes.get(ref.kind)
             if delete is not None:
@@ -151,7 +151,7 @@ class StageTeardown:
     # The bucket
 
     def _stored(self, bucket: Bucket | None, scope: TeardownScope) -> list[ResourceRef]:
-        """What the bucket holds that goes, and the bucket where it goes too."""
+        """The objects to delete, and the bucket if it is deleted too."""
         if bucket is None:
             return []
         data = data_of(self._aws, bucket, self._owner)
@@ -175,13 +175,13 @@ class StageTeardown:
             self._delete("s3", "delete_bucket", **bucket.owned)
 
     def _is_all(self, bucket: Bucket, refs: set[ResourceRef]) -> bool:
-        """Whether the bucket holds nothing else."""
+        """Whether the bucket contains nothing else."""
         names = {ref.name for ref in refs}
         held = buckets.object_versions(self._aws, bucket, "")
         return all(bucket.uri(key) in names for key, _version in held)
 
     def _kept(self, bucket: Bucket | None, scope: TeardownScope) -> list[ResourceRef]:
-        """The artifacts that stay, told."""
+        """The artifacts that stay; reports them."""
         if bucket is None or scope.artifacts:
             return []
         keys = {key for key, _version in artifacts_of(self._aws, bucket, self._owner)}
@@ -189,8 +189,8 @@ class StageTeardown:
         if kept:
             self._report(
                 Warned(
-                    f"kept in the bucket {bucket.name}: {len(kept)} artifacts",
-                    hint="fdeploy teardown --artifacts removes them too",
+                    f"kept {counted(len(kept), 'artifact')} in the bucket {bucket.name}",
+                    hint="run fdeploy teardown --artifacts to delete them too",
                 )
             )
         return kept
@@ -198,9 +198,9 @@ class StageTeardown:
     # The proof
 
     def _left(self, bucket: Bucket | None, scope: TeardownScope) -> list[ResourceRef]:
-        """What is still there when the index of tags had the time to notice.
+        """What is still left once the tag index has had time to catch up.
 
-        A log group may come back meanwhile: who writes to it may be the last to end.
+        A log group may reappear in the meantime, if something still writes to it.
         """
         deadline = self._aws.clock() + _INDEX_SECONDS
         tried: set[ResourceRef] = set()

@@ -1,9 +1,9 @@
-"""A file becomes an object: sent once, checked by S3 itself, resumed after a break.
+"""Uploads files to S3: once, with checksums verified by S3, and resumable.
 
-S3 is told the SHA-256 of every part, and keeps no part that differs; what it then calls the
-object's checksum is compared with the file's. Source: "Checking object integrity for data uploads"
-in the S3 user guide: the checksum of an object in parts is that of the parts' checksums, and the
-number of parts behind a hyphen.
+Every part is sent with its SHA-256, and S3 rejects a part that differs. Afterwards, the checksum of
+the object is compared with the file's. Source: "Checking object integrity for data uploads" in the
+S3 user guide: the checksum of a multipart object is the checksum of the parts' checksums, followed
+by a hyphen and the number of parts.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from fastai_deploy.aws.session import Aws, boundary
 from fastai_deploy.errors import AwsError, AwsMissing, FileError
 from fastai_deploy.progress import Advanced, Reporter, Step
 
-PART = 16 << 20  # bytes; also the size from which an object is sent in parts
+PART = 16 << 20  # bytes; also the size from which a multipart upload is used
 _SENDERS = 8
 
 
 @dataclass(frozen=True)
 class FileDigest:
-    """What a file is: its size, its SHA-256, and the SHA-256 of each of its parts."""
+    """A file's size, its SHA-256, and the SHA-256 of each of its parts."""
 
     size: int
     sha256: str
@@ -38,7 +38,7 @@ class FileDigest:
 
     @property
     def checksum(self) -> str:
-        """What S3 calls the checksum of the object."""
+        """The checksum that S3 reports for the object."""
         if self.size < PART:
             return _base64(bytes.fromhex(self.sha256))
         return f"{_base64(hashlib.sha256(b''.join(self.parts)).digest())}-{len(self.parts)}"
@@ -56,7 +56,7 @@ def digest(path: Path) -> FileDigest:
 
 
 class Uploads:
-    """Sends files to a bucket; ``metadata`` is kept with every object."""
+    """Uploads files to a bucket; ``metadata`` is stored with every object."""
 
     def __init__(
         self, aws: Aws, bucket: Bucket, report: Reporter, metadata: Mapping[str, str]
@@ -67,18 +67,18 @@ class Uploads:
         self._metadata = dict(metadata)
 
     def file(self, path: Path, key: str, *, sha256: str) -> str:
-        """The URI of a file that has this hash; no byte is sent when it is stored already.
+        """Upload a file with this hash, unless it is already stored, and return its URI.
 
-        Raises FileError when the file is another one, or AwsError.
+        Raises FileError if the file's hash differs, or AwsError.
         """
         found = digest(path)
         if found.sha256 != sha256:
             raise FileError(
-                f"{path} is not the artifact that package made: its checksum differs",
+                f"{path} is not the artifact that fdeploy package wrote: its hash differs",
                 hint="run fdeploy package",
             )
         if self._has(key, found):
-            self._report(Step(f"{self._bucket.uri(key)} is stored already"))
+            self._report(Step(f"{self._bucket.uri(key)} is already stored"))
         else:
             progress = _Progress(self._report, found.size)
             if found.size < PART or not self._resume(path, key, found, progress):
@@ -87,7 +87,7 @@ class Uploads:
         return self._bucket.uri(key)
 
     def data(self, data: bytes, key: str) -> str:
-        """The URI of a few bytes, stored unless they are already. Raises AwsError."""
+        """Upload a few bytes, unless already stored, and return the URI. Raises AwsError."""
         sha256 = hashlib.sha256(data)
         found = FileDigest(len(data), sha256.hexdigest(), (sha256.digest(),))
         if not self._has(key, found):
@@ -115,11 +115,12 @@ class Uploads:
     def _check(self, key: str, found: FileDigest) -> None:
         if not self._has(key, found):
             raise AwsError(
-                f"{self._bucket.uri(key)} is not what was sent", hint="run fdeploy upload again"
+                f"{self._bucket.uri(key)} differs from what was sent",
+                hint="run fdeploy upload again",
             )
 
     def _send(self, path: Path, key: str, progress: _Progress) -> None:
-        """Send a file with boto3's own transfer manager."""
+        """Upload a file with boto3's transfer manager."""
         client = self._aws.client("s3")
         with boundary("s3", "PutObject"), files.file_errors(path):
             client.upload_file(
@@ -138,13 +139,13 @@ class Uploads:
             )
 
     def _resume(self, path: Path, key: str, found: FileDigest, progress: _Progress) -> bool:
-        """Send what is missing of an upload that broke off; False where there is none."""
+        """Complete an interrupted upload; False if there is none."""
         upload = self._broken_off(key)
         if upload is None:
             return False
         stored = self._stored_parts(upload, key)
         parts = []
-        self._report(Step("going on with the upload that broke off"))
+        self._report(Step("resuming an interrupted upload"))
         with files.file_errors(path), path.open("rb") as file:
             for number, part in enumerate(found.parts, start=1):
                 checksum = _base64(part)
@@ -164,7 +165,7 @@ class Uploads:
         return True
 
     def _broken_off(self, key: str) -> str | None:
-        """The newest unfinished upload of a key whose parts S3 checks as we do."""
+        """The newest unfinished upload of a key with SHA-256 checksums."""
         answer = self._aws.call("s3", "list_multipart_uploads", **self._bucket.owned, Prefix=key)
         uploads = [
             item
@@ -175,7 +176,7 @@ class Uploads:
         return str(newest["UploadId"]) if newest else None
 
     def _stored_parts(self, upload: str, key: str) -> dict[tuple[int, str], str]:
-        """The ETag of each part that is there, by number and checksum."""
+        """The ETag of each stored part, by number and checksum."""
         pages = self._aws.pages("s3", "list_parts", **self._bucket.owned, Key=key, UploadId=upload)
         return {
             (part["PartNumber"], part.get("ChecksumSHA256", "")): part["ETag"]
@@ -198,7 +199,7 @@ class Uploads:
 
 
 class _Progress:
-    """Counts the bytes that several threads send, and tells."""
+    """Counts and reports the bytes sent by several threads."""
 
     def __init__(self, report: Reporter, total: int) -> None:
         self._report = report
@@ -207,7 +208,7 @@ class _Progress:
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        """``count`` is below zero when a part is sent anew."""
+        """Add bytes; ``count`` is negative when a part is sent again."""
         with self._lock:
             self._done += count
             self._report(Advanced("upload", max(0, self._done), self._total))

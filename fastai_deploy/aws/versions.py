@@ -1,9 +1,9 @@
-"""Which versions were deployed: one small object a deploy, beside the artifacts.
+"""The history of deployed versions: one small object per deploy, next to the artifacts.
 
     fdeploy/<project>/<stage>/deployments/<date>-<version>.json
 
-It is written when an endpoint has answered its goldens, so that ``rollback`` knows what was right
-before. What is live is not read here: the stack's own tag says that.
+It is written after an endpoint has been verified against its goldens, so that ``rollback`` knows
+which versions worked. The live version is not stored here: the stack's tag says which one it is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Deployments:
         self._prefix = f"{stage_folder(project, stage)}deployments/"
 
     def add(self, stored: StoredArtifact, operator: Operator, *, again: bool) -> None:
-        """Remember a version that was verified; ``again`` also when it is the newest already.
+        """Add a verified version; ``again`` adds it even if it is already the newest.
 
         Raises AwsError.
         """
@@ -48,7 +48,7 @@ class Deployments:
         )
 
     def listed(self) -> list[Deployed]:
-        """The versions, newest first, each once: as it was deployed last. Raises AwsError."""
+        """Each version once, by its last deploy, newest first. Raises AwsError."""
         newest: dict[str, Deployed] = {}
         for key in sorted(self._keys(), reverse=True):
             version = key.rpartition("-")[2].removesuffix(".json")

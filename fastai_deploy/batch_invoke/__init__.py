@@ -1,1 +1,1 @@
-"""Many texts through one door: in chunks, several at once, kept as they are answered."""
+"""Classifies many texts: in chunks, with concurrent requests, saving answers as they arrive."""

@@ -1,13 +1,14 @@
-"""The texts that a user brings: in a file, or as they are.
+"""Reads the texts to classify from the command line, standard input or a file.
 
-    -                                          all of standard input is one text
-    a file that exists, whatever its name      read by its ending; with another or none, one text
-    .csv .tsv                                  a column of a table
-    .jsonl .ndjson .json                       strings, or objects with the column as a key
-    anything else                              the text itself
+    -                           all of standard input, as one text
+    an existing file            read according to its suffix:
+      .csv .tsv                   a column of a table
+      .jsonl .ndjson .json        strings, or objects with the column as a key
+      any other or none           the whole file, as one text
+    anything else               the text itself
 
-What could be meant in two ways is refused, with the words for either: a name that ends like that of
-a file and is none, a folder, an address. A file is read and checked whole before anything is sent.
+An ambiguous argument is an error that explains both readings: a name with a file suffix that does
+not exist, a folder, a URL. A file is read and checked completely before anything is sent.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from fastai_deploy.errors import FileDenied, FileError, FileMissing, UsageError
 from fastai_deploy.json_reader import BadJson, parse
 
 STANDARD_INPUT = "-"
-MOST = 512 << 20  # bytes of a file, or of standard input
+MOST = 512 << 20  # size limit, in bytes, of a file or of standard input
 _LINES = (".jsonl", ".ndjson")
 _JSON = (".json",)
 _TABLES = (".csv", ".tsv")
 _PLAIN = (".txt",)
 _UNPACK = "unpack it first"
 _SAVE = "save the texts as CSV in UTF-8"
-_CONVERT = "write it as CSV: pandas.read_parquet(NAME).to_csv(NAME), and likewise for its kin"
-# What holds texts in a form that is not read here, and what to do instead.
+_CONVERT = "convert it to CSV, for example with pandas.read_parquet(NAME).to_csv(NAME)"
+# Formats that are not supported, and what to do instead.
 _FOREIGN = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), ("a spreadsheet", _SAVE)),
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z", ".rar"),
@@ -51,7 +52,7 @@ _FOREIGN = {
     **dict.fromkeys((".pdf", ".docx", ".doc", ".odt", ".rtf"),
                     ("a document", "save its text as .txt in UTF-8")),
 }  # fmt: skip
-# The same by the first bytes, for a file of another name.
+# The same formats by their first bytes, for a file with another suffix.
 _MAGIC = {
     b"\x1f\x8b": ".gz",
     b"BZh": ".bz2",
@@ -67,15 +68,15 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _KNOWN = frozenset((*_LINES, *_JSON, *_TABLES, *_PLAIN, *_FOREIGN))
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://\S+")
 _PATH = re.compile(r"(\.{1,2}|~)/\S*")
-_NAME_MAX = 255  # bytes of a file's name, see limits.h
+_NAME_MAX = 255  # bytes of a file name, see limits.h
 
 Told = Callable[[str], None]
 
 
 def read_texts(argument: str, wanted: ColumnChoice, stdin: BinaryIO, told: Told) -> str | list[str]:
-    """One text, or the texts of a table or of JSON; ``told`` hears what was decided.
+    """Read one text, or the texts of a table or JSON file; ``told`` receives what was decided.
 
-    Raises UsageError or FileError, which names the line.
+    Raises UsageError or FileError, naming the line.
     """
     if argument == STANDARD_INPUT:
         _check_plain(wanted, "standard input")
@@ -93,7 +94,9 @@ def read_texts(argument: str, wanted: ColumnChoice, stdin: BinaryIO, told: Told)
     if suffix in _TABLES:
         return _some(path, read_table_texts(path, content, wanted, told))
     if not wanted.header:
-        raise UsageError(f"{path} is not a table", hint="--no-header is for .csv and .tsv files")
+        raise UsageError(
+            f"{path} is not a table", hint="use --no-header only with .csv and .tsv files"
+        )
     if suffix in _LINES:
         return _some(path, _json_lines(path, content, wanted.column))
     if suffix in _JSON:
@@ -101,14 +104,14 @@ def read_texts(argument: str, wanted: ColumnChoice, stdin: BinaryIO, told: Told)
     _check_plain(wanted, str(path))
     if suffix not in _PLAIN:
         told(
-            f"{argument} is a file, and is read as one text; tables end in .csv or .tsv, JSON in "
-            ".json or .jsonl"
+            f"{argument} is a file and is classified as one text; for many texts, use a .csv, "
+            ".tsv, .json or .jsonl file"
         )
     return content
 
 
 def for_output(output: Path | None, argument: str) -> str | None:
-    """Where answers are to be kept. Raises UsageError for the very file that the texts are in."""
+    """The path of the answer file. Raises UsageError if it is the file of texts."""
     if output is None:
         return None
     path, texts = files.expanded(output).absolute(), _path(argument).absolute()
@@ -116,7 +119,7 @@ def for_output(output: Path | None, argument: str) -> str | None:
     with contextlib.suppress(OSError, ValueError):
         same = same or path.samefile(texts)
     if same:
-        raise UsageError(f"{output} is the file of the texts", hint="choose another --output")
+        raise UsageError(f"{output} is the input file", hint="choose another --output")
     return str(path)
 
 
@@ -125,34 +128,34 @@ def _path(argument: str) -> Path:
 
 
 def _exists(path: Path, argument: str) -> bool:
-    """Whether there is a file of this name. Raises FileError for a folder, a pipe or a device."""
+    """Whether a file of this name exists. Raises FileError for a folder, a pipe or a device."""
     if not argument:
         return False
     try:
         kind = path.stat().st_mode
     except PermissionError:
         raise FileDenied(
-            f"{argument} cannot be looked at", hint="check the permissions of its folder"
+            f"{argument} cannot be accessed", hint="check the permissions of its folder"
         ) from None
-    except (OSError, ValueError):  # no such file; too long a name, or a NUL in it: it is a text
-        return os.path.islink(path)  # noqa: PTH114 - which answers for any name
+    except (OSError, ValueError):  # no such file, a name that is too long or has a NUL: a text
+        return os.path.islink(path)  # noqa: PTH114 - never raises, whatever the name
     if stat.S_ISDIR(kind):
         raise FileError(
-            f"{argument} is a folder", hint=f"name a file in it; {_as_text('the word itself')}"
+            f"{argument} is a folder", hint=f"choose a file in it; {_as_text('the word itself')}"
         )
     if not stat.S_ISREG(kind):
         raise FileError(
-            f"{argument} is not a regular file", hint="pipe what it gives into fdeploy invoke -"
+            f"{argument} is not a regular file", hint="pipe its content into fdeploy invoke -"
         )
     return True
 
 
 def _is_meant_as_file(argument: str) -> bool:
-    """Whether what is no file is spelt like one."""
+    """Whether an argument that is not a file looks like a file name."""
     if _ADDRESS.fullmatch(argument):
         raise UsageError(
-            f"{argument} is an address, and nothing is fetched",
-            hint=f"{_fetched(argument)}, then name the file; {_as_text('the address itself')}",
+            f"{argument} is a URL, and fdeploy does not download it",
+            hint=f"{_fetched(argument)}, then use the file; {_as_text('the URL itself')}",
         )
     if "\n" in argument or len(argument.rpartition("/")[2].encode(errors="replace")) > _NAME_MAX:
         return False
@@ -162,7 +165,7 @@ def _is_meant_as_file(argument: str) -> bool:
 def _fetched(address: str) -> str:
     if address.startswith("s3://"):
         return f"aws s3 cp {address} ."
-    return f"curl -O {address}" if address.startswith("http") else "fetch it first"
+    return f"curl -O {address}" if address.startswith("http") else "download it first"
 
 
 def _as_text(what: str) -> str:
@@ -171,34 +174,34 @@ def _as_text(what: str) -> str:
 
 def _missing(argument: str) -> FileMissing:
     return FileMissing(
-        f"{argument} does not exist", hint=f"check the path; {_as_text('these words themselves')}"
+        f"{argument} does not exist", hint=f"check the path; {_as_text('these words')}"
     )
 
 
 def _foreign(path: Path, suffix: str) -> FileError:
     what, way = _FOREIGN[suffix]
-    return FileError(f"{path} is not read: it is {what}", hint=way)
+    return FileError(f"{path} is {what}, which fdeploy does not read", hint=way)
 
 
 def _check_plain(wanted: ColumnChoice, what: str) -> None:
-    """Raise UsageError for options that mean nothing here."""
+    """Raise UsageError for options that only apply to tables and JSON."""
     if wanted.column is not None or not wanted.header:
         option = "--no-header" if wanted.column is None else "--column"
         raise UsageError(
-            f"{option} is for tables and JSON, and {what} is none",
-            hint="name a .csv, .tsv, .json or .jsonl file, or leave the option out",
+            f"{option} does not apply to {what}",
+            hint="use a .csv, .tsv, .json or .jsonl file, or leave the option out",
         )
 
 
 def _some(path: Path, found: Iterator[str]) -> list[str]:
     texts = list(found)
     if not texts:
-        raise FileError(f"{path} holds no texts", hint="give a file with one text or more")
+        raise FileError(f"{path} contains no texts", hint="use a file with at least one text")
     return texts
 
 
 def _json_lines(path: Path, content: str, column: str | None) -> Iterator[str]:
-    """The texts of JSON lines: strings, or objects with the column."""
+    """The texts of a JSON Lines file: strings, or objects with the column as a key."""
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
@@ -212,21 +215,21 @@ def _json_lines(path: Path, content: str, column: str | None) -> Iterator[str]:
 def _json(path: Path, content: str, column: str | None) -> Iterator[str]:
     """The texts of a JSON list."""
     key = column or COLUMN
-    expected = f'a list is expected: ["...", "..."] or [{{"{key}": "..."}}, ...]'
+    expected = f'write a list: ["...", "..."] or [{{"{key}": "..."}}, ...]'
     try:
         values = parse(content, halves=True)
     except BadJson as error:
         several = "Extra data" in str(error)
-        lines = "; JSON with one value a line belongs in a .jsonl file" if several else ""
+        lines = "; if the file has one value per line, rename it to .jsonl" if several else ""
         raise FileError(f"{path}: {error}", hint=f"{expected}{lines}") from None
     if not isinstance(values, list):
-        raise FileError(f"{path} holds JSON that is no list", hint=expected)
+        raise FileError(f"{path} contains JSON that is not a list", hint=expected)
     for number, value in enumerate(values, 1):
         yield _text(path, value, column, number, unit="item")
 
 
 def _text(path: Path, value: Any, column: str | None, number: int, unit: str = "line") -> str:
-    """The text of a value: itself, or what an object holds under the column's name."""
+    """The text of a value: a string itself, or an object's value of the column."""
     key = column or COLUMN
     if isinstance(value, dict):
         if key not in value:
@@ -234,8 +237,8 @@ def _text(path: Path, value: Any, column: str | None, number: int, unit: str = "
         value = value[key]
     if not isinstance(value, str):
         raise FileError(
-            f'{path}, {unit} {number}: no text: write "...", or {{"{key}": "..."}}',
-            hint=f"mend the {unit}, then run it again; nothing was sent",
+            f'{path}, {unit} {number}: not a text; expected "..." or {{"{key}": "..."}}',
+            hint=f"fix the {unit}, then run the command again; nothing was sent",
         )
     return value
 
@@ -245,21 +248,21 @@ def _content(path: Path) -> str:
     if data.startswith(_UTF16):
         raise UsageError(
             f"{path} is UTF-16, not UTF-8",
-            hint=f'save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 "{path}" > utf8{path.suffix}',
+            hint=f'save it as UTF-8, or run iconv -f UTF-16 -t UTF-8 "{path}" > utf8{path.suffix}',
         )
     for magic, suffix in _MAGIC.items():
         if data.startswith(magic):
             raise _foreign(path, suffix)
     content = _decoded(data, str(path))
     if "\0" in content:
-        raise FileError(f"{path} is not a table or a text: it holds NUL bytes", hint=_SAVE)
+        raise FileError(f"{path} is not a table or a text: it contains NUL bytes", hint=_SAVE)
     return content
 
 
 def _all_of(stdin: BinaryIO) -> bytes:
     data = stdin.read(MOST + 1)
     if len(data) > MOST:
-        raise UsageError(f"standard input holds more than {MOST:,} bytes", hint="send less")
+        raise UsageError(f"standard input has more than {MOST:,} bytes", hint="send less")
     return data
 
 

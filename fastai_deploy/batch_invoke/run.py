@@ -1,11 +1,11 @@
-"""Asks many texts: in chunks below the payload limit, several at a time, answers kept as they come.
+"""Sends many texts: in chunks below the payload limit, concurrently, saving answers on the way.
 
-    texts -> chunks -> the first alone, then several at once -> answers, chunk by chunk
+    texts -> chunks -> the first one alone, then several concurrently -> answers, chunk by chunk
 
-Throttled requests (429, 503) are retried. A chunk that fails as a whole (too large, a failure of
-the model, a timeout) is split in halves until only the text at fault fails. What would fail every
-request (the key, the route, no server) ends the run. An answer file keeps what has been answered,
-so that the next run goes on from there.
+Throttled requests (429, 503) are retried. A chunk that fails as a whole (too large, a model error,
+a timeout) is halved until only the text at fault fails. An error that would fail every request (the
+key, the route, no server) ends the run. An answer file keeps all answers so far, and the next run
+continues from there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Answered:
-    """A text (its row counts from 1) and what the contract answers to it, which may be an error."""
+    """A text, its row (from 1), and its answer in the contract's form, which may be an error."""
 
     row: int
     text: str
@@ -43,25 +43,25 @@ class Answered:
 
     @property
     def labels(self) -> list[str]:
-        """The labels of the text; none where it failed."""
+        """The labels of the text; none if it failed."""
         if self.failed:
             return []
         return list(self.body["labels"] if "labels" in self.body else [self.body["label"]])
 
     def encode(self) -> bytes:
-        """The line of a file of answers."""
+        """The answer as a line of an answer file."""
         values = {"row": self.row, "text": self.text, **self.body}
         try:
             return (json.dumps(values, ensure_ascii=False) + "\n").encode()
-        except UnicodeEncodeError:  # half a character, which is only JSON's to write
+        except UnicodeEncodeError:  # a lone surrogate, which only a JSON escape can express
             return (json.dumps(values) + "\n").encode()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """All answers in the order of the texts; ``reused`` of them were there before.
+    """All answers in the order of the texts; ``reused`` came from the answer file.
 
-    ``output`` is the file that holds them, None where there is none.
+    ``output`` is the answer file, or None.
     """
 
     answers: Sequence[Answered]
@@ -70,16 +70,16 @@ class Batch:
 
     @property
     def failures(self) -> list[Answered]:
-        """The texts that were answered with an error."""
+        """The answers that are errors."""
         return [answer for answer in self.answers if answer.failed]
 
     def counts(self) -> list[tuple[str, int]]:
-        """How often each label was answered, the most frequent first."""
+        """How often each label was predicted, most frequent first."""
         return Counter(label for answer in self.answers for label in answer.labels).most_common()
 
     @property
     def failure(self) -> InvocationError | None:
-        """The error to end with, where a text failed."""
+        """The error to end with if a text failed, else None."""
         failed = self.failures
         if not failed:
             return None
@@ -90,48 +90,48 @@ class Batch:
         return InvocationError(
             f"{len(failed)} of {len(self.answers)} texts failed: {rows}{more}",
             hint=str(failed[0].body["error"]["hint"])
-            + ("; the same command again tries these alone" if self.output else ""),
+            + ("; run the same command again to retry only these" if self.output else ""),
         )
 
 
-_MOST = 2 << 30  # bytes of a file of answers
+_MOST = 2 << 30  # size limit, in bytes, of an answer file
 
 
 @dataclass(frozen=True)
 class Fits:
-    """Which answers of before still count.
+    """Decides which earlier answers can be reused.
 
-    ``version`` is that of the model that is asked now; ``probabilities`` how many an answer holds,
-    None where that is not known.
+    ``version`` is the current model version; ``probabilities`` is how many an answer holds, None if
+    unknown.
     """
 
     version: str
     probabilities: int | None
 
     def __call__(self, answer: Answered) -> bool:
-        """Whether an answer can stand in for a new one."""
+        """Whether an answer can be reused."""
         if answer.failed or answer.body["model"]["version"] != self.version:
             return False
         return self.probabilities in (None, len(answer.body["probabilities"]))
 
 
 class AnswerFile:
-    """The answers in ``path``."""
+    """The answer file at ``path``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def reusable(self, texts: Sequence[str], fits: Fits) -> list[Answered]:
-        """The answers of before that still count, in the order of the texts.
+        """The earlier answers that can be reused, in the order of the texts.
 
-        Raises FileError for a file that holds something else, or is a link, a pipe or a device: it
-        is not written over.
+        Raises FileError for a file with other content, a link, a pipe or a device, none of which is
+        overwritten.
         """
         before = self._read()
         ours = [a for a in before if a.row <= len(texts) and texts[a.row - 1] == a.text]
         if before and not ours:
             raise FileError(
-                f"{self.path} holds the answers to other texts",
+                f"{self.path} contains the answers to other texts",
                 hint="choose another file with --output",
             )
         return list(
@@ -139,11 +139,11 @@ class AnswerFile:
         )
 
     def write(self, answers: Iterable[Answered]) -> None:
-        """Replace the file, with answers in the order of the texts."""
+        """Replace the file with these answers, in the order of the texts."""
         files.write(self.path, b"".join(answer.encode() for answer in sorted(answers, key=_row)))
 
     def add(self, answers: Iterable[Answered]) -> None:
-        """Add answers at the end; they are on the disk when this returns."""
+        """Append answers; they are on disk when this returns."""
         descriptor = files.open_regular(self.path, os.O_WRONLY | os.O_APPEND, follow=False)
         with files.file_errors(self.path), os.fdopen(descriptor, "ab") as file:
             file.write(b"".join(answer.encode() for answer in answers))
@@ -155,7 +155,7 @@ class AnswerFile:
             data = files.read(self.path, most=_MOST, follow=False)
         except FileMissing:
             return []
-        *whole, torn = data.split(b"\n")  # what follows the last line's end was never finished
+        *whole, torn = data.split(b"\n")  # a last line without its end was never finished
         found = [self._answer(number, line) for number, line in enumerate(whole, 1)]
         if torn and not found:
             raise self._foreign(1)
@@ -173,13 +173,13 @@ class AnswerFile:
 
     def _foreign(self, number: int) -> FileError:
         return FileError(
-            f"{self.path}, line {number}: not an answer of fdeploy, so nothing is written there",
+            f"{self.path}, line {number}: not an answer of fdeploy, so the file is left unchanged",
             hint="choose another file with --output",
         )
 
 
 def _is_whole(body: Mapping[str, Any]) -> bool:
-    """Whether an answer holds what is shown of it."""
+    """Whether an answer has every field that is displayed."""
     labels = body.get("labels", [body.get("label")])
     model, probabilities = body.get("model"), body.get("probabilities")
     return (
@@ -202,7 +202,7 @@ Row = tuple[int, str]
 
 _CHUNK_TEXTS = 32
 _CHUNK_BYTES = 100_000
-_ENVELOPE = 64  # bytes of a request beside its texts
+_ENVELOPE = 64  # bytes of a request in addition to its texts
 _ATTEMPTS = 8
 _FIRST_PAUSE = 0.25  # seconds
 _LONGEST_PAUSE = 10.0
@@ -218,7 +218,7 @@ _BY_HALVES = frozenset(
 
 @dataclass(frozen=True)
 class AskOptions:
-    """How to ask: ``limit`` is in bytes of a request, ``at_once`` how many are under way."""
+    """How to send: ``limit`` is the request size in bytes, ``at_once`` the concurrency."""
 
     ask: Ask
     sleep: Callable[[float], None]
@@ -229,7 +229,7 @@ class AskOptions:
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How many texts are to be asked: through which door, how many requests at once, kept where."""
+    """Options of a batch: endpoint or API, answer file, and ``at_once``, the concurrency."""
 
     through_api: bool = False
     top_k: int | None = None
@@ -239,14 +239,15 @@ class BatchOptions:
 
 
 def answers(rows: Sequence[Row], work: AskOptions) -> Iterator[list[Answered]]:
-    """The answers of each chunk, as they come. Raises InvocationError when going on is no use.
+    """Yield the answers of each chunk as they arrive.
 
-    Who stops listening stops the work; what is under way then is waited for.
+    Closing the generator stops the work after the requests in flight. Raises InvocationError if
+    continuing is pointless.
     """
     chunks = list(chunked(rows, min(work.limit, _CHUNK_BYTES)))
     if not chunks:
         return
-    # Alone: a wrong key or an endpoint that is not there should cost one request.
+    # Alone, so that a wrong key or a missing endpoint costs only one request.
     yield _asked(chunks[0], work)
     waiting = iter(chunks[1:])
     pool = ThreadPoolExecutor(work.at_once, thread_name_prefix="invoke")
@@ -267,7 +268,7 @@ def answers(rows: Sequence[Row], work: AskOptions) -> Iterator[list[Answered]]:
 
 
 def chunked(rows: Sequence[Row], limit: int) -> Iterator[list[Row]]:
-    """Rows in order, as many as fit into a request of ``limit`` bytes; a larger one goes alone."""
+    """Split rows, in order, into requests of at most ``limit`` bytes; a larger row goes alone."""
     chunk: list[Row] = []
     size = _ENVELOPE
     for row in rows:
@@ -282,7 +283,7 @@ def chunked(rows: Sequence[Row], limit: int) -> Iterator[list[Row]]:
 
 
 def _asked(chunk: list[Row], work: AskOptions) -> list[Answered]:
-    """The answers to a chunk, whatever of it fails."""
+    """Send a chunk, halving it on failure."""
     try:
         return _patiently(chunk, work)
     except InvocationError as error:
@@ -307,7 +308,7 @@ def _patiently(chunk: list[Row], work: AskOptions) -> list[Answered]:
         try:
             return _paired(chunk, work.ask(request))
         except InvocationError as error:
-            # A quota begins anew tomorrow: that is too long to wait.
+            # A quota is renewed the next day, which is too long to wait.
             again = error.status in _LATER and error.answer_code != "quota_exceeded"
             if not again or attempt == _ATTEMPTS:
                 raise
@@ -317,7 +318,7 @@ def _patiently(chunk: list[Row], work: AskOptions) -> list[Answered]:
 def _paired(chunk: list[Row], found: Json) -> list[Answered]:
     if not isinstance(found, list) or len(found) != len(chunk):
         raise InvocationError(
-            f"{len(chunk)} texts were sent, and the answer is no list of as many",
+            f"{len(chunk)} texts were sent, but the answer is not a list of that length",
             hint="run fdeploy teardown, then fdeploy up",
         )
     return [Answered(row, text, body) for (row, text), body in zip(chunk, found, strict=True)]

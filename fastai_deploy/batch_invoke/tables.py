@@ -1,7 +1,7 @@
-"""The texts in a column of a CSV or TSV file, read as the user meant it or not at all.
+"""Reads the texts in a column of a CSV or TSV file, without guessing.
 
-Which column, whether there is a header, what separates the fields: where the file leaves that open,
-the error says so and names the option that decides. No row is dropped without a word.
+If the column, the header or the separator is ambiguous, the error says so and names the option that
+decides. No row is dropped silently.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from fastai_deploy.errors import FileError, UsageError
 
 COLUMN = "text"
-# Names that a single column of texts may have; anything else in line 1 may be a text itself.
+# Names accepted as the header of a single column; anything else in line 1 may be a text.
 HEADERS = frozenset(
     (
         *("text", "texts", "review", "reviews", "comment", "comments", "sentence", "sentences"),
@@ -27,7 +27,7 @@ HEADERS = frozenset(
     )
 )
 _SEPARATORS = (",", ";", "\t", "|")
-# Excel's own first line, which other programs take for data.
+# A first line that Excel writes to state the separator, and other programs take for data.
 _EXCEL = re.compile(r"\"?sep=([^\w \r\n\"])\"?(\r\n|\r|\n|\Z)", re.IGNORECASE)
 _LONGEST_FIELD = 1 << 30
 _NAMED = 8
@@ -36,7 +36,7 @@ _SHOWN = 40
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """Where the texts are: the column's name, or its number from 1 where there is no header."""
+    """The column of the texts: its name, or its number from 1 in a table without a header."""
 
     column: str | None = None
     header: bool = True
@@ -45,9 +45,9 @@ class ColumnChoice:
 def read_table_texts(
     path: Path, content: str, wanted: ColumnChoice, told: Callable[[str], None]
 ) -> Iterator[str]:
-    """The texts of the column that is wanted; else of ``text``, or of the only column.
+    """Yield the texts of the chosen column, by default ``text`` or the only column.
 
-    ``told`` hears what was decided. Raises FileError or UsageError, which names the line.
+    ``told`` receives what was decided. Raises FileError or UsageError, naming the line.
     """
     separator, skipped = _separator(path, content, told)
     rows = csv.reader(io.StringIO(content[skipped:], newline=""), delimiter=separator, strict=True)
@@ -56,7 +56,7 @@ def read_table_texts(
         try:
             first = next((row for row in rows if row), None)
             if first is None:
-                raise FileError(f"{path} is empty", hint="give a file with one text or more")
+                raise FileError(f"{path} is empty", hint="use a file with at least one text")
             place = line + rows.line_num
             if wanted.header:
                 at = _column(path, first, wanted.column, place, told)
@@ -68,8 +68,8 @@ def read_table_texts(
                     raise bad_line(
                         path,
                         line + rows.line_num,
-                        f"{len(row)} fields, and line {place} has {len(first)}; a text with a "
-                        f"{_named(separator)} in it stands in double quotes",
+                        f"{len(row)} fields, but line {place} has {len(first)}; put a text that "
+                        f"contains a {_named(separator)} in double quotes",
                     )
                 if row:
                     yield row[at]
@@ -80,32 +80,33 @@ def read_table_texts(
 def bad_line(path: Path, number: int, why: str) -> FileError:
     """The error for a line that cannot be read."""
     return FileError(
-        f"{path}, line {number}: {why}", hint="mend the line, then run it again; nothing was sent"
+        f"{path}, line {number}: {why}",
+        hint="fix the line, then run the command again; nothing was sent",
     )
 
 
 def no_column(path: Path, wanted: str, names: Sequence[str], number: int) -> UsageError:
-    """The error for a column, or a key, that is not there; a near miss is named."""
+    """The error for a missing column or key; it names a near match."""
     near = next((name for name in names if name.strip().lower() == wanted.strip().lower()), None)
     if near is not None:
         return UsageError(
-            f"{path}, line {number}: no column {wanted}, but {_quoted(near)}"
-            f"{', with a blank in its name' if near != near.strip() else ''}",
-            hint=f"--column {_quoted(near)}, or mend the name in the file",
+            f"{path}, line {number}: there is no column {wanted}, but there is {_quoted(near)}"
+            f"{', with a space in its name' if near != near.strip() else ''}",
+            hint=f"add --column {_quoted(near)}, or fix the name in the file",
         )
     shown = ", ".join(_quoted(name[:_SHOWN]) for name in names[:_NAMED]) or "none"
     return UsageError(
-        f"{path}, line {number}: no column {wanted}; there is: {shown}",
-        hint="name the one that holds the texts: --column NAME (in a table without a header, "
+        f"{path}, line {number}: there is no column {wanted}; the columns are: {shown}",
+        hint="choose the one with the texts: --column NAME (in a table without a header, "
         "--no-header --column NUMBER)",
     )
 
 
 def _separator(path: Path, content: str, told: Callable[[str], None]) -> tuple[str, int]:
-    """What separates the fields, and how many characters say nothing else."""
+    """The field separator, and the number of characters to skip because they only state it."""
     stated = _EXCEL.match(content)
     if stated is not None:
-        told(f'{path.name}, line 1: "{stated[0].strip()}" states the separator, and is no text')
+        told(f'{path.name}, line 1: "{stated[0].strip()}" sets the separator and is not a text')
         return stated[1], stated.end()
     if path.suffix.lower() == ".tsv":
         return "\t", 0
@@ -120,15 +121,15 @@ def _column(
     place: int,
     told: Callable[[str], None],
 ) -> int:
-    """Which column is wanted, by the header."""
+    """The index of the column, according to the header."""
     if column is None and len(names) == 1 and names[0] != COLUMN:
         if names[0].strip().lower() not in HEADERS:
             shown = _quoted(names[0][:_SHOWN])
             raise UsageError(
                 f"{path}, line {place}: there is one column, and {shown} may be its name or a text",
-                hint=f"--no-header where it is a text, --column {shown} where it is the name",
+                hint=f"add --no-header if it is a text, or --column {shown} if it is the name",
             )
-        told(f"{path.name}, line {place}: {_quoted(names[0])} is taken for the name of the column")
+        told(f"{path.name}, line {place}: using {_quoted(names[0])} as the column name")
         return 0
     wanted = column or COLUMN
     found = [at for at, name in enumerate(names) if name == wanted]
@@ -136,21 +137,21 @@ def _column(
         raise no_column(path, wanted, names, place)
     if len(found) > 1:
         raise UsageError(
-            f"{path}, line {place}: {len(found)} columns are called {wanted}",
-            hint="give one of them another name",
+            f"{path}, line {place}: {len(found)} columns are named {wanted}",
+            hint="rename one of them",
         )
     return found[0]
 
 
 def _numbered(path: Path, first: Sequence[str], column: str | None, place: int) -> int:
-    """Which column is wanted, in a table without a header."""
+    """The index of the column in a table without a header."""
     if column is None and len(first) == 1:
         return 0
     if column is None or not column.isdecimal() or not 1 <= int(column[:9]) <= len(first):
         raise UsageError(
             f"{path}, line {place}: without a header, the column is a number from 1 to "
             f"{len(first)}",
-            hint="--no-header --column NUMBER",
+            hint="add --no-header --column NUMBER",
         )
     return int(column) - 1
 
@@ -160,14 +161,14 @@ def _named(separator: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name as it is typed in a shell, its blanks seen; what is not printable as an escape."""
+    """A name as typed in a shell, quoted if needed; unprintable characters are escaped."""
     shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
     return shown if re.fullmatch(r"[\w.-]+", shown) else '"' + shown.replace('"', '\\"') + '"'
 
 
 @contextlib.contextmanager
 def _long_fields() -> Iterator[None]:
-    """Let a field be as long as a text may be; Python's own limit is 128 KiB."""
+    """Raise the csv module's field limit of 128 KiB to the largest text."""
     before = csv.field_size_limit(_LONGEST_FIELD)
     try:
         yield

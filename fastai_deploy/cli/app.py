@@ -1,4 +1,4 @@
-"""The way in and the one way out: every error becomes a message and an exit code here."""
+"""The entry point: runs the command line and turns every error into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastai_deploy.errors import FdeployError, UsageError
 
 DEFECT = 1
 INTERRUPTED = 130
-UNREAD = 141  # as a shell says of a program that a closed pipe ended
+UNREAD = 141  # what a shell reports for a program that a closed pipe ended (128 + SIGPIPE)
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code, which ``errors`` explains."""
+    """Run one command and return its exit code (listed in ``errors``)."""
     try:
         outcome = app(arguments or ["--help"], prog_name="fdeploy", standalone_mode=False)
     except FdeployError as error:
@@ -34,29 +34,29 @@ def run(arguments: list[str]) -> int:
         return _failed(UsageError(error.format_message(), hint=f"{command} --help"), arguments)
     except KeyboardInterrupt:
         outcome = INTERRUPTED
-    except BrokenPipeError:  # who read us has seen enough, as head does
+    except BrokenPipeError:  # the reader has seen enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except Exception as error:  # noqa: BLE001 - the last resort: no bare traceback for users
         return _failed(_Defect(error), arguments)
-    if outcome == INTERRUPTED:  # typer, too, answers an interruption with this number
-        print(  # noqa: T201 - stderr is what is left to talk to
-            "\ninterrupted; what was finished is kept: run the same command again to go on",
+    if outcome == INTERRUPTED:  # typer returns this number for an interruption, too
+        print(  # noqa: T201 - the reporter is closed by now
+            "\ninterrupted; finished work is kept: run the same command again to continue",
             file=sys.stderr,
         )
     return outcome if isinstance(outcome, int) else 0
 
 
 class _Defect(FdeployError):
-    """An error that nobody foresaw."""
+    """An unexpected error: a bug in fdeploy."""
 
     code = "defect"
     exit_code = DEFECT
 
     def __init__(self, error: Exception) -> None:
         super().__init__(
-            f"fdeploy itself failed: {type(error).__name__}: {error}",
-            hint="run the same command with --verbose and report what it prints",
+            f"this is a bug in fdeploy: {type(error).__name__}: {error}",
+            hint="run the same command with --verbose and report the output",
         )
 
 

@@ -1,6 +1,6 @@
-"""How a function becomes a command: options to settings, project opened, result shown.
+"""Turns a function into a command: maps options to settings, opens the project, shows the result.
 
-Nothing of fdeploy but the options is imported before a command runs, so that ``--help`` is quick.
+Of fdeploy, only the options are imported before a command runs, which keeps ``--help`` fast.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from fastai_deploy.settings import load_settings
 
 @dataclass(frozen=True)
 class Options:
-    """The common options, and the flags that set settings: setting to (flag, value).
+    """The common options, and the flags that set settings, as setting to (flag, value).
 
-    ``typed`` is the command line after ``fdeploy``, for errors that say how to run it again.
+    ``typed`` is the command line after ``fdeploy``, for hints that repeat it.
     """
 
     config: Path | None
@@ -39,7 +39,7 @@ class Options:
 
 @contextmanager
 def session(options: Options, command: str, *, locked: bool) -> Iterator[Project]:
-    """The project that a command works on; ``locked`` keeps other commands out of the stage."""
+    """Open the project a command works on; ``locked`` keeps other commands out of the stage."""
     settings = load_settings(
         folder=Path.cwd(),
         config=options.config,
@@ -61,7 +61,7 @@ Command = Callable[..., Any]
 def command(
     app: typer.Typer, name: str | None = None, *, locked: bool = True
 ) -> Callable[[Command], Command]:
-    """Register a function of (project, its own options) under ``name``.
+    """Register a function that takes the project and its own options as the command ``name``.
 
     ``locked`` keeps other commands out of the stage while this one runs.
     """
@@ -91,7 +91,7 @@ def command(
                 result = function(project, **arguments)
             show(result, sys.stdout, as_json=options.as_json)
             failure = getattr(result, "failure", None)
-            if failure is not None:  # a part of the work failed: that is told after the rest
+            if failure is not None:  # part of the work failed: report it after the results
                 raise failure
             status = exit_code(result)
             if status:
@@ -119,9 +119,9 @@ def _flags(
     for name, sets in settings.items():
         value = values[name]
         if isinstance(value, Path):
-            # Typed relative to where the user is, not to the project file.
+            # A path on the command line is relative to the current folder, not to the project file.
             value = str(expanded(value).absolute())
         elif isinstance(value, list):
-            value = tuple(value) or None  # an option that was not repeated even once
+            value = tuple(value) or None  # typer passes [] for a repeatable option not given
         flags[sets.section, sets.key] = (sets.flag, value)
     return flags

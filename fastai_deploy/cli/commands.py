@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="fdeploy",
-    help="From a fastai text learner to a verified, key-protected HTTPS API, and back to nothing.",
+    help="Deploy a fastai text classifier as a verified, key-protected HTTPS API; tear it down "
+    "again with one command.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -47,7 +48,7 @@ app = typer.Typer(
 
 @command(app, locked=False)
 def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
-    """Tell what is in a learner, without running it."""
+    """Show what is in a learner, without running it."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Inspected
 
@@ -70,7 +71,7 @@ def export(
     requirements: opt.Requirements = None,
     python: opt.Python = None,
 ) -> "Exported":
-    """Read a learner, never run it, make a checked bundle."""
+    """Convert a learner into a verified bundle, without running it."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Exported
 
@@ -91,7 +92,7 @@ def package(
 
 @command(app)
 def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
-    """Store model.tar.gz for the target."""
+    """Upload model.tar.gz to where the target reads it."""
     from fastai_deploy import freshness, stages
 
     return stages.upload(project, freshness.artifact(project))
@@ -104,7 +105,7 @@ def deploy(
     region: opt.Region = None,
     ttl: opt.Ttl = None,
 ) -> "Endpoint":
-    """Serve it, verified by the learner's own answers."""
+    """Serve the model and verify it against the goldens."""
     from fastai_deploy import stages
 
     return stages.deploy(project, stages.ready_to_deploy(project))
@@ -115,7 +116,7 @@ def create_api(
     project: "Project",
     port: opt.Port = None,
 ) -> "Api":
-    """Put the key-protected API in front of it."""
+    """Create the key-protected API in front of the endpoint."""
     from fastai_deploy import freshness, stages
 
     return stages.create_api(project, freshness.endpoint(project))
@@ -141,7 +142,7 @@ def up(
     ttl: opt.Ttl = None,
     port: opt.Port = None,
 ) -> "Api":
-    """The five stages above, in a row."""
+    """Run export, package, upload, deploy and create-api."""
     from fastai_deploy import stages
 
     return stages.up(project)
@@ -158,7 +159,7 @@ def invoke(
     api: opt.ThroughApi = False,  # noqa: FBT002 - a flag
     concurrency: opt.Concurrency = 4,
 ) -> "InvokeResult | Batch":
-    """Classify a text, or the texts of a file."""
+    """Classify a text, or every text in a file."""
     from fastai_deploy import stages
     from fastai_deploy.batch_invoke.inputs import for_output, read_texts
     from fastai_deploy.batch_invoke.run import BatchOptions
@@ -179,7 +180,7 @@ def invoke(
 
 @command(app)
 def key(project: "Project", action: opt.KeyAction = "show") -> "Key":
-    """Show the API key, or replace it by a new one."""
+    """Show the API key, or replace it with a new one."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Key
 
@@ -188,7 +189,7 @@ def key(project: "Project", action: opt.KeyAction = "show") -> "Key":
 
 @command(app, locked=False)
 def openapi(project: "Project") -> "Described":
-    """Print the OpenAPI document of the API."""
+    """Print the API's OpenAPI document."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Described
 
@@ -203,7 +204,7 @@ def teardown(
     no_wait: opt.NoWait = False,  # noqa: FBT002
     region: opt.Region = None,
 ) -> "Teardown":
-    """End and remove everything, and prove it."""
+    """Delete everything, then verify that nothing is left."""
     from fastai_deploy import stages
 
     return stages.teardown(project, artifacts=artifacts, confirmed=yes, wait=not no_wait)
@@ -211,7 +212,7 @@ def teardown(
 
 @command(app, locked=False)
 def config(project: "Project") -> "Settings":
-    """Show the settings and where each came from."""
+    """Show every setting and where it comes from."""
     return project.settings
 
 
@@ -222,7 +223,7 @@ def plan(
     region: opt.Region = None,
     ttl: opt.Ttl = None,
 ) -> "StagePlan":
-    """Show what deploy would change; exit code 2 when it would."""
+    """Show what a deploy would change (exit code 2 if anything)."""
     from fastai_deploy import stages
 
     return stages.plan(project)
@@ -230,7 +231,7 @@ def plan(
 
 @command(app, locked=False)
 def status(project: "Project", region: opt.Region = None) -> "Status":
-    """Show what there is, how it does and what it costs."""
+    """Show what is deployed, its health and its cost."""
     from fastai_deploy import stages
 
     return stages.status(project)
@@ -244,7 +245,7 @@ def logs(
     follow: opt.Follow = False,  # noqa: FBT002
     region: opt.Region = None,
 ) -> "Lines":
-    """Show what the endpoint wrote, or the API."""
+    """Show the logs of the endpoint or the API."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Lines
     from fastai_deploy.settings.sections import duration
@@ -254,7 +255,7 @@ def logs(
 
 @command(app, locked=False)
 def versions(project: "Project", region: opt.Region = None) -> "Versions":
-    """List what was deployed, and which is live."""
+    """List the deployed versions and mark the live one."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Versions
 
@@ -267,7 +268,7 @@ def rollback(
     to: opt.ToVersion = None,
     region: opt.Region = None,
 ) -> "Endpoint":
-    """Serve the version before again."""
+    """Go back to the previous version."""
     from fastai_deploy import stages
 
     return stages.rollback(project, to=to)
@@ -281,7 +282,7 @@ def doctor(
     region: opt.Region = None,
     ttl: opt.Ttl = None,
 ) -> "Checkup | Policies":
-    """Check whether a deploy would work."""
+    """Check that a deploy would work."""
     from fastai_deploy import stages
 
     return stages.policies(project) if policy else stages.doctor(project)

@@ -1,9 +1,9 @@
-"""Text for a terminal: what would move, paint or hide there is shown as an escape instead.
+"""Makes untrusted text safe for a terminal by showing control characters as escapes.
 
-A label, a class name or a path comes from a file, and whoever wrote the file chose it. Everything
-that the command line prints goes through here: control characters (ESC and the others below 0x20,
-DEL, 0x80 to 0x9f), line and paragraph separators, characters that change the direction of writing
-or show nothing, and lone surrogates. Only the two joiners stay, which Persian and emoji need.
+Labels, class names and paths come from files, so whoever wrote the file chose them. Everything the
+command line prints passes through here. Escaped are control characters (those below 0x20 such as
+ESC, DEL, 0x80 to 0x9f), line and paragraph separators, characters that change the writing direction
+or are invisible, and lone surrogates. The two joiners, which Persian and emoji need, are kept.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ T = TypeVar("T")
 
 
 def visible(text: str) -> str:
-    """One line of text, in which a line break is an escape, too."""
+    """Escape one line of text, line breaks included."""
     return _escaped(text, lambda char: ascii(char)[1:-1])
 
 
 def visible_lines(text: str) -> str:
-    """Text whose line breaks are its own."""
+    """Escape text but keep its line breaks."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def visible_json(text: str) -> str:
-    """JSON of the same meaning; its line breaks stand between values and stay."""
+    """Escape JSON without changing its meaning; line breaks between values are kept."""
     return "\n".join(
         _escaped(line, lambda char: json.dumps(char)[1:-1]) for line in text.split("\n")
     )
 
 
 def visible_fields(value: T) -> T:
-    """A record in which every text is :func:`visible`, those of the records in it included."""
+    """Return a copy of a record with every text escaped, in nested records too."""
     return _visible_value(value)  # type: ignore[no-any-return] # the type that it had
 
 
 def shortened(text: str, length: int) -> str:
-    """The first characters of a text, and how many more there are."""
+    """Cut a text to ``length`` characters and say how many were left out."""
     if len(text) <= length:
         return text
     return f"{text[:length]}... ({len(text) - length:,} more characters)"
 
 
 def some(names: Sequence[str], most: int) -> str:
-    """The first names, and how many more there are."""
+    """Join the first ``most`` names and say how many more there are."""
     more = f", and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

@@ -1,7 +1,7 @@
-"""Every option of the command line, declared once.
+"""Every command-line option, declared once.
 
-An option that stands for a setting carries ``Sets``: the command never sees it, its value goes into
-the settings with the flag's name as its origin.
+An option that sets a setting carries ``Sets``. The command function never sees it: its value goes
+into the settings, with the flag's name as its origin.
 """
 
 import inspect
@@ -16,7 +16,7 @@ _COMMON = "Common options"
 
 @dataclass(frozen=True)
 class Sets:
-    """The setting, as (section, key), that an option sets, and what the user typed to set it."""
+    """The setting (section, key) that an option sets, and the flag to name as its origin."""
 
     section: str
     key: str
@@ -26,29 +26,29 @@ class Sets:
 Learner = Annotated[
     Path | None,
     typer.Argument(
-        help="The file that learn.export() wrote (or a bundle, or module:function).",
+        help="File written by learn.export(), a bundle folder, or module:function.",
         show_default=False,
     ),
     Sets("model", "learner", "LEARNER"),
 ]
 Golden = Annotated[
     Path | None,
-    typer.Option(help="Texts that every later form of the model must answer alike."),
+    typer.Option(help="Texts (.txt, .jsonl, .csv) on which every form of the model must agree."),
     Sets("model", "golden", "--golden"),
 ]
 Definitions = Annotated[
     Path | None,
-    typer.Option(help="A Python file with your classes that the model is made of; it is run."),
+    typer.Option(help="Python file that defines the model's custom classes; it is run."),
     Sets("model", "definitions", "--definitions"),
 ]
 Runtime = Annotated[
     str | None,
-    typer.Option(help="onnx converts the learner; learner serves the pickle itself."),
+    typer.Option(help="onnx converts the learner; learner serves its original pickle."),
     Sets("model", "runtime", "--runtime"),
 ]
 TrustPickle = Annotated[
     bool | None,
-    typer.Option("--trust-pickle", help="Let --runtime learner run what the pickle says."),
+    typer.Option("--trust-pickle", help="Allow --runtime learner to run code from the pickle."),
     Sets("model", "trust_pickle", "--trust-pickle"),
 ]
 AllowImport = Annotated[
@@ -56,108 +56,110 @@ AllowImport = Annotated[
     typer.Option(
         "--allow-import",
         metavar="MODULE.NAME",
-        help="With --trust-pickle: a name that the pickle may use, too; repeatable.",
+        help="With --trust-pickle: one more name that the pickle may import; repeatable.",
         show_default=False,
     ),
     Sets("model", "allow_imports", "--allow-import"),
 ]
 Requirements = Annotated[
     Path | None,
-    typer.Option(help="Pinned versions for --runtime learner."),
+    typer.Option(help="requirements.txt with pinned versions, for --runtime learner."),
     Sets("model", "requirements", "--requirements"),
 ]
 Python = Annotated[
     str | None,
-    typer.Option(help="The Python for --runtime learner, such as 3.9."),
+    typer.Option(help="Python version for --runtime learner, such as 3.9."),
     Sets("model", "python", "--python"),
 ]
 Unproven = Annotated[
     bool | None,
     typer.Option(
         "--unproven",
-        help="Convert without proof of what the file does not show; every answer then says so.",
+        help="Convert even if the file does not prove every answer; each answer then says so.",
     ),
     Sets("model", "unproven", "--unproven"),
 ]
 Tokenizer = Annotated[
     Path | None,
-    typer.Option(help="Folder or file with the tokenizer of a learner that lost its own."),
+    typer.Option(help="Tokenizer file or folder, for a learner saved without its tokenizer."),
     Sets("model", "tokenizer", "--tokenizer"),
 ]
 Tolerance = Annotated[
     float | None,
-    typer.Option(help="Largest difference of a probability that counts as equal."),
+    typer.Option(help="Largest difference at which two probabilities count as equal."),
     Sets("model", "tolerance", "--tolerance"),
 ]
 Quantize = Annotated[
     str | None,
-    typer.Option(help="auto, int8 or none: whether an int8 model is served."),
+    typer.Option(help="Whether to serve an int8 model: auto, int8 or none."),
     Sets("model", "quantize", "--quantize"),
 ]
 Instance = Annotated[
     str | None,
-    typer.Option(help="SageMaker instance type, such as ml.m5.large; means AWS."),
+    typer.Option(help="SageMaker instance type, such as ml.m5.large; selects the AWS target."),
     Sets("endpoint", "instance", "--instance"),
 ]
 Region = Annotated[
     str | None,
-    typer.Option(help="AWS region, such as eu-central-1; means AWS."),
+    typer.Option(help="AWS region, such as eu-central-1; selects the AWS target."),
     Sets("project", "region", "--region"),
 ]
 Port = Annotated[
     int | None,
-    typer.Option(help="Port of the local API; 0 takes a free one."),
+    typer.Option(help="Port of the local API; 0 picks a free one."),
     Sets("api", "port", "--port"),
 ]
 Ttl = Annotated[
     str | None,
-    typer.Option(help="AWS: how long the stage lives, such as 4h; then it deletes itself."),
+    typer.Option(help="AWS: delete the stage automatically after this time, such as 4h."),
     Sets("project", "ttl", "--ttl"),
 ]
 Text = Annotated[
     str,
     typer.Argument(
-        help="The text to classify, or a file of texts (.csv, .tsv, .jsonl, .ndjson, .json, or one "
-        "text in any other); - reads standard input."
+        help="A text, a file of texts (.csv, .tsv, .jsonl, .ndjson, .json), or any other file, "
+        "which is read as one text; - reads standard input."
     ),
 ]
 Column = Annotated[
     str | None,
-    typer.Option(help="Column, or key, of the texts in the file. Default: text."),
+    typer.Option(help="Column or JSON key that holds the texts. Default: text."),
 ]
 NoHeader = Annotated[
     bool,
-    typer.Option("--no-header", help="The table has none; --column is then a number, from 1."),
+    typer.Option("--no-header", help="The table has no header; --column is a number, from 1."),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(help="File of answers, JSON lines; what is in it already is not asked again."),
+    typer.Option(help="Write the answers here as JSON lines; texts already answered are skipped."),
 ]
 Concurrency = Annotated[
-    int, typer.Option(help="Requests under way at once, for a file.", min=1, max=64)
+    int, typer.Option(help="Number of concurrent requests, for a file.", min=1, max=64)
 ]
-TopK = Annotated[int | None, typer.Option(help="Show this many probabilities.", min=1)]
-ThroughApi = Annotated[bool, typer.Option("--api", help="Go through the public API.")]
+TopK = Annotated[int | None, typer.Option(help="Return only the N highest probabilities.", min=1)]
+ThroughApi = Annotated[bool, typer.Option("--api", help="Call the public API, not the endpoint.")]
 
 KeyAction = Annotated[
-    Literal["show", "rotate"], typer.Argument(help="rotate replaces the key: the old one ends.")
+    Literal["show", "rotate"], typer.Argument(help="rotate makes a new key and ends the old one.")
 ]
 Artifacts = Annotated[
-    bool, typer.Option("--artifacts", help="Remove the artifacts in the bucket, too.")
+    bool, typer.Option("--artifacts", help="AWS: also delete the artifacts in the bucket.")
 ]
 NoWait = Annotated[
-    bool, typer.Option("--no-wait", help="AWS: end when the deletion has begun, unproven.")
+    bool, typer.Option("--no-wait", help="AWS: start the deletion and return without verifying it.")
 ]
-OfApi = Annotated[bool, typer.Option("--api", help="Of the API, not of the endpoint.")]
-Since = Annotated[str, typer.Option(help="How far back: 90s, 15m, 2h or 1d.")]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes; Ctrl-C ends.")]
+OfApi = Annotated[bool, typer.Option("--api", help="Show the API's logs, not the endpoint's.")]
+Since = Annotated[str, typer.Option(help="How far back to start, such as 90s, 15m, 2h or 1d.")]
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Keep printing new lines until Ctrl-C.")
+]
 ToVersion = Annotated[
-    str | None, typer.Option("--to", help="A version of fdeploy versions; the first digits do.")
+    str | None, typer.Option("--to", help="Version to go back to; its first digits are enough.")
 ]
 Policy = Annotated[
-    bool, typer.Option("--policy", help="Print the permissions that are needed, as JSON.")
+    bool, typer.Option("--policy", help="Print the IAM permissions fdeploy needs, as JSON.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Also when the settings protect the stage.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Confirm for a stage with protect = true.")]
 
 
 def _common(name: str, annotation: Any, default: Any, *flags: str, help: str) -> inspect.Parameter:  # noqa: A002 - typer's word
@@ -170,11 +172,11 @@ def _common(name: str, annotation: Any, default: Any, *flags: str, help: str) ->
     )
 
 
-# What every command takes besides its own options.
+# Options that every command takes.
 COMMON = (
-    _common("config", Path | None, None, "--config", "-c", help="Default: fdeploy.toml."),
-    _common("stage", str | None, None, "--stage", "-s", help="Default: dev."),
-    _common("target", str | None, None, "--target", help="local or aws."),
-    _common("json", bool, False, "--json", help="Results and progress as JSON lines."),  # noqa: FBT003
-    _common("verbose", bool, False, "--verbose", help="Show the traceback of an error."),  # noqa: FBT003
+    _common("config", Path | None, None, "--config", "-c", help="Settings [fdeploy.toml]."),
+    _common("stage", str | None, None, "--stage", "-s", help="Stage, such as prod [dev]."),
+    _common("target", str | None, None, "--target", help="Where to deploy: local or aws."),
+    _common("json", bool, False, "--json", help="Print results and progress as JSON lines."),  # noqa: FBT003
+    _common("verbose", bool, False, "--verbose", help="Print a traceback with an error."),  # noqa: FBT003
 )

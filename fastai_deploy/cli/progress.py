@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-_A_SECOND = 4.0  # how often it is painted
+_A_SECOND = 4.0  # repaints per second
 _WAITS = "waits"
 _STYLES = {"complete": "green", "progress": "cyan", "failed": "red"}
 
@@ -51,7 +51,7 @@ class _Row:
 
     @property
     def status(self) -> str:
-        """The state of all, or how many are done."""
+        """The state that all share, else the first failure, else how many are done."""
         states = list(self.states.values())
         if len(set(states)) == 1:
             return states[0]
@@ -61,7 +61,7 @@ class _Row:
 
 
 class StackTable:
-    """Painted on a console; ``clock`` counts seconds."""
+    """A live table of a stack's resources on a console; ``clock`` returns seconds."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -70,18 +70,18 @@ class StackTable:
         self._live: Live | None = None
 
     def plan(self, event: Planned) -> None:
-        """Show what is going to be changed."""
+        """Show the planned changes."""
         self.stop()
         for change in event.changes:
             self._row(change.type, change.action).states[change.name] = _WAITS
         self._start()
 
     def tell(self, event: Happened) -> None:
-        """Take up what has happened."""
+        """Update the table with a stack event."""
         row = self._row(event.type)
         row.states[event.name] = event.status.lower().replace("_", " ")
         if event.failed and not row.reason:
-            row.reason = event.reason  # the first is the cause; what comes after undoes it
+            row.reason = event.reason  # the first failure is the cause; later ones are its rollback
         row.began = self._clock() if row.began is None else row.began
         row.ended = None if row.status.endswith("progress") else self._clock()
         if self._live is None:
@@ -90,10 +90,10 @@ class StackTable:
             self.stop()
 
     def stop(self) -> None:
-        """Leave the table as it is then, and begin a new one with the next event."""
+        """Freeze the table; the next event starts a new one."""
         live, self._live = self._live, None
         if live is not None:
-            live.vertical_overflow = "visible"  # while it lives it may be cut, in the end not
+            live.vertical_overflow = "visible"  # print the final table whole
             live.stop()
         self._rows = {}
 
@@ -103,7 +103,7 @@ class StackTable:
         )
 
     def _of(self, kind: str) -> str:
-        """The row of a type: the planned one, else one of its own."""
+        """The key of a type's row: the planned row, else a new one."""
         return next((key for key, row in self._rows.items() if row.type == kind), kind)
 
     def _start(self) -> None:
@@ -135,7 +135,7 @@ class StackTable:
                 Text(status, style="red" if row.reason else style),
                 self._seconds(row),
             )
-        # Below it, and not in it: a reason is a sentence, and takes the whole width.
+        # Below the table: a reason is a sentence and needs the whole width.
         reasons = [
             Text(f"  {row.type}: {row.reason}", style="red")
             for row in self._rows.values()
@@ -150,13 +150,13 @@ class StackTable:
 
 
 _UNIT = 1_000_000
-_LONGEST = 4_000  # characters of an error that people read
-_WORTH_A_LINE = 10 * _UNIT  # what is smaller is done before the line is read
+_LONGEST = 4_000  # characters of an error message that are shown
+_WORTH_A_LINE = 10 * _UNIT  # anything smaller is done before the line is read
 
 
 @contextmanager
 def reporter(stream: TextIO, *, as_json: bool) -> Iterator[Reporter]:
-    """The reporter that fits the stream; leaves the terminal as it was, however the block ends."""
+    """The reporter that suits the stream; the terminal is restored however the block ends."""
     if as_json:
         yield JsonReporter(stream)
     elif stream.isatty():
@@ -170,7 +170,7 @@ def reporter(stream: TextIO, *, as_json: bool) -> Iterator[Reporter]:
 
 
 class PlainReporter:
-    """One line an event; a long piece of work is told when it is finished."""
+    """Prints one line per event; long work is reported once, when it is done."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -183,21 +183,21 @@ class PlainReporter:
 
 
 class JsonReporter:
-    """One JSON object an event."""
+    """Prints one JSON object per event."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._percent = -1
 
     def __call__(self, event: Event) -> None:
-        """Print the event, and of a long piece of work ten of them."""
+        """Print the event; of a long task, only every tenth percent."""
         if isinstance(event, Advanced) and not self._moved(event):
             return
         values = {"event": _event_name(event), **asdict(event)}
         _print_json(values, self._stream)
 
     def _moved(self, event: Advanced) -> bool:
-        """Ten steps of a long piece of work are enough for a log."""
+        """Whether a task has passed another ten percent: ten lines are enough for a log."""
         percent = 100 if event.done >= event.total else event.done * 10 // event.total * 10
         moved = percent != self._percent
         self._percent = percent if percent < 100 else -1  # noqa: PLR2004 - per cent
@@ -205,7 +205,7 @@ class JsonReporter:
 
 
 class RichReporter:
-    """Colours, and a bar for what takes long."""
+    """Prints in colour, with a progress bar for long tasks and a table for stack events."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console  # noqa: PLC0415 - not needed in CI
@@ -216,7 +216,7 @@ class RichReporter:
         self._table = StackTable(self._console)
 
     def __call__(self, event: Event) -> None:
-        """Paint the event."""
+        """Show the event."""
         from rich.text import Text  # noqa: PLC0415
 
         event = visible_fields(event)
@@ -252,7 +252,7 @@ class RichReporter:
             self.stop()
 
     def stop(self) -> None:
-        """Take the bar away, if there is one, and let the table rest."""
+        """Remove the progress bar and freeze the table."""
         self._table.stop()
         if self._progress is not None:
             self._progress.stop()
@@ -279,7 +279,7 @@ class RichReporter:
 
 
 def plain_line(event: Event) -> str | None:
-    """An event as one line, or None for one that is not worth a line."""
+    """Return an event as text, or None if it is not worth a line."""
     line = None
     match event:
         case StageStarted(stage):
@@ -301,11 +301,11 @@ def plain_line(event: Event) -> str | None:
 
 
 def show_error(error: FdeployError, stream: TextIO, *, as_json: bool) -> None:
-    """The one printer of errors: what and why, then what to type next."""
+    """Print an error: what happened and why, then what to type next."""
     if as_json:
         _print_json({"event": "error", **error.values()}, stream)
         return
-    from rich.console import Console  # noqa: PLC0415 - only errors that people read need it
+    from rich.console import Console  # noqa: PLC0415 - not needed with --json
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(file=stream, highlight=False, soft_wrap=True)
@@ -321,5 +321,5 @@ def _print_json(values: dict[str, Any], stream: TextIO) -> None:
 
 
 def _event_name(event: Event) -> str:
-    """``StageStarted`` is called ``stage_started``."""
+    """The class name in snake case: ``StageStarted`` becomes ``stage_started``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()

@@ -23,25 +23,25 @@ from fastai_deploy.records import (
     money,
 )
 
-_DEPTH = 3  # levels of the module tree that are shown; --json has them all
-_LONGEST = 2_000  # characters of a line
-_NAMES = 12  # names of a kind of import that are shown
+_DEPTH = 3  # levels of the module tree that are shown; --json has all of them
+_LONGEST = 2_000  # characters per line
+_NAMES = 12  # names shown per list
 _EFFECTS = {
-    "none": "changes no answer",
-    "takes the scores out": "takes the scores out of what the model answers, as is done here",
-    "unknown": "its code may change answers; left out here",
-    "unseen": "its code is not in the file; left out here",
+    "none": "does not affect predictions",
+    "takes the scores out": "takes the logits out of the model's output, as fdeploy does too",
+    "unknown": "its code may change predictions; not converted",
+    "unseen": "its code is not in the file; not converted",
 }
 _LOADING = {
-    "dangerous": "would do harm; fdeploy only reads the file",
-    "unknown": "runs code that fdeploy does not know: that nothing in it is known to be dangerous "
-    "does not make it safe. fdeploy only reads the file",
-    "harmless": "imports and calls only what is known to be harmless",
+    "dangerous": "dangerous: loading this file would run harmful code. fdeploy only reads the file",
+    "unknown": "runs code that fdeploy does not know. Nothing in it is known to be dangerous, but "
+    "that does not make it safe. fdeploy only reads the file",
+    "harmless": "imports and calls only names known to be harmless",
 }
 
 
 def anatomy_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """A learner's summary, a fact a line, each as long as people read at most."""
+    """Summarize a learner, one fact per line; very long lines are cut."""
     for line in _lines(found):
         yield shortened(line, _LONGEST)
 
@@ -53,7 +53,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"learner    {found['learner_class']} of fastai {found['fastai']}"
     yield f"libraries  {hints or 'unknown'}"
     yield f"python     {found['python'] or 'any'}"
-    raw = ", on raw scores: learn.predict answers those" if found["raw_scores"] else ""
+    raw = ", on raw scores: learn.predict returns those" if found["raw_scores"] else ""
     yield f"task       {found['task']}, loss {found['loss']}{raw}"
     yield f"labels     {len(found['labels'])}: {some(found['labels'], _NAMES)}"
     size = f"{model['parameters']:,} parameters, {model['bytes']:,} bytes"
@@ -128,11 +128,11 @@ def _ulmfit(ulmfit: Mapping[str, Any] | None) -> Iterator[str]:
     sizes = ", ".join(f"{name} {ulmfit[name]}" for name in ("emb_sz", "n_hid", "n_layers"))
     yield f"sizes      {sizes}{', bidirectional' if ulmfit['bidirectional'] else ''}"
     yield f"vocabulary {ulmfit['vocabulary']:,} words; {ulmfit['embedding']:,} in the embedding"
-    where = "its rules are in the file" if ulmfit["splitter_in_file"] else "its rules are not here"
+    where = "rules in the file" if ulmfit["splitter_in_file"] else "rules not in the file"
     language = f" ({ulmfit['language']}), {where}" if ulmfit["splitter"] == "spaCy" else ""
     yield f"splitter   {ulmfit['splitter']}{language}"
     pooled = f"the last {ulmfit['max_len']:,}" if ulmfit["max_len"] else "all"
-    yield f"length     pools {pooled} tokens, {ulmfit['bptt']} a step"
+    yield f"length     pools {pooled} tokens, {ulmfit['bptt']} per step"
     yield from (f"rule       {rule}" for rule in ulmfit["rules"])
     if ulmfit["backwards"]:
         yield "direction  backwards"
@@ -144,33 +144,33 @@ _MARKS = {"passed": "ok", "warned": "warning", "failed": "FAILED"}
 
 
 def plan(result: StagePlan) -> Iterator[str]:
-    """A table of the changes, and the price."""
+    """A table of the changes, when the stage ends, and the price."""
     if not result.changed:
-        yield "unchanged: there is nothing to deploy"
+        yield "no changes: there is nothing to deploy"
     for stack, changes in groupby(result.changes, key=lambda change: change.stack):
         yield stack
         rows = change_rows(tuple(changes))
         cells = [(row.action, row.type, row.what) for row in rows]
         for row, line in zip(rows, _columns(cells), strict=True):
-            yield f"  {line}{'  the service stops meanwhile' if row.interrupts else ''}"
+            yield f"  {line}{'  (service interruption)' if row.interrupts else ''}"
     if result.changed:
         stops = [change.name for change in result.changes if change.interrupts]
         yield f"interrupts  {', '.join(stops) if stops else 'nothing'}"
     if result.ends or result.ends_now:
-        so_far = f"if it is deployed now; so far {result.ends_now or 'never'}"
+        so_far = f"if deployed now; currently {result.ends_now or 'never'}"
         yield f"ends        {result.ends or 'never'}, {so_far}"
     yield from cost(result.cost)
 
 
 def cost(found: Cost) -> Iterator[str]:
-    """What it costs by the hour and the month."""
+    """The cost per hour and per month."""
     yield f"price       {found}"
     if found.least_per_hour is not None:
         yield f"            {found.note}"
 
 
 def status(result: Status) -> Iterator[str]:
-    """A fact a line."""
+    """The state of a stage, one fact per line."""
     yield from _columns(
         [
             (part.name, part.state, f"since {part.since}" if part.since else "")
@@ -178,7 +178,7 @@ def status(result: Status) -> Iterator[str]:
         ]
     )
     if not result.endpoint:
-        yield "nothing is deployed" if not result.parts else "there is no endpoint"
+        yield "nothing is deployed" if not result.parts else "no endpoint"
         return
     instances = f"{result.instances} instance{'' if result.instances == 1 else 's'}"
     where = f", {instances}" if result.target == "aws" else ""
@@ -188,9 +188,9 @@ def status(result: Status) -> Iterator[str]:
     yield f"version     {result.version or _UNKNOWN}"
     if result.unproven:
         yield f"unproven    {UNPROVEN}"
-    yield f"url         {result.url or 'none: fdeploy create-api makes one'}"
+    yield f"url         {result.url or 'none; run fdeploy create-api'}"
     if result.ends:
-        yield f"ends        {result.ends}: the stage deletes itself then"
+        yield f"ends        {result.ends}, when the stage deletes itself"
     hour = result.last_hour
     asked = _UNKNOWN if hour.invocations is None else f"{hour.invocations:,} requests"
     if hour.errors is not None:
@@ -202,9 +202,9 @@ def status(result: Status) -> Iterator[str]:
 
 
 def versions(listed: Sequence[Version]) -> Iterator[str]:
-    """A version a line, newest first."""
+    """One version per line, newest first."""
     if not listed:
-        yield "no version was deployed yet"
+        yield "no version has been deployed yet"
     yield from _columns(
         [
             (
@@ -220,7 +220,7 @@ def versions(listed: Sequence[Version]) -> Iterator[str]:
 
 
 def checkup(result: Checkup) -> Iterator[str]:
-    """A check a line, and below it what mends it."""
+    """One check per line, and below it how to fix it."""
     for check in result.checks:
         yield f"{_MARKS[check.outcome]:<8} {check.name}: {check.message}"
         if check.hint and check.outcome != "passed":
@@ -230,7 +230,7 @@ def checkup(result: Checkup) -> Iterator[str]:
 
 
 def log_line(line: LogLine) -> str:
-    """When, and what; of a line that is an object its members, without the date in them."""
+    """The time and the message; a JSON object is shown as ``name=value`` pairs without its time."""
     return f"{line.at:%Y-%m-%d %H:%M:%S}  {_readable(line.message)}"
 
 
@@ -255,18 +255,18 @@ def _bill(bill: Bill) -> Iterator[str]:
         yield f"price       {_UNKNOWN}: {bill.note}"
         return
     so_far = "" if bill.so_far is None else f", {bill.so_far:,.2f} so far"
-    yield f"price       {money(bill.per_hour)} {bill.currency} an hour{so_far}"
+    yield f"price       {money(bill.per_hour)} {bill.currency} per hour{so_far}"
     yield f"            {bill.note}"
 
 
 def _date(at: str) -> str:
-    """20260101T120000Z, as people write it."""
+    """Format ``20260101T120000Z`` for reading."""
     date = datetime.strptime(at, DEPLOYED_AT).replace(tzinfo=timezone.utc)
     return f"{date:%Y-%m-%d %H:%M} UTC"
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows whose cells stand below each other."""
+    """Align the cells of rows in columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

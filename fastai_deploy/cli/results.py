@@ -1,4 +1,4 @@
-"""What a command prints on stdout: JSON for programs, a few lines for people."""
+"""Results on stdout: JSON for programs, a few lines for people."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from fastai_deploy.records import (
 )
 from fastai_deploy.settings import Settings
 
-_WORST = 3  # texts that are shown; --json and the page have all of them
-_SHORT = 48  # characters of a text
+_WORST = 3  # texts shown; --json and the page have all of them
+_SHORT = 48  # characters shown of a text
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A bundle and its parity report; ``parity`` is None where none was written."""
+    """A bundle and its parity report; ``parity`` is None if there is no report."""
 
     bundle: Bundle
     parity: dict[str, Any] | None
@@ -51,21 +51,21 @@ class Exported:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Exported:
-        """The bundle with the report beside it."""
+        """Read the report next to a bundle."""
         data, page = report_files(Path(bundle.path))
         try:
             found = cls(bundle, parse(files.read(data)), str(page))
             list(found.lines())
         except (FileError, BadJson, LookupError, TypeError, AttributeError, ValueError):
-            return cls(bundle, None, str(page))  # edited: it only informs, so nothing is shown
+            return cls(bundle, None, str(page))  # edited by hand: informational only, so skip it
         return found
 
     def values(self) -> dict[str, Any]:
-        """All of it for programs."""
+        """Everything, as plain data for ``--json``."""
         return {**asdict(self.bundle), "parity": self.parity, "parity_page": self.page}
 
     def lines(self) -> Iterator[str]:
-        """The report for people: accuracy, the texts with the largest differences, the page."""
+        """Accuracy, the texts with the largest differences, and the report page."""
         if self.parity is None:
             return
         for form, found in self.parity["accuracy"].items():
@@ -93,7 +93,7 @@ _LEAST_TEXT = 12
 
 
 def batch_lines(batch: Batch, *, as_json: bool, width: int | None) -> Iterator[str]:
-    """The answers, or where a file holds them their summary; ``width`` is that of the terminal."""
+    """The answers, or a summary if they went to a file; ``width`` is the terminal's in columns."""
     if batch.output is not None:
         yield from [json.dumps(_summary(batch))] if as_json else _batch_lines(batch)
     elif as_json:
@@ -118,7 +118,7 @@ def _batch_lines(batch: Batch) -> Iterator[str]:
     yield f"answers  {batch.output}"
     yield (
         f"texts    {len(batch.answers)}: {answered} answered"
-        + (f" ({batch.reused} of them before)" if batch.reused else "")
+        + (f" ({batch.reused} reused)" if batch.reused else "")
         + (f", {failed} failed" if failed else "")
     )
     counts = batch.counts()
@@ -129,7 +129,7 @@ def _batch_lines(batch: Batch) -> Iterator[str]:
 
 
 def _line(answer: Answered, width: int | None) -> str:
-    """One text: its row, its labels, its probability as a bar, and as much of it as fits."""
+    """One text: row, labels, probability as a bar, and as much of the text as fits."""
     if answer.failed:
         error = answer.body["error"]
         head = f"{answer.row:>5}  FAILED {error['code']}: {error['message']}  "
@@ -148,12 +148,12 @@ def _line(answer: Answered, width: int | None) -> str:
 
 
 _BAR = 30
-_NAMES = 50  # labels that are shown; --json has them all
+_NAMES = 50  # labels shown; --json has all of them
 
 
 @dataclass(frozen=True)
 class InvokeResult:
-    """The answer of ``invoke``, as the contract has it."""
+    """The answer of ``invoke``, in the form of the contract."""
 
     body: dict[str, Any]
 
@@ -167,28 +167,28 @@ class Key:
 
 @dataclass(frozen=True)
 class Described:
-    """The OpenAPI document of an API."""
+    """The result of ``openapi``: an OpenAPI document."""
 
     document: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """The answer of ``inspect``: a learner's anatomy as plain data."""
+    """The result of ``inspect``: a learner's anatomy as plain data."""
 
     summary: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Versions:
-    """The answer of ``versions``."""
+    """The result of ``versions``."""
 
     versions: tuple[Version, ...]
 
 
 @dataclass(frozen=True)
 class Lines:
-    """The answer of ``logs``: lines as they come, perhaps without end."""
+    """The result of ``logs``: lines as they arrive, possibly without end."""
 
     lines: Iterator[LogLine]
 
@@ -221,12 +221,12 @@ def show(result: Result | Streamed, stream: TextIO, *, as_json: bool) -> None:
 
 
 def _width(stream: TextIO) -> int | None:
-    """The columns of a terminal; None where there is none, and lines may be as long as they are."""
+    """The columns of the terminal; None if the stream is none, so that lines are not cut."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def exit_code(result: Result | Streamed) -> int:
-    """What a result means to a script: 0, or that there is something to do."""
+    """The exit code of a result: 0, or a code that tells a script there is something to do."""
     match result:
         case StagePlan() if result.changed:
             return _WOULD_CHANGE
@@ -236,7 +236,7 @@ def exit_code(result: Result | Streamed) -> int:
 
 
 def _show_lines(result: Lines, stream: TextIO, *, as_json: bool) -> None:
-    """Ctrl-C is how one stops to follow, and no interruption of anything."""
+    """Print log lines; Ctrl-C is the normal way to stop following, so it ends with success."""
     try:
         for line in result.lines:
             text = _json(asdict(line)) if as_json else visible(reports.log_line(line))
@@ -254,7 +254,7 @@ def _json_lines(document: Any) -> list[str]:
 
 
 def _plain(value: Any) -> str:
-    """A date, or an amount with all its digits."""
+    """Convert a date, or an amount with all its digits."""
     return value.isoformat() if isinstance(value, datetime) else f"{value:f}"
 
 
@@ -310,9 +310,12 @@ def _lines(result: Result) -> Iterator[str]:
             yield f"labels   {some(result.labels, _NAMES)}"
             difference = f"max |Δprobability| {result.max_difference:.1e}"
             if result.proven:
-                yield f"answers  the learner's own {result.proven} goldens, {difference}"
+                yield f"proven   by {result.proven} of the learner's own answers, {difference}"
             else:
-                yield f"answers  those of the rebuilt model, {difference}; --golden proves more"
+                yield (
+                    f"proven   against the rebuilt model only, {difference}; "
+                    "--golden compares with the learner's own answers"
+                )
             yield from (f"unproven {each}" for each in result.unproven)
         case Artifact():
             yield f"artifact {result.path}"
@@ -343,7 +346,7 @@ def _report(result: Report) -> Iterator[str]:
         case Templates(stacks):
             yield "---\n".join(stacks.values()).rstrip("\n")
         case Policies(documents):
-            # Made to be copied into a file or a console, whole.
+            # Printed whole, so that it can be copied into a file or a console.
             yield from _json_lines(documents)
 
 
@@ -385,7 +388,7 @@ def _teardown(proof: Teardown) -> Iterator[str]:
     if proof.begun:
         yield from (f"deleting {thing}" for thing in proof.begun)
         return
-    yield f"{len(proof.found)} found, {len(proof.deleted)} deleted, {len(proof.left)} left"
+    yield proof.summary
 
 
 def _answer(body: dict[str, Any]) -> Iterator[str]:
@@ -397,7 +400,7 @@ def _answer(body: dict[str, Any]) -> Iterator[str]:
         bar = "█" * round(probability * _BAR)
         yield f"  {label:<{width}}  {probability:7.4f}  {bar}".rstrip()
     if body["truncated"]:
-        yield "  the text was longer than the model reads, and was cut"
+        yield "  the text was longer than the model can read and was truncated"
     if body["model"].get("unproven"):
         yield f"  {UNPROVEN}"
 

@@ -1,4 +1,4 @@
-"""Environments: pinned Pythons for learners served from their pickle; clean variables."""
+"""Python environments for learners served from their pickle, and what processes inherit."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DY
 
 
 def clean_environment() -> dict[str, str]:
-    """What a process of ours inherits: no credentials and no settings; telemetry is off."""
+    """The environment of our processes: no credentials, no settings, telemetry switched off."""
     return {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(SWITCHES)

@@ -1,11 +1,11 @@
-"""Work on values from a file, in a fresh process that may take so much time and memory, no more.
+"""Runs work on untrusted values in a separate process with limited time and memory.
 
     parent -> given.json -> python -m MODULE given.json found.json -> found.json -> parent
 
-Native code can abort the process it runs in, and a regular expression can run for years. In a
-process of its own either costs that process alone. The child sets its own limits before it looks at
-what it was given. Linux enforces all of them. macOS ignores the limit on the address space, so the
-parent also looks at the memory that the child holds, twenty times a second, and ends it above that.
+Native code can abort its process, and a regular expression can run for years; here, either affects
+only the child. The child limits itself before it reads its input. Linux enforces all limits. macOS
+ignores the limit on the address space, so the parent also checks the child's memory, twenty times a
+second, and kills it above the limit.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import psutil
 
 from fastai_deploy.environments import clean_environment
 
-_LOOK = 0.05  # seconds between two looks at the child
-# The processor's time is what is limited; the clock only ends a child that waits.
-_CLOCK = 6  # seconds on the clock for each second of processor time
-_STARTING = 512 << 20  # bytes of address space that Python and its libraries take without any work
+_LOOK = 0.05  # seconds between checks of the child
+# CPU time is limited; the wall clock only ends a child that waits.
+_CLOCK = 6  # wall-clock seconds per second of CPU time
+_STARTING = 512 << 20  # bytes of address space for Python and its libraries
 _WRITTEN = 64 << 20  # bytes that the child may write
 _QUIET = {
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -45,20 +45,20 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Limits:
-    """``seconds`` of processor time, and ``memory`` in bytes beside what an idle Python takes."""
+    """``seconds`` of CPU time, and ``memory`` in bytes on top of what an idle Python takes."""
 
     seconds: int
     memory: int
 
 
 class Stopped(Exception):
-    """The process ended without an answer; the message says why, as the end of a sentence."""
+    """The process ended without an answer; the message, a predicate, says why."""
 
 
 def ask(module: str, given: Values, limits: Limits) -> dict[str, Any]:
-    """What ``module`` makes of ``given``, both of them JSON; the module calls :func:`answer`.
+    """Run ``module``, which calls :func:`answer`, on JSON values and return its result.
 
-    Raises Stopped when it goes beyond a limit or crashes.
+    Raises Stopped if it exceeds a limit or crashes.
     """
     with tempfile.TemporaryDirectory(prefix="fdeploy-") as place:
         folder = Path(place)
@@ -92,7 +92,7 @@ def ask(module: str, given: Values, limits: Limits) -> dict[str, Any]:
 
 
 def answer(arguments: list[str], work: Callable[[Values], Values]) -> None:
-    """In the child: limit this process, do the work, write what it found."""
+    """In the child: limit this process, do the work, and write the result."""
     question, found = map(Path, arguments)
     document = json.loads(question.read_bytes())
     _limit(int(document["seconds"]), int(document["memory"]))
@@ -113,12 +113,12 @@ def _limit(seconds: int, memory: int) -> None:
     for kind, value in wanted:
         with suppress(
             ValueError, OSError
-        ):  # a lower one is in force already, or the system has none
+        ):  # a lower limit is already in force, or the system does not support it
             resource.setrlimit(kind, (value, value))
 
 
 def _wait(process: subprocess.Popen[bytes], limits: Limits) -> None:
-    """Wait for the end; end it when it holds too much memory or is not done in time."""
+    """Wait for the child; kill it if it takes too much memory or time."""
     deadline = time.monotonic() + _CLOCK * limits.seconds
     while True:
         with suppress(subprocess.TimeoutExpired):

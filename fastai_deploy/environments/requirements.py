@@ -1,4 +1,4 @@
-"""``requirements.txt`` with every version pinned, so that an install next year is the same."""
+"""Pinned requirements and their lock, so that an install next year gives the same packages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Requirements:
 
 
 def read_requirements(path: Path) -> Requirements:
-    """Read a file of requirements. Raises UsageError for a line that is no ``name==version``."""
+    """Read a requirements file. Raises UsageError for a line that is not ``name==version``."""
     data = read(path)
     try:
         return parse_requirements(data.decode("utf-8-sig"), path.name)
@@ -53,7 +53,7 @@ def read_requirements(path: Path) -> Requirements:
 
 
 def parse_requirements(text: str, where: str) -> Requirements:
-    """The same from text; comments and blank lines are left out."""
+    """Parse requirements; comments and blank lines are skipped."""
     pins: list[tuple[str, str]] = []
     lines: list[str] = []
     for number, raw in enumerate(text.splitlines(), start=1):
@@ -64,20 +64,21 @@ def parse_requirements(text: str, where: str) -> Requirements:
         if found is None:
             raise UsageError(
                 f"{where}, line {number}: {line[:80]!r} is not pinned",
-                hint="write name==version on each line, as pip freeze shows it where the learner "
+                hint="write name==version on each line, as printed by pip freeze where the learner "
                 "was trained",
             )
         pins.append((found["name"], found["version"]))
         lines.append(line)
     if not pins:
         raise UsageError(
-            f"{where} names no package", hint="state fastai==..., torch==... and what else it needs"
+            f"{where} lists no packages",
+            hint="add fastai==..., torch==... and whatever else it needs",
         )
     return Requirements(tuple(pins), "\n".join(lines) + "\n")
 
 
 def installed(name: str) -> str | None:
-    """The version of a package that is installed here; None when it is not."""
+    """The installed version of a package; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -87,7 +88,7 @@ def installed(name: str) -> str | None:
 def missing_here(
     requirements: Requirements, found: Callable[[str], str | None] = installed
 ) -> tuple[str, ...]:
-    """The pins that are not what is installed here; a build (``+cpu``) counts only where pinned."""
+    """The pins that are not installed here; a build (``+cpu``) matters only if it is pinned."""
     return tuple(
         f"{name}=={wanted}" for name, wanted in requirements.pins if not _same(found(name), wanted)
     )
@@ -104,7 +105,7 @@ _HEAD = re.compile(r"# Python (?P<python>3\.\d+) on (?P<platform>\w+ \w+)\n")
 
 @dataclass(frozen=True)
 class LearnerLock:
-    """``python`` such as ``3.11``, ``platform`` such as ``Linux x86_64``."""
+    """A learner's lock; ``python`` is such as ``3.11``, ``platform`` such as ``Linux x86_64``."""
 
     python: str
     platform: str
@@ -112,12 +113,12 @@ class LearnerLock:
 
     @property
     def text(self) -> str:
-        """The lock as pip reads it."""
+        """The lock in pip's format."""
         return f"# Python {self.python} on {self.platform}\n{render(self.pins)}"
 
     @property
     def versions(self) -> str:
-        """The packages with their versions alone, for ``--constraint`` and ``--requirement``."""
+        """The packages with versions only, for ``--constraint`` and ``--requirement``."""
         return "".join(f"{pin.name}=={pin.version}\n" for pin in self.pins)
 
 
@@ -127,14 +128,14 @@ def this_platform() -> str:
 
 
 def read_lock(path: Path) -> LearnerLock | None:
-    """The lock in a file; None where there is none. Raises FileError for what is no lock."""
+    """Read a lock file; None if there is none. Raises FileError if it is not a lock."""
     if not path.exists():
         return None
     with file_errors(path):
         text = path.read_text(encoding="utf-8")
     head = _HEAD.match(text)
     if head is None:
-        raise _no_lock(path, "it does not say for which Python and platform it is")
+        raise _no_lock(path, "it does not state its Python and platform")
     try:
         return LearnerLock(head["python"], head["platform"], parse(text))
     except ValueError as error:
@@ -142,11 +143,11 @@ def read_lock(path: Path) -> LearnerLock | None:
 
 
 def _no_lock(path: Path, why: str) -> FileError:
-    return FileError(f"{path} is not a lock: {why}", hint="run fdeploy export")
+    return FileError(f"{path} is not a lock file: {why}", hint="run fdeploy export")
 
 
 def installed_versions() -> str:
-    """What is installed in the running Python, as constraints; builds (``+cpu``) do not count."""
+    """The installed packages as constraints, without builds (``+cpu``)."""
     found = {each.name: each.version.partition("+")[0] for each in distributions() if each.name}
     return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
 
@@ -154,7 +155,7 @@ def installed_versions() -> str:
 def lock_requirements(
     python: Path, version: str, requirements: Path, constraints: str, *, run: Run
 ) -> LearnerLock:
-    """Ask the pip of ``python``, a Python ``version``, what it would install. Raises PipFailed."""
+    """Lock what pip of ``python``, a Python ``version``, would install. Raises PipFailed."""
     with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
         limits = Path(folder, "constraints.txt")
         limits.write_text(constraints, encoding="utf-8")
@@ -166,16 +167,16 @@ def lock_requirements(
 def lock_for_container(
     lock: LearnerLock, container: Container, python: Path, *, run: Run = run_command
 ) -> str:
-    """The same versions with the hashes of the files that a container of AWS installs.
+    """Add the hashes of the files that an AWS container installs for the same versions.
 
-    ``python`` is of the lock's version. Raises TargetUnavailable where this machine is of another
-    kind than the container's, whose packages then may bring others, or RuntimeUnproven.
+    ``python`` is an interpreter of the lock's version. Raises TargetUnavailable if this machine's
+    platform differs from the container's, which may need other packages, or RuntimeUnproven.
     """
     wanted = f"Linux {container.machine}"
     if lock.platform != wanted:
         raise TargetUnavailable(
-            f"the learner's packages are locked on {lock.platform}, and the {container.name} is "
-            f"{wanted}, where they may need others",
+            f"the learner's packages are locked for {lock.platform}, but the {container.name} is "
+            f"{wanted}, which may need others",
             hint=f"run fdeploy export and fdeploy package on {wanted}, for example in CI",
         )
     with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
@@ -186,8 +187,8 @@ def lock_for_container(
             theirs = resolve(str(python), *options, "--requirement", str(versions), run=run)
         except PipFailed as failed:
             raise RuntimeUnproven(
-                f"the {container.name} cannot be given what the learner needs: {failed.reason}",
-                hint="state other versions with --requirements and run fdeploy export, or choose "
+                f"the {container.name} cannot install what the learner needs: {failed.reason}",
+                hint="set other versions with --requirements and run fdeploy export, or choose "
                 "another image in [endpoint]",
             ) from None
     return LearnerLock(lock.python, lock.platform, tuple(_merged(lock.pins, theirs))).text
@@ -200,11 +201,11 @@ def _merged(ours: Iterable[Pin], theirs: Iterable[Pin]) -> Iterable[Pin]:
 
 
 def tampered(failed: PipFailed) -> HashMismatch:
-    """The error for a package that is not the file of the lock."""
+    """The error for a package whose hash differs from the lock."""
     named = re.search(r"^\s+(\S+==\S+|\S+) from ", failed.said, re.MULTILINE)
     return HashMismatch(
-        f"{named[1] if named else 'a package'} is not the file that the learner's lock names: its "
-        "SHA-256 differs",
-        hint="somebody may have changed the file: look at where pip gets it from (pip config "
-        "list); if it was you, run fdeploy export again",
+        f"{named[1] if named else 'a package'} is not the file in the learner's lock: its SHA-256 "
+        "differs",
+        hint="someone may have changed the file: check where pip gets it from (pip config list); "
+        "if you changed it, run fdeploy export again",
     )

@@ -1,4 +1,4 @@
-"""The serving code in a process of its own, as the model server will run it."""
+"""Runs the serving code in its own process, as the model server does."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from fastai_deploy.environments import clean_environment
 from fastai_deploy.errors import RuntimeUnproven
 
 MODULE = "fdeploy_runtime.hosts.check"
-_SECONDS = 1_800  # of the slowest import and a thousand texts
+_SECONDS = 1_800  # enough for the slowest import and a thousand texts
 _SHOWN = 12
 _KILLED = (
-    "bytecode of another Python ends a process so: name the version of the training with --python"
+    "bytecode of another Python version crashes a process like this: set the version used for "
+    "training with --python"
 )
 
 
 def ask_learner(
     python: Path, model: Path, section: Mapping[str, Any], texts: Sequence[str]
 ) -> list[tuple[float, ...]]:
-    """Load the learner in the folder ``model`` and ask it texts; the probabilities of each.
+    """Load the learner in folder ``model`` and return the probabilities of each text.
 
-    ``section`` is the manifest's on the runtime. Raises RuntimeUnproven, with the last lines of
-    what the process said.
+    ``section`` is the manifest's runtime section. Raises RuntimeUnproven, with the last lines of
+    the process's output.
     """
     with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
         asked = Path(folder) / "texts.json"
@@ -38,7 +39,7 @@ def ask_learner(
 
 
 def check_bundle(python: Path, bundle: Path) -> float:
-    """Open a whole bundle as the model server does, goldens and all; the largest |Δprobability|.
+    """Load a bundle as the model server does and return the largest |Δprobability| of its goldens.
 
     Raises RuntimeUnproven.
     """
@@ -47,7 +48,7 @@ def check_bundle(python: Path, bundle: Path) -> float:
 
 
 def _run(python: Path, model: Path, folder: Path, options: Sequence[str]) -> dict[str, Any]:
-    """Run the module with the shipped code on its path, and without the user's environment."""
+    """Run the module with the shipped code on its path and a clean environment."""
     (folder / "fdeploy_runtime").symlink_to(Path(str(runtime.__file__)).parent)
     answers = folder / "answers.json"
     command = (
@@ -71,7 +72,7 @@ def _run(python: Path, model: Path, folder: Path, options: Sequence[str]) -> dic
     except subprocess.TimeoutExpired:
         raise RuntimeUnproven(
             f"the learner did not answer within {_SECONDS} s",
-            hint="bring fewer texts with --golden",
+            hint="use fewer texts with --golden",
         ) from None
     if done.returncode != 0 or not answers.exists():
         lines = done.stderr.decode("utf-8", "replace").splitlines()[-_SHOWN:]
@@ -81,8 +82,8 @@ def _run(python: Path, model: Path, folder: Path, options: Sequence[str]) -> dic
             f"lines:\n{shown}",
             hint=_KILLED
             if done.returncode < 0
-            else "mend what the last line names: a class that --definitions lacks, or a version in "
-            "--requirements that is not the one that the learner was trained with",
+            else "fix the cause in the last line, such as a class missing in --definitions, or a "
+            "version in --requirements that differs from the one used for training",
         )
     found: dict[str, Any] = json.loads(answers.read_bytes())
     return found

@@ -1,4 +1,4 @@
-"""A virtual environment for a learner: made once for its pins and its Python, then reused."""
+"""Virtual environments for learners, created once per set of pins and Python, then reused."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _SECONDS = 20
 
 
 def running() -> str:
-    """The version of the Python that runs this, such as ``3.11``."""
+    """The version of the running Python, such as ``3.11``."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def find_python(version: str, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The interpreter of a version; None where there is none.
+    """Find an interpreter of a version; None if there is none.
 
-    Looked for: the running one, ``python3.x`` on the path, what pyenv and uv have installed. Each
-    is asked for its version, because a name on the path may be a shim without one behind it.
+    Candidates are the running one, ``python3.x`` on the path, and those of pyenv and uv. Each is
+    run to get its version, because a name on the path may be a shim without a Python behind it.
     """
     for candidate in _candidates(version, environ):
         if _version_of(candidate) == version:
@@ -83,16 +83,16 @@ def _version_of(python: Path) -> str | None:
 
 SERVING = ("httptools", "uvicorn")
 _COMPLETE = "complete"
-_REPORTING_PIP = 23  # the major version from which on every pip has --report
+_REPORTING_PIP = 23  # the first major version in which every pip has --report
 _PIP_FAILED = "pip cannot install the requirements"
-_SHOWN = 12  # lines of pip's output that an error shows
+_SHOWN = 12  # lines of pip's output shown in an error
 
 
 class Environments:
-    """The environments below ``folder``.
+    """The environments in ``folder``.
 
-    ``find`` gives the Python of a version; ``environ`` holds the user's own settings of pip;
-    ``serving`` is what the model server needs beside the learner's own requirements.
+    ``find`` returns the Python of a version; ``environ`` holds the user's pip settings; ``serving``
+    lists what the model server needs in addition to the learner's requirements.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class Environments:
     ) -> Path:
         """A Python of ``version`` with the requirements installed.
 
-        The running one where it has them, else that of an environment, which is made when there is
-        none: from ``lock`` if that is of this Python and platform, else from a new one.
-        Raises RuntimeUnproven when the Python is not found or pip fails, HashMismatch when a
-        package is not the one of the lock, and FileError.
+        This is the running one if it has them, else that of an environment, which is created if
+        needed: from ``lock`` if it is for this Python and platform, else from a new lock. Raises
+        RuntimeUnproven if the Python is not found or pip fails, HashMismatch if a package differs
+        from the lock, and FileError.
         """
         if self._runs_here(version, requirements):
             return Path(sys.executable)
@@ -132,15 +132,15 @@ class Environments:
         return python
 
     def lock(self, version: str, requirements: Requirements) -> LearnerLock | None:
-        """What the environment was installed from; None where the running Python is used."""
+        """The lock of the environment; None if the running Python is used."""
         if self._runs_here(version, requirements):
             return None
         return read_lock(self._folder / self._digest(version, requirements) / LOCK)
 
     def lock_here(self, version: str, requirements: Requirements) -> LearnerLock:
-        """A lock of the requirements as the running Python has them.
+        """Lock the requirements as installed in the running Python.
 
-        Raises RuntimeUnproven when pip cannot say what they are.
+        Raises RuntimeUnproven if pip cannot resolve them.
         """
         with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
             pins = Path(folder, "requirements.txt")
@@ -166,21 +166,21 @@ class Environments:
         base = self._find(version)
         if base is None:
             raise RuntimeUnproven(
-                f"the learner needs Python {version}, which is not found on this machine",
+                f"the learner needs Python {version}, which was not found on this machine",
                 hint=f"install it (pyenv install {version}, or uv python install {version}), then "
                 "run the same command again",
             )
         self._report(
             Step(
-                f"making an environment with Python {version} and {len(requirements.pins)} pinned "
-                "packages; this takes minutes, once"
+                f"creating an environment with Python {version} and {len(requirements.pins)} "
+                "pinned packages; this takes a few minutes the first time"
             )
         )
         files.remove_tree(folder)
         files.make_folder(folder)
         pins = folder / "requirements.txt"
         files.write(pins, requirements.text.encode())
-        self._run("the environment cannot be made", str(base), "-m", "venv", str(folder))
+        self._run("the environment cannot be created", str(base), "-m", "venv", str(folder))
         self._renew_pip(python, folder)
         lock = kept or self._locked(python, version, pins, "")
         files.write(folder / LOCK, lock.text.encode())
@@ -202,7 +202,7 @@ class Environments:
     def _locked_serving(
         self, python: Path, version: str, lock: LearnerLock, folder: Path
     ) -> Path | None:
-        """A lock of what the model server needs beside the learner's own packages."""
+        """Lock what the model server needs in addition to the learner's packages."""
         if not self._serving:
             return None
         wanted = folder / "serving.txt"
@@ -214,7 +214,7 @@ class Environments:
         return path
 
     def _renew_pip(self, python: Path, folder: Path) -> None:
-        """Give an old environment a pip that can say what it would install: from 22.2 on."""
+        """Upgrade a pip that is too old for --report (added in 22.2)."""
         _, said = self._run_command([str(python), "-m", "pip", "--version"])
         found = re.match(r"pip (\d+)", said)
         if found and int(found[1]) < _REPORTING_PIP:
@@ -223,7 +223,7 @@ class Environments:
             self._install(python, path)
 
     def _install(self, python: Path, *locks: Path) -> None:
-        """Install what locks name, and nothing else. Raises HashMismatch or RuntimeUnproven."""
+        """Install exactly what the locks list. Raises HashMismatch or RuntimeUnproven."""
         status, said = self._run_command(
             [
                 *(str(python), "-m", "pip", "install", "--disable-pip-version-check"),
@@ -238,7 +238,7 @@ class Environments:
             raise _failed(_PIP_FAILED, said)
 
     def _mend_torchvision(self, python: Path) -> None:
-        """Take away a torchvision that fits another build of torch: transformers fails on it."""
+        """Remove a torchvision built for another torch, on which transformers fails."""
         code = (
             "import importlib.util, sys\n"
             "if importlib.util.find_spec('torchvision') is None: sys.exit(0)\n"
@@ -250,7 +250,7 @@ class Environments:
         )
         if done.returncode != 0:
             self._report(
-                Warned("torchvision does not fit torch and is left out of the environment")
+                Warned("torchvision does not match torch and was removed from the environment")
             )
             self._run(
                 "torchvision cannot be removed",
@@ -264,7 +264,7 @@ class Environments:
             raise _failed(failed, said)
 
     def _run_command(self, command: Sequence[str]) -> tuple[int, str]:
-        """Run a command; the user's own settings of pip hold."""
+        """Run a command with the user's pip settings."""
         environ = {name: value for name, value in self._environ.items() if name != "PYTHONPATH"}
         done = subprocess.run(
             command,
@@ -282,5 +282,5 @@ def _failed(what: str, said: str) -> RuntimeUnproven:
     shown = "\n".join(f"    {line[:300]}" for line in lines)
     return RuntimeUnproven(
         f"{what}; the last lines:\n{shown}",
-        hint="state other versions with --requirements, or another Python with --python",
+        hint="set other versions with --requirements, or another Python with --python",
     )

@@ -1,11 +1,11 @@
-"""The files by which each kind of container finds the serving code in an artifact.
+"""The adapter files through which each kind of container finds the serving code in an artifact.
 
     code/inference.py                        the four functions of the SageMaker PyTorch toolkit
     MAR-INF/MANIFEST.json, model-config.yaml
     code/handler.py                          TorchServe's native handler
     config.yaml, deployment.py               Ray Serve
 
-Each puts the artifact's wheels on the path before it imports what needs them.
+Each adds the artifact's wheels to the path before importing anything that needs them.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ _MANIFEST = {
     "archiverVersion": "0.12.0",
 }
 
-# One worker with every core: a worker more is a model more in memory, and shares the same cores.
-# Seconds for the time-outs; milliseconds for the delay: only what waits already goes together.
+# One worker with all cores: another worker would be another model in memory on the same cores.
+# Timeouts are in seconds, the delay in ms: only requests that already wait are batched.
 _MODEL_CONFIG = """\
 minWorkers: 1
 maxWorkers: 1
@@ -96,4 +96,4 @@ ADAPTERS = {
     "deployment.py": _DEPLOYMENT.encode(),
     "model-config.yaml": _MODEL_CONFIG.encode(),
 }
-"""The adapters by their path in the artifact; the same for every container."""
+"""The adapters by path in the artifact, the same for every container."""

@@ -1,12 +1,12 @@
-"""The zip that Lambda receives: the gateway and the part of the runtime that it imports.
+"""Builds the Lambda's zip: the gateway and the part of the runtime that it imports.
 
     fdeploy_runtime/__init__.py
-    fdeploy_runtime/contract.py ...      what the gateway imports, found by reading the imports
+    fdeploy_runtime/contract.py ...      what the gateway imports, found by parsing its imports
     fdeploy_runtime/gateway/...          the handler
     fdeploy_runtime/gateway/openapi.json, page.html      the documents that it serves, if any
 
-The same sources give the same bytes on any machine: members are sorted, with one date and one mode,
-and stored as they are, because compressors differ between builds of Python.
+The same sources give the same bytes on any machine: members are sorted, have the same date and
+mode, and are not compressed, because compressors differ between builds of Python.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from fastai_deploy import files
 PACKAGE = "fdeploy_runtime"
 HANDLER = f"{PACKAGE}.gateway.handler"
 _RUNTIME = Path(__file__).parents[1] / "runtime"
-_DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip
 _UNIX = 3
-_MODE = 0o100644  # a regular file that Lambda's own user can read
+_MODE = 0o100644  # a regular file that Lambda's user can read
 
 
 def build_lambda_package(documents: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
-    """The zip file, with the documents that the handler serves, by name.
+    """Build the zip, including the documents that the handler serves, by name.
 
-    Raises FileError when fdeploy's own files cannot be read.
+    Raises FileError if fdeploy's own files cannot be read.
     """
     members = {f"gateway/{name}": data for name, data in documents.items()}
     for path in _members():
@@ -48,7 +48,7 @@ def build_lambda_package(documents: Mapping[str, bytes] = MappingProxyType({})) 
 
 
 def _members() -> set[str]:
-    """The gateway's files and every file that they import, below the runtime's folder."""
+    """The gateway's files and every file they import, relative to the runtime's folder."""
     found: set[str] = set()
     waiting = {f"gateway/{path.name}" for path in (_RUNTIME / "gateway").glob("*.py")}
     waiting.add("__init__.py")
@@ -60,7 +60,7 @@ def _members() -> set[str]:
 
 
 def _imports(path: str) -> Iterator[str]:
-    """The runtime's files that a file imports: ``from .a import b`` and ``from . import a``."""
+    """The runtime files that a file imports: ``from .a import b`` and ``from . import a``."""
     with files.file_errors(_RUNTIME / path):
         tree = ast.parse((_RUNTIME / path).read_bytes())
     for node in ast.walk(tree):

@@ -1,11 +1,11 @@
-r"""Locks: each package with its version and the hashes of its files, in pip's own format.
+r"""Lock files: each package with its version and the hashes of its files, in pip's format.
 
     numpy==2.4.6 \
         --hash=sha256:...
 
-pip is given a lock with ``--require-hashes``, so that it takes no file that differs by a byte. The
-lock that ships (``wheels.lock``) holds what the project was tested with; for everything else pip is
-asked once, as the user has set it up, and what it answers is locked before anything is installed.
+pip installs from a lock with ``--require-hashes``, so it rejects any file that differs. The shipped
+lock (``wheels.lock``) contains what the project was tested with. Everything else is resolved once
+by pip, with the user's settings, and locked before anything is installed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.!+
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
 
-# Runs a command; its exit code and what it said.
+# Runs a command and returns its exit code and output.
 Run = Callable[[Sequence[str]], tuple[int, str]]
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A version of a package; ``hashes`` are the SHA-256 of the files that may be taken for it."""
+    """A version of a package; ``hashes`` are the SHA-256 of the files accepted for it."""
 
     name: str
     version: str
@@ -42,7 +42,7 @@ class Pin:
 
 
 class PipFailed(Exception):
-    """pip did not do what it was asked; ``said`` is its output."""
+    """pip failed; ``said`` is its output."""
 
     def __init__(self, said: str) -> None:
         super().__init__(said)
@@ -50,7 +50,7 @@ class PipFailed(Exception):
 
     @property
     def tampered(self) -> bool:
-        """Whether a file was not the one that the lock names."""
+        """Whether a file's hash differed from the lock."""
         return "DO NOT MATCH THE HASHES" in self.said
 
     @property
@@ -62,12 +62,12 @@ class PipFailed(Exception):
 
 
 def normalized(name: str) -> str:
-    """A package's name as the index compares it (PEP 503)."""
+    """Normalize a package name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def render(pins: Iterable[Pin]) -> str:
-    """A lock as text; the same for the same pins."""
+    """Render a lock; the same pins give the same text."""
     return "".join(
         f"{pin.name}=={pin.version}"
         + "".join(f" \\\n    --hash=sha256:{digest}" for digest in sorted(pin.hashes))
@@ -77,9 +77,9 @@ def render(pins: Iterable[Pin]) -> str:
 
 
 def parse(text: str) -> tuple[Pin, ...]:
-    """The pins of a lock, also of uv; what a line says after ``;`` about when it holds is left out.
+    """Parse a lock file, also one of uv; environment markers after ``;`` are ignored.
 
-    Raises ValueError for what is no lock: a line that is not pinned, or one without a hash.
+    Raises ValueError for a line that is not pinned or has no hash.
     """
     pins = []
     for line in text.replace("\\\n", " ").splitlines():
@@ -99,7 +99,7 @@ def shipped_lock() -> tuple[Pin, ...]:
 
 
 def resolve(python: str, *arguments: str, run: Run) -> tuple[Pin, ...]:
-    """What pip of ``python`` would install, without installing it. Raises PipFailed."""
+    """Resolve what pip of ``python`` would install, without installing it. Raises PipFailed."""
     with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
         report = Path(folder, "report.json")
         command = [
@@ -114,7 +114,7 @@ def resolve(python: str, *arguments: str, run: Run) -> tuple[Pin, ...]:
 
 
 def _pin(entry: dict[str, Any]) -> Pin:
-    """A pin from pip's installation report; before pip 23.1 it has ``hash`` for ``hashes``."""
+    """Read a pin from pip's report, which before pip 23.1 has ``hash`` instead of ``hashes``."""
     metadata = entry["metadata"]
     archive = entry["download_info"].get("archive_info", {})
     named = {f"sha256={archive.get('hashes', {}).get('sha256')}", archive.get("hash")}
@@ -125,7 +125,7 @@ def _pin(entry: dict[str, Any]) -> Pin:
 
 
 def run_command(command: Sequence[str]) -> tuple[int, str]:
-    """Run a command; its exit code and what it said."""
+    """Run a command and return its exit code and output."""
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )

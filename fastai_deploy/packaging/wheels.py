@@ -1,8 +1,8 @@
-"""The wheels that an artifact carries, so that its container downloads nothing at start.
+"""Fetches the wheels packed into an artifact, so that its container downloads nothing at start.
 
-pip fetches them, as the user has set it up, for the Python and the platform of the container's
-image, and by the hashes of a lock. They are kept in a cache; the same container and versions give
-the same files.
+pip downloads them, with the user's settings, for the Python and platform of the container image,
+and verifies them against the hashes of a lock. They are cached; the same container and versions
+give the same files.
 """
 
 from __future__ import annotations
@@ -29,22 +29,21 @@ from fastai_deploy.packaging.lock_files import (
     shipped_lock,
 )
 
-# What the serving code imports. Their own dependencies serve other uses: ONNX Runtime's tools, the
-# hub from which the tokenizers library can download.
+# What the serving code imports. Their dependencies are not needed: they serve ONNX Runtime's tools
+# and the hub downloads of the tokenizers library.
 SERVING = ("numpy", "onnxruntime", "tokenizers")
 _PLATFORM = re.compile(r"manylinux_2_(\d+)_(\w+)")
 _OLDEST_GLIBC = 17
-# Platforms had names before they had numbers (PEP 600).
+# Older names of platforms, from before PEP 600.
 _ALIASES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
 @dataclass(frozen=True)
 class Container:
-    """What an artifact has to fit: ``python`` such as ``3.13``, ``platform`` a manylinux tag.
+    """What an artifact must match: ``python`` such as ``3.13``, ``platform`` a manylinux tag.
 
-    ``has`` are the packages of the serving code that every image of this kind has itself; where
-    that is not known, they are packed as well, for the case that the image has none.
-    ``gpu``: a GPU is to compute the model.
+    ``has`` are serving packages that every image of this kind has itself; if that is unknown, they
+    are packed too, in case the image lacks them. ``gpu``: the model runs on a GPU.
     """
 
     name: str
@@ -57,13 +56,13 @@ class Container:
 
     @property
     def machine(self) -> str:
-        """The processor, as Python calls it: ``x86_64`` or ``aarch64``."""
+        """The processor architecture: ``x86_64`` or ``aarch64``."""
         match = _PLATFORM.fullmatch(self.platform)
         return match[2] if match else ""
 
     @property
     def tags(self) -> list[str]:
-        """Every platform tag whose wheels run in it, the newest first."""
+        """Every platform tag whose wheels run in it, newest first."""
         match = _PLATFORM.fullmatch(self.platform)
         if match is None:
             return [self.platform]
@@ -79,7 +78,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel on disk; ``spare`` says that the image's own package goes before it."""
+    """A wheel on disk; ``spare``: the image's own package takes precedence."""
 
     package: str
     version: str
@@ -97,12 +96,12 @@ def fetch(
     lock: Sequence[Pin] | None = None,
     run: Run = run_command,
 ) -> tuple[Wheel, ...]:
-    """The wheels for a container; ``versions`` are those that the parity gate was passed with.
+    """Fetch the wheels for a container; ``versions`` are those that passed the parity gate.
 
-    Each is one that ``lock`` names, by default the lock that ships. For a version that it does not
-    have, the hash is what the package index says before the download. Where a package has no wheel
-    of that version for the container's Python, the newest before it is taken and told: the goldens
-    decide at start whether it will do.
+    Each is verified against ``lock``, by default the shipped one. For a version not in the lock,
+    the hash is what the package index states before the download. If a package has no wheel of
+    that version for the container's Python, the newest earlier one is used and reported; the
+    goldens decide at start whether it works.
     Raises WheelMissing, HashMismatch, ExtraMissing or FileError.
     """
     fetcher = _Fetcher(container, shipped_lock() if lock is None else lock, told, run)
@@ -114,13 +113,13 @@ def fetch(
 
 
 def default_cache() -> Path:
-    """Where wheels are kept between packages."""
+    """The folder of the wheel cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "fastai-deploy" / "wheels"
 
 
 class _Fetcher:
-    """Fetches the wheels of one container; ``lock`` names the files that may be taken."""
+    """Fetches the wheels of one container; ``lock`` lists the files accepted."""
 
     def __init__(
         self, container: Container, lock: Sequence[Pin], told: Callable[[str], None], run: Run
@@ -140,14 +139,14 @@ class _Fetcher:
         taken = _version(found)
         if taken != version:
             self._told(
-                f"Python {container.python} has no {package} {version}: the artifact "
-                f"carries {taken}, and proves itself by its goldens at start"
+                f"there is no {package} {version} for Python {container.python}: packing {taken} "
+                "instead, which the goldens verify at start"
             )
         spare = package == "numpy" and not container.known
         return Wheel(package, taken, found, files.sha256(found), spare)
 
     def _cached(self, package: str, folder: Path) -> Path | None:
-        """The wheel of a folder, if it is the one that was put there and that the lock names."""
+        """The cached wheel in a folder, if it is unchanged and matches the lock."""
         found = sorted(folder.glob("*.whl"))
         if len(found) != 1:
             return None
@@ -159,11 +158,11 @@ class _Fetcher:
         return found[0] if known is None or digest in known.hashes else None
 
     def _fetch(self, package: str, version: str, folder: Path) -> Path:
-        """Download a wheel into its folder of the cache, which appears whole or not at all."""
+        """Download a wheel into its cache folder, which is created atomically."""
         if find_spec("pip") is None:
             raise ExtraMissing(
-                "wheels for the container are fetched with pip, which this Python has not",
-                hint=f"run: {sys.executable} -m ensurepip",
+                "fetching wheels for the container needs pip, which this Python does not have",
+                hint=f"run {sys.executable} -m ensurepip",
             )
         with files.file_errors(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +178,7 @@ class _Fetcher:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _newest(self, package: str, version: str, scratch: Path) -> Path:
-        """Download the version, or else the newest before it."""
+        """Download the version, else the newest earlier one."""
         known = self._known.get((package, version))
         failed = PipFailed("")
         for wanted in (f"{package}=={version}", f"{package}<={version}"):
@@ -192,7 +191,7 @@ class _Fetcher:
         raise self._error(package, version, failed)
 
     def _offered(self, wanted: str, scratch: Path) -> Pin:
-        """The version that the index has for the container, with the hashes that the lock knows."""
+        """The version in the index for the container, with the lock's hashes if it has them."""
         target = ("--target", str(scratch / "target"), *pip_options(self._container))
         (offered,) = resolve(
             sys.executable, "--no-deps", "--only-binary=:all:", *target, wanted, run=self._run
@@ -200,8 +199,8 @@ class _Fetcher:
         known = self._known.get((offered.name, offered.version))
         if known is None:
             self._told(
-                f"fdeploy's own lock has no {offered.name} {offered.version}: what the package "
-                "index says is its SHA-256 is taken for it"
+                f"fdeploy's lock file does not contain {offered.name} {offered.version}: trusting "
+                "the SHA-256 from the package index"
             )
         return known or offered
 
@@ -223,20 +222,20 @@ class _Fetcher:
         return found[0]
 
     def _error(self, package: str, version: str, failed: PipFailed) -> FdeployError:
-        """What could not be had and why, as far as pip tells."""
+        """The error for a wheel that could not be fetched, with pip's reason."""
         container = self._container
         for_what = f"Python {container.python} on {container.platform} ({container.name})"
         if failed.tampered:
             return HashMismatch(
-                f"the wheel of {package} {version} for {for_what} is not the one that is locked: "
+                f"the wheel of {package} {version} for {for_what} is not the one in the lock file: "
                 "its SHA-256 differs",
-                hint="somebody may have changed the file: look at where pip gets it from "
+                hint="someone may have changed the file: check where pip gets it from "
                 "(pip config list), then run fdeploy package",
             )
         if "No matching distribution" in failed.said:
             return WheelMissing(
-                f"there is no wheel of {package} {version} or before for {for_what}",
-                hint="choose another instance or image in [endpoint]; fdeploy config shows them",
+                f"there is no wheel of {package} {version} or earlier for {for_what}",
+                hint="choose another instance or image in [endpoint]; fdeploy config shows both",
             )
         return WheelMissing(
             f"the wheel of {package} {version} for {for_what} could not be fetched: "
@@ -246,7 +245,7 @@ class _Fetcher:
 
 
 def pip_options(container: Container) -> list[str]:
-    """What makes pip choose files for a container instead of this machine."""
+    """The pip options that select files for a container instead of this machine."""
     short = container.python.replace(".", "")
     return [
         *("--implementation", "cp", "--python-version", container.python),
@@ -256,5 +255,5 @@ def pip_options(container: Container) -> list[str]:
 
 
 def _version(wheel: Path) -> str:
-    """The version in a wheel's name: ``name-version-python-abi-platform.whl`` (PEP 427)."""
+    """The version in a wheel's file name (PEP 427)."""
     return wheel.name.split("-")[1]

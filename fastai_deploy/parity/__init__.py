@@ -1,4 +1,4 @@
-"""Parity: are the answers those of the learner? Goldens, comparison, report and gate."""
+"""Parity with the learner's own answers: goldens, comparison, report and gate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 Json = Any
-# Sends one request of the contract and returns the answer. Raises InvocationError.
+# Sends one request in the contract's form and returns the answer. Raises InvocationError.
 Invoke = Callable[[Json], Json]
-# Asks the goldens through an invoke. Raises ParityError or InvocationError.
+# Sends the goldens through an Invoke and checks the answers. Raises ParityError or InvocationError.
 Verify = Callable[[Invoke], None]

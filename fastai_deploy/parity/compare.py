@@ -1,4 +1,4 @@
-"""Do two forms of a model give the same answers: a comparison, and a gate on its result."""
+"""Compares the answers of two forms of a model, and checks the result against a tolerance."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from fastai_deploy.errors import ParityError
 
-SHOWN = 3  # texts that an error names
-SHORT = 60  # characters of a text that an error shows
+SHOWN = 3  # texts shown in an error
+SHORT = 60  # characters shown of a text
 
 Probabilities = Sequence[float]
 
 
 @dataclass(frozen=True)
 class ParityRow:
-    """One text: the probabilities that are expected and those found, in the order of the labels.
+    """One text with its expected and actual probabilities, in the order of the labels.
 
-    ``difference`` is the largest |Δprobability|, infinite when a number is missing or not finite;
-    ``changed`` is true when the answer would be another: another label, or another set of labels.
+    ``difference`` is the largest |Δprobability|, infinite if a number is missing or not finite;
+    ``changed`` is true if the predicted label, or set of labels, differs.
     """
 
     text: str
@@ -31,7 +31,7 @@ class ParityRow:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every row, the largest difference among them, and how many answers changed."""
+    """All rows, their largest difference, and the number of changed answers."""
 
     rows: tuple[ParityRow, ...]
     max_difference: float
@@ -39,7 +39,7 @@ class ParityReport:
 
     @property
     def worst(self) -> tuple[ParityRow, ...]:
-        """The rows by falling difference, changed ones first."""
+        """The rows by descending difference, changed ones first."""
         return tuple(sorted(self.rows, key=lambda row: (not row.changed, -row.difference)))
 
 
@@ -52,7 +52,7 @@ def compare(
 ) -> ParityReport:
     """Compare answers text by text; ``threshold`` is None for single-label models.
 
-    Raises ValueError when the three differ in number.
+    Raises ValueError if the three differ in length.
     """
     rows = tuple(
         _row(text, tuple(wanted), tuple(given), threshold)
@@ -72,9 +72,10 @@ def check(
     subject: str = "the rebuilt model",
     ties: bool = False,
 ) -> None:
-    """Raise ParityError, naming the worst texts, when an answer changed or is off by more.
+    """Raise ParityError, naming the worst texts, if an answer changed or exceeds the tolerance.
 
-    With ``ties`` an answer may change within the tolerance: two labels are then as good as even.
+    With ``ties``, a label may change if the difference is within the tolerance: two labels are then
+    practically tied.
     """
     bad = [
         row for row in report.worst if (row.changed and not ties) or not row.difference <= tolerance
@@ -85,12 +86,12 @@ def check(
     raise ParityError(
         f"{subject} answers {len(bad)} of {len(report.rows)} texts differently "
         f"(tolerance {tolerance:g}): {named}",
-        hint="if differences of this size are fine, set a larger tolerance: [model] tolerance",
+        hint="if differences of this size are acceptable, set a larger tolerance in [model]",
     )
 
 
 def answer(probabilities: Probabilities, threshold: float | None) -> tuple[int, ...]:
-    """The label (or the labels above the threshold) that probabilities stand for, as indices."""
+    """The index of the predicted label, or the indices of those above the threshold."""
     if threshold is not None:
         return tuple(index for index, value in enumerate(probabilities) if value > threshold)
     best = max(range(len(probabilities)), key=probabilities.__getitem__, default=None)

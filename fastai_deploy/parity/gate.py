@@ -1,4 +1,4 @@
-"""Parity as a gate: the goldens, asked through any door, must be answered as the learner does."""
+"""The parity gate: an endpoint or API must answer the goldens as the learner does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastai_deploy.parity import Invoke, Json, Verify, compare
 from fastai_deploy.parity.goldens import Golden, Labels, load_goldens
 from fastai_deploy.progress import Reporter, Step
 
-# A request stays well below the body limit of any door; one text may be larger and goes alone.
+# Well below the body limit of every target; a text that is larger goes alone.
 _REQUEST_BYTES = 100_000
 _REQUEST_TEXTS = 32
 GOLDENS = "goldens.json"
@@ -24,15 +24,15 @@ def stored_goldens(bundle: Path) -> tuple[Manifest, tuple[Golden, ...]]:
     manifest, _ = read_manifest(bundle)
     path, listed = bundle / GOLDENS, manifest.files.get(GOLDENS)
     if listed is None or files.sha256(path, most=files.MOST) != listed.sha256:
-        raise FileError(f"{path} is not the file that the manifest names", hint=EXPORT_AGAIN)
+        raise FileError(f"{path} does not match the manifest", hint=EXPORT_AGAIN)
     labels = Labels(manifest.labels, several=manifest.task == "multi-label")
     return manifest, load_goldens(path, labels)
 
 
 def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:
-    """A check that asks every golden of a bundle; ``subject`` is what errors call the door.
+    """Return a check that sends every golden of a bundle; ``subject`` names what is checked.
 
-    The check raises ParityError when an answer differs, InvocationError when there is none.
+    The check raises ParityError if an answer differs and InvocationError if there is none.
     """
     manifest, goldens = stored_goldens(bundle)
     model = "learner" if any(golden.source == "learner" for golden in goldens) else "rebuilt model"
@@ -45,12 +45,12 @@ def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:
             [_probabilities(answer, manifest.labels) for answer in answers],
             threshold=manifest.threshold,
         )
-        # What an int8 model answers depends a little on the texts that share its batch.
+        # An int8 model's answer depends slightly on the other texts in its batch.
         ties = manifest.model.precision == "int8"
         compare.check(result, manifest.tolerance, subject=subject, ties=ties)
         report(
             Step(
-                f"{subject} answered {len(goldens)} goldens as the {model} does: "
+                f"{subject} matches the {model} on {len(goldens)} goldens: "
                 f"max |Δprobability| {result.max_difference:.1e}"
             )
         )
@@ -76,13 +76,13 @@ def _ask(invoke: Invoke, texts: list[str]) -> list[Json]:
     answers = invoke({"texts": texts})
     if not isinstance(answers, list) or len(answers) != len(texts):
         raise InvocationError(
-            f"{len(texts)} texts were sent, and the answer is no list of as many",
+            f"{len(texts)} texts were sent, but the answer is not a list of that length",
             hint="run fdeploy teardown, then fdeploy up",
         )
     return answers
 
 
 def _probabilities(answer: Json, labels: Sequence[str]) -> tuple[float, ...]:
-    """In the order of the labels; none for an item that was answered with an error."""
+    """The probabilities in the order of the labels; empty if the answer is an error."""
     given = answer.get("probabilities", {}) if isinstance(answer, dict) else {}
     return tuple(given[label] for label in labels if label in given)

@@ -1,6 +1,6 @@
-"""Golden texts: those that a user brings, and those that are asked where nobody brings any.
+"""Golden texts: reading the user's golden files, and built-in texts to use without one.
 
-The formats are described in ``docs/bundle.md``.
+``docs/bundle.md`` describes the formats.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from fastai_deploy.files import read
 from fastai_deploy.json_reader import BadJson, Reader
 from fastai_deploy.json_reader import parse as parse_json
 
-MOST = 1_000  # every later form of the model answers each of them before it is trusted
-ROUNDED = 1e-3  # by how much rounded probabilities of a single-label learner may miss 1
-LONGEST = 1 << 20  # bytes of a text: the largest request that an API takes by default
+MOST = 1_000  # texts; every form of the model must answer all of them before it is trusted
+ROUNDED = 1e-3  # how far the sum of rounded single-label probabilities may be from 1
+LONGEST = 1 << 20  # bytes of a text: the default request limit of an API
 
 _EXPORT_AGAIN = "run fdeploy export"
-_ERROR = 200  # characters of a learner's error that are kept
-_LARGEST = 3.5e38  # a float32 is never larger
+_ERROR = 200  # characters kept of a learner's error
+_LARGEST = 3.5e38  # above the largest float32
 
 Source = Literal["learner", "rebuilt"]
 
 _HINT = (
-    'write what learn.predict answers, raw scores under "scores"; for a learner of half precision '
-    "set a larger tolerance, such as [model] tolerance = 0.02"
+    'write what learn.predict returns, raw scores under "scores"; for a half-precision learner, '
+    "set a larger tolerance, such as tolerance = 0.02 in [model]"
 )
 
 
@@ -39,10 +39,10 @@ _HINT = (
 class Case:
     """A text from a golden file.
 
-    ``probabilities`` are the learner's own, in the order of the labels, where the file has them;
-    ``from_scores``: they were made from the raw scores in the file. ``predicted`` are the labels
-    that ``learn.predict`` named. ``expected`` are the true labels, where the file has them.
-    ``error`` is that of the learner, where it fails on this text. ``line`` is where it stands.
+    ``probabilities`` are the learner's own, in the order of the labels, if the file has them;
+    ``from_scores``: they were computed from raw scores in the file. ``predicted`` holds the labels
+    that ``learn.predict`` returned, ``expected`` the true labels, if the file has them. ``error``
+    is the learner's error if it fails on this text. ``line`` is the line number in the file.
     """
 
     text: str
@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Golden:
-    """A text with the answer that every form of the model must reproduce."""
+    """A text and the answer that every form of the model must reproduce."""
 
     text: str
     probabilities: tuple[float, ...]
@@ -68,8 +68,8 @@ class Golden:
 class Labels:
     """What a golden file is checked against.
 
-    ``several``: a text may have several labels. ``raw``: ``learn.predict`` answers, or may answer,
-    raw scores. ``tolerance`` is by how much each probability may be off.
+    ``several``: a text can have several labels. ``raw``: ``learn.predict`` returns, or may return,
+    raw scores. ``tolerance`` is how far each probability may be off.
     """
 
     names: tuple[str, ...]
@@ -79,12 +79,12 @@ class Labels:
 
     @property
     def slack(self) -> float:
-        """By how much the probabilities of one text may miss a sum of 1."""
+        """How far the sum of a text's probabilities may be from 1."""
         return max(ROUNDED, len(self.names) * self.tolerance)
 
 
 def read_cases(path: Path, labels: Labels) -> tuple[Case, ...]:
-    """Read a golden file. Raises GoldenError with file and line, or FileError."""
+    """Read a golden file. Raises GoldenError, naming file and line, or FileError."""
     readers: dict[str, Callable[[_Place, str, Labels], Iterator[Case]]] = {
         ".txt": _txt,
         ".jsonl": _jsonl,
@@ -92,34 +92,32 @@ def read_cases(path: Path, labels: Labels) -> tuple[Case, ...]:
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise GoldenError(
-            f"{path} has an unknown suffix", hint="name a file that ends in .txt, .jsonl or .csv"
-        )
+        raise GoldenError(f"{path} has an unknown suffix", hint="use a .txt, .jsonl or .csv file")
     data = read(path)
     place = _Place(path)
     cases = answered(tuple(reader(place, _decoded(place, data), labels)), labels, str(path))
     if not cases:
-        raise GoldenError(f"{path} holds no text", hint="write at least one text into it")
+        raise GoldenError(f"{path} contains no texts", hint="add at least one text")
     if len(cases) > MOST:
         raise GoldenError(
-            f"{path} holds {len(cases):,} texts; {MOST:,} is the most",
+            f"{path} contains {len(cases):,} texts; the limit is {MOST:,}",
             hint="keep a sample of the texts that matter most",
         )
     return cases
 
 
 def answered(cases: Sequence[Case], labels: Labels, where: str) -> tuple[Case, ...]:
-    """Check the learner's own answers, and make probabilities of raw scores.
+    """Check the learner's own answers, and convert raw scores to probabilities.
 
-    Numbers that are called probabilities are taken as scores where the learner may answer scores
-    and at least one text shows that they are none. ``where`` is what errors call their source.
+    Numbers given as probabilities are treated as scores if the learner may return scores and at
+    least one text shows that they cannot be probabilities. ``where`` names the source in errors.
     Raises GoldenError.
     """
     if cases and all(case.error for case in cases):
         raise GoldenError(
             f"{where}: the learner fails on every text, such as {cases[0].text[:60]!r} "
             f"({cases[0].error})",
-            hint='see that learn.predict("some text") answers, then write the file again',
+            hint='make sure that learn.predict("some text") works, then write the file again',
         )
     given = [case for case in cases if case.probabilities is not None and not case.from_scores]
     scores = labels.raw and any(_unlikely(case.probabilities or (), labels) for case in given)
@@ -138,27 +136,27 @@ def answered(cases: Sequence[Case], labels: Labels, where: str) -> tuple[Case, .
 
 
 def activated(scores: Sequence[float], *, several: bool) -> tuple[float, ...]:
-    """Raw scores as probabilities: sigmoid where a text may have several labels, else softmax."""
+    """Convert raw scores to probabilities: sigmoid for multi-label, softmax for single-label."""
     if several:
-        # 1 / (1 + exp(-x)), written so that nothing overflows.
+        # 1 / (1 + exp(-x)), in a form that cannot overflow.
         return tuple(0.5 * (1.0 + math.tanh(0.5 * each)) for each in scores)
     powers = [math.exp(each - max(scores)) for each in scores]
     return tuple(each / sum(powers) for each in powers)
 
 
 def _unlikely(numbers: Sequence[float], labels: Labels) -> str:
-    """Why numbers are no probabilities of a text; empty when they may be."""
+    """Why numbers cannot be a text's probabilities; empty if they can."""
     if len(numbers) != len(labels.names):
         return f"there must be {len(labels.names)} probabilities, one for each label"
     if not all(0 <= number <= 1 for number in numbers):
-        return "a probability is no number from 0 to 1"
+        return "a probability is not a number from 0 to 1"
     if not labels.several and not math.isclose(sum(numbers), 1, abs_tol=labels.slack):
         return f"the probabilities sum to {sum(numbers):.4g}, not to 1"
     return ""
 
 
 def render(goldens: Sequence[Golden], labels: Labels) -> bytes:
-    """``goldens.json``, the same bytes for the same goldens."""
+    """Encode ``goldens.json``; the same goldens give the same bytes."""
     entries: list[dict[str, Any]] = []
     for golden in goldens:
         entry: dict[str, Any] = {
@@ -174,19 +172,19 @@ def render(goldens: Sequence[Golden], labels: Labels) -> bytes:
 
 
 def load_goldens(path: Path, labels: Labels) -> tuple[Golden, ...]:
-    """The goldens of a bundle. Raises FileError."""
+    """Read the goldens of a bundle. Raises FileError."""
     return parse(read(path), labels, str(path))
 
 
 def parse(data: bytes, labels: Labels, where: str = "goldens.json") -> tuple[Golden, ...]:
-    """The goldens of a ``goldens.json`` that :func:`render` wrote. Raises FileError for another."""
+    """Parse a ``goldens.json`` written by :func:`render`. Raises FileError."""
     try:
         document = Reader(parse_json(data), where, _EXPORT_AGAIN)
     except BadJson as error:
         raise FileError(f"{where} is damaged: {error}", hint=_EXPORT_AGAIN) from None
     goldens = tuple(_golden(entry, labels) for entry in document.sections("goldens"))
     if not goldens:
-        document.wrong("goldens", "at least one is expected")
+        document.wrong("goldens", "expected at least one")
     return goldens
 
 
@@ -207,7 +205,7 @@ def _golden(entry: Reader, labels: Labels) -> Golden:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in a golden file something is wrong."""
+    """A line of a golden file, for errors."""
 
     path: Path | str
     line: int = 0
@@ -215,7 +213,7 @@ class _Place:
     def at(self, line: int) -> _Place:
         return _Place(self.path, line)
 
-    def wrong(self, what: str, hint: str = "mend this line, or take it out") -> NoReturn:
+    def wrong(self, what: str, hint: str = "fix or remove this line") -> NoReturn:
         where = f"{self.path}, line {self.line}" if self.line else str(self.path)
         raise GoldenError(f"{where}: {what}", hint=hint)
 
@@ -225,7 +223,7 @@ def _decoded(place: _Place, data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        place.at(line).wrong("this is not UTF-8", "save the file as UTF-8")
+        place.at(line).wrong("not valid UTF-8", "save the file as UTF-8")
 
 
 def _txt(place: _Place, content: str, _labels: Labels) -> Iterator[Case]:
@@ -245,7 +243,7 @@ def _object(place: _Place, text: str, labels: Labels) -> Case:
     try:
         value = parse_json(text)
     except BadJson as error:
-        place.wrong(f"this is not JSON that can be read ({error})")
+        place.wrong(f"invalid JSON ({error})")
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         place.wrong('there is no "text"', 'write {"text": "..."} on each line')
     _check_text(place, value["text"])
@@ -268,7 +266,7 @@ def _predicted(place: _Place, value: Any) -> tuple[str, ...] | None:
         return None
     names = value if isinstance(value, list) else [value]
     if not all(isinstance(name, (str, int, float)) for name in names):
-        place.wrong('"predicted" is neither a label nor a list of labels')
+        place.wrong('"predicted" must be a label or a list of labels')
     return tuple(map(str, names))
 
 
@@ -283,19 +281,19 @@ def _csv(place: _Place, content: str, labels: Labels) -> Iterator[Case]:
             elif row:
                 yield _row(here, header, row, labels)
     except csv.Error as error:
-        place.at(reader.line_num).wrong(f"this is not CSV ({error})")
+        place.at(reader.line_num).wrong(f"invalid CSV ({error})")
 
 
 def _header(place: _Place, row: list[str]) -> list[str]:
     header = [name.strip() for name in row]
     if "text" not in header:
-        place.wrong("there is no column called text", "write a header with text, and perhaps label")
+        place.wrong("there is no column text", "add a header with text and, optionally, label")
     return header
 
 
 def _row(place: _Place, header: list[str], row: list[str], labels: Labels) -> Case:
     if len(row) != len(header):
-        place.wrong(f"there are {len(row)} fields, but the header has {len(header)}")
+        place.wrong(f"{len(row)} fields, but the header has {len(header)}")
     values = dict(zip(header, row, strict=True))
     _check_text(place, values["text"])
     label = values.get("label") or None
@@ -308,7 +306,7 @@ def _row(place: _Place, header: list[str], row: list[str], labels: Labels) -> Ca
 
 
 def _several(label: str, labels: Labels) -> str | list[str]:
-    """In a multi-label CSV, the labels of a text are separated by semicolons."""
+    """Split the labels of a multi-label CSV, which are separated by semicolons."""
     if labels.several and label not in labels.names:
         return [part.strip() for part in label.split(";") if part.strip()]
     return label
@@ -318,18 +316,18 @@ def _check_text(place: _Place, text: str) -> None:
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
-        place.wrong("the text holds a lone surrogate, which is no character")
+        place.wrong("the text contains a lone surrogate, which is not a character")
     if size > LONGEST:
         place.wrong(
-            f"the text has {size:,} bytes; {LONGEST:,} is the most that a request can hold",
-            "take it out, or cut it: what a model does not read does not count",
+            f"the text has {size:,} bytes; the limit of a request is {LONGEST:,}",
+            "remove it, or shorten it to what the model reads",
         )
 
 
 def _expected(place: _Place, label: Any, labels: Labels) -> tuple[str, ...]:
     given = label if isinstance(label, list) else [label]
     if isinstance(label, list) and not labels.several:
-        place.wrong("there are several labels, but this learner gives one", "write one label")
+        place.wrong("there are several labels, but the learner is single-label", "write one label")
     names: list[str] = []
     for item in given:
         name = str(item) if isinstance(item, (str, int, float)) else None
@@ -341,16 +339,16 @@ def _expected(place: _Place, label: Any, labels: Labels) -> tuple[str, ...]:
 
 
 def _numbers(place: _Place, value: Any, labels: Labels) -> tuple[float, ...]:
-    """Given by label, or as a list in the order of the labels."""
+    """Read probabilities, given by label or as a list in the order of the labels."""
     if isinstance(value, dict):
         if set(value) != set(labels.names):
-            place.wrong("the probabilities do not name exactly the learner's labels")
+            place.wrong("the probabilities must name exactly the learner's labels")
         value = [value[name] for name in labels.names]
     if not isinstance(value, list) or len(value) != len(labels.names):
         place.wrong(f"there must be {len(labels.names)} probabilities, one for each label")
     numbers = [item for item in value if type(item) in (int, float) and abs(item) <= _LARGEST]
     if len(numbers) != len(value):
-        place.wrong("a probability is no number from 0 to 1")
+        place.wrong("a probability is not a number from 0 to 1")
     return tuple(map(float, numbers))
 
 

@@ -1,6 +1,6 @@
-"""The parity report: what each form of a model answered to each golden, as data and as HTML.
+"""The parity report: each form's answer to each golden, as JSON and as an HTML page.
 
-The page loads nothing and runs nothing in a browser.
+The page loads no resources and runs no scripts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Answers = Sequence[Sequence[float]]
 
 @dataclass
 class Comparison:
-    """Answers as they come in; ``threshold`` is None for single-label models."""
+    """Collects the answers of each form; ``threshold`` is None for single-label models."""
 
     labels: tuple[str, ...] = ()
     threshold: float | None = None
@@ -41,16 +41,16 @@ class Comparison:
         tolerance: float,
         cases: Sequence[Case],
     ) -> None:
-        """Take the texts, with the learner's own answers where there are any."""
+        """Set the texts, with the learner's own answers if there are any."""
         self.labels, self.threshold, self.tolerance = labels, threshold, tolerance
         self.cases = tuple(cases)
 
     def add(self, form: str, answers: Answers) -> None:
-        """Take the answers of one form of the model, in the order of the texts."""
+        """Add the answers of one form of the model, in the order of the texts."""
         self.answers[form] = [tuple(each) for each in answers]
 
     def summary(self) -> dict[str, Any]:
-        """All of it as plain data; the rows by falling difference, changed answers first."""
+        """The comparison as plain data, rows by descending difference, changed answers first."""
         rows = [self._row(place, case) for place, case in enumerate(self.cases)]
         rows.sort(key=lambda row: (not row["changed"], -_size(row["difference"])))
         return {
@@ -94,7 +94,7 @@ class Comparison:
         return [self.labels[index] for index in chosen if index < len(self.labels)]
 
     def _largest(self, form: str) -> float | None:
-        """The largest |Δprobability| of a form to the learner's answers; None where it has none."""
+        """The largest |Δprobability| between a form and the learner; None without its answers."""
         rows = [
             compare([case.text], [case.probabilities], [found], threshold=self.threshold).rows[0]
             for case, found in zip(self.cases, self.answers[form], strict=True)
@@ -103,7 +103,7 @@ class Comparison:
         return _plain(max(row.difference for row in rows)) if rows else None
 
     def _accuracy(self) -> dict[str, dict[str, Any]]:
-        """How many of the true labels each form answers, where the goldens have them."""
+        """The accuracy of each form on the goldens that have true labels."""
         found: dict[str, dict[str, Any]] = {}
         answers: dict[str, Sequence[Sequence[float] | None]] = {
             LEARNER: [case.probabilities for case in self.cases],
@@ -122,21 +122,21 @@ class Comparison:
 
 @contextmanager
 def comparing(bundle: Path) -> Iterator[Comparison]:
-    """A comparison that is written beside ``bundle`` when the block ends, however it ends.
+    """A comparison that is written next to ``bundle`` when the block ends, also on failure.
 
-    A ParityError is raised again with the place of the report in its hint.
+    A ParityError is raised again with the path of the report in its hint.
     """
     found = Comparison()
     try:
         yield found
     except ParityError as error:
         place = _write(bundle, found)
-        raise type(error)(error.message, hint=f"{error.hint}; all texts are in {place}") from error
+        raise type(error)(error.message, hint=f"{error.hint}; {place} shows all texts") from error
     _write(bundle, found)
 
 
 def report_files(bundle: Path) -> tuple[Path, Path]:
-    """Where the report of a bundle stands: the data and the page."""
+    """The paths of a bundle's report: the JSON file and the page."""
     name = f"{bundle.name}-parity"
     return bundle.with_name(f"{name}.json"), bundle.with_name(f"{name}.html")
 
@@ -151,7 +151,7 @@ def _write(bundle: Path, found: Comparison) -> Path:
 
 
 def _plain(number: float) -> float | None:
-    """A number as JSON has it: one that is not finite has no place there."""
+    """A number for JSON; None if it is not finite."""
     return number if math.isfinite(number) else None
 
 
@@ -172,11 +172,11 @@ tr.changed{background:#4a2320}text{fill:#aaa}}
 _WIDTH, _HEIGHT, _MARGIN = 900, 170, 60
 _DECADES = (-9, 0)  # |Δ| from 1e-9 to 1, on a logarithmic scale
 _BARS = 200  # texts in the chart; the table has all of them
-_SHORT = 400  # characters of a text in the table
+_SHORT = 400  # characters shown of a text in the table
 
 
 def page(summary: Mapping[str, Any]) -> str:
-    """The page for the summary of a comparison; every text of a user's is escaped."""
+    """The HTML page of a comparison's summary; all texts are escaped."""
     return "".join(
         (
             "<!doctype html><html lang=en><meta charset=utf-8><title>Parity report</title>",
@@ -192,23 +192,23 @@ def page(summary: Mapping[str, Any]) -> str:
 
 
 def headline(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What the report comes to, in a few lines."""
+    """The result of the report, in a few lines."""
     yield (
         f"{summary['texts']} texts, {summary['learner_answers']} with the learner's own answers; "
-        f"{summary['changed']} answers changed; tolerance {summary['tolerance']:g}"
+        f"{summary['changed']} changed answers; tolerance {summary['tolerance']:g}"
     )
     for form, difference in summary["max_difference"].items():
         if difference is not None:
-            yield f"{form}: max |Δprobability| {difference:.1e} to the learner"
+            yield f"{form}: max |Δprobability| {difference:.1e} from the learner"
     for form, found in summary["accuracy"].items():
         yield f"{form}: accuracy {found['accuracy']:.3f} on {found['texts']} labelled texts"
 
 
 def _chart(rows: Sequence[Mapping[str, Any]], tolerance: float) -> str:
-    """One bar a text: its largest |Δprobability| on a logarithmic scale, and the tolerance."""
+    """One bar per text, its largest |Δprobability| on a logarithmic scale, and the tolerance."""
     shown = rows[:_BARS]
     step = (_WIDTH - _MARGIN) / max(1, len(shown))
-    label = "largest difference of a probability, text by text"
+    label = "largest probability difference of each text"
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 24}" role=img aria-label="{label}">']
     for decade in range(_DECADES[0], _DECADES[1] + 1, 3):
         y = _HEIGHT - _height(10.0**decade)
@@ -231,7 +231,7 @@ def _chart(rows: Sequence[Mapping[str, Any]], tolerance: float) -> str:
 
 
 def _height(difference: float | None) -> float:
-    """Pixels of a bar."""
+    """The height of a bar in pixels."""
     if difference is None:
         return _HEIGHT
     low, high = _DECADES

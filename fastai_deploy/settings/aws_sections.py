@@ -1,4 +1,4 @@
-"""``[endpoint]`` and ``[api]``: the model's endpoint, and the public API in front of it."""
+"""The sections ``[endpoint]`` and ``[api]``: the model's endpoint and the public API."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SECURITY_GROUP_PATTERN = r"^sg-[0-9a-z]+$"
 
 SubnetId = Annotated[str, Field(pattern=SUBNET_PATTERN)]
 SecurityGroupId = Annotated[str, Field(pattern=SECURITY_GROUP_PATTERN)]
-# Read for one more release, and left out of the documentation.
+# Accepted for one more release, and left out of the documentation.
 DEPRECATED: dict[str, JsonValue] = {"deprecated": True}
-# The sizes that Serverless Inference has, in MB.
+# Memory sizes of SageMaker Serverless Inference, in MB.
 ServerlessMemory = Literal[1024, 2048, 3072, 4096, 5120, 6144]
 
 
@@ -29,18 +29,18 @@ class ScalingSettings(Section):
 
     max_instances: Annotated[
         int | None,
-        Field(ge=1, le=100, description="AWS: most instances. Default: no autoscaling."),
+        Field(ge=1, le=100, description="AWS: maximum instances. Default: no autoscaling."),
     ] = None
     to_zero: Annotated[
-        bool, Field(description="AWS, async only: no instance while there is nothing to do.")
+        bool, Field(description="AWS, async only: run no instance while the queue is empty.")
     ] = False
     target: Annotated[
         float | None,
         Field(
             gt=0,
             le=1_000_000,
-            description="AWS: what autoscaling aims at: invocations per minute and instance "
-            "(default 1000), for async waiting requests per instance (default 5).",
+            description="AWS: autoscaling target: invocations per minute per instance (default "
+            "1000); for async, queued requests per instance (default 5).",
         ),
     ] = None
 
@@ -50,14 +50,14 @@ class ServerlessSettings(Section):
 
     memory: Annotated[ServerlessMemory, Field(description="AWS: memory in MB.")] = 3072
     concurrency: Annotated[
-        int, Field(ge=1, le=200, description="AWS: requests answered at once.")
+        int, Field(ge=1, le=200, description="AWS: maximum concurrent requests.")
     ] = 10
     provisioned_concurrency: Annotated[
         int | None,
         Field(
             ge=1,
             le=200,
-            description="AWS: how many of them are kept warm, which costs by the hour.",
+            description="AWS: concurrency to keep warm, which is billed by the hour.",
         ),
     ] = None
 
@@ -67,14 +67,14 @@ class AlarmSettings(Section):
 
     errors: Annotated[
         float,
-        Field(gt=0, le=1, description="AWS: alarm when more than this share of requests fails."),
+        Field(gt=0, le=1, description="AWS: alarm when more than this fraction of requests fails."),
     ] = 0.05
     client_errors: Annotated[
         float,
         Field(
             gt=0,
             le=1,
-            description="AWS: alarm when the API answers more than this share with 4xx.",
+            description="AWS: alarm when more than this fraction of the API's responses is 4xx.",
         ),
     ] = 0.5
     latency: Annotated[
@@ -82,7 +82,7 @@ class AlarmSettings(Section):
         Field(
             ge=1,
             le=60_000,
-            description="AWS: alarm when the p95 is above so many ms, of the model or of the API.",
+            description="AWS: alarm when the model's or the API's p95 latency exceeds this many ms.",
         ),
     ] = 5_000
     idle: Annotated[
@@ -90,46 +90,46 @@ class AlarmSettings(Section):
         Field(
             ge=0,
             le=168,
-            description="AWS: alarm after so many hours without a request to instances that are "
-            "billed by the hour; 0: no alarm.",
+            description="AWS: alarm when instances billed by the hour have had no request for this "
+            "many hours; 0 turns it off.",
         ),
     ] = 24
 
 
 class EndpointSettings(Section):
-    """The endpoint that answers invocations."""
+    """The endpoint that serves the model."""
 
     kind: Annotated[
         Literal["real-time", "serverless", "async"],
         Field(
             description="AWS: real-time (instances that are always on), serverless (no cost when "
-            "idle, slow first answers, no GPU, no VPC) or async (a queue in S3, no API in front)."
+            "idle; cold starts, no GPU, no VPC) or async (requests queued in S3; no public API)."
         ),
     ] = "real-time"
     instance: Annotated[
         str | None,
         Field(
             pattern=INSTANCE_PATTERN,
-            description="SageMaker instance type, such as ml.m5.large, which is also what AWS gets "
-            "when none is named.",
+            description="SageMaker instance type. Selects the AWS target; there, the default is "
+            "ml.m5.large.",
         ),
     ] = None
     instance_count: Annotated[
-        int, Field(ge=1, le=100, description="AWS: instances; with autoscaling, the minimum.")
+        int,
+        Field(ge=1, le=100, description="AWS: instances; with autoscaling, the minimum."),
     ] = 1
     server: Annotated[
         Literal["auto", "ray-serve", "torchserve"],
         Field(
-            description="AWS: family of the container image; auto takes one that still gets "
-            "patches wherever there is one."
+            description="AWS: container image family. auto prefers an image that still receives "
+            "security patches."
         ),
     ] = "auto"
     image: Annotated[
         str | None,
         Field(
             pattern=IMAGE_PATTERN,
-            description="AWS: container image in ECR to use instead of the one that fdeploy "
-            "chooses.",
+            description="AWS: container image in ECR to use instead of the one fdeploy selects.",
         ),
     ] = None
     startup_timeout: Annotated[
@@ -137,7 +137,7 @@ class EndpointSettings(Section):
         Field(
             gt=0,
             le=3600,
-            description="Seconds until the endpoint must be healthy; on AWS at least 60.",
+            description="Seconds the endpoint has to become healthy; at least 60 on AWS.",
         ),
     ] = 300.0
     download_timeout: Annotated[
@@ -145,26 +145,29 @@ class EndpointSettings(Section):
         Field(
             ge=60,
             le=3600,
-            description="AWS: seconds that an instance may take to fetch and unpack the artifact.",
+            description="AWS: seconds an instance has to download and unpack the artifact.",
         ),
     ] = 600
     subnets: Annotated[
         tuple[SubnetId, ...],
         Field(
             max_length=16,
-            description="AWS: subnets of the VPC that the instances join, with security_groups. "
-            "The VPC needs a way to S3, such as a gateway endpoint.",
+            description="AWS: VPC subnets for the instances; requires security_groups. The VPC "
+            "needs a route to S3, such as a gateway endpoint.",
         ),
     ] = ()
     security_groups: Annotated[
         tuple[SecurityGroupId, ...],
-        Field(max_length=5, description="AWS: security groups of the instances in the VPC."),
+        Field(
+            max_length=5,
+            description="AWS: VPC security groups for the instances; requires subnets.",
+        ),
     ] = ()
     network_isolation: Annotated[
         bool,
         Field(
-            description="AWS: the container reaches no network at all. Serverless endpoints do "
-            "without it, because AWS does."
+            description="AWS: run the container without any network access. Not applied to "
+            "serverless endpoints, which do not support it."
         ),
     ] = True
     data_capture: Annotated[
@@ -172,15 +175,16 @@ class EndpointSettings(Section):
         Field(
             ge=0,
             le=100,
-            description="AWS: percent of the requests and answers that are kept in the bucket. "
-            "They hold the users' texts.",
+            description="AWS: percentage of requests and answers to capture in the bucket. They "
+            "contain your users' texts.",
         ),
     ] = 0
     canary: Annotated[
         bool,
         Field(
-            description="AWS: a new version gets one instance's share of the requests first; needs "
-            "two instances. Otherwise all requests move at once, when it is healthy."
+            description="AWS: shift one instance's share of the traffic to a new version first; "
+            "needs at least two instances. Otherwise all traffic shifts at once, when the new "
+            "version is healthy."
         ),
     ] = False
     bake: Annotated[
@@ -188,9 +192,9 @@ class EndpointSettings(Section):
         Field(
             ge=0,
             le=3600,
-            description="AWS: seconds that the alarms watch a new version while the old one is "
-            "kept ready; an alarm brings the old one back. 0: nobody watches, which lets a "
-            "version be replaced whose alarms are on.",
+            description="AWS: seconds to watch the alarms after a deploy while the old version is "
+            "kept ready; an alarm rolls back to it. 0 turns this off, which makes it possible to "
+            "replace a version whose alarms are firing.",
         ),
     ] = 180
     scaling: ScalingSettings = ScalingSettings()
@@ -213,16 +217,16 @@ class EndpointSettings(Section):
 
 
 ROUTE_PATTERN = r"^/[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$"
-# A scheme and a host and no more: the origin is written into headers of the API's own answers.
+# Only a scheme and a host: the origin is copied into response headers.
 ORIGIN_PATTERN = r"^(\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)$"
 HOST_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
 ISSUER_PATTERN = r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$"
 DOMAIN_PATTERN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$"
 CERTIFICATE_PATTERN = r"^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/[0-9a-f-]+$"
 
-# What API Gateway lets through (10 MB) is more than InvokeEndpoint takes (6 MB).
+# API Gateway accepts 10 MB, but InvokeEndpoint only 6 MB.
 MAX_BODY_BYTES = 6_000_000
-# The integration time-out of API Gateway is 29 s unless AWS raises it for an account.
+# The integration timeout of API Gateway is 29 s unless AWS raises it for an account.
 MAX_GATEWAY_SECONDS = 29.0
 
 Origin = Annotated[str, Field(pattern=ORIGIN_PATTERN)]
@@ -237,62 +241,68 @@ class ApiSettings(Section):
     type: Annotated[
         Literal["rest", "http"],
         Field(
-            description="AWS: kind of API Gateway: rest (API keys, quotas, errors of the contract "
-            "throughout) or http (cheaper; for auth iam, jwt or none)."
+            description="AWS: API Gateway type: rest (API keys, quotas, and all errors in the "
+            "contract's format) or http (cheaper; with auth iam, jwt or none)."
         ),
     ] = "rest"
     auth: Annotated[
         Literal["key", "iam", "jwt", "none"],
         Field(
-            description="AWS: who may call: key (x-api-key), iam (signed requests), jwt (tokens of "
-            "an OpenID issuer, with type http) or none (everybody)."
+            description="AWS: authentication: key (x-api-key header), iam (signed requests), jwt "
+            "(tokens of an OpenID issuer; requires type http) or none (open to everyone)."
         ),
     ] = "key"
     jwt_issuer: Annotated[
         str | None,
-        Field(pattern=ISSUER_PATTERN, description="AWS, auth jwt: URL of the tokens' issuer."),
+        Field(pattern=ISSUER_PATTERN, description="AWS, auth jwt: URL of the token issuer."),
     ] = None
     jwt_audience: Annotated[
         tuple[Audience, ...],
-        Field(max_length=50, description="AWS, auth jwt: audiences that a token may be for."),
+        Field(max_length=50, description="AWS, auth jwt: accepted token audiences."),
     ] = ()
     route: Annotated[
-        str, Field(pattern=ROUTE_PATTERN, description="Path of the POST route.", max_length=128)
+        str,
+        Field(
+            pattern=ROUTE_PATTERN,
+            description="Path that classifies texts (POST).",
+            max_length=128,
+        ),
     ] = "/classify"
     port: Annotated[
         int,
-        Field(ge=0, le=65535, description="Port of the local API; 0 takes a free one."),
+        Field(ge=0, le=65535, description="Port of the local API; 0 picks a free one."),
     ] = 0
     rate: Annotated[
-        float, Field(gt=0, le=10_000, description="Requests per second that a key may send.")
+        float, Field(gt=0, le=10_000, description="Requests per second allowed per key.")
     ] = 50.0
     burst: Annotated[
-        int, Field(ge=1, le=5_000, description="Requests that a key may send at once.")
+        int, Field(ge=1, le=5_000, description="Requests allowed at once per key (burst).")
     ] = 100
     quota: Annotated[
-        int | None, Field(ge=1, description="Requests a day that a key may send; none: no limit.")
+        int | None,
+        Field(ge=1, description="Requests per day allowed per key. Default: no limit."),
     ] = None
     max_body: Annotated[
-        int, Field(ge=1_024, le=MAX_BODY_BYTES, description="Largest request body in bytes.")
+        int, Field(ge=1_024, le=MAX_BODY_BYTES, description="Maximum request body in bytes.")
     ] = 1_048_576
     timeout: Annotated[
         float,
-        Field(gt=0, le=MAX_GATEWAY_SECONDS, description="Seconds that a request may take."),
+        Field(gt=0, le=MAX_GATEWAY_SECONDS, description="Request timeout in seconds."),
     ] = 29.0
     cors_origins: Annotated[
         tuple[Origin, ...],
         Field(
             max_length=50,
-            description="Origins whose pages may call the API, such as https://example.com.",
+            description="CORS: origins whose pages may call the API, such as https://example.com.",
         ),
     ] = ()
     allowed_hosts: Annotated[
         tuple[HostName, ...],
         Field(
             max_length=50,
-            description="Local: names that this machine's servers are reached by beside localhost "
-            "and 127.0.0.1, such as that of a notebook server whose proxy leads here. Requests for "
-            "any other name are refused.",
+            description="Local: host names accepted besides localhost and 127.0.0.1, such as that "
+            "of a notebook server that proxies to this machine. Requests for other names are "
+            "refused.",
         ),
     ] = ()
     domain: Annotated[
@@ -300,27 +310,30 @@ class ApiSettings(Section):
         Field(
             pattern=DOMAIN_PATTERN,
             max_length=253,
-            description="AWS: name of your own that the API is reached by, such as "
-            "api.example.com; create-api tells what its DNS entry must point to.",
+            description="AWS: custom domain name for the API, such as api.example.com. create-api "
+            "prints the DNS record to create.",
         ),
     ] = None
     certificate: Annotated[
         str | None,
         Field(
             pattern=CERTIFICATE_PATTERN,
-            description="AWS: ARN of the domain's certificate in ACM, in the API's region.",
+            description="AWS: ARN of the domain's ACM certificate, in the API's region.",
         ),
     ] = None
     page: Annotated[
         bool,
         Field(
-            description="AWS: serve a page to try the API at /, to everybody; it asks for the key "
-            "or token. On this machine it is always there."
+            description="AWS: serve a public demo page at /, which asks for the key or token. The "
+            "local API always serves it."
         ),
     ] = False
     examples: Annotated[
         tuple[Example, ...],
-        Field(max_length=12, description="Texts that the page offers to try; everybody sees them."),
+        Field(
+            max_length=12,
+            description="Example texts on the demo page; anyone who opens it sees them.",
+        ),
     ] = (
         "An unexpected pleasure, from the first page to the last.",
         "It arrived late, and the box was open.",
@@ -331,7 +344,7 @@ class ApiSettings(Section):
         Field(
             ge=128,
             le=10_240,
-            description="AWS: memory of the Lambda in MB; its share of a processor grows with it.",
+            description="AWS: Lambda memory in MB; its CPU share grows with it.",
         ),
     ] = 512
     concurrency: Annotated[
@@ -339,13 +352,13 @@ class ApiSettings(Section):
         Field(
             ge=1,
             le=1_000,
-            description="AWS: requests that the Lambda may answer at once, reserved for it. "
-            "Default: what the account has.",
+            description="AWS: reserved concurrency of the Lambda. Default: the account's shared "
+            "concurrency.",
         ),
     ] = None
     access_logs: Annotated[
         bool,
-        Field(description="AWS: one log line a request from API Gateway itself, without texts."),
+        Field(description="AWS: have API Gateway log one line per request, without its text."),
     ] = True
     alarm_errors: Annotated[
         float | None,

@@ -1,8 +1,8 @@
-"""Settings that are each right and cannot be together, as one table.
+"""Settings that conflict with each other, as one table.
 
-The time-out chain client <= Lambda <= API Gateway <= SageMaker needs no rule here: ``api.timeout``
-is at most 29 s, which is as long as API Gateway waits; the Lambda gets the whole seconds above it
-and InvokeEndpoint has 60 s (``aws/templates`` derives them, and a test compares them).
+The timeout chain client <= Lambda <= API Gateway <= SageMaker needs no rule here: ``api.timeout``
+is at most 29 s, the limit of API Gateway; the Lambda gets that rounded up to whole seconds, and
+InvokeEndpoint has 60 s (``aws/templates`` derives them, and a test compares them).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from fastai_deploy.settings.project_file import Sections
 
 Key = tuple[str, str]
 
-# InvokeEndpoint takes 6 MB, of a serverless endpoint 4 MB.
+# InvokeEndpoint accepts 6 MB, for a serverless endpoint 4 MB.
 MAX_SERVERLESS_BODY = 4_000_000
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """``broken`` says whether these settings break the rule; ``keys`` are the ones to blame."""
+    """A rule; ``broken`` tests whether settings violate it, ``keys`` are the ones involved."""
 
     keys: tuple[Key, ...]
     broken: Callable[[Sections], bool]
@@ -61,7 +61,7 @@ RULES = (
     _serverless(
         lambda all_: all_.endpoint.canary,
         "canary",
-        "a serverless endpoint moves all requests at once",
+        "a serverless endpoint shifts all traffic at once",
         "set canary = false, or kind to real-time",
     ),
     _serverless(
@@ -70,13 +70,13 @@ RULES = (
             > all_.endpoint.serverless.concurrency
         ),
         "serverless.provisioned_concurrency",
-        "more would be kept warm than may answer at once",
+        "more would be kept warm than concurrency allows",
         "set provisioned_concurrency to at most concurrency in [endpoint.serverless]",
     ),
     _serverless(
         lambda all_: all_.api.max_body > MAX_SERVERLESS_BODY,
         "kind",
-        "a serverless endpoint takes requests of at most 4 MB, and api.max_body is larger",
+        "a serverless endpoint accepts requests of at most 4 MB, and api.max_body is larger",
         f"set max_body in [api] to at most {MAX_SERVERLESS_BODY}",
     ),
     Constraint(
@@ -91,25 +91,25 @@ RULES = (
             all_.endpoint.scaling.max_instances is not None
             and all_.endpoint.scaling.max_instances < all_.endpoint.instance_count
         ),
-        "there would be more instances than at most",
+        "max_instances is less than instance_count",
         "set max_instances to at least instance_count",
     ),
     Constraint(
         (("endpoint.scaling", "to_zero"), ("endpoint", "kind")),
         lambda all_: all_.endpoint.scaling.to_zero and all_.endpoint.kind != "async",
-        "only an async endpoint scales to zero by a setting (a serverless one always does)",
+        "only an async endpoint can scale to zero (a serverless one always does)",
         "set to_zero = false in [endpoint.scaling], or kind to async",
     ),
     Constraint(
         (("endpoint", "canary"), ("endpoint", "instance_count")),
         lambda all_: all_.endpoint.canary and all_.endpoint.instance_count == 1,
-        "a canary needs an instance beside it",
+        "a canary needs at least two instances",
         "set instance_count to at least 2, or canary = false",
     ),
     Constraint(
         (("project", "ttl"), ("project", "protect")),
         lambda all_: bool(all_.project.ttl) and all_.project.protect,
-        "a stage that is protected from deletion cannot delete itself",
+        "a protected stage cannot delete itself",
         "remove ttl, or set protect = false",
     ),
     Constraint(
@@ -127,38 +127,38 @@ RULES = (
     Constraint(
         (("api", "auth"), ("api", "jwt_issuer")),
         lambda all_: all_.api.auth == "jwt" and not (all_.api.jwt_issuer and all_.api.jwt_audience),
-        "tokens are checked against an issuer and an audience",
+        "JWT authentication needs an issuer and an audience",
         "set jwt_issuer and jwt_audience",
     ),
     Constraint(
         (("api", "domain"), ("api", "certificate")),
         lambda all_: bool(all_.api.domain) != bool(all_.api.certificate),
-        "a domain needs a certificate, and a certificate is for a domain",
+        "a domain and its certificate must be set together",
         "set both domain and certificate, or neither",
     ),
     Constraint(
         (("api", "page"), ("api", "auth")),
         lambda all_: all_.api.page and all_.api.auth == "iam",
-        "a page in a browser has no AWS credentials to sign with",
+        "a browser has no AWS credentials to sign the demo page's requests with",
         "set page = false, or auth to key, jwt or none",
     ),
     Constraint(
         (("api", "quota"), ("api", "auth")),
         lambda all_: all_.api.quota is not None and all_.api.auth != "key",
-        "a quota is counted by API key",
+        "a quota is counted per API key",
         "set auth to key, or remove quota",
     ),
     Constraint(
         (("api", "route"),),
         lambda all_: all_.api.route == HEALTH,
-        f"{HEALTH} is where the API says that it is up",
+        f"{HEALTH} is the API's health check",
         "choose another route",
     ),
 )
 
 
 def check_constraints(sections: Sections, where: Callable[[Key], str]) -> None:
-    """Raise SettingsError for the first rule that is broken; ``where`` tells a key's origin."""
+    """Raise SettingsError for the first violated rule; ``where`` returns a key's origin."""
     for rule in RULES:
         if rule.broken(sections):
             keys = dict.fromkeys(rule.keys)

@@ -1,6 +1,6 @@
-"""Reads the settings: defaults < file < the stage's table < ``FDEPLOY_*`` variables < flags.
+"""Loads the settings: defaults < file < the stage's table < ``FDEPLOY_*`` variables < flags.
 
-Each value remembers its origin, and a validation error names the file, the line and the way out.
+Each value keeps its origin; a validation error names the file, the line and how to fix it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NAME = re.compile(r"""[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*'""")
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
-    """The line, from 1, of the key at ``path``; else of its nearest table; else None."""
+    """The line number, from 1, of the key at ``path``, else of its nearest table, else None."""
     table: tuple[str, ...] = ()
     best: tuple[int, int] | None = None
     for number, line in enumerate(text.splitlines(), start=1):
@@ -59,7 +59,7 @@ def _names(dotted: str) -> tuple[str, ...]:
 def validation_error(
     error: ValidationError, where: Callable[[tuple[str, ...]], str]
 ) -> SettingsError:
-    """The first complaint of the validator, in our words; ``where`` gives the place of a key."""
+    """Turn the first pydantic error into a SettingsError; ``where`` returns a key's location."""
     first = error.errors(include_url=False)[0]
     loc = tuple(str(part) for part in first["loc"])
     place = where(loc)
@@ -67,7 +67,7 @@ def validation_error(
     if first["type"] == "extra_forbidden":
         known = _known_at(loc[:-1])
         return SettingsError(
-            f"{place}: {dotted} is no setting", hint=nearest(loc[-1], known, "a key")
+            f"{place}: unknown setting {dotted}", hint=nearest(loc[-1], known, "the keys")
         )
     expected = first["msg"].replace("Input should be", "expected").replace("tuple", "list")
     expected = expected[:1].lower() + expected[1:]
@@ -103,18 +103,18 @@ def _description(loc: tuple[str, ...]) -> str:
 
 
 def fields_of(annotation: Any) -> dict[str, Any]:
-    """The keys of a section with the types of their values."""
+    """The keys of a section with their types."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return {name: field.rebuild_annotation() for name, field in annotation.model_fields.items()}
     return {}
 
 
 def nearest(name: str, known: list[str], what: str) -> str:
-    """A hint at what was meant: the nearest known name, or all of them."""
+    """A hint with the nearest known name, or all of them."""
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]}?"
-    return f"{what} of this place is one of: {', '.join(known)}" if known else "remove it"
+    return f"{what} known here are: {', '.join(known)}" if known else "remove it"
 
 
 PROJECT_FILE = "fdeploy.toml"
@@ -127,7 +127,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from; ``where`` is readable: ``fdeploy.toml:7``, ``--instance``, ..."""
+    """Where a value came from; ``where`` is for people: ``fdeploy.toml:7``, ``--instance``, ..."""
 
     kind: Literal["default", "file", "variable", "flag"]
     where: str
@@ -135,11 +135,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one stage. ``root`` is the project's folder, which paths are relative to.
+    """The settings of one stage; ``root`` is the project folder, to which paths are relative.
 
-    ``last_target`` and ``last_region`` are where the stage was last uploaded or deployed to:
-    ``fdeploy deploy --instance ...`` is followed by ``fdeploy teardown``, which names no target and
-    means the same. ``notes`` name the settings that have a new place.
+    ``last_target`` and ``last_region`` are where the stage was last uploaded or deployed to, so
+    that ``fdeploy teardown`` after ``fdeploy deploy --instance ...`` means the same target without
+    naming it. ``notes`` name the settings that have moved.
     """
 
     root: Path
@@ -152,31 +152,31 @@ class Settings:
 
     @property
     def project_name(self) -> str:
-        """The project's name: the setting, else the folder's name made to fit."""
+        """The project's name: the setting, else one derived from the folder's name."""
         return self.sections.project.name or _name_from(self.root)
 
     @property
     def target(self) -> Literal["local", "aws"]:
-        """Where to deploy to; never decided by what credentials happen to exist."""
+        """Where to deploy; it never depends on which credentials happen to exist."""
         return self._decide_target()[0]
 
     @property
     def target_is_open(self) -> bool:
-        """Whether neither the settings nor the flags say where to deploy to."""
+        """Whether neither the settings nor the flags select a target."""
         named = (("project", "target"), ("endpoint", "instance"), ("project", "region"))
         return not any(key in self.origins for key in named)
 
     @property
     def target_reason(self) -> str:
-        """Why :attr:`target` is what it is, for people."""
+        """The reason for :attr:`target`, for people."""
         return self._decide_target()[1]
 
     def path(self, setting: str) -> Path:
-        """A path setting, resolved against the project's folder."""
+        """Resolve a path setting against the project folder."""
         return self.root / files.expanded(Path(setting))
 
     def values(self) -> Iterator[tuple[Key, Any, Origin]]:
-        """Every setting with its value and origin, in the order of the documentation."""
+        """Every setting with its value and origin, in documentation order."""
         for section in SECTIONS:
             for name, value in attrgetter(section)(self.sections):
                 key = (section, name)
@@ -192,8 +192,8 @@ class Settings:
             if key in self.origins:
                 return "aws", f"{'.'.join(key)} is set, from {self.origins[key].where}"
         if self.last_target:
-            return self.last_target, "the last deploy of this stage went there"
-        return "local", "no region, instance or target is named"
+            return self.last_target, "the target of this stage's last deploy"
+        return "local", "no region, instance or target is set"
 
 
 def load_settings(
@@ -204,10 +204,10 @@ def load_settings(
     environ: Mapping[str, str],
     flags: Mapping[Key, tuple[str, Any]] | None = None,
 ) -> Settings:
-    """The settings of a stage.
+    """Load the settings of a stage.
 
-    ``config`` names the project file; without it ``fdeploy.toml`` in ``folder`` is read where there
-    is one. ``flags`` maps a setting to the flag's name and its value. Raises SettingsError.
+    ``config`` is the project file; without it, ``fdeploy.toml`` in ``folder`` is read if it exists.
+    ``flags`` maps a setting to the flag's name and value. Raises SettingsError.
     """
     path = config or folder / PROJECT_FILE
     document, text = _read(path, required=config is not None)
@@ -296,20 +296,21 @@ def _read(path: Path, *, required: bool) -> tuple[dict[str, Any], str]:
         if required:
             raise NoProject(
                 f"the project file {path} does not exist",
-                hint="name an existing file with --config, or leave it out",
+                hint="check the path after --config, or leave the option out",
             ) from None
         return {}, ""
     except UnicodeDecodeError:
         raise SettingsError(f"{path.name} is not UTF-8 text", hint="save it as UTF-8") from None
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
-        why = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise SettingsError(
-            f"{path.name} is not TOML: {why}", hint="mend that line, then run the command again"
+            f"{path.name} is not valid TOML: {why}",
+            hint="fix that line, then run the command again",
         ) from None
 
 
 def _file_sections(document: dict[str, Any], lines: _Lines, path: Path) -> ProjectFile:
-    """Check the whole file, also the stages that are not used now."""
+    """Validate the whole file, including stages that are not in use."""
     try:
         return ProjectFile.model_validate(_tuples(document))
     except ValidationError as error:
@@ -325,15 +326,15 @@ def _check_stage(name: str, known: ProjectFile, path: Path) -> None:
     for declared in (*stages, name):
         if not _STAGE_PATTERN.match(declared):
             raise SettingsError(
-                f"{declared!r} cannot be the name of a stage",
-                hint="use lower-case letters, digits and hyphens, at most 16, such as prod",
+                f"{declared!r} is not a valid stage name",
+                hint="use at most 16 lower-case letters, digits and hyphens, such as prod",
             )
     if name not in stages:
         near = difflib.get_close_matches(name, stages, n=1)
         guess = f"did you mean {near[0]}? " if near else ""
         raise UnknownStage(
             f"there is no stage {name!r}; known: {', '.join(stages)}",
-            hint=f"{guess}a stage is declared by a table [stages.{name}] in {path.name}",
+            hint=f"{guess}to declare a stage, add a table [stages.{name}] to {path.name}",
         )
 
 
@@ -350,7 +351,7 @@ def _walk(document: Mapping[str, Any], prefix: tuple[str, ...]) -> Iterator[tupl
 
 
 def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key, Any]]:
-    """``FDEPLOY_ENDPOINT_INSTANCE=ml.m5.large`` sets ``endpoint.instance``; lists by commas."""
+    """``FDEPLOY_ENDPOINT_INSTANCE=ml.m5.large`` sets ``endpoint.instance``; lists use commas."""
     for variable in sorted(environ):
         for section, model in sorted(SECTIONS.items(), reverse=True):  # nested ones first
             prefix = f"FDEPLOY_{section.upper().replace('.', '_')}_"
@@ -368,7 +369,8 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key, Any]]:
             elif name not in known:
                 names = [f"{prefix}{other.upper()}" for other in known]
                 raise SettingsError(
-                    f"{variable} is no setting", hint=nearest(variable, names, "a variable")
+                    f"unknown setting {variable}",
+                    hint=nearest(variable, names, "the variables"),
                 )
             yield variable, (section, name), _from_text(variable, known[name], environ[variable])
             break
@@ -402,7 +404,7 @@ def _set(
 
 
 def _tuples(value: Any) -> Any:
-    """TOML arrays as tuples, which is what strict frozen models hold."""
+    """Convert TOML arrays to tuples, which strict frozen models require."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
@@ -417,7 +419,7 @@ def _origin_of(loc: tuple[str, ...], origins: Mapping[Key, Origin]) -> str:
 
 
 def _check_target(sections: Sections, origins: Mapping[Key, Origin]) -> None:
-    """What needs AWS cannot stand beside ``target = "local"``, when one place says both."""
+    """Reject an AWS setting next to ``target = "local"`` if both come from the same place."""
     project, endpoint = sections.project, sections.endpoint
     if project.target == "local":
         for key, value in {

@@ -1,7 +1,7 @@
 """The settings of a project: one frozen model per section of ``fdeploy.toml``.
 
-Every key has a description and a default, so that the same models give the checks, the JSON Schema
-and the reference in the documentation. Paths are text, relative to the folder of the project file.
+Every key has a description and a default, so the same models provide validation, the JSON Schema
+and the reference documentation. Paths are strings, relative to the folder of the project file.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from fastai_deploy.settings.sections import ProjectSettings, Section
 
 
 class ModelSettings(Section):
-    """The learner and what its answers are checked against."""
+    """The learner, how it is converted, and how its predictions are verified."""
 
     learner: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="The file that learn.export() wrote; or the bundle that export_learner() "
-            "made; or module:function, which is run and returns a live learner.",
+            description="File written by learn.export(), bundle folder written by "
+            "export_learner(), or module:function, which is run to get a live learner.",
         ),
     ] = None
     definitions: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="A Python file with the user's classes that the learner is made of. It is "
-            "run; the learner is still only read, unless runtime is learner.",
+            description="Python file that defines the learner's custom classes. This file is run; "
+            "the learner itself is only read, unless runtime is learner.",
         ),
     ] = None
     runtime: Annotated[
         Literal["onnx", "learner"],
         Field(
-            description="onnx converts the learner; learner serves the pickle itself, with its own "
-            "libraries, and needs trust_pickle."
+            description="onnx converts the learner; learner serves its original pickle with its "
+            "own libraries, and needs trust_pickle."
         ),
     ] = "onnx"
     trust_pickle: Annotated[
         bool,
         Field(
-            description="With runtime learner: the pickle may be loaded, which runs what it says, "
-            "the code of the classes in __main__ and in the definitions file included."
+            description="With runtime learner: allow loading the pickle, which runs code from it, "
+            "including the classes in __main__ and in the definitions file."
         ),
     ] = False
     allow_imports: Annotated[
@@ -53,61 +53,65 @@ class ModelSettings(Section):
             ...,
         ],
         Field(
-            description="With runtime learner: names (module.name) that the pickle may import and "
-            "call although fdeploy does not know them. A dangerous one is never allowed."
+            description="With runtime learner: further names (module.name) that the pickle may "
+            "import and call although fdeploy does not know them. Names known to be dangerous are "
+            "never allowed."
         ),
     ] = ()
     requirements: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="With runtime learner: a requirements.txt of pinned versions (name==1.2.3) "
-            "that the learner was trained with. Default: those installed here, where they fit.",
+            description="With runtime learner: requirements.txt with the pinned versions "
+            "(name==1.2.3) the learner was trained with. Default: the installed ones, if they fit.",
         ),
     ] = None
     python: Annotated[
         str | None,
         Field(
             pattern=r"^3\.[0-9]{1,2}$",
-            description="With runtime learner: the Python that it is loaded with, such as 3.9. "
-            "Default: what the file needs, else the one that runs fdeploy.",
+            description="With runtime learner: Python version to load it with, such as 3.9. "
+            "Default: the one the file needs, else the one that runs fdeploy.",
         ),
     ] = None
     golden: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="Texts (.txt, .jsonl or .csv), with the learner's own probabilities where "
-            "there are any, that every later form of the model must answer alike.",
+            description="File of texts (.txt, .jsonl or .csv), if possible with the learner's own "
+            "probabilities, on which every later form of the model must agree.",
         ),
     ] = None
     unproven: Annotated[
         bool,
         Field(
-            description="Convert a learner whose file does not prove its answers, without goldens "
-            "that do. fdeploy status, the try-it page and every answer then say so."
+            description="Convert a learner even if neither its file nor goldens prove its answers. "
+            "fdeploy status, the demo page and every answer then say so."
         ),
     ] = False
     tokenizer: Annotated[
         str | None,
         Field(
             min_length=1,
-            description="Folder or file with the tokenizer (tokenizer.json or a SentencePiece "
-            "model), for a learner that lost its own.",
+            description="Tokenizer folder or file (tokenizer.json or a SentencePiece model), for a "
+            "learner saved without its tokenizer.",
         ),
     ] = None
     tolerance: Annotated[
         float,
         Field(
-            gt=0, lt=0.5, description="Largest difference of a probability that counts as equal."
+            gt=0,
+            lt=0.5,
+            description="Largest difference at which two probabilities count as equal.",
         ),
     ] = 1e-4
     quantize: Annotated[
         Literal["auto", "int8", "none"],
         Field(
-            description="Whether an int8 model is served, which is two to three times as fast: "
-            "auto when it answers every golden alike, off by 0.02 at most (or by half of the "
-            "tolerance that is set), else float32; int8 or an error; none."
+            description="Whether to serve an int8 model, which is two to three times as fast. "
+            "auto: int8 if it predicts the same labels for every golden, with probabilities off by "
+            "at most 0.02 (or half of a tolerance that you set), else float32. int8: int8 or an "
+            "error. none: float32."
         ),
     ] = "auto"
 
@@ -119,13 +123,13 @@ class PackageSettings(Section):
         str | None,
         Field(
             pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
-            description="Name of the model in answers. Default: the learner's file name.",
+            description="Model name in answers. Default: the learner's file name.",
         ),
     ] = None
 
 
 class Sections(Section):
-    """The sections that a stage may override."""
+    """The sections that a stage can override."""
 
     project: ProjectSettings = ProjectSettings()
     model: ModelSettings = ModelSettings()
@@ -173,5 +177,6 @@ class ProjectFile(Sections):
     model_config = ConfigDict(title="fdeploy.toml", extra="forbid", frozen=True, strict=True)
 
     stages: dict[str, Sections] = Field(
-        default_factory=dict, description="Overrides by stage: [stages.prod.endpoint] and so on."
+        default_factory=dict,
+        description="Overrides per stage: [stages.prod.endpoint] and so on.",
     )

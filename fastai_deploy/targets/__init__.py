@@ -1,1 +1,1 @@
-"""Where an artifact is served: this machine, or AWS."""
+"""The targets that serve an artifact: this machine or AWS."""

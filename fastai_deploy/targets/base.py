@@ -1,4 +1,4 @@
-"""What every target can do. ``stages`` knows targets only through this."""
+"""The interface of every target; ``stages`` uses targets only through it."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from fastai_deploy.records import (
 
 
 class Target(Protocol):
-    """A place where artifacts are stored, served and made public."""
+    """Stores artifacts, serves them and makes them public."""
 
     name: str
 
     def container(self) -> Container | None:
-        """What artifacts must fit; None where they run in fdeploy's own environment."""
+        """The container that artifacts must fit; None if they run in fdeploy's environment."""
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
-        """Store the artifact by its hash; no byte is copied when it is already there."""
+        """Store the artifact under its hash; nothing is copied if it is already there."""
 
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
-        """Serve the artifact; what was serving before goes only when ``verify`` is content."""
+        """Serve the artifact; the previous version is replaced only after ``verify`` succeeds."""
 
     def invoke(self, endpoint: Endpoint, request: Json) -> Json:
         """Send a request to the endpoint itself."""
 
     def create_api(self, endpoint: Endpoint, verify: Verify) -> Api:
-        """Put the public API in front of the endpoint, and prove it with ``verify``."""
+        """Create the public API in front of the endpoint and check it with ``verify``."""
 
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the public API, with its key."""
@@ -51,31 +51,31 @@ class Target(Protocol):
         """The key of the API. Raises UsageError for an API without keys, or FileMissing."""
 
     def rotate_key(self, api: Api) -> str:
-        """Put a new key in the place of the old one, prove it, and return it."""
+        """Replace the key with a new one, check that it works, and return it."""
 
     def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:
-        """Remove everything of this project and stage, found by inventory and not by memory.
+        """Delete everything in this stage of the project, found by searching the target.
 
-        ``artifacts`` also removes what was uploaded, where that would stay; a stage that the
-        settings protect must be ``confirmed``, or UsageError is raised. Without ``wait`` it ends
-        when the target has begun, and there is no proof.
+        ``artifacts`` also deletes uploaded artifacts that would otherwise stay. A protected stage
+        must be ``confirmed``, else UsageError is raised. Without ``wait`` it returns once deletion
+        has started, and nothing is verified.
         """
 
 
 class Operations(Protocol):
-    """What can be asked of a stage beside the flow; only ``rollback`` changes anything."""
+    """Reports on a stage (plan, status, logs, versions, doctor), and rollback."""
 
     def plan(self, artifact: Artifact) -> StagePlan:
-        """What deploying the artifact, and the API before it, would change."""
+        """What deploying the artifact and its API would change."""
 
     def status(self) -> Status:
-        """What there is, and how it is doing."""
+        """What is deployed, and how it is doing."""
 
     def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
-        """What the endpoint wrote, or the ``api``; ``follow`` goes on for ever."""
+        """The log lines of the endpoint, or of the ``api``; ``follow`` never ends."""
 
     def versions(self) -> tuple[Version, ...]:
-        """What was deployed, newest first."""
+        """The deployed versions, newest first."""
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again. Raises UsageError."""
@@ -84,7 +84,7 @@ class Operations(Protocol):
         """Whether a deploy would work."""
 
     def policies(self) -> Policies:
-        """The permissions that are needed. Raises UsageError where there is no such thing."""
+        """The required permissions. Raises UsageError if the target has none."""
 
     def template(self, artifact: Artifact) -> Templates:
-        """What would be sent. Raises UsageError where nothing is sent."""
+        """The CloudFormation templates. Raises UsageError if the target has none."""

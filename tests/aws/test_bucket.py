@@ -67,14 +67,14 @@ def test_another_accounts_bucket_is_refused(world: World, tmp_path: Path) -> Non
     stranger.client("s3").create_bucket(
         Bucket=name, CreateBucketConfiguration={"LocationConstraint": world.region}
     )
-    with pytest.raises(NotOurs, match="belongs to another account"):
+    with pytest.raises(NotOurs, match="does not belong to account"):
         made(world)
 
 
 def test_the_users_own_bucket_is_left_as_it_is(world: World) -> None:
     s3 = world.client("s3")
     name = f"mine-{world.account}"
-    with pytest.raises(AwsMissing, match=f"{name}, which bucket in .project. names"):
+    with pytest.raises(AwsMissing, match=f"{name} .bucket in .project.. does not exist"):
         ensure_bucket(world.aws(), name, world.events.append)
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": world.region})
     bucket = ensure_bucket(world.aws(), name, world.events.append)
@@ -88,5 +88,5 @@ def test_a_bucket_in_another_region_is_refused(world: World) -> None:
     far("s3").create_bucket(
         Bucket=name, CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
     )
-    with pytest.raises(NotOurs, match="is in us-west-2, and the endpoint goes to eu-central-1"):
+    with pytest.raises(NotOurs, match="is in us-west-2, but the endpoint is deployed"):
         find_bucket(world.aws(), name)

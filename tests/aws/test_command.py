@@ -28,14 +28,14 @@ def test_from_a_learner_to_an_api_on_aws(double: Double, tmp_path: Path) -> None
     answer = fdeploy.ok("invoke", text, "--json").json
     assert fdeploy.ok("invoke", text, "--api", "--json").json == answer
     again = fdeploy.ok("deploy", "--instance", "ml.m5.large", "--json")
-    assert "project-dev-endpoint is as it should be" in again.stderr
+    assert "project-dev-endpoint is up to date" in again.stderr
 
     # As the article has it: the last image that supports its GPU, and a word about that.
     old = fdeploy.ok("deploy", "--instance", "ml.p2.xlarge", "--json").stderr
     assert "pytorch-inference:1.12.1-gpu-py38" in old
     assert re.search(r"AWS has deprecated P2.*ml\.g\w+\.", old)
     # Packed again, for its GPU; there is none here, so that the processor answers.
-    assert "packing the float32 graph, for the GPU" in old
+    assert "packing the float32 graph for the GPU" in old
     unpack(folder / ".fdeploy/dev/model.tar.gz", tmp_path / "packed")
     packed = json.loads((tmp_path / "packed/manifest.json").read_bytes())
     assert packed["model"]["device"] == "gpu"

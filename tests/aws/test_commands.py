@@ -50,8 +50,8 @@ def test_a_plan_says_what_would_change_and_what_it_costs(
 
     unchanged = live.run("plan", "--ttl", "4h")
     assert unchanged.status == 0, unchanged.stderr
-    assert "unchanged: there is nothing to deploy" in unchanged.stdout
-    assert "price       0.138 USD an hour, 100.74 a month" in unchanged.stdout
+    assert "no changes: there is nothing to deploy" in unchanged.stdout
+    assert "price       0.138 USD per hour, 100.74 per month" in unchanged.stdout
 
 
 def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) -> None:
@@ -71,8 +71,8 @@ def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) 
     lines = forgotten.stdout.splitlines()
     assert "demo-dev-ttl" in lines
     assert any(line.split()[:2] == ["remove", "Scheduler::Schedule"] for line in lines)
-    assert f"ends        never, if it is deployed now; so far {moved['ends_now']}" in lines
-    assert "the stage deletes itself then" in live.run.ok("status").stdout
+    assert f"ends        never, if deployed now; currently {moved['ends_now']}" in lines
+    assert "when the stage deletes itself" in live.run.ok("status").stdout
 
 
 def test_an_update_is_planned_as_a_table(live: Stage, opened: Open, other_model: Model) -> None:
@@ -87,7 +87,7 @@ def test_an_update_is_planned_as_a_table(live: Stage, opened: Open, other_model:
 def test_the_status_of_a_stage(live: Stage) -> None:
     shown = live.run.ok("status").stdout
     assert "demo-dev, InService, 1 instance" in shown
-    assert "the stage deletes itself then" in shown
+    assert "when the stage deletes itself" in shown
     found = live.run.ok("status", "--json").json
     assert [part["state"] for part in found["parts"]] == ["CREATE_COMPLETE"] * 3
     assert found["url"].startswith("https://")
@@ -152,8 +152,8 @@ def test_a_doctor_who_finds_nothing(live: Stage) -> None:
 
 def test_an_unchanged_deploy_says_so(live: Stage) -> None:
     again = live.run.ok("deploy", "--ttl", "4h", "--json")
-    assert "demo-dev-endpoint is as it should be" in again.stderr
-    assert '"planned"' not in again.stderr.partition("as it should be")[0]
+    assert "demo-dev-endpoint is up to date" in again.stderr
+    assert '"planned"' not in again.stderr.partition("up to date")[0]
 
 
 def test_back_and_forth_and_away(opened: Open, model: Model, other_model: Model) -> None:
@@ -199,13 +199,13 @@ def test_ctrl_c_says_what_goes_on_and_the_same_command_goes_on(opened: Open, mod
         deploying.send_signal(signal.SIGINT)
         _, errors = deploying.communicate(timeout=30)
     assert deploying.returncode == 130
-    assert "AWS goes on without us with what was begun" in errors
+    assert "AWS continues the operation in the background" in errors
     assert "run the same command again" in errors
     assert busy.error["code"] == "stack-busy"
-    assert "is at work on the stack demo-dev-endpoint" in busy.error["message"]
+    assert "is changing the stack demo-dev-endpoint" in busy.error["message"]
     with stage.running("deploy") as again:
         assert again.stderr is not None
-        while "going on with what was begun" not in again.stderr.readline():
+        while "waiting for the running operation" not in again.stderr.readline():
             pass
         stage.double.behave(stage.account, hold=False)
         answer, errors = again.communicate(timeout=60)
@@ -259,7 +259,7 @@ def test_a_region_that_does_not_exist(stored: Stage) -> None:
 
 def test_another_region_than_before_is_pointed_out(stored: Stage) -> None:
     outcome = stored.run("status", "--region", "us-east-1")
-    assert "this looks in us-east-1; the last deploy went to eu-central-1" in outcome.stderr
+    assert "this command uses us-east-1, but the last deploy went to eu-central-1" in outcome.stderr
 
 
 def test_a_missing_permission_is_named(stored: Stage) -> None:
@@ -314,7 +314,7 @@ def test_a_name_that_is_taken(opened: Open, model: Model) -> None:
     for command in (("plan",), ("deploy",), ("status",), ("teardown",)):
         error = error_of(stage, *command)
         assert error["code"] == "not-ours"
-        assert "its tags say otherwise" in error["message"]
+        assert "its tags do not mark it" in error["message"]
     assert "stack demo-dev-endpoint CREATE_COMPLETE" in stage.everything()
 
 

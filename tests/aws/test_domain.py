@@ -58,7 +58,8 @@ def test_a_rest_api_has_the_domain(stage: Stage) -> None:
     )
     # The DNS entry is the user's: what it must be is told.
     assert f"https://{DOMAIN}" in made.stderr
-    assert f"must be a CNAME (or alias) of {domain['regionalDomainName']}" in made.stderr
+    record = f"a CNAME (or alias) from {DOMAIN} to {domain['regionalDomainName']}"
+    assert record in made.stderr
     assert api["id"] in made.json["url"], "it is proven under its own name"
 
     proof = stage.run.ok("teardown", "--artifacts", "--json").json

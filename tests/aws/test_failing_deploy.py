@@ -51,7 +51,7 @@ def test_a_model_that_does_not_start_tells_its_last_words(world: World, sick_mod
     assert "did not pass the ping health check" in message
     assert "the last lines of its log:" in message
     assert "refused" in message
-    assert "likely cause: the model answers otherwise" in message
+    assert "likely cause: the model gives different answers" in message
     assert stack_status(world) == "ROLLBACK_COMPLETE"
     assert world.client("sagemaker").list_endpoints()["Endpoints"] == []
 
@@ -62,7 +62,7 @@ def test_a_failed_first_deploy_does_not_stand_in_the_way(
     with pytest.raises(StackFailed):
         deploy(world, sick_model)
     assert deploy(world, model) == model.artifact.version
-    assert "deleting what is left of it" in world.said
+    assert "deleting its remains" in world.said
 
 
 def test_a_failed_update_leaves_the_version_before(
@@ -81,9 +81,9 @@ def test_an_update_that_fails_in_silence_is_noticed(
 ) -> None:
     deploy(world, model)
     world.double.behave(world.account, silent_update=True)
-    with pytest.raises(DeployError, match="and not with"):
+    with pytest.raises(DeployError, match="instead of"):
         deploy(world, sick_model)
-    assert "putting back" in world.said
+    assert "restoring the previous state" in world.said
     serves(world, model)
 
 
@@ -132,7 +132,7 @@ def test_a_lost_connection_takes_nothing_back(world: World, model: Model) -> Non
         target.deploy(stored, model.verify)
     world.double.do_wrong(world.account)
     assert stack_status(world) == "CREATE_COMPLETE"
-    assert "was not verified" in world.said
+    assert "could not be verified" in world.said
     assert world.target().deploy(stored, model.verify).version == model.artifact.version
 
 
@@ -141,9 +141,9 @@ def test_a_lost_connection_takes_nothing_back(world: World, model: Model) -> Non
     [
         (
             {"quota": {"ml.m5.large": 1}, "used": {"ml.m5.large": 1}},
-            "the account's quota for this instance type is used up",
+            "the account's quota for this instance type is exhausted",
         ),
-        ({"no_capacity": True}, "AWS has no such instance free"),
+        ({"no_capacity": True}, "AWS currently has no capacity"),
     ],
     ids=["quota", "capacity"],
 )
@@ -158,7 +158,7 @@ def test_what_aws_does_not_give(
 @pytest.mark.parametrize(
     ("behaviour", "kind", "words"),
     [
-        ({"quota": {"ml.m5.large": 0}}, AwsQuota, "may have 0 ml.m5.large, and 1 is wanted"),
+        ({"quota": {"ml.m5.large": 0}}, AwsQuota, "0 ml.m5.large, but the settings need 1"),
         ({"missing_images": ["serve-ml-sagemaker-cpu-v1"]}, AwsMissing, "does not exist"),
     ],
     ids=["quota", "image"],

@@ -34,7 +34,7 @@ def repack(stage: Stage) -> None:
 
 def test_an_artifact_of_another_image_is_pointed_out(opened: Open, model: Model) -> None:
     stage = opened(model, "")
-    assert "carries no libraries" in artifact(stage)["message"]
+    assert "has no wheels" in artifact(stage)["message"]
     repack(stage)
     assert artifact(stage)["outcome"] == "passed"
     moved = artifact(stage, "--instance", "ml.p2.xlarge")
@@ -59,7 +59,7 @@ def test_a_learner_as_it_is_decides_the_image(opened: Open, model: Model) -> Non
     assert "it is packed for Python 3.13" in told
     assert "the torchserve image has Python 3.11 on manylinux_2_35_x86_64" in told
     shown = stage.run.ok("doctor", "--region", REGION).stdout
-    assert "pytorch-inference:2.5.1-cpu-py311 is there" in shown
+    assert "pytorch-inference:2.5.1-cpu-py311 exists" in shown
     refused = stage.run("doctor", "--instance", "ml.p2.xlarge", "--region", REGION, "--json")
     assert refused.error["code"] == "settings"
     assert "the learner needs Python 3.11" in refused.error["message"]

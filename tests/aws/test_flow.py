@@ -75,9 +75,9 @@ def test_an_unchanged_deploy_changes_nothing(world: World, model: Model) -> None
     before = inner_state(world)
     assert up(world, model) == first
     assert inner_state(world) == before
-    assert "demo-dev-endpoint is as it should be" in world.said
-    assert "demo-dev-api is as it should be" in world.said
-    assert "is stored already" in world.said
+    assert "demo-dev-endpoint is up to date" in world.said
+    assert "demo-dev-api is up to date" in world.said
+    assert "is already stored" in world.said
 
 
 def inner_state(world: World) -> dict[str, Any]:
@@ -158,12 +158,12 @@ def test_the_users_tags_reach_what_is_in_the_stacks(world: World, model: Model) 
 
 
 def test_another_instance_while_it_is_autoscaled(world: World, model: Model) -> None:
-    """SageMaker refuses that; autoscaling pauses for it."""
+    """SageMaker refuses that; pausing autoscaling for it."""
     world.flags = {("endpoint", "max_instances"): 3}
     up(world, model)
     world.flags = {**world.flags, ("endpoint", "instance"): "ml.c6i.large"}
     endpoint, _ = up(world, model)
-    assert "autoscaling pauses" in world.said
+    assert "pausing autoscaling" in world.said
     config = world.client("sagemaker").list_endpoint_configs()["EndpointConfigs"][0]
     described = world.client("sagemaker").describe_endpoint_config(
         EndpointConfigName=config["EndpointConfigName"]

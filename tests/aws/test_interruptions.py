@@ -22,7 +22,7 @@ def test_ctrl_c_while_aws_works(world: World, model: Model) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         world.target(interrupt).deploy(stored, model.verify)
-    assert "AWS goes on without us" in world.said
+    assert "AWS continues the operation" in world.said
     assert world.target().deploy(stored, model.verify).version == model.artifact.version
 
 

@@ -39,7 +39,7 @@ def error(stage: Stage, *arguments: str, **environ: str) -> dict[str, Any]:
 def test_no_region_is_named(nobody: Stage) -> None:
     refused = error(nobody, AWS_REGION="", AWS_DEFAULT_REGION="")
     assert refused["code"] == "aws-unreachable"
-    assert "no AWS region is named" in refused["message"]
+    assert "no AWS region is set" in refused["message"]
     assert "--region" in refused["hint"]
 
 

@@ -96,7 +96,7 @@ def test_the_printed_documents_are_enough(caller: Caller) -> None:
     assert check.outcome == "passed"
     assert arn in check.message
     assert f"permissions: {check.message}" in caller.run().ok("doctor", "--region", REGION).stdout
-    assert "does not see the policies of sessions" in check.message
+    assert "does not consider policies of sessions" in check.message
 
 
 def test_what_is_missing_is_named(caller: Caller) -> None:
@@ -105,7 +105,7 @@ def test_what_is_missing_is_named(caller: Caller) -> None:
     check = caller.check()
     assert check.outcome == "failed"
     assert check.message == f"for {arn}, no policy allows {', '.join(sorted(lost))}"
-    assert check.hint == f"attach to {arn} what fdeploy doctor --policy prints"
+    assert check.hint == f"attach the policies that fdeploy doctor --policy prints to {arn}"
     checked = caller.run()("doctor", "--region", REGION)
     assert checked.status == 13
     assert f"permissions: {check.message}" in checked.stdout
@@ -157,7 +157,7 @@ def test_what_is_denied_is_told_apart(caller: Caller) -> None:
     assert "a policy denies lambda:AddPermission" in check.message
     assert "no policy allows logs:CreateLogGroup" in check.message
     assert "no further policy can allow" in check.hint
-    assert "for the others attach" in check.hint
+    assert "for the other actions, attach" in check.hint
 
 
 def test_a_permissions_boundary_is_seen(caller: Caller) -> None:

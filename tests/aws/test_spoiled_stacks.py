@@ -66,7 +66,7 @@ def test_one_that_was_rolled_back(stage: Stage) -> None:
     assert [part["state"] for part in stage.run.ok("status", "--json").json["parts"]] == [
         "ROLLBACK_COMPLETE"
     ]
-    assert of_stack(stage)["hint"] == "the next deploy clears it up"
+    assert of_stack(stage)["hint"] == "the next deploy cleans it up"
     deployed = stage.run.ok("deploy", "--json")
     assert deployed.json["name"] == "demo-dev"
     assert f"stack {NAME} CREATE_COMPLETE" in stage.everything()
@@ -123,7 +123,7 @@ def test_one_whose_rollback_aws_gave_up(stage: Stage) -> None:
     gateway.delete_rest_api(restApiId=gateway.get_rest_apis()["items"][0]["id"])
     wait_until(stage, "UPDATE_ROLLBACK_FAILED")
     failed = stage.run("deploy", "--json")
-    assert "letting AWS go back to what was" in failed.stderr
+    assert "rolling back to the previous state" in failed.stderr
     assert failed.error["code"] == "stack-failed"
     assert "UPDATE_ROLLBACK_FAILED" in failed.error["message"]
     assert stage.run.ok("teardown", "--artifacts", "--json").json["left"] == []
@@ -141,11 +141,11 @@ def test_one_that_somebody_else_is_creating(stage: Stage) -> None:
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
     wait_until(stage, "CREATE_IN_PROGRESS")
-    assert of_stack(stage)["hint"] == "wait for it to end"
+    assert of_stack(stage)["hint"] == "wait for it to finish"
     for command in ("plan", "deploy", "teardown"):
         error = stage.run(command, "--json").error
         assert error["code"] == "stack-busy"
-        assert "somebody, not through fdeploy, is at work on the stack" in error["message"]
+        assert "someone (not through fdeploy) is changing the stack" in error["message"]
         assert error["hint"]
     assert stage.run.ok("status", "--json").json["parts"][0]["state"] == "CREATE_IN_PROGRESS"
     stage.double.behave(stage.account, hold=False)

@@ -167,7 +167,7 @@ def test_a_rollback_that_aws_gave_up_is_gone_on_with(world: World) -> None:
     wait_until(world, "UPDATE_ROLLBACK_FAILED")
     with pytest.raises(StackFailed, match="UPDATE_ROLLBACK_FAILED"):
         deployment(world).apply(request(world))
-    assert "letting AWS go back to what was" in world.said
+    assert "rolling back to the previous state" in world.said
     assert deployment(world).remove(NAME)
 
 
@@ -185,7 +185,7 @@ def test_somebody_elses_stack_is_refused(world: World) -> None:
         lambda: deployment(world).remove(NAME),
         lambda: world.target().teardown(),
     ):
-        with pytest.raises(NotOurs, match="its tags say otherwise"):
+        with pytest.raises(NotOurs, match="its tags do not mark it"):
             refused()
     assert status(world) == "CREATE_COMPLETE"
 
@@ -232,7 +232,7 @@ def attached(world: World) -> Reporter:
 
     def report(event: Event) -> None:
         world.events.append(event)
-        if "going on with what was begun" in getattr(event, "message", ""):
+        if "waiting for the running operation" in getattr(event, "message", ""):
             let_go_on(world)
 
     return report
@@ -241,7 +241,7 @@ def attached(world: World) -> Reporter:
 def test_the_second_of_two_deploys_is_told_who_is_at_work(world: World, model: Model) -> None:
     with slow_deploy(world, model) as done:
         world.operator = Operator("eve", "desktop")
-        with pytest.raises(StackBusy, match="ada on laptop is at work on the stack demo-dev-end"):
+        with pytest.raises(StackBusy, match="ada on laptop is changing the stack demo-dev-end"):
             deployment(world).apply(request(world))
         with pytest.raises(StackBusy):
             deployment(world).remove(NAME)
@@ -260,7 +260,7 @@ def test_what_was_begun_elsewhere_is_not_fdeploys(world: World) -> None:
         TemplateBody=request(world, Wait=slow, Handle=handle).template.text,
         Tags=[{"Key": key, "Value": value} for key, value in world.owner.tags.items()],
     )
-    with pytest.raises(StackBusy, match="somebody, not through fdeploy, is at work"):
+    with pytest.raises(StackBusy, match=r"someone \(not through fdeploy\) is changing"):
         deployment(world).apply(request(world))
 
 
@@ -269,8 +269,8 @@ def test_the_same_command_takes_up_what_it_had_begun(world: World, model: Model)
         target = world.target(attached(world))
         endpoint = target.deploy(target.upload(model.artifact), model.verify)
     assert endpoint.version == model.artifact.version
-    assert "going on with what was begun" in world.said
-    assert "demo-dev-endpoint is as it should be" in world.said
+    assert "waiting for the running operation" in world.said
+    assert "demo-dev-endpoint is up to date" in world.said
 
 
 def test_a_teardown_waits_for_what_was_begun(world: World, model: Model) -> None:

@@ -67,13 +67,13 @@ def test_a_resource_of_a_stack_is_the_same_thing() -> None:
 @pytest.mark.parametrize(
     ("reason", "line", "what"),
     [
-        ("did not pass the ping health check", "", "not healthy in time"),
-        ("did not pass the ping health check", "ModuleNotFoundError: onnx", "lacks a package"),
+        ("did not pass the ping health check", "", "did not become healthy in time"),
+        ("did not pass the ping health check", "ModuleNotFoundError: onnx", "a required package"),
         ("did not pass the ping health check", "Worker died.", "worker died"),
-        ("did not pass the ping health check", "MemoryError", "does not fit into the memory"),
+        ("did not pass the ping health check", "MemoryError", "does not fit in memory"),
         ("ResourceLimitExceeded: The account-level service limit", "", "quota"),
-        ("due to InsufficientInstanceCapacity error", "", "no such instance free"),
-        ("Could not find model data at s3://a/b.", "", "not in the bucket"),
+        ("due to InsufficientInstanceCapacity error", "", "no capacity for this instance"),
+        ("Could not find model data at s3://a/b.", "", "no longer in the bucket"),
         ("is not authorized to perform: ecr:BatchGetImage", "", "a permission is missing"),
         ("The repository of the image x does not exist", "", "the container image"),
     ],

@@ -52,15 +52,15 @@ def test_a_gpu_that_is_not_used_is_told(tmp_path: Path) -> None:
     found = container(tmp_path, 'instance = "ml.p2.xlarge"')
     (warning,) = found.warnings
     assert not found.gpu
-    assert "the GPU of ml.p2.xlarge is paid for and not used" in warning
-    assert "not one that fdeploy computes on a GPU" in warning
+    assert "the GPU of ml.p2.xlarge is paid for but not used" in warning
+    assert "fdeploy cannot run its graph on a GPU" in warning
     assert container(tmp_path, 'instance = "ml.m5.large"').warnings == ()
 
 
 def test_a_learner_as_it_is_does_not_use_a_gpu(tmp_path: Path) -> None:
     write_learner(tmp_path, "3.8")
     (warning,) = container(tmp_path, 'instance = "ml.p2.xlarge"').warnings
-    assert "a learner that is served as it is computes there" in warning
+    assert "a learner served from its original pickle always does" in warning
 
 
 def test_the_size_of_a_model_is_of_both_its_files(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def write_manifest(folder: Path, *, gpu: str | None) -> None:
 def test_an_image_of_ones_own_is_asked_for_its_python(tmp_path: Path) -> None:
     found = container(tmp_path, f'image = "{IMAGE}:1.0-py311"')
     assert (found.python, found.known, found.has) == ("3.11", False, frozenset())
-    with pytest.raises(SettingsError, match="does not tell its Python"):
+    with pytest.raises(SettingsError, match="does not state its Python"):
         container(tmp_path, f'image = "{IMAGE}:latest"')
 
 
@@ -124,7 +124,7 @@ def test_a_learner_whose_python_no_image_has(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"needs Python 3.11, .* ml.p2.xlarge have 3.8$") as no:
         container(tmp_path, 'instance = "ml.p2.xlarge"')
     assert "--instance, such as ml.m5.large" in no.value.hint
-    with pytest.raises(SettingsError, match=r"needs Python 3.11, and the image .* has 3.12"):
+    with pytest.raises(SettingsError, match=r"needs Python 3.11, but the image .* has 3.12"):
         container(tmp_path, f'image = "{IMAGE}:1.0-py312"')
     # A name that does not tell is taken at its user's word.
     assert container(tmp_path, f'image = "{IMAGE}:latest"').python == "3.11"

@@ -152,12 +152,12 @@ def test_the_cost_of_an_endpoint() -> None:
 
 
 def test_an_unknown_price_makes_an_unknown_cost() -> None:
-    unknown = endpoint_cost(spec(""), Price(None, reason="AWS lists no price for it"))
+    unknown = endpoint_cost(spec(""), Price(None, reason="AWS lists no price for this instance"))
     assert unknown.least_per_hour is unknown.most_per_month is None
-    assert unknown.note == "AWS lists no price for it"
+    assert unknown.note == "AWS lists no price for this instance"
     serverless = endpoint_cost(
         spec('kind = "serverless"\nprovisioned_concurrency = 1\n'), Price(Decimal(1))
     )
     assert serverless.least_per_hour is serverless.least_per_month is None
-    assert "billed by use" in serverless.note
-    assert "kept warm" in serverless.note
+    assert "billed by usage" in serverless.note
+    assert "provisioned concurrency of" in serverless.note

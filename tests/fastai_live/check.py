@@ -64,7 +64,7 @@ def served(folder: Path) -> str:
         assert answer["label"] == "neg", answer
     finally:
         proof = fdeploy(folder, "teardown").splitlines()[-1]
-    assert proof.endswith("0 left"), proof
+    assert proof.endswith("none left"), proof
     return f"{answer['label']} {answer['score']:.4f}; {proof}"
 
 

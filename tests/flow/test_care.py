@@ -40,8 +40,8 @@ def test_from_a_plan_to_a_rollback(fdeploy: Fdeploy, models: tuple[Model, Model]
     api = fdeploy.ok("create-api", "--json").json
     fdeploy.ok("invoke", "--api", "a great film")
     unchanged = fdeploy.ok("plan").stdout
-    assert "unchanged: there is nothing to deploy" in unchanged
-    assert "nothing is rented" in unchanged
+    assert "no changes: there is nothing to deploy" in unchanged
+    assert "free of charge" in unchanged
 
     status = fdeploy.ok("status", "--json").json
     assert [part["name"] for part in status["parts"]] == ["model server", "gateway"]
@@ -102,7 +102,7 @@ def test_before_anything_is_there(fdeploy: Fdeploy) -> None:
     assert fdeploy("plan", "--json").error["code"] == "record-missing"
     assert fdeploy("rollback", "--json").error["code"] == "usage"
     assert "nothing is deployed" in fdeploy.ok("status").stdout
-    assert "no version was deployed yet" in fdeploy.ok("versions").stdout
+    assert "no version has been deployed yet" in fdeploy.ok("versions").stdout
     assert "nothing is packaged yet" in fdeploy.ok("doctor").stdout
 
 

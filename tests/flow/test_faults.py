@@ -110,7 +110,7 @@ def test_a_failed_deploy_leaves_the_old_version_serving(
         file.write(b"x" * 50)
     outcome = exported("deploy", "--json")
     assert outcome.status == 4
-    assert "checksum" in outcome.error["message"]
+    assert "hash differs" in outcome.error["message"]
     assert exported.ok("invoke", "a text", "--json").json["model"]["version"] == version
     assert len(servers(exported)) == 2
 

@@ -34,8 +34,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Iterat
         "[api]\ncors_origins = ['https://app.example']\nmax_body = 200000\nburst = 20\n"
     )
     up = command.ok("up")
-    assert "may call the API from a browser: https://app.example" in up.stderr
-    assert "requests at once are answered 429" in up.stderr
+    assert "CORS: https://app.example may call the API" in up.stderr
+    assert "requests at once, the API answers 429" in up.stderr
     (command.folder / "shown.txt").write_text(up.stdout, encoding="utf-8")
     with (command.folder / "texts.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["id", "review"], *enumerate(TEXTS)])
@@ -80,7 +80,7 @@ def test_what_is_missing_is_asked_and_nothing_else(served: Fdeploy) -> None:
     lines = whole.splitlines(keepends=True)
     output.write_bytes(b"".join([*lines[40:60], *lines[:20], lines[25][:30]]))
     again = served.ok("invoke", "texts.jsonl", "--output", "answers.jsonl")
-    assert "120 answered (40 of them before)" in again.stdout
+    assert "120 answered (40 reused)" in again.stdout
     assert [each["text"] for each in answers(output)] == TEXTS
     for before, now in zip(map(json.loads, lines), answers(output), strict=True):
         assert now["probabilities"] == pytest.approx(before["probabilities"], abs=1e-4)
@@ -107,14 +107,14 @@ def test_a_text_that_is_too_large_fails_alone(served: Fdeploy) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["texts.csv"], 2, "no column text; there is: id, review"),
+        (["texts.csv"], 2, "no column text; the columns are: id, review"),
         (["texts.csv", "--column", "nonsense"], 2, "no column nonsense"),
         (["absent.csv"], 4, "does not exist"),
         (["empty.csv"], 4, "is empty"),
-        (["empty.jsonl"], 4, "holds no texts"),
+        (["empty.jsonl"], 4, "contains no texts"),
         (["line7.jsonl"], 4, "line 7: not JSON"),
         (["learner.csv"], 2, "not UTF-8"),
-        (["texts.jsonl", "--output", "texts.jsonl"], 2, "is the file of the texts"),
+        (["texts.jsonl", "--output", "texts.jsonl"], 2, "is the input file"),
         (["texts.jsonl", "--output", "fdeploy.toml"], 4, "line 1: not an answer"),
         (["texts.jsonl", "--output", "no/such/folder"], 0, ""),
         (["texts.jsonl", "--concurrency", "0"], 2, "--concurrency"),

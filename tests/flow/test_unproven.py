@@ -225,7 +225,7 @@ def test_an_unproven_model_says_so_wherever_it_shows(fdeploy: Fdeploy) -> None:
     assert "unproven   the forward() of __main__.HFClassifier: " in fdeploy.ok("inspect").stdout
 
     exported = fdeploy.ok("export")
-    assert "warning: not all of its answers are proven to be the learner's" in exported.stderr
+    assert "warning: some answers are not proven to match the learner's" in exported.stderr
     assert "unproven the forward() of __main__.HFClassifier: " in exported.stdout
     api = fdeploy.ok("up", "--json").json
     manifest = json.loads((fdeploy.folder / ".fdeploy/dev/bundle/manifest.json").read_bytes())
@@ -233,9 +233,9 @@ def test_an_unproven_model_says_so_wherever_it_shows(fdeploy: Fdeploy) -> None:
     for through in ([], ["--api"]):
         answer = fdeploy.ok("invoke", "a fine film", "--json", *through).json
         assert answer["model"]["unproven"] is True
-    assert "not all of its answers are proven" in fdeploy.ok("invoke", "a fine film").stdout
+    assert "some answers are not proven" in fdeploy.ok("invoke", "a fine film").stdout
     assert fdeploy.ok("status", "--json").json["unproven"] is True
-    assert "unproven    not all of its answers are proven" in fdeploy.ok("status").stdout
+    assert "unproven    some answers are not proven" in fdeploy.ok("status").stdout
     assert "Unproven: this model was converted" in get(api["url"], "/")
     assert "not proven" in fdeploy.ok("openapi", "--json").json["info"]["description"]
 
@@ -266,7 +266,7 @@ def test_raw_scores_are_taken_as_scores(fdeploy: Fdeploy, name: str) -> None:
     assert outcome.json["proven"] == 6
     assert outcome.json["max_difference"] < 1e-5
     shown = fdeploy.ok("inspect", "learner.pkl").stdout
-    assert "on raw scores: learn.predict answers those" in shown
+    assert "on raw scores: learn.predict returns those" in shown
 
 
 def test_an_own_loss_of_a_known_name_is_unknown(fdeploy: Fdeploy) -> None:

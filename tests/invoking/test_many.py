@@ -142,7 +142,7 @@ def test_what_all_would_fail_of_costs_one_request(error: InvocationError) -> Non
 
 def test_an_answer_of_another_length_is_no_answer() -> None:
     work = AskOptions(ask=lambda _request: [{}], sleep=lambda _s: None, limit=1_000)
-    with pytest.raises(InvocationError, match="no list of as many"):
+    with pytest.raises(InvocationError, match="not a list of that length"):
         list(answers(rows("a", "b"), work))
 
 

@@ -92,31 +92,31 @@ SEVEN = '{"text": "a"}\n' * 6
     ("name", "content", "column", "expected"),
     [
         ("a.jsonl", SEVEN + "{text: 1}\n", None, (FileError, "line 7: not JSON: ")),
-        ("a.jsonl", SEVEN + '{"text": 1}\n', None, (FileError, "line 7: no text")),
+        ("a.jsonl", SEVEN + '{"text": 1}\n', None, (FileError, "line 7: not a text")),
         ("a.jsonl", SEVEN + "[" * 100_000, None, (FileError, "line 7: nested too deep")),
-        ("a.jsonl", SEVEN + '{"txt": "a"}', None, (UsageError, "no column text; there is: txt")),
-        ("a.jsonl", "", None, (FileError, "holds no texts")),
-        ("a.jsonl", "\n \n", None, (FileError, "holds no texts")),
+        ("a.jsonl", SEVEN + '{"txt": "a"}', None, (UsageError, "the columns are: txt")),
+        ("a.jsonl", "", None, (FileError, "contains no texts")),
+        ("a.jsonl", "\n \n", None, (FileError, "contains no texts")),
         ("a.csv", "", None, (FileError, "is empty")),
-        ("a.csv", "id,text\n", None, (FileError, "holds no texts")),
-        ("a.csv", "id,review\n1,a\n", None, (UsageError, "no column text; there is: id, review")),
+        ("a.csv", "id,text\n", None, (FileError, "contains no texts")),
+        ("a.csv", "id,review\n1,a\n", None, (UsageError, "the columns are: id, review")),
         ("a.csv", "id,review\n1,a\n", "text ", (UsageError, "no column text ;")),
-        ("a.csv", "id, text\n1, a\n", None, (UsageError, 'but " text", with a blank')),
-        ("a.csv", "id,Text\n1,a\n", None, (UsageError, "no column text, but Text")),
-        ("a.csv", "text,text\na,b\n", None, (UsageError, "2 columns are called text")),
+        ("a.csv", "id, text\n1, a\n", None, (UsageError, 'there is " text", with a space')),
+        ("a.csv", "id,Text\n1,a\n", None, (UsageError, "no column text, but there is Text")),
+        ("a.csv", "text,text\na,b\n", None, (UsageError, "2 columns are named text")),
         ("a.csv", "a good film\r\na bad film\r\n", None, (UsageError, "line 1: there is one col")),
         ("a.csv", "good\nbad\n", None, (UsageError, "good may be its name or a text")),
         ("a.csv", "id:text\n1:a\n", None, (UsageError, '"id:text" may be its name or a text')),
-        ("a.csv", "sep=;\nid;text\n1;a;b\n", None, (FileError, "line 3: 3 fields, and line 2")),
+        ("a.csv", "sep=;\nid;text\n1;a;b\n", None, (FileError, "line 3: 3 fields, but line 2")),
         ("a.csv", "\r\n", None, (FileError, "is empty")),
-        ("a.jsonl", '{"text": "a", "text": "b"}', None, (FileError, "line 1: the key 'text'")),
+        ("a.jsonl", '{"text": "a", "text": "b"}', None, (FileError, "line 1: duplicate key")),
         ("a.jsonl", SEVEN + "NaN", None, (FileError, "line 7: NaN")),
-        ("a.json", '{"text": "a"}', None, (FileError, "JSON that is no list")),
+        ("a.json", '{"text": "a"}', None, (FileError, "JSON that is not a list")),
         ("a.json", '{"text": "a"}\n{"text": "b"}\n', None, (FileError, "Extra data")),
-        ("a.json", "[]", None, (FileError, "holds no texts")),
-        ("a.json", '["a", 1]', None, (FileError, "item 2: no text")),
-        ("a.json", '[{"text": "a", "text": "b"}]', None, (FileError, "the key 'text'")),
-        ("a.json", '[{"txt": "a"}]', None, (UsageError, "no column text; there is: txt")),
+        ("a.json", "[]", None, (FileError, "contains no texts")),
+        ("a.json", '["a", 1]', None, (FileError, "item 2: not a text")),
+        ("a.json", '[{"text": "a", "text": "b"}]', None, (FileError, "duplicate key 'text'")),
+        ("a.json", '[{"txt": "a"}]', None, (UsageError, "the columns are: txt")),
         ("a.json", "a text\n", None, (FileError, "not JSON")),
         ("a.json", "[" * 100_000, None, (FileError, "nested too deep")),
         ("a.csv", b"\xff\xfet\0e\0x\0t\0", None, (UsageError, "UTF-16")),
@@ -127,7 +127,7 @@ SEVEN = '{"text": "a"}\n' * 6
         ("a.parquet", b"PAR1", None, (FileError, "a binary table")),
         ("a.csv", b"PAR1", None, (FileError, "a binary table")),
         ("a.txt", b"PK\x03\x04\x00\x00", None, (FileError, "compressed")),
-        ("a.txt", "a", "text", (UsageError, "--column is for tables")),
+        ("a.txt", "a", "text", (UsageError, "--column does not apply")),
         ("a.csv", "id,text\n1,a\n2\n", None, (FileError, "line 3: 1 fields")),
         ("a.csv", "id,text\n1,a\n2,b,c\n", None, (FileError, "line 3: 3 fields")),
         ("a.csv", 'id,text\n1,"a\n', None, (FileError, "line 2: not CSV")),
@@ -181,7 +181,7 @@ def test_what_is_there_and_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["s3://bucket/reviews.csv", "https://x.example/a", "file:///a"])
 def test_nothing_is_fetched(address: str) -> None:
-    with pytest.raises(UsageError, match="is an address, and nothing is fetched") as caught:
+    with pytest.raises(UsageError, match="is a URL, and fdeploy does not download it") as caught:
         read(address)
     assert "fdeploy invoke -" in caught.value.hint
 
@@ -197,7 +197,7 @@ def test_a_file_that_is_too_large(tmp_path: Path) -> None:
 def test_a_file_of_another_name_is_read_and_said_so(tmp_path: Path) -> None:
     told: list[str] = []
     assert of_file(tmp_path, "my letter", "a\nb\n", told=told) == "a\nb\n"
-    assert "is read as one text" in told[0]
+    assert "is classified as one text" in told[0]
 
 
 def test_a_table_without_a_header(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_table_without_a_header(tmp_path: Path) -> None:
     for column in (None, "0", "3", "text", "9" * 5_000):
         with pytest.raises(UsageError, match="a number from 1 to 2"):
             of_file(tmp_path, "b.csv", "1;a\n2;b\n", column, header=False)
-    with pytest.raises(UsageError, match="--no-header is for"):
+    with pytest.raises(UsageError, match="--no-header does not apply"):
         read("a text", ColumnChoice(header=False))
     with pytest.raises(UsageError, match="not a table"):
         of_file(tmp_path, "a.jsonl", '"a"', header=False)
@@ -220,20 +220,20 @@ def test_what_was_decided_is_told(tmp_path: Path) -> None:
     assert of_file(tmp_path, "a.csv", "sep=;\nid;text\n1;a\n", told=told) == ["a"]
     assert of_file(tmp_path, "a.csv", "id,text\n1,a\n", told=told) == ["a"]
     assert told == [
-        "a.csv, line 1: review is taken for the name of the column",
-        'a.csv, line 1: "sep=;" states the separator, and is no text',
+        "a.csv, line 1: using review as the column name",
+        'a.csv, line 1: "sep=;" sets the separator and is not a text',
     ]
 
 
 def test_answers_do_not_go_where_the_texts_are(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    with pytest.raises(UsageError, match=r"a\.jsonl is the file"):
+    with pytest.raises(UsageError, match=r"a\.jsonl is the input file"):
         for_output(tmp_path / "a.jsonl", str(path))
     assert for_output(tmp_path / "b.jsonl", str(path)) == str(tmp_path / "b.jsonl")
     assert for_output(None, "a text") is None
     path.write_bytes(b"")
     (tmp_path / "link.jsonl").symlink_to(path)
-    with pytest.raises(UsageError, match="is the file of the texts"):
+    with pytest.raises(UsageError, match="is the input file"):
         for_output(tmp_path / "link.jsonl", str(path))
 
 

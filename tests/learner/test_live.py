@@ -56,7 +56,7 @@ def test_its_own_answers_are_the_goldens(fdeploy: Fdeploy) -> None:
 
     # In the same folder the command goes on from it, without being told where it is.
     outcome = fdeploy.ok("export", "--json")
-    assert "bundle/ holds a bundle" in outcome.stderr
+    assert "using the bundle bundle/" in outcome.stderr
     assert outcome.json["proven"] == len(texts)
     fdeploy.ok("package")
     for name in ("goldens.json", "manifest.json"):

@@ -85,7 +85,7 @@ def test_an_environment_is_made_once_and_mended(tmp_path: Path) -> None:
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "42 None\n"
     assert sum(isinstance(event, Step) for event in told) == 1
-    assert any(isinstance(e, Warned) and "torchvision does not fit" in e.message for e in told)
+    assert any(isinstance(e, Warned) and "torchvision does not match" in e.message for e in told)
     told.clear()
     assert made.interpreter(running(), PINNED) == python
     assert not told
@@ -151,7 +151,7 @@ def test_a_changed_byte_is_refused_where_the_lock_went_along(made: Made, tmp_pat
     shop = made.own_shop(tmp_path)
     write_wheel(shop, "fdeploy_part", "2.0", "STOLEN = True\n")
     elsewhere = Environments(tmp_path / "there", silent, environ=environ(shop), serving=())
-    with pytest.raises(HashMismatch, match="is not the file that the learner's lock names"):
+    with pytest.raises(HashMismatch, match="is not the file in the learner's lock"):
         elsewhere.interpreter(running(), TINY, made.kept(tmp_path))
     assert not list((tmp_path / "there").glob("*/complete"))
 
@@ -203,7 +203,7 @@ def test_a_container_is_given_its_own_files_of_the_same_versions(
         lock_for_container(replace(linux, platform="Darwin arm64"), CONTAINER, made.python, run=run)
     for wheel in shop.iterdir():
         wheel.unlink()
-    with pytest.raises(RuntimeUnproven, match="cannot be given what the learner needs"):
+    with pytest.raises(RuntimeUnproven, match="cannot install what the learner needs"):
         lock_for_container(linux, CONTAINER, made.python, run=run)
 
 

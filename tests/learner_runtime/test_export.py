@@ -62,7 +62,7 @@ def test_it_becomes_an_api_on_this_machine(project: Fdeploy) -> None:
     error = project("invoke", "crash", "--json").error
     assert "failed on this text" in error["message"]
     assert "no such word" not in error["message"]
-    assert project.ok("teardown").stdout.endswith("0 left\n")
+    assert project.ok("teardown").stdout.endswith("none left\n")
 
 
 def test_its_container_installs_from_a_lock_with_hashes(project: Fdeploy, tmp_path: Path) -> None:

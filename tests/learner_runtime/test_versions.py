@@ -105,7 +105,7 @@ def test_requirements_are_pinned() -> None:
 def test_what_is_not_pinned_is_refused_by_line(line: str) -> None:
     with pytest.raises(UsageError, match=r"r\.txt, line 2: .* is not pinned"):
         parse_requirements(f"torch==2.13.0\n{line}\n", "r.txt")
-    with pytest.raises(UsageError, match="names no package"):
+    with pytest.raises(UsageError, match="lists no packages"):
         parse_requirements("# nothing\n", "r.txt")
 
 

@@ -71,9 +71,9 @@ def test_a_file_is_a_file(serving: Stage, tmp_path: Path, file: File, expected: 
     ("file", "status", "said"),
     [
         (File("nohdr.csv", HEADERLESS), 2, ("line 1: there is one column", "--no-header")),
-        (File("dup.jsonl", '{"text":"good","text":"bad"}\n'), 4, ("line 1", "the key 'text'")),
-        (File("spacehdr.csv", "id, text\n0, good\n"), 2, ('but " text", with a blank', "--column")),
-        (File("data.json", '{"texts": ["good"]}'), 4, ("no list", "a list is expected")),
+        (File("dup.jsonl", '{"text":"good","text":"bad"}\n'), 4, ("line 1", "duplicate key")),
+        (File("spacehdr.csv", "id, text\n0, good\n"), 2, ("with a space", "--column")),
+        (File("data.json", '{"texts": ["good"]}'), 4, ("not a list", "write a list")),
         (File("data.xlsx", "PK\3\4"), 4, ("a spreadsheet", "CSV")),
         (File("data.csv.gz", "\x1f"), 4, ("compressed", "unpack")),
         (File("data.parquet", "PAR1"), 4, ("a binary table", "CSV")),
@@ -96,7 +96,7 @@ def test_what_could_be_meant_in_two_ways_is_refused(
         ("s3://bucket/reviews.csv", 2, "aws s3 cp s3://bucket/reviews.csv ."),
         ("https://host.example/reviews.csv", 2, "curl -O"),
         ("/dev/zero", 4, "fdeploy invoke -"),
-        ("/", 4, "name a file in it"),
+        ("/", 4, "choose a file in it"),
     ],
 )
 def test_what_is_not_there_is_no_text(
@@ -110,7 +110,7 @@ def test_what_is_not_there_is_no_text(
 def test_what_is_decided_is_said_on_stderr(serving: Stage, tmp_path: Path) -> None:
     ran = handed(serving, tmp_path, File("reviews.csv", "review\ngood\n"))
     assert texts(ran) == ["good"]
-    assert "line 1: review is taken for the name of the column" in ran.err
+    assert "line 1: using review as the column name" in ran.err
     ran = handed(serving, tmp_path, File("letter", "good\nbad\n"))
     assert ran.status == 0
     assert "is read as one text" in ran.err

@@ -148,7 +148,7 @@ def test_an_edited_record_is_no_defect(stage: Stage, name: str) -> None:
         ("dev/bundle/manifest.json", ("deploy",), "run fdeploy export"),
         ("dev/bundle/goldens.json", ("deploy",), "run fdeploy export"),
         ("dev/local/endpoint.json", ("status",), "run fdeploy deploy"),
-        ("dev/local/deployments.jsonl", ("versions",), "take the line out"),
+        ("dev/local/deployments.jsonl", ("versions",), "remove that line"),
     ],
 )
 @pytest.mark.parametrize("content", [b'{"a": 1}\n', b"[" * 50_000, b"\xff", b'{"a": 1, "a": 2}'])

@@ -57,8 +57,8 @@ def test_a_text_is_classified_and_explained(
 
     before = len(model.received)
     page.get_by_role("button", name="Which words mattered?").click()
-    expect(page.locator("#reasons li").first).to_contain_text("loved speaks for positive")
-    expect(page.locator("#reasons")).to_contain_text("thin speaks against positive")
+    expect(page.locator("#reasons li").first).to_contain_text("loved supports positive")
+    expect(page.locator("#reasons")).to_contain_text("thin opposes positive")
     expect(page.locator("#words")).to_have_text(text)
     assert len(model.received) == before + 1, "one call explains"
     texts = json.loads(model.received[-1].body)["texts"]

@@ -29,7 +29,7 @@ FACES = (
 )
 
 
-@pytest.mark.parametrize("face", FACES, ids=lambda described_api: described_api.auth)
+@pytest.mark.parametrize("described_api", FACES, ids=lambda described_api: described_api.auth)
 def test_it_is_a_valid_document(described_api: ApiDescription) -> None:
     described = document(described_api)
     OpenAPIV31SpecValidator(described).validate()
@@ -85,7 +85,7 @@ def test_the_schema_takes_what_the_contract_takes(value: Any) -> None:
     assert jsonschema.Draft202012Validator(REQUEST).is_valid(value) is taken
 
 
-@pytest.mark.parametrize("face", [SAMPLE, FACES[3]], ids=["single", "several"])
+@pytest.mark.parametrize("described_api", [SAMPLE, FACES[3]], ids=["single", "several"])
 def test_answers_are_as_described(described_api: ApiDescription) -> None:
     model = Model("demo", "3f2a9c01b7de", 0.5 if described_api.several else None)
     share = 1 / len(described_api.labels)

@@ -49,7 +49,7 @@ def test_the_origins_of_the_settings_may_call_and_no_others() -> None:
     ],
 )
 def test_an_origin_that_is_kept_out(answer: Answer, status: int) -> None:
-    with pytest.raises(DeployError, match=r"app\.example may not call"):
+    with pytest.raises(DeployError, match=r"app\.example cannot call"):
         preflight(answer, OURS, status=status)
 
 
@@ -88,10 +88,10 @@ def test_it_asks_until_one_is_too_many() -> None:
 def test_it_says_when_none_was_too_many_and_when_it_did_not_try() -> None:
     sent, told = throttle(lambda _number: ADMITTED)
     assert sent == 44
-    assert "44 requests in a row were not too many" in told
+    assert "not reached with 44 requests in a row" in told
     assert throttle(lambda _number: ADMITTED, burst=5_000) == (
         0,
-        "the throttle (5/s, 5000 at once) was not tried: that is too much",
+        "rate limit (5/s, 5000 at once) not tested: it would take too many requests",
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks before AWS is asked to change anything: artifact, permissions, quota, memory, price."""
+"""Checks before any change in AWS: artifact, permissions, quota, memory, price."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _AGAIN = "run fdeploy package with these settings"
 
 
 def artifact_check(artifact: Artifact | None, container: Container) -> Check:
-    """A check; what does not fit only warns, because ``deploy`` packs it again for the image."""
+    """Check the artifact; a mismatch only warns, because ``deploy`` packages it again."""
     name = "artifact"
     if artifact is None:
         return Check(name, "warned", "nothing is packaged yet", "run fdeploy package")
@@ -46,15 +46,15 @@ def artifact_check(artifact: Artifact | None, container: Container) -> Check:
     if wrong:
         return Check(name, "warned", f"{about} does not fit: {'; '.join(wrong)}; {image}", _AGAIN)
     if packed.learner:
-        return Check(name, "passed", f"{about} is a learner of Python {packed.learner}; {image}")
+        return Check(name, "passed", f"{about} is a learner for Python {packed.learner}; {image}")
     if packed.python is None:
-        told = f"{about} carries no libraries: a container would fetch them when it starts; {image}"
+        told = f"{about} has no wheels: the container would install them when it starts; {image}"
         return Check(name, "warned", told, _AGAIN)
-    return Check(name, "passed", f"{about} carries {len(packed.wheels)} wheels; {image}")
+    return Check(name, "passed", f"{about} has {len(packed.wheels)} wheels; {image}")
 
 
 def subject(context: Context, spec: EndpointSpec) -> Subject:
-    """What the doctor is to look at."""
+    """What the doctor checks."""
     instances = spec.capacity if isinstance(spec.capacity, Instances) else None
     api = context.settings.sections.api
     behind_api = spec.kind != "async"
@@ -78,7 +78,7 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
 
 
 def estimate(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
-    """What the endpoint's memory offers the model of the bundle; None where there is no bundle."""
+    """Whether the model fits in the endpoint's memory; None if there is no bundle."""
     served = served_model(context.bundle)
     if served is None:
         return None
@@ -91,7 +91,7 @@ def estimate(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
 
 
 def needs(context: Context) -> Needs:
-    """Who must be allowed what. Raises AwsError."""
+    """The permissions this stage needs. Raises AwsError."""
     project = context.settings.sections.project
     return Needs(
         project=context.owner.project,
@@ -103,7 +103,7 @@ def needs(context: Context) -> Needs:
 
 
 def _unused(context: Context, spec: EndpointSpec) -> Iterator[str]:
-    """The services, as actions name them, of which a deploy with these settings makes nothing."""
+    """The services, as in IAM actions, that these settings do not use."""
     if context.settings.sections.project.ttl is None:
         yield "scheduler"
     if spec.scaling is None:
@@ -113,7 +113,7 @@ def _unused(context: Context, spec: EndpointSpec) -> Iterator[str]:
 
 
 def cost(context: Context, spec: EndpointSpec) -> Cost:
-    """What the endpoint costs; what AWS does not say is unknown."""
+    """What the endpoint costs, as far as AWS's price list says."""
     price = Price(None)
     if isinstance(spec.capacity, Instances):
         products = stage_status.price_list(context.aws)
@@ -122,7 +122,7 @@ def cost(context: Context, spec: EndpointSpec) -> Cost:
 
 
 def check(context: Context, spec: EndpointSpec) -> None:
-    """Tell what the endpoint will cost. Raises AwsQuota or AwsMissing where it could never be."""
+    """Run the checks and report the price. Raises AwsQuota or AwsMissing if a deploy must fail."""
     for warned in Doctor(context.aws).require(subject(context, spec)):
         context.report(Warned(f"{warned.name}: {warned.message}", hint=warned.hint))
     found = cost(context, spec)

@@ -1,4 +1,4 @@
-"""What everything that is done for one stage in AWS works with, in one frozen value."""
+"""Everything the AWS target needs to work on one stage, in one frozen value."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from fastai_deploy.targets.aws.stacks import (
 class Context:
     """One stage in one account and region.
 
-    ``home`` holds the API key; ``bundle`` is where export puts what it makes.
+    ``home`` is the folder of the API key; ``bundle`` is where export writes the bundle.
     """
 
     settings: Settings
@@ -48,7 +48,7 @@ class Context:
 
     @property
     def owner(self) -> Owner:
-        """Whose everything is."""
+        """The project and stage that own the resources."""
         return Owner(self.settings.project_name, self.settings.stage)
 
     @property
@@ -57,26 +57,26 @@ class Context:
         return ApiPublisher(self.aws, self.public, self.report)
 
     def deployment(self, watch: LogWatch | None = None) -> Deployment:
-        """Applies and removes stacks."""
+        """Applies and deletes stacks."""
         heard: dict[str, Any] = {"watch": watch} if watch else {}
         bucket = self.settings.sections.project.bucket
         return Deployment(self.aws, self.owner, self.operator, self.report, bucket=bucket, **heard)
 
     def rollout(self, log_group: str) -> Rollout:
-        """Applies a stack whose service writes to a log group, and must prove itself."""
+        """Applies a stack whose service logs to ``log_group`` and is verified."""
         watch = LogWatch(self.aws, log_group)
         return Rollout(self.deployment(watch), watch, self.report)
 
     def uploads(self, bucket: Bucket) -> Uploads:
-        """Sends objects to the bucket."""
+        """Uploads objects to the bucket."""
         return Uploads(self.aws, bucket, self.report, {"uploaded-by": str(self.operator)})
 
     def deployments(self, bucket: Bucket) -> Deployments:
-        """The versions that were deployed."""
+        """The history of deployed versions."""
         return Deployments(self.aws, bucket, self.owner.project, self.owner.stage)
 
     def bucket_of(self, stored: StoredArtifact) -> Bucket:
-        """The bucket that an artifact is in. Raises FileMissing where it is not."""
+        """The bucket that holds an artifact. Raises FileMissing if the artifact is gone."""
         bucket = find_bucket(self.aws, self.settings.sections.project.bucket)
         place, _, key = stored.uri.removeprefix("s3://").partition("/")
         if bucket is not None and bucket.name == place:
@@ -86,11 +86,11 @@ class Context:
         raise FileMissing(f"the stored artifact {stored.uri} is gone", hint="run fdeploy upload")
 
     def lambda_package(self) -> bytes:
-        """The Lambda's zip, with the labels of the bundle in it. Raises FileError."""
+        """The Lambda's zip for the bundle's labels. Raises FileError."""
         return lambda_package(self.settings, self.bundle, target="aws")
 
     def request(self, stack: str, definition: StackDefinition) -> StackRequest:
-        """The request for a stack; tells what the blueprint has to say."""
+        """The request for a stack; reports the definition's notes and warnings."""
         for note in definition.notes:
             self.report(Step(note))
         for warning in definition.warnings:
@@ -111,12 +111,13 @@ def open_context(settings: Settings, home: Path, bundle: Path, report: Reporter)
     Requests of the public API go where boto3 sends its own: ``AWS_ENDPOINT_URL``, if that is set.
     """
     project = settings.sections.project
-    # A stage stays where it is, whatever region the environment names meanwhile.
+    # A stage stays in its region even if the environment now names another one.
     if project.region and settings.last_region and project.region != settings.last_region:
         report(
             Warned(
-                f"this looks in {project.region}; the last deploy went to {settings.last_region}",
-                hint=f"fdeploy teardown --region {settings.last_region} removes that one",
+                f"this command uses {project.region}, but the last deploy went to "
+                f"{settings.last_region}",
+                hint=f"run fdeploy teardown --region {settings.last_region} to delete that one",
             )
         )
     aws = open_aws(project.region or settings.last_region, project.profile)

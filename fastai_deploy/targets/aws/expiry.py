@@ -1,4 +1,4 @@
-"""When the stage deletes itself: the settings' ``ttl``, and the stack that keeps it."""
+"""When the stage deletes itself: the setting ``ttl`` and the stack that enforces it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fastai_deploy.records import PlannedChange
 from fastai_deploy.settings.sections import duration
 from fastai_deploy.targets.aws.context import Context
 
-_WRITTEN = "%Y-%m-%dT%H:%M:%SZ"  # as the stack's output has it
+_WRITTEN = "%Y-%m-%dT%H:%M:%SZ"  # format of the stack's output
 
 
 @dataclass(frozen=True)
 class PlannedEnd:
-    """What a deploy would change of the ttl stack; ``ends`` and ``ends_now`` are empty for never.
+    """What a deploy would change in the ttl stack; ``ends`` and ``ends_now`` are empty for never.
 
-    That the date of a stack moves on is no change: it does with every deploy.
+    A later date alone is not a change, because every deploy moves it.
     """
 
     changes: tuple[PlannedChange, ...]
@@ -32,7 +32,7 @@ def stack_name(context: Context) -> str:
 
 
 def wanted_end(context: Context) -> datetime | None:
-    """When the stage would end if it were deployed now; None for never."""
+    """When the stage would end if deployed now; None for never."""
     ttl = context.settings.sections.project.ttl
     if ttl is None:
         return None

@@ -1,6 +1,6 @@
-"""What is done with a stage beside the flow: planned, looked at, read, taken back.
+"""Plan, status, logs, versions, rollback, doctor and templates of a stage in AWS.
 
-None of it but ``rollback`` changes anything.
+Only ``rollback`` changes anything.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from fastai_deploy.targets.aws.stacks import StackDefinition
 from fastai_deploy.targets.aws.target import AwsTarget
 from fastai_deploy.versions import answers_as, list_versions, previous_version
 
-# Stands for an artifact where none is packaged yet: nothing that is looked at depends on it.
+# A placeholder until an artifact is packaged; no check depends on its values.
 _NO_ARTIFACT = Artifact("", "0" * 64, 0, "")
 
 
 class AwsOperations:
-    """Takes care of the stage of a target."""
+    """Operations on a target's stage."""
 
     def __init__(self, target: AwsTarget) -> None:
         self._target = target
         self._context = target.context
 
     def plan(self, artifact: Artifact) -> StagePlan:
-        """What ``upload``, ``deploy`` and ``create-api`` would change, after the checks.
+        """Run the checks and return what ``deploy`` and ``create-api`` would change.
 
-        Raises the errors of theirs.
+        Raises the errors of those commands.
         """
         context, stored = self._context, self._would_store(artifact)
         spec = context.definitions.endpoint_spec(stored)
@@ -73,11 +73,11 @@ class AwsOperations:
         return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now)
 
     def status(self) -> Status:
-        """How the stage is doing. Raises NotOurs or AwsError."""
+        """The state of the stage. Raises NotOurs or AwsError."""
         return stage_status.status(self._context.aws, self._context.owner)
 
     def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
-        """The lines of the endpoint's containers, or of the API's function. Raises AwsError."""
+        """The log lines of the endpoint's containers or the API's Lambda. Raises AwsError."""
         aws, owner = self._context.aws, self._context.owner
         kind = self._context.settings.sections.endpoint.kind
         group = naming.endpoint_log_group(naming.endpoint_name(owner.project, owner.stage, kind))
@@ -89,7 +89,7 @@ class AwsOperations:
         return log_lines.since(aws, group, start)
 
     def versions(self) -> tuple[Version, ...]:
-        """The versions that were deployed, newest first. Raises AwsError."""
+        """The deployed versions, newest first. Raises AwsError."""
         context = self._context
         bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
         live = self._live_version()
@@ -98,8 +98,8 @@ class AwsOperations:
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again.
 
-        When the stage deletes itself stays as it is. Raises UsageError, and the errors of
-        ``deploy``.
+        The time at which the stage deletes itself does not change. Raises UsageError, and the
+        errors of ``deploy``.
         """
         context = self._context
         bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
@@ -111,23 +111,23 @@ class AwsOperations:
         return self._target.deploy(stored, answers_as(chosen.version), sets_end=False)
 
     def doctor(self, artifact: Artifact | None) -> Checkup:
-        """Whether a deploy would work. Raises SettingsError."""
+        """Check that a deploy would work. Raises SettingsError."""
         context = self._context
         packaged = artifact_check(artifact, self._target.container())
         doctor = Doctor(context.aws)
         credentials = doctor.credentials()
-        if credentials.outcome == "failed":  # whose account it is decides what else is looked at
+        if credentials.outcome == "failed":  # the other checks depend on the account
             return Checkup((credentials, packaged))
         stored = self._would_store(artifact or _NO_ARTIFACT)
         spec = context.definitions.endpoint_spec(stored)
         return Checkup((credentials, *doctor.examine(checks.subject(context, spec)), packaged))
 
     def policies(self) -> Policies:
-        """The permissions that the stage needs, as documents to copy. Raises AwsError."""
+        """The IAM policies that the stage needs. Raises AwsError."""
         return Policies(user_policies(checks.needs(self._context)))
 
     def template(self, artifact: Artifact) -> Templates:
-        """The stacks as ``deploy`` and ``create-api`` would send them. Raises SettingsError."""
+        """The templates that ``deploy`` and ``create-api`` would apply. Raises SettingsError."""
         stored = self._would_store(artifact)
         stacks = dict(self._blueprints(stored))
         ends = expiry.wanted_end(self._context)
@@ -147,7 +147,7 @@ class AwsOperations:
         )
 
     def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, StackDefinition]]:
-        """The stacks by name, in the order in which they are made."""
+        """The stacks by name, in the order in which they are created."""
         context = self._context
         project, stage = context.owner.project, context.owner.stage
         yield naming.endpoint_stack(project, stage), context.definitions.endpoint(stored)
@@ -157,7 +157,7 @@ class AwsOperations:
             yield naming.api_stack(project, stage), context.definitions.api(code, digest)
 
     def _would_store(self, artifact: Artifact) -> StoredArtifact:
-        """Where an artifact would be stored: enough to plan with before it is uploaded."""
+        """Where an artifact would be stored, to plan before it is uploaded."""
         key = naming.artifact_key(self._context.owner.project, artifact.sha256)
         return StoredArtifact(
             target="aws",

@@ -1,4 +1,4 @@
-"""From settings and artifact to the definitions of the stage's stacks: image, template, version."""
+"""Builds the definitions of the stage's stacks from settings and artifact."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from fastai_deploy.records import StoredArtifact
 from fastai_deploy.runtime.bundle import weights_file
 from fastai_deploy.settings import Settings
 
-# The serving toolkits themselves need it, so that every image of AWS has it; what else an image has
-# is of another version than the one that the parity gate was passed with.
+# AWS's serving toolkits need numpy, so every AWS image has it. Other packages in an image may have
+# versions that did not pass the parity gate.
 _EVERY_IMAGE_HAS = frozenset({"numpy"})
 
 
 def chosen_image(
     settings: Settings, region: str, served: ServedModel | None
 ) -> tuple[Instance, Image]:
-    """The instance and the image of these settings, for the model that is there, if one is.
+    """Select the instance and the image for these settings and the model, if there is one.
 
     Raises SettingsError or TargetUnavailable.
     """
@@ -60,10 +60,10 @@ def chosen_image(
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a bundle has to be served: the size of its model, and the Python of a learner.
+    """What serving a bundle requires: the size of its model, and the Python of a learner.
 
-    ``bytes`` is of the files that a processor computes, ``gpu_bytes`` of those for a GPU, None
-    where there are none. ``python`` is None for a converted model, which runs in any.
+    ``bytes`` is the size of the model files for a CPU, ``gpu_bytes`` of those for a GPU, None if
+    there are none. ``python`` is None for a converted model, which runs in any Python.
     """
 
     bytes: int
@@ -72,12 +72,12 @@ class ServedModel:
 
     @property
     def learner(self) -> bool:
-        """Whether the learner is served as it is."""
+        """Whether the learner is served from its original pickle."""
         return self.python is not None
 
 
 def served_model(bundle: Path) -> ServedModel | None:
-    """What the manifest of a bundle says; None where nothing sound is there yet."""
+    """Read a bundle's manifest; None if there is no valid one yet."""
     try:
         manifest = parse(files.read(bundle / "manifest.json"))
         python = (manifest.get("runtime") or {}).get("python")
@@ -104,8 +104,8 @@ def serving_container(settings: Settings, region: str, bundle: Path) -> Containe
     on, image = chosen_image(settings, region, served)
     if image.python is None:
         raise SettingsError(
-            f"the name of the image does not tell its Python: {image.uri}",
-            hint="give the image a tag with its Python in it, such as 1.0-py312",
+            f"the image's tag does not state its Python version: {image.uri}",
+            hint="give the image a tag with its Python version, such as 1.0-py312",
         )
     known = settings.sections.endpoint.image is None
     has_gpu = image.accelerator == "gpu"
@@ -121,20 +121,17 @@ def serving_container(settings: Settings, region: str, bundle: Path) -> Containe
 
 
 def _unused(on: Instance, served: ServedModel) -> Iterator[str]:
-    """A warning, where the model cannot be computed on the GPU that is there."""
+    """A warning if the instance has a GPU that the model cannot use."""
     if served.gpu_bytes is None:
-        why = "its graph is not one that fdeploy computes on a GPU"
+        why = "fdeploy cannot run its graph on a GPU"
         if served.learner:
-            why = "a learner that is served as it is computes there"
-        yield (
-            f"the artifact runs on the processor ({why}): "
-            f"the GPU of {on.type} is paid for and not used"
-        )
+            why = "a learner served from its original pickle always does"
+        yield f"the model runs on the CPU ({why}), so the GPU of {on.type} is paid for but not used"
 
 
 @dataclass(frozen=True)
 class StackDefinition:
-    """A stack's template; ``service`` is what in it must prove itself, ``notes`` are for people."""
+    """A stack's template; ``service`` is the resource to verify, ``notes`` are for people."""
 
     template: Template
     service: str
@@ -144,25 +141,25 @@ class StackDefinition:
 
 
 class StackDefinitions(Protocol):
-    """Draws the stacks of one stage."""
+    """Builds the stacks of one stage."""
 
     def endpoint(self, stored: StoredArtifact) -> StackDefinition:
         """The stack of the endpoint; its service is the endpoint. Raises SettingsError."""
 
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
-        """What that stack is to be. Raises SettingsError."""
+        """The specification of that stack. Raises SettingsError."""
 
     def api(self, code: Location, code_version: str) -> StackDefinition:
         """The stack of the API; its service is the function. Raises SettingsError."""
 
     def ttl(self, version: str, ends: datetime) -> StackDefinition:
-        """The stack that deletes the others at a date in UTC; its service is nothing."""
+        """The stack that deletes the others at a date in UTC; it has no service."""
 
 
 class SettingsStackDefinitions:
-    """Draws the stacks that the settings describe, for the region of ``aws``.
+    """Builds the stacks that the settings describe, for the region of ``aws``.
 
-    ``bundle`` is where the stage's bundle is, once it is exported: the image has to fit it.
+    ``bundle`` is the path of the stage's bundle, which the image has to fit.
     """
 
     def __init__(self, settings: Settings, aws: Aws, bundle: Path) -> None:
@@ -171,7 +168,7 @@ class SettingsStackDefinitions:
         self._bundle = bundle
 
     def endpoint(self, stored: StoredArtifact) -> StackDefinition:
-        """The image that fits, and the endpoint on it."""
+        """The endpoint, on the image that fits."""
         on, image = self._machine()
         spec = endpoint_spec(self._settings, stored, image, on)
         note = f"image {image.uri}: {image.reason}"
@@ -180,14 +177,14 @@ class SettingsStackDefinitions:
         )
 
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
-        """The same, not drawn yet."""
+        """The specification of the endpoint stack."""
         on, image = self._machine()
         return endpoint_spec(self._settings, stored, image, on)
 
     def api(self, code: Location, code_version: str) -> StackDefinition:
-        """The API, with access logs where the account lets API Gateway write any.
+        """The API, with access logs if the account allows API Gateway to write them.
 
-        A key that was replaced stays so.
+        A rotated key is kept.
         """
         account = self._aws.call("apigateway", "get_account")
         owner = Owner(self._settings.project_name, self._settings.stage)
@@ -204,7 +201,7 @@ class SettingsStackDefinitions:
         return StackDefinition(template, spec.function.name, spec.version, warnings=spec.warnings)
 
     def ttl(self, version: str, ends: datetime) -> StackDefinition:
-        """The end of the stage."""
+        """The stack that deletes the stage."""
         spec = ttl_spec(self._settings, version=version, ends=ends)
         return StackDefinition(expiry_template(spec), "", spec.version)
 

@@ -1,11 +1,13 @@
-"""The AWS target: what each stage does with an account, one method a stage.
+"""The AWS target, one method per stage.
 
-    upload       the bucket, made once; the artifact, sent once
-    deploy       the endpoint stack; the configuration in use compared; the goldens; else back
-    create_api   the Lambda's package; the api stack; the goldens through the public URL; else back
-    teardown     all of it away, and the proof
+    upload       create the bucket once; upload the artifact once
+    deploy       apply the endpoint stack; check the live configuration and the goldens, else
+                 roll back
+    create_api   upload the Lambda; apply the API stack; check the goldens through the public URL,
+                 else roll back
+    teardown     delete everything, and verify that nothing is left
 
-The home folder, ``.fdeploy/<stage>/aws/``, holds the API key and nothing else: AWS is the memory.
+The home folder, ``.fdeploy/<stage>/aws/``, holds only the API key: all other state is in AWS.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _CONFIG = "AWS::SageMaker::EndpointConfig"
 
 
 class AwsTarget:
-    """Serves one stage of a project from an account."""
+    """Serves one stage of a project from an AWS account."""
 
     name = "aws"
 
@@ -45,12 +47,12 @@ class AwsTarget:
         self.context = context
 
     def container(self) -> Container:
-        """The image that the settings lead to, as far as an artifact has to fit it."""
+        """The container, from the image that the settings select, that an artifact must fit."""
         context = self.context
         return serving_container(context.settings, context.aws.region, context.bundle)
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
-        """Send the artifact to the bucket; a second time no byte is sent."""
+        """Upload the artifact to the bucket, unless it is already there."""
         context = self.context
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
         key = naming.artifact_key(context.owner.project, artifact.sha256)
@@ -66,9 +68,9 @@ class AwsTarget:
         )
 
     def deploy(self, stored: StoredArtifact, verify: Verify, *, sets_end: bool = True) -> Endpoint:
-        """Bring the stack of the endpoint to this artifact; the one before serves until then.
+        """Update the endpoint stack to this artifact; the previous version serves until then.
 
-        ``sets_end``: the settings' ``ttl`` begins anew, or ends; else it stays as it is.
+        ``sets_end``: restart the ``ttl`` of the settings, or remove it; else leave it unchanged.
         """
         context, aws = self.context, self.context.aws
         bucket = context.bucket_of(stored)
@@ -103,7 +105,7 @@ class AwsTarget:
         return self._invoke(endpoint.name, request)
 
     def create_api(self, endpoint: Endpoint, verify: Verify) -> Api:
-        """Put the Lambda and API Gateway in front of the endpoint."""
+        """Create the Lambda and API Gateway in front of the endpoint."""
         context = self.context
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
         package = context.lambda_package()
@@ -125,8 +127,8 @@ class AwsTarget:
         applied = rollout.apply(context.request(stack, definition), prove)
         outputs = applied.stack.outputs
         if "DomainUrl" in outputs:
-            told = f"{settings.domain} must be a CNAME (or alias) of {outputs['DomainTarget']}"
-            context.report(Step(f"{outputs['DomainUrl']} leads here, too: {told} in your DNS"))
+            record = f"a CNAME (or alias) from {settings.domain} to {outputs['DomainTarget']}"
+            context.report(Step(f"to use {outputs['DomainUrl']}, add {record} to your DNS"))
         access = api_publisher.access(applied.stack, auth)
         if access.key:
             files.write(self._key_file, access.key.encode(), mode=0o600)
@@ -142,22 +144,22 @@ class AwsTarget:
         )
 
     def call_api(self, api: Api, request: Json) -> Json:
-        """Send a request through the API, as who may call it."""
+        """Send a request through the API, authenticated as a caller."""
         auth = self.context.settings.sections.api.auth
         return self.context.api_publisher.call(ApiAccess(api.url, auth, self._key(api)), request)
 
     def key(self, api: Api) -> str:  # noqa: ARG002 the stack tells
-        """The key of the API, as API Gateway has it; the file is written anew."""
+        """The API key, fetched from API Gateway; its file is rewritten."""
         return self._fetch_key(self._api_stack())
 
     def rotate_key(self, api: Api) -> str:  # noqa: ARG002 likewise
-        """Replace the key by a new one, which API Gateway makes; nothing else changes."""
+        """Replace the key with a new one from API Gateway; nothing else changes."""
         context = self.context
         stack = self._api_stack()
         self._need_keys()
         live = context.deployment().live(stack.name)
         if live is None:
-            raise UsageError("there is no API in this stage", hint="run fdeploy create-api")
+            raise UsageError("this stage has no API", hint="run fdeploy create-api")
         serial = f"{context.aws.now():%Y%m%d%H%M%S}"
         request = replace(live, template=with_key_serial(live.template, serial))
         return self._fetch_key(context.deployment().apply(request).stack)
@@ -165,23 +167,23 @@ class AwsTarget:
     def teardown(
         self, *, artifacts: bool = False, confirmed: bool = False, wait: bool = True
     ) -> Teardown:
-        """Remove the stacks and everything else of the stage.
+        """Delete the stacks and everything else of the stage.
 
-        ``artifacts`` also removes what is stored; a protected stage must be ``confirmed``. Without
-        ``wait`` the stacks are asked to go, and the rest waits for the next teardown. Raises
-        UsageError, NotOurs, StackBusy or AwsError.
+        ``artifacts`` also deletes stored artifacts; a protected stage must be ``confirmed``.
+        Without ``wait`` only the deletion of the stacks is started, and the rest is left to the
+        next teardown. Raises UsageError, NotOurs, StackBusy or AwsError.
         """
         context = self.context
         project = context.settings.sections.project
         if project.protect and not confirmed:
             raise UsageError(
-                f"stage {context.owner.stage} is protected: protect is true in [project]",
-                hint="fdeploy teardown --yes",
+                f"stage {context.owner.stage} is protected (protect = true in [project])",
+                hint="to delete it anyway, run fdeploy teardown --yes",
             )
         if artifacts and not wait:
             raise UsageError(
-                "the artifacts can go only when the stacks are gone, and nobody waits for that",
-                hint="leave out --no-wait, or --artifacts",
+                "artifacts can be deleted only after the stacks, which --no-wait does not wait for",
+                hint="leave out --no-wait or --artifacts",
             )
         removal = StageTeardown(context.aws, context.owner, context.deployment(), context.report)
         if not wait:
@@ -205,22 +207,22 @@ class AwsTarget:
         )
 
     def _set_end(self, version: str) -> None:
-        """Make the stage delete itself when its time is up, or let it live."""
+        """Schedule the deletion of the stage, or cancel it if ``ttl`` is not set."""
         context = self.context
         stack, ends = expiry.stack_name(context), expiry.wanted_end(context)
         if ends is None:
             if context.deployment().remove(stack):
-                context.report(Step("the stage does not delete itself any more: ttl is not set"))
+                context.report(Step("the stage no longer deletes itself, because ttl is not set"))
             return
         definition = context.definitions.ttl(version, ends)
         context.deployment().apply(context.request(stack, definition))
-        context.report(Step(f"the stage deletes itself at {ends:%Y-%m-%d %H:%M} UTC"))
+        context.report(Step(f"the stage will delete itself at {ends:%Y-%m-%d %H:%M} UTC"))
 
     def _api_stack(self) -> Stack:
         owner = self.context.owner
         stack = our_stack(self.context.aws, naming.api_stack(owner.project, owner.stage), owner)
         if stack is None:
-            raise UsageError("there is no API in this stage", hint="run fdeploy create-api")
+            raise UsageError("this stage has no API", hint="run fdeploy create-api")
         return stack
 
     def _need_keys(self) -> None:
@@ -252,5 +254,5 @@ class AwsTarget:
             return files.read(self._key_file).decode("utf-8", "replace")
         except FileMissing:
             raise FileMissing(
-                f"the API key {self._key_file} is gone", hint="run fdeploy create-api"
+                f"the API key file {self._key_file} is gone", hint="run fdeploy create-api"
             ) from None

@@ -1,6 +1,6 @@
-"""The API on this machine: the real Lambda code behind a gateway process.
+"""The local API: the real Lambda code behind a gateway process.
 
-Its key stands in a file that its owner alone can read; it is in no record, log or command line.
+The key is in a file that only its owner can read, and never in a record, log or command line.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ MODULE = "fastai_deploy.targets.local.gateway"
 _CREATE = "run fdeploy create-api"
 _JSON = {"content-type": "application/json"}
 _START_SECONDS = 30.0
-_LONGEST_KEY = 128  # characters, as of API Gateway
+_LONGEST_KEY = 128  # characters, as in API Gateway
 _KEY = re.compile(rb"[!-~]{20,128}")
 
 
 class LocalApi:
     """The gateway of one stage, below ``home``.
 
-    ``state`` is the file that names the endpoint; ``package`` gives the Lambda's zip as it is now.
+    ``state`` is the file that names the endpoint; ``package`` returns the current Lambda zip.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LocalApi:
         self.log = home / "gateway.log"
 
     def create(self, endpoint: Endpoint, settings: ApiSettings, verify: Verify) -> Api:
-        """Start the gateway; with unchanged settings and labels the one that runs goes on.
+        """Start the gateway, or keep the running one if settings and labels are unchanged.
 
         Raises PortTaken, ServerDied, ParityError or InvocationError.
         """
@@ -92,7 +92,7 @@ class LocalApi:
         running = self.port
         config = self._wanted(endpoint.name, settings, port=settings.port or running or 0)
         if running and running == config.port and self._is_stored(config):
-            self._report(Step("the gateway is up already"))
+            self._report(Step("the gateway is already running"))
             api = self._api(endpoint, settings, running)
             self._prove(api, settings, verify)
             return api
@@ -115,9 +115,9 @@ class LocalApi:
         )
 
     def rotate_key(self, api: Api) -> str:
-        """Put a new key in the place of the one that is; it counts at once, the old one no more.
+        """Replace the key; the new one is valid at once and the old one no longer.
 
-        Raises FileError, or DeployError when the gateway goes on with the old one.
+        Raises FileError, or DeployError if the gateway does not honour that.
         """
         before = self.key() if self._key.name in files.names_in(self._home) else ""
         key = new_key()
@@ -136,14 +136,14 @@ class LocalApi:
         return key
 
     def call(self, api: Api, request: Json) -> Json:
-        """Send a request with the key, to the gateway and nobody else.
+        """Send a request with the key, and only to the gateway.
 
-        Raises InvocationError, also where it does not run any more, or FileMissing without a key.
+        Raises InvocationError, also if the gateway is not running, or FileMissing without a key.
         """
         server = self._processes.serving(KIND)
         if server is None:
             raise InvocationError(
-                f"the gateway of {api.url} does not run any more; nothing was sent", hint=_CREATE
+                f"the gateway of {api.url} is not running; nothing was sent", hint=_CREATE
             )
         return post(
             self._url_at(server, api),
@@ -154,37 +154,37 @@ class LocalApi:
         )
 
     def key(self) -> str:
-        """The key. Raises FileMissing without one, or FileError for what is no key."""
+        """The key. Raises FileMissing if there is none, or FileError if it is not a valid key."""
         try:
             key = files.read(self._key, most=_LONGEST_KEY)
         except FileMissing:
-            raise FileMissing(f"the API key {self._key} is gone", hint=_CREATE) from None
+            raise FileMissing(f"the API key file {self._key} is gone", hint=_CREATE) from None
         if not _KEY.fullmatch(key):
             raise FileError(
-                f"{self._key} holds no API key",
+                f"{self._key} does not contain a valid API key",
                 hint="run fdeploy key rotate, which writes a new one",
             )
         return key.decode()
 
     def _check(self, server: Server) -> None:
-        """Raise InvocationError unless the gateway has its port: the key goes to no other."""
+        """Raise InvocationError unless the gateway holds its port, so no other gets the key."""
         if not self._processes.holds(server):
             raise InvocationError(
-                f"the gateway (process {server.pid}, port {server.port}) does not run any more; "
+                f"the gateway (process {server.pid}, port {server.port}) is not running; "
                 "nothing was sent",
                 hint=_CREATE,
             )
 
     def _url_at(self, server: Server, api: Api) -> str:
-        """The URL of the route at the port that the gateway has."""
+        """The URL of the route on the gateway's current port."""
         return f"http://{LOOPBACK}:{server.port}{urlsplit(api.url).path}"
 
     def _restart(self, config: GatewayConfig, running: int | None) -> int:
-        """Start a gateway in the place of the one that runs; return its port."""
+        """Replace the running gateway with a new one; return its port."""
         if config.port not in (0, running) and taken(config.port):
             raise PortTaken(
                 f"port {config.port} of {LOOPBACK} is in use",
-                hint="choose another one with --port, or 0 for a free one",
+                hint="choose another with --port, or 0 for a free one",
             )
         self._processes.stop(self._processes.running(KIND))
         files.write(self._config, config.encode())
@@ -206,19 +206,19 @@ class LocalApi:
         return server.port
 
     def pending(self, endpoint: str, settings: ApiSettings) -> Literal["add", "change"] | None:
-        """What :meth:`create` would do: start a gateway, start another one, or nothing."""
+        """What :meth:`create` would do: start a gateway, replace it, or nothing."""
         if self.port is None:
             return "add"
         config = self._wanted(endpoint, settings, port=settings.port or self.port)
         return None if config.port == self.port and self._is_stored(config) else "change"
 
     def url(self, port: int, settings: ApiSettings) -> str:
-        """Where the route is."""
+        """The URL of the route."""
         return f"http://{LOOPBACK}:{port}{settings.route}"
 
     @property
     def port(self) -> int | None:
-        """The port of the gateway that runs, if one does."""
+        """The port of the running gateway; None if it is not running."""
         server = self._processes.serving(KIND)
         return server.port if server else None
 
@@ -226,7 +226,7 @@ class LocalApi:
         return _content(self._config) == config.encode()
 
     def _stored_package(self) -> Path:
-        """The package as a file that is named after its bytes."""
+        """Write the package to a file named after its hash."""
         package = self._package()
         path = self._home / f"lambda-{hashlib.sha256(package).hexdigest()[:12]}.zip"
         if _content(path) != package:
@@ -254,20 +254,20 @@ class LocalApi:
         )
 
     def _check_keyless(self, api: Api) -> None:
-        """The proof that nobody gets an answer without the key."""
+        """Check that a request without a key is refused."""
         body = json.dumps({"text": "no key"}).encode()
         status = self._send(self._running(), api)("POST", _JSON, body).status
         if status != http.HTTPStatus.FORBIDDEN:
             raise DeployError(
-                f"the API answered {status} to a request without a key, and not 403",
+                f"the API answered {status} instead of 403 to a request without a key",
                 hint="run fdeploy teardown, then fdeploy up",
             )
 
     def _running(self) -> Server:
-        """The gateway that was just started or found. Raises InvocationError when it has ended."""
+        """The running gateway. Raises InvocationError if it has exited."""
         server = self._processes.serving(KIND)
         if server is None:
-            raise InvocationError("the gateway has ended while it was tried", hint=_CREATE)
+            raise InvocationError("the gateway exited while it was checked", hint=_CREATE)
         return server
 
     def _send(self, server: Server, api: Api) -> Send:
@@ -277,13 +277,13 @@ class LocalApi:
         )
 
     def _prove(self, api: Api, settings: ApiSettings, verify: Verify) -> None:
-        """The goldens through the API, nothing without the key, and only the pages that may."""
+        """Check the goldens through the API, the refusal without a key, and CORS."""
         verify(lambda request: self.call(api, request))
         self._check_keyless(api)
         check_preflight(self._send(self._running(), api), settings.cors_origins, self._report)
 
     def _check_throttle(self, api: Api, settings: ApiSettings, key: str) -> None:
-        """The proof that a key cannot ask without end."""
+        """Check that requests above the rate limit are refused."""
         ask = self._send(self._running(), api)
         check_throttle(
             lambda method, headers, body: ask(method, {**headers, "x-api-key": key}, body),
@@ -295,7 +295,7 @@ class LocalApi:
 
     @contextlib.contextmanager
     def _key_for_proof(self) -> Iterator[str]:
-        """A second key, so that the proof of the throttle costs the user nothing; it ends here."""
+        """A temporary key, so that checking the rate limit does not use up the user's."""
         key = new_key()
         files.write(self._proof_key, key.encode(), mode=0o600)
         try:
@@ -305,7 +305,7 @@ class LocalApi:
 
 
 def _content(path: Path) -> bytes | None:
-    """What is in a file; None where there is none, or no file in its place."""
+    """The content of a file; None if it cannot be read."""
     try:
         return files.read(path)
     except FileError:
@@ -313,9 +313,9 @@ def _content(path: Path) -> bytes | None:
 
 
 def taken(port: int) -> bool:
-    """Whether something else listens on a port of this machine."""
+    """Whether a port of this machine is in use."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port that is only waiting for late packets is free.
+        # As servers do: a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

@@ -1,4 +1,4 @@
-"""One JSON request to a server on this machine, with the contract's errors translated."""
+"""Sends a JSON request to a server on this machine and translates the contract's errors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fastai_deploy.api_docs.smoke_tests import Reply
 from fastai_deploy.errors import InvocationError, error_from_response
 
 Json = Any
-# Called when the connection is there and nothing was sent yet. Raises InvocationError where the
-# other end is not the server that is meant: its port may be another program's by now.
+# Called after connecting and before sending. Raises InvocationError if the other end is not the
+# intended server, because another program may have its port by now.
 Peer = Callable[[], None]
 
 LOOPBACK = "127.0.0.1"
@@ -24,7 +24,7 @@ def post(
 ) -> Json:
     """POST a request and return the answer; ``timeout`` is in seconds.
 
-    Raises InvocationError with the server's code, message and hint, or when there is no answer.
+    Raises InvocationError with the server's code, message and hint, or if there is no answer.
     """
     every = {"content-type": "application/json", **headers}
     reply = send(url, "POST", every, json.dumps(request).encode(), timeout=timeout, peer=peer)
@@ -35,7 +35,9 @@ def post(
     try:
         return json.loads(reply.body)
     except ValueError:
-        raise InvocationError(f"{url} answered no JSON", hint="run fdeploy deploy") from None
+        raise InvocationError(
+            f"the answer of {url} is not JSON", hint="run fdeploy deploy"
+        ) from None
 
 
 def send(
@@ -47,10 +49,10 @@ def send(
     timeout: float,
     peer: Peer,
 ) -> Reply:
-    """Send a request and return the answer, whatever it is. Raises InvocationError.
+    """Send a request and return the answer, whatever its status. Raises InvocationError.
 
-    ``peer`` is asked between connecting and sending. Before, the server could end and its port go
-    to another program; after it, the connection is the server's.
+    ``peer`` is called between connecting and sending: before connecting, the server could exit and
+    its port go to another program; once connected, the connection is the server's.
     """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
@@ -64,15 +66,15 @@ def send(
     except TimeoutError:
         raise InvocationError(
             f"{url} did not answer within {timeout:g} s",
-            hint="send less text at once",
+            hint="send less text per request",
             status=http.HTTPStatus.GATEWAY_TIMEOUT,
             answer_code="timeout",
         ) from None
     except (OSError, http.client.HTTPException) as error:
-        peer()  # says more, where it knows that the server has ended
+        peer()  # raises a better error if the server has exited
         raise InvocationError(
             f"{url} does not answer: {error}",
-            hint="the server is not running any more; run fdeploy up",
+            hint="the server is no longer running; run fdeploy up",
         ) from None
     finally:
         connection.close()

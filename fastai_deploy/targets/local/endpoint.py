@@ -1,4 +1,4 @@
-"""The endpoint on this machine: an unpacked artifact in a model server process.
+"""The local endpoint: an unpacked artifact in a model server process.
 
 Artifacts are stored by content: ``store/<sha256>/model.tar.gz``.
 """
@@ -40,14 +40,14 @@ _HASH = re.compile("[0-9a-f]{64}")
 
 
 class Store:
-    """The store in ``folder``."""
+    """The artifact store in ``folder``."""
 
     def __init__(self, folder: Path, report: Reporter) -> None:
         self._folder = folder
         self._report = report
 
     def path(self, sha256: str) -> Path:
-        """Where the artifact with this hash stands, if it does. Raises FileError for no hash."""
+        """The path of the artifact with this hash. Raises FileError for an invalid hash."""
         if not _HASH.fullmatch(sha256):
             raise FileError(
                 f"{sha256[:80]!r} is not the SHA-256 of an artifact", hint="run fdeploy upload"
@@ -55,11 +55,11 @@ class Store:
         return self._folder / sha256 / "model.tar.gz"
 
     def has(self, sha256: str, size: int) -> bool:
-        """Whether the artifact is there in full length; :meth:`checked` reads its bytes."""
+        """Whether the artifact exists with this size; :meth:`checked` verifies its content."""
         return files.size_of(self.path(sha256)) == size
 
     def put(self, source: Path, sha256: str, size: int) -> Path:
-        """Copy an artifact in, checked while it is copied. Raises FileError when it differs."""
+        """Copy an artifact into the store, verifying its hash. Raises FileError if it differs."""
         path = self.path(sha256)
         digest = hashlib.sha256()
         done = 0
@@ -71,13 +71,13 @@ class Store:
                 self._report(Advanced("upload", done, size))
             if digest.hexdigest() != sha256:
                 raise FileError(
-                    f"{source} is not the artifact that package made: its checksum differs",
+                    f"{source} is not the artifact that fdeploy package wrote: its hash differs",
                     hint="run fdeploy package",
                 )
         return path
 
     def checked(self, sha256: str) -> Path:
-        """The artifact, after its checksum was found right. Raises FileError."""
+        """The path of the artifact, after verifying its hash. Raises FileError."""
         path = self.path(sha256)
         try:
             found = files.sha256(path)
@@ -87,16 +87,16 @@ class Store:
             ) from None
         if found != sha256:
             raise FileError(
-                f"the stored artifact {sha256[:12]} is damaged: its checksum differs",
+                f"the stored artifact {sha256[:12]} is damaged: its hash differs",
                 hint=f"remove {path.parent} and run fdeploy upload",
             )
         return path
 
 
 def interpreter(model: Path, environments: Environments) -> Path:
-    """The running one; for a learner served as it is, one with the versions that it states.
+    """The running Python, or for a learner's original pickle one with its pinned packages.
 
-    Raises RuntimeUnproven when that environment cannot be made, and FileError.
+    Raises RuntimeUnproven if that environment cannot be created, and FileError.
     """
     manifest = read_object(model / "manifest.json", "run fdeploy package")
     if not manifest.has("runtime"):
@@ -115,10 +115,9 @@ _INVOKE_SECONDS = 60.0  # as long as InvokeEndpoint waits
 class LocalEndpoint:
     """The model server of one stage, below ``home``.
 
-    ``interpreter`` gives the Python that an unpacked artifact is served with; ``api`` says which
-    names the server has and whose pages may call it.
-    ``state`` names the live server: its process, port and version. The gateway reads it on every
-    request, so that it follows a deploy.
+    ``interpreter`` returns the Python for an unpacked artifact; ``api`` has the allowed hosts and
+    origins. ``state`` is the file that names the live server: its process, port and version. The
+    gateway reads it on every request, so that it follows a deploy.
     """
 
     def __init__(
@@ -150,7 +149,7 @@ class LocalEndpoint:
         version = stored.version
         live = self._serving(version)
         if live is not None:
-            self._report(Step(f"version {version} is live already; asking it again"))
+            self._report(Step(f"version {version} is already live; verifying it again"))
             verify(lambda request: self._ask(live, request))
             return self._endpoint(live.port, stored)
 
@@ -165,7 +164,7 @@ class LocalEndpoint:
             )
             with contextlib.suppress(FileError):
                 files.remove_tree(folder)
-                if not before:  # the log of what serves stays what is shown
+                if not before:  # otherwise fdeploy logs keeps showing the live server's log
                     files.rename(self._starting_log, self.log)
             raise
         self._processes.stop(before)
@@ -175,11 +174,11 @@ class LocalEndpoint:
         return endpoint
 
     def invoke(self, request: Json) -> Json:
-        """Send a request to the live model server. Raises InvocationError, also where none runs."""
+        """Send a request to the live model server. Raises InvocationError, also if none runs."""
         return self._ask(self._live(), request)
 
     def live_version(self) -> str:
-        """The version of the live server; empty where none runs. Raises FileError."""
+        """The version of the live server; empty if none runs. Raises FileError."""
         try:
             server, state = self._state()
         except FileMissing:
@@ -188,7 +187,7 @@ class LocalEndpoint:
 
     @property
     def clients_changed(self) -> bool:
-        """Whether the live server answers other hosts or origins than the settings say."""
+        """Whether the live server's allowed hosts or origins differ from the settings."""
         try:
             _, state = self._state()
         except FileMissing:
@@ -196,7 +195,7 @@ class LocalEndpoint:
         return bool(state.value.get("clients") != self._clients)
 
     def live_unproven(self) -> bool:
-        """Whether not all answers of the live server's version are proven. Raises FileError."""
+        """Whether some answers of the live version are unproven. Raises FileError."""
         try:
             _, state = self._state()
         except FileMissing:
@@ -214,7 +213,7 @@ class LocalEndpoint:
         version = stored.version
         self._report(Step(f"unpacking version {version}"))
         unpack(artifact, folder)
-        self._report(Step("starting the model server, which asks itself the goldens first"))
+        self._report(Step("starting the model server, which checks its goldens first"))
         announce = folder / "announce.json"
         server = self._processes.start(
             ServerSpec(
@@ -236,7 +235,7 @@ class LocalEndpoint:
             )
         )
         endpoint = self._endpoint(server.port, stored)
-        self._report(Step(f"the model server is up at {endpoint.url}"))
+        self._report(Step(f"the model server is running at {endpoint.url}"))
         verify(lambda request: self._ask(server, request))
         files.rename(self._starting_log, self.log)
         state = {
@@ -250,7 +249,7 @@ class LocalEndpoint:
         return endpoint
 
     def _ask(self, server: Server, request: Json) -> Json:
-        """Send a request to a server, once it is known that the server has the connection."""
+        """Send a request to a server after checking that it holds the connection."""
         return post(
             f"http://{LOOPBACK}:{server.port}/invocations",
             request,
@@ -260,28 +259,28 @@ class LocalEndpoint:
         )
 
     def _check(self, server: Server) -> None:
-        """Raise InvocationError unless a server runs and has its port: a text goes to no other."""
+        """Raise InvocationError unless the server holds its port, so no other gets the text."""
         if not self._processes.holds(server):
             raise InvocationError(
-                f"the model server (process {server.pid}, port {server.port}) does not run any "
-                "more; nothing was sent",
+                f"the model server (process {server.pid}, port {server.port}) is not running; "
+                "nothing was sent",
                 hint=_DEPLOY,
             )
 
     def _state(self) -> tuple[Server, Reader]:
-        """The server that was live last. Raises FileMissing, or FileError for damage."""
-        return read_server(self.state, f"{_DEPLOY}, which writes it anew")
+        """The last live server. Raises FileMissing, or FileError if the file is damaged."""
+        return read_server(self.state, f"{_DEPLOY}, which rewrites it")
 
     def _live(self) -> Server:
-        """The live server. Raises InvocationError where none was started."""
+        """The live server. Raises InvocationError if none was started."""
         try:
             server, _ = self._state()
         except FileMissing:
-            raise InvocationError("no model server was started", hint=_DEPLOY) from None
+            raise InvocationError("there is no model server", hint=_DEPLOY) from None
         return server
 
     def _serving(self, version: str) -> Server | None:
-        """The live server, if it runs, answers, and serves this version."""
+        """The live server if it responds and serves this version, else None."""
         try:
             server, _ = self._state()
             if self.clients_changed:

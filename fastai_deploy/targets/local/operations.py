@@ -1,4 +1,4 @@
-"""``plan``, ``status``, ``logs``, ``versions`` and ``rollback`` of a stage on this machine."""
+"""Plan, status, logs, versions, rollback and doctor of a stage on this machine."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from fastai_deploy.targets.local.target import LocalTarget
 from fastai_deploy.versions import answers_as, list_versions, previous_version
 
 _FOLLOW_SECONDS = 0.2
-_MOST = 256 << 20  # bytes of a log that are looked through
+_MOST = 256 << 20  # bytes of a log that are searched
 _MS = 1_000
 
 
 def lines_since(path: Path, start: datetime) -> Iterator[LogLine]:
-    """The lines since a date, of the rotated file, too; none where there is no file."""
+    """The lines since a date, including those of the rotated file; none if there is no file."""
     at = start
     for text in (*_lines(rotated(path)), *_lines(path)):
         at = date_of(text) or at
@@ -56,7 +56,7 @@ def lines_since(path: Path, start: datetime) -> Iterator[LogLine]:
 
 
 def follow_lines(path: Path, start: datetime, sleep: Callable[[float], None]) -> Iterator[LogLine]:
-    """The same, and what comes after, without end; a file that was begun anew is read anew."""
+    """The lines since a date and all later ones, without end; handles rotation."""
     at, read, rest, inode = start, 0, b"", 0
     while True:
         data = b""
@@ -81,7 +81,7 @@ def follow_lines(path: Path, start: datetime, sleep: Callable[[float], None]) ->
 
 
 def date_of(text: str) -> datetime | None:
-    """When a line was written, where it says so: the servers' lines do, a traceback's do not."""
+    """The time of a line; None if it has none, as in a traceback."""
     try:
         values = json.loads(text)
         seconds = values["time"] if "time" in values else values["_aws"]["Timestamp"] / _MS
@@ -91,7 +91,7 @@ def date_of(text: str) -> datetime | None:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a log, the last of it where it is very long. Raises FileError."""
+    """The lines of a log, only the end of a very long one. Raises FileError."""
     try:
         with files.reading(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _MOST))
@@ -101,7 +101,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Which file it is, and how large; 0 and 0 where there is none."""
+    """The file's inode and size; 0 and 0 if there is no file."""
     try:
         with files.reading(path) as file:
             found = os.fstat(file.fileno())
@@ -119,13 +119,13 @@ def _from(path: Path, position: int) -> bytes:
         return b""
 
 
-_FREE = "nothing is rented: it runs on this machine"
+_FREE = "free of charge, because it runs on this machine"
 _HOUR = timedelta(hours=1)
-_COPIES = 3  # of an artifact on the disk: packaged, stored, unpacked
+_COPIES = 3  # copies of an artifact on disk: packaged, stored, unpacked
 
 
 class LocalOperations:
-    """Takes care of the stage of a target."""
+    """Operations on a target's stage."""
 
     def __init__(
         self,
@@ -147,17 +147,17 @@ class LocalOperations:
         live, version = self._target.endpoint.live_version(), artifact.version
         if live != version:
             came = (f"version {live} to {version}",) if live else ()
-            # The new server is started beside the old one, which goes when the new one is right.
+            # The old server is stopped only after the new one is verified.
             changes.append(_change("model server", "change" if live else "add", came))
         elif self._target.endpoint.clients_changed:
-            changes.append(_change("model server", "change", ("who is answered",)))
+            changes.append(_change("model server", "change", ("allowed hosts and origins",)))
         action = self._target.api.pending(self._name, self._api_settings)
         if action is not None:
             changes.append(_change("gateway", action, (), interrupts=action == "change"))
         return StagePlan(tuple(changes), Cost(Decimal(0), Decimal(0), "USD", _FREE))
 
     def status(self) -> Status:
-        """The servers, what they serve, and what was asked through the gateway."""
+        """The servers, what they serve, and the gateway's requests of the last hour."""
         target = self._target
         version = target.endpoint.live_version()
         port = target.api.port
@@ -177,7 +177,7 @@ class LocalOperations:
         )
 
     def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
-        """The lines of the model server's log, or of the gateway's."""
+        """The log lines of the model server or the gateway."""
         path = self._target.api.log if api else self._target.endpoint.log
         start = self._now() - since
         if follow:
@@ -185,12 +185,12 @@ class LocalOperations:
         return lines_since(path, start)
 
     def versions(self) -> tuple[Version, ...]:
-        """The versions that were deployed here, newest first."""
+        """The versions deployed here, newest first."""
         deployed = self._target.history.newest_first()
         return list_versions(deployed, self._target.endpoint.live_version())
 
     def rollback(self, wanted: str | None) -> Endpoint:
-        """Start the version before again; its server asks itself its goldens first.
+        """Start the previous version again; its server checks itself against its goldens.
 
         Raises UsageError, and the errors of ``deploy``.
         """
@@ -201,21 +201,22 @@ class LocalOperations:
         return self._target.deploy(chosen.stored(self._target.name), answers_as(chosen.version))
 
     def doctor(self, artifact: Artifact | None) -> Checkup:
-        """Whether a deploy would work here."""
+        """Check that a deploy would work here."""
         return Checkup((_packages(), _packaged(artifact), self._disk(artifact), self._port()))
 
     def policies(self) -> Policies:
-        """Raises UsageError: this machine asks for none."""
+        """Raise UsageError: the local target needs no permissions."""
         raise UsageError(
-            "the local target needs no permissions", hint="fdeploy doctor --policy --target aws"
+            "the local target needs no permissions",
+            hint="run fdeploy doctor --policy --target aws",
         )
 
     def template(self, artifact: Artifact) -> Templates:  # noqa: ARG002 - as every target has it
-        """Raises UsageError: there are no stacks on this machine."""
-        raise UsageError("the local target has no stacks", hint="fdeploy template --target aws")
+        """Raise UsageError: the local target has no stacks."""
+        raise UsageError("the local target has no stacks", hint="run fdeploy template --target aws")
 
     def _last_hour(self) -> LastHour:
-        """What the function's own lines say of requests that were worth asking the model."""
+        """Statistics of the requests that reached the model, from the Lambda's log."""
         log = self._target.api.log
         if log.name not in files.names_in(log.parent):
             return LastHour(None, None, None, None)
@@ -234,18 +235,18 @@ class LocalOperations:
         needed = _COPIES * artifact.bytes if artifact else 0
         told = f"{free:,} bytes are free"
         if free < needed:
-            return Check("disk", "failed", f"{told}, and {needed:,} are needed", "make room")
+            return Check("disk", "failed", f"{told}, but {needed:,} are needed", "free some space")
         return Check("disk", "passed", told)
 
     def _port(self) -> Check:
         wanted = self._api_settings.port
         if not wanted or wanted == self._target.api.port or not taken(wanted):
-            return Check("port", "passed", str(wanted or "a free one is taken"))
+            return Check("port", "passed", str(wanted or "a free one will be used"))
         return Check(
             "port",
             "failed",
             f"{wanted} is in use",
-            "choose another one with --port, or 0 for a free one",
+            "choose another with --port, or 0 for a free one",
         )
 
     @property
@@ -273,7 +274,7 @@ def _packages() -> Check:
         need_extra("local", "httptools", "numpy", "onnxruntime", "tokenizers", "uvicorn")
     except ExtraMissing as error:
         return Check("packages", "failed", error.message, error.hint)
-    return Check("packages", "passed", "what the servers need is installed")
+    return Check("packages", "passed", "all packages that the servers need are installed")
 
 
 def _packaged(artifact: Artifact | None) -> Check:
@@ -283,10 +284,10 @@ def _packaged(artifact: Artifact | None) -> Check:
 
 
 def _request(line: str) -> tuple[int, float] | None:
-    """Status and milliseconds of the function's line about a request."""
+    """The status and duration in ms from a log line about a request."""
     try:
         values = json.loads(line)
-        if values["method"] != "POST":  # what browsers ask before they call, and the page
+        if values["method"] != "POST":  # CORS preflights and the demo page
             return None
         return int(values["status"]), float(values["ms"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
@@ -294,7 +295,7 @@ def _request(line: str) -> tuple[int, float] | None:
 
 
 def _refused(status: int) -> bool:
-    """Whether a request was wrong, so that the model was not asked."""
+    """Whether a request was refused before it reached the model."""
     return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 

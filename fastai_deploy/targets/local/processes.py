@@ -1,19 +1,19 @@
-"""Server processes that outlive the command that started them, and how they are told from others.
+"""Server processes that outlive the command that started them, and how to identify them.
 
-A server is started in a session of its own, writes to a log file, and announces its port in a file
-once it is ready to answer. A process is one of a stage's servers by what it was given and what it
-holds, never by a word in its command line, which anybody's ``grep`` may have, too:
+A server is started in its own session, writes to a log file, and announces its port in a file once
+it is ready. Servers of a stage are identified by their environment and by recorded facts, never by
+their command line, which any ``grep`` could contain:
 
-    given    an environment variable with the server's kind, a random token and the stage's folder
-    held     its process id with the time when it began, its session, and the port it listens on
+    environment  a variable with the server's kind, a random token and the stage's folder
+    record       its process ID and start time, its session, and the port it listens on
 
-What it holds is recorded in ``servers/<token>.json`` as soon as it runs. A token that is recorded
-belongs to the recorded process and its session alone: a copy of its environment proves nothing.
-The variable, with the stage's folder as the working directory, is what finds a server that nothing
-recorded, because the command that started it was killed, or the folder was removed by hand: only
-the parent of a process can have put it there, the system shows it to the same user alone, and
-processes inherit it only from a server of ours.
-Start times are in seconds since the machine started, because its clock may be set meanwhile.
+The record is written to ``servers/<token>.json`` as soon as the server runs. A recorded token
+counts only for the recorded process and its session: a copy of its environment proves nothing. A
+server without a record, because the command that started it was killed or the folder was removed by
+hand, is found by the variable together with the stage's folder as its working directory. Only the
+parent of a process can set that variable, only the same user can read it, and processes inherit it
+only from one of fdeploy's servers.
+Start times are in seconds since boot, because the system clock may change.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fastai_deploy.errors import FileError, ServerDied
 from fastai_deploy.json_reader import Reader, read_object
 from fastai_deploy.workspace import restored
 
-MARK = "FDEPLOY_SERVER"  # the variable: kind, token and folder, with a colon between
+MARK = "FDEPLOY_SERVER"  # the variable: kind, token and folder, separated by colons
 _POLL_SECONDS = 0.02
 _SAME_MOMENT = 1.0  # seconds by which two readings of a start time may differ
 _LOG_LINES = 12
@@ -43,7 +43,7 @@ _LOG_BYTES = 64 << 10
 
 @dataclass(frozen=True)
 class Server:
-    """A server as it was when it was started; ``started`` is in seconds since the machine's start.
+    """The record of a server; ``started`` is in seconds since boot.
 
     ``port`` is 0 until the server has announced it.
     """
@@ -56,17 +56,17 @@ class Server:
 
     @classmethod
     def of(cls, kind: str, pid: int, port: int, token: str = "") -> Server:
-        """The server that a running process is. Raises psutil.Error when it has ended."""
+        """The record of a running process. Raises psutil.Error if it has exited."""
         return cls(kind, token, pid, _started(psutil.Process(pid)), port)
 
     def encode(self) -> bytes:
-        """The server as a JSON file."""
+        """The record as JSON."""
         return dumps(asdict(self)).encode()
 
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """How to start one server. ``announce`` is written by the server itself, when it is ready."""
+    """How to start a server, which writes ``announce`` itself when it is ready."""
 
     kind: str
     command: Sequence[str]
@@ -94,8 +94,8 @@ class Processes:
     def start(self, spec: ServerSpec) -> Server:
         """Start a server and wait until it is ready.
 
-        Raises ServerDied, with the last lines of its log, when it ends or takes too long; nothing
-        of it runs on then, nor when the wait is interrupted.
+        Raises ServerDied, with the last lines of its log, if it exits or takes too long. On any
+        failure or interruption, the server is killed.
         """
         self._forget_ended()
         token = secrets.token_hex(16)
@@ -121,16 +121,16 @@ class Processes:
             with contextlib.suppress(FileError):
                 files.remove(self._file(token))
             raise
-        # It runs on without us, on purpose: Popen would warn of that when it is collected.
+        # It outlives this process on purpose; without this, Popen's finalizer would warn.
         process.returncode = 0
         return server
 
     def running(self, *kinds: str) -> list[psutil.Process]:
-        """The servers of this stage that run now, recorded or not; of all kinds, or of these."""
+        """The running servers of this stage, recorded or not, of these kinds or all."""
         return [process for kind, process in self.found() if not kinds or kind in kinds]
 
     def found(self) -> Iterator[tuple[str, psutil.Process]]:
-        """Every server of this stage that runs now, with its kind."""
+        """Every running server of this stage, with its kind."""
         recorded = {server.token: server for server in self._recorded()}
         place = os.path.realpath(self._home)
         for process in psutil.process_iter():
@@ -144,19 +144,19 @@ class Processes:
                     yield kind, process
 
     def serving(self, kind: str) -> Server | None:
-        """The recorded server of a kind that runs and has its port; the latest of several."""
+        """The latest recorded server of a kind that runs and holds its port."""
         servers = [each for each in self._recorded() if each.kind == kind and self.holds(each)]
         return max(servers, key=lambda server: server.started, default=None)
 
     def holds(self, server: Server) -> bool:
-        """Whether a server still runs, is the one that was started here, and has its port."""
+        """Whether a recorded server still runs, is the same process, and holds its port."""
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(server.pid)
             return self._mark(process) == (server.kind, server.token) and listens(server)
         return False
 
     def stop(self, processes: Sequence[psutil.Process], *, grace: float = 10.0) -> None:
-        """End processes: ask, wait ``grace`` seconds for what is in flight, then insist."""
+        """Terminate processes, wait ``grace`` seconds for requests in flight, then kill them."""
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.terminate()
@@ -168,7 +168,7 @@ class Processes:
         self._forget_ended()
 
     def _wait(self, processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
-        """Wait for processes to end; those that have not."""
+        """Wait for processes to exit; return those that have not."""
         deadline = self._clock() + seconds
         while left := [process for process in processes if not _has_ended(process)]:
             if self._clock() >= deadline:
@@ -177,21 +177,21 @@ class Processes:
         return left
 
     def _mark(self, process: psutil.Process) -> tuple[str, str]:
-        """Kind and token that a process was started with; empty where it is not of this stage."""
+        """The kind and token of a process; empty if it is not a server of this stage."""
         kind, _, rest = str(process.environ().get(MARK, "")).partition(":")
         token, _, home = rest.partition(":")
         ours = home == str(self._home) and process.uids().real in self._owners()
         return (kind, token) if ours else ("", "")
 
     def _owners(self) -> set[int]:
-        """Whose processes count: this user's, and for ``sudo`` the owner's of the folder."""
+        """The users whose processes count: this one and, under ``sudo``, the folder's owner."""
         owners = {os.geteuid()}
         with contextlib.suppress(OSError):
             owners.add(os.lstat(self._home).st_uid)
         return owners
 
     def _recorded(self) -> Iterator[Server]:
-        """The servers that were recorded; a file that is damaged tells of none."""
+        """The recorded servers; damaged files are ignored."""
         for name in files.names_in(self._servers):
             if name.endswith(".json"):
                 with contextlib.suppress(FileError):
@@ -216,7 +216,7 @@ class Processes:
             if port is not None:
                 return port
             if process.poll() is not None:
-                why = f"ended with status {process.returncode} while it was started"
+                why = f"exited with status {process.returncode} while starting"
             elif self._clock() >= deadline:
                 why = f"was not ready within {spec.timeout:g} s"
             else:
@@ -224,12 +224,12 @@ class Processes:
                 continue
             raise ServerDied(
                 f"the {spec.kind} {why}; its last log lines:\n{last_lines(spec.log)}",
-                hint="mend what the log names, then run the same command again",
+                hint="fix the cause shown in the log, then run the same command again",
             )
 
 
 def listens(server: Server) -> bool:
-    """Whether the process of a server runs, began when it did, and listens on its port."""
+    """Whether a server's process runs, has the recorded start time, and listens on its port."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(server.pid)
         return _is_of(process, server) and any(
@@ -240,14 +240,14 @@ def listens(server: Server) -> bool:
 
 
 def read_server(path: Path, hint: str) -> tuple[Server, Reader]:
-    """The server in a JSON file, and the object with all that the file says. Raises FileError."""
+    """Read a server's record and the whole JSON object of its file. Raises FileError."""
     reader = read_object(path, hint)
     values = {name: reader.value.get(name) for name in Server.__dataclass_fields__}
     return restored(Server, Reader(values, reader.where, hint)), reader
 
 
 def _is_of(process: psutil.Process, server: Server) -> bool:
-    """Whether a process is a recorded server, or one that it started in its session."""
+    """Whether a process is the recorded server or another process of its session."""
     if process.pid != server.pid:
         return os.getsid(process.pid) == server.pid
     return abs(_started(process) - server.started) < _SAME_MOMENT
@@ -262,14 +262,14 @@ def _runs(server: Server) -> bool:
 
 
 def _started(process: psutil.Process) -> float:
-    """When a process began, in seconds since the machine did."""
+    """The start time of a process, in seconds since boot."""
     return round(float(process.create_time() - psutil.boot_time()), 2)
 
 
 def _has_ended(process: psutil.Process) -> bool:
-    """Whether it does nothing any more.
+    """Whether a process has exited.
 
-    In a container whose first process is no init, nobody ever reaps it: it stays in the table.
+    In a container whose first process is not an init, nothing reaps it: it stays as a zombie.
     """
     try:
         if not process.is_running():
@@ -280,7 +280,7 @@ def _has_ended(process: psutil.Process) -> bool:
 
 
 def _announced_port(path: Path, pid: int) -> int | None:
-    """The port in an announcement of the process ``pid``; None where there is none of it yet."""
+    """The port that process ``pid`` has announced; None if it has not yet."""
     try:
         announced = read_object(path, "")
         return announced.integer("port") if announced.integer("pid") == pid else None
@@ -289,7 +289,7 @@ def _announced_port(path: Path, pid: int) -> int | None:
 
 
 def last_lines(log: Path, count: int = _LOG_LINES) -> str:
-    """The last lines of a log, indented; says so where there is nothing."""
+    """The last lines of a log, indented, or a note that it is empty."""
     try:
         with files.reading(log) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))

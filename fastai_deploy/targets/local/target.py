@@ -1,14 +1,14 @@
-"""The local target: the artifact in a model server process, the Lambda code behind a gateway.
+"""The local target: the artifact in a model server process, and the Lambda behind a gateway.
 
 .fdeploy/<stage>/local/
     store/<sha256>/model.tar.gz         the stand-in for the bucket
-    models/<version>-<random>/          an artifact, unpacked, that a server serves
-    endpoint.json  endpoint.log         the server that is live, and what it says
-    gateway.json   gateway.log          the gateway's settings, and what it says
-    servers/<token>.json                each server that was started: process, start, port
-    lambda-<hash>.zip                   the Lambda's package, as it would be uploaded
-    deployments.jsonl                   which versions were deployed
-    key                                 the API key, readable by its owner alone
+    models/<version>-<random>/          the unpacked artifact that a server serves
+    endpoint.json  endpoint.log         the live server and its log
+    gateway.json   gateway.log          the gateway's settings and its log
+    servers/<token>.json                each started server: process, start time, port
+    lambda-<hash>.zip                   the Lambda package, as it would be uploaded
+    deployments.jsonl                   the deployed versions
+    key                                 the API key, readable only by its owner
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from fastai_deploy.workspace import restored
 
 
 class History:
-    """The deploys in a file."""
+    """The history of deploys, in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def add(self, stored: StoredArtifact, now: datetime) -> None:
-        """Remember a version, unless it is the newest already. Raises FileError."""
+        """Add a version unless it is already the newest. Raises FileError."""
         listed = self._read()
         if listed and listed[-1].sha256 == stored.sha256:
             return
@@ -54,7 +54,7 @@ class History:
         files.write(self._path, ("\n".join(lines) + "\n").encode())
 
     def newest_first(self) -> list[Deployed]:
-        """Each version once, as it was deployed last. Raises FileError for a damaged file."""
+        """Each version once, by its last deploy. Raises FileError for a damaged file."""
         found: dict[str, Deployed] = {}
         for deployed in reversed(self._read()):
             found.setdefault(deployed.version, deployed)
@@ -69,7 +69,7 @@ class History:
 
     def _deployed(self, number: int, line: bytes) -> Deployed:
         where = f"{self._path}, line {number}"
-        hint = f"take the line out, or remove {self._path}: what serves goes on"
+        hint = f"remove that line or {self._path}; the running servers are not affected"
         try:
             return restored(Deployed, Reader(parse(line), where, hint))
         except BadJson as error:
@@ -84,7 +84,7 @@ def _user() -> str:
 
 
 class LocalTarget:
-    """Serves one stage of a project from ``home``, on loopback addresses only."""
+    """Serves one stage of a project from ``home``, on the loopback address only."""
 
     name = "local"
 
@@ -126,13 +126,13 @@ class LocalTarget:
         self.history = History(self._home / "deployments.jsonl")
 
     def container(self) -> None:
-        """None: the model server runs in this Python, which has what the code needs."""
+        """None: the model server runs in this Python, which has the required packages."""
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
-        """Copy the artifact into the store, checked; a second time nothing is copied."""
+        """Copy the artifact into the store, unless it is already there, and verify it."""
         if self._store.has(artifact.sha256, artifact.bytes):
             path = self._store.checked(artifact.sha256)
-            self._report(Step(f"version {artifact.version} is stored already"))
+            self._report(Step(f"version {artifact.version} is already stored"))
         else:
             path = self._store.put(Path(artifact.path), artifact.sha256, artifact.bytes)
         return StoredArtifact(
@@ -145,8 +145,8 @@ class LocalTarget:
         )
 
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
-        """Start a model server for the artifact; the one before goes when the new one is right."""
-        self.history.newest_first()  # damaged, it should say so before anything is started
+        """Start a model server for the artifact; stop the old one once the new one is verified."""
+        self.history.newest_first()  # a damaged history should fail before anything is started
         timeout = self._settings.sections.endpoint.startup_timeout
         endpoint = self.endpoint.deploy(stored, self._store, timeout=timeout, verify=verify)
         self.history.add(stored, self._now())
@@ -169,20 +169,20 @@ class LocalTarget:
         return self.api.key()
 
     def rotate_key(self, api: Api) -> str:
-        """Give the gateway another key."""
+        """Replace the gateway's key."""
         return self.api.rotate_key(api)
 
     def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:  # noqa: ARG002
-        """End every server of this stage and remove its folder, the store with it.
+        """Stop every server of this stage and remove its folder, including the store.
 
-        Processes are found by what they were given at their start, ports by their processes, files
-        by looking; the same inventory, taken again afterwards, is the proof. Raises UsageError for
-        a protected stage, or FileError.
+        Processes are found by their environment, ports by their processes, and files by listing the
+        folder; the same inventory afterwards verifies that nothing is left. Raises UsageError for a
+        protected stage, or FileError.
         """
         if self._settings.sections.project.protect and not confirmed:
             raise UsageError(
-                f"stage {self._settings.stage} is protected: protect is true in [project]",
-                hint="fdeploy teardown --yes",
+                f"stage {self._settings.stage} is protected (protect = true in [project])",
+                hint="to delete it anyway, run fdeploy teardown --yes",
             )
         found = tuple(self._inventory())
         self._processes.stop(self._processes.running())
@@ -191,7 +191,7 @@ class LocalTarget:
         return Teardown(self.name, found, tuple(x for x in found if x not in left), left)
 
     def servers(self) -> Iterator[tuple[str, psutil.Process]]:
-        """The processes that run, each with what it is."""
+        """The running servers, each with its kind."""
         return iter(sorted(self._processes.found(), key=lambda each: each[0], reverse=True))
 
     def _inventory(self) -> Iterator[str]:

@@ -1,11 +1,11 @@
-"""API Gateway, Lambda and the SageMaker runtime on this machine, in one process.
+"""API Gateway, Lambda and the SageMaker runtime, emulated on this machine in one process.
 
-    client --HTTP--> app ----------> function ----boto3----> sagemaker_front --HTTP--> model server
-                     route, key,     the real handler,       InvokeEndpoint and
-                     usage plan,     out of the real zip     its errors
+    client --HTTP--> app ----------> function ----boto3---> sagemaker_runtime --HTTP--> model server
+                     route, key,     the real handler,      InvokeEndpoint and
+                     usage plan,     from the real zip      its errors
                      body limit
 
-``app`` stands for API Gateway and builds the events that it builds; ``function`` stands for Lambda
-and runs the very package that is uploaded there; ``sagemaker_front`` stands for the SageMaker
-runtime. All listen on loopback addresses only.
+``app`` emulates API Gateway and builds the same events; ``function`` emulates Lambda and runs the
+same package that is uploaded to AWS; ``sagemaker_runtime`` emulates the SageMaker runtime. All
+listen on the loopback address only.
 """

@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str], environ: MutableMapping[str, str], out: TextIO) -> int:
-    """Serve until told to end; the exit code is that of the error, if there was one."""
+    """Serve until a signal arrives; return the exit code."""
     parser = argparse.ArgumentParser(prog="fdeploy-gateway", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="JSON, see GatewayConfig")
     parser.add_argument("--announce", type=Path, required=True, help="written when ready")
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str], environ: MutableMapping[str, str], out: TextI
 
 
 def forget_aws(environ: MutableMapping[str, str]) -> None:
-    """Take the user's AWS settings out of this process: its client talks to this machine only."""
+    """Remove the user's AWS settings from this process, whose client calls only this machine."""
     for name in [name for name in environ if name.startswith("AWS_")]:
         del environ[name]
     environ["AWS_CONFIG_FILE"] = environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
@@ -50,6 +50,6 @@ def forget_aws(environ: MutableMapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    # uvicorn ends in good order and then raises the signal again: this is where it arrives.
+    # uvicorn shuts down gracefully and then raises the signal again, which this handles.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.exit(main(sys.argv[1:], os.environ, sys.stdout))

@@ -1,9 +1,9 @@
-"""API Gateway on this machine, as a bare ASGI application.
+"""API Gateway emulated as a plain ASGI application.
 
     route and method -> key -> usage plan -> body limit -> event -> function -> response
 
-What API Gateway itself refuses (an unknown route, a missing key, too many requests) is refused
-here, before the function is asked, in the contract's words.
+Requests that API Gateway itself refuses (an unknown route, a missing key, too many requests) are
+refused here, before the Lambda runs, with the contract's errors.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class GatewayApp:
         self._plan = plan
         self._integration = integration
         self._log = log
-        # The methods of each route, and whether they need a key.
+        # The methods of each route, and whether each needs a key.
         self._routes: Mapping[str, Mapping[str, bool]] = {
             HEALTH: _SHOWN,
             OPENAPI: _SHOWN,
@@ -65,7 +65,7 @@ class GatewayApp:
         body = RequestBody(receive, headers, seconds=self._config.timeout_ms / 1_000)
         try:
             response = await self._answer(scope, headers, body, request_id)
-        except Exception as error:  # noqa: BLE001 whatever happens, the client gets an answer
+        except Exception as error:  # noqa: BLE001 the client must always get an answer
             failure = request_log.failure(error)
             origin = dict(headers).get("origin")
             cors = events.cors(origin, self._config.cors_origins)
@@ -85,7 +85,7 @@ class GatewayApp:
     async def _answer(
         self, scope: Scope, headers: list[tuple[str, str]], body: RequestBody, request_id: str
     ) -> Mapping[str, Any]:
-        # As it was sent: what a client writes as %2e%2e or // is no route of ours.
+        # The path as sent: one with %2e%2e or // is not a known route.
         path = scope["raw_path"].decode("latin-1")
         method = scope["method"]
         methods = self._routes.get(path)
@@ -110,7 +110,7 @@ class GatewayApp:
         return await self._integration.invoke(rest_event(request))
 
     def _admit(self, headers: list[tuple[str, str]]) -> str:
-        """The id of the request's key. Raises RequestError 403 or 429."""
+        """Return the ID of the request's key. Raises RequestError 403 or 429."""
         sent = [value for name, value in headers if name == "x-api-key"]
         key_id = self._keys.identify(sent[0]) if len(sent) == 1 else None
         if key_id is None:
@@ -120,13 +120,13 @@ class GatewayApp:
 
 
 async def _send(response: Mapping[str, Any], send: Send, *, method: str) -> None:
-    """Send a response; the server leaves out the body where the method is HEAD."""
+    """Send a response; for HEAD, the server omits the body."""
     status: int = response["statusCode"]
     body: bytes = response["body"].encode("utf-8")
     headers = {name.lower(): str(value) for name, value in response["headers"].items()}
     if method != "HEAD" or "content-length" not in headers:
         headers["content-length"] = str(len(body))
-    if status == HTTPStatus.NO_CONTENT:  # which may not have a length
+    if status == HTTPStatus.NO_CONTENT:  # must not have a length
         del headers["content-length"]
     pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})

@@ -1,4 +1,4 @@
-"""What a gateway process is told: one frozen record, kept as a JSON file."""
+"""The configuration of a gateway process: a frozen record, stored as a JSON file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 class GatewayConfig:
     """The settings of one gateway.
 
-    ``endpoint_state`` is the file that names the live model server (``{"port": ...}``) and is read
-    on every request; ``key_files`` hold one key each and are read on every request, too. ``rate``
-    is in requests a second, ``max_body`` in bytes, ``timeout_ms`` what a request may take at most;
-    ``concurrency`` is how many requests the function answers at once. ``package`` is the Lambda's
-    zip, the plain one where none is named; ``page`` says that there is a page at ``/`` in it.
-    ``allowed_hosts`` are names of the gateway beside those of this machine; ``log_file`` is where
-    its output goes, which it then rotates.
+    ``endpoint_state`` is the file that names the live model server (``{"port": ...}``);
+    ``key_files`` hold one key each. Both are read on every request. ``rate`` is in requests per
+    second, ``max_body`` in bytes, ``timeout_ms`` the request timeout; ``concurrency`` is the number
+    of concurrent invocations of the Lambda. ``package`` is the Lambda's zip, by default one without
+    documents; ``page``: it contains a demo page for ``/``. ``allowed_hosts`` are accepted in
+    addition to localhost and 127.0.0.1; ``log_file`` is where its output goes, which it rotates.
     """
 
     endpoint: str
@@ -48,12 +47,12 @@ class GatewayConfig:
     log_file: str = ""
 
     def encode(self) -> bytes:
-        """The record as a JSON file; the same record gives the same bytes."""
+        """The record as JSON; the same record gives the same bytes."""
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
     @classmethod
     def decode(cls, data: bytes) -> GatewayConfig:
-        """The record of a file. Raises SettingsError for one that fdeploy did not write."""
+        """Parse a record. Raises SettingsError if fdeploy did not write it."""
         try:
             values: dict[str, Any] = json.loads(data)
             for name in ("key_files", "cors_origins", "allowed_hosts"):
@@ -61,14 +60,14 @@ class GatewayConfig:
             return cls(**values)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise SettingsError(
-                f"the gateway's configuration cannot be understood: {error}",
-                hint="run fdeploy create-api, which writes it",
+                f"the gateway's configuration is damaged: {error}",
+                hint="run fdeploy create-api, which rewrites it",
             ) from None
 
 
 def new_key() -> str:
-    """A fresh API key: 40 letters and digits, about 238 bits, from the system's random source.
+    """A new API key: 40 letters and digits (about 238 bits) from the system's random source.
 
-    As long as those of API Gateway. The caller keeps it in a file of mode 0600.
+    It is as long as API Gateway's keys. The caller stores it in a file of mode 0600.
     """
     return "".join(secrets.choice(_ALPHABET) for _ in range(KEY_LENGTH))

@@ -1,4 +1,4 @@
-"""Lambda on this machine: the package that AWS would get, unpacked, imported and invoked."""
+"""Lambda emulated: unpacks, imports and invokes the package that AWS would get."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from fastai_deploy.runtime import error_responses
 from fastai_deploy.runtime.gateway import endpoint_errors
 from fastai_deploy.targets.local.gateway.config import GatewayConfig
 
-_REGION = "us-east-1"  # a name for the signature; nothing leaves this machine
+_REGION = "us-east-1"  # only for the signature; nothing leaves this machine
 
 Handler = Callable[[Any, Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class LambdaContext:
-    """What Lambda passes to a handler beside the event; ``deadline`` is in monotonic seconds."""
+    """The context that Lambda passes to a handler; ``deadline`` is in monotonic seconds."""
 
     aws_request_id: str
     deadline: float
@@ -41,7 +41,7 @@ class LambdaContext:
 
     @classmethod
     def begin(cls, timeout_ms: int) -> LambdaContext:
-        """The context of an invocation that begins now."""
+        """The context of an invocation that starts now."""
         return cls(str(uuid.uuid4()), time.monotonic() + timeout_ms / 1_000)
 
     def get_remaining_time_in_millis(self) -> int:
@@ -50,9 +50,9 @@ class LambdaContext:
 
 
 def unpack_package(package: bytes, folder: Path) -> Path:
-    """Unpack a package below ``folder``, under the name of its hash. Raises FileError.
+    """Unpack a package into a subfolder named after its hash. Raises FileError.
 
-    What lay in ``folder`` is removed first: Python would import it, and write its caches there.
+    ``folder`` is emptied first, because Python would import what is in it and write caches there.
     """
     files.remove_tree(folder)
     home = folder / hashlib.sha256(package).hexdigest()[:12]
@@ -65,10 +65,10 @@ def unpack_package(package: bytes, folder: Path) -> Path:
 def load_handler(
     home: Path, config: GatewayConfig, *, endpoint_url: str, access_key: str, log: TextIO
 ) -> Handler:
-    """The handler of an unpacked package, with a real client that knows this machine only.
+    """Load the handler of an unpacked package, with a boto3 client that calls only this machine.
 
-    Imports the package for the whole process. The client's credentials are made up, and its
-    settings come from here alone.
+    Imports the package into the process. The client's credentials are made up, and it takes no
+    settings from the environment.
     """
     sys.path.insert(0, str(home))
     gateway = importlib.import_module(f"{PACKAGE}.gateway.gateway")
@@ -94,11 +94,11 @@ def load_handler(
     return handler
 
 
-MAX_PAYLOAD = 6 * 1024 * 1024  # bytes of JSON that Lambda takes and gives (AWS: Lambda quotas)
+MAX_PAYLOAD = 6 * 1024 * 1024  # bytes of a Lambda request or response (AWS: Lambda quotas)
 
 
 class Integration:
-    """Runs a handler in the threads of ``pool``, which must be as many as ``concurrency``."""
+    """Runs a handler in ``pool``, which must have ``concurrency`` threads."""
 
     def __init__(
         self, handler: Handler, pool: Executor, *, concurrency: int, timeout_ms: int
@@ -109,10 +109,10 @@ class Integration:
         self._slots = threading.BoundedSemaphore(concurrency)
 
     async def invoke(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The handler's response.
+        """Run the handler and return its response.
 
-        Raises ErrorResponse: 503 when all slots are taken, 504 after the time-out (the handler's
-        own comes first), 413 and 500 for what Lambda or API Gateway would not pass on.
+        Raises ErrorResponse: 503 if all slots are taken, 504 after the timeout (the handler's own
+        comes first), 413 and 500 for payloads that Lambda or API Gateway would reject.
         """
         if not self._slots.acquire(blocking=False):
             raise endpoint_errors.overloaded({"error": "concurrency"})
@@ -124,7 +124,7 @@ class Integration:
             raise endpoint_errors.timeout({"error": "integration time-out"}) from None
 
     def _run(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
-        """One invocation, through JSON both ways, as between API Gateway and Lambda."""
+        """Invoke the handler with JSON both ways, as API Gateway and Lambda do."""
         try:
             payload = json.dumps(event)
             if len(payload) > MAX_PAYLOAD:

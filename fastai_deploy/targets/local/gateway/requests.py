@@ -1,4 +1,4 @@
-"""An HTTP request as API Gateway reads it, and the proxy event that it becomes for Lambda."""
+"""Reads an HTTP request as API Gateway does, and builds Lambda's proxy event from it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 class RequestBody:
-    """Reads the body of one ASGI request; ``seconds`` is how long it may take to arrive.
+    """Reads the body of one ASGI request; ``seconds`` is the time it has to arrive.
 
-    What is not read is dropped by the server, which lets the client send it and hear the answer.
+    The server discards any unread rest, so that the client can send it and receive the answer.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class RequestBody:
         self._length = int(length) if length.isascii() and length.isdecimal() else 0
 
     async def read(self, limit: int) -> bytes:
-        """The whole body.
+        """Read the whole body.
 
-        Raises RequestError 413 above ``limit`` bytes, 504 when it is late, 408 when its client is
-        gone.
+        Raises ErrorResponse: 413 above ``limit`` bytes, 504 if it is late, 408 if the client has
+        disconnected.
         """
         if self._length > limit:
             raise error_responses.too_large(limit)
@@ -78,7 +78,7 @@ _NO_IDENTITY = (
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """A request as it came in; header names are lower-case, ``path`` and ``query`` undecoded."""
+    """A request as received; header names are lower-case, ``path`` and ``query`` undecoded."""
 
     method: str
     path: str
@@ -94,7 +94,7 @@ class HttpRequest:
 
 
 def rest_event(request: HttpRequest) -> dict[str, Any]:
-    """The event for a request to the route whose path it has."""
+    """Build the proxy event for a request."""
     headers = _forwarded(request)
     many = _many(headers)
     query = _many(parse_qsl(request.query, keep_blank_values=True, errors="replace"))
@@ -132,7 +132,7 @@ def _context(request: HttpRequest, headers: dict[str, str]) -> dict[str, Any]:
         "extendedRequestId": request.request_id,
         "httpMethod": request.method,
         "identity": identity,
-        # As with a custom domain: this machine's URLs have no stage in them.
+        # As with a custom domain: local URLs have no stage in their path.
         "path": request.path,
         "protocol": f"HTTP/{request.http_version}",
         "requestId": request.request_id,
@@ -145,7 +145,7 @@ def _context(request: HttpRequest, headers: dict[str, str]) -> dict[str, Any]:
 
 
 def _forwarded(request: HttpRequest) -> list[tuple[str, str]]:
-    """The headers, and those that API Gateway adds."""
+    """The headers, including those that API Gateway adds."""
     earlier = [value for name, value in request.headers if name == "x-forwarded-for"]
     kept = [pair for pair in request.headers if not pair[0].startswith("x-forwarded-")]
     seconds = int(request.arrived.astimezone(timezone.utc).timestamp())
@@ -165,7 +165,7 @@ def _many(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _text(body: bytes, content_type: str) -> str | None:
-    """The body as text, where the type says so and the bytes are; else None."""
+    """The body as text, or None if the type or the bytes are not text."""
     kind = content_type.partition(";")[0].strip().lower()
     if not kind.startswith("text/") and kind not in _TEXT_TYPES:
         return None

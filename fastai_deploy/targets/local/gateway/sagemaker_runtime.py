@@ -1,10 +1,10 @@
-"""The SageMaker runtime on this machine: InvokeEndpoint in front of the model server.
+"""The SageMaker runtime emulated: InvokeEndpoint in front of the model server.
 
     POST /endpoints/{name}/invocations  -->  POST /invocations of the live model server
 
-Failures are those of SageMaker, as the API reference of InvokeEndpoint names them: ValidationError
-for an endpoint that is not there, ServiceUnavailable where nothing answers, and ModelError (424)
-with the model server's own status and words, or with status 0 when it takes longer than 60 s.
+Errors follow the API reference of InvokeEndpoint: ValidationError for an unknown endpoint,
+ServiceUnavailable if nothing answers, and ModelError (424) with the model server's own status and
+message, or with status 0 if it takes longer than 60 s.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from typing import Any
 from fastai_deploy.errors import FileError
 from fastai_deploy.targets.local.processes import Server, listens, read_server
 
-MAX_BODY = 6 * 1024 * 1024  # bytes; InvokeEndpoint takes no more
-MODEL_SECONDS = 60.0  # a model must answer within
+MAX_BODY = 6 * 1024 * 1024  # bytes, the limit of InvokeEndpoint
+MODEL_SECONDS = 60.0  # time a model has to answer
 _LOOPBACK = "127.0.0.1"
-_MOST_CONNECTIONS = 256  # the function's client has as many as it may answer requests at once
+_MOST_CONNECTIONS = 256  # more than the client's, which has one per concurrent invocation
 _PATH = re.compile(r"/endpoints/([A-Za-z0-9-]{1,63})/invocations")
 _FORWARDED = ("accept", "content-type", "x-amzn-sagemaker-custom-attributes")
 
 
 @dataclass(frozen=True)
 class SageMakerRuntimeConfig:
-    """What the front is told.
+    """The configuration of the emulated runtime.
 
-    ``access_key`` is the id that requests must be signed with: other programs on this machine do
-    not get past the gateway's key check through here. ``state`` is the file that names the live
+    ``access_key`` is the access key ID that requests must be signed with, so that other programs on
+    this machine cannot bypass the gateway's key check. ``state`` is the file that names the live
     server, see ``processes.Server``.
     """
 
@@ -52,9 +52,9 @@ class SageMakerRuntimeConfig:
 
 @contextlib.contextmanager
 def serve_sagemaker_runtime(config: SageMakerRuntimeConfig) -> Iterator[str]:
-    """Serve the front on a free port, in threads of its own; the value is its URL.
+    """Serve the emulated runtime on a free port, in its own threads; yields its URL.
 
-    At the end, what is still being asked is broken off: nobody waits for it.
+    At the end, requests in flight are aborted.
     """
     with _Server(config) as server:
         thread = threading.Thread(
@@ -70,7 +70,7 @@ def serve_sagemaker_runtime(config: SageMakerRuntimeConfig) -> Iterator[str]:
 
 
 class _Refused(Exception):
-    """An error answer of SageMaker."""
+    """An error response of SageMaker."""
 
     def __init__(self, status: int, code: str, message: str, **members: Any) -> None:
         super().__init__(message)
@@ -80,7 +80,7 @@ class _Refused(Exception):
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    # Not http.server's own class, which asks the resolver for this machine's name.
+    # Not http.server's class, which looks up this machine's name.
     daemon_threads = True
     request_queue_size = 128
 
@@ -92,11 +92,11 @@ class _Server(socketserver.ThreadingTCPServer):
         self._lock = threading.Lock()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
-        """Whether there is a place for a connection, which costs a thread; else it is closed."""
+        """Accept a connection, which takes a thread, only if there is room; else close it."""
         return self._places.acquire(blocking=False)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, and give its place back."""
+        """Serve a connection, then release its slot."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -104,7 +104,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
     @contextlib.contextmanager
     def asking(self, connection: http.client.HTTPConnection) -> Iterator[None]:
-        """Remember a connection to the model server while it is used."""
+        """Track a connection to the model server while it is used."""
         with self._lock:
             self._asking.add(connection)
         try:
@@ -115,12 +115,12 @@ class _Server(socketserver.ThreadingTCPServer):
             connection.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is gone needs no answer; anything else is a defect, and is shown."""
+        """Ignore clients that have disconnected; anything else is a bug and is printed."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
     def break_off(self) -> None:
-        """End what waits for the model server, so that nobody waits for us."""
+        """Abort requests that wait for the model server."""
         with self._lock:
             for connection in self._asking:
                 if connection.sock is not None:
@@ -131,7 +131,7 @@ class _Server(socketserver.ThreadingTCPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else the kernel holds the body back for 40 ms
+    disable_nagle_algorithm = True  # otherwise the kernel delays the body by 40 ms
     wbufsize = -1
     timeout = 120
 
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(413, "RequestEntityTooLarge", f"the body is above {MAX_BODY} bytes")
         credential = f"Credential={self.server.config.access_key}/"
         if credential not in self.headers.get("authorization", ""):
-            self.close_connection = True  # its body is not worth the memory
+            self.close_connection = True  # do not read the body of an unsigned request
             raise _Refused(403, "UnrecognizedClientException", "the request is not signed for here")
         body = self.rfile.read(int(length))
         match = _PATH.fullmatch(self.path)
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._ask_model(live, body)
 
     def _live_server(self) -> Server | None:
-        """The live model server, read anew because a deploy changes it."""
+        """The live model server, read on every request because a deploy changes it."""
         try:
             return read_server(self.server.config.state, "run fdeploy deploy")[0]
         except FileError:
@@ -178,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             with self.server.asking(connection):
                 connection.connect()
-                if not listens(server):  # its port may be another program's by now
+                if not listens(server):  # another program may have its port by now
                     raise ConnectionRefusedError("it does not run any more")
                 connection.request("POST", "/invocations", body, headers)
                 response = connection.getresponse()
@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 the base class's name
-        """Says nothing: the function logs every request."""
+        """Log nothing: the Lambda logs every request."""
 
 
 def _model_error(status: int, said: str) -> _Refused:

@@ -1,4 +1,4 @@
-"""The gateway's process: its sockets, its threads, its beginning and its end."""
+"""The gateway process: its sockets and threads, start and shutdown."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from fastai_deploy.targets.local.gateway.sagemaker_runtime import (
 )
 from fastai_deploy.targets.local.gateway.usage_plans import KeyRing, UsagePlan
 
-_GRACE_SECONDS = 5  # what a request in flight gets when the process is told to end
+_GRACE_SECONDS = 5  # time for requests in flight at shutdown
 
 
 def serve(config: GatewayConfig, *, folder: Path, announce: Path, log: TextIO) -> None:
-    """Serve until SIGTERM or SIGINT; ``announce`` is written when requests are answered.
+    """Serve until SIGTERM or SIGINT; ``announce`` is written when the server is ready.
 
     The Lambda package is unpacked below ``folder``. Raises PortTaken or FileError.
     """
@@ -39,7 +39,7 @@ def serve(config: GatewayConfig, *, folder: Path, announce: Path, log: TextIO) -
     keys.check()
     access_key = secrets.token_hex(10).upper()
     front_config = SageMakerRuntimeConfig(config.endpoint, Path(config.endpoint_state), access_key)
-    # The front ends before the threads do: they may be waiting for it.
+    # The emulated runtime ends before the threads, which may be waiting for it.
     with (
         _listen(config.port) as listener,
         ThreadPoolExecutor(config.concurrency, thread_name_prefix="function") as pool,
@@ -90,5 +90,5 @@ def _listen(port: int) -> socket.socket:
     except OSError as error:
         raise PortTaken(
             f"the gateway cannot listen on port {port}: {error.strerror}",
-            hint="choose another port under [api] in fdeploy.toml; 0 takes a free one",
+            hint="set another port in [api] of fdeploy.toml; 0 picks a free one",
         ) from None

@@ -1,4 +1,4 @@
-"""API keys and usage plans: who sent a request, and how fast and how much that key may send."""
+"""API keys and usage plans: identifies the key of a request, and enforces its rate and quota."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ _LONGEST_FILE = 4096  # bytes
 
 
 class KeyRing:
-    """The keys in some files, one key a file.
+    """The keys in some files, one key per file.
 
-    The files are read for every request, so that a new key counts at once and a removed one no
-    longer does.
+    The files are read on every request, so that changes take effect at once.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
 
     def check(self) -> None:
-        """Raises FileError when a key file cannot be read."""
+        """Raise FileError if a key file cannot be read."""
         for path in self._paths:
             files.read(path, most=_LONGEST_FILE)
 
     def identify(self, candidate: str | None) -> str | None:
-        """The id of a key, or None when it is not one of ours; takes as long for either."""
+        """The ID of a key, or None if it is unknown, in the same time for both."""
         digest = hashlib.sha256((candidate or "").encode("utf-8", "surrogatepass")).digest()
         known = [key for key in self._digests() if hmac.compare_digest(key, digest)]
         return digest.hex()[:_ID_LENGTH] if known else None
@@ -46,7 +45,7 @@ class KeyRing:
             try:
                 key = files.read(path, most=_LONGEST_FILE).strip()
             except FileError:
-                continue  # a removed key is no key
+                continue  # the key was removed
             if len(key) >= SHORTEST_KEY:
                 yield hashlib.sha256(key).digest()
 
@@ -64,7 +63,7 @@ class _Count:
 
 
 class UsagePlan:
-    """The plan of a gateway's keys; ``clock`` counts seconds, ``now`` tells the time in UTC."""
+    """The usage plan of a gateway; ``clock`` returns seconds, ``now`` the time in UTC."""
 
     def __init__(
         self,
@@ -86,9 +85,9 @@ class UsagePlan:
         self._counts: dict[str, _Count] = {}
 
     def admit(self, key: str) -> None:
-        """Count one request of a key. Raises RequestError 429 when it is one too many.
+        """Count one request of a key. Raises RequestError 429 if it exceeds the rate or quota.
 
-        A request that is refused counts neither against the rate nor against the quota.
+        A refused request counts neither against the rate nor against the quota.
         """
         bucket = self._bucket(key)
         if bucket.tokens < 1:
@@ -124,7 +123,7 @@ class UsagePlan:
 
 
 def period_of(now: datetime, period: QuotaPeriod) -> tuple[datetime, datetime]:
-    """When the period that ``now`` is in begins and ends, in UTC."""
+    """The start and end, in UTC, of the period that contains ``now``."""
     today = now.astimezone(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "DAY":
         return today, today + timedelta(days=1)
