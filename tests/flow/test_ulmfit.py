@@ -98,7 +98,7 @@ def test_weights_that_are_not_finite(fdeploy: Fdeploy) -> None:
     file = changed(V1, fdeploy.folder, lambda _root: None, spoil)
     error = fdeploy("export", file, "--json").error
     assert error["code"] == "unsupported-learner"
-    assert "not finite" in error["message"]
+    assert "NaN or infinite" in error["message"]
 
 
 def test_without_spacy_the_extra_is_named(fdeploy: Fdeploy) -> None:

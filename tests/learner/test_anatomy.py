@@ -382,7 +382,7 @@ NO_LEARNERS: dict[str, tuple[object, str]] = {
     "a state dict": (mapping({"fc.weight": 1, "fc.bias": 2}), "checkpoint of weights"),
     "learn.save": (mapping({"model": mapping({}), "opt": None}), "learn.save()"),
     "a checkpoint": (mapping({"state_dict": mapping({}), "epoch": 3}), "training checkpoint"),
-    "two learners": (listing(_learner(), _learner()), "collection that holds learners"),
+    "two learners": (listing(_learner(), _learner()), "collection of learners"),
     "a list": (Sequence("list", []), "a sequence"),
     "a number": (3, "a int"),
     "a name": (Global("fastai.learner", "Learner"), "only the name"),

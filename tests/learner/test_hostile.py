@@ -142,7 +142,7 @@ def test_a_payload_within_a_real_learner_is_refused(tmp_path: Path, deep_recursi
     assert anatomy.verdict.kind == "refused"
     assert anatomy.imports[0].kind == "dangerous"
     assert "os.system" in anatomy.verdict.reason
-    with pytest.raises(DangerousLearner, match="nothing was run"):
+    with pytest.raises(DangerousLearner, match="ran nothing"):
         convert(file, tmp_path / "out", golden=None, tolerance=1e-4, name="x", report=silent)
     assert not mark.exists()
 

@@ -14,7 +14,7 @@ from tests.learner.hostile_values import EXIT, VALUES, export, write_hostile
 REFUSED: dict[str, tuple[type[LearnerError], str]] = {
     "num_hidden_layers = 10000000": (UnsupportedLearner, "10,000,000, but the file holds 41"),
     "num_hidden_layers = 64": (UnsupportedLearner, "992 missing"),
-    "num_hidden_layers = -1": (UnsupportedLearner, "has no place"),
+    "num_hidden_layers = -1": (UnsupportedLearner, "is not in the model"),
     "num_hidden_layers = 1e+18": (UnsupportedLearner, "cannot build"),
     "hidden_size = 100000000": (UnsupportedLearner, "whose largest dimension is 320"),
     "hidden_size = a number of 90 digits": (UnsupportedLearner, "a number of 91 digits"),
