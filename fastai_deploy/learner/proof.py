@@ -98,8 +98,8 @@ def _length(anatomy: Anatomy) -> int:
 _WIDTH = 79  # columns
 _MOST_SHOWN = 12  # pieces of code that an error lists
 _CONSEQUENCE = (
-    "This converts it without proof: its answers may be wrong, and fdeploy status, the try-it "
-    'page and every answer say "unproven".'
+    "The answers may then be wrong, and fdeploy status, the try-it page and every answer say "
+    '"unproven".'
 )
 _NOT_PROVEN = "the file does not prove how this learner computes its answers:"
 _NOT_ALL_PROVEN = "the goldens do not prove every part of this learner:"
@@ -157,11 +157,11 @@ class Proof:
         """The error: what is unproven, and the two ways to continue."""
         cell = golden_cell(self.anatomy)
         hint = (
-            "paste this into the notebook where learn is this learner, put a few\n"
-            f"texts of your own into mine, and run it:\n\n{cell}\n"
+            "paste this cell into the notebook that has this learner as learn,\n"
+            f"replace the texts in mine with a few of your own, and run it:\n\n{cell}\n"
             f"It writes {FILE}. Copy it here, then run:\n"
             f"  {self._command('--golden', FILE)}\n\n"
-            f"Or, without proof:\n  {self._command('--unproven')}\n"
+            f"Or convert it without proof:\n  {self._command('--unproven')}\n"
             f"{textwrap.fill(_CONSEQUENCE, _WIDTH)}"
         )
         return UnprovenLearner(

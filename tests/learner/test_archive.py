@@ -210,7 +210,7 @@ def test_a_big_endian_file_is_refused() -> None:
 
 
 def test_two_pickles_in_one_file_are_refused() -> None:
-    with pytest.raises(NotALearner, match="goes on"):
+    with pytest.raises(NotALearner, match="continues for"):
         read(pickle.dumps({}) * 2)
 
 

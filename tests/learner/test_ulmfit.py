@@ -290,7 +290,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], str]] = {
     "a missing weight": (_drop_weight, "weight_hh_l0_raw is missing"),
     "a weight too many": (_add_weight, "extra is not in the model"),
     "a label too few": (_relabel, "3 outputs, but it has 2 labels"),
-    "no labels": (_no_labels, "holds no labels"),
+    "no labels": (_no_labels, "has no labels"),
 }  # fmt: skip
 
 

@@ -409,7 +409,7 @@ def text_transforms(data: object) -> Stages:
     text = Global("builtins", "str")
     first = next((i for i, found in enumerate(types) if found == text), None)
     if first is None:
-        raise NotUnderstood("they do not take a text, so learn.predict fails on one")
+        raise NotUnderstood("they do not accept a text, so learn.predict fails")
     return [("items", steps[first:]), *batch_transforms(data)]
 
 

@@ -194,7 +194,7 @@ def taken(key: Value) -> Unknown:
     """An item, or a slice, of something whose items are not known."""
     if isinstance(key, Slice):
         return Unknown("it takes a slice")
-    return Unknown(f"it takes [{index_text(key)}]")
+    return Unknown(f"it indexes a value with [{index_text(key)}]")
 
 
 def const(value: object) -> Const:
