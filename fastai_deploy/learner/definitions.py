@@ -1,6 +1,6 @@
 """The user's definitions: a Python file with the classes of a learner's model.
 
-Conversion runs no other code of the user's, and this only because the user asked for it. The pickle
+This is the only user code that conversion runs, and only because the user asked for it. The pickle
 is still only read. The file is imported as one module, so that a class's ``forward`` finds the
 globals that it uses; modules next to the file can be imported too.
 """
@@ -84,7 +84,7 @@ def open_definitions(path: Path) -> Iterator[Definitions]:
 def opened(
     path: Path | None, classes: Sequence[str], report: Reporter
 ) -> Iterator[Definitions | None]:
-    """The user's definitions, if there is a file and the model has ``classes`` of the user's.
+    """The user's definitions, if there is a file and the model uses any of ``classes``.
 
     Reports that the file is run. Raises what :func:`open_definitions` raises.
     """

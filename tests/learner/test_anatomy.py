@@ -225,7 +225,7 @@ CHANGES: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "a label that is no character": (relabel("a", "\ud800"), "refused", "Unicode"),
     "a regression": (_loss("MSELoss"), "refused", "predicts numbers"),
     "a loss of its own": (_loss("MyLoss"), "with-goldens", "and 2 more"),
-    "no tokenizer": (_drop_tokenizer, "learner-runtime", "no tokenizer"),
+    "no tokenizer": (_drop_tokenizer, "learner-runtime", "does not contain its tokenizer"),
     "a lost vocabulary": (_lose_vocabulary, "learner-runtime", "not in the file"),
     "fastai's rules": (_rules, "learner-runtime", "fix_html"),
     "fastai's marks": (_mark, "learner-runtime", "include_bos"),

@@ -245,7 +245,7 @@ class UserModelClassifier(Classifier):
 
     def __init__(self, model: nn.Module, definitions: Definitions, left_out: Sequence[str]) -> None:
         nn.Module.__init__(self)
-        self.model = model  # type: ignore[assignment] # of the user's own class
+        self.model = model  # type: ignore[assignment] # of a user-defined class
         self.mask_pad = -1  # unused: the user's forward makes its own mask
         self.first_position = None
         self._definitions = definitions

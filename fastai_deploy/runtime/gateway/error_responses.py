@@ -216,7 +216,7 @@ def _model(response: Mapping[str, Any], facts: Dict[str, Json]) -> ErrorResponse
 
 
 def _said(status: Any, original: Any) -> Optional[RequestError]:
-    """The model server's own error, if it is one of the contract's with the contract's text."""
+    """The model server's own error, if the contract allows its code with this status, or None."""
     try:
         error = json.loads(original)["error"]
         code, message, hint = error["code"], error["message"], error["hint"]
