@@ -212,7 +212,7 @@ def _held(pickled: Pickled) -> Iterator[tuple[Found, object]]:
         for part in _parts(value):
             if isinstance(part, Global):
                 if str(part) in _CALLERS:
-                    yield Found("unknown", f"keep {part} to call it", str(part)), part
+                    yield Found("unknown", f"store {part} and call it later", str(part)), part
             elif isinstance(part, (Call, Mapping, Sequence, tuple)):
                 waiting.append(part)
 

@@ -279,12 +279,12 @@ def kept(func: object) -> Found:
     if isinstance(func, Global):
         kind = kind_of(func)
         if kind == "dangerous" or (str(func) in FOLLOWED and str(func) not in MAY_BE_WRAPPED):
-            return Found("dangerous", f"keep {func} to call it")
+            return Found("dangerous", f"store {func} and call it later")
         name = "" if func.module.split(".")[0] in MAIN else str(func)
-        return Found(kind, f"keep {func} to call it", name)
+        return Found(kind, f"store {func} and call it later", name)
     if isinstance(func, Call):
         return HARMLESS  # checked where it is created
-    return Found("dangerous", "keep something that is not a function, to call it")
+    return Found("dangerous", "store something that is not a function and call it later")
 
 
 def _reduce(made: _Made) -> Found:

@@ -231,7 +231,9 @@ def follow_rest(
 
 def _rest(root: Root, modules: Sequence[Module], objects: Objects, path: str) -> Iterator[Unproven]:
     if is_users_own(root.cls):
-        yield Unproven(f"the learner class {root.cls}", "it may override predict", part="answer")
+        yield Unproven(
+            f"the learner class {root.cls}", "it may compute answers differently", part="answer"
+        )
     for name in sorted(_METHODS & attributes(root.node).keys()):
         if objects.function(attributes(root.node)[name]) is not None:
             yield Unproven(f"the learner's {name}", "it is user code", part="answer")
