@@ -165,7 +165,8 @@ def _encoder_problems(major: int, encoder: Module | None) -> Iterator[str]:
     if not bptt or not (max_len is None or (type(max_len) is int and max_len > bptt)):
         yield f"it reads {bptt} tokens per step and pools {max_len}, which is less than a step"
     elif max(bptt, max_len or 0) > MAX_POOLED:
-        yield f"it reads {bptt} tokens per step and pools {max_len}: more than {MAX_POOLED:,}"
+        most = f"{MAX_POOLED:,} tokens"
+        yield f"it reads {bptt} tokens per step and pools {max_len}: more than {most}"
 
 
 def _foreign(modules: Sequence[Module], core: Module, head: Module) -> Iterator[str]:
