@@ -117,7 +117,7 @@ def _predicted(learn: Any, case: Case, anatomy: Anatomy) -> Case:
     try:
         with learn.no_bar():
             label, _, numbers = learn.predict(case.text)
-    except Exception as error:  # noqa: BLE001 - the learner's code raises what it likes
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         return replace(case, probabilities=None, error=repr(error))
     names = tuple(map(str, label)) if anatomy.task == "multi-label" else (str(label),)
     # fastai returns no label if it has no activation for the loss.

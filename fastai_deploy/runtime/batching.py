@@ -140,7 +140,7 @@ class Batcher(Generic[Item, Result]):
             results: Sequence[Union[Result, Exception]]
             try:
                 results = self._results([waiting.item for waiting in batch])
-            except Exception as error:  # noqa: BLE001  # told to each caller through its results
+            except Exception as error:  # noqa: BLE001  # each caller gets it as a result
                 results = [error] * len(batch)
             self._deliver(batch, results, self._clock() - started)
 

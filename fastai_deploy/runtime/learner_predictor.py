@@ -200,7 +200,7 @@ class LearnerPredictor:
             check_probabilities(found, len(labels), several=self.bundle.threshold is not None)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001  # whatever it raises, panics in Rust included
+        except BaseException as error:  # noqa: BLE001  # anything, including panics in Rust
             failed = RequestError(
                 500,
                 "model_error",

@@ -256,7 +256,7 @@ class UserModelClassifier(Classifier):
         """Only the ids."""
         return ("input_ids",)
 
-    def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:  # noqa: ARG002 - as Classifier has it
+    def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:  # noqa: ARG002 - signature of Classifier
         """Only the ids."""
         return (ids,)
 

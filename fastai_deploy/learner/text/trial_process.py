@@ -66,7 +66,7 @@ def _try_words(given: Mapping[str, Any]) -> Iterator[str]:
                 given["before"], splitter, given["after"], {}, unknown=0, backwards=False, step=1
             )
         )
-    except Exception as error:  # noqa: BLE001 - RecursionError and OverflowError included
+    except Exception as error:  # noqa: BLE001 - also RecursionError and OverflowError
         yield _told(error)
         return
     for name, text in _texts(given):

@@ -84,7 +84,7 @@ class Objects:
         if not self.by_value:
             return None
         names = [".".join(map(str, version)) for version in self.versions]
-        if len(names) < 3:  # noqa: PLR2004 - two are named both
+        if len(names) < 3:  # noqa: PLR2004 - with two versions, name both
             return " or ".join(names) or "3.8 or newer"
         return f"{names[0]} to {names[-1]}"
 

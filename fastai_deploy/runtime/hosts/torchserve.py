@@ -69,7 +69,7 @@ class Handler:
             self._log.defect("-", failure)
         try:
             outcomes = iter(self._outcomes(predictor, texts))
-        except Exception as error:  # noqa: BLE001  # TorchServe would answer with its own words
+        except Exception as error:  # noqa: BLE001  # TorchServe would send its own error
             self._log.defect("-", error)
             return [refuse(error_responses.internal())] * len(batch)
         return [
@@ -92,7 +92,7 @@ class Handler:
                 self._log.defect("-", outcome.__cause__)
         try:
             return write(parsed, outcomes, predictor.bundle.answered_as)
-        except Exception as error:  # noqa: BLE001  # its neighbours are answered all the same
+        except Exception as error:  # noqa: BLE001  # the other requests must be answered
             self._log.defect("-", error)
             return refuse(error_responses.internal())
 
