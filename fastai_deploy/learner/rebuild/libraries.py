@@ -42,8 +42,8 @@ def explain(name: str, error: BaseException) -> ExtraMissing:
 def broken_torchvision(error: BaseException | None) -> bool:
     """Whether an import failed because torchvision was built for another torch.
 
-    The message, somewhere in the chain of causes, is then ``operator torchvision::nms does not
-    exist``.
+    Somewhere in the chain of causes, the message is then
+    ``operator torchvision::nms does not exist``.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
