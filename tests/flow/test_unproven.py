@@ -24,9 +24,9 @@ STUB = """
 import sys
 from pathlib import Path
 import torch
-from fastai_deploy.learner.anatomy import examine
+from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.reading.formats import open_archive
-from fastai_deploy.learner.rebuilding.rebuilt import rebuild_learner
+from fastai_deploy.learner.rebuild.rebuilt import rebuild_learner
 
 with open_archive(Path("learner.pkl")) as (source, archive):
     rebuilt = rebuild_learner(examine(archive, source.size), [])
