@@ -1,7 +1,7 @@
-"""Learners: read without being executed, examined, rebuilt and converted.
+"""Read a learner without running it, examine it, rebuild it and convert it.
 
-    file -> archive -> pickle_machine -> views -> anatomy -> rebuilt -> onnx_export -> publish
-            what the bytes say            what it is          what it answers
+    file -> formats -> pickle_reader -> graph -> anatomy -> rebuilt -> onnx_export -> write_bundle
+            what the bytes say          what the learner is    what it answers
 
-Everything up to ``anatomy`` needs the standard library alone; ``convert`` runs the whole line.
+Everything up to ``anatomy`` needs only the standard library; ``convert`` runs every step.
 """

@@ -1,8 +1,8 @@
-"""From a learner file to a bundle, in one straight line.
+"""Convert a learner file into a bundle.
 
-read and examine -> try its text pipeline in a process of its own
-    -> rebuild in torch -> answer the goldens -> export to ONNX -> answer again
-    -> write the bundle, if every gate was passed and the file is still the same
+read and examine -> try the text pipeline in a separate process
+    -> rebuild in torch -> answer the goldens -> export to ONNX -> answer them again
+    -> write the bundle, if every check passed and the file has not changed
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from fastai_deploy.learner.rebuild.onnx_export import Graph
     from fastai_deploy.learner.rebuild.precision import Choice
 
-CHUNK = 1 << 22  # bytes that are hashed at a time
-CHANCE = 1e-5  # a blank text that is answered this differently had another token in its place
+CHUNK = 1 << 22  # bytes hashed at a time
+CHANCE = 1e-5  # a larger difference on a blank text means that a random token was in its place
 _BRING = "the learner's own answers would prove it: --golden golden.jsonl"
 
 
@@ -57,19 +57,19 @@ def convert(
     int8_tolerance: float | None = None,
     unproven: bool = False,
 ) -> Bundle:
-    """Convert ``learner`` into a bundle at ``destination``, without running anything in it.
+    """Convert ``learner`` into a bundle at ``destination`` without running anything in it.
 
-    ``golden`` is a file of texts, perhaps with the learner's own probabilities, which the torch
-    model and the ONNX graph must reproduce within ``tolerance``; or those texts themselves.
-    ``definitions`` is a Python file with the user's classes: that file is run, the learner is not.
-    ``tokenizer`` is a folder or file with the tokenizer of a learner that lost its own.
-    ``quantize`` says whether an int8 form of it may be served (``rebuilding/precision.py``), which
-    must stay within ``int8_tolerance``. ``unproven``: what neither the file nor the goldens prove
-    is taken for granted, and the bundle says so.
-    Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing; an old bundle is
-    then as it was.
+    ``golden`` is a file of texts, or the texts themselves. If they carry the learner's own
+    probabilities, the torch model and the ONNX graph must reproduce them within ``tolerance``.
+    ``definitions`` is a Python file with the user's classes; that file is run, the learner is not.
+    ``tokenizer`` is a folder or file with the tokenizer of a learner whose file lacks it.
+    ``quantize`` says whether the bundle may serve int8 weights (``rebuild/precision.py``), which
+    must stay within ``int8_tolerance``. ``unproven`` accepts what neither the file nor the goldens
+    prove, and records it in the bundle.
+    Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing. On an error, an
+    existing bundle is left unchanged.
     """
-    report(Step(f"reading {learner.name}; nothing in it is executed"))
+    report(Step(f"reading {learner.name}; nothing in it is run"))
     handed = read_user_tokenizer(tokenizer) if tokenizer else None
     with open_archive(learner) as (source, archive):
         digest = _hash(source, "reading the learner", report)
@@ -81,7 +81,7 @@ def convert(
             anatomy,
             learner,
             _options(definitions, tokenizer),
-            # Definitions of classes that the model does not have are not run, and prove nothing.
+            # Definitions of classes that the model does not use are not run, so they prove nothing.
             defined=definitions is not None and bool(users_classes(anatomy.tree)),
             waived=unproven,
         )
@@ -92,7 +92,7 @@ def convert(
             check_numbers(anatomy.transformer.config, anatomy.weights, every=False)
         try_text(anatomy, [case.text for case in cases])
         require()
-        # Torch and transformers take seconds to import: a learner that is refused does not wait.
+        # Torch and transformers take seconds to import; a refused learner should not wait for them.
         from fastai_deploy.learner.rebuild.families import (  # noqa: PLC0415
             choose,
             manifest,
@@ -113,7 +113,7 @@ def convert(
             left = proof.left(cases, rebuilt.cuts, rebuilt.max_length)
             for each in left:
                 report(Warned(f"unproven: {each}", _BRING))
-            report(Step("exporting it to ONNX"))
+            report(Step("exporting to ONNX"))
             graph = rebuilt.export(folder / "model.onnx")
             difference = _check_graph(rebuilt, graph, goldens, found, report)
             reference = Served(graph, "fp32", tolerance, difference)
@@ -145,7 +145,7 @@ def convert(
 def refuse(anatomy: Anatomy, *, defined: bool = False) -> None:
     """Raise DangerousLearner or UnsupportedLearner unless the learner can be converted.
 
-    ``defined``: the user has brought the classes that it is made of.
+    ``defined``: the user has supplied definitions of its classes.
     """
     verdict = anatomy.verdict
     refuse_dangerous(anatomy)
@@ -157,11 +157,11 @@ def refuse(anatomy: Anatomy, *, defined: bool = False) -> None:
 
 
 def refuse_dangerous(anatomy: Anatomy) -> None:
-    """Raise DangerousLearner for a pickle that would do what no learner needs."""
+    """Raise DangerousLearner for a pickle that would do what no learner needs to do."""
     verdict = anatomy.verdict
     if anatomy.dangers:
         raise DangerousLearner(
-            f"{verdict.reason}; fdeploy only read it, and nothing was run", hint=verdict.hint
+            f"{verdict.reason}; fdeploy only read the file and ran nothing", hint=verdict.hint
         )
 
 
@@ -174,7 +174,7 @@ def _answer(
     *,
     proof: Proof,
 ) -> tuple[Golden, ...]:
-    """The goldens: the learner's own answers where there are any, which the model must give too."""
+    """The goldens, with the learner's own answers where given; the model must reproduce those."""
     cases = [case for case in cases if not case.error]
     given = rebuilt.answer([case.text for case in cases])
     cases = _without_chance(rebuilt, cases, given, report)
@@ -212,10 +212,10 @@ def _without_chance(
     given: Sequence[tuple[float, ...]],
     report: Reporter,
 ) -> tuple[Case, ...]:
-    """The cases without those answers of the learner that come from a fault on blank texts.
+    """The cases without answers that the learner gave by chance, on blank texts.
 
-    Some tokenizers of their time put a random token in the place of a blank text, or fail on it:
-    such an answer is no measure. The user is told, and what is answered instead is a residue.
+    Some older tokenizers replace a blank text with a random token, or fail on it, so the answer
+    cannot be compared. The user is warned, and the manifest lists the difference as a residue.
     """
     tokenizer = rebuilt.anatomy.tokenizer
     residue = blank_residue(tokenizer) if tokenizer else None
@@ -241,7 +241,7 @@ def _tell_accuracy(
     given: Sequence[tuple[float, ...]],
     report: Reporter,
 ) -> None:
-    """How many of the true labels are answered, where a golden file has them."""
+    """Report how many of the true labels are predicted, if the golden file has any."""
     names = rebuilt.anatomy.labels.names
     right = [
         {names[index] for index in answer(mine, rebuilt.anatomy.threshold)} == set(case.expected)
@@ -259,7 +259,7 @@ def _check_graph(
     found: Comparison,
     report: Reporter,
 ) -> float:
-    """The largest |Δprobability| of the graph. Raises ParityError."""
+    """The graph's largest |Δprobability| against the goldens. Raises ParityError."""
     texts = [each.text for each in goldens]
     answers = rebuilt.answer_onnx(graph, texts)
     found.add("onnx", answers)
@@ -278,7 +278,7 @@ def _check_graph(
 def _cases(
     golden: Path | Sequence[Case] | None, labels: Labels, report: Reporter
 ) -> tuple[Case, ...]:
-    """The texts to ask: the user's, else those of fdeploy. Raises GoldenError or FileError."""
+    """The texts to answer: the user's, or else fdeploy's. Raises GoldenError or FileError."""
     if golden is None:
         return _probes()
     if isinstance(golden, Path):
@@ -288,12 +288,12 @@ def _cases(
     scores = sum(case.from_scores for case in cases)
     if scores:
         activation = "sigmoid" if labels.several else "softmax"
-        report(Step(f"the goldens hold raw scores; {activation} makes probabilities of them"))
+        report(Step(f"the goldens hold raw scores; {activation} turns them into probabilities"))
     return cases
 
 
 def _options(definitions: Path | None, tokenizer: Path | None) -> tuple[str, ...]:
-    """The options of the command that name files."""
+    """The command-line options that name files."""
     named = {"--definitions": definitions, "--tokenizer": tokenizer}
     return tuple(each for flag, path in named.items() if path for each in (flag, as_typed(path)))
 
@@ -307,7 +307,7 @@ def _architecture(anatomy: Anatomy) -> str:
 
 
 def _hash(source: FileSource, task: str, report: Reporter) -> str:
-    """The SHA-256 of the whole file, through the descriptor from which everything is read."""
+    """The SHA-256 of the whole file, read through the descriptor that everything else uses."""
     digest = hashlib.sha256()
     for offset in range(0, source.size, CHUNK):
         size = min(CHUNK, source.size - offset)

@@ -1,8 +1,8 @@
-"""The user's definitions: a Python file with the classes that a learner's model is made of.
+"""The user's definitions: a Python file with the classes of a learner's model.
 
-It is the only code of a user's that conversion runs, because the user asked for it; the pickle is
-still read and never run. The file is a module of its own, so that its classes and what their
-``forward`` finds under global names are together; what it imports may lie beside it.
+This is the only user code that conversion runs, and only because the user asked for it. The pickle
+is still only read. The file is imported as one module, so that a class's ``forward`` finds the
+globals that it uses; modules next to the file can be imported too.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ MODULE = "fdeploy_definitions"  # the name under which the file is imported
 
 @dataclass(frozen=True, eq=False)
 class Definitions:
-    """The module that a definitions file made; ``path`` is the file."""
+    """The module that a definitions file defines; ``path`` is the file."""
 
     path: Path
     module: ModuleType
 
     def find(self, name: str) -> object:
-        """What the file calls ``name`` (perhaps ``Outer.Inner``); None when it defines no such."""
+        """The object the file defines as ``name`` (also ``Outer.Inner``), or None."""
         found: object = self.module
         for part in name.split("."):
             found = getattr(found, part, None)
         return found
 
     def failure(self, what: str, error: BaseException) -> DefinitionsError:
-        """The error for code of the file that raised: what was done, why it failed, and where."""
+        """The error for code in the file that raised: what was being done, why and where."""
         lines = [
             frame.lineno
             for frame in traceback.extract_tb(error.__traceback__)
@@ -50,20 +50,20 @@ class Definitions:
 
 @contextlib.contextmanager
 def open_definitions(path: Path) -> Iterator[Definitions]:
-    """Run a definitions file; its folder is importable until the block ends.
+    """Run a definitions file; its folder stays importable until the block ends.
 
-    Raises FileError, or DefinitionsError when the file is no Python or raises. What it prints goes
-    to stderr.
+    Raises FileError, or DefinitionsError if the file is not Python or raises. Its output goes to
+    stderr.
     """
     read(path)
     spec = spec_from_file_location(MODULE, path, loader=SourceFileLoader(MODULE, str(path)))
     if spec is None or spec.loader is None:
-        raise DefinitionsError(f"{path} is no Python file", hint="name a file that ends in .py")
+        raise DefinitionsError(f"{path} is not a Python file", hint="name a file that ends in .py")
     module = module_from_spec(spec)
     before = sys.modules.get(MODULE)
     folder = str(path.parent)
     sys.path.insert(0, folder)
-    sys.modules[MODULE] = module  # where dataclasses and typing look a class's module up
+    sys.modules[MODULE] = module  # dataclasses and typing look up a class's module here
     try:
         try:
             with contextlib.redirect_stdout(sys.stderr):
@@ -84,14 +84,14 @@ def open_definitions(path: Path) -> Iterator[Definitions]:
 def opened(
     path: Path | None, classes: Sequence[str], report: Reporter
 ) -> Iterator[Definitions | None]:
-    """The user's definitions, where there is a file and the model is of ``classes`` of the user's.
+    """The user's definitions, if there is a file and the model uses any of ``classes``.
 
-    Says out loud that the file is run. Raises what :func:`open_definitions` does.
+    Reports that the file is run. Raises what :func:`open_definitions` raises.
     """
     if path is None:
         yield None
     elif not classes:
-        report(Warned(f"{path.name} is not used: the model is of known classes only"))
+        report(Warned(f"{path.name} is not used: fdeploy knows every class of the model"))
         yield None
     else:
         report(
@@ -109,7 +109,7 @@ def _failed_import(path: Path, error: BaseException) -> DefinitionsError:
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename == str(path)
     ]
-    return _failure(path, "it fails on import", error, lines[-1] if lines else None)
+    return _failure(path, "the import fails", error, lines[-1] if lines else None)
 
 
 def _failure(path: Path, what: str, error: BaseException, line: int | None) -> DefinitionsError:
@@ -124,9 +124,9 @@ def _hint(path: Path, error: BaseException) -> str:
     match error:
         case ImportError(name=str(name)):
             return (
-                f"install {name.split('.')[0]} beside fdeploy, or take its import out of "
-                f"{path.name}: the classes of the model and what their forward() uses are enough"
+                f"install {name.split('.')[0]} next to fdeploy, or remove its import from "
+                f"{path.name}: only the model's classes and what their forward() uses are needed"
             )
         case NameError(name=str(name)):
-            return f"define {name} in {path.name}, as it was where the learner was trained"
-    return f"mend {path.name}, then run the same command again"
+            return f"define {name} in {path.name}as it was when the learner was trained"
+    return f"fix {path.name}, then run the same command again"

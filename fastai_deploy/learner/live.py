@@ -1,4 +1,4 @@
-"""Export of a live learner, from a script or a notebook: its own answers become the goldens.
+"""Export a live learner from a script or a notebook; its own answers become the goldens.
 
 learn.export() to a temporary file -> learn.predict() on the goldens -> convert, as for any file
 """
@@ -45,14 +45,14 @@ def export_learner(
     report: Reporter = silent,
     unproven: bool = False,
 ) -> Bundle:
-    """Make a bundle of a live fastai 2 learner; ``fdeploy up`` in the same folder goes on from it.
+    """Make a bundle from a live fastai 2 learner; then run ``fdeploy up`` in the same folder.
 
-    ``goldens`` are texts, or a file of them (.txt, .jsonl or .csv, with labels or without), which
-    ``learn.predict`` answers; without any, texts of fdeploy's own are asked. ``definitions`` is a
-    file with the classes of a model of your own; ``tolerance`` and ``quantize`` are as in the
-    settings; ``unproven`` converts a learner even where its own answers do not prove all of it. The
-    learner is as it was afterwards.
-    Raises what ``fdeploy export`` does: a LearnerError, GoldenError, ParityError or FileError.
+    ``goldens`` are texts, or a file of them (.txt, .jsonl or .csv, with or without labels), for
+    ``learn.predict`` to answer; the default is fdeploy's own texts. ``definitions`` is a file with
+    the classes of a custom model. ``tolerance`` and ``quantize`` are as in the settings.
+    ``unproven`` converts a learner even where its answers do not prove everything.
+    The learner is not changed.
+    Raises what ``fdeploy export`` raises: a LearnerError, GoldenError, ParityError or FileError.
     """
     _check_live(learn)
     place = Path(destination)
@@ -60,7 +60,7 @@ def export_learner(
         file = Path(folder) / _FILE
         report(Step("exporting the live learner to a temporary file"))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # fastai's own, on pickles
+            warnings.simplefilter("ignore")  # fastai warns about pickles
             learn.export(file.absolute())
         with open_archive(file) as (source, archive):
             anatomy = examine(archive, source.size)
@@ -81,7 +81,7 @@ def export_learner(
 
 
 def _check_live(learn: Any) -> None:
-    """Raise UsageError for what is no learner of fastai 2."""
+    """Raise UsageError if ``learn`` is not a fastai 2 learner."""
     if callable(getattr(learn, "export", None)) and hasattr(learn, "data"):
         raise UsageError(
             "this is a learner of fastai 1",
@@ -89,8 +89,8 @@ def _check_live(learn: Any) -> None:
         )
     if not all(callable(getattr(learn, each, None)) for each in ("export", "predict", "no_bar")):
         raise NotALearner(
-            f"this is no learner of fastai, but {type(learn).__name__}",
-            hint="hand in the Learner that you trained",
+            f"this is not a fastai learner but {type(learn).__name__}",
+            hint="pass the Learner that you trained",
         )
 
 
@@ -99,7 +99,7 @@ def _answered(
 ) -> tuple[Case, ...]:
     """The texts with the learner's own answers. Raises GoldenError or FileError.
 
-    Where code that reads texts is unproven, texts that show what it does are asked as well.
+    If code that reads texts is unproven, texts that show what it does are added.
     """
     if isinstance(goldens, (str, Path)):
         cases = list(read_cases(Path(goldens), anatomy.golden_labels(tolerance)))
@@ -113,14 +113,14 @@ def _answered(
 
 
 def _predicted(learn: Any, case: Case, anatomy: Anatomy) -> Case:
-    """A text with what ``learn.predict`` answers, or with the error that it raises."""
+    """A text with the answer of ``learn.predict``, or with the error that it raises."""
     try:
         with learn.no_bar():
             label, _, numbers = learn.predict(case.text)
-    except Exception as error:  # noqa: BLE001 - the learner's code raises what it likes
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything
         return replace(case, probabilities=None, error=repr(error))
     names = tuple(map(str, label)) if anatomy.task == "multi-label" else (str(label),)
-    # fastai names no label where it has no activation for the loss.
+    # fastai returns no label if it has no activation for the loss.
     named = names != ("",) and not (anatomy.loss.raw or anatomy.loss.assumed)
     return replace(
         case,
@@ -131,34 +131,34 @@ def _predicted(learn: Any, case: Case, anatomy: Anatomy) -> Case:
 
 
 def run_factory(spec: str, folder: Path, report: Reporter) -> Any:
-    """The learner that ``module:function`` returns; ``folder`` is where modules are looked for.
+    """The learner that ``module:function`` returns; modules are looked up in ``folder``.
 
-    The user's code runs, which is said out loud. Raises UsageError or DefinitionsError.
+    Runs the user's code, and reports so. Raises UsageError or DefinitionsError.
     """
     found = FACTORY.fullmatch(spec)
     if found is None:
         raise UsageError(
             f"{spec!r} is not module:function", hint="fdeploy export train:make_learner"
         )
-    report(Step(f"running {spec}: your code runs, and returns the learner"))
+    report(Step(f"running {spec}: your code runs and returns the learner"))
     with _importable(folder), contextlib.redirect_stdout(sys.stderr):
         function = _function(found["module"], found["function"], folder)
         try:
             return function()
-        except Exception as error:  # the user's code raises what it likes
+        except Exception as error:  # the user's code may raise anything
             raise DefinitionsError(
                 f"{spec} fails: {type(error).__name__}: {error}",
-                hint=f"mend {found['function']}(), then run the same command again",
+                hint=f"fix {found['function']}(), then run the same command again",
             ) from error
 
 
 def _function(module: str, name: str, folder: Path) -> Callable[[], Any]:
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # likewise
+    except Exception as error:  # the user's code may raise anything
         raise DefinitionsError(
             f"{module} cannot be imported from {folder}: {type(error).__name__}: {error}",
-            hint="run the command in the folder of the module, with what it imports installed",
+            hint="run the command in the module's folder, with everything it imports installed",
         ) from error
     if not callable(found):
         raise DefinitionsError(

@@ -1,4 +1,4 @@
-"""Do the goldens prove what a learner's file does not? If not, the notebook cell that does."""
+"""Check that the goldens prove what a learner's file does not, or print the cell that does."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ for text in [*mine, {others}, *long]:
 
 
 def golden_cell(anatomy: Anatomy) -> str:
-    """The cell for a learner: eight lines of Python."""
+    """The notebook cell for a learner: eight lines of Python."""
     others = ", ".join(map(ascii, _short_texts(anatomy)))
     return _CELL.format(file=FILE, length=_length(anatomy), others=others, row=_row(anatomy))
 
 
 def telling_texts(anatomy: Anatomy, mine: Sequence[str]) -> list[str]:
-    """The texts that the cell asks beside ``mine``: of those at least one."""
+    """The texts that the cell answers in addition to ``mine``, which must not be empty."""
     length = _length(anatomy)
     pairs = zip(mine, mine[::-1], strict=True)
     long = [" ".join([a] * length + [b] * length) for a, b in islice(pairs, _MOST_LONG)]
@@ -60,7 +60,7 @@ def _short_texts(anatomy: Anatomy) -> list[str]:
 
 
 def _row(anatomy: Anatomy) -> str:
-    """What is written of an answer: with an unknown loss, fastai may not know the label."""
+    """The answer's fields. With an unknown loss, fastai may not know the label."""
     loss = anatomy.loss
     if loss.raw or loss.assumed:
         return f'"{"scores" if loss.raw else "probabilities"}": p.tolist()'
@@ -71,12 +71,12 @@ def _row(anatomy: Anatomy) -> str:
 
 
 def _answers_blank(tokenizer: Tokenizer | None) -> bool:
-    """Whether an empty text has an answer: some tokenizers put a random token in its place."""
+    """Whether an empty text has an answer: some tokenizers replace it with a random token."""
     return tokenizer is None or blank_residue(tokenizer) is None
 
 
 def _special_tokens(tokenizer: Tokenizer | None) -> list[str]:
-    """A few special tokens of the tokenizer; none that a terminal or a line cannot take."""
+    """A few special tokens of the tokenizer, printable and short enough for one line."""
     found = []
     for roles in _SPECIAL:
         held = tokenizer.special if tokenizer else {}
@@ -87,7 +87,7 @@ def _special_tokens(tokenizer: Tokenizer | None) -> list[str]:
 
 
 def _length(anatomy: Anatomy) -> int:
-    """Words that are surely more tokens than the learner reads."""
+    """A number of words that is certain to exceed the tokens that the learner reads."""
     stated = anatomy.text.max_length if anatomy.text else None
     config = anatomy.transformer.config if anatomy.transformer else {}
     positions = config.get("max_position_embeddings")
@@ -98,21 +98,21 @@ def _length(anatomy: Anatomy) -> int:
 _WIDTH = 79  # columns
 _MOST_SHOWN = 12  # pieces of code that an error lists
 _CONSEQUENCE = (
-    "It is then converted without proof: its answers may be wrong, and fdeploy status, the try-it "
-    'page and every answer say "unproven".'
+    "The answers may then be wrong, and fdeploy status, the try-it page and every answer say "
+    '"unproven".'
 )
-_NOT_PROVEN = "the file does not prove what this learner answers:"
-_NOT_ALL_PROVEN = "the goldens do not prove all that this learner answers:"
+_NOT_PROVEN = "the file does not prove how this learner computes its answers:"
+_NOT_ALL_PROVEN = "the goldens do not prove every part of this learner:"
 _NOT_ASKED = "no golden text is longer than {:,} tokens, so how it cuts such texts is assumed"
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What has to be proven of a learner, and how far the user wants to go without.
+    """What must be proven about a learner, and what the user is willing to leave unproven.
 
-    ``learner`` is the file, ``options`` are those of the command that name other files.
-    ``defined``: the user brought the classes of the model, which are run and need no other proof.
-    ``waived``: the user said ``--unproven``.
+    ``learner`` is the file, ``options`` the command-line options that name other files.
+    ``defined``: the user supplied the model's classes, which are run and need no other proof.
+    ``waived``: the user passed ``--unproven``.
     """
 
     anatomy: Anatomy
@@ -128,16 +128,16 @@ class Proof:
         return tuple(each for each in found if not (self.defined and each.part == "model"))
 
     def require_answers(self, cases: Sequence[Case]) -> None:
-        """Raise UnprovenLearner where answers are needed, and no golden has any."""
+        """Raise UnprovenLearner if answers are needed and no golden has any."""
         if self.needed and not self.waived and not _answered(cases):
             raise self.refusal(_NOT_PROVEN, self.needed)
 
     def left(
         self, cases: Sequence[Case], is_cut: Callable[[str], bool], max_length: int
     ) -> tuple[Unproven, ...]:
-        """What stays unproven with these goldens; ``max_length`` is in tokens.
+        """What these goldens leave unproven; ``max_length`` is in tokens.
 
-        Raises UnprovenLearner where something does and the user did not allow it.
+        Raises UnprovenLearner if anything is left and the user did not allow it.
         """
         if not _answered(cases):
             return self.needed
@@ -154,14 +154,14 @@ class Proof:
         return unasked
 
     def refusal(self, message: str, items: Sequence[Unproven]) -> UnprovenLearner:
-        """The error: what is unproven, and the three ways on."""
+        """The error: what is unproven, and the two ways to continue."""
         cell = golden_cell(self.anatomy)
         hint = (
-            "paste this into the notebook where learn is this learner, put a few\n"
-            f"texts of your own into mine, and run it:\n\n{cell}\n"
-            f"It writes {FILE}. Copy that here, then run:\n"
+            "paste this cell into the notebook that has this learner as learn,\n"
+            f"replace the texts in mine with a few of your own, and run it:\n\n{cell}\n"
+            f"It writes {FILE}. Copy it here, then run:\n"
             f"  {self._command('--golden', FILE)}\n\n"
-            f"Or, without proof:\n  {self._command('--unproven')}\n"
+            f"Or convert it without proof:\n  {self._command('--unproven')}\n"
             f"{textwrap.fill(_CONSEQUENCE, _WIDTH)}"
         )
         return UnprovenLearner(
@@ -172,7 +172,7 @@ class Proof:
         )
 
     def disproved(self, error: ParityError) -> ParityError:
-        """What a difference between the goldens and the rebuilt model says about the learner."""
+        """The error for goldens that the rebuilt model does not reproduce, with likely causes."""
         taken = self.anatomy.text.assumptions if self.anatomy.text else ()
         words = self.anatomy.ulmfit.words.assumptions if self.anatomy.ulmfit else ()
         assumed = [Unproven("assumed", printable(each), part="text") for each in (*taken, *words)]
@@ -187,8 +187,8 @@ class Proof:
     def _other_model(self) -> str:
         known = ", ".join(f"{k} {v}".strip() for k, v in self.anatomy.libraries.items())
         return (
-            "all code in this learner is known, so the goldens are likely those of another model, "
-            "or were answered with other versions of the libraries than the learner was trained "
+            "fdeploy knows all the code in this learner, so the goldens probably come from another "
+            "model, or from other library versions than the learner was trained "
             f"with ({known or 'unknown'}): export the learner and write the goldens in one session"
         )
 
@@ -206,13 +206,13 @@ class Proof:
 
 
 def as_typed(path: Path) -> str:
-    """A path as short as it can be typed here."""
+    """A path, relative to the current folder if it is inside."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def listed(items: Sequence[Unproven]) -> str:
-    """The pieces of code, each on lines of its own that fit a terminal of 80 columns."""
+    """The pieces of code, wrapped to fit a terminal of 80 columns."""
     lines = []
     for each in items[:_MOST_SHOWN]:
         told = str(replace(each, code=""))
@@ -226,7 +226,7 @@ def listed(items: Sequence[Unproven]) -> str:
 
 
 def check_decoding(anatomy: Anatomy, cases: Sequence[Case], tolerance: float) -> None:
-    """Raise ParityError where the learner names another label than its probabilities do."""
+    """Raise ParityError if the learner predicts a label that its probabilities contradict."""
     names, threshold = anatomy.labels.names, anatomy.threshold
     for case in cases:
         if case.predicted is None or case.probabilities is None:
@@ -240,14 +240,14 @@ def check_decoding(anatomy: Anatomy, cases: Sequence[Case], tolerance: float) ->
             named = printable(", ".join(case.predicted)) or "no label"
             meant = ", ".join(sorted(possible)) or "no label"
             raise ParityError(
-                f"the learner answers {case.text[:60]!r} with {named}, but its probabilities stand "
-                f"for {meant}: it names its labels in another way than the file shows",
+                f"the learner answers {case.text[:60]!r} with {named}, but its probabilities give "
+                f"{meant}: it chooses its labels by a rule that the file does not show",
                 hint=RUNTIME,
             )
 
 
 def unshown(cases: Sequence[Case], is_cut: Callable[[str], bool]) -> tuple[str, ...]:
-    """Residues: texts on which the learner itself fails."""
+    """Residues: kinds of text on which the learner itself fails."""
     failed = [case for case in cases if case.error]
     kinds = {
         "an empty text": any(not case.text.strip() for case in failed),
@@ -255,9 +255,7 @@ def unshown(cases: Sequence[Case], is_cut: Callable[[str], bool]) -> tuple[str, 
         "some texts": any(case.text.strip() and not is_cut(case.text) for case in failed),
     }
     return tuple(
-        f"{kind}: learn.predict fails on it; here it is answered"
-        for kind, found in kinds.items()
-        if found
+        f"{kind}: learn.predict fails; the bundle answers" for kind, found in kinds.items() if found
     )
 
 

@@ -1,8 +1,8 @@
-"""Bundles a learner to be served from its original pickle, by its own libraries.
+"""Bundle a learner to be served from its original pickle, with the libraries it was trained with.
 
 Loading a pickle runs it. ``--trust-pickle`` allows the user's own code: the classes of ``__main__``
-and of the definitions file, and what the pickle itself defines. Each name that no table knows needs
-``--allow-import``. A dangerous call is never run.
+and of the definitions file, and what the pickle itself defines. Every name that fdeploy does not
+know needs ``--allow-import``. A dangerous call is never run.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from fastai_deploy.parity.report import Comparison, comparing
 from fastai_deploy.progress import Reporter, Step, Warned
 
 TRUST, ALLOW = "--trust-pickle", "--allow-import"
-_SHOWN = 12  # names that the message lists; the command has all
+_SHOWN = 12  # names that the message lists; the command lists all
 
 
 @dataclass(frozen=True)
 class PickleTrust:
-    """What may be run; ``typed`` is the command line after ``fdeploy``, to be typed again."""
+    """What may be run; ``typed`` is the command line after ``fdeploy``, for the hint to repeat."""
 
     trusted: bool
     allowed: tuple[str, ...]
@@ -62,10 +62,10 @@ class PickleTrust:
     typed: tuple[str, ...]
 
     def check(self, anatomy: Anatomy, name: str) -> None:
-        """Raise unless the pickle called ``name`` may be run, and holds what can be served.
+        """Raise unless the pickle called ``name`` may be run and can be served.
 
-        Raises DangerousLearner, UnsupportedLearner, or UntrustedLearner with the command that gives
-        all the leave that is needed.
+        Raises DangerousLearner, UnsupportedLearner, or UntrustedLearner with the command that
+        grants everything that is needed.
         """
         refuse_dangerous(anatomy)
         if anatomy.verdict.kind == "refused":
@@ -78,21 +78,21 @@ class PickleTrust:
         if self.trusted and not missing:
             return
         raise UntrustedLearner(
-            f"to serve {name} itself it must be loaded, and that runs whatever the file says, "
-            "with your rights on this machine and with the endpoint's on AWS"
+            f"serving {name} means loading it, and loading runs whatever code it contains, "
+            "with your permissions on this machine and with the endpoint's on AWS"
             + (f"; fdeploy does not know what these do: {_some(missing)}" if missing else ""),
-            hint=f"if you made the file, or trust who did: {self._command(needed)}",
+            hint=f"if you made the file, or trust whoever did: {self._command(needed)}",
         )
 
     def _needed(self, anatomy: Anatomy) -> Iterator[str]:
-        """The unknown names that are not of the definitions file."""
+        """The unknown names that the definitions file does not define."""
         own = self.definitions.stem if self.definitions is not None else None
         for name in anatomy.unknown:
             if own is None or name.split(".")[0] != own:
                 yield name
 
     def _command(self, needed: tuple[str, ...]) -> str:
-        """The whole command, with the leave that it lacked."""
+        """The whole command, with the permissions that it lacked."""
         given = " ".join(self.typed).replace("=", " ").split()
         words = ["fdeploy", *self.typed]
         if TRUST not in self.typed:
@@ -114,21 +114,21 @@ def _readable(name: str) -> str:
 
 _ALWAYS = ("fastai", "torch", "numpy")
 _ALSO = ("fastcore", "fasttransform", "spacy", "tokenizers", "cloudpickle", "plum-dispatch")
-_NEWEST = 30  # the minor version that no Python of today has
+_NEWEST = 30  # a minor version that no Python has reached
 
 
 def python_for(anatomy: Anatomy, stated: str | None, here: str | None = None) -> str:
-    """The version of Python: the one stated, else the one that the file needs, else ``here``.
+    """The version of Python: the one stated, or else the one the file needs, or else ``here``.
 
-    Bytecode in the file is tied to its Python. Raises UsageError when what is stated does not fit.
+    Bytecode in the file is tied to its Python. Raises UsageError if the stated version conflicts.
     """
     here = here or running()
     fitting = _range(anatomy.python)
     if stated is not None:
         if fitting is not None and _minor(stated) not in fitting:
             raise UsageError(
-                f"the learner holds bytecode of Python {anatomy.python}, not of {stated}",
-                hint=f"leave --python out, or name {anatomy.python}",
+                f"the learner contains bytecode for Python {anatomy.python}, not {stated}",
+                hint=f"leave out --python, or pass {anatomy.python}",
             )
         return stated
     if fitting is None or _minor(here) in fitting:
@@ -137,7 +137,7 @@ def python_for(anatomy: Anatomy, stated: str | None, here: str | None = None) ->
 
 
 def _range(needed: str | None) -> range | None:
-    """Minor versions of Python from words such as ``3.8 to 3.10`` and ``3.11 or newer``."""
+    """Minor versions of Python from phrases such as ``3.8 to 3.10`` and ``3.11 or newer``."""
     if needed is None:
         return None
     numbers = [int(each) for each in re.findall(r"3\.(\d+)", needed)]
@@ -158,18 +158,18 @@ def requirements_here(
     find: Callable[[str], str | None] = installed,
     distributions: Mapping[str, Sequence[str]] | None = None,
 ) -> Requirements:
-    """The versions installed here, where this is an environment that the learner can come from.
+    """The installed versions, if the learner can have been trained with them.
 
-    Raises UsageError, which says what to state, where it is not: no fastai of its major version,
-    another transformers than the file names, another Python.
+    Raises UsageError, which says what to state, if this environment lacks the learner's major
+    version of fastai, has another transformers than the file names, or another Python.
     """
     here = here or running()
     problem = _problem(anatomy, python, here, find)
     if problem:
         raise UsageError(
-            f"the versions that the learner needs are not known: {problem}",
+            f"fdeploy does not know which versions the learner needs: {problem}",
             hint=f"state them with --requirements requirements.txt: {_to_state(anatomy)} "
-            "(pip freeze shows them where the learner was trained)",
+            "(run pip freeze where the learner was trained)",
         )
     owners = packages_distributions() if distributions is None else distributions
     imported = {each.name.split(".")[0] for each in anatomy.imports if each.kind != "dangerous"}
@@ -188,16 +188,16 @@ def _pinned(names: Iterable[str], find: Callable[[str], str | None]) -> str:
 
 def _problem(anatomy: Anatomy, python: str, here: str, find: Callable[[str], str | None]) -> str:
     if python != here:
-        return f"it needs Python {python}, and fdeploy runs in {here}"
+        return f"it needs Python {python}, and fdeploy runs on {here}"
     fastai = find("fastai")
     if fastai is None:
         return "fastai is not installed here"
     if fastai.partition(".")[0] != str(anatomy.fastai):
-        return f"it is of fastai {anatomy.libraries['fastai']}, and {fastai} is installed here"
+        return f"it needs fastai {anatomy.libraries['fastai']}, and {fastai} is installed here"
     written = anatomy.libraries.get("transformers")
     ours = find("transformers")
     if written and re.fullmatch(r"[0-9.]+", written) and written.count(".") > 1 and written != ours:
-        return f"it is of transformers {written}, and {ours or 'none'} is installed here"
+        return f"it needs transformers {written}, and {ours or 'none'} is installed here"
     return ""
 
 
@@ -208,7 +208,7 @@ def _to_state(anatomy: Anatomy) -> str:
 
 
 def main_names(anatomy: Anatomy) -> tuple[str, ...]:
-    """What the pickle looks up in ``__main__``: the definitions must have it."""
+    """The names that the pickle looks up in ``__main__``; the definitions must have them."""
     tops = ("__main__.", "__mp_main__.")
     return tuple(
         sorted(
@@ -222,30 +222,30 @@ def main_names(anatomy: Anatomy) -> tuple[str, ...]:
 
 
 def check_definitions(anatomy: Anatomy, definitions: Path | None) -> None:
-    """Raise UsageError when the pickle needs classes and no module with them was brought."""
+    """Raise UsageError if the pickle needs classes that no definitions file supplies."""
     names = main_names(anatomy)
     if definitions is None:
         if names:
             raise UsageError(
-                f"the pickle looks {', '.join(names)} up in __main__, where no server has it",
-                hint="write them into a file, and name it with --definitions model_def.py",
+                f"the pickle looks up {', '.join(names)} in __main__, which a server does not have",
+                hint="put them in a file and pass it: --definitions model_def.py",
             )
     elif definitions.suffix != ".py" or not definitions.stem.isidentifier():
         raise UsageError(
-            f"{definitions.name} cannot be imported as a module",
-            hint="give it a name such as model_def.py",
+            f"{definitions.name} is not a valid module name",
+            hint="rename it, for example to model_def.py",
         )
 
 
 _RESIDUES = (
-    'answers always say "truncated": false: the learner does not tell when it cuts a text',
+    'answers always say "truncated": false, because the learner does not report that it cut a text',
     "texts are answered one at a time, because fastai's predict is not thread-safe",
 )
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the user states: texts, classes, versions, and what the pickle may run."""
+    """The user's choices: texts, classes, versions, and what the pickle may run."""
 
     golden: Path | None
     definitions: Path | None
@@ -267,7 +267,7 @@ def bundle_original(
     """Make a bundle at ``destination`` that holds ``learner`` itself, proven to load and answer.
 
     Raises UntrustedLearner, DangerousLearner, RuntimeUnproven, UsageError, GoldenError,
-    ParityError or FileError; an old bundle is then as it was.
+    ParityError or FileError. On an error, an existing bundle is left unchanged.
     """
     digest = sha256(learner)
     with open_archive(learner) as (source, archive):
@@ -285,7 +285,7 @@ def bundle_original(
         lock = environments.lock(python, requirements)
         if lock is not None:
             write(folder / LOCK, lock.text.encode())
-        report(Step(f"loading the learner in a fresh process with Python {python}: it runs now"))
+        report(Step(f"loading the learner in a fresh Python {python} process: its code runs now"))
         answers = ask_learner(interpreter, folder, _asked(section), [each.text for each in cases])
         goldens = _goldens(anatomy, cases, answers, options.tolerance, found)
         report(Step(f"the learner answered {len(goldens)} texts"))
@@ -294,7 +294,7 @@ def bundle_original(
         sealed = seal(
             folder, _manifest(anatomy, section, origin, name=name, tolerance=options.tolerance)
         )
-        report(Step("opening the bundle in another fresh process, as a server does"))
+        report(Step("loading the bundle in another fresh process, as a server does"))
         difference = check_bundle(interpreter, folder)
         if sealed.files[LEARNER].sha256 != digest:
             raise source.changed()
@@ -314,7 +314,7 @@ def bundle_original(
 def _cases(
     golden: Path | None, labels: Labels, anatomy: Anatomy, report: Reporter
 ) -> tuple[Case, ...]:
-    """The texts to ask, without blank ones that the learner answers by chance."""
+    """The texts to answer, without blank ones that the learner answers by chance."""
     if golden is None:
         return tuple(Case(text, None, None, line) for line, text in enumerate(PROBES, start=1))
     cases = read_cases(golden, labels)
@@ -354,7 +354,7 @@ def _fill(
 
 
 def _asked(section: RuntimeSpec) -> dict[str, object]:
-    """The section as the process reads it, before there is a manifest."""
+    """The section as the process reads it before there is a manifest."""
     return {
         "fastai": section.fastai,
         "definitions": section.definitions,
@@ -370,7 +370,7 @@ def _goldens(
     tolerance: float,
     found: Comparison,
 ) -> tuple[Golden, ...]:
-    """The goldens; answers that the user brought must have been given again."""
+    """The goldens; the learner must reproduce answers that the user supplied."""
     _check_answers(anatomy, answers)
     found.begin(anatomy.labels.names, anatomy.threshold, tolerance, cases)
     found.add("process", answers)
@@ -398,9 +398,9 @@ def _check_answers(anatomy: Anatomy, answers: Sequence[Sequence[float]]) -> None
         right = len(each) == labels and all(0 <= number <= 1 for number in each)
         if not right or not (several or abs(sum(each) - 1) <= 1e-3):  # noqa: PLR2004 - float32
             raise RuntimeUnproven(
-                f"the learner's predict() gives {[round(n, 4) for n in each[:8]]}, which are no "
+                f"the learner's predict() returns {[round(n, 4) for n in each[:8]]}, which are not "
                 f"probabilities of its {labels} labels",
-                hint="export a learner whose loss fastai knows, such as CrossEntropyLossFlat",
+                hint="export a learner with a loss that fastai knows, such as CrossEntropyLossFlat",
             )
 
 

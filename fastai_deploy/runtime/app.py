@@ -29,38 +29,38 @@ _DRAINED = 64 * 1024 * 1024
 
 
 class HungUp(Exception):
-    """The client is gone; nobody waits for the answer."""
+    """The client has disconnected, so nobody waits for the answer."""
 
 
 def header(scope: Scope, name: bytes) -> Optional[str]:
-    """A request header by its lower-case name; one that was sent twice is joined by commas."""
+    """A request header by its lower-case name; repeated headers are joined by commas."""
     values = [value for key, value in scope["headers"] if key == name]
     return b", ".join(values).decode("latin-1") if values else None
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout: float) -> bytes:
-    """The body, at most ``limit`` bytes of it, within ``timeout`` seconds.
+    """The body, at most ``limit`` bytes, within ``timeout`` seconds.
 
-    One that is too large is read to its end and thrown away, so that its client gets to read the
-    answer; one that is far too large is not. Raises RequestError 413, HungUp, TimeoutError.
+    A body that is too large is read to its end and discarded, so that the client can read the
+    answer; a far larger one is not. Raises RequestError 413, HungUp, TimeoutError.
     """
     declared = header(scope, b"content-length") or ""
     if declared.isdigit() and int(declared) > _DRAINED:
         raise too_large(limit)
     message = await receive()
-    if not message.get("more_body"):  # the usual case: all of it is here
+    if not message.get("more_body"):  # the usual case: the whole body is here
         return _checked(message, limit)
     return await asyncio.wait_for(_rest(message, receive, limit), timeout)
 
 
 async def hung_up(receive: Receive) -> None:
-    """Return when the client is gone. For after the body has been read."""
+    """Return when the client disconnects. Call this only after reading the body."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def send_answer(send: Send, answer: Answer, extra: Mapping[str, str]) -> None:
-    """Send an answer with its headers and the ``extra`` ones."""
+    """Send an answer with its headers and ``extra`` ones."""
     headers = {
         "content-type": answer.content_type,
         "content-length": str(len(answer.body)),
@@ -94,7 +94,7 @@ async def _rest(first: Mapping[str, Any], receive: Receive, limit: int) -> bytes
             raise too_large(limit)
         return b"".join(chunks)
     finally:
-        chunks.clear()  # an exception holds this frame, in a cycle that is collected much later
+        chunks.clear()  # an exception keeps this frame alive until a much later collection
 
 
 def _checked(message: Mapping[str, Any], limit: Optional[int]) -> bytes:
@@ -107,20 +107,20 @@ def _checked(message: Mapping[str, Any], limit: Optional[int]) -> bytes:
 
 
 MAX_BODY = 6 * 1024 * 1024
-"""Bytes; what InvokeEndpoint takes (SageMaker quotas)."""
+"""Bytes; the limit of InvokeEndpoint (SageMaker quotas)."""
 
-_INLINE_BYTES = 4096  # read and tokenized in under a millisecond
+_INLINE_BYTES = 4096  # a body this small is read and tokenized in under a millisecond
 _INLINE_TEXTS = 64
 _SKIPPED_BYTES = 65_536
 _MOST_READING = 64
 _ROUTES = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _UNWATCHED = 0.25  # seconds
-_CLIENT_CLOSED = 499  # the status that logs and counters use for a client that hung up
+_CLIENT_CLOSED = 499  # status in logs and counters for a client that disconnected
 
 
 class App:
-    """Answers requests; ``timeout`` is in seconds, ``readers`` run what takes long to read."""
+    """Answers requests; ``timeout`` is in seconds, ``readers`` run slow reads."""
 
     def __init__(
         self,
@@ -159,9 +159,9 @@ class App:
     def refused(
         self, method: bytes, url: bytes, headers: Sequence[Tuple[bytes, bytes]]
     ) -> Optional[bytes]:
-        """The HTTP/1.1 answer to a request that would be refused whatever its body says, or None.
+        """The HTTP/1.1 answer to a request that is refused whatever its body says, or None.
 
-        Only for bodies that are soon skipped. Under overload most requests end here.
+        Only for bodies that can be skipped quickly. Under overload, most requests end here.
         """
         if url != b"/invocations" or method != b"POST":
             return None
@@ -237,7 +237,7 @@ class App:
         return await loop.run_in_executor(self._readers, write, parsed, answers, self._model)
 
     async def _read_aside(self, body: bytes, content_type: Optional[str]) -> ParsedBody:
-        """Read a large body on a thread; bodies that wait for one are memory, so few may."""
+        """Read a large body on a thread; few may wait for one, because they occupy memory."""
         if self._reading >= _MOST_READING:
             raise Overloaded(1)
         self._reading += 1
@@ -251,12 +251,12 @@ class App:
     async def _ask(
         self, parsed: ParsedBody, receive: Receive, timeout: float
     ) -> List[Union[Outcome, Exception]]:
-        """What the model says; given up when the client hangs up or the time is over."""
+        """The model's answer; abandoned if the client disconnects or time runs out."""
         outcomes: asyncio.Future[List[Union[Outcome, Exception]]]
         outcomes = asyncio.get_running_loop().create_future()
         job = self._batcher.submit(parsed.encoded, outcomes.set_result)
         try:
-            # Most answers are there before it is worth listening for a hang-up.
+            # Most answers arrive before it is worth watching for a disconnect.
             patience = min(_UNWATCHED, timeout)
             await asyncio.wait((outcomes,), timeout=patience)
             if not outcomes.done():
@@ -278,7 +278,7 @@ class App:
             raise HungUp if done else asyncio.TimeoutError
 
     def _logged(self, outcome: Union[Outcome, Exception], request: str) -> Outcome:
-        """The outcome as the client gets it; what is a defect has its reason logged."""
+        """The outcome as the client receives it; for a defect, the reason is logged."""
         if isinstance(outcome, RequestError):
             if outcome.__cause__ is not None:
                 self._log.defect(request, outcome.__cause__)
@@ -288,7 +288,7 @@ class App:
         return outcome
 
     def _count(self, status: int, request: str, seconds: float) -> None:
-        """Count a request and log it; of many refusals in a second, only the first is logged."""
+        """Count a request and log it; only the first of many refusals per second is logged."""
         self._statuses[status] += 1
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             second = int(time.monotonic())
@@ -298,7 +298,7 @@ class App:
         self._log("request", request=request, status=status, ms=round(seconds * 1000, 1))
 
     def _metrics(self) -> bytes:
-        """Counters in the text format that Prometheus reads."""
+        """Counters in the Prometheus text format."""
         done = self._batcher.statistics()
         lines = [
             f'fdeploy_requests_total{{status="{status}"}} {count}'
@@ -316,7 +316,7 @@ class App:
 
 @lru_cache(maxsize=16)
 def _http_refusal(retry_after: int) -> bytes:
-    """The answer as it goes out, with a place for the request id."""
+    """The answer as it is sent, with a placeholder for the request id."""
     answer = refuse(error_responses.overloaded(retry_after))
     head = (
         f"HTTP/1.1 {answer.status} Service Unavailable\r\ncontent-type: {answer.content_type}\r\n"
@@ -326,5 +326,5 @@ def _http_refusal(retry_after: int) -> bytes:
 
 
 def _request_id(given: Optional[str]) -> str:
-    """The caller's own id where it is harmless in a header and a log, else a new one."""
+    """The caller's own id if it is safe in a header and a log, or else a new one."""
     return given if given and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()

@@ -1,12 +1,12 @@
-"""Dynamic batching: what waits while the model is busy goes together in its next run.
+"""Dynamic batching: requests that wait while the model is busy share its next run.
 
-    submit -> waiting line -> group of like length -> run -> deliver
+    submit -> request queue -> group of similar length -> run -> deliver
 
-A lone request is run at once. Nobody waits for company, with one exception: right after several
-requests were answered in one run, their clients are about to send the next ones, so the model
-waits for as many again, for a moment that is short beside the run (``HOLD``). Without it, the
-quickest client would get a run of its own each time, and the others the rest. Workers that are idle
-at the same time share what waits.
+A single request is run at once. Requests do not wait for others, with one exception: right after a
+run that answered several requests, their clients are about to send the next ones, so the model
+waits for as many again, for a time much shorter than the run (``HOLD``). Without it, the fastest
+client would get its own run each time, and the others would share the next. Workers that are idle
+at the same time share what is queued.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Callable, Generic, List, Sequence, Sized, TypeVar, Union
 
 from .request_queue import Capacity, Job, Limits, Overloaded, RequestQueue, Waiting
 
-# Eight clients, 12 tokens, int8 RoBERTa-base on 2 cores: 0.1 brings 7.0 of them together (95 % of
+# Eight clients, 12 tokens, int8 RoBERTa-base on 2 cores: 0.1 groups 7.0 of them on average (95 % of
 # the answers within 44 ms), 0.2 brings 7.8 (32 ms).
-HOLD = 0.2  # of the last run's time
+HOLD = 0.2  # fraction of the last run's time
 LONGEST_HOLD = 0.005  # seconds
 
 Item = TypeVar("Item", bound=Sized)
@@ -29,12 +29,12 @@ Result = TypeVar("Result")
 
 
 class Closed(Exception):
-    """The batcher takes no more work."""
+    """The batcher accepts no more work."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a batcher has done since it began; ``queued`` is what waits now."""
+    """Totals of a batcher since it started; ``queued`` is what is waiting now."""
 
     runs: int
     items: int
@@ -46,9 +46,9 @@ class Batcher(Generic[Item, Result]):
     """Runs items in groups on worker threads. Thread-safe; a context manager that drains.
 
     ``run`` takes items (``len`` of one is its tokens) and returns as many results in order; it is
-    called from ``workers`` threads at a time. ``clock`` counts seconds. ``deliver`` is called with
-    one callback for all requests that a run has completed, on the worker's thread: an event loop's
-    ``call_soon_threadsafe`` is woken once then, and not once for each.
+    called from ``workers`` threads at a time. ``clock`` counts seconds. ``deliver`` is called on
+    the worker's thread with one callback for all requests that a run has completed, so an event
+    loop's ``call_soon_threadsafe`` is woken once, not once per request.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Batcher(Generic[Item, Result]):
     ) -> Job:
         """Queue a request; ``done`` gets one result for each item, in order.
 
-        Where ``run`` raised, the results of its items are that exception. Raises Overloaded and
+        If ``run`` raises, the exception is the result of each of its items. Raises Overloaded and
         Closed.
         """
         job = Job(len(items), done)
@@ -101,23 +101,23 @@ class Batcher(Generic[Item, Result]):
             now = self._clock()
             first = not self._line
             self._admitted(lambda: self._line.add(items, job, now))
-            # Otherwise a worker waits for more already, and will look again when the hold is over.
+            # Otherwise a worker is already holding for more, and will look again afterwards.
             if first or now >= self._hold_until or self._enough():
                 self._changed.notify()
         return job
 
     def refuse_if_full(self) -> None:
-        """Raise Overloaded if any request would be refused now: cheaper than to read it first."""
+        """Raise Overloaded if any request would be refused now, which saves reading it."""
         with self._changed:
             self._admitted(lambda: self._line.admit(0))
 
     def statistics(self) -> Statistics:
-        """What was done and what waits."""
+        """Totals, and what is waiting."""
         with self._changed:
             return Statistics(self._runs, self._items, self._refused, len(self._line))
 
     def close(self) -> None:
-        """Take no more work, answer everything that waits, end the threads."""
+        """Accept no more work, answer everything that is queued, end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -140,7 +140,7 @@ class Batcher(Generic[Item, Result]):
             results: Sequence[Union[Result, Exception]]
             try:
                 results = self._results([waiting.item for waiting in batch])
-            except Exception as error:  # noqa: BLE001  # told to each caller through its results
+            except Exception as error:  # noqa: BLE001  # each caller gets it as a result
                 results = [error] * len(batch)
             self._deliver(batch, results, self._clock() - started)
 
@@ -151,7 +151,7 @@ class Batcher(Generic[Item, Result]):
         return results
 
     def _take(self) -> List[Waiting]:
-        """The next group to run; empty when there will be none."""
+        """The next group to run; empty if there will be none."""
         with self._changed:
             self._idle += 1
             while True:
@@ -172,7 +172,7 @@ class Batcher(Generic[Item, Result]):
                     self._changed.wait(self._hold_until - now)
 
     def _enough(self) -> bool:
-        """Whether all who could come have come, or as many as fit a run."""
+        """Whether all expected requests have arrived, or as many as fit in a run."""
         return len(self._line) >= self._expected or self._line.fills_a_run
 
     def _deliver(

@@ -1,8 +1,8 @@
-"""A body to what the model must be asked, and its answers to a body; no HTTP and no queue.
+"""Turn a body into model inputs, and their outcomes into the answer; no HTTP and no queue.
 
-    read -> Question -> (model) -> write -> Answer
+    read -> ParsedBody -> (model) -> write -> Answer
 
-The model server and the container handlers differ in what stands between the two.
+The model server and the container handlers differ in what happens between the two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .contract import (
 
 @dataclass(frozen=True)
 class ParsedBody:
-    """The requests of one body; ``texts`` are theirs in order, encoded or refused."""
+    """The requests of one body; ``texts`` are their texts in order, encoded or refused."""
 
     kind: str
     requests: Tuple[Request, ...]
@@ -35,19 +35,19 @@ class ParsedBody:
 
     @property
     def encoded(self) -> List[Encoded]:
-        """What the model must be asked, in order."""
+        """The inputs for the model, in order."""
         return [text for text in self.texts if isinstance(text, Encoded)]
 
     @property
     def failures(self) -> List[BaseException]:
-        """Why texts could not be encoded, where that is for the log and not for the client."""
+        """Why texts could not be encoded, if that is for the log and not for the client."""
         refused = (text for text in self.texts if isinstance(text, RequestError))
         return [error.__cause__ for error in refused if error.__cause__ is not None]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back over HTTP; ``retry_after`` in seconds."""
+    """An HTTP answer; ``retry_after`` in seconds."""
 
     status: int
     body: bytes
@@ -68,9 +68,9 @@ def read(
 
 
 def write(parsed: ParsedBody, outcomes: Sequence[Outcome], model: Model) -> Answer:
-    """The answer; ``outcomes`` are those of ``question.encoded``, in order.
+    """The answer; ``outcomes`` are those of ``parsed.encoded``, in order.
 
-    JSON lines are answered with as many lines, each with its own answer or error.
+    JSON lines get as many lines back, each with its own answer or error.
     """
     ready = iter(outcomes)
     every = iter([text if isinstance(text, RequestError) else next(ready) for text in parsed.texts])
@@ -87,5 +87,5 @@ def write(parsed: ParsedBody, outcomes: Sequence[Outcome], model: Model) -> Answ
 
 
 def refuse(error: RequestError) -> Answer:
-    """The answer to a request that gets none."""
+    """The answer to a request that is refused as a whole."""
     return Answer(error.status, encode(error.body()), retry_after=error.retry_after)

@@ -1,6 +1,6 @@
-"""All connections of a server together: how many, for how long, and how much they may hold.
+"""All connections of a server: how many, for how long, and how much memory they may hold.
 
-What is stated here is in docs/security.md, too. Times are in seconds, sizes in bytes.
+docs/security.md states the same limits. Times are in seconds, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from .log import OncePerMinute
 
 _MOST_CONNECTIONS = 4096
 _MOST_DESCRIPTORS = 16_384
-_MOST_REFUSED = 64  # and at most a quarter of the connections, for each has a descriptor
+_MOST_REFUSED = 64  # and at most a quarter of the connections, because each has a descriptor
 _WORTH_A_TRIM = 16 * 1024 * 1024
 _QUIET_TICKS = 5
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What one connection may take of a server, and all of them together.
+    """The limits of one connection, and of all of them together.
 
-    A connection is closed when it has sent nothing for ``silent`` after it was opened or ``idle``
-    after an answer, when a request's headers take longer than ``head`` in all, when its body stops
-    for ``body``, and when what follows an early answer takes longer than ``rest``, or what follows
-    a refusal longer than ``refused``. ``head_bytes`` is the most for request line and headers.
-    Beyond its first ``small_body`` bytes, a body that has not arrived whole counts towards
-    ``unfinished``, up to ``largest_body``.
+    A connection is closed if it sends nothing for ``silent`` after it was opened or ``idle`` after
+    an answer, if a request's headers take longer than ``head`` in all, if its body stops for
+    ``body``, if what follows an early answer takes longer than ``rest``, or if what follows a
+    refusal takes longer than ``refused``. ``head_bytes`` limits the request line and headers.
+    Beyond its first ``small_body`` bytes, an incomplete body counts towards ``unfinished``, up to
+    ``largest_body``.
     """
 
     connections: int
@@ -50,8 +50,8 @@ class ConnectionLimits:
 def most_connections() -> int:
     """How many connections this process may have: half of its file descriptors, at most 4,096.
 
-    The other half is for files and sockets of its own and for connections that are being refused,
-    so that accepting one does not fail. Raises the soft limit of descriptors where that is allowed.
+    The other half is for its own files and sockets and for connections that are being refused, so
+    accepting one does not fail. Raises the soft limit of descriptors if that is allowed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
@@ -66,27 +66,27 @@ def most_connections() -> int:
 
 
 class Member(Protocol):
-    """A connection, as it is seen from here; its times are those of ``now``."""
+    """A connection as seen from here; its times are those of ``now``."""
 
     expires: float
     unread: float
 
     @property
     def may_make_room(self) -> bool:
-        """Whether it has sent no whole head that waits for an answer."""
+        """Whether it has no complete request head that waits for an answer."""
 
     def expire(self) -> None:
-        """The time of what it does is over."""
+        """Time is up for what it is doing."""
 
     def make_room(self) -> None:
-        """Close, for another one."""
+        """Close to make room for another."""
 
 
 class Connections:
     """The open connections of a server; ``clock`` counts seconds. Not thread-safe.
 
-    ``tick`` must be called about once a second: ``now`` is the time of the last one, which is near
-    enough, and costs a request nothing.
+    ``tick`` must be called about once a second: ``now`` is the time of the last call, which is
+    accurate enough and costs a request nothing.
     """
 
     def __init__(
@@ -96,18 +96,18 @@ class Connections:
         self.now = clock()
         self._clock = clock
         self._report = report
-        self._open: Dict[Member, None] = {}  # a set that keeps the order
+        self._open: Dict[Member, None] = {}  # an ordered set
         self._refused: Set[Member] = set()
-        self._movable: Deque[Member] = deque()  # may make room; whose time ends first comes first
+        self._movable: Deque[Member] = deque()  # may make room; the first to expire comes first
         self._all_busy = False  # since the last tick
         self._unfinished = 0
-        self._taken = 0  # bytes of large bodies since memory was last given back
+        self._taken = 0  # bytes of large bodies since memory was last trimmed
         self._quiet = 0
 
     def admit(self, member: Member) -> bool:
-        """Count a new connection; False when there is no place for it.
+        """Count a new connection; False if there is no room for it.
 
-        Where all places are taken, it gets that of a connection without a whole request.
+        If there is no room, it may replace a connection without a complete request.
         """
         if len(self._open) >= self.limits.connections and not self._evict():
             return False
@@ -115,19 +115,19 @@ class Connections:
         return True
 
     def linger(self, member: Member) -> bool:
-        """Let a connection without a place wait for its client to read why; False: too many do."""
+        """Let a refused connection wait until its client has read why; False if too many do."""
         if len(self._refused) >= min(_MOST_REFUSED, self.limits.connections // 4):
             return False
         self._refused.add(member)
         return True
 
     def leave(self, member: Member) -> None:
-        """Forget a connection that is closed."""
+        """Forget a closed connection."""
         self._open.pop(member, None)
         self._refused.discard(member)
 
     def take(self, size: int) -> bool:
-        """Count bytes of an unfinished body; False, and not counted, when they are too many."""
+        """Count bytes of an incomplete body; False, without counting, if they are too many."""
         if self._unfinished + size > self.limits.unfinished:
             return False
         self._unfinished += size
@@ -135,17 +135,17 @@ class Connections:
         return True
 
     def give_back(self, size: int) -> None:
-        """Uncount bytes of a body that is whole, or gone."""
+        """Uncount the bytes of a body that is complete, or gone."""
         self._unfinished -= size
 
     def refused(self, error: RequestError) -> None:
-        """Tell the log of a refusal, not more than once a minute of each kind."""
+        """Log a refusal, at most once a minute for each kind."""
         self._report(
             "connection_refused", status=error.status, code=error.code, reason=error.message
         )
 
     def tick(self) -> None:
-        """End what has taken too long, and return the memory that large bodies have taken."""
+        """End what has taken too long, and trim the memory that large bodies have used."""
         self.now = self._clock()
         for member in [*self._open, *self._refused]:
             if member.expires <= self.now or member.unread <= self.now:
@@ -157,7 +157,7 @@ class Connections:
             trim_memory()
 
     def _evict(self) -> bool:
-        """Close a connection; False where none can be. Costs little however many ask."""
+        """Close a connection; False if none can be. Cheap, however many ask."""
         if not self._movable and not self._all_busy:
             movable = [each for each in self._open if each.may_make_room]
             self._movable = deque(sorted(movable, key=lambda each: each.expires))

@@ -13,7 +13,7 @@ from .strict_json import Json, bad_json, encode, is_object_with, load
 
 @dataclass(frozen=True)
 class Encoded:
-    """The token ids of one text, special tokens included, cut to the model's ``max_length``."""
+    """The token ids of one text, with special tokens, cut to the model's ``max_length``."""
 
     ids: Sequence[int]
     truncated: bool
@@ -26,8 +26,8 @@ JSON = "application/json"
 TEXT = "text/plain"
 JSON_LINES = ("application/jsonlines", "application/x-ndjson")
 
-# Every spelling that is accepted, with Python's codec. A short list on purpose: some of Python's
-# other codecs are no charsets (rot13, zlib), decode in quadratic time (punycode) or run escapes.
+# Every accepted spelling, with Python's codec. The list is short on purpose: some of Python's other
+# codecs are not charsets (rot13, zlib), decode in quadratic time (punycode) or run escapes.
 _CHARSETS = {
     "utf-8": "utf-8-sig",
     "utf8": "utf-8-sig",
@@ -43,10 +43,10 @@ _CHARSET = re.compile(r'\bcharset\s*=\s*"?([^\s;,"]+)"?', re.IGNORECASE)
 
 
 def media_type(content_type: Optional[str]) -> Tuple[str, str]:
-    """The media type and Python's codec of a Content-Type header; JSON when there is none.
+    """The media type and Python's codec of a Content-Type header; JSON if there is none.
 
-    JSON is UTF-8 whatever the header says (RFC 8259, section 8.1). A byte order mark is no text.
-    Raises RequestError 415 for a type or a charset that the contract does not have.
+    JSON is UTF-8 whatever the header says (RFC 8259, section 8.1). A byte order mark is ignored.
+    Raises RequestError 415 for a type or a charset that the contract does not allow.
     """
     if not content_type or not content_type.strip():
         return JSON, _CHARSETS["utf-8"]
@@ -75,22 +75,22 @@ def _unsupported(message: str) -> RequestError:
 Schema = Dict[str, Any]
 
 HEALTH, OPENAPI, PAGE = "/health", "/openapi.json", "/"
-"""The API's routes beside the one that classifies."""
+"""The API's routes other than the one that classifies."""
 
 FIELDS: Mapping[str, Schema] = {
-    "text": {"type": "string", "description": "The text to classify; a blank one counts."},
+    "text": {"type": "string", "description": "The text to classify; it may be blank."},
     "texts": {
         "type": "array",
         "minItems": 1,
         "maxItems": 1_000,
         "items": {"type": "string"},
-        "description": "Texts to classify, answered in order. An item that is no string is "
-        "answered with an error in its place, and its neighbours all the same.",
+        "description": "Texts to classify, answered in order. An item that is not a string gets an "
+        "error in its place; the others are answered normally.",
     },
     "top_k": {
         "type": ["integer", "null"],
         "minimum": 1,
-        "description": "How many probabilities to answer, the most probable first.",
+        "description": "How many probabilities to return, the most probable first.",
     },
 }
 """The keys of a request."""
@@ -117,7 +117,7 @@ ERRORS: Mapping[int, Tuple[Tuple[str, str], ...]] = {
     405: (("method_not_allowed", "the route exists, the method does not"),),
     408: (("timeout", "the request did not arrive whole"),),
     413: (("too_large", "the body, the answer or the number of texts is above the limit"),),
-    415: (("unsupported_media_type", "a content type or charset that is not of the contract"),),
+    415: (("unsupported_media_type", "a content type or charset that is not supported"),),
     422: (("invalid_request", "JSON, but not a request"),),
     429: (
         ("throttled", "above the rate"),
@@ -134,7 +134,7 @@ ERRORS: Mapping[int, Tuple[Tuple[str, str], ...]] = {
     ),
     504: (("timeout", "no answer in time, or the body did not arrive in time"),),
 }
-"""Each status of an error, with its codes and what they mean."""
+"""Each status of an error, with its codes and their meaning."""
 
 
 __all__ = [
@@ -161,10 +161,10 @@ Probabilities = Sequence[Tuple[str, float]]
 
 @dataclass(frozen=True)
 class Request:
-    """A request that keeps the contract.
+    """A valid request.
 
-    ``items`` holds, in order, the texts, and in the place of an item that is no text its error.
-    ``single`` is true for ``{"text": ...}`` and ``text/plain``: the answer is then no list.
+    ``items`` holds, in order, the texts, and an error in place of any item that is not a text.
+    ``single`` is true for ``{"text": ...}`` and ``text/plain``, whose answer is not a list.
     """
 
     items: Tuple[Union[str, RequestError], ...]
@@ -174,7 +174,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one text: ``(label, probability)`` in the order of the labels."""
+    """The model's answer to one text: ``(label, probability)`` in the order of the labels."""
 
     probabilities: Probabilities
     truncated: bool
@@ -185,9 +185,9 @@ Outcome = Union[Prediction, RequestError]
 
 @dataclass(frozen=True)
 class Model:
-    """What an answer says of the model; ``threshold`` is None for single-label models.
+    """The ``model`` object of an answer; ``threshold`` is None for single-label models.
 
-    ``unproven``: some of the code behind the learner's own answers was taken for granted.
+    ``unproven``: some of the learner's code was assumed rather than proven.
     """
 
     name: str
@@ -197,7 +197,7 @@ class Model:
 
 
 def parse(body: bytes, content_type: Optional[str]) -> List[Request]:
-    """Read a body; one request, or for JSON lines as many as there are lines.
+    """Read a body: one request, or one for each line of JSON lines.
 
     Raises RequestError with status 400, 413, 415 or 422, and nothing else, whatever the bytes are.
     """
@@ -212,13 +212,13 @@ def parse(body: bytes, content_type: Optional[str]) -> List[Request]:
 def decode(body: bytes, content_type: Optional[str]) -> Tuple[str, str]:
     """The kind that a body is read as, and its text.
 
-    A body of ``text/plain`` that is a JSON request is read as JSON: ``fetch`` names that type when
-    nobody names another. Raises RequestError 400 or 415.
+    A body of ``text/plain`` that is a JSON request is read as JSON, because ``fetch`` sends that
+    type by default. Raises RequestError 400 or 415.
     """
     kind, codec = media_type(content_type)
     try:
         text = body.decode(codec)
-    except UnicodeError:  # UTF-16 without a whole code unit is no UnicodeDecodeError
+    except UnicodeError:  # truncated UTF-16 raises no UnicodeDecodeError
         bad_json("the body is not text in its charset", "send UTF-8")
     if kind == TEXT and is_object_with(text, ("text", "texts")):
         return JSON, text
@@ -226,10 +226,10 @@ def decode(body: bytes, content_type: Optional[str]) -> Tuple[str, str]:
 
 
 def render(outcomes: Sequence[Outcome], request: Request, model: Model) -> Json:
-    """The answer to one request: an object, or a list where the request held a list.
+    """The answer to one request: an object, or a list if the request had a list.
 
     ``outcomes`` are those of the texts among ``request.items``, in order: a prediction, or the
-    error that is answered in its place.
+    error that takes its place.
     """
     ready = iter(outcomes)
     answers = [
@@ -240,7 +240,7 @@ def render(outcomes: Sequence[Outcome], request: Request, model: Model) -> Json:
 
 
 def answer(prediction: Prediction, top_k: Optional[int], model: Model) -> Dict[str, Json]:
-    """The answer to one text, probabilities in falling order (ties keep the labels' order)."""
+    """The answer to one text, probabilities in descending order (ties in label order)."""
     ranked = sorted(prediction.probabilities, key=lambda pair: -pair[1])
     body: Dict[str, Json]
     if model.threshold is None:
@@ -265,7 +265,7 @@ def _rendered(outcome: Outcome, top_k: Optional[int], model: Model) -> Dict[str,
 def _lines(text: str) -> List[Request]:
     lines = [line for line in text.split("\n") if line.strip(" \t\r")]
     if not lines:
-        _invalid("the body holds no line")
+        _invalid("the body has no lines")
     if len(lines) > MAX_TEXTS:
         _too_many(len(lines))
     requests = [_line(line) for line in lines]
@@ -293,12 +293,12 @@ def _request(value: Json) -> Request:
         _invalid('the request needs exactly one of "text" and "texts"')
     top_k = value.get("top_k")
     if top_k is not None and not _is_count(top_k):
-        _invalid('"top_k" is not a whole number of 1 or more', 'send {"text": "...", "top_k": 3}')
+        _invalid('"top_k" is not a positive whole number', 'send {"text": "...", "top_k": 3}')
     if "text" in value:
         return Request((_checked(value["text"]),), single=True, top_k=top_k)
     texts = value["texts"]
     if not isinstance(texts, list) or not texts:
-        _invalid('"texts" is not a list of one text or more', 'send {"texts": ["...", "..."]}')
+        _invalid('"texts" is not a list of at least one text', 'send {"texts": ["...", "..."]}')
     if len(texts) > MAX_TEXTS:
         _too_many(len(texts))
     return Request(tuple(_item(text) for text in texts), single=False, top_k=top_k)
@@ -321,7 +321,7 @@ def _checked(value: Json) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        _invalid("a text holds a lone surrogate, which is no character", "send valid Unicode")
+        _invalid("a text contains a lone surrogate, which is not a character", "send valid Unicode")
     return str(value)
 
 
@@ -333,6 +333,6 @@ def _too_many(count: int) -> NoReturn:
     raise RequestError(
         413,
         "too_large",
-        f"the request holds {count} texts; {MAX_TEXTS} is the most",
+        f"the request has {count} texts; the limit is {MAX_TEXTS}",
         f"send at most {MAX_TEXTS} texts in one request",
     )

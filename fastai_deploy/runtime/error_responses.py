@@ -12,7 +12,7 @@ KEY_HINT = "send the key in the header x-api-key"
 
 
 class RequestError(Exception):
-    """A request that is answered with an error; says which status and body answer it.
+    """A request that gets an error as its answer, with the status and body.
 
     ``retry_after`` is in seconds, for the ``Retry-After`` header of 429 and 503.
     """
@@ -28,19 +28,21 @@ class RequestError(Exception):
         self.retry_after = retry_after
 
     def body(self) -> Dict[str, Any]:
-        """The error as the contract spells it."""
+        """The error as the contract formats it."""
         return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}
 
 
 def too_large(limit: int) -> RequestError:
-    """The body is above ``limit`` bytes."""
+    """The body is larger than ``limit`` bytes."""
     message = f"the body is larger than {limit} bytes"
     return RequestError(413, "too_large", message, "send fewer or shorter texts in one request")
 
 
 def compressed() -> RequestError:
     """The body has a Content-Encoding."""
-    return RequestError(415, "unsupported_media_type", "the body is compressed", "send it as it is")
+    return RequestError(
+        415, "unsupported_media_type", "the body is compressed", "send it uncompressed"
+    )
 
 
 def bad_http() -> RequestError:
@@ -58,17 +60,17 @@ def no_host() -> RequestError:
 
 
 def foreign_host() -> RequestError:
-    """``Host`` names another machine: so does a page that leads its own name here."""
+    """``Host`` names another machine, as it does for a web page that uses DNS rebinding."""
     return RequestError(
         403,
         "forbidden",
         "the Host header does not name this machine",
-        "ask 127.0.0.1 or localhost, or add the name to allowed_hosts under [api] in fdeploy.toml",
+        "call 127.0.0.1 or localhost, or add the name to allowed_hosts under [api] in fdeploy.toml",
     )
 
 
 def foreign_origin() -> RequestError:
-    """A page of another origin asks."""
+    """A page of another origin made the request."""
     return RequestError(
         403,
         "forbidden",
@@ -78,7 +80,7 @@ def foreign_origin() -> RequestError:
 
 
 def late_request(seconds: float) -> RequestError:
-    """Half a request, and then nothing more."""
+    """The rest of the request did not arrive in time."""
     return RequestError(
         408,
         "timeout",
@@ -98,13 +100,13 @@ def headers_too_large(limit: int) -> RequestError:
 
 
 def too_many_connections() -> RequestError:
-    """As many connections as this server may have are open, and busy."""
+    """All connections that this server may have are open and busy."""
     hint = "try again after 1 s, on fewer connections"
     return RequestError(503, "overloaded", "too many connections are open", hint, 1)
 
 
 def too_much_in_bodies() -> RequestError:
-    """Bodies that have not arrived whole take all the memory that they may."""
+    """Incomplete bodies already take all the memory that they may."""
     hint = "try again after 1 s, or send smaller requests"
     return RequestError(503, "overloaded", "too many large requests are arriving", hint, 1)
 
@@ -151,7 +153,7 @@ def method_not_allowed(allowed: Sequence[str]) -> RequestError:
     return RequestError(
         405,
         "method_not_allowed",
-        "this route does not take this method",
+        "this route does not support this method",
         f"use {' or '.join(allowed)}",
     )
 
@@ -169,8 +171,10 @@ def not_ready() -> RequestError:
 
 
 def closing() -> RequestError:
-    """The server is about to end."""
-    return RequestError(503, "not_ready", "the model server is ending", "try again after 1 s", 1)
+    """The server is shutting down."""
+    return RequestError(
+        503, "not_ready", "the model server is shutting down", "try again after 1 s", 1
+    )
 
 
 def timed_out() -> RequestError:

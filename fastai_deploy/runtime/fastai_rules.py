@@ -1,7 +1,7 @@
-"""What fastai does to a text around its tokenizer: rules on the text, then rules on the words.
+"""fastai's rules on a text before its tokenizer, and on the words after it.
 
-The rules of fastai 1 and 2 bear the same names and differ. Each is written here from what it does
-to texts; tests compare it with fastai's own answers. Patterns take time in proportion to the text.
+The rules of fastai 1 and 2 have the same names but differ. Each is reimplemented from its effect on
+texts; tests compare it with fastai's own answers. Patterns run in linear time.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _THREE_WORDS = re.compile(
 )
 _SIGNS_1 = re.compile(r"([/#\n])")
 _SIGNS_2 = re.compile(r"([/#\\])")
-# A capital, and no small letter up to the next white space; or no other capital.
+# A capital, and no lower-case letter up to the next white space; or no other capital.
 _CAPITALS = re.compile(r"(\s|^)([A-Z][^a-z\s]*)(?=\s|$)")
 _CAPITALIZED = re.compile(r"(\s|^)([A-Z][^A-Z\s]*)(?=\s|$)")
 
 
 def _spell_out(text: str) -> str:
-    """What is left of HTML and of escapes becomes what it stands for."""
+    """Replace leftovers of HTML and escapes by what they mean."""
     for old, new in _REPLACED:
         text = text.replace(old, new)
     return text
@@ -62,7 +62,7 @@ def _count_words_2(found: Match[str]) -> str:
 
 
 def _mark(mark: str) -> Callable[[Match[str]], str]:
-    """A marker before a word of more than one character, which becomes lower-case."""
+    """Put a marker before a word of more than one character, and lower-case the word."""
 
     def replace(found: Match[str]) -> str:
         before, word = found.groups()
@@ -75,7 +75,7 @@ _MARK_UP, _MARK_MAJ = _mark("xxup "), _mark("xxmaj ")
 
 
 def _upper_words(words: List[str]) -> List[str]:
-    """``xxup`` before each word in capitals, which becomes lower-case."""
+    """Put ``xxup`` before each word in capitals, and lower-case the word."""
     marked: List[str] = []
     for word in words:
         marked += ["xxup", word.lower()] if len(word) > 1 and word.isupper() else [word]
@@ -83,7 +83,7 @@ def _upper_words(words: List[str]) -> List[str]:
 
 
 def _capitalized_words(words: List[str]) -> List[str]:
-    """``xxmaj`` before each capitalized word; all words become lower-case, empty ones vanish."""
+    """Put ``xxmaj`` before each capitalized word; lower-case all words and drop empty ones."""
     marked: List[str] = []
     for word in words:
         if len(word) > 1 and word[0].isupper() and word[1:].islower():

@@ -1,4 +1,4 @@
-"""The cores and memory that this process may use (container limits included), and their use."""
+"""The cores and memory that this process may use, within container limits, and how to use them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import AbstractSet, Iterator, Optional
 
-_UNLIMITED = 1 << 60  # cgroup v1 writes a number of this size where there is no limit
+_UNLIMITED = 1 << 60  # cgroup v1 writes a number of this size for "no limit"
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What there is to compute with; ``memory`` in bytes, None where it cannot be told."""
+    """The available hardware; ``memory`` in bytes, None if it is not known."""
 
     cores: int
     memory: Optional[int]
 
 
 def detect(root: Path = Path("/")) -> Hardware:
-    """The hardware seen through affinity and cgroups (v1 and v2); ``root`` is for tests.
+    """The hardware as limited by affinity and cgroups (v1 and v2); ``root`` is for tests.
 
-    Cores are physical ones: the two hyperthreads of a core share the units that multiply, which is
-    why ONNX Runtime's own default counts cores as well. A quota of 1.5 CPUs counts as 1.
+    Cores are physical ones, because the two hyperthreads of a core share the units that multiply;
+    ONNX Runtime's own default counts cores as well. A quota of 1.5 CPUs counts as 1.
     """
     cores = _physical_cores(_allowed_cpus(), root)
     quota = min(_cpu_quotas(root), default=None)
@@ -61,7 +61,7 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
 
 
 def _memory_limits(root: Path) -> Iterator[int]:
-    """Each limit on memory, the machine's own size among them, in bytes."""
+    """Each limit on memory, including the machine's own size, in bytes."""
     for folder in _cgroups(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             limit = _number(folder / name)
@@ -73,14 +73,14 @@ def _memory_limits(root: Path) -> Iterator[int]:
 
 
 def _cgroups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders whose limits bind this process: its own control group and all above it."""
+    """The cgroup folders whose limits apply to this process: its own and all above it."""
     base = root / "sys/fs/cgroup"
     for line in (_read(root / "proc/self/cgroup") or "0::/").splitlines():
         _, controllers, path = line.split(":", 2)
         top = base if not controllers else base / controller
         if controllers and controller not in controllers.split(","):
             continue
-        # Within a container the path may be the host's: then only the top is there to be read.
+        # Inside a container the path may be the host's; then only the root can be read.
         yield top
         for part in path.strip("/").split("/"):
             if part in ("", ".."):
@@ -113,9 +113,9 @@ class ThreadPlan:
 
 
 def plan_threads(hardware: Hardware) -> ThreadPlan:
-    """One run at a time uses every core, for the shortest answer to a lone request.
+    """Let one run at a time use every core, which answers a single request fastest.
 
-    Small batches stop gaining beyond some cores, so from 16 cores on several runs share them.
+    Small batches gain nothing beyond some number of cores, so several runs share 16 or more.
     """
     return ThreadPlan(threads=hardware.cores, workers=max(1, hardware.cores // _CORES_PER_RUN))
 
@@ -124,8 +124,8 @@ _GARBAGE = 50_000  # objects, between collections
 
 
 def trim_memory() -> None:
-    """Return freed memory to the system, which glibc else keeps for itself, a gigabyte and more."""
-    gc.collect()  # graphs hold one another
+    """Return freed memory to the system; glibc would keep it, a gigabyte and more."""
+    gc.collect()  # graphs refer to one another
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and needs none
         if trim is not None:
@@ -133,11 +133,10 @@ def trim_memory() -> None:
 
 
 def freeze_gc() -> None:
-    """Give back what loading needed, and look no more for garbage in what it has left.
+    """Free what loading needed, and exempt what is left from garbage collection.
 
-    A collection goes through everything that lives, and thousands of open requests would be gone
-    through again and again: a fifth of what each takes of the event loop. What is given back is
-    81 MB after int8 RoBERTa-base.
+    A collection visits every live object, so thousands of open requests would be visited again and
+    again: a fifth of the event loop's time for each. After int8 RoBERTa-base this frees 81 MB.
     """
     trim_memory()
     gc.freeze()

@@ -1,8 +1,8 @@
-"""Whom a server on this machine answers: not the pages of other origins that a browser has open.
+"""Which requests a server on this machine answers: none from other origins' pages in a browser.
 
-A page may send requests to 127.0.0.1, and a name of its own may lead there (DNS rebinding). Both
-show in the request: the page's origin stands in ``Origin``, the name in ``Host``. In containers
-this check is off: the platform decides there who reaches the server, and what ``Host`` says.
+A web page may send requests to 127.0.0.1, and its own host name may resolve to it (DNS rebinding).
+The request shows both: ``Origin`` holds the page's origin, ``Host`` the name. In containers this
+check is off, because the platform decides who reaches the server and what ``Host`` says.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Callable, Optional, Sequence, Set, Tuple
 from . import error_responses
 from .error_responses import RequestError
 
-# The host in capture 1 or 2, the port in 3. A trailing dot is the same host (RFC 1034, 3.1).
+# The host in group 1 or 2, the port in 3. A trailing dot is the same host (RFC 1034, 3.1).
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9._-]{1,253}?)\.?)(?::([0-9]{0,5}))?\Z")
 _ORIGIN = re.compile(r"https?://([^/?#@\\]+)\Z")
 # Set by the local target: the hosts and origins of a HostCheck, as JSON. It is a variable because
-# the server is the artifact's own: an older one ignores it, where an unknown option would end it.
+# the server ships in the artifact: an older one ignores it, but would exit on an unknown option.
 CLIENTS_VARIABLE = "FDEPLOY_CLIENTS"
 _LOOPBACK_NAME = "localhost"
-_MOST_KNOWN = 64  # right values of Host that need not be looked at again
+_MOST_KNOWN = 64  # accepted values of Host that need no further check
 
 
 class HostCheck:
     """Refuses a ``Host`` that is not this machine, and an ``Origin`` that is not this server's.
 
-    ``hosts`` are further names of this server, without a port; ``origins`` those whose pages may
-    call it, ``*`` for all.
+    ``hosts`` are further names of this server, without a port; ``origins`` are those whose pages
+    may call it, ``*`` for all.
     """
 
     def __init__(self, hosts: Sequence[str] = (), origins: Sequence[str] = ()) -> None:
@@ -39,16 +39,16 @@ class HostCheck:
     def refusal(
         self, version: Callable[[], str], target: bytes, headers: Sequence[Tuple[bytes, bytes]]
     ) -> Optional[RequestError]:
-        """What refuses a request with this HTTP version, request target and headers, or None.
+        """The refusal of a request with this HTTP version, request target and headers, or None.
 
-        Header names are lower-case; ``version()`` is such as ``1.1``. 400 for a missing or doubled
-        ``Host``, 403 for a wrong one.
+        Header names are lower-case; ``version()`` returns for example ``1.1``. 400 for a missing or
+        repeated ``Host``, 403 for a wrong one.
         """
         hosts = [value for name, value in headers if name == b"host"]
         origins = [value for name, value in headers if name == b"origin"]
         if not origins and len(hosts) == 1 and hosts[0] in self._known and target[:1] == b"/":
             return None
-        if target[:1] != b"/":  # of http://host/path, this host counts (RFC 9112, 3.2.2)
+        if target[:1] != b"/":  # in http://host/path, this host counts (RFC 9112, 3.2.2)
             named = target.partition(b"://")[2].partition(b"/")[0]
             hosts = hosts and ([named] if named else hosts)
         if len(hosts) > 1 or hosts == [b""] or (not hosts and version() != "1.0"):
@@ -82,13 +82,13 @@ class HostCheck:
         if name in self._hosts:
             return True
         own, own_port = _split(host)
-        # A proxy may speak TLS for this server, so that the scheme says nothing.
+        # A proxy may speak TLS for this server, so the scheme means nothing.
         same = name == own or (_is_loopback(name) and own is not None and _is_loopback(own))
         return same and port == own_port
 
 
 def _split(authority: str) -> Tuple[Optional[str], str]:
-    """Host and port of ``host:port``; no host where it is neither a name nor an address."""
+    """Host and port of ``host:port``; no host if it is neither a name nor an address."""
     match = _AUTHORITY.match(authority)
     if match is None:
         return None, ""

@@ -1,16 +1,16 @@
-"""One HTTP connection: uvicorn's protocol within limits, and with less work for each answer.
+"""One HTTP connection: uvicorn's protocol with limits, and with less work per answer.
 
     idle ── first byte ──▶ head ── blank line ──▶ body ── last byte ──▶ answer ──▶ idle
                             │                      │                      └ answered early: rest
                             └───── refused ◀───────┘
 
-Each state but ``answer`` ends in time (``ConnectionLimits``); the application has a time-out of its
-own for that one. A refusal is written, and what its client still sends is thrown away for a while:
-to close at once would take the answer away from it.
+Every state except ``answer`` has a time limit (``ConnectionLimits``); for that one the application
+has its own time-out. After a refusal, what the client still sends is discarded for a while:
+closing at once would keep the client from reading the answer.
 
-An answer goes out in one write, where uvicorn takes one for the head and one for the body: each is
-a system call and a packet, and wakes the client. To refuse a request took 71 us of a core with two
-and 61 with one, and its client 48 and 41 (2 cores, 16 clients, medians of 3).
+An answer goes out in one write, where uvicorn uses one for the head and one for the body; each is a
+system call and a packet, and wakes the client. Refusing a request took 71 us of a core with two
+writes and 61 with one, and its client 48 and 41 (2 cores, 16 clients, medians of 3).
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from .host_check import HostCheck
 
 RefusedEarly = Callable[[bytes, bytes, Sequence[Tuple[bytes, bytes]]], Optional[bytes]]
 
-# Read into by all connections in turn. asyncio would take 256 KiB from the system for each read and
-# give most of it back: a third of what a refusal cost, and each time the cores that run the model
-# must forget the pages, too.
+# All connections read into this buffer in turn. asyncio would allocate 256 KiB for each read and
+# return most of it: a third of the cost of a refusal, and each time the cores that run the model
+# must drop the pages too.
 _RECEIVED = memoryview(bytearray(65_536))
 
 _IDLE, _HEAD, _BODY, _ANSWER, _REST, _REFUSED = range(6)
 
 
 class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
-    """uvicorn's protocol, on a transport that gathers.
+    """uvicorn's protocol, on a transport that gathers writes.
 
-    ``connections`` holds the limits and counts what all connections take; ``hosts`` says who is
-    answered, None answers everybody. ``refused_early(method, target, headers)`` may give the whole
-    answer to a request that is refused whatever its body says: it goes out at once, without a task,
+    ``connections`` holds the limits and counts what all connections use; ``hosts`` decides who is
+    answered (None: everybody). ``refused_early(method, target, headers)`` may return the whole
+    answer to a request that is refused whatever its body says: it is sent at once, without a task,
     and the body is skipped.
     """
 
@@ -63,29 +63,29 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._state = _IDLE
         self._skipped = False  # refused early
         self._chunk = 0  # bytes that are being parsed now
-        self._head = 0  # bytes of the head before those
-        self._barren = 0  # bytes since the last that were body: chunk sizes, extensions, trailers
-        self._body = 0  # bytes of it so far
-        self._held = 0  # of those, what counts as unfinished
+        self._head = 0  # bytes of the head before that chunk
+        self._barren = 0  # bytes since the last body data: chunk sizes, extensions, trailers
+        self._body = 0  # bytes of the body so far
+        self._held = 0  # of those, bytes that count as unfinished
         self.expires = NEVER
         self.unread = NEVER
 
     @property
     def may_make_room(self) -> bool:
-        """Whether there is nothing to answer, and no more than the beginning of a request."""
+        """Whether there is nothing to answer, and at most the beginning of a request."""
         answered = self.cycle is None or self.cycle.response_complete
         return answered and self._state in (_IDLE, _HEAD)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Where the event loop puts what has come: it is taken out before anything else comes."""
+        """The shared buffer: its contents are taken out before anything else arrives."""
         return _RECEIVED
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take in what has come."""
+        """Process received bytes."""
         self.data_received(bytes(_RECEIVED[:nbytes]))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection."""
+        """Accept a connection."""
         super().connection_made(Gathering(transport, self.loop))
         if self._all.admit(self):
             self._enter(_IDLE, self._limits.silent)
@@ -96,13 +96,13 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        """Forget the connection, and what it held."""
+        """Forget the connection and its memory."""
         self._let_go()
         self._all.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, within the limits."""
+        """Parse received bytes, within the limits."""
         if self._state == _REFUSED:
             return
         if self._state == _IDLE:
@@ -139,7 +139,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._skipped = answer is not None
         if answer is None:
             super().on_headers_complete()
-            self.headers = []  # where trailers go: they are no headers of the request
+            self.headers = []  # collects trailers, which are not headers of the request
         else:
             self.transport.write(answer)
             self._enter(_REST, self._limits.rest)
@@ -160,7 +160,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Give the body out, or wait for the next request where it is answered already."""
+        """Pass on the end of the body, or wait for the next request if already answered."""
         if self._state == _REFUSED:
             return
         self._let_go()
@@ -190,7 +190,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._enter(_REST, self._limits.rest)
 
     def send_400_response(self, _msg: str) -> None:
-        """Refuse what is no HTTP."""
+        """Refuse what is not HTTP."""
         if self._state != _REFUSED:
             self._refuse(error_responses.bad_http())
 
@@ -200,12 +200,12 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Go on: it has read."""
+        """Continue after the client has read."""
         self.unread = NEVER
         super().resume_writing()
 
     def make_room(self) -> None:
-        """Close, because another client needs the place."""
+        """Close to make room for another client."""
         self.transport.close()
 
     def expire(self) -> None:
@@ -214,7 +214,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.transport.abort()
         elif self._state == _HEAD:
             self._refuse(error_responses.late_request(self._limits.head))
-        elif self._state == _BODY and self.flow.read_paused:  # it is not the client that is late
+        elif self._state == _BODY and self.flow.read_paused:  # the delay is not the client's
             self._enter(_BODY, self._limits.body)
         elif self._state == _BODY:
             self._refuse(error_responses.late_request(self._limits.body))
@@ -234,7 +234,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _error_in_head(self) -> Optional[RequestError]:
         limit = self._limits.head_bytes
-        # Bytes of a body may have come with it, so that it is added up only where it may matter.
+        # Part of a body may have arrived with it, so add up the sizes only where it may matter.
         if (
             self._head + self._chunk > limit
             and len(self.url)
@@ -247,17 +247,17 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         return self._hosts.refusal(self.parser.get_http_version, self.url, self.headers)
 
     def _early_refusal(self) -> Optional[bytes]:
-        """What refuses a request; None for all that needs uvicorn's care."""
+        """The refusal of a request; None for all that uvicorn must handle."""
         if self._refused_early is None:
             return None
-        if self.cycle is not None and not self.cycle.response_complete:  # it must wait for its turn
+        if self.cycle is not None and not self.cycle.response_complete:  # it must wait its turn
             return None
         if self.expect_100_continue or not self.parser.should_keep_alive():
             return None
         return self._refused_early(self.parser.get_method(), self.url, self.headers)
 
     def _refuse(self, error: RequestError) -> None:
-        """Answer with an error, then close; an earlier request is answered, and not this one."""
+        """Answer with an error, then close; an earlier request is still answered, this one not."""
         state, cycle = self._state, self.cycle
         self._let_go()
         self._unset_keepalive_if_required()
@@ -273,7 +273,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             if self.pipeline or cycle.response_started:
                 self.transport.abort()
                 return
-        if state == _REST:  # it has its answer
+        if state == _REST:  # it has been answered
             self.transport.abort()
             return
         method = self.parser.get_method() if state == _HEAD else b""
@@ -297,7 +297,7 @@ def _as_bytes(error: RequestError, *, with_body: bool) -> bytes:
 
 
 class Gathering(asyncio.Transport):
-    """Sends what is written in one step of the event loop together, after that step."""
+    """Combines the writes of one event loop step, and sends them after it."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -312,20 +312,20 @@ class Gathering(asyncio.Transport):
         self._gathered.append(data)
 
     def close(self) -> None:
-        """Send what is gathered, then close."""
+        """Send what is pending, then close."""
         self._flush()
         self._transport.close()
 
     def write_eof(self) -> None:
-        """Send what is gathered, and then no more."""
+        """Send what is pending, and then no more."""
         self._flush()
         try:
             self._transport.write_eof()
-        except OSError:  # the client has reset the connection, and asyncio has not heard of it yet
+        except OSError:  # the client reset the connection, which asyncio has not noticed yet
             self._transport.abort()
 
     def get_write_buffer_size(self) -> int:
-        """How many bytes the client has not taken yet."""
+        """How many bytes the client has not read yet."""
         return self._transport.get_write_buffer_size() + sum(map(len, self._gathered))
 
     def abort(self) -> None:
@@ -338,23 +338,23 @@ class Gathering(asyncio.Transport):
         return self._transport.is_closing()
 
     def get_extra_info(self, name: str, default: Optional[Any] = None) -> Any:
-        """What the real transport knows."""
+        """Information about the real transport."""
         return self._transport.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Hand the connection over."""
+        """Pass the connection to another protocol."""
         self._transport.set_protocol(protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """Who has the connection."""
+        """The protocol that has the connection."""
         return self._transport.get_protocol()
 
     def pause_reading(self) -> None:
-        """Take nothing more in."""
+        """Read nothing more."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Go on."""
+        """Read again."""
         self._transport.resume_reading()
 
     def _flush(self) -> None:

@@ -1,4 +1,4 @@
-"""Serves the learner from its original pickle: loads it, which runs it, and asks it."""
+"""Serve a learner from its original pickle; loading the pickle runs its code."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ from .contract import Encoded, Outcome, Prediction, RequestError
 from .request_queue import Limits
 
 LEARNER = "learner.pkl"
-_KEPT: List[
-    ModuleType
-] = []  # modules that were __main__: their functions still look names up there
+_KEPT: List[ModuleType] = []  # former __main__ modules; their functions still look up names there
 _SUM_SLACK = 1e-3
 
 Ask = Callable[[str], List[float]]
 
 
 def open_learner(folder: Path, runtime: Mapping[str, Any]) -> Ask:
-    """Load the learner in ``folder``; returns what answers a text with its probabilities.
+    """Load the learner in ``folder``; returns a function from a text to its probabilities.
 
-    ``runtime`` is that section of the manifest. Not thread-safe: fastai's predict is not. Raises
-    ModelError, and whatever the pickle does happens.
+    ``runtime`` is that section of the manifest. Not thread-safe, because fastai's predict is not.
+    Raises ModelError. Whatever code the pickle contains is run.
     """
     definitions = _definitions(folder, runtime)
     try:
@@ -41,7 +39,7 @@ def open_learner(folder: Path, runtime: Mapping[str, Any]) -> Ask:
     except Exception as error:  # a pickle may raise anything
         raise ModelError(f"the learner cannot be loaded: {_told(error)}") from error
     if not callable(getattr(learner, "predict", None)):
-        raise ModelError(f"what the pickle holds has no predict(): {type(learner).__name__}")
+        raise ModelError(f"the object in the pickle has no predict(): {type(learner).__name__}")
     activation = runtime.get("activation")
 
     def ask(text: str) -> List[float]:
@@ -53,27 +51,27 @@ def open_learner(folder: Path, runtime: Mapping[str, Any]) -> Ask:
 
 
 def check_probabilities(found: List[float], labels: int, *, several: bool) -> None:
-    """Raise ModelError unless there is a probability for each label."""
+    """Raise ModelError unless there is one probability for each label."""
     if len(found) != labels:
-        raise ModelError(f"the learner answers {len(found)} numbers, but has {labels} labels")
+        raise ModelError(f"the learner returns {len(found)} numbers, but has {labels} labels")
     if not all(math.isfinite(each) and 0 <= each <= 1 for each in found):
-        raise ModelError("the learner answers numbers that are no probabilities")
+        raise ModelError("the learner returns numbers that are not probabilities")
     if not several and abs(sum(found) - 1) > _SUM_SLACK:
         raise ModelError(f"the learner's probabilities sum to {sum(found):.4g}, not to 1")
 
 
 @contextmanager
 def patterns_from_text() -> Iterator[None]:
-    """While this lasts, patterns of the ``regex`` package are compiled anew as they are unpickled.
+    """Recompile patterns of the ``regex`` package while they are unpickled in this context.
 
-    A pickle holds their text and the instructions that they were compiled to. Another version of
-    the package takes those instructions for others, and then cuts words elsewhere without an error:
-    the tokenizers of GPT-2 and RoBERTa hold such a pattern.
+    A pickle holds their text and their compiled instructions. Another version of the package
+    misreads those instructions, and then splits words elsewhere without an error. The tokenizers of
+    GPT-2 and RoBERTa hold such a pattern.
     """
     try:
         regex: Any = importlib.import_module("regex")
         inner: Any = importlib.import_module("regex._regex")
-    except ImportError:  # before 2019 its parts had other names, and no learner needs it
+    except ImportError:  # its parts had other names before 2019; no learner needs it
         yield
         return
     compiled = inner.compile
@@ -106,12 +104,12 @@ def _definitions(folder: Path, runtime: Mapping[str, Any]) -> Optional[ModuleTyp
     module_name = path.stem
     spec = importlib.util.spec_from_file_location(module_name, str(path))
     if spec is None or spec.loader is None:
-        raise ModelError(f"{name} is no Python file")
+        raise ModelError(f"{name} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's code raises what it likes
+    except Exception as error:  # the user's code may raise anything
         raise ModelError(f"{name} fails on import: {_told(error)}") from error
     missing = [each for each in runtime.get("names", ()) if not hasattr(module, each)]
     if missing:
@@ -124,7 +122,7 @@ def _definitions(folder: Path, runtime: Mapping[str, Any]) -> Optional[ModuleTyp
 
 
 def _load(path: Path, fastai: str, definitions: Optional[ModuleType]) -> Any:
-    """By a ``load_learner(path)`` that the definitions define, else by that of fastai."""
+    """Load with the definitions' own ``load_learner(path)``, or else with fastai's."""
     own: Any = getattr(definitions, "load_learner", None)
     if definitions is not None and getattr(own, "__module__", None) == definitions.__name__:
         return own(str(path))
@@ -138,7 +136,7 @@ def _load(path: Path, fastai: str, definitions: Optional[ModuleType]) -> Any:
 
 
 def _activated(scores: List[float], activation: Any) -> List[float]:
-    """Probabilities, where the learner answers raw scores because fastai knows no activation."""
+    """Probabilities, if the learner returns raw scores because fastai knows no activation."""
     if activation == "softmax":
         largest = max(scores)
         powers = [math.exp(each - largest) for each in scores]
@@ -158,27 +156,27 @@ _CHARACTERS_PER_TOKEN = 6
 
 @dataclass(frozen=True)
 class Unread(Encoded):
-    """A text that the learner itself will tokenize; ``ids`` only give its estimated length."""
+    """A text that the learner itself will tokenize; ``ids`` only has its estimated length."""
 
     text: str = ""
 
 
 class LearnerPredictor:
-    """A learner that answers texts. Thread-safe: a lock lets one text in at a time."""
+    """A learner that answers texts. Thread-safe: a lock admits one text at a time."""
 
     def __init__(self, bundle: Bundle, ask: Ask) -> None:
         self.bundle = bundle
-        self.limits = Limits(tokens=1)  # a run is one text: the learner takes no more
+        self.limits = Limits(tokens=1)  # the learner takes only one text per run
         self._ask = ask
         self._lock = threading.Lock()
 
     def encode(self, text: str) -> Union[Encoded, RequestError]:
-        """The text as it is, with an estimate of its length."""
-        # The learner does not say when it cuts a text; the manifest's residues tell so.
+        """The unchanged text, with an estimate of its length."""
+        # The learner does not report that it cuts a text; the manifest's residues say so.
         return Unread(range(2 + len(text) // _CHARACTERS_PER_TOKEN), truncated=False, text=text)
 
     def run(self, texts: Sequence[Encoded]) -> List[Outcome]:
-        """Answer texts one after the other."""
+        """Answer texts one by one."""
         return [self._answer(text) for text in texts]
 
     def predict(self, texts: Sequence[str]) -> List[Outcome]:
@@ -189,7 +187,7 @@ class LearnerPredictor:
     def predict_encoded(
         self, texts: Sequence[Encoded], run_all: Callable[..., Iterable[List[Outcome]]] = map
     ) -> List[Outcome]:
-        """The same for texts that are encoded already, one by one."""
+        """Answer encoded texts one by one."""
         del run_all  # a learner answers one text at a time
         return self.run(texts)
 
@@ -202,7 +200,7 @@ class LearnerPredictor:
             check_probabilities(found, len(labels), several=self.bundle.threshold is not None)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001  # whatever it raises, panics in Rust included
+        except BaseException as error:  # noqa: BLE001  # anything, including panics in Rust
             failed = RequestError(
                 500,
                 "model_error",

@@ -1,4 +1,4 @@
-"""One JSON object a line on a stream, without any word that a user sent."""
+"""A log of one JSON object per line, without anything that a user sent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, TextIO, Tuple
 
-LOG_VARIABLE = "FDEPLOY_LOG_FILE"  # set by the local target: where stderr goes; rotated at 10 MB
+LOG_VARIABLE = "FDEPLOY_LOG_FILE"  # set by the local target: the file of stderr; rotated at 10 MB
 _MINUTE = 60.0  # seconds
 _STDOUT, _STDERR = 1, 2
 
 
 class Log:
-    """Writes events. Thread-safe. ``now`` tells the seconds since 1970."""
+    """Writes events. Thread-safe. ``now`` returns the seconds since 1970."""
 
     def __init__(self, stream: TextIO, now: Callable[[], float] = time.time) -> None:
         self._stream = stream
@@ -27,7 +27,7 @@ class Log:
         self._lock = threading.Lock()
 
     def __call__(self, event: str, **fields: Any) -> None:
-        """Write one line; a stream that is gone or full loses it, and nobody is troubled."""
+        """Write one line; if the stream is gone or full, the line is lost without an error."""
         line = json.dumps({"time": round(self._now(), 3), "event": event, **fields})
         try:
             with self._lock:
@@ -37,10 +37,10 @@ class Log:
             pass
 
     def defect(self, request: str, error: BaseException) -> None:
-        """Where an exception came from.
+        """Log where an exception was raised.
 
-        Its message stays out, because it may quote what a user sent; but not ONNX Runtime's, which
-        sees numbers only.
+        Its message is left out, because it may quote what a user sent, unless it comes from ONNX
+        Runtime, which sees only numbers.
         """
         frames = traceback.extract_tb(error.__traceback__)[-5:]
         at = " < ".join(f"{_file(frame)}:{frame.lineno} {frame.name}" for frame in reversed(frames))
@@ -51,10 +51,10 @@ class Log:
 
 
 class OncePerMinute:
-    """Events that may come thousands of times a second.
+    """Events that may occur thousands of times a second.
 
-    Of those with the same fields, one a minute is logged, with how many were left out before it.
-    ``clock`` counts seconds. The fields must have few values: each combination is remembered.
+    Of those with the same fields, one a minute is logged, with the number left out before it.
+    ``clock`` counts seconds. Fields must have few values, because each combination is stored.
     """
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
@@ -75,23 +75,23 @@ class OncePerMinute:
 
 
 class LoggingBridge(logging.Handler):
-    """Turns what libraries say through ``logging`` into events, without their arguments."""
+    """Turns ``logging`` records of libraries into events, without their arguments."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the template of the message, not what was filled into it."""
+        """Write the template of the message, without the values filled into it."""
         error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
         self._log("library", source=record.name, message=str(record.msg)[:200], error=error)
 
 
 class LogRotation:
-    """Keeps the file that stdout and stderr go to below ``limit`` bytes, about.
+    """Keeps the file of stdout and stderr below about ``limit`` bytes.
 
-    A file above it gets the ending ``.1``, in the place of the one before, and a new one is begun.
-    Libraries written in C, too, write to the new one: it takes the file descriptors over.
+    A larger file is renamed to end in ``.1``, replacing the previous one, and a new one is started.
+    The new one takes over the file descriptors, so C libraries write to it too.
     """
 
     def __init__(self, path: Path, limit: int = 10_000_000) -> None:
@@ -99,13 +99,13 @@ class LogRotation:
         self._limit = limit
 
     def rotate_if_large(self) -> None:
-        """Look how large the file is; a failure leaves all as it is."""
+        """Check the size of the file; a failure changes nothing."""
         with suppress(OSError):
             if os.fstat(_STDERR).st_size >= self._limit:
                 self._rotate()
 
     def _rotate(self) -> None:
-        # Somebody may have deleted it. What is there and is not ours is left alone.
+        # Somebody may have deleted it. A file that is not ours is left alone.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(_STDERR), os.lstat(self._path)):
                 self._path.replace(rotated(self._path))
@@ -119,7 +119,7 @@ class LogRotation:
 
 
 def rotated(path: Path) -> Path:
-    """Where the lines before those of a log file are."""
+    """The path of the older lines of a log file."""
     return path.with_name(f"{path.name}.1")
 
 

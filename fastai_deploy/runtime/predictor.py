@@ -1,4 +1,4 @@
-"""Texts to predictions: the one path that every server, handler and check takes."""
+"""Texts to predictions: the one path for every server, handler and check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .word_tokenizer import TextEncoder
 
 
 class SharedCores:
-    """``run`` of the first session when nothing else runs, else of the last. Thread-safe."""
+    """Runs the first session if nothing else runs, otherwise the last. Thread-safe."""
 
     def __init__(self, *sessions: Any) -> None:
         self._whole, self._part = sessions[0], sessions[-1]
@@ -24,7 +24,7 @@ class SharedCores:
         self._running = 0
 
     def run(self, outputs: Optional[Sequence[str]], feed: Mapping[str, Any]) -> Any:
-        """As ONNX Runtime's."""
+        """Same as ONNX Runtime's ``run``."""
         with self._lock:
             session = self._part if self._running else self._whole
             self._running += 1
@@ -42,7 +42,7 @@ _MASK = "attention_mask"
 class Predictor:
     """A model that answers texts. Thread-safe.
 
-    ``session`` is an ONNX Runtime session, or anything with its ``run``; ``limits`` says which
+    ``session`` is an ONNX Runtime session, or anything with its ``run``; ``limits`` decides which
     texts may share a run.
     """
 
@@ -60,14 +60,14 @@ class Predictor:
             return _failed("the tokenizer failed on this text", error)
         if encoded:
             return encoded
-        message = "the text holds nothing that the model reads"
+        message = "the text contains nothing that the model reads"
         return RequestError(422, "invalid_request", message, "send words")
 
     def run(self, texts: Sequence[Encoded]) -> List[Outcome]:
         """Answer texts in one run of the model, padded on the right to the longest of them.
 
-        When the run fails, each text is tried alone, so that one that the model cannot take fails
-        by itself; its error has the model's own as its cause.
+        If the run fails, each text is run alone, so that only texts that the model cannot process
+        fail; the cause of their error is the model's own.
         """
         try:
             return self._run(texts)
@@ -77,7 +77,7 @@ class Predictor:
             return [outcome for text in texts for outcome in self.run([text])]
 
     def predict(self, texts: Sequence[str]) -> List[Outcome]:
-        """Answer texts in order, grouped by length; an error stands in place of a failed one."""
+        """Answer texts in order, grouped by length; a failed one gets an error in its place."""
         encoded = [self.encode(text) for text in texts]
         ready = iter(self.predict_encoded([each for each in encoded if isinstance(each, Encoded)]))
         return [next(ready) if isinstance(each, Encoded) else each for each in encoded]
@@ -85,7 +85,7 @@ class Predictor:
     def predict_encoded(
         self, texts: Sequence[Encoded], run_all: Callable[..., Iterable[List[Outcome]]] = map
     ) -> List[Outcome]:
-        """The same for texts that are encoded already; ``run_all`` maps :meth:`run` over groups."""
+        """Answer encoded texts; ``run_all`` maps :meth:`run` over groups."""
         groups = group([len(text) for text in texts], self.limits)
         runs = run_all(self.run, [[texts[member] for member in members] for members in groups])
         outcomes: Dict[int, Outcome] = {}
@@ -100,7 +100,7 @@ class Predictor:
         return [
             self._prediction(text, row.tolist())
             if np.isfinite(logits[place]).all()
-            else _failed("the model gave no finite number for this text")
+            else _failed("the model returned no finite number for this text")
             for place, (text, row) in enumerate(zip(texts, probabilities))  # noqa: B905
         ]
 
@@ -123,9 +123,9 @@ class Predictor:
     def _probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Softmax or sigmoid of logits ``(batch, labels)``, in float64, without overflow."""
         if self.bundle.threshold is not None:
-            # 1 / (1 + exp(-x)), written so that nothing overflows.
+            # 1 / (1 + exp(-x)), written to avoid overflow.
             return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
-        with np.errstate(invalid="ignore"):  # rows that are not finite are answered with an error
+        with np.errstate(invalid="ignore"):  # rows that are not finite get an error
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 

@@ -1,4 +1,4 @@
-"""Requests that wait for the model: order, limits, and which go together in the next run."""
+"""Requests waiting for the model: order, limits, and which share the next run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bisect import insort
 from dataclasses import dataclass
 from typing import Any, Callable, List, NamedTuple, Sequence, Sized
 
-# Of a processor: int8 RoBERTa-base on 2 cores takes 10.1 ms for 1 x 12 and
+# On a processor: int8 RoBERTa-base on 2 cores takes 10.1 ms for 1 x 12 and
 # 38 ms for 8 x 12 tokens, so 0.33 ms a token and 6 ms (18 tokens) a run; 8 tokens on 1 core.
 RUN_OVERHEAD = 16
 
@@ -16,8 +16,8 @@ RUN_OVERHEAD = 16
 class Limits:
     """The largest run: ``tokens`` in its rectangle, unless one text alone is longer.
 
-    ``overhead`` is what a run costs besides, in tokens. ``equal_length`` lets only texts of the
-    same number of tokens share a run, for models that do not mask padding.
+    ``overhead`` is the fixed cost of a run, in tokens. ``equal_length`` lets only texts of the same
+    number of tokens share a run, for models that do not mask padding.
     """
 
     tokens: int = 512
@@ -26,13 +26,13 @@ class Limits:
 
 
 def group(lengths: Sequence[int], limits: Limits) -> List[List[int]]:
-    """Split texts of these lengths (in tokens) into runs of least cost in all.
+    """Split texts of these lengths (in tokens) into runs of least total cost.
 
     Returns the indices of each run. O(n log n + n x texts that fit a run).
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    cost = [0]  # of the best split of the first n texts in order
-    first = [0]  # where the last run of that split begins
+    cost = [0]  # cost of the best split of the first n texts
+    first = [0]  # start of the last run of that split
     for last, index in enumerate(order):
         longest = lengths[index]
         best, start = cost[last] + longest, last
@@ -58,10 +58,10 @@ _LOOKAHEAD = 64
 
 
 class Overloaded(Exception):
-    """The line is full; ``retry_after`` says in how many seconds there may be room."""
+    """The queue is full; ``retry_after`` says in how many seconds there may be room."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the line is full; try again in {retry_after} s")
+        super().__init__(f"the queue is full; try again in {retry_after} s")
         self.retry_after = retry_after
 
 
@@ -69,8 +69,8 @@ class Overloaded(Exception):
 class Capacity:
     """How much may wait, by the speed of the model in tokens a second.
 
-    A request is refused when what is due before it takes longer than ``max_wait`` seconds, or all
-    that waits and itself longer than ``max_backlog`` seconds. An empty line takes any request.
+    A request is refused if the work before it takes longer than ``max_wait`` seconds, or everything
+    queued and itself longer than ``max_backlog`` seconds. An empty queue accepts any request.
     """
 
     tokens_per_second: float
@@ -79,7 +79,7 @@ class Capacity:
 
 
 class Job:
-    """One request: the results that it has so far, and how many are still to come."""
+    """One request: its results so far, and how many are still to come."""
 
     def __init__(self, size: int, done: Callable[[List[Any]], None]) -> None:
         self.cancelled = False
@@ -88,12 +88,12 @@ class Job:
         self.done = done
 
     def cancel(self) -> None:
-        """Leave the line with what still waits; ``done`` is not called any more."""
+        """Remove what still waits from the queue; ``done`` is no longer called."""
         self.cancelled = True
 
 
 class Waiting(NamedTuple):
-    """One item in the line; ``number`` is unique, so that it decides where urgency does not."""
+    """One queued item; ``number`` is unique and breaks ties of urgency."""
 
     urgency: float
     number: int
@@ -103,7 +103,7 @@ class Waiting(NamedTuple):
 
 
 class RequestQueue:
-    """The items that wait, the most urgent first. Not thread-safe; ``now`` is in seconds."""
+    """The queued items, the most urgent first. Not thread-safe; ``now`` is in seconds."""
 
     def __init__(self, limits: Limits, capacity: Capacity) -> None:
         self._limits = limits
@@ -111,7 +111,7 @@ class RequestQueue:
         self._due_limit = capacity.max_wait * self._speed
         self._backlog_limit = capacity.max_backlog * self._speed
         self._line: List[Waiting] = []
-        self._due = 0  # tokens whose urgency had come when they were last counted
+        self._due = 0  # tokens that were due when last counted
         self._backlog = 0  # tokens in all
         self._numbers = 0
 
@@ -120,7 +120,7 @@ class RequestQueue:
 
     @property
     def fills_a_run(self) -> bool:
-        """Whether as many tokens wait as one run may have."""
+        """Whether as many tokens are queued as one run may have."""
         return self._backlog >= self._limits.tokens
 
     def admit(self, tokens: int) -> None:
@@ -133,7 +133,7 @@ class RequestQueue:
             raise Overloaded(self._seconds(self._backlog))
 
     def add(self, items: Sequence[Sized], job: Job, now: float) -> None:
-        """Put the items of a request in their places; at least one. Raises Overloaded."""
+        """Queue the items of a request, at least one. Raises Overloaded."""
         tokens = sum(len(item) for item in items)
         self.admit(tokens)
         urgency = now
@@ -145,7 +145,7 @@ class RequestQueue:
         self._backlog += tokens
 
     def drop_cancelled(self, now: float) -> None:
-        """Let go of what nobody waits for any more."""
+        """Drop what nobody waits for any more."""
         left = [each for each in self._line if not each.job.cancelled]
         if len(left) < len(self._line):
             self._line = left
@@ -153,9 +153,9 @@ class RequestQueue:
         self._count_due(now)
 
     def take_group(self, now: float, takers: int = 1) -> List[Waiting]:
-        """Take out the most urgent item, and those that share its run at least cost.
+        """Remove the most urgent item, and those that share its run at least cost.
 
-        Of ``takers`` that would each take a group now, the first leaves the others their share.
+        If ``takers`` would each take a group now, leave the others their share.
         """
         candidates = self._line[: min(_LOOKAHEAD, math.ceil(len(self._line) / takers))]
         groups = group([len(each.item) for each in candidates], self._limits)
@@ -167,7 +167,7 @@ class RequestQueue:
         return [candidates[member] for member in chosen]
 
     def _count_due(self, now: float) -> None:
-        """From the end: thousands may be due, and few are not."""
+        """Count from the end: thousands may be due, and few are not."""
         self._due = self._backlog
         for each in reversed(self._line):
             if each.urgency <= now:

@@ -34,18 +34,18 @@ from .request_queue import Capacity
 
 HOST = "127.0.0.1"
 _BACKLOG = 2048
-# asyncio accepts as many in one step, each with a descriptor, before it looks at any of them.
+# asyncio accepts this many in one step, each with a descriptor, before it checks any of them.
 _ACCEPTED_AT_ONCE = 100
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on 127.0.0.1; port 0 takes a free one. Raises OSError."""
-    # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is spelt out.
+    """A socket listening on 127.0.0.1; port 0 takes a free one. Raises OSError."""
+    # asyncio disables Nagle's delay (40 ms per answer) only if the protocol is given explicitly.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
-        # Not only bound: two sockets may be bound to one port as long as neither listens.
+        # Binding is not enough: two sockets may bind one port as long as neither listens.
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
@@ -54,11 +54,11 @@ def listen(port: int) -> socket.socket:
 
 
 class HttpServer(uvicorn.Server):
-    """Serves an ASGI application until it is told to end.
+    """Serves an ASGI application until it is told to stop.
 
-    ``ready`` is called when requests are answered; ``grace`` is how many seconds a request in
-    flight gets at the end. ``hosts`` and ``refused_early`` are those of Connection. ``log_file`` is
-    where stdout and stderr go, if it is to be rotated.
+    ``ready`` is called when requests are answered; ``grace`` is how many seconds requests in flight
+    get at the end. ``hosts`` and ``refused_early`` are those of Connection. ``log_file`` is the
+    file of stdout and stderr, if it is to be rotated.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class HttpServer(uvicorn.Server):
         )
 
     async def startup(self, sockets: Optional[List[socket.socket]] = None) -> None:
-        """Begin to serve."""
+        """Start serving."""
         asyncio.get_running_loop().set_exception_handler(self._report_accept)
         await super().startup(sockets)
         for listener in sockets or ():
@@ -119,15 +119,15 @@ class HttpServer(uvicorn.Server):
         self._ready()
 
     def end(self, *_signal: object) -> None:
-        """A signal handler: finish what is in flight, then return from ``serve``.
+        """Signal handler: finish what is in flight, then return from ``serve``.
 
-        uvicorn puts handlers of its own in place while it serves, and raises the signal again
-        afterwards; that one, too, comes here and not to the handler that would kill the process.
+        uvicorn installs its own handlers while it serves, and raises the signal again afterwards;
+        that signal comes here too, not to the handler that would kill the process.
         """
         self.should_exit = True
 
     def _report_accept(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
-        """Log that a connection could not be accepted; asyncio says so thousands of times."""
+        """Log that a connection could not be accepted; asyncio reports it thousands of times."""
         error = context.get("exception")
         if isinstance(error, OSError) and "accept" in context["message"]:
             reason = errno.errorcode.get(error.errno or 0, "unknown")
@@ -143,11 +143,11 @@ _READERS = 2
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run the server until a signal ends it; the exit code."""
+    """Run the server until a signal ends it. Returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.announce.parent.is_dir():
-        parser.error(f"there is no folder {options.announce.parent} to announce in")
+        parser.error(f"the folder {options.announce.parent} for --announce does not exist")
     log = Log(sys.stderr)
     logging.getLogger().addHandler(LoggingBridge(log))
     try:
@@ -230,7 +230,7 @@ async def _serve(
 
 
 def _announce(path: Path, port: int) -> None:
-    """Write the file whole or not at all."""
+    """Write the file completely or not at all."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_text(json.dumps({"pid": os.getpid(), "port": port}))
     partial.replace(path)
@@ -241,12 +241,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-dir", type=Path, required=True, help="the unpacked artifact")
     parser.add_argument("--announce", type=Path, required=True, help="file to write when ready")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--home", help="whose server this is; only to be read in process lists")
-    parser.add_argument("--threads", type=int, help="of the model; by default the cores")
-    parser.add_argument("--workers", type=int, help="runs of the model at a time")
-    parser.add_argument("--alone", action="store_true", help="nothing else needs the cores")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds; InvokeEndpoint's 60")
-    parser.add_argument("--max-wait", type=float, default=5.0, help="seconds in the queue, at most")
+    parser.add_argument("--home", help="the owner of this server, to identify it in process lists")
+    parser.add_argument(
+        "--threads", type=int, help="threads of the model; default: the number of cores"
+    )
+    parser.add_argument("--workers", type=int, help="concurrent runs of the model")
+    parser.add_argument("--alone", action="store_true", help="no other process needs the cores")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, help="seconds; default 60, as for InvokeEndpoint"
+    )
+    parser.add_argument("--max-wait", type=float, default=5.0, help="maximum seconds in the queue")
     return parser
 
 

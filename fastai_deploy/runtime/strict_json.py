@@ -1,4 +1,4 @@
-"""JSON as the contract wants it, and bounded: no key twice, no NaN, no depth, no huge numbers."""
+"""Strict, bounded JSON for the contract: no duplicate keys, NaN, deep nesting or huge numbers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Json = Any
 
 MAX_PARTS = 4_000
 """Opening brackets outside strings in one document. A request of the contract needs two, and 1,000
-wrong items some more; the parser never sees a document in which memory (24 bytes for each byte of
+wrong items a few more. The parser never sees a document whose memory (24 bytes for each byte of
 ``[],[],...``) or depth could grow far beyond the size of the body."""
 
 LONGEST_INTEGER = 18
 _LONGEST_FRACTION = 32
 HUGE = 1_000_000_000_000_000_000
 _BLANKS = " \t\r\n"
-_TOO_DEEP = "the JSON is nested too deep or holds too many parts"
+_TOO_DEEP = "the JSON is nested too deeply or has too many parts"
 
 
 def load(text: str) -> Json:
-    """The document; whole numbers of more than 18 digits become 10**18, fractions one fraction.
+    """The document; integers of more than 18 digits become 10**18, all fractions become one.
 
-    Raises RequestError 400, and nothing else, whatever the text is.
+    Raises only RequestError 400, whatever the text is.
     """
     if _parts(text) > MAX_PARTS:
         bad_json(_TOO_DEEP)
@@ -43,9 +43,9 @@ def load(text: str) -> Json:
 
 
 def is_object_with(text: str, keys: Sequence[str]) -> bool:
-    """Whether a text is a JSON object that has one of the keys, even if ``load`` would refuse it.
+    """Whether a text is a JSON object with one of the keys, even if ``load`` would refuse it.
 
-    Never raises. What is too large or too deep to be parsed counts as no object.
+    Never raises. Text too large or too deep to be parsed counts as no object.
     """
     if text.lstrip(_BLANKS)[:1] != "{" or _parts(text) > MAX_PARTS:
         return False
@@ -57,7 +57,7 @@ def is_object_with(text: str, keys: Sequence[str]) -> bool:
 
 
 def encode(value: Json) -> bytes:
-    """Compact UTF-8 JSON; refuses NaN and infinities, which are not JSON, with a ValueError."""
+    """Compact UTF-8 JSON; raises ValueError for NaN and infinities, which are not JSON."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8")
 
@@ -68,10 +68,10 @@ def bad_json(message: str, hint: str = 'send {"text": "..."} as UTF-8 JSON') -> 
 
 
 def _parts(text: str) -> int:
-    """How many arrays and objects the document opens, brackets within strings left out.
+    """How many arrays and objects the document opens, not counting brackets in strings.
 
-    The strings are looked at only where the plain count is suspicious, so that the usual request
-    costs two passes of ``str.count``.
+    Strings are examined only if the plain count is suspicious, so the usual request costs two
+    passes of ``str.count``.
     """
     plain = text.count("[") + text.count("{")
     if plain <= MAX_PARTS:
@@ -83,21 +83,21 @@ def _parts(text: str) -> int:
 def _unique(pairs: List[Tuple[str, Json]]) -> Dict[str, Json]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        bad_json("the JSON has a key twice")
+        bad_json("the JSON has a duplicate key")
     return value
 
 
 def _integer(digits: str) -> int:
-    """More than 18 digits would take quadratic time, and mean no more than 10**18 does."""
+    """Parse an integer. More than 18 digits would take quadratic time; they become 10**18."""
     if len(digits) <= LONGEST_INTEGER:
         return int(digits)
     return -HUGE if digits.startswith("-") else HUGE
 
 
 def _fraction(digits: str) -> Union[int, float]:
-    """``3.0`` and ``3e0`` are whole numbers, as in JSON Schema; else any fraction will do.
+    """``3.0`` and ``3e0`` are integers, as in JSON Schema; any other fraction becomes the same one.
 
-    No request of the contract holds a fraction, so its value is not worth the time.
+    No request of the contract has fractions, so their value is not worth computing.
     """
     value = float(digits) if len(digits) <= _LONGEST_FRACTION else 0.5
     return int(max(-HUGE, min(HUGE, value))) if value.is_integer() else 0.5

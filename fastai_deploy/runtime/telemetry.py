@@ -1,8 +1,8 @@
-"""The switches that keep libraries from reporting to their makers.
+"""Environment variables that stop libraries from reporting usage to their makers.
 
-Each is an environment variable, because most libraries read theirs while they are imported, and
-some in code that runs before any of ours. The package sets them as it is imported itself, so that
-no module of it can import a library earlier; processes that it starts are given them as well.
+They are variables because most libraries read them on import, and some in code that runs before
+ours. The package sets them when it is imported, before any of its modules can import a library, and
+passes them to the processes that it starts.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Mapping, MutableMapping
 
 SWITCHES: Mapping[str, str] = MappingProxyType(
     {
-        # From 1.29 on, the import alone writes a device id and a database of events below the
-        # home, which a thread sends to Microsoft. disable_telemetry_events() comes too late.
+        # Since 1.29 the import alone writes a device id and a database of events to the home
+        # folder, which a thread sends to Microsoft. disable_telemetry_events() comes too late.
         "ORT_DISABLE_TELEMETRY": "1",
-        # A Ray cluster reports its usage every hour; read when the cluster starts.
+        # A Ray cluster reports its usage every hour; it reads this when the cluster starts.
         "RAY_USAGE_STATS_ENABLED": "0",
-        # huggingface_hub reports which libraries use it, and looks up the tool that runs it.
+        # huggingface_hub reports which libraries use it, and detects the tool that runs it.
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        # AWS's container images report their instance and kind as Python or the shell starts.
+        # AWS's container images report their instance and kind when Python or the shell starts.
         "OPT_OUT_TRACKING": "true",
-        # pip asks the package index whether there is a newer pip, and keeps the answer.
+        # pip asks the package index for a newer pip, and caches the answer.
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        # The convention that several libraries share: https://donottrack.sh
+        # A convention shared by several libraries: https://donottrack.sh
         "DO_NOT_TRACK": "1",
     }
 )
-"""Environment variables with the value that switches reporting off."""
+"""Environment variables with the values that turn reporting off."""
 
 
 def switch_off(environ: MutableMapping[str, str]) -> None:
-    """Set every switch in ``environ``, whatever it holds: nothing that we start reports."""
+    """Set every switch in ``environ``, overriding other values."""
     environ.update(SWITCHES)

@@ -1,4 +1,4 @@
-"""Text to token ids, equal to tokenizing the whole text, without doing so for long texts."""
+"""Text to token ids, as if the whole text were tokenized, without doing so for long texts."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from tokenizers import Tokenizer
 from .bundle import TOKENIZER, Bundle, ModelError
 from .contract import Encoded
 
-# Pre-tokenizers that end a word between a letter or digit and what follows it below, wherever they
-# stand: BertPreTokenizer and Whitespace split at punctuation and white space; the expression of
-# ByteLevel matches letters, digits, other signs and white space apart from each other.
+# Pre-tokenizers that always end a word between a letter or digit and any of the characters below:
+# BertPreTokenizer and Whitespace split at punctuation and white space; the expression of ByteLevel
+# matches letters, digits, other signs and white space separately.
 _SPLITTING = ("BertPreTokenizer", "ByteLevel", "Whitespace")
 # Normalizers that work character by character, or up to the next character that cannot combine
-# with the one before it. White space and punctuation never combine.
+# with the previous one. White space and punctuation never combine.
 _LOCAL = ("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Strip", "StripAccents")
 # One character class, and nothing around it.
 _CLASS = re.compile(r"\[(?:[^\[\]\\]|\\.)+\]", re.DOTALL)
 _SPACE = " \n\t"
 _PUNCTUATION = ".,;:!?\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"
 # Python and the tokenizer may know different versions of Unicode. A sign that only one of them
-# takes for a letter still ends before white space, but before punctuation only these surely do.
+# counts as a letter still ends a word before white space; before punctuation only these surely do.
 _OLD_LETTERS = "0-9A-Za-z\u3041-\u3094\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"
 
 
 def word_end(tokenizer: Any) -> Optional[Pattern[str]]:
-    """An expression whose matches end where a text may be cut; None if no place is sure.
+    """An expression whose matches end where a text may be cut; None if no position is certain.
 
-    Sure means: for this kind of tokenizer, tokenizing ``text[:match.end()]`` gives a prefix of the
+    Certain means: with this kind of tokenizer, the tokens of ``text[:match.end()]`` are the first
     tokens of ``text``. ``tokenizer`` is a ``tokenizers.Tokenizer``.
     """
     splitters = _components(tokenizer.pre_tokenizer, "pretokenizers")
@@ -47,12 +47,12 @@ def word_end(tokenizer: Any) -> Optional[Pattern[str]]:
         return None
     space = rf"[^\W_](?=[{_SPACE}])"
     signs = re.escape("".join(sign for sign in _PUNCTUATION if sign not in added))
-    # Where letters may be deleted, a sign may come to stand behind a space and share its token.
+    # If letters may be deleted, a sign may end up after a space and share its token.
     return re.compile(space if deleting or not signs else rf"{space}|[{_OLD_LETTERS}](?=[{signs}])")
 
 
 def _deletes_characters(normalizer: Any) -> bool:
-    """Whether it takes out single characters, wherever they stand, and does nothing else."""
+    """Whether it removes single characters anywhere, and does nothing else."""
     return bool(
         normalizer["type"] == "Replace"
         and not normalizer["content"]
@@ -61,7 +61,7 @@ def _deletes_characters(normalizer: Any) -> bool:
 
 
 def _added_characters(tokenizer: Any) -> str:
-    """What added tokens are made of: within one of them, no text may be cut."""
+    """The characters of added tokens: no text may be cut inside one of those."""
     contents = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     if tokenizer.normalizer is not None:
         contents += [tokenizer.normalizer.normalize_str(content) for content in contents]
@@ -69,7 +69,7 @@ def _added_characters(tokenizer: Any) -> str:
 
 
 def _components(component: Any, members: str) -> List[Any]:
-    """The parts of a normalizer or pre-tokenizer in order, sequences laid flat."""
+    """The parts of a normalizer or pre-tokenizer in order, with sequences flattened."""
     if component is None:
         return []
     parts: List[Any] = []
@@ -85,7 +85,7 @@ def _components(component: Any, members: str) -> List[Any]:
 
 __all__ = ["Encoded", "Encoder", "TokenizerFailed"]
 
-# English has 4 to 5 characters a token, so that one prefix of this size is nearly always enough.
+# English has 4 to 5 characters per token, so one prefix of this size is nearly always enough.
 _CHARACTERS_PER_TOKEN = 6
 _GROWTH = 4
 
@@ -97,22 +97,22 @@ class TokenizerFailed(Exception):
 class Encoder:
     """Turns texts into ids. Thread-safe; the work is done in Rust, without Python's lock.
 
-    Raises ModelError when the tokenizer cannot be read or does not fit the manifest.
+    Raises ModelError if the tokenizer cannot be read or does not match the manifest.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         tokenizer = _open_tokenizer(bundle)
         self._steps = [_STEPS[name] for name in bundle.steps]
-        # Without offsets, where the library has that: a quarter of the time on long texts.
+        # Without offsets, if the library supports that: a quarter of the time on long texts.
         self._encode = getattr(tokenizer, "encode_batch_fast", tokenizer.encode_batch)
         self._word_end = word_end(tokenizer)
         self._first_cut = bundle.max_length * _CHARACTERS_PER_TOKEN
 
     def encode(self, text: str) -> Encoded:
-        """The ids of one text, from the shortest of a few prefixes that is sure to give them.
+        """The ids of one text, from the shortest of a few prefixes that certainly gives them.
 
         A prefix that ends where a word ends gives the first tokens of the whole text; if they are
-        more than the model takes, the rest of the text cannot matter. Raises TokenizerFailed.
+        more than the model takes, the rest of the text does not matter. Raises TokenizerFailed.
         """
         for step in self._steps:
             text = step(text)

@@ -1,4 +1,4 @@
-"""The wheels that came with the artifact, unpacked and put on Python's path before they are needed.
+"""Unpack the wheels in the artifact and put them on Python's path before they are needed.
 
     code/wheels/wheels.json     for which Python and processor, and the SHA-256 of each wheel
     code/wheels/*.whl
@@ -27,9 +27,9 @@ _FOREIGN_WRITERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def add_to_path(code: Path) -> None:
-    """Make the packages of ``code/wheels`` importable; does nothing where there are none.
+    """Make the packages of ``code/wheels`` importable; does nothing if there are none.
 
-    Raises ModelError when they are for another Python or processor, or are not what was packed.
+    Raises ModelError if they are for another Python or processor, or are not what was packed.
     """
     folder = code / "wheels"
     if not (folder / INDEX).exists():
@@ -78,7 +78,7 @@ def _check_fit(index: Dict[str, Any]) -> None:
 
 
 def _unpacked(folder: Path, wheels: List[Dict[str, Any]], digest: str) -> Path:
-    """The folder with a folder for each wheel; the first worker that comes makes it."""
+    """The folder with one folder per wheel; the first worker creates it."""
     made = Path(tempfile.gettempdir()) / f"fdeploy-{os.getuid()}-{digest}"
     if _is_ours(made):
         return made
@@ -89,7 +89,7 @@ def _unpacked(folder: Path, wheels: List[Dict[str, Any]], digest: str) -> Path:
         try:
             partial.rename(made)
         except OSError:
-            # Another worker was quicker; or the name is somebody else's, and ours keeps its own.
+            # Another worker was faster; or the name belongs to somebody else, so ours stays as is.
             return made if _is_ours(made) else partial
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -98,7 +98,7 @@ def _unpacked(folder: Path, wheels: List[Dict[str, Any]], digest: str) -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether this user made the folder and nobody else may write to it."""
+    """Whether this user created the folder and nobody else may write to it."""
     try:
         found = os.lstat(folder)
     except OSError:
@@ -118,6 +118,6 @@ def _unpack(wheel: Path, sha256: str, folder: Path) -> None:
                     f"{wheel.name} is not the wheel that was packed: its SHA-256 differs"
                 )
             with zipfile.ZipFile(file) as archive:
-                archive.extractall(folder)  # the hash above vouches for its names
+                archive.extractall(folder)  # the hash above covers its names
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"{wheel.name} cannot be unpacked: {error}") from None

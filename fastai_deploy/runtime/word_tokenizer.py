@@ -1,4 +1,4 @@
-"""Text to ids by words, as fastai's own text learners do it: spaCy's rules without spaCy."""
+"""Text to word ids, as in fastai's own text learners: spaCy's rules without spaCy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .bundle import KIND_WORDS, WORDS, Bundle, ModelError
 from .fastai_rules import WORD_RULES, text_rule
 from .tokenizer import Encoded, Encoder
 
-# Each sign that splits off costs a look at the whole rest of the word; what has more of them, or is
-# longer, is no word of any vocabulary.
+# Every sign that splits off requires a look at the whole rest of the word; a string with more signs
+# or more characters is not a word in any vocabulary.
 LONGEST_WORD = 1_000
 MOST_SIGNS = 50
 _CACHED_WORDS = 50_000
@@ -22,7 +22,7 @@ SplitWords = Tuple[str, ...]
 
 
 class SeparatorSplitter:
-    """Words as what stands between separators, empty ones included."""
+    """Splits at separators, keeping empty words."""
 
     def __init__(self, separator: str) -> None:
         self._separator = separator
@@ -33,7 +33,7 @@ class SeparatorSplitter:
 
 
 class RuleSplitter:
-    """Words by the rules of a language. Thread-safe.
+    """Splits by the rules of a language. Thread-safe.
 
     ``rules`` holds the patterns ``prefix``, ``suffix``, ``infix``, ``token_match`` and
     ``url_match``, each ``[pattern, flags]`` or null, and ``special``: a text to its parts.
@@ -53,17 +53,17 @@ class RuleSplitter:
         self._sequences = self._find_sequences()
 
     def split(self, text: str) -> List[str]:
-        """The words of a text, in order; white space beyond one space is a word, too."""
+        """The words of a text, in order; white space beyond a single space is also a word."""
         words, spaces = self._split_spans(text, special=True)
         return self._join_sequences(words, spaces)
 
     def _split_spans(self, text: str, *, special: bool) -> Tuple[List[str], List[bool]]:
-        """Words, and whether a space follows each: that of one space between two is no word."""
+        """Words, and whether a single space follows each, which is then not a word itself."""
         words: List[str] = []
         spaces: List[bool] = []
         for found in _SPANS.finditer(text):
             span = found.group()
-            if words and span[0] == " ":  # behind a word, as spans of both kinds take turns
+            if words and span[0] == " ":  # after a word, because the two kinds of spans alternate
                 spaces[-1] = True
                 span = span[1:]
             if span:
@@ -73,7 +73,7 @@ class RuleSplitter:
         return words, spaces
 
     def _word(self, span: str) -> SplitWords:
-        """The parts of a span without a change of white space, looked up where it was seen."""
+        """The parts of a span without a change of white space, cached for spans seen before."""
         known = self._special.get(span) or self._known.get(span)
         if known is None:
             known = self._split_word(span, special=True)
@@ -84,7 +84,7 @@ class RuleSplitter:
         return known
 
     def _split_word(self, word: str, *, special: bool) -> SplitWords:
-        """The parts of a span: what splits off in front, what is inside, what splits off behind."""
+        """The parts of a span: what splits off at the start, the middle, and at the end."""
         if len(word) > LONGEST_WORD:
             return (word,)
         before: List[str] = []
@@ -105,7 +105,7 @@ class RuleSplitter:
         return whole or (special and word in self._special)
 
     def _peel(self, word: str, *, special: bool) -> Tuple[int, int, bool]:
-        """How many characters split off in front and behind, and whether that was the last time."""
+        """How many characters split off at each end, and whether that was the last time."""
         front = _length(self._prefix, word)
         if front and special and word[front:] in self._special:
             return front, 0, True
@@ -128,7 +128,7 @@ class RuleSplitter:
         parts: List[str] = []
         start = 0
         for found in self._infix.finditer(word) if self._infix is not None else ():
-            if found.start() == 0:  # what stands at the front is no infix
+            if found.start() == 0:  # at the start it is not an infix
                 continue
             parts += [word[start : found.start()], found.group()]
             start = found.end()
@@ -137,7 +137,7 @@ class RuleSplitter:
     def _find_sequences(self) -> Dict[str, List[SplitWords]]:
         """The special cases that the rules would split, by the first of their words.
 
-        They are looked for once more when all words are known: ``(c)`` in ``((c))``.
+        They are searched for again when all words are known: ``(c)`` in ``((c))``.
         """
         found: Dict[str, List[SplitWords]] = {}
         for text in self._special:
@@ -153,7 +153,7 @@ class RuleSplitter:
         return found
 
     def _join_sequences(self, words: List[str], spaces: List[bool]) -> List[str]:
-        """Words with every sequence that spells a special case replaced by its parts."""
+        """Words, with every sequence that forms a special case replaced by its parts."""
         matches = [
             (start, start + len(sequence))
             for start, word in enumerate(words)
@@ -162,7 +162,7 @@ class RuleSplitter:
         ]
         if not matches:
             return words
-        # The longest first, of equal ones the first; none that overlaps with one before it.
+        # The longest first, of equal ones the first; none that overlaps an earlier one.
         matches.sort(key=lambda match: (match[0] - match[1], match[0]))
         chosen: Dict[int, int] = {}
         taken: Set[int] = set()
@@ -192,7 +192,7 @@ def _length(pattern: Optional[Pattern[str]], word: str) -> int:
 
 
 def _text(words: Sequence[str], spaces: Sequence[bool]) -> str:
-    """What words stood for, without the space behind the last."""
+    """The text that the words came from, without the space after the last one."""
     joined = "".join(
         word + (" " if space else "")
         for word, space in zip(words, spaces)  # noqa: B905
@@ -206,9 +206,9 @@ _CHARACTERS_PER_TOKEN = 16
 
 
 class WordTokenizer:
-    """The text pipeline that a ``words.json`` describes. Thread-safe.
+    """The text pipeline described by a ``words.json``. Thread-safe.
 
-    Raises KeyError, TypeError, ValueError or ``re.error`` when the description is not sound.
+    Raises KeyError, TypeError, ValueError or ``re.error`` if the description is invalid.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
@@ -222,7 +222,7 @@ class WordTokenizer:
         self._backwards = bool(document["backwards"])
         self._step = int(document["step"])
         if self._step < 1:
-            raise ValueError("its step is no positive number")
+            raise ValueError("its step is not a positive number")
 
     def split(self, text: str) -> List[str]:
         """The words of a text, in order."""
@@ -245,7 +245,7 @@ class WordTokenizer:
         return Encoded(ids, truncated=surplus > 0 or len(kept) < len(text))
 
     def _kept(self, text: str, length: int) -> str:
-        """The part of a text that is read last, whole words of it."""
+        """The part of a text that is read last, in whole words."""
         if len(text) <= length:
             return text
         kept = text[:length] if self._backwards else text[-length:]
@@ -255,7 +255,7 @@ class WordTokenizer:
 
 
 class WordEncoder:
-    """Turns texts into ids. Thread-safe. Raises ModelError when ``words.json`` is not sound."""
+    """Turns texts into ids. Thread-safe. Raises ModelError if ``words.json`` is invalid."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._max_length = bundle.max_length
@@ -288,7 +288,7 @@ def describe(
     backwards: bool,
     step: int,
 ) -> Mapping[str, Any]:
-    """The content of ``words.json``; ``step`` is the model's, in tokens."""
+    """The contents of ``words.json``; ``step`` is the model's, in tokens."""
     return {
         "format": FORMAT,
         "before": [list(each) for each in before],
@@ -305,5 +305,5 @@ TextEncoder = Union[Encoder, WordEncoder]
 
 
 def open_encoder(bundle: Bundle) -> TextEncoder:
-    """What turns texts into ids as the manifest's ``text.kind`` asks. Raises ModelError."""
+    """The encoder for the manifest's ``text.kind``. Raises ModelError."""
     return WordEncoder(bundle) if bundle.kind == KIND_WORDS else Encoder(bundle)

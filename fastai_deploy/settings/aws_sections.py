@@ -82,7 +82,7 @@ class AlarmSettings(Section):
         Field(
             ge=1,
             le=60_000,
-            description="AWS: alarm when the model's or the API's p95 latency exceeds this many ms.",
+            description="AWS: alarm if the model's or the API's p95 latency exceeds this many ms.",
         ),
     ] = 5_000
     idle: Annotated[

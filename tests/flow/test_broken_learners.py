@@ -62,7 +62,7 @@ def test_what_is_broken_is_named(fdeploy: Fdeploy, name: str, deep_recursion: No
 def test_weights_that_are_no_numbers(fdeploy: Fdeploy, deep_recursion: None) -> None:
     del deep_recursion
     rewritten(DISTILBERT, fdeploy.folder / "learner.pkl", storage=nan)
-    refused(fdeploy, "unsupported-learner", "not finite (NaN or infinite)")
+    refused(fdeploy, "unsupported-learner", "contains NaN or infinite numbers")
 
 
 def test_two_learners_in_one_file(fdeploy: Fdeploy, deep_recursion: None) -> None:
@@ -76,7 +76,7 @@ def test_two_learners_in_one_file(fdeploy: Fdeploy, deep_recursion: None) -> Non
         }
         both = Sequence("list", [root, Mapping(list(root.pairs))])  # type: ignore[attr-defined] # of fastai 1
         (fdeploy.folder / "learner.pkl").write_bytes(torch_zip(assemble(both), held))
-    refused(fdeploy, "not-a-learner", "a collection that holds learners; export each to a file")
+    refused(fdeploy, "not-a-learner", "a collection of learners; export each to its own file")
 
 
 @pytest.mark.parametrize("names", [CONVERTIBLE[:2], CONVERTIBLE[4:], CONVERTIBLE[:5:4]])
@@ -116,5 +116,5 @@ def test_a_file_that_changes_while_it_is_read(fdeploy: Fdeploy) -> None:
     options = ("--definitions", "model_def.py", "--unproven", "--json")
     outcome = fdeploy("export", "learner.pkl", *options)
     assert outcome.status == 5, outcome.stderr
-    assert "changed while it was read" in outcome.error["message"]
+    assert "changed while fdeploy was reading it" in outcome.error["message"]
     assert not (fdeploy.folder / ".fdeploy/dev/bundle").exists()

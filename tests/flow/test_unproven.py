@@ -118,7 +118,7 @@ def test_answers_by_another_name_are_told(fdeploy: Fdeploy) -> None:
     (fdeploy.folder / "golden.jsonl").write_text(json.dumps(row), encoding="utf-8")
     error = fdeploy("export", "learner.pkl", "--golden", "golden.jsonl", "--json").error
     assert error["code"] == "parity"
-    assert f"with {other}, but its probabilities stand for {best}" in error["message"]
+    assert f"with {other}, but its probabilities give {best}" in error["message"]
 
 
 def short(folder: Path, name: str) -> None:
@@ -165,8 +165,7 @@ def test_a_learner_that_fails_on_long_texts_is_proven_to(fdeploy: Fdeploy) -> No
     assert record["unproven"] == []
     manifest = json.loads(Path(record["path"], "manifest.json").read_bytes())
     assert (
-        "a text that is too long: learn.predict fails on it; here it is answered"
-        in (manifest["residues"])
+        "a text that is too long: learn.predict fails; the bundle answers" in (manifest["residues"])
     )
 
 
@@ -201,7 +200,7 @@ def test_goldens_of_another_model_are_called_that(fdeploy: Fdeploy) -> None:
     error = fdeploy("export", "learner.pkl", "--golden", "golden.jsonl", "--json").error
     assert "its file does not show" not in error["message"]
     assert "another model" in error["hint"]
-    assert "versions of the libraries" in error["hint"]
+    assert "other library versions" in error["hint"]
 
 
 def get(url: str, path: str) -> str:
@@ -262,7 +261,7 @@ def test_raw_scores_are_taken_as_scores(fdeploy: Fdeploy, name: str) -> None:
     """fastai's own FocalLoss has no activation; a class of the user's of that name has none."""
     bring_loss(name, fdeploy.folder)
     outcome = fdeploy.ok("export", "learner.pkl", "--golden", "golden.jsonl", "--json")
-    assert "the goldens hold raw scores; softmax makes probabilities of them" in outcome.stderr
+    assert "the goldens hold raw scores; softmax turns them into probabilities" in outcome.stderr
     assert outcome.json["proven"] == 6
     assert outcome.json["max_difference"] < 1e-5
     shown = fdeploy.ok("inspect", "learner.pkl").stdout
@@ -285,7 +284,7 @@ def test_an_own_loss_of_a_known_name_is_unknown(fdeploy: Fdeploy) -> None:
 def test_the_unknown_loss_comes_before_the_number_of_outputs(fdeploy: Fdeploy) -> None:
     bring_loss("ordinal", fdeploy.folder)
     error = fdeploy("export", "learner.pkl", "--json").error
-    assert "how its scores become probabilities is unknown (loss Coral)" in error["message"]
+    assert "how its loss turns scores into probabilities is unknown (Coral)" in error["message"]
     assert "--runtime learner" in error["hint"]
 
 

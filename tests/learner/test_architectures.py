@@ -205,7 +205,7 @@ def test_what_is_no_sentencepiece_model_is_refused(what: str) -> None:
 @pytest.mark.parametrize("held", ["{", "[]", '{"model": 1}', "[" * 100_000])
 def test_what_is_no_tokenizer_json_is_refused(held: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(held)
-    with pytest.raises(UnsupportedLearner, match=r"no tokenizer\.json"):
+    with pytest.raises(UnsupportedLearner, match=r"not a tokenizer\.json"):
         read_user_tokenizer(tmp_path)
 
 

@@ -154,8 +154,8 @@ WRONG: dict[bytes, str] = {
     b"\n<!DOCTYPE html><html>": "a web page",
     b"PK\x05\x06" + b"\0" * 18: "an empty zip",
     b"\x10\x00\x00\x00\x00\x00\x00\x00{}              ": "safetensors",
-    b"hello, world": "no pickle",
-    b"\x00\x01\x02": "no pickle",
+    b"hello, world": "not a pickle",
+    b"\x00\x01\x02": "not a pickle",
 }
 
 
@@ -196,7 +196,7 @@ def test_a_name_twice_in_a_zip_is_refused() -> None:
 
 def test_two_names_for_a_member_are_refused() -> None:
     data = torch_zip(b"\x80\x02N.", {})
-    with pytest.raises(LearnerTruncated, match="two ways"):
+    with pytest.raises(LearnerTruncated, match="two names"):
         read(data.replace(b"archive/data.pkl", b"archive/data.pkX", 1))
 
 
@@ -210,7 +210,7 @@ def test_a_big_endian_file_is_refused() -> None:
 
 
 def test_two_pickles_in_one_file_are_refused() -> None:
-    with pytest.raises(NotALearner, match="goes on"):
+    with pytest.raises(NotALearner, match="continues for"):
         read(pickle.dumps({}) * 2)
 
 
@@ -231,7 +231,7 @@ def test_a_file_that_is_written_to_is_noticed(tmp_path: Path) -> None:
         with file.open("r+b") as writer:
             writer.seek(0, os.SEEK_END)
             writer.write(b"x")
-        with pytest.raises(LearnerTruncated, match="changed while it was read"):
+        with pytest.raises(LearnerTruncated, match="changed while fdeploy was reading it"):
             source.check_unchanged()
         assert isinstance(archive.pickled.root, Mapping)
     with open_archive(learner(CONVERTIBLE[0])) as (source, _):
@@ -243,7 +243,7 @@ def test_a_file_that_shrinks_is_noticed(tmp_path: Path) -> None:
     file.write_bytes(save({"a": torch.arange(60.0)}))
     with open_archive(file) as (_, archive):
         os.truncate(file, 100)
-        with pytest.raises(LearnerTruncated, match="changed while it was read"):
+        with pytest.raises(LearnerTruncated, match="changed while fdeploy was reading it"):
             entry(archive, "a").read()
 
 

@@ -88,7 +88,7 @@ UNKNOWN = {
     "self.learn.pred = self.pred[1]": "it changes the scores",
     "self.learn.pred = -self.pred[0]": "it changes the scores",
     "self.learn.pred = self.pred.logits + self.pred.logits": "it changes the scores",
-    "self.learn.pred = self.learn.model(self.x).logits": "it calls something that is not known",
+    "self.learn.pred = self.learn.model(self.x).logits": "it calls something unknown",
     "self.pred.mul_(2)": "it reads .mul_ of the transformer's output",
     "setattr(self.learn, NAME, 0)": "it calls builtins.setattr()",
     "(lambda: self.learn.pred.zero_())()": "it reads .zero_ of the transformer's output",

@@ -253,7 +253,7 @@ def test_a_wrong_golden_file_is_named_before_anything_heavy(tmp_path: Path) -> N
     refused(DISTILBERT, tmp_path, GoldenError, "no label 'maybe'", golden)
 
 
-@pytest.mark.parametrize("moment", ["exporting it to ONNX", "goldens reproduced in ONNX"])
+@pytest.mark.parametrize("moment", ["exporting to ONNX", "goldens reproduced in ONNX"])
 def test_a_learner_that_changes_meanwhile_is_refused(tmp_path: Path, moment: str) -> None:
     file = tmp_path / "learner.pkl"
     file.write_bytes(learner(DISTILBERT).read_bytes())
@@ -264,7 +264,7 @@ def test_a_learner_that_changes_meanwhile_is_refused(tmp_path: Path, moment: str
                 writer.seek(200_000)
                 writer.write(b"\x01")
 
-    with pytest.raises(LearnerTruncated, match="changed while it was read"):
+    with pytest.raises(LearnerTruncated, match="changed while fdeploy was reading it"):
         convert(file, tmp_path / "bundle", golden=None, tolerance=1e-4, name="x", report=write,
                 unproven=True)  # fmt: skip
     assert not (tmp_path / "bundle").exists()
@@ -350,7 +350,7 @@ def nan(_key: str, data: bytes) -> bytes:
 
 BROKEN: dict[str, tuple[Callable[[Any], None], str]] = {
     "a missing weight": (_drop_bias, "is missing"),
-    "a weight too many": (_add_weight, "has no place"),
+    "a weight too many": (_add_weight, "is not in the model"),
     "a configuration of another size": (_resize, "480 x 32 in the learner"),
     "more tokens than embeddings": (grow_vocabulary, "481 tokens, but the model knows 480"),
     "another epsilon": (_epsilon, "eps 0.001 in the learner"),
@@ -373,7 +373,7 @@ def test_what_does_not_fit_exactly_is_refused(
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, deep_recursion: None) -> None:
     del deep_recursion
     file = rewritten(DISTILBERT, tmp_path / "learner.pkl", storage=nan)
-    refused(file, tmp_path, UnsupportedLearner, "not finite")
+    refused(file, tmp_path, UnsupportedLearner, "NaN or infinite")
 
 
 def test_the_padding_of_the_embeddings_counts_more_than_that_of_the_configuration(

@@ -141,17 +141,21 @@ def refusal(definitions: Path, path: Path | None = None) -> LearnerError:
     return caught.value
 
 
-IMPORT = "it fails on import"
+IMPORT = "the import fails"
 BAD: dict[str, tuple[str, str, str]] = {
-    "no such class": ("MeanPoolClassifier|Mine", "define MeanPoolClassifier", "under that name"),
-    "no module": ("(nn.Module)|", "no class of torch modules", "class MeanPoolClassifier(nn.Mod"),
-    "no Python": ("def forward|dfe forward", "line 7: it is not Python", "mend model_def.py"),
-    "a missing import": ("from torch import nn|import fastai_1", f"line 1: {IMPORT}", "take its"),
+    "no such class": (
+        "MeanPoolClassifier|Mine",
+        "define MeanPoolClassifier",
+        "under the same name",
+    ),
+    "no module": ("(nn.Module)|", "is not a torch module class", "class MeanPoolClassifier(nn.Mod"),
+    "no Python": ("def forward|dfe forward", "line 7: it is not Python", "fix model_def.py"),
+    "a missing import": ("from torch import nn|import fastai_1", f"line 1: {IMPORT}", "remove its"),
     "an error on import": ("idx = 1|idx = 1 / 0", f"line 3: {IMPORT}: ZeroDivisionError", ""),
     "an end on import": ("pad_idx = 1|raise SystemExit", f"line 3: {IMPORT}: SystemExit", ""),
     "a global that is missing": ("pad_idx = 1|", "NameError: name 'pad_idx'", "define pad_idx in"),
-    "a part that is not there": ("self.out|self.head", "no attribute 'head'", "mend model_def.py"),
-    "an answer that is no tensor": ("return self|return 7, self", "gives no tensor", ""),
+    "a part that is not there": ("self.out|self.head", "no attribute 'head'", "fix model_def.py"),
+    "an answer that is no tensor": ("return self|return 7, self", "does not return a tensor", ""),
     "scores of another shape": ("sum(1) / m|sum(2) / m", "MeanPoolClassifier fails: Runtime", ""),
 }
 
@@ -182,7 +186,7 @@ def test_weights_that_are_not_numbers(tmp_path: Path) -> None:
     with torch.no_grad():
         model.out.weight[0, 0] = float("nan")
     error = refusal(OWN_MODELS, with_model(model, tmp_path / "learner.pkl"))
-    assert "out.weight holds numbers that are not finite" in error.message
+    assert "out.weight contains NaN or infinite numbers" in error.message
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ from fastai_deploy.progress import silent
 from tests.learner.hostile_values import EXIT, VALUES, export, write_hostile
 
 REFUSED: dict[str, tuple[type[LearnerError], str]] = {
-    "num_hidden_layers = 10000000": (UnsupportedLearner, "10,000,000, but the file holds 41"),
+    "num_hidden_layers = 10000000": (UnsupportedLearner, "10,000,000, but the file has 41"),
     "num_hidden_layers = 64": (UnsupportedLearner, "992 missing"),
-    "num_hidden_layers = -1": (UnsupportedLearner, "has no place"),
+    "num_hidden_layers = -1": (UnsupportedLearner, "is not in the model"),
     "num_hidden_layers = 1e+18": (UnsupportedLearner, "cannot build"),
     "hidden_size = 100000000": (UnsupportedLearner, "whose largest dimension is 320"),
     "hidden_size = a number of 90 digits": (UnsupportedLearner, "a number of 91 digits"),
     "intermediate_size = 1000000000": (UnsupportedLearner, "1,000,000,000, but the file"),
     "vocab_size = 1000000": (UnsupportedLearner, "vocab_size = 1,000,000"),
     "num_attention_heads = 0": (UnsupportedLearner, "cannot build"),
-    "num_hidden_layers = 1000000 (albert)": (UnsupportedLearner, "holds 27 weights"),
+    "num_hidden_layers = 1000000 (albert)": (UnsupportedLearner, "has 27 weights"),
     "max_position_embeddings = 1000000000 (modernbert)": (UnsupportedLearner, "18 weights"),
     "sinusoidal_pos_embds, 4,096 x 1,024 (distilbert)": (UnsupportedLearner, "makes it 320 x 1024"),
     "rope_scaling of nested numbers (modernbert)": (UnsupportedLearner, "rope_parameters.num"),

@@ -187,7 +187,7 @@ def test_auto_serves_float32_when_it_does_not_and_says_so(rebuilt: Rebuilt, tmp_
     served, events = decide(rebuilt, tmp_path, "auto", worthwhile=0, off=2 * TOLERANCE)
     assert (served.precision, served.tolerance) == ("fp32", 1e-4)
     (warned,) = [event for event in events if isinstance(event, Warned)]
-    assert "served in float32, because int8 is not good enough" in warned.message
+    assert "serving float32, because int8 is not accurate enough" in warned.message
     assert not list(tmp_path.glob("model.int8.*"))
 
 

@@ -205,7 +205,7 @@ def refused(
 
 
 def test_a_rule_of_the_users_own_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    error = refused(USER_RULE, tmp_path, UnsupportedLearner, r"user's own \(shout\)")
+    error = refused(USER_RULE, tmp_path, UnsupportedLearner, r"user-defined rule \(shout\)")
     assert "--runtime learner --definitions model_def.py" in error.hint
 
 
@@ -275,23 +275,23 @@ def _no_labels(root: Any) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Any], None], str]] = {
     "more words than embeddings": (_more_words, "129 words, but its embedding has 128 rows"),
-    "a word that is no text": (_no_text, "no text"),
+    "a word that is no text": (_no_text, "not text"),
     "QRNN": (_core("qrnn", value=True), "QRNN"),
     "another size": (_core("n_hid", 40), r"192 x 24 in the learner, but its sizes .* make it 160"),
-    "a layer too many": (_core("n_layers", 3), "layer 2 of its AWD-LSTM is no LSTM"),
-    "no step": (_encoder("bptt", None), "reads 0 tokens a step"),
+    "a layer too many": (_core("n_layers", 3), "layer 2 of its AWD-LSTM is not an LSTM"),
+    "no step": (_encoder("bptt", None), "reads 0 tokens per step"),
     "another encoder": (_rename("MultiBatchEncoder", "mine", "Mine"), "called by a mine.Mine"),
-    "another wrapper": (_rename("SequentialRNN", "mine", "Mine"), r"user's own \(mine.Mine\)"),
+    "another wrapper": (_rename("SequentialRNN", "mine", "Mine"), r"class \(mine.Mine\)"),
     "another layer in the head": (_rename("ReLU", "torch.nn", "Tanh"), r"cannot rebuild \(Tanh\)"),
-    "another splitter": (_tokenizer("tok_func", Global("m", "Mine")), r"user's own \(Mine\)"),
+    "another splitter": (_tokenizer("tok_func", Global("m", "Mine")), r"class \(Mine\)"),
     "SentencePiece": (_rename("TokenizeProcessor", "fastai.text.data", "SPProcessor"),
                       "SentencePiece"),
     "a language without rules": (_tokenizer("lang", "tlh"), "no tokenizer for the language 'tlh'"),
-    "a language split by a program": (_tokenizer("lang", "zh"), "by a program"),
+    "a language split by a program": (_tokenizer("lang", "zh"), "with code"),
     "a missing weight": (_drop_weight, "weight_hh_l0_raw is missing"),
-    "a weight too many": (_add_weight, "extra has no place"),
+    "a weight too many": (_add_weight, "extra is not in the model"),
     "a label too few": (_relabel, "3 outputs, but it has 2 labels"),
-    "no labels": (_no_labels, "holds no labels"),
+    "no labels": (_no_labels, "has no labels"),
 }  # fmt: skip
 
 
@@ -312,7 +312,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, deep_recursion:
         return data if len(data) < 4_096 else np.float32("nan").tobytes() + data[4:]
 
     file = rewritten(V2, tmp_path / "learner.pkl", storage=spoil)
-    refused(file, tmp_path, UnsupportedLearner, "not finite")
+    refused(file, tmp_path, UnsupportedLearner, "NaN or infinite")
 
 
 def test_the_weights_before_dropout_are_used(tmp_path: Path, deep_recursion: None) -> None:

@@ -48,7 +48,7 @@ def test_it_becomes_an_api_on_this_machine(project: Fdeploy) -> None:
     )  # fmt: skip
     assert set(manifest.files) == {"goldens.json", "learner.pkl", "model_def.py",
                                    "requirements.txt"}  # fmt: skip
-    assert "it runs now" in exported.stderr
+    assert "its code runs now" in exported.stderr
 
     project.ok("up")  # unchanged: nothing is loaded again, and no leave is needed again
     assert project.ok("invoke", "such a lovely thing", "--json").json["label"] == "pos"
@@ -90,7 +90,7 @@ def test_its_container_installs_from_a_lock_with_hashes(project: Fdeploy, tmp_pa
 def test_without_leave_nothing_runs(project: Fdeploy) -> None:
     error = project(*EXPORT, "--json").error
     assert error["code"] == "untrusted-learner"
-    assert "that runs whatever the file says" in error["message"]
+    assert "loading runs whatever code it contains" in error["message"]
     assert "--trust-pickle" in error["hint"]
     assert not (project.folder / ".fdeploy/dev/bundle").exists()
 
@@ -223,7 +223,7 @@ def test_answers_that_are_no_probabilities(project: Fdeploy) -> None:
     source = path.read_text(encoding="utf-8").replace(".softmax(-1)", "")
     path.write_text(source, encoding="utf-8")
     error = project(*TRUSTED, "--json").error
-    assert "no probabilities of its 2 labels" in error["message"]
+    assert "not probabilities of its 2 labels" in error["message"]
 
 
 def test_other_answers_than_the_users_fail_the_gate(project: Fdeploy) -> None:

@@ -1,1 +1,1 @@
-"""What a learner is, found out without loading it: anatomy, verdict, imports, labels."""
+"""Examine a learner without loading it: anatomy, verdict, imports, labels."""

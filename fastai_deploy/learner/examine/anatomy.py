@@ -1,4 +1,4 @@
-"""Everything that can be known of a learner without loading it, in one record."""
+"""The anatomy of a learner: everything that fdeploy can find out without loading it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def library_hints(
     config: dict[str, Plain] | None,
     tokenizer: Tokenizer | None,
 ) -> dict[str, str]:
-    """Library to version, or to a range of versions."""
+    """Maps each library to a version or a range of versions."""
     modules = {name.module for name in names}
     hints = {"fastai": _fastai(major, modules)}
     if file_format != "plain":
@@ -93,7 +93,7 @@ def _fastai(major: int, modules: set[str]) -> str:
 
 
 def inspect(learner: Path) -> dict[str, Any]:
-    """Take a learner file apart, without running anything in it.
+    """Describe a learner file without running anything in it.
 
     Needs neither torch nor fastai. Raises LearnerError or FileError.
     """
@@ -102,7 +102,7 @@ def inspect(learner: Path) -> dict[str, Any]:
 
 
 def summary(name: str, anatomy: Anatomy) -> dict[str, Any]:
-    """The anatomy of the learner in the file ``name``, ready for JSON; sizes are in bytes."""
+    """The anatomy of the learner in the file ``name``, ready for JSON. Sizes are in bytes."""
     return {
         "file": {"name": name, "bytes": anatomy.size, "format": anatomy.format},
         "fastai": anatomy.fastai,
@@ -144,7 +144,7 @@ def summary(name: str, anatomy: Anatomy) -> dict[str, Any]:
 
 
 def _imports(anatomy: Anatomy) -> dict[str, list[str]]:
-    """The names of each of the three kinds; of the unknown ones, ``own`` are the user's."""
+    """The names of each of the three kinds. Among the unknown ones, ``own`` are the user's."""
     unknown = [item for item in anatomy.imports if item.kind in ("unknown", "user")]
     return {
         "dangerous": [item.name for item in anatomy.imports if item.kind == "dangerous"],
@@ -155,7 +155,7 @@ def _imports(anatomy: Anatomy) -> dict[str, list[str]]:
 
 
 def _calls(anatomy: Anatomy) -> dict[str, list[str]]:
-    """What loading would call, of each of the three kinds, in words that follow "would"."""
+    """What loading would call, by kind, in words that follow "would"."""
     unknown = [call for call in anatomy.calls if call.kind in ("unknown", "user")]
     return {
         "dangerous": [call.what for call in anatomy.calls if call.kind == "dangerous"],
@@ -166,7 +166,7 @@ def _calls(anatomy: Anatomy) -> dict[str, list[str]]:
 
 
 def _loading(anatomy: Anatomy) -> str:
-    """The gravest kind of all that loading would import and call."""
+    """The most serious kind of everything that loading would import and call."""
     if anatomy.dangers:
         return "dangerous"
     kinds = {each.kind for each in anatomy.imports} | {call.kind for call in anatomy.calls}
@@ -238,7 +238,7 @@ _TASKS: dict[str, Task] = {"one": "single-label", "several": "multi-label", "num
 
 @dataclass(frozen=True)
 class ModuleSize:
-    """A module of the model: parameters and bytes, with everything in it, buffers included."""
+    """A module of the model: its parameters and bytes, including submodules and buffers."""
 
     path: str
     cls: str
@@ -248,13 +248,13 @@ class ModuleSize:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Anatomy:
-    """A learner, taken apart. ``weights`` maps the names of the model's tensors to where they are.
+    """A learner, taken apart. ``weights`` maps the names of the model's tensors to their location.
 
-    ``imports`` and ``calls`` are what loading it would import and call, ``unknown`` the names among
-    them that fdeploy neither knows to be harmless nor to be the user's own notebook's.
-    ``python`` is the version that loading the file needs, None when any will do; ``threshold`` is
-    the probability above which a multi-label learner gives a label; ``unproven`` is everything on
-    the way from a text to its answer that the file does not prove.
+    ``imports`` and ``calls`` are what loading would import and call; ``unknown`` are the names
+    among them that fdeploy neither knows to be harmless nor recognises as the user's own.
+    ``python`` is the version needed to load the file, or None if any will do. ``threshold`` is the
+    probability above which a multi-label learner predicts a label. ``unproven`` lists every step
+    from a text to its answer that the file does not prove.
     """
 
     format: Format
@@ -288,7 +288,7 @@ class Anatomy:
     unproven: tuple[Unproven, ...] = ()
 
     def golden_labels(self, tolerance: float) -> GoldenLabels:
-        """What goldens of this learner are checked against."""
+        """The labels and tolerance that goldens of this learner are checked against."""
         return GoldenLabels(
             self.labels.names,
             several=self.task == "multi-label",
@@ -298,7 +298,7 @@ class Anatomy:
 
     @property
     def python_37(self) -> bool:
-        """Whether the learner works in the Python of its time, which is taken to be 3.7.
+        """Whether the learner needs an old Python, taken to be 3.7.
 
         Torch before 1.6 needs 3.8 or older.
         """
@@ -308,10 +308,10 @@ class Anatomy:
 def examine(
     archive: Archive, size: int, handed: UserTokenizer | None = None, *, file: str = "learner.pkl"
 ) -> Anatomy:
-    """Take a learner apart; ``size`` is that of the file in bytes, ``file`` what hints call it.
+    """Take a learner apart.
 
-    ``handed`` is the user's own tokenizer, where one was handed in.
-
+    ``size`` is the size of the file in bytes, ``file`` its name in hints, and ``handed`` the user's
+    own tokenizer, if one was supplied.
     Raises DangerousLearner or NotALearner for a pickle that holds no learner, and LearnerTruncated,
     LearnerTooComplex or UnsupportedLearner for one whose parts cannot be read.
     """
@@ -331,7 +331,7 @@ def examine(
     needs_text = transformer is not None or brought
     text = _text_rules(root, archive, tokenizer, objects) if needs_text and tokenizer else None
     if text is not None and handed is not None:
-        assumed = f"the tokenizer handed in ({handed.file.name}) is taken to be the learner's own"
+        assumed = f"the supplied tokenizer ({handed.file.name}) is assumed to be the learner's own"
         text = replace(text, assumptions=(*text.assumptions, assumed))
     ulmfit = None if transformer else find_ulmfit(root, modules, pickled.calls)
     labels = find_labels(root, pickled.calls, objects)
@@ -424,12 +424,12 @@ def _text_rules(root: Root, archive: Archive, tokenizer: Tokenizer, objects: Obj
 
 def _forward(transformer: Transformer, model: Followed) -> Forward:
     if is_blurr(transformer.wrapper):
-        return Forward("none")  # it hands the tokenizer's own mask to the transformer
+        return Forward("none")  # the wrapper passes the tokenizer's own mask
     return Forward(model.run.mask, model.run.pad) if model.run is not None else UNKNOWN
 
 
 def _threshold(root: Root, labels: Labels) -> float | None:
-    """0.5 is the default of ``learn.predict`` in fastai 1 and of the loss in fastai 2."""
+    """The threshold; 0.5 is the default of ``learn.predict`` (fastai 1) or of the loss (2)."""
     if labels.targets != "several":
         return None
     stored = threshold_of(root.loss) if root.major != 1 else None

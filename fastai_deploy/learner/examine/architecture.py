@@ -1,4 +1,4 @@
-"""The transformer in a model: where it is, how it was configured, and what is wrapped around it."""
+"""Find the transformer in a model: its path, its configuration, and what wraps it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fastai_deploy.learner.examine.unproven import RUNTIME, UNKNOWN, Forward
 from fastai_deploy.learner.reading.graph import Global, Plain, attributes, class_of, plain
 from fastai_deploy.learner.reading.tensors import Tensor
 
-# By its name, what a whole number may be where no dimension of a weight is as large. Parts that are
-# repeated may share their weights (ALBERT), so that only their number is bounded; texts are as long
-# as a table of positions, where the weights have one.
+# Limits on whole numbers in a configuration, by name, where no dimension of a weight is as large.
+# Repeated parts may share their weights (ALBERT), so only their number is bounded. Texts can be as
+# long as the table of positions, where the weights have one.
 _REPEATED = re.compile(r"layers?$|blocks$|depths?$|iterations$|loops$|repeats$|hashes$")
 _MOST_REPEATED = 64
 _WINDOW = re.compile(r"attention_window$")
@@ -26,16 +26,16 @@ _MOST_POSITIONS = 1 << 20
 _SIZE = re.compile(r"(size|dim|d_model|d_ff|d_inner|d_kv|n_embd|n_inner|heads?|groups|experts)$")
 _LARGEST_SIZE = 1_024
 _HARMLESS = re.compile(r"theta$")  # the base of rotary positions
-_LARGEST_OTHER = 1 << 16  # the id of a token, say
+_LARGEST_OTHER = 1 << 16  # for example, the id of a token
 
-_SHOWN = 10**15  # a number above this is told by its digits
+_SHOWN = 10**15  # messages give only the number of digits of anything larger
 
 
 def check_numbers(config: Mapping[str, Any], weights: Mapping[str, Tensor], *, every: bool) -> None:
-    """Raise UnsupportedLearner for a whole number that the weights leave no room for.
+    """Raise UnsupportedLearner for a whole number that the weights rule out.
 
-    Without ``every``, only for one whose name says that it is a size: the rest may be anything that
-    a user noted, until it is known what the architecture reads.
+    Without ``every``, check only numbers whose name says that they are a size: the rest may be
+    anything that a user noted, until it is known what the architecture reads.
     """
     largest = max((size for tensor in weights.values() for size in tensor.shape), default=0)
     table = any("position" in name for name in weights)
@@ -43,14 +43,14 @@ def check_numbers(config: Mapping[str, Any], weights: Mapping[str, Tensor], *, e
         limit = _limit(name.rsplit(".", 1)[-1], len(weights), largest, table=table, every=every)
         if limit is not None and abs(number) > limit:
             raise UnsupportedLearner(
-                f"the learner's configuration says {name} = {shown(number)}, but the file holds "
+                f"the learner's configuration says {name} = {shown(number)}, but the file has "
                 f"{len(weights):,} weights, whose largest dimension is {largest:,}",
                 hint=RUNTIME,
             )
 
 
 def _limit(name: str, count: int, largest: int, *, table: bool, every: bool) -> int | None:
-    """The largest that a number of this name may be; None for any."""
+    """The largest value for a number of this name; None if there is no limit."""
     if _HARMLESS.search(name):
         return None
     if _REPEATED.search(name):
@@ -65,7 +65,7 @@ def _limit(name: str, count: int, largest: int, *, table: bool, every: bool) -> 
 
 
 def numbers(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, int]]:
-    """The whole numbers of a configuration by their names, at any depth; reading has bounded it."""
+    """The whole numbers of a configuration by name, at any depth, which reading has bounded."""
     for key, value in config.items():
         name = f"{path}.{key}"[:200] if path else str(key)[:200]
         for each in value if isinstance(value, list) else (value,):
@@ -78,23 +78,23 @@ def numbers(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, in
 
 
 def shown(number: int) -> str:
-    """A number in full, or how long it is."""
+    """The number in full, or its number of digits if it is long."""
     return f"{number:,}" if abs(number) < _SHOWN else f"a number of {len(str(number))} digits"
 
 
 LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 HEAD = "ForSequenceClassification"
-MAX_INNER = 8  # configurations within one; a model that reads and sees has four
+MAX_INNER = 8  # nested configurations; a model for text and images has four
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Transformer:
-    """A model of transformers within a learner's model.
+    """A transformers model within a learner's model.
 
-    ``path`` is where it is, empty when it is the model itself; ``outputs`` is the number of scores
+    ``path`` is its path, empty if it is the whole model; ``outputs`` is the number of scores that
     it gives. ``wrapper`` is the class of the outermost module around it that is not torch's own,
-    None when there is none; ``node`` is its place in the pickle's graph.
-    ``problem`` is why it cannot be rebuilt from transformers alone, empty when it can.
+    or None; ``node`` is its place in the pickle's graph. ``problem`` says why it cannot be rebuilt
+    from transformers alone, and is empty if it can.
     """
 
     path: str
@@ -110,7 +110,7 @@ class Transformer:
 
 
 def configured(module: Module) -> Transformer | None:
-    """A module of the model as a transformer of its own; None when it has no configuration."""
+    """A module of the model as a separate transformer; None if it has no configuration."""
     node = _config(module)
     if node is None or module.cls is None:
         return None
@@ -128,9 +128,9 @@ def configured(module: Module) -> Transformer | None:
 
 
 def find_transformer(modules: Sequence[Module]) -> Transformer | None:
-    """The outermost module that owns a configuration of transformers; None when there is none.
+    """The outermost module with a transformers configuration, or None.
 
-    How it is called is not looked at here.
+    Does not examine how the module is called.
     """
     found = next((module for module in modules if _config(module) is not None), None)
     if found is None or found.cls is None:
@@ -154,7 +154,7 @@ def find_transformer(modules: Sequence[Module]) -> Transformer | None:
 
 
 def is_blurr(cls: Global | None) -> bool:
-    """Whether a class is of blurr, a library that hands the tokenizer's own mask to the model."""
+    """Whether a class belongs to blurr, which passes the tokenizer's own mask to the model."""
     return cls is not None and cls.module.split(".")[0] == "blurr"
 
 
@@ -172,9 +172,9 @@ def _encloses(outer: str, inner: str) -> bool:
 
 
 def _plain_config(node: object, left: list[int] | None = None) -> dict[str, Plain]:
-    """The settings, those of configurations within it (of text and of images) included.
+    """The settings, including those of nested configurations (for text and images).
 
-    A file may let many names share one of them, so that ``left`` counts down how many are opened.
+    Many names in a file may share one configuration, so ``left`` counts down how many are opened.
     """
     left = [MAX_INNER] if left is None else left
     found: dict[str, Plain] = {}
@@ -187,7 +187,7 @@ def _plain_config(node: object, left: list[int] | None = None) -> dict[str, Plai
 
 
 def _model_type(config: Mapping[str, Plain], cls: Global | None) -> str:
-    """Such as ``xlm-roberta``: stored since transformers 2.9, before that told by the module."""
+    """For example ``xlm-roberta``: stored since transformers 2.9, earlier taken from the module."""
     stored = config.get("model_type")
     if isinstance(stored, str) and stored:
         return stored
@@ -204,7 +204,7 @@ def _outputs(module: Module, config: Mapping[str, Plain]) -> int | None:
 
 
 def _head(modules: Sequence[Module], transformer: Module) -> tuple[str, ...]:
-    """What the transformer has beside its encoder: ``name: class`` of each part."""
+    """The transformer's parts other than its encoder, each as ``name: class``."""
     by_path = {module.path: module for module in modules}
     parts = [by_path.get(transformer.name_of(child)) for child in transformer.children]
     return tuple(
@@ -215,19 +215,20 @@ def _head(modules: Sequence[Module], transformer: Module) -> tuple[str, ...]:
 
 
 def _problem(modules: Sequence[Module], transformer: Module) -> str:
-    """Why the transformer cannot be rebuilt from its library alone, or nothing."""
+    """Why the transformer cannot be rebuilt from its library alone, or an empty string."""
     cls = transformer.cls
     within = (transformer.path + ".") if transformer.path else ""
     for module in modules:
         inside = module.path == transformer.path or module.path.startswith(within)
         if not inside and module.tensors:
-            return f"weights lie outside the transformer ({module.path or 'in the wrapper'})"
+            where = module.path or "in the wrapper"
+            return f"the model has weights outside the transformer ({where})"
         if module.changed:
             return f"a module has {module.changed} ({module.path or 'the model'})"
         if inside and module.cls is not None and not _from_library(module.cls):
-            return f"a part of the transformer is of the user's own class {module.cls.name}"
+            return f"part of the transformer is a user-defined class ({module.cls.name})"
     if cls is None or not cls.name.endswith(HEAD):
-        return f"its model is a {cls.name if cls else 'module'}, which has a head of its own"
+        return f"its model is a {cls.name if cls else 'module'}, which has its own head"
     return ""
 
 

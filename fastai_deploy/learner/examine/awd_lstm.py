@@ -1,7 +1,7 @@
-"""The AWD-LSTM classifier (ULMFiT) in a model: its sizes, its head, and where its weights are.
+"""Find the AWD-LSTM classifier (ULMFiT) in a model: its sizes, its head, and its weights.
 
-What fastai calls it: an embedding, a stack of LSTMs over chunks of ``bptt`` tokens whose state is
-carried on, a pooling of what they gave (last, maximum, mean), and a head of linear layers.
+The model is an embedding, a stack of LSTMs over chunks of ``bptt`` tokens that carry their state
+from chunk to chunk, pooling of their outputs (last, maximum, mean), and a head of linear layers.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _HEADS: dict[str, LayerKind | None] = {
     "BatchNorm1d": "batch norm", "Linear": "linear", "ReLU": "relu", "Dropout": None,
 }  # fmt: skip
 _GROUPS = frozenset({"Sequential", "LinBnDrop"})
-# What AWD_LSTM is made of, and what does nothing while a model answers.
+# The parts of AWD_LSTM, and those that do nothing when the model predicts.
 _IDLE = frozenset({"Dropout", "Identity"})
 _CORE = frozenset(
     {"Embedding", "EmbeddingDropout", "ModuleList", "WeightDropout", "LSTM", "RNNDropout", *_IDLE}
 )
 COUNTERS = frozenset({"num_batches_tracked"})
-MAX_LAYERS = 64  # of LSTMs, and of the head
-MAX_POOLED = 16_384  # tokens of a step, or of those that are pooled; fastai pools 1,440
+MAX_LAYERS = 64  # of the LSTM stack, and of the head
+MAX_POOLED = 16_384  # tokens per step, or pooled tokens; fastai pools 1,440
 
 
 @dataclass(frozen=True)
 class HeadLayer:
-    """A layer of the head; ``path`` is where its weights are, ``eps`` what a batch norm adds."""
+    """A layer of the head; ``path`` locates its weights, ``eps`` is that of a batch norm."""
 
     kind: LayerKind
     path: str
@@ -46,12 +46,12 @@ class HeadLayer:
 class AwdLstm:
     """An AWD-LSTM classifier.
 
-    ``path`` is that of the module whose class is ``AWD_LSTM``; ``hidden`` the size of each LSTM's
-    output. ``bptt`` and ``max_len`` are in tokens: chunks of the first length are run one after
-    the other, and those within the last ``max_len`` tokens are pooled (None: all), where a chunk
-    that begins exactly there counts only if ``inclusive``. ``pad_id`` is the id that pooling leaves
-    out, None where none is. ``last_skips_padding``: the last output is the last one that is none.
-    ``problem`` is why it cannot be rebuilt, empty when it can.
+    ``path`` is the path of the module of class ``AWD_LSTM``; ``hidden`` is the output size of each
+    LSTM. ``bptt`` and ``max_len`` are in tokens: the model runs chunks of ``bptt`` one after the
+    other and pools those within the last ``max_len`` tokens (None: all of them); a chunk that
+    begins exactly there counts only if ``inclusive``. Pooling leaves out the id ``pad_id`` (None:
+    nothing). ``last_skips_padding``: the last output is that of the last token that is not padding.
+    ``problem`` says why the model cannot be rebuilt, and is empty if it can.
     """
 
     path: str
@@ -72,7 +72,7 @@ class AwdLstm:
 
     @property
     def raw_weights(self) -> tuple[str, ...]:
-        """The tensors that the encoder answers with, by their names in the learner."""
+        """The tensors that the encoder uses to predict, by their names in the learner."""
         ends = ("", "_reverse") if self.bidirectional else ("",)
         names = [f"{self.path}.encoder.weight"]
         for layer in range(self.n_layers):
@@ -87,16 +87,16 @@ class AwdLstm:
         return tuple(names)
 
     def recurrent(self, layer: int, end: str) -> str:
-        """The recurrent weights of a layer as they were trained, before any dropout.
+        """The recurrent weights of a layer as trained, before any dropout.
 
-        Dropout is on the forward direction only; what the LSTM itself holds is a copy of that.
+        Only the forward direction has dropout; the LSTM itself holds a copy of these weights.
         """
         place = f"{self.path}.rnns.{layer}"
         return f"{place}.module.weight_hh_l0{end}" if end else f"{place}.weight_hh_l0_raw"
 
 
 def find_awd_lstm(major: int, modules: Sequence[Module]) -> AwdLstm | None:
-    """The classifier; None when the model holds no ``AWD_LSTM`` with a pooling head."""
+    """The classifier, or None if the model has no ``AWD_LSTM`` with a pooling head."""
     core = _first(modules, "AWD_LSTM")
     head = _first(modules, "PoolingLinearClassifier")
     if core is None or head is None:
@@ -135,9 +135,9 @@ def find_awd_lstm(major: int, modules: Sequence[Module]) -> AwdLstm | None:
 
 
 def _problems(major: int, modules: Sequence[Module], core: Module, head: Module) -> Iterator[str]:
-    """Every reason why it cannot be rebuilt, the plainest first."""
+    """Every reason why the model cannot be rebuilt, the clearest first."""
     if core.attributes.get("qrnn") is True:
-        yield "its AWD-LSTM is made of QRNNs (qrnn=True), which ONNX Runtime has no operator for"
+        yield "its AWD-LSTM uses QRNNs (qrnn=True), for which ONNX Runtime has no operator"
     by_path = {module.path: module for module in modules}
     yield from _encoder_problems(major, by_path.get(core.path.rpartition(".")[0]))
     for module in modules:
@@ -151,41 +151,43 @@ def _problems(major: int, modules: Sequence[Module], core: Module, head: Module)
         yield "the sizes of its AWD-LSTM are not in the file"
     for layer in range(min(layers, MAX_LAYERS)):
         if _name(by_path.get(f"{core.path}.rnns.{layer}.module")) != "LSTM":
-            yield f"layer {layer} of its AWD-LSTM is no LSTM"
+            yield f"layer {layer} of its AWD-LSTM is not an LSTM"
     yield from _foreign(modules, core, head)
 
 
 def _encoder_problems(major: int, encoder: Module | None) -> Iterator[str]:
-    """Why the module that reads whole texts is not fastai's own."""
+    """Why the module that reads whole texts is not one of fastai's."""
     name = _name(encoder)
     if name != _ENCODERS[major] or encoder is None:
         yield f"its AWD-LSTM is called by a {name}, not by fastai's {_ENCODERS[major]}"
         return
     bptt, max_len = _whole(encoder.attributes.get("bptt")), encoder.attributes.get("max_len")
     if not bptt or not (max_len is None or (type(max_len) is int and max_len > bptt)):
-        yield f"it reads {bptt} tokens a step and pools {max_len}, which is less than a step"
+        yield f"it reads {bptt} tokens per step and pools {max_len}, which is less than a step"
     elif max(bptt, max_len or 0) > MAX_POOLED:
-        yield f"it reads {bptt} tokens a step and pools {max_len}: more than {MAX_POOLED:,} tokens"
+        most = f"{MAX_POOLED:,} tokens"
+        yield f"it reads {bptt} tokens per step and pools {max_len}: more than {most}"
 
 
 def _foreign(modules: Sequence[Module], core: Module, head: Module) -> Iterator[str]:
-    """What the model has beside the two parts."""
+    """What the model has in addition to the two parts."""
     for module in modules:
         within = any((module.path + ".").startswith(part.path + ".") for part in (core, head))
         if module.tensors and not within:
-            yield f"weights lie outside the classifier ({module.path or 'in the wrapper'})"
+            where = module.path or "in the wrapper"
+            yield f"the model has weights outside the classifier ({where})"
         around = module.path == "" or core.path.startswith(module.path + ".")
         if around and not module.transparent and _name(module) not in _AROUND:
-            yield f"its model is wrapped in a class of the user's own ({_name(module)})"
+            yield f"its model is wrapped in a user-defined class ({_name(module)})"
         inside_core = module.path.startswith(core.path + ".")
         if inside_core and _name(module) not in _CORE:
             yield f"its AWD-LSTM has a part that fdeploy does not know ({_name(module)})"
         if not within and not around and not module.transparent and _name(module) not in _IDLE:
-            yield f"its model has a part beside the classifier ({_name(module)})"
+            yield f"its model has a part outside the classifier ({_name(module)})"
 
 
 def _name(module: Module | None) -> str:
-    """A class of fastai's or torch's by its name, and any other by its module as well."""
+    """The name of a class of fastai or torch; for any other, with its module."""
     if module is None or module.cls is None:
         return "?"
     return module.cls.name if _is_library(module.cls) else str(module.cls)
@@ -196,7 +198,7 @@ def _is_library(cls: Global) -> bool:
 
 
 def _head(modules: Sequence[Module], head: Module) -> list[HeadLayer]:
-    """The layers of the head in the order in which they are called."""
+    """The layers of the head in calling order."""
     prefix = head.path + "."
     found: list[HeadLayer] = []
     for module in modules:
@@ -208,15 +210,15 @@ def _head(modules: Sequence[Module], head: Module) -> list[HeadLayer]:
 
 
 def spare(name: str) -> bool:
-    """Whether a tensor of the learner has no use after training."""
+    """Whether a tensor of the learner is unused after training."""
     last = name.rsplit(".", 1)[-1]
-    # The LSTM's own recurrent weights are what dropout left of the raw ones.
+    # The LSTM's own recurrent weights are the raw ones after dropout.
     copied = last == "weight_hh_l0" or ".encoder_dp.emb." in name
     return last in COUNTERS or copied
 
 
 def weights_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the learner that the classifier answers with."""
+    """The tensors that the classifier needs to predict."""
     return {name: tensor for name, tensor in weights.items() if not spare(name)}
 
 
@@ -243,7 +245,7 @@ class Ulmfit:
 
     @property
     def mismatch(self) -> str:
-        """Why the vocabulary is not that of the embedding; empty when it is."""
+        """Why vocabulary and embedding do not match, or an empty string."""
         words, rows = self.words.size, self.model.vocabulary
         if words == rows:
             return ""
@@ -251,7 +253,7 @@ class Ulmfit:
 
 
 def find_ulmfit(root: Root, modules: Sequence[Module], calls: Iterable[Call]) -> Ulmfit | None:
-    """The parts of a ULMFiT learner; None for a learner of another kind."""
+    """The parts of a ULMFiT learner, or None for any other learner."""
     model = find_awd_lstm(root.major, modules)
     if model is None:
         return None
@@ -259,7 +261,7 @@ def find_ulmfit(root: Root, modules: Sequence[Module], calls: Iterable[Call]) ->
 
 
 def facts(ulmfit: Ulmfit) -> dict[str, Any]:
-    """What ``fdeploy inspect`` says of it, ready for JSON; lengths are in tokens."""
+    """The model's facts for ``fdeploy inspect``, ready for JSON; lengths are in tokens."""
     model, words = ulmfit.model, ulmfit.words
     return {
         "emb_sz": model.emb_sz,

@@ -1,8 +1,8 @@
-"""The user's callbacks in a learner: code that runs beside the model when it predicts.
+"""The user's callbacks in a learner: code that runs when the learner predicts.
 
-A conversion leaves them out, so that each must either change nothing or only take the scores out of
-the transformer's output. Their code is in the file where cloudpickle stored it by value (fastai
-2.8.1 and later, classes of ``__main__``); it is followed, and never run.
+A conversion leaves them out, so each must either change nothing or only take the scores out of the
+transformer's output. cloudpickle stores the code of some of them in the file (fastai 2.8.1 and
+later, classes of ``__main__``); that code is interpreted, and never run.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from fastai_deploy.learner.user_code.values import Value
 
 Effect = Literal["none", "takes the scores out", "unknown", "unseen"]
 
-MOST = 100  # callbacks that are looked at
+MOST = 100  # callbacks that are examined
 _UNSEEN = (
-    "its code is not in the file; it is taken to change no answer beyond taking the scores out of "
-    "what the model gives"
+    "its code is not in the file; it is assumed to change no answer, other than taking the scores "
+    "out of the model's output"
 )
 
 
 @dataclass(frozen=True)
 class Callback:
-    """A callback of the user's.
+    """A user's callback.
 
-    ``in_file``: whether its code is; ``events`` are those of a prediction that it handles, as far
-    as the file shows. ``unproven`` says what is not known of it.
+    ``in_file``: whether the file holds its code; ``events`` are the prediction events that it
+    handles, as far as the file shows. ``unproven`` says what is not known about it.
     """
 
     cls: str
@@ -54,9 +54,9 @@ class Callback:
 def find_callbacks(
     root: Root, objects: Objects, transformer: CallbackSemantics, pred: Value
 ) -> tuple[Callback, ...]:
-    """The callbacks of the user's, in the order in which they run; a library's are left out.
+    """The user's callbacks, in the order in which they run; those of libraries are left out.
 
-    ``transformer`` follows code around the learner's transformer, which answers ``pred``.
+    ``transformer`` interprets code around the learner's transformer, whose answer is ``pred``.
     """
     if root.major == 1:
         return tuple(_first(root))
@@ -71,12 +71,12 @@ def find_callbacks(
 
 
 def unproven(callbacks: Iterable[Callback]) -> tuple[Unproven, ...]:
-    """What is not known of the callbacks."""
+    """What is not known about the callbacks."""
     return tuple(each.unproven for each in callbacks if each.unproven is not None)
 
 
 def _first(root: Root) -> Iterator[Callback]:
-    """Of fastai 1, whose ``load_learner`` makes those whose state was saved; their code is not."""
+    """Callbacks of fastai 1: ``load_learner`` recreates them from saved state, without code."""
     for cls, _ in islice(entries(root.callbacks), MOST):
         name = class_name(cls)
         if is_users_own(name):

@@ -1,4 +1,4 @@
-"""The names that loading a learner would import: harmless, dangerous, the user's, or unknown."""
+"""Names that loading a learner would import: harmless, dangerous, the user's own, or unknown."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fastai_deploy.learner.reading.graph import Global
 
 
 def name_set(text: str) -> frozenset[str]:
-    """The words of a text, which white space separates."""
+    """The words of a text separated by white space."""
     return frozenset(text.split())
 
 
-# Modules that give the file control over the machine, whatever is taken from them.
+# Modules that give the file control over the machine, whatever it takes from them.
 NEVER_MODULES = name_set(
     """
     os posix nt subprocess _posixsubprocess sys socket _socket ssl shutil runpy importlib
@@ -33,7 +33,7 @@ NEVER_MODULES = name_set(
     """
 )
 
-# Those of them that libraries import at their top, so that a name may lead through them.
+# Those of them that libraries import at top level, so that a name may lead through them.
 REEXPORTED = name_set(
     """
     os posix nt sys subprocess socket shutil importlib runpy ctypes pickle marshal shelve builtins
@@ -41,7 +41,7 @@ REEXPORTED = name_set(
     """
 )
 
-# Names in modules that are otherwise harmless.
+# Dangerous names in modules that are otherwise harmless.
 NEVER_NAMES: dict[str, frozenset[str]] = {
     "builtins": name_set(
         """
@@ -66,7 +66,7 @@ NEVER_NAMES: dict[str, frozenset[str]] = {
     "linecache": frozenset({"getline", "getlines", "updatecache"}),
 }
 
-# The few names that are no danger although their module is one.
+# The few harmless names in dangerous modules.
 EXCEPTIONS = frozenset(
     {
         "os.PathLike",
@@ -86,7 +86,7 @@ EXCEPTIONS = frozenset(
 )
 SAFE_SUBMODULES = ("os.path", "importlib.metadata", "http.HTTPStatus", "urllib.parse")
 
-# Private functions of the standard library that run what they are given.
+# Private functions of the standard library that run what they receive.
 NEVER_PRIVATE = frozenset(
     {
         "dataclasses._create_fn",
@@ -99,7 +99,7 @@ NEVER_PRIVATE = frozenset(
     }
 )
 
-# The libraries that learners are made of.
+# The libraries that learners use.
 KNOWN_LIBRARIES = name_set(
     """
     torch torchtext torchvision fastai fastcore fasttransform fastprogress fastdownload fastbook
@@ -112,7 +112,7 @@ KNOWN_LIBRARIES = name_set(
     """
 )
 
-# Names in them that run code, read another pickle or fetch something.
+# Names in those libraries that run code, read another pickle or fetch something.
 GADGETS = name_set(
     """
     load loads _load legacy_load _legacy_load load_learner load_pickle read_pickle load_url
@@ -129,7 +129,7 @@ GADGETS = name_set(
     save savez savez_compressed to_csv
     """
 )
-# Modules whose functions count as such names; of their classes, those that run or fetch something.
+# Modules whose functions count as such names; of their classes, only those that run or fetch.
 GADGET_CLASSES = name_set(
     """
     Process Pool ThreadPool Popen ProcessPoolExecutor ThreadPoolExecutor PackageImporter
@@ -173,7 +173,7 @@ GADGET_MODULES = (
     "nltk.data",
     "datasets.load",
 )
-# cloudpickle's helpers are part of a fastai 2.8 export; ``loading.py`` follows what they are given.
+# cloudpickle's helpers, part of a fastai 2.8 export; ``pickle_calls.py`` checks their arguments.
 CLOUDPICKLE_HELPERS = name_set(
     """
     _builtin_type _make_function _make_skeleton_class _make_skeleton_enum _make_cell
@@ -189,11 +189,11 @@ Table = dict[str, frozenset[str]]
 
 
 def read_tables(text: str) -> dict[str, Table]:
-    """The tables of a file such as ``harmless.txt``, by their titles."""
+    """The tables of a file such as ``harmless.txt``, by title."""
     tables: dict[str, Table] = {}
     table: Table = {}
     modules: list[str] = []
-    named = False  # whether names were read since the modules
+    named = False  # whether names have been read since the last modules
     for line in text.splitlines():
         if line.startswith("["):
             table = tables.setdefault(line.strip("[]"), {})
@@ -225,7 +225,7 @@ HELD: Table = {**_TABLES["held"], **_CHUNKS}
 
 _CAMEL = r"_?[A-Z][A-Za-z0-9]*"
 _MODULES = (
-    # Not transformers.models.auto, whose classes are factories, nor those that start programs.
+    # Without transformers.models.auto, whose classes are factories, and those that start programs.
     r"transformers\.models\.(?!auto\.|bert_japanese\.|rag\.)(deprecated\.)?[a-z0-9_]+\."
     r"(modeling|configuration|tokenization)_[a-z0-9_]+|"
     r"transformers\.(modeling|configuration|tokenization)_(?!auto\b)[a-z0-9_]+|"
@@ -281,25 +281,25 @@ FOLLOWED: dict[str, Rule] = {name: rule for rule, names in _ROWS for name in nam
 
 
 def is_method(owner: str, name: str) -> bool:
-    """Whether a method of a class (``module.name``) is known to be held by real learners."""
+    """Whether real learners are known to hold a method of a class (``module.name``)."""
     language = re.fullmatch(r"spacy\.lang\.[a-z]{2,3}\.[A-Z][A-Za-z]*", owner, re.ASCII)
     return name in _TABLES["methods"].get("spacy.language.Language" if language else owner, ())
 
 
 Kind = Literal["dangerous", "unknown", "user", "harmless"]
-# The gravest first.
+# The most serious first.
 KINDS: tuple[Kind, ...] = ("dangerous", "unknown", "user", "harmless")
 
 MAIN = ("__main__", "__mp_main__")
 STANDARD = frozenset(sys.stdlib_module_names) | {"__builtin__", "imp", "distutils"}
 _DUNDERS = frozenset({"__newobj__", "__newobj_ex__", "__main__", "__init__", "__call__"})
 _CLASS = re.compile(r"_?[A-Z]\w*[a-z]\w*", re.ASCII)
-_MOST_SPLITS = 20  # dots of a name that somebody wrote down
+_MOST_SPLITS = 20  # dots in a name that somebody wrote
 
 
 @dataclass(frozen=True)
 class Imported:
-    """One name that loading would import, how often, and of which kind it is."""
+    """A name that loading would import, how often, and its kind."""
 
     name: str
     kind: Kind
@@ -307,12 +307,12 @@ class Imported:
 
     @property
     def own(self) -> bool:
-        """Whether it is of the user's own notebook or script."""
+        """Whether it belongs to the user's own notebook or script."""
         return self.name.split(".")[0] in MAIN
 
 
 def sort_names(counts: Mapping[Global, int]) -> tuple[Imported, ...]:
-    """Every import, the gravest kind first, within a kind by name."""
+    """Every import, the most serious kind first, then by name."""
     found = [Imported(str(name), kind_of(name), count) for name, count in counts.items()]
     return tuple(sorted(found, key=lambda item: (KINDS.index(item.kind), item.name)))
 
@@ -328,15 +328,15 @@ def kind_of(name: Global) -> Kind:
 
 
 def is_users_own(cls: Global | None) -> bool:
-    """Whether a class is of the user's own code; False for an object without a class."""
+    """Whether a class is user-defined; False for an object without a class."""
     return cls is not None and kind_of(cls) == "user"
 
 
 def would_be_dangerous(name: Global) -> bool:
-    """Whether a name is dangerous, were it not listed as harmless."""
+    """Whether a name would be dangerous if it were not listed as harmless."""
     top = name.module.split(".")[0]
     if any(is_dunder(part) or part in REEXPORTED for part in name.name.split(".")):
-        return True  # it leads through the interpreter's own attributes or another module
+        return True  # it leads through an interpreter internal or another module
     if top in MAIN:
         return False
     if top in STANDARD or top in NEVER_MODULES:
@@ -353,37 +353,37 @@ def is_listed(name: Global) -> bool:
 
 
 def is_called(name: Global) -> bool:
-    """Whether calling it while loading is known to do no harm."""
+    """Whether calling it during loading is known to be harmless."""
     error = name.module == "builtins" and name.name.endswith(("Error", "Exception", "Warning"))
     return name.name in CALLED.get(name.module, ()) or error
 
 
 def is_made(name: Global) -> bool:
-    """Whether making an instance of it, as pickle does, is known to do no harm."""
+    """Whether creating an instance, as pickle does, is known to be harmless."""
     if name.name in MADE.get(name.module, ()) or is_called(name):
         return True
     return FAMILIES.fullmatch(str(name)) is not None
 
 
 def is_class(name: Global) -> bool:
-    """Whether it is spelt as a class."""
+    """Whether it is spelled like a class."""
     return _CLASS.fullmatch(name.name.split(".")[-1]) is not None
 
 
 def ever_dangerous(dotted: str) -> bool:
-    """Whether ``a.b.c`` is dangerous, wherever in it the module ends."""
+    """Whether ``a.b.c`` is dangerous, whichever part of it is the module."""
     parts = dotted.split(".")[:_MOST_SPLITS]
     names = (Global(".".join(parts[:end]), ".".join(parts[end:])) for end in range(1, len(parts)))
     return any(kind_of(name) == "dangerous" for name in names)
 
 
 def is_dunder(part: str) -> bool:
-    """Whether a name is one of the interpreter's own that lead to everything else."""
+    """Whether a name is an interpreter internal that leads to everything else."""
     return part.startswith("__") and part.endswith("__") and part not in _DUNDERS
 
 
 def leads_out(attribute: str) -> bool:
-    """Whether an attribute is one that runs code or fetches something, in whatever it is."""
+    """Whether an attribute runs code or fetches something, on whatever object."""
     return is_dunder(attribute) or attribute in GADGETS or attribute in REEXPORTED
 
 

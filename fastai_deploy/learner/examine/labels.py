@@ -1,4 +1,4 @@
-"""A learner's labels and its loss: the order of the outputs, and how scores become labels."""
+"""A learner's labels and loss: the order of the outputs, and how scores become labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fastai_deploy.learner.user_code.objects import Objects
 
 Activation = Literal["softmax", "sigmoid", "none", "unknown"]
 
-# fastai 1 looks the name of the loss up in a table; a loss that is not in it gets no activation.
+# fastai 1 looks up the name of the loss in a table; any other loss gets no activation.
 _V1: dict[str, Activation] = {
     "CrossEntropyLoss": "softmax",
     "cross_entropy": "softmax",
@@ -44,7 +44,7 @@ _V2: dict[str, Activation] = {
     "PreCalculatedCrossEntropyLoss": "softmax",
     "PreCalculatedBCELoss": "sigmoid",
 }
-# Losses on raw scores: the learner answers the scores, of which these make probabilities.
+# Losses on raw scores: the learner returns the scores, and these turn them into probabilities.
 _SCORES: dict[str, Activation] = {
     "CrossEntropyLoss": "softmax",
     "cross_entropy": "softmax",
@@ -64,13 +64,12 @@ _MAX_WRAPPERS = 5  # FlattenedLoss of a partial of a function is three
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: its name, how outputs become probabilities, and whether the learner does so itself.
+    """A loss: its name, its activation, and whether the learner applies it.
 
-    ``cls`` is its name with the module. A class of the user's own is unknown, whatever its name.
-    ``raw`` is true when ``learn.predict`` answers the raw scores, because fastai knows no
-    activation for this loss. ``regression`` is true for losses on numbers. ``assumed``: the loss is
-    unknown, and ``activation`` is the one that its task usually has. ``unproven`` is what is not
-    known of it.
+    ``cls`` is its name with the module; a user-defined class is unknown, whatever its name.
+    ``raw`` is true if ``learn.predict`` returns raw scores because fastai knows no activation for
+    this loss. ``regression`` is true for losses on numbers. ``assumed``: the loss is unknown, and
+    ``activation`` is the usual one for its task. ``unproven`` says what is not known about it.
     """
 
     name: str
@@ -83,14 +82,14 @@ class Loss:
 
 
 def find_loss(major: int, value: object, objects: Objects) -> Loss:
-    """The loss of a learner of fastai ``major``."""
+    """The loss of a learner of major version ``major`` of fastai."""
     if major == 1:
         return _named_loss(major, value)
     return _checked(_own_loss(value, objects) or _named_loss(major, value), value)
 
 
 def _named_loss(major: int, value: object) -> Loss:
-    """A loss by its name alone."""
+    """A loss recognised by its name alone."""
     chain = _chain(value)
     if not chain:
         return Loss("unknown", "unknown")
@@ -119,17 +118,17 @@ def _own_loss(value: object, objects: Objects) -> Loss | None:
             return Loss(found.name, inherited, cls=found.cls, unproven=found.unproven)
     activation: Activation = found.activation or "unknown"
     raw = found.activation == "none"
-    if raw:  # its scores are answered as they are: how they become probabilities it does not say
+    if raw:  # the learner returns the scores, and the loss does not say how to turn them
         activation = "unknown"
     return Loss(found.name, activation, raw=raw, cls=found.cls, unproven=found.unproven)
 
 
 def _checked(loss: Loss, value: object) -> Loss:
-    """A loss, whose ``axis`` must be that of the labels, also where it is inherited."""
+    """A loss, after checking that its ``axis``, also an inherited one, is that of the labels."""
     axis = attribute(value, "axis")
     if axis is None or (type(axis) is int and axis in _LABEL_AXES):
         return loss
-    reason = f"it makes probabilities along axis {axis}, which is not that of the labels"
+    reason = f"it computes probabilities along axis {axis}, which is not the axis of the labels"
     unknown = Unproven(f"the loss {loss.cls}", reason, part="answer")
     return replace(loss, unproven=(*loss.unproven, unknown))
 
@@ -139,27 +138,27 @@ def _is_library(cls: Global) -> bool:
 
 
 def with_usual_activation(loss: Loss, targets: Targets) -> Loss:
-    """An unknown loss with the activation that losses of its task usually have."""
+    """An unknown loss with the usual activation for its task."""
     usual = USUAL_ACTIVATION.get(targets)
     if loss.activation != "unknown" or usual is None:
         return loss
     if any(each.subject.startswith("the activation()") for each in loss.unproven):
         return replace(loss, activation=usual, assumed=True)
-    reason = f"how its scores become probabilities is unknown; {usual} is assumed"
+    reason = f"how it turns scores into probabilities is unknown; {usual} is assumed"
     unknown = Unproven(f"the loss {loss.cls or loss.name}", reason, part="answer")
     return replace(loss, activation=usual, assumed=True, unproven=(*loss.unproven, unknown))
 
 
 def raw_scores(loss: Loss) -> str:
-    """What to know of a learner that answers raw scores."""
+    """The note about a learner that returns raw scores."""
     return (
-        f"learn.predict answers raw scores, because fastai has no activation for its loss "
-        f"({loss.name}); {loss.activation} makes probabilities of them"
+        f"learn.predict returns raw scores, because fastai has no activation for its loss "
+        f"({loss.name}); {loss.activation} turns them into probabilities"
     )
 
 
 def _chain(value: object) -> list[Global]:
-    """A loss and what it wraps, from the outside in."""
+    """A loss and what it wraps, outermost first."""
     chain: list[Global] = []
     for _ in range(_MAX_WRAPPERS):
         if isinstance(value, Global):
@@ -182,7 +181,7 @@ def _chain(value: object) -> list[Global]:
 
 Targets = Literal["one", "several", "number", "unknown"]
 
-# What turns labels into numbers, by class name: fastai 1, then fastai 2 and what builds on it.
+# Classes that turn labels into numbers, by name: fastai 1, then fastai 2 and what builds on it.
 PROCESSORS: dict[str, Targets] = {
     "CategoryProcessor": "one",
     "MultiCategoryProcessor": "several",
@@ -193,7 +192,7 @@ PROCESSORS: dict[str, Targets] = {
     "RegressionSetup": "number",
 }
 _LABEL_LIBRARIES = ("fastai.", "fastai2.", "blurr.")
-_WIDE = 4  # bytes of a character in NumPy's texts
+_WIDE = 4  # bytes per character in NumPy strings
 _NUMBERS = {
     ("i", 1): "<b", ("i", 2): "<h", ("i", 4): "<i", ("i", 8): "<q", ("f", 4): "<f",
     ("u", 1): "<B", ("u", 2): "<H", ("u", 4): "<I", ("u", 8): "<Q", ("f", 8): "<d", ("b", 1): "<?",
@@ -206,10 +205,10 @@ LONGEST_LABEL = 256  # characters
 
 @dataclass(frozen=True)
 class Labels:
-    """``names`` in the order of the outputs; empty when the file holds none.
+    """``names`` in the order of the outputs; empty if the file has none.
 
     ``targets``: whether a text has one label, several, or a number. ``problem`` says why the labels
-    cannot be used as they are, and is empty when they can.
+    cannot be used, and is empty if they can.
     """
 
     targets: Targets
@@ -218,7 +217,7 @@ class Labels:
 
 
 def find_labels(root: Root, calls: Iterable[Call], objects: Objects) -> Labels:
-    """The labels of a learner, as a processor of fastai's holds them, or one derived from it."""
+    """The labels of a learner, held by one of fastai's processors or one derived from it."""
     candidates: Iterable[object] = calls
     if root.major == 1:
         candidates = elements(lookup(root.data, "y_proc"))
@@ -229,14 +228,14 @@ def find_labels(root: Root, calls: Iterable[Call], objects: Objects) -> Labels:
         if labels is not None:
             found[(labels.targets, labels.names)] = labels
     if not found:
-        return Labels("unknown", (), "the learner holds no labels")
+        return Labels("unknown", (), "the file has no labels")
     if len(found) > 1:
-        return Labels("unknown", (), "the learner holds more than one set of labels")
+        return Labels("unknown", (), "the file has more than one set of labels")
     return next(iter(found.values()))
 
 
 def _targets(value: object, objects: Objects) -> Targets | None:
-    """What an object turns into numbers; None for one that is no processor of labels."""
+    """The targets that an object turns into numbers; None if it is not a processor of labels."""
     if class_of(value) is None or not attributes(value):
         return None
     for cls in objects.lineage(objects.class_of(value)):
@@ -261,7 +260,7 @@ def _labels(targets: Targets, processor: object) -> Labels | None:
     if len(listed) > MOST_LABELS:
         return Labels(targets, (), f"it has {len(listed):,} labels, more than {MOST_LABELS:,}")
     known: list[str] = []
-    for item in listed:  # one after the other: many labels may be one long text
+    for item in listed:  # one by one: many labels may be the same long text
         text = label_text(item)
         if text is None:
             return Labels(targets, (), "a label is neither text nor a number")
@@ -289,7 +288,7 @@ def _is_unicode(name: str) -> bool:
 
 
 def label_text(value: object) -> str | None:
-    """A label as text: integers and other numbers as Python writes them; None for anything else."""
+    """A label as text, numbers as Python writes them; None for anything else."""
     if isinstance(value, Call):
         value = numpy_scalar(value)
     return str(value) if isinstance(value, (str, bool, int, float)) else None
@@ -315,7 +314,7 @@ def numpy_scalar(value: Call) -> str | bool | int | float | None:
 
 
 def _utf32(held: bytes) -> str | None:
-    most = _WIDE * (LONGEST_LABEL + 1)  # one character more shows that there are too many
+    most = _WIDE * (LONGEST_LABEL + 1)  # one more character, to detect that it is too long
     try:
         text = held[:most].decode("utf-32-le")
         return text if len(held) > most else text.rstrip("\0")
@@ -324,6 +323,6 @@ def _utf32(held: bytes) -> str | None:
 
 
 def threshold_of(loss: object) -> float | None:
-    """The probability above which a label is given, where the loss of fastai 2 stores it."""
+    """The probability above which a label is predicted, if the loss of fastai 2 stores it."""
     found = attribute(loss, "thresh")
     return float(found) if isinstance(found, (int, float)) else None

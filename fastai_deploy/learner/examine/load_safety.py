@@ -1,8 +1,7 @@
-"""What loading a learner would do: every name that it would import and every call it would make.
+"""What loading a learner would do: every name it would import and every call it would make.
 
-What a call comes to is in ``following.py``, which names are harmless in ``harmless.py``, which are
-dangerous in ``dangers.py``. Pickles within the pickle count as part of it: every spaCy vocabulary
-holds one.
+``pickle_calls.py`` works out what a call does, ``imports.py`` which names are harmless and which
+are dangerous. Pickles within the pickle are included: every spaCy vocabulary contains one.
 
 Nothing here is loaded or called. Nothing recurses over the graph, whose shape the file decides.
 """
@@ -41,19 +40,19 @@ from fastai_deploy.learner.examine.pickle_calls import (
 from fastai_deploy.learner.reading.graph import Call, Global, Mapping, Sequence, attributes
 from fastai_deploy.learner.reading.pickle_reader import Pickled
 
-MOST = 50  # dangers that are listed; one is enough
-MAX_PICKLES = 30  # pickles in pickles; real learners have two
+MOST = 50  # dangers that are listed; one is enough to refuse a file
+MAX_PICKLES = 30  # pickles within pickles; real learners have two
 _UNSAFE_KEYS = frozenset({"__setstate__", "__class__", "__code__", "__globals__", "__reduce_ex__"})
-# Methods that appending and setting by key would call, of which an object can be given its own.
+# Methods that appending or setting items would call, which an instance could override.
 _OWN_METHODS = frozenset({"append", "extend", "add"})
 SPACY_VOCABULARY = Global("spacy.vocab", "unpickle_vocab")
-_MOST_PLACES = 300_000  # parts of the learner that are looked through for a danger
+_MOST_PLACES = 300_000  # parts of the learner that are searched for the source of a danger
 _LONGEST_PLACE = 200  # characters
-# Objects that there is one of: setting an attribute of them changes the running program.
+# Singletons: setting an attribute on one of them changes the running program.
 _SHARED = frozenset(
     {"builtins.getattr", "logging.getLogger", "pytz._UTC", "pytz._p", "builtins.type"}
 )
-# Functions that call what they are given; nothing shows what that will be where they are kept.
+# Functions that call their arguments; where one is only stored, the arguments cannot be known.
 _CALLERS = (
     frozenset(FOLLOWED) - MAY_BE_WRAPPED - {"builtins.type", "spacy.tokenizer.Tokenizer"}
 ) | {"builtins.map", "builtins.filter", "itertools.accumulate", "itertools.starmap"}
@@ -71,10 +70,10 @@ class Called:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoadEffects:
-    """All that loading a file would import and call.
+    """Everything that loading a file would import and call.
 
     ``dangers`` are in words that follow "would"; ``culprit`` says where in the learner the first
-    of them is, if anywhere. ``unknown`` are the names that somebody would have to vouch for.
+    one is, if it can be located. ``unknown`` are the names that somebody would have to vouch for.
     """
 
     imports: tuple[Imported, ...]
@@ -120,16 +119,16 @@ def load_effects(pickled: Pickled) -> LoadEffects:
 
 
 def refuse_danger(pickled: Pickled) -> None:
-    """Raise DangerousLearner, naming what loading the file would do; nothing was run."""
+    """Raise DangerousLearner, naming what loading the file would do. Nothing has been run."""
     for danger in load_effects(pickled).dangers:
         raise DangerousLearner(
-            f"loading this file would {danger}; fdeploy only read it, and nothing was run",
-            hint="do not load this file; ask where it comes from",
+            f"loading this file would {danger}; fdeploy only read the file and ran nothing",
+            hint="do not load this file; find out where it comes from",
         )
 
 
 def _pickles(pickled: Pickled) -> Iterator[Pickled]:
-    """A pickle and those within it that loading would read, too."""
+    """A pickle, and the pickles within it that loading would also read."""
     waiting = [pickled]
     for _ in range(MAX_PICKLES):
         if not waiting:
@@ -139,13 +138,13 @@ def _pickles(pickled: Pickled) -> Iterator[Pickled]:
         vocabularies = (call for call in each.calls if call.func == SPACY_VOCABULARY)
         waiting.extend(held for call in vocabularies if (held := inner_pickle(call)) is not None)
     raise LearnerTooComplex(
-        "the file holds pickles within pickles, more than any learner has",
-        hint="the file is damaged or was made to do harm; export the learner again",
+        "the file has more nested pickles than any learner",
+        hint="the file is damaged or malicious; export the learner again",
     )
 
 
 def _done(pickled: Pickled) -> Iterator[tuple[Found, object]]:
-    """Everything that loading one pickle would do but import, with the call or name behind it."""
+    """What loading one pickle would do other than import, with the call or name behind it."""
     plain: dict[tuple[Global, bool], Found] = {}
     for call in pickled.calls:
         func = call.func
@@ -164,25 +163,25 @@ def _done(pickled: Pickled) -> Iterator[tuple[Found, object]]:
 
 
 def _set_afterwards(call: Call) -> Iterator[Found]:
-    """What setting the state of an object, or its items, would do beyond that."""
+    """What setting the state or the items of an object would do in addition."""
     keys = [key for key in _state_keys(call) if isinstance(key, str)]
     unsafe = _UNSAFE_KEYS.intersection(keys)
     if unsafe:
-        yield Found("dangerous", f"give an object its own {min(unsafe)}")
+        yield Found("dangerous", f"override {min(unsafe)} on an object")
     if call.items and _OWN_METHODS.intersection(keys):
-        yield Found("dangerous", "call a method that an object was given")
+        yield Found("dangerous", "call a method that the file put on an object")
     if not (call.states or call.items or call.pairs):
         return
     func = call.func
     if isinstance(func, Global):
         if str(func) in _SHARED or imports_module(call) or is_by_value(call):
-            yield Found("dangerous", f"change what {func} gives from the outside")
+            yield Found("dangerous", f"modify the result of {func}")
         elif str(func) in PARTIALS:
             yield kept(unwrap(call)[0])
             if not all(isinstance(state, tuple) for state in call.states):
-                yield Found("dangerous", f"give {func} a function that is made while loading")
+                yield Found("dangerous", f"give {func} a function that is made during loading")
     elif isinstance(func, Call) and func.func == GETATTR:
-        yield Found("dangerous", "change the result of a method from the outside")
+        yield Found("dangerous", "modify the result of a method")
 
 
 def _state_keys(call: Call) -> Iterator[object]:
@@ -193,9 +192,9 @@ def _state_keys(call: Call) -> Iterator[object]:
 
 
 def _held(pickled: Pickled) -> Iterator[tuple[Found, object]]:
-    """Functions that call what they are given, put somewhere instead of being called.
+    """Functions that call their arguments, stored in the learner instead of called.
 
-    The names that a function of the user's own refers to are part of its code, and left out.
+    Names that a user's function refers to are part of its code, and left out.
     """
     seen = {
         id(each)
@@ -213,13 +212,13 @@ def _held(pickled: Pickled) -> Iterator[tuple[Found, object]]:
         for part in _parts(value):
             if isinstance(part, Global):
                 if str(part) in _CALLERS:
-                    yield Found("unknown", f"keep {part} to call it", str(part)), part
+                    yield Found("unknown", f"store {part} and call it later", str(part)), part
             elif isinstance(part, (Call, Mapping, Sequence, tuple)):
                 waiting.append(part)
 
 
 def _parts(value: object) -> Iterable[object]:
-    """What a value holds, but for what it calls and the arguments that are followed anyway."""
+    """The parts of a value, without what it calls and arguments that are checked anyway."""
     if isinstance(value, tuple):
         return value
     if isinstance(value, Sequence):
@@ -235,7 +234,7 @@ def _parts(value: object) -> Iterable[object]:
 
 
 def _layers(value: object) -> Iterator[object]:
-    """A value, what a tuple or dict holds, and the dicts in that."""
+    """A value, the contents of a tuple or dict, and the dicts in those."""
     yield value
     inner = value if isinstance(value, tuple) else _values(value)
     for each in inner:
@@ -248,7 +247,7 @@ def _values(value: object) -> Iterable[object]:
 
 
 def place(root: object, culprit: object) -> str:
-    """Where in a learner something is, such as ``learn.dls.table``; empty when nowhere in it."""
+    """Where in a learner something is, such as ``learn.dls.table``; empty if it is not in it."""
     paths: dict[int, str] = {id(root): "learn"}
     waiting = deque([root])
     while waiting and len(paths) < _MOST_PLACES:
@@ -269,7 +268,7 @@ def _readable(path: str) -> str:
 
 
 def _steps(value: object) -> Iterator[tuple[str, object]]:
-    """What a value holds, each with how Python code would get there from it."""
+    """The parts of a value, each with the Python expression that reaches it."""
     if isinstance(value, Call):
         for name, part in attributes(value).items():
             yield f".{name}", part

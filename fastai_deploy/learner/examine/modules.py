@@ -1,4 +1,4 @@
-"""The learner in a pickle, and the modules of its model: classes, paths and tensors."""
+"""The learner in a pickle and the modules of its model: classes, paths and tensors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fastai_deploy.learner.reading.tensors import Storage, Tensor, tensor
 
 MAX_MODULES = 50_000  # the largest transformers have a few thousand
 MAX_TENSORS = 200_000  # likewise
-MAX_PATH = 1_000  # characters of the path of a module or a tensor
-MAX_DEPTH = 60  # levels of modules in modules; a deep transformer in three wrappers has 12
+MAX_PATH = 1_000  # characters in the path of a module or a tensor
+MAX_DEPTH = 60  # levels of nested modules; a deep transformer in three wrappers has 12
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-# What torch.compile() wraps a module in. Recent versions pickle it as a call of the class with the
-# module inside; older ones with a state, as other modules.
+# The wrapper of torch.compile(). Recent versions pickle it as a call of the class with the module
+# as an argument; older ones with a state, like any other module.
 COMPILED = Global("torch._dynamo.eval_frame", "OptimizedModule")
-# Torch's own wrappers, which answer what the module in them answers.
+# Torch's own wrappers, which return what the wrapped module returns.
 TRANSPARENT = frozenset(
     {
         COMPILED,
@@ -35,7 +35,7 @@ TRANSPARENT = frozenset(
         Global("torch.nn.parallel.distributed", "DistributedDataParallel"),
     }
 )
-# Put into every model by transformers 4.11 to 4.15; works in training alone.
+# transformers 4.11 to 4.15 add this to every model; it matters only in training.
 HARMLESS_HOOK = Global("transformers.modeling_utils", "gradient_checkpointing_hook")
 
 
@@ -44,8 +44,8 @@ class Module:
     """A torch module: its ``path`` in the model (empty for the model itself) and its own tensors.
 
     ``tensors`` are the parameters and the buffers that its ``state_dict`` holds, by their names
-    within the module; ``children`` are the names of the modules within it. ``made`` is the call in
-    the pickle that makes the module.
+    within the module; ``children`` are the names of its submodules. ``made`` is the call in the
+    pickle that creates the module.
     """
 
     path: str
@@ -56,21 +56,21 @@ class Module:
     children: tuple[str, ...]
 
     def name_of(self, local: str) -> str:
-        """The name of one of its tensors or children in the whole model."""
+        """The full name, within the whole model, of one of its tensors or children."""
         return f"{self.path}.{local}" if self.path else local
 
     @property
     def transparent(self) -> bool:
-        """Whether it is a wrapper of torch's own, which hands everything through."""
+        """Whether it is one of torch's wrappers, which pass everything through."""
         return self.cls in TRANSPARENT
 
     @property
     def changed(self) -> str | None:
-        """What makes it behave unlike its class: a hook or a method of its own; else None."""
+        """What makes it behave unlike its class (a hook or its own ``forward``), or None."""
         for hooks in HOOKS:
             if any(hook != HARMLESS_HOOK for _, hook in entries(self.attributes.get(hooks))):
                 return "a forward hook"
-        return "a forward() of its own" if "forward" in self.attributes else None
+        return "its own forward()" if "forward" in self.attributes else None
 
 
 def is_module(value: object) -> bool:
@@ -81,14 +81,14 @@ def is_module(value: object) -> bool:
 
 
 def _compiled(value: object) -> object:
-    """The module that ``OptimizedModule(module, context)`` would wrap; None for anything else."""
+    """The module that ``OptimizedModule(module, context)`` wraps; None for anything else."""
     if isinstance(value, Call) and value.func == COMPILED and not value.new and value.args:
         return value.args[0]
     return None
 
 
 def children_of(node: object) -> dict[str, object]:
-    """The modules in a module, by the names that ``state_dict`` has for them."""
+    """The submodules of a module, by their names in ``state_dict``."""
     compiled = _compiled(node)
     if compiled is not None:
         named: dict[str, object] = {"_orig_mod": compiled}
@@ -98,10 +98,10 @@ def children_of(node: object) -> dict[str, object]:
 
 
 def read_modules(model: object, nested: dict[int, Storage]) -> tuple[Module, ...]:
-    """Every module of a model, each before those within it.
+    """Every module of a model, each before its submodules.
 
-    A module that is used in two places is listed in both, as ``state_dict`` does.
-    Raises LearnerTooComplex for more or deeper ones than any model has.
+    A module that is used twice is listed twice, as in ``state_dict``.
+    Raises LearnerTooComplex for more modules, or deeper nesting, than any model has.
     """
     found: list[Module] = []
     tensors = 0
@@ -135,8 +135,8 @@ def read_modules(model: object, nested: dict[int, Storage]) -> tuple[Module, ...
 
 def _too_complex() -> LearnerTooComplex:
     return LearnerTooComplex(
-        "the model has more parts, or deeper ones, than any real model",
-        hint="the file is damaged or was made to do harm; export the learner again",
+        "the model has more modules, or deeper nesting, than any real model",
+        hint="the file is damaged or malicious; export the learner again",
     )
 
 
@@ -154,7 +154,7 @@ def _tensors(own: dict[str, object], nested: dict[int, Storage]) -> dict[str, Te
 
 
 def state_dict(modules: Iterable[Module], within: str = "") -> dict[str, Tensor]:
-    """The tensors of the module at ``within`` and those in it, named from there."""
+    """The tensors of the module at path ``within`` and its submodules, named relative to it."""
     prefix = f"{within}." if within else ""
     return {
         name.removeprefix(prefix): value
@@ -164,8 +164,8 @@ def state_dict(modules: Iterable[Module], within: str = "") -> dict[str, Tensor]
     }
 
 
-EXPORT = "call learn.export() on the trained learner and name the .pkl file that it writes"
-_SHOWN = 5  # keys of a dictionary that a message names
+EXPORT = "call learn.export() on the trained learner and use the .pkl file that it writes"
+_SHOWN = 5  # keys of a dictionary that a message lists
 _V1_KEYS = frozenset({"model", "data", "cls"})
 
 
@@ -174,7 +174,7 @@ class Root:
     """A learner: fastai's major version, its class, its model, its loss, and its data pipeline.
 
     ``node`` is its place in the graph. ``data`` is the dict that v1 calls ``data``, or the
-    ``DataLoaders`` of v2; ``callbacks`` the list of v2, or the dict of v1 from the class of each to
+    ``DataLoaders`` of v2; ``callbacks`` is a list in v2, and in v1 a dict from the class of each to
     its state.
     """
 
@@ -188,10 +188,12 @@ class Root:
 
 
 def find_learner(value: object) -> Root:
-    """The learner that a pickle holds. Raises NotALearner, saying what it holds instead."""
+    """The learner in a pickle. Raises NotALearner, which says what the file holds instead."""
     root = _as_learner(value)
     if root is None:
-        raise NotALearner(f"no fastai learner is in the file: {_describe(value)}", hint=EXPORT)
+        raise NotALearner(
+            f"the file does not contain a fastai learner: {_describe(value)}", hint=EXPORT
+        )
     if not is_module(root.model):
         raise NotALearner("the learner in the file has no model", hint=EXPORT)
     return root
@@ -222,11 +224,11 @@ def _describe(value: object) -> str:
     within = [*elements(value), *(item for _, item in entries(value))]
     cls = class_of(value)
     if is_module(value):
-        return f"it is a bare model ({cls}), without tokenizer and labels"
+        return f"it is a bare model ({cls}), without a tokenizer or labels"
     if any(_as_learner(item) is not None for item in within):
-        return "it is a collection that holds learners; export each to a file of its own"
+        return "it is a collection of learners; export each to its own file"
     if {"model", "opt"} <= set(names):
-        return "it is a checkpoint of weights, as learn.save() writes it"
+        return "it is a checkpoint of weights from learn.save()"
     if {"state_dict", "model_state_dict"} & set(names):
         return "it is a training checkpoint"
     if any(name.split(".")[-1] in ("weight", "bias") for name in names):

@@ -1,12 +1,12 @@
-"""What a call in a pickle comes to, followed through functions that call what they are given.
+"""Work out what a call in a pickle does, through functions that call their arguments.
 
-``functools.partial`` is followed to the function that it wraps, ``getattr`` to the class whose
-method it takes, ``copyreg._reconstructor`` to the class that it makes, torch's and pandas'
-rebuilding functions to what they rebuild, cloudpickle's helpers to the code that they make. A
-function that is defined in the file is the user's own; one that would be *run* while loading is a
-danger, because no learner needs that.
+``functools.partial`` leads to the function that it wraps, ``getattr`` to the class whose method it
+takes, ``copyreg._reconstructor`` to the class that it creates, the rebuilding functions of torch
+and pandas to what they rebuild, and cloudpickle's helpers to the code that they create. A function
+defined in the file is the user's own. *Running* one during loading is a danger, because no learner
+needs that.
 
-Nothing is called. How deep one call may stand within another is bounded.
+Nothing is called, and the nesting of calls is bounded.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from fastai_deploy.learner.reading.pickle_reader import Pickled, read_pickle
 from fastai_deploy.learner.reading.sources import BytesSource, Stream
 
 MAX_STEPS = 30  # partials of partials; real learners have two
-SPACY_PICKLE = 4  # the argument of unpickle_vocab that is a pickle of its own
+SPACY_PICKLE = 4  # the argument of unpickle_vocab that is itself a pickle
 GETATTR = Global("builtins", "getattr")
 PARTIALS = frozenset({"functools.partial", "functools.partialmethod"})
 _GETTERS = frozenset({"itemgetter", "attrgetter", "methodcaller"})
@@ -55,19 +55,19 @@ _PLAIN_BASES = frozenset(
     {"object", "dict", "list", "set", "frozenset", "tuple", "str", "int", "float"}
 )
 _TYPE_MODULES = frozenset({"typing", "collections", "collections.abc", "builtins", "types"})
-# Of cloudpickle: what makes code or a class of the user's, and what sets its attributes afterwards.
+# Of cloudpickle: what creates the user's code or classes, and what sets attributes on them.
 _CLASSES_BY_VALUE = MAKE_CLASS | {"_make_skeleton_enum"}
 BY_VALUE = _CLASSES_BY_VALUE | {"_make_function", "_make_skel_func"}
 SETTERS = frozenset({"_function_setstate", "_class_setstate", "_fill_function"})
 _CLASS_MAKERS = frozenset({"abc.ABCMeta", "enum.EnumMeta", "enum.EnumType"})
-# Types of the module ``types`` that hold what they are given, and run nothing.
+# Classes in the module ``types`` that hold their arguments and run nothing.
 _TYPES_BY_NAME = name_set(
     """
     CodeType MethodType MappingProxyType SimpleNamespace GenericAlias UnionType NoneType
     EllipsisType NotImplementedType CellType
     """
 )
-# Modules that do something when they are imported, and those that code in a learner often needs.
+# Modules that do something when imported, and modules that a learner's code often needs.
 _SIDE_EFFECTS = name_set("antigravity this test idlelib lib2to3 turtledemo")
 _MODULES = name_set(
     """
@@ -82,7 +82,7 @@ _MODULES = name_set(
 class Found:
     """One thing that loading would do, in words that follow "would".
 
-    ``name`` is what would have to be allowed for it; empty where nothing can be.
+    ``name`` is the name to allow for it; empty if it cannot be allowed.
     """
 
     kind: Kind
@@ -94,7 +94,7 @@ HARMLESS = Found("harmless", "call nothing")
 
 
 def is_helper(func: Global) -> bool:
-    """Whether a function is of cloudpickle."""
+    """Whether a function belongs to cloudpickle."""
     return func.module.split(".")[0] == "cloudpickle"
 
 
@@ -110,7 +110,7 @@ def apply(
     new: bool = False,
     step: int = 0,
 ) -> Found:
-    """What the call of ``func`` with ``args`` comes to."""
+    """What calling ``func`` with ``args`` does."""
     if step > MAX_STEPS:
         return Found("dangerous", "call something through more layers than any learner has")
     if isinstance(func, Global):
@@ -126,7 +126,7 @@ def apply(
 
 
 def of_name(func: Global, *, new: bool) -> Found:
-    """The call of a name that does nothing but what its own code says."""
+    """The call of a named function that does only what its own code says."""
     kind, what = kind_of(func), f"{'make' if new else 'call'} {func}"
     if kind == "user":
         return Found("user", what, "" if func.module.split(".")[0] in MAIN else str(func))
@@ -142,7 +142,7 @@ def of_name(func: Global, *, new: bool) -> Found:
 def _of_result(
     made: Call, args: tuple[object, ...], kwargs: object, *, new: bool, step: int
 ) -> Found:
-    """The call of something that was itself made by a call."""
+    """The call of something that another call created."""
     match made:
         case Call(func=Global(name=name)) if is_by_value(made) and name in _CLASSES_BY_VALUE:
             return Found("user", f"make {class_name(made) or 'an enum'}, which the file defines")
@@ -164,7 +164,7 @@ def _of_result(
 
 
 def is_by_value(made: object) -> bool:
-    """Whether a call makes a class or a function whose code is in the file."""
+    """Whether a call creates a class or a function whose code is in the file."""
     return (
         isinstance(made, Call)
         and isinstance(made.func, Global)
@@ -184,7 +184,7 @@ def _of_builtin_type(name: str, args: tuple[object, ...]) -> Found:
 
 
 def _of_method(owner: object, name: str) -> Found:
-    """The call of a method, which ``getattr(owner, name)`` took."""
+    """The call of a method that ``getattr(owner, name)`` returned."""
     cls = _class_behind(owner)
     if cls is None or leads_out(name) or kind_of(cls) == "dangerous":
         return Found("dangerous", f"call a method of {cls or 'a value that it holds'}")
@@ -213,7 +213,7 @@ def _class_behind(owner: object) -> Global | None:
 def unwrap(partial: Call) -> tuple[object, tuple[object, ...], object]:
     """The function in a ``functools.partial``, its arguments and its keywords.
 
-    The state that pickle sets afterwards counts, because ``partial`` takes all of it from there.
+    State that pickle sets afterwards counts, because it replaces everything in the ``partial``.
     """
     for state in reversed(partial.states):
         if isinstance(state, tuple) and len(state) >= 3:  # noqa: PLR2004 - function, arguments, keywords
@@ -238,14 +238,14 @@ class _Made:
 
     @property
     def fine(self) -> Found:
-        """The finding when what it calls is harmless."""
+        """The finding, if what it calls is harmless."""
         return Found("harmless", f"call {self.func}", str(self.func))
 
 
 def _getattr(made: _Made) -> Found:
     owner, name = made.at(0), made.at(1)
     if not isinstance(name, str):
-        return Found("dangerous", "reach for an attribute that is computed while loading")
+        return Found("dangerous", "access an attribute whose name is computed during loading")
     cls = _class_behind(owner)
     whole = isinstance(owner, Call) and imports_module(owner)
     if whole or cls is None or leads_out(name):
@@ -259,12 +259,12 @@ def _getattr(made: _Made) -> Found:
 
 
 def _is_of_file(owner: object) -> bool:
-    """Whether an object, or a class, is of a class that the file defines."""
+    """Whether an object's class, or a class, is defined in the file."""
     return isinstance(owner, Call) and (is_by_value(owner) or is_by_value(owner.func))
 
 
 def imports_module(made: Call) -> bool:
-    """Whether a call gives a whole module."""
+    """Whether a call returns a whole module."""
     return isinstance(made.func, Global) and made.func.name in (
         "subimport", "dynamic_subimport", "import_module", "__import__",
     )  # fmt: skip
@@ -275,16 +275,16 @@ def _partial(made: _Made) -> Found:
 
 
 def kept(func: object) -> Found:
-    """A function that is kept, to be called when the learner is used."""
+    """A function that is stored, and will be called when the learner is used."""
     if isinstance(func, Global):
         kind = kind_of(func)
         if kind == "dangerous" or (str(func) in FOLLOWED and str(func) not in MAY_BE_WRAPPED):
-            return Found("dangerous", f"keep {func} to call it")
+            return Found("dangerous", f"store {func} and call it later")
         name = "" if func.module.split(".")[0] in MAIN else str(func)
-        return Found(kind, f"keep {func} to call it", name)
+        return Found(kind, f"store {func} and call it later", name)
     if isinstance(func, Call):
-        return HARMLESS  # judged where it is made
-    return Found("dangerous", "keep something to call it that is no function")
+        return HARMLESS  # checked where it is created
+    return Found("dangerous", "store something that is not a function and call it later")
 
 
 def _reduce(made: _Made) -> Found:
@@ -318,7 +318,7 @@ def _getitem(made: _Made) -> Found:
     owner = made.at(0)
     if isinstance(owner, Global) and (owner.module in _TYPE_MODULES or is_class(owner)):
         return _worst((made.fine, kept(owner)))
-    return Found("dangerous", f"call {made.func} on a value that is no type")
+    return Found("dangerous", f"call {made.func} on a value that is not a type")
 
 
 def _defaultdict(made: _Made) -> Found:
@@ -341,7 +341,7 @@ def _new_class(made: _Made) -> Found:
 
 
 def _first_is_class(made: _Made) -> Found:
-    """Numpy and pandas: the first argument is the class of what is rebuilt."""
+    """NumPy and pandas: the first argument is the class of the rebuilt object."""
     classes = [made.at(0)]
     if made.func.name == "_mareconstruct":
         classes.append(made.at(1))
@@ -350,10 +350,10 @@ def _first_is_class(made: _Made) -> Found:
 
 
 def _rebuild_from_type(made: _Made) -> Found:
-    """torch: ``func(*args)`` is made an instance of a class."""
+    """torch: ``func(*args)`` is converted to a class."""
     args = made.at(2)
     if not isinstance(args, tuple):
-        return Found("dangerous", f"call {made.func} with arguments that are made while loading")
+        return Found("dangerous", f"call {made.func} with arguments that are made during loading")
     return _worst(
         (
             apply(made.at(0), args, step=made.step),
@@ -377,14 +377,14 @@ def _is_context(func: Global) -> bool:
 
 
 def _spacy_tokenizer(made: _Made) -> Found:
-    """SpaCy calls the functions that find prefixes and the like while it sets its rules."""
+    """The functions that find prefixes and so on, which spaCy calls while it sets its rules."""
     functions = [each for each in made.args[2:] if each is not None]
     found = [_finder(each, made.step) for each in functions]
     return _worst((*found, made.fine))
 
 
 def _finder(function: object, step: int) -> Found:
-    """A search of a pattern, or another function that is called with a text."""
+    """A regular expression's search, or another function that is called with a text."""
     match function:
         case bool():
             return HARMLESS
@@ -397,11 +397,11 @@ def _finder(function: object, step: int) -> Found:
 
 
 def _spacy_vocabulary(made: _Made) -> Found:
-    """spaCy: a pickle within the pickle, of functions that every new word is given to."""
+    """spaCy: a pickle within the pickle, with functions that every new word is passed to."""
     call = Call(made.func, made.args)
     inner = inner_pickle(call)
     if inner is None:
-        return Found("dangerous", "read a pickle that is made while loading")
+        return Found("dangerous", "read a pickle that is made during loading")
     getters = inner.root.pairs if isinstance(inner.root, Mapping) else []
     return _worst((*(apply(getter, ("",), step=made.step) for _, getter in getters), made.fine))
 
@@ -429,17 +429,17 @@ _RULES: dict[Rule, Callable[[_Made], Found]] = {
     "spaCy vocabulary": _spacy_vocabulary,
     "first argument": _first_is_called,
 }
-# Those of them that a partial may wrap; of the others nothing shows what they will be given.
+# Those of them that a partial may wrap; for the others, the arguments cannot be known.
 MAY_BE_WRAPPED = frozenset(
     {"spacy.util._get_attr_unless_lookup", "collections.defaultdict", "functools.partial"}
 )
 
 
 def _cloudpickle(func: Global, args: tuple[object, ...], step: int) -> Found:
-    """A helper of cloudpickle, which makes classes and functions whose code is in the file."""
+    """A helper of cloudpickle, which creates classes and functions whose code is in the file."""
     name, first = func.name, args[0] if args else None
     if name in SETTERS and not is_by_value(first):
-        return Found("dangerous", f"change {_class_behind(first) or 'a value'} from the outside")
+        return Found("dangerous", f"modify {_class_behind(first) or 'a value'}")
     if name in ("_make_skeleton_class", "_make_skeleton_enum"):
         made = Found("user", "make a class that the file defines")
         return _worst((*_metaclass(first, step), made))
@@ -454,25 +454,25 @@ def _cloudpickle(func: Global, args: tuple[object, ...], step: int) -> Found:
 
 
 def _metaclass(cls: object, step: int) -> Iterator[Found]:
-    """What makes a class is called: ``type``, another metaclass by name, or one in the file."""
+    """The calls that create a class: ``type``, another metaclass by name, or one in the file."""
     if isinstance(cls, Global):
         if cls == Global("builtins", "type"):
             return
         if not (cls.name in HELD.get(cls.module, ()) and is_class(cls)):
             yield apply(cls, (None, None, None), step=step)
     elif isinstance(cls, (tuple, Sequence)) or is_by_value(cls):
-        return  # bases of an enum; a metaclass of the user's own
+        return  # bases of an enum; a user-defined metaclass
     else:
         yield apply(cls, (None, None, None), step=step)
 
 
 def _module(name: object) -> Found:
-    """The import of a whole module, for a function of the user's own that uses it.
+    """The import of a whole module, for a user's function that uses it.
 
-    The import runs no more than the module's own top. What is taken out of it is judged apart.
+    The import runs only the module's top-level code. What is taken from it is checked separately.
     """
     if not isinstance(name, str):
-        return Found("dangerous", "import a module whose name is computed while loading")
+        return Found("dangerous", "import a module whose name is computed during loading")
     what, top = f"import the module {name}", name.split(".")[0]
     if top in _SIDE_EFFECTS:
         return Found("dangerous", what)
@@ -483,6 +483,6 @@ def _module(name: object) -> Found:
 
 
 def inner_pickle(call: Call) -> Pickled | None:
-    """The pickle in a spaCy vocabulary; None where it is not bytes that the file holds."""
+    """The pickle in a spaCy vocabulary; None if it is not bytes stored in the file."""
     held = data(call.args[SPACY_PICKLE]) if len(call.args) > SPACY_PICKLE else None
     return None if held is None else read_pickle(Stream(BytesSource(held)))

@@ -9,23 +9,23 @@ RUNTIME = (
     "serve the pickle itself: fdeploy export --runtime learner --definitions model_def.py "
     "--trust-pickle"
 )
-_MOST_TEXT = 500  # characters that are shown of one thing
+_MOST_TEXT = 500  # characters shown of each text
 
 Part = Literal["text", "model", "answer"]
 
 
 @dataclass(frozen=True)
 class Unproven:
-    """One thing on the way from a text to its answer that the file does not prove.
+    """One step from a text to its answer that the file does not prove.
 
-    ``subject`` says whose code it is: "the forward() of __main__.Wrap". ``reason`` is what is
-    assumed or was not understood, as a clause: "divides the scores by 3.0", or "its code is not in
-    the file; it is taken to ...". ``code`` is the line that was not understood, where it is known:
+    ``subject`` says whose code it is: "the forward() of __main__.Wrap". ``reason`` is a clause that
+    says what is assumed or was not understood: "divides the scores by 3.0", or "its code is not in
+    the file; it is assumed to ...". ``code`` is the line that was not understood, if it is known:
     "return logits / 3.0" or "line 12 of forward()".
 
-    ``part`` says where on the way it is: "text" turns a text into ids (and cuts it: only a golden
-    text that is too long shows how), "model" is the model and the modules around it (the user's
-    definitions prove those), "answer" is the loss or a callback.
+    ``part`` says which step it is: "text" turns a text into ids (and cuts it, which only a golden
+    text that is too long can show), "model" is the model and the modules around it (which the
+    user's definitions prove), "answer" is the loss or a callback.
     """
 
     subject: str
@@ -39,7 +39,7 @@ class Unproven:
 
 
 def printable(text: str) -> str:
-    """Text from a learner's file on one line, with nothing in it that a terminal would obey."""
+    """Text from a learner's file, as one line without terminal escape sequences."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:_MOST_TEXT])
 
 
@@ -50,9 +50,9 @@ Mask = Literal["from-ids", "none", "unknown"]
 class Forward:
     """How the transformer is called.
 
-    ``mask``: "from-ids" when padding is found by comparing the ids with ``pad_token_id`` (None:
-    the tokenizer's); "none" when every token is attended to; "unknown" where the code is not in
-    the file, or not understood.
+    ``mask``: "from-ids" if padding is found by comparing the ids with ``pad_token_id`` (None: the
+    tokenizer's); "none" if every token is attended to; "unknown" if the code is not in the file or
+    was not understood.
     """
 
     mask: Mask

@@ -1,4 +1,4 @@
-"""Whether a learner can be rebuilt exactly, and if not, why and what to do instead."""
+"""Decide whether a learner can be rebuilt exactly, and if not, why and what to do instead."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from fastai_deploy.learner.text.tokenizer import Tokenizer
 from fastai_deploy.learner.text.tokenizer_json import HAND_IN, KNOWN, held_model
 from fastai_deploy.learner.text.user_tokenizer import UserTokenizer
 
-# Classes of these cannot be brought as a file of a few lines; the learner runtime serves them.
+# Classes of these are too large for a definitions file; the learner runtime serves them.
 _WHOLE_LIBRARIES = ("fastai",)
 
 
 def is_users(cls: Global) -> bool:
-    """Whether a class of the model is neither torch's nor of transformers."""
+    """Whether a class of the model belongs to neither torch nor transformers."""
     return cls.module.split(".")[0] not in (*LIBRARIES, "torch")
 
 
 def users_classes(modules: Sequence[Module]) -> tuple[str, ...]:
-    """The names of the model's classes that are the user's, each once, from the outside in."""
+    """The names of the user-defined classes in the model, each once, outermost first."""
     found = [m.cls.name for m in modules if m.cls is not None and is_users(m.cls)]
     return tuple(dict.fromkeys(found))
 
 
 def definable(modules: Sequence[Module], transformer: Transformer | None) -> tuple[str, ...]:
-    """The user's classes, where their source is what is missing; none where it would not help."""
+    """The user's classes, if only their source is missing; empty if it would not be enough."""
     if transformer is not None and not transformer.problem:
         return ()
     if any(module.cls is None or module.changed for module in modules):
@@ -44,7 +44,7 @@ def definable(modules: Sequence[Module], transformer: Transformer | None) -> tup
 
 
 def innermost(modules: Sequence[Module]) -> str:
-    """The path of the model within torch's own wrappers, which hand everything through."""
+    """The path of the model inside torch's own wrappers, which pass everything through."""
     by_path = {module.path: module for module in modules}
     path = ""
     while (found := by_path[path]).transparent:
@@ -58,7 +58,7 @@ def innermost(modules: Sequence[Module]) -> str:
 Kind = Literal["convertible", "with-goldens", "with-definitions", "learner-runtime", "refused"]
 
 DEFINITIONS = (
-    "write the source of {} (and what its forward() uses) into model_def.py, then: "
+    "put the source of {} (and what its forward() uses) in model_def.py, then: "
     "fdeploy export {} --definitions model_def.py"
 )
 GOLDENS = (
@@ -75,11 +75,11 @@ _OTHER_TASKS: dict[Family, str] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """``reason`` says why in words; ``hint`` what to do next.
+    """``reason`` says why; ``hint`` says what to do next.
 
-    Both are empty when convertible. "with-goldens": convertible with the learner's own answers,
-    which prove what the file does not. "with-definitions": convertible once the user hands in the
-    source of the classes.
+    Both are empty if the kind is "convertible". "with-goldens": convertible with the learner's own
+    answers, which prove what the file does not. "with-definitions": convertible once the user
+    supplies the source of the classes.
     """
 
     kind: Kind
@@ -89,11 +89,11 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Findings:
-    """What a verdict is made from.
+    """The facts that decide a verdict.
 
-    ``definable`` are the classes whose source would make the model convertible; none where that
-    would not be enough. ``culprit`` is where in the learner the first danger is, ``file`` what the
-    hints call the learner.
+    ``definable`` are the classes whose source would make the model convertible; empty if that
+    would not be enough. ``culprit`` is where in the learner the first danger is, ``file`` is the
+    learner's name in hints.
     """
 
     dangers: tuple[str, ...]
@@ -112,7 +112,7 @@ class Findings:
 
 
 def judge(found: Findings) -> Verdict:
-    """The verdict; the first reason counts, the gravest first."""
+    """The verdict, by the first reason that applies, the most serious first."""
     for step in (_danger, _task, _model, _tokenizer, _answers):
         verdict = step(found)
         if verdict is not None:
@@ -133,10 +133,10 @@ def _danger(found: Findings) -> Verdict | None:
 def _without(culprit: str) -> str:
     """What to do about a file that is dangerous to load."""
     if not culprit:
-        return "do not load this file; ask where it comes from"
+        return "do not load this file; find out where it comes from"
     return (
-        f"do not load this file, unless you trained it yourself: then take {culprit} off the "
-        "learner, which would do this, and call learn.export() again"
+        f"do not load this file unless you trained it yourself: then remove {culprit}, which would "
+        "do this, from the learner and call learn.export() again"
     )
 
 
@@ -145,13 +145,13 @@ def _task(found: Findings) -> Verdict | None:
         return Verdict(
             "refused",
             f"this learner is not a text classifier: {_OTHER_TASKS[found.family]}",
-            "hand in a learner that gives labels to texts",
+            "use a learner that assigns labels to texts",
         )
     if found.labels.targets == "number" or found.loss.regression:
         return Verdict(
             "refused",
             f"this learner predicts numbers (loss {found.loss.name}), not labels",
-            "hand in a learner that gives labels to texts",
+            "use a learner that assigns labels to texts",
         )
     return None
 
@@ -161,9 +161,9 @@ def _model(found: Findings) -> Verdict | None:
         return _ulmfit(found.ulmfit)
     transformer = found.transformer
     if found.definable:
-        return None  # the last thing to ask for, when all else is well
+        return None  # asked for last, when everything else is fine
     if transformer is None:
-        return Verdict("learner-runtime", "its model is none that fdeploy can rebuild", RUNTIME)
+        return Verdict("learner-runtime", "fdeploy cannot rebuild its model", RUNTIME)
     if transformer.problem:
         return Verdict("learner-runtime", transformer.problem, RUNTIME)
     return None
@@ -186,7 +186,7 @@ def _definitions(found: Findings) -> Verdict | None:
     if not found.definable:
         return None
     transformer = found.transformer
-    own = "its model is of the user's own classes"
+    own = "its model uses user-defined classes"
     reason = transformer.problem if transformer is not None else own
     names = ", ".join(map(printable, found.definable))
     file = shlex.quote(printable(found.file))
@@ -202,7 +202,8 @@ def _unproven(found: Findings) -> Verdict | None:
     file = shlex.quote(printable(found.file))
     return Verdict(
         "with-goldens",
-        f"the file does not prove its answers: {first}" + (f"; and {more} more" if more else ""),
+        f"the file does not prove how it computes its answers: {first}"
+        + (f"; and {more} more" if more else ""),
         GOLDENS.format(file),
     )
 
@@ -211,9 +212,9 @@ def _tokenizer(found: Findings) -> Verdict | None:
     if found.ulmfit is not None:
         return None
     if not found.tokenizers:
-        return Verdict("learner-runtime", "no tokenizer is in the file", RUNTIME)
+        return Verdict("learner-runtime", "the file does not contain its tokenizer", RUNTIME)
     if len(found.tokenizers) > 1:
-        return Verdict("learner-runtime", "more than one tokenizer is in the file", RUNTIME)
+        return Verdict("learner-runtime", "the file contains more than one tokenizer", RUNTIME)
     tokenizer = found.tokenizers[0]
     if not _complete(tokenizer, found.handed):
         return Verdict(
@@ -231,7 +232,7 @@ def _tokenizer(found: Findings) -> Verdict | None:
 
 
 def _complete(tokenizer: Tokenizer, handed: UserTokenizer | None) -> bool:
-    """Whether the tokenizer can be rebuilt from the file and what was handed in."""
+    """Whether the tokenizer can be rebuilt from the file and what the user supplied."""
     if tokenizer.kind not in ("SentencePiece", "unknown"):
         return True
     if handed is not None and handed.serialized is not None:
@@ -244,17 +245,17 @@ def _answers(found: Findings) -> Verdict | None:
     labels, transformer = found.labels, found.transformer
     if labels.problem:
         return Verdict("refused", labels.problem, "export the learner again, with its labels")
-    # How many scores a class of the user's gives shows when it runs.
+    # How many scores a user-defined class gives is known only when it runs.
     outputs = transformer.outputs if transformer and not found.definable else None
     if found.ulmfit is not None:
         outputs = found.ulmfit.model.outputs
     fits = outputs is None or outputs == len(labels.names)
     loss = found.loss
-    # An unknown loss may well be made for another number of outputs, so that it is named first.
+    # An unknown loss may be made for another number of outputs, so it is reported first.
     if loss.activation != USUAL_ACTIVATION.get(labels.targets) or (loss.assumed and not fits):
         return Verdict(
             "learner-runtime",
-            f"how its scores become probabilities is unknown (loss {printable(loss.name)})",
+            f"how its loss turns scores into probabilities is unknown ({printable(loss.name)})",
             RUNTIME,
         )
     if not fits:

@@ -1,10 +1,10 @@
-"""The file formats that ``learn.export()`` ever wrote, and files that people hand in by mistake.
+"""All file formats that ``learn.export()`` has ever written, and files passed by mistake.
 
     zip      torch 1.6 and later: a zip with ``data.pkl`` and one member for each storage
     legacy   torch before 1.6: pickles, then the storages, in one stream
     plain    a pickle written without torch; each of its tensors is a legacy file within it
 
-Nothing of the weights is read here: a storage only learns where its numbers lie.
+This reads no weights: it only records where the numbers of each storage are.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ Format = Literal["zip", "legacy", "plain"]
 MAGIC = 0x1950A86A20F9469CFC6C  # what torch.save wrote first before 1.6, and its protocol next
 PROTOCOL = 1001
 LOAD_FROM_BYTES = Global("torch.storage", "_load_from_bytes")
-# A tensor within a plain pickle takes about 30 opcodes, and imports these names alone.
+# A tensor within a plain pickle takes about 30 opcodes, and imports only these names.
 NESTED_LIMITS = Limits(steps=2_000, memory=1 << 16)
 NESTED_MODULES = frozenset({"collections", "torch", "torch.cuda", "torch.storage"})
 NESTED_NAMES = frozenset({"OrderedDict", *DTYPES})
-NESTED_TWICE = 1 << 18  # bytes of such tensors that may be the same ones of the file
+NESTED_TWICE = 1 << 18  # bytes of such tensors that may overlap in the file
 
-UNPACK = "unpack it and name the .pkl file in it"
-EXPORT = "name the .pkl file that learn.export() wrote"
-EXPORT_ONE = "export one learner to a file of its own with learn.export()"
+UNPACK = "unpack it and use the .pkl file in it"
+EXPORT = "use the .pkl file that learn.export() wrote"
+EXPORT_ONE = "export one learner to its own file with learn.export()"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,7 +63,7 @@ class Archive:
     """A learner file, read.
 
     ``sources`` are the classes whose source text it embeds; ``nested`` are the storages that a
-    plain pickle carries as files of their own, by the identity of the call that would load them.
+    plain pickle embeds as separate files, by the identity of the call that would load them.
     """
 
     format: Format
@@ -76,7 +76,7 @@ class Archive:
 def open_archive(path: Path, limits: Limits | None = None) -> Iterator[tuple[FileSource, Archive]]:
     """Read the learner at ``path``; its tensors can be read until the block ends.
 
-    Raises FileMissing, FileDenied or FileError, and for whatever is in the file a LearnerError.
+    Raises FileMissing, FileDenied or FileError, and a LearnerError for anything wrong in the file.
     """
     source = FileSource(path)
     try:
@@ -86,7 +86,7 @@ def open_archive(path: Path, limits: Limits | None = None) -> Iterator[tuple[Fil
 
 
 def read_archive(source: Source, limits: Limits | None = None) -> Archive:
-    """Read a learner. Raises a LearnerError and nothing else, whatever the bytes are."""
+    """Read a learner. Raises only a LearnerError, whatever the bytes are."""
     limits = limits or limits_of(source.size)
     head = source.read(0, min(source.size, 512))
     ids = PersistentIds()
@@ -112,20 +112,20 @@ def _archive(kind: Format, pickled: Pickled, ids: PersistentIds, size: int) -> A
 
 
 def _read_first(stream: Stream, ids: PersistentIds, limits: Limits, *, sure: bool) -> Pickled:
-    """Read the first pickle; a file that does not even begin as one is no damaged pickle."""
+    """Read the first pickle; a file that does not begin like one is not a damaged pickle."""
     try:
         return read_pickle(stream, persistent_load=ids.load, limits=limits)
     except LearnerTruncated as error:
         if sure:
             raise
-        raise NotAPickle("the file is no pickle", hint=EXPORT) from error
+        raise NotAPickle("the file is not a pickle", hint=EXPORT) from error
 
 
 def _refuse_more(stream: Stream, after: str) -> None:
-    """Raise NotALearner where a second learner may follow: torch would read the first alone."""
+    """Raise NotALearner if a second learner may follow, because torch would read only the first."""
     if stream.left:
         raise NotALearner(
-            f"the file goes on for {stream.left:,} bytes after {after}", hint=EXPORT_ONE
+            f"the file continues for {stream.left:,} bytes after {after}", hint=EXPORT_ONE
         )
 
 
@@ -133,7 +133,7 @@ def _refuse_more(stream: Stream, after: str) -> None:
 
 
 def _read_zip(source: Source, ids: PersistentIds, limits: Limits) -> Pickled:
-    """Read the pickle in a zip, and tell each storage its place."""
+    """Read the pickle in a zip, and locate each storage."""
     members = read_directory(source)
     inflater = Inflater()
     root = _root(members)
@@ -155,12 +155,12 @@ def _read_zip(source: Source, ids: PersistentIds, limits: Limits) -> Pickled:
 
 
 def _root(members: dict[str, Member]) -> str:
-    """The folder of the zip in which the pickle lies, with its slash."""
+    """The folder in the zip that contains the pickle, with its slash."""
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if not pickles:
         raise NotAPickle("this is a zip file, but not one that learn.export() wrote", hint=UNPACK)
     if len(pickles) > 1:
-        raise NotALearner("the archive holds more than one pickle", hint=EXPORT_ONE)
+        raise NotALearner("the archive contains more than one pickle", hint=EXPORT_ONE)
     root = pickles[0].removesuffix("data.pkl")
     if root + "constants.pkl" in members:
         raise NotALearner("this is a TorchScript model, not a learner", hint=EXPORT_ONE)
@@ -184,9 +184,9 @@ def _big_endian() -> UnsupportedLearner:
 
 
 def _read_legacy(stream: Stream, ids: PersistentIds, limits: Limits) -> Pickled:
-    """Read what follows the magic number, and tell each storage its place."""
+    """Read what follows the magic number, and locate each storage."""
     if _read_data(stream, limits) != PROTOCOL:
-        raise truncated("the file is of a torch format that no version of torch writes")
+        raise truncated("the file has a format that no version of torch writes")
     system = _read_data(stream, limits)
     if isinstance(system, Mapping) and any(
         key == "little_endian" and value is False for key, value in system.pairs
@@ -212,24 +212,24 @@ def _read_data(stream: Stream, limits: Limits) -> object:
 
 
 def _refuse_code(pickled: Pickled) -> None:
-    """Raise DangerousLearner for a pickle that should hold numbers and text, and imports or calls.
+    """Raise DangerousLearner for a pickle of numbers and text that imports or calls something.
 
     Loading reads it like the others, and so would run it.
     """
     if pickled.globals or pickled.calls or pickled.patched:
         name = next(iter(pickled.globals), "something")
         raise DangerousLearner(
-            f"in front of the learner or behind it is a pickle that would import {name}; "
-            "nothing was run",
-            hint="do not load this file; ask where it comes from",
+            f"a pickle before or after the learner would import {name}; fdeploy only read the file "
+            "and ran nothing",
+            hint="do not load this file; find out where it comes from",
         )
 
 
 def _place(stream: Stream, ids: PersistentIds, key: object) -> None:
-    """Give the storages called ``key`` the bytes that come next in the file."""
+    """Assign the next bytes in the file to the storages called ``key``."""
     storages = ids.storages.get(key) if isinstance(key, str) else None
     if not storages:
-        raise truncated("the file holds weights that nothing refers to")
+        raise truncated("the file contains weights that nothing refers to")
     count = int.from_bytes(stream.read(8), "little", signed=True)
     item_size = storages[0].item_size
     if any(count < s.start + s.count or s.item_size != item_size for s in storages):
@@ -239,14 +239,14 @@ def _place(stream: Stream, ids: PersistentIds, key: object) -> None:
         storage.data = content
 
 
-# Tensors within a plain pickle: each is bytes in the format of torch before 1.6.
+# Tensors within a plain pickle: bytes in the format of torch before 1.6.
 
 
 def _read_nested(calls: Iterable[Call], size: int) -> dict[int, Storage]:
-    """The storages that a plain pickle of ``size`` bytes carries, by the call that loads each.
+    """The storages within a plain pickle of ``size`` bytes, by the call that loads each.
 
-    Raises a LearnerError for one that is damaged or that holds more than numbers, and for many that
-    are the same bytes of the file.
+    Raises a LearnerError for one that is damaged or contains more than numbers, and if too many are
+    the same bytes of the file.
     """
     found: dict[int, Storage] = {}
     left = size + NESTED_TWICE
@@ -256,8 +256,8 @@ def _read_nested(calls: Iterable[Call], size: int) -> dict[int, Storage]:
             left -= source.size
             if left < 0:
                 raise LearnerTooComplex(
-                    "the tensors within the pickle are more bytes than the file has",
-                    hint="the file is damaged or was made to do harm; export the learner again",
+                    "the tensors within the pickle have more bytes than the file",
+                    hint="the file is damaged or malicious; export the learner again",
                 )
             found[id(call)] = _nested_storage(source)
     return found
@@ -269,7 +269,7 @@ def _nested_source(call: Call) -> Source:
             return Slice(blob.source, blob.offset, blob.size)
         case (value,) if (held := data(value)) is not None:
             return BytesSource(held)
-    raise truncated("a tensor within the pickle holds no bytes")
+    raise truncated("a tensor within the pickle has no bytes")
 
 
 def _nested_storage(source: Source) -> Storage:
@@ -277,7 +277,7 @@ def _nested_storage(source: Source) -> Storage:
     stream = Stream(source)
     try:
         if _read_data(stream, NESTED_LIMITS) != MAGIC:
-            raise truncated("a tensor within the pickle is of an unknown format")
+            raise truncated("a tensor within the pickle has an unknown format")
         pickled = _read_legacy(stream, ids, NESTED_LIMITS)
     except LearnerError as error:
         raise type(error)(
@@ -290,19 +290,19 @@ def _nested_storage(source: Source) -> Storage:
     ]
     if strange or not isinstance(pickled.root, Storage):
         raise DangerousLearner(
-            "a tensor within the pickle is a pickle of its own "
-            f"({strange[0] if strange else 'without numbers'}); nothing was run",
-            hint="do not load this file; ask where it comes from",
+            "a tensor within the pickle is itself a pickle "
+            f"({strange[0] if strange else 'without numbers'}); fdeploy ran nothing",
+            hint="do not load this file; find out where it comes from",
         )
     return pickled.root
 
 
-# Files that people hand in by mistake, told by their first bytes.
+# Files that people pass by mistake, recognised by their first bytes.
 
 
 @dataclass(frozen=True)
 class _Mistake:
-    """What a file is, and what to do instead."""
+    """The kind of file, and what to do instead."""
 
     what: str
     hint: str
@@ -320,14 +320,14 @@ _SIGNATURES: tuple[tuple[bytes, _Mistake], ...] = (
     (b"GGUF", _Mistake("a GGUF model", EXPORT)),
     (
         b"version https://git-lfs",
-        _Mistake("a Git LFS pointer, which stands for the file", "run: git lfs pull"),
+        _Mistake("a Git LFS pointer, not the file itself", "run: git lfs pull"),
     ),
 )
 _MARKUP = (b"<!doctype html", b"<html", b"<?xml")
 
 
 def _recognise(head: bytes) -> _Mistake | None:
-    """What a file that begins with ``head`` is, where that is known not to be a pickle."""
+    """The kind of a file that begins with ``head``, if it is known not to be a pickle."""
     if not head:
         return _Mistake("an empty file", "copy or download the file again")
     for signature, mistake in _SIGNATURES:

@@ -1,11 +1,11 @@
-"""What a pickle describes, as a graph of plain records, and the ways to look at it.
+"""What a pickle describes, as a graph of plain records, with functions to inspect it.
 
-Atoms (``None``, booleans, numbers, text, short bytes) and tuples stand for themselves. Whatever
+Atoms (``None``, booleans, numbers, text, short bytes) and tuples are themselves. Anything that
 loading the file would build is one of the records below. The graph may share nodes and contain
 cycles, so the records compare by identity and are never printed, hashed or compared in depth.
 
-The functions below the records find an object's class and attributes, a dict's entries, plain
-data. Each takes any value and answers "nothing" for one of another kind; none recurses over the
+The functions after the records return an object's class and attributes, a dict's entries, plain
+data. Each accepts any value and returns nothing for a value of another kind; none recurses over the
 graph, whose shape the file decides.
 """
 
@@ -22,17 +22,17 @@ Pairs = list[tuple[object, object]]
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 MAX_PLAIN = 200_000  # values in one piece of plain data; a configuration has hundreds
-MAX_PLAIN_DEPTH = 32  # levels in it; configurations have 4
-MAX_PLAIN_TEXT = 1_000  # characters of a text in it
-# A file can let a million objects share one dict of a million entries, and nothing in it would be
-# large. What has more entries than the first number is looked through so many times at most.
+MAX_PLAIN_DEPTH = 32  # levels of nesting; configurations have 4
+MAX_PLAIN_TEXT = 1_000  # characters of a string
+# A file can let a million objects share one dict of a million entries and still be small. A value
+# with more entries than the first number may be looked through only as often as the second says.
 LARGE = 200
 MOST_LOOKS = 100
 
 MAKE_CLASS = frozenset({"_make_skeleton_class", "_rehydrate_skeleton_class"})
-MAX_DATA = 64 << 20  # bytes; the largest tokenizers have 20 MB
-MAX_LAYERS = 5  # of wrappers around a list
-_TUPLE_STATE = 2  # a state of two parts is the attributes and the slots
+MAX_DATA = 64 << 20  # bytes; the largest tokenizers are 20 MB
+MAX_LAYERS = 5  # wrappers around a list
+_TUPLE_STATE = 2  # a state of two parts has the attributes and the slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-# What protocols 0 and 1 call in place of NEWOBJ: the class is the first argument.
+# What protocols 0 and 1 call instead of NEWOBJ: the class is the first argument.
 RECONSTRUCTORS = frozenset(
     {
         Global("copyreg", "_reconstructor"),
@@ -57,7 +57,7 @@ RECONSTRUCTORS = frozenset(
 
 
 class Sequence:
-    """A list, a set or a frozenset; ``items`` are in the order of the file."""
+    """A list, a set or a frozenset; ``items`` are in file order."""
 
     __slots__ = ("items", "kind", "looks")
 
@@ -68,7 +68,7 @@ class Sequence:
 
 
 class Mapping:
-    """A dict; ``pairs`` are in the order of the file, and of equal keys the last one counts."""
+    """A dict; ``pairs`` are in file order, and of equal keys the last one wins."""
 
     __slots__ = ("looks", "pairs")
 
@@ -78,10 +78,10 @@ class Mapping:
 
 
 class Call:
-    """An object that loading the file would make by calling ``func`` with ``args``.
+    """An object that loading the file would create by calling ``func`` with ``args``.
 
-    ``new`` is true where the file asks for ``cls.__new__(cls, ...)``, so that ``func`` is a class.
-    ``states`` are what BUILD would set on it, ``items`` and ``pairs`` what would be appended or
+    ``new`` is true if the file asks for ``cls.__new__(cls, ...)``, so ``func`` is a class.
+    ``states`` are what BUILD would set on it; ``items`` and ``pairs`` are what would be appended or
     set by key (subclasses of list and dict).
     """
 
@@ -110,7 +110,7 @@ class Persistent:
 
 
 class Blob:
-    """Bytes too long to be worth holding: a place in the file, read when asked for."""
+    """Bytes too long to keep in memory: a location in the file, read on demand."""
 
     __slots__ = ("offset", "size", "source")
 
@@ -120,14 +120,14 @@ class Blob:
         self.size = size
 
     def read(self) -> bytes:
-        """All of it. Raises LearnerTruncated when the file no longer holds that much."""
+        """All of it. Raises LearnerTruncated if the file no longer has that much."""
         return self.source.read(self.offset, self.size)
 
 
 def class_of(value: object) -> Global | None:
-    """The class of an object that the file would make; None for plain data.
+    """The class of an object that the file would create; None for plain data.
 
-    A class that cloudpickle stored by value is given the name that it had where it was written.
+    A class that cloudpickle stored by value keeps the name it had where it was written.
     """
     if not isinstance(value, Call):
         return None
@@ -149,7 +149,7 @@ def class_name(value: object) -> Global | None:
 
 
 def attributes(value: object) -> dict[str, object]:
-    """The attributes that BUILD would set on an object, the last one of a name winning."""
+    """The attributes that BUILD would set on an object; the last one of a name wins."""
     found: dict[str, object] = {}
     if isinstance(value, Call):
         for state in value.states:
@@ -162,14 +162,14 @@ def attributes(value: object) -> dict[str, object]:
 
 
 def attribute(value: object, *path: str) -> object:
-    """The attribute of an attribute ... of an object; None where there is none."""
+    """The attribute at a path of attributes; None if there is none."""
     for name in path:
         value = attributes(value).get(name)
     return value
 
 
 def entries(value: object) -> list[tuple[object, object]]:
-    """The entries of a dict or of an instance of a subclass of dict, in order."""
+    """The entries of a dict or of an instance of a dict subclass, in order."""
     if isinstance(value, Mapping):
         _look(value, value.pairs)
         return value.pairs
@@ -180,18 +180,18 @@ def entries(value: object) -> list[tuple[object, object]]:
 
 
 def _look(node: Mapping | Sequence | Call, within: list[Any]) -> None:
-    """Count a look through ``within``. Raises LearnerTooComplex for one too many."""
+    """Count one look through ``within``. Raises LearnerTooComplex if there are too many."""
     if len(within) > LARGE:
         node.looks += 1
         if node.looks > MOST_LOOKS:
             raise LearnerTooComplex(
-                "the file lets many objects share one large part, as no learner does",
-                hint="the file is damaged or was made to do harm; export the learner again",
+                "many objects in the file share one large part, which no learner does",
+                hint="the file is damaged or malicious; export the learner again",
             )
 
 
 def _listed_pairs(value: Call) -> Iterator[tuple[object, object]]:
-    """Entries given to a constructor as ``[[key, value], ...]``, as Python 2 and jit do."""
+    """Entries passed to a constructor as ``[[key, value], ...]``, as Python 2 and jit do."""
     match value.args:
         case (Sequence(items=items) as listed,):
             _look(listed, items)
@@ -205,12 +205,12 @@ def _listed_pairs(value: Call) -> Iterator[tuple[object, object]]:
 
 
 def named_entries(value: object) -> dict[str, object]:
-    """The entries whose keys are text."""
+    """The entries whose keys are strings."""
     return {key: item for key, item in entries(value) if isinstance(key, str)}
 
 
 def lookup(value: object, key: str) -> object:
-    """The entry of a dict called ``key``; None where there is none."""
+    """The entry of a dict called ``key``; None if there is none."""
     return named_entries(value).get(key)
 
 
@@ -238,9 +238,9 @@ def elements(value: object) -> list[object]:
 
 
 def data(value: object) -> bytes | None:
-    """Bytes, however the pickle's protocol spelt them; None for anything else.
+    """Bytes, however the pickle's protocol spelled them; None for anything else.
 
-    Bytes that the file holds in one piece of more than ``MAX_DATA`` are weights, and not read here.
+    Bytes stored as one piece of more than ``MAX_DATA`` are weights, and not read here.
     """
     match value:
         case bytes():
@@ -252,7 +252,7 @@ def data(value: object) -> bytes | None:
         case Call(func=Global("builtins", "bytes" | "bytearray"), args=()):
             return b""
         case Call(func=Global("builtins", "bytes" | "bytearray"), args=(inner, *_)):
-            # Of a call within a call only the innermost can hold the bytes.
+            # In nested calls only the innermost can hold the bytes.
             return data(inner) if not isinstance(inner, Call) or inner.func != value.func else None
     return None
 
@@ -265,7 +265,7 @@ def _latin1(text: str) -> bytes | None:
 
 
 def walk(root: object) -> Iterator[object]:
-    """Every value that can be reached from ``root``, each node once, in no useful order."""
+    """Every value that can be reached from ``root``, each node once, in no particular order."""
     seen: set[int] = set()
     waiting: list[object] = [root]
     while waiting:
@@ -296,17 +296,17 @@ def _children(value: Call | Mapping | Sequence | tuple[object, ...]) -> Iterator
 
 
 def plain(value: object, budget: list[int] | None = None, depth: int = 0) -> Plain:
-    """Plain data as JSON has it; an object becomes its class's name.
+    """A value as JSON data; an object becomes its class's name.
 
-    Raises LearnerTooComplex for more than ``MAX_PLAIN`` values or ``MAX_PLAIN_DEPTH`` levels: the
-    graph may contain itself.
+    Raises LearnerTooComplex for more than ``MAX_PLAIN`` values or ``MAX_PLAIN_DEPTH`` levels,
+    because the graph may contain itself.
     """
     budget = budget if budget is not None else [MAX_PLAIN]
     budget[0] -= 1
     if budget[0] < 0 or depth > MAX_PLAIN_DEPTH:
         raise LearnerTooComplex(
             "a configuration in the file is larger or deeper than any learner's",
-            hint="the file is damaged or was made to do harm; export the learner again",
+            hint="the file is damaged or malicious; export the learner again",
         )
     if isinstance(value, str):
         return value[:MAX_PLAIN_TEXT]

@@ -1,9 +1,9 @@
 """Read one pickle, opcode by opcode, into a graph. Nothing is imported and nothing is called.
 
-``pickletools`` lists the opcodes and decodes their arguments. What each opcode does to the stack is
-here, and so are the bounds, because ``pickletools`` has none: a size is compared with what is left
-of the file before memory is taken for it, lines have a maximum length, and ``Limits`` bounds the
-number of opcodes and the memory of the graph. Nothing recurses, so nesting may be of any depth.
+``pickletools`` lists the opcodes and decodes their arguments. This module adds what each opcode
+does to the stack, and the bounds, because ``pickletools`` has none: a size is compared with the
+rest of the file before memory is allocated, lines have a maximum length, and ``Limits`` bounds the
+number of opcodes and the memory of the graph. Nothing recurses, so any depth of nesting is fine.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from fastai_deploy.learner.reading.sources import Stream, truncated
 
 HIGHEST_PROTOCOL = 5
 FIRST_PYTHON3_PROTOCOL = 3
-MAX_NAME = 1_024  # bytes of a module's or a class's name
-MAX_LINE = 1 << 20  # bytes of a text in protocol 0, which ends at a newline
-MAX_DIGITS = 300  # of a whole number; no number in a learner has more than 20
+MAX_NAME = 1_024  # bytes of the name of a module or class
+MAX_LINE = 1 << 20  # bytes of a string in protocol 0, which ends at a newline
+MAX_DIGITS = 300  # of an integer; no number in a learner has more than 20
 BLOB_FROM = 1 << 16  # bytes; shorter ones are read into memory, longer ones stay in the file
 
 PersistentLoad = Callable[[object], object]
@@ -41,11 +41,11 @@ PersistentLoad = Callable[[object], object]
 
 @dataclass(frozen=True)
 class Limits:
-    """More than any real learner needs.
+    """Limits that no real learner reaches.
 
     ``steps`` counts opcodes: a RoBERTa learner with its slow tokenizer has about 700,000, and a v2
-    learner adds two for each row of its training table. ``memory`` is the size of the graph in
-    bytes, an upper estimate kept while it is built; the size of the pickle comes on top.
+    learner adds two for each row of its training table. ``memory`` is an upper estimate of the size
+    of the graph in bytes, updated while it is built; the size of the pickle is added.
     """
 
     steps: int = 20_000_000
@@ -55,9 +55,9 @@ class Limits:
 def limits_of(size: int) -> Limits:
     """The limits for a file of ``size`` bytes: reading takes at most a second per megabyte.
 
-    The learners of the tests have up to 0.14 steps and 13 bytes of graph per byte; learners with
-    weights of normal size have a hundredth of that. The constant parts allow for small files that
-    are compressed: a pickle shrinks to a tenth.
+    The learners in the tests have up to 0.14 steps and 13 bytes of graph per byte; learners with
+    weights of normal size have a hundredth of that. The constant parts allow for small compressed
+    files, where a pickle shrinks to a tenth.
     """
     most = Limits()
     return replace(
@@ -72,7 +72,7 @@ class Pickled:
     """One pickle, read.
 
     ``root`` is what loading would return. ``globals`` counts each name that loading would import,
-    ``calls`` lists each call that it would make, in order, even if its result is thrown away, and
+    ``calls`` lists each call that it would make, in order, even if its result is discarded, and
     ``patched`` lists the imported names on which it would set attributes. ``start`` and ``end`` are
     offsets in the source.
     """
@@ -92,7 +92,7 @@ def read_pickle(
     persistent_load: PersistentLoad = Persistent,
     limits: Limits | None = None,
 ) -> Pickled:
-    """Read the pickle at the stream's position. The stream then stands behind it.
+    """Read the pickle at the stream's position, and leave the stream after it.
 
     ``persistent_load`` returns the value of a persistent id.
     Raises LearnerTruncated, LearnerTooComplex, DangerousLearner or UnsupportedLearner.
@@ -112,13 +112,13 @@ def read_pickle(
             continue
         try:
             argument = read_argument(stream)
-        except (ValueError, Warning):  # a wrong escape in a text is a DeprecationWarning
+        except (ValueError, Warning):  # a wrong escape in a string is a DeprecationWarning
             machine.damaged(f"what follows opcode 0x{code.hex()} cannot be read")
         step(machine, argument)
     else:
         raise LearnerTooComplex(
             f"the pickle has more than {limits.steps:,} steps, more than any learner needs",
-            hint="the file is damaged or was made to do harm; export the learner again",
+            hint="the file is damaged or malicious; export the learner again",
         )
     if not code:
         raise truncated("the file ends in the middle of the pickle")
@@ -138,8 +138,8 @@ def read_pickle(
 class PickleMachine:
     """The stack, marks and memo of one pickle, and what it would import and call.
 
-    Picklers number memo entries from 0 up; ``far`` holds those that a file numbers otherwise. Sizes
-    given to ``spend`` and ``push`` are those of 64-bit CPython in bytes, rounded up.
+    Picklers number memo entries from 0; ``far`` holds those that a file numbers otherwise. Sizes
+    passed to ``spend`` and ``push`` are bytes in 64-bit CPython, rounded up.
     """
 
     __slots__ = (
@@ -175,7 +175,7 @@ class PickleMachine:
         if self._left < 0:
             raise LearnerTooComplex(
                 "reading the file would take more memory than any learner needs",
-                hint="the file is damaged or was made to do harm; export the learner again",
+                hint="the file is damaged or malicious; export the learner again",
             )
 
     def damaged(self, what: str) -> NoReturn:
@@ -183,26 +183,26 @@ class PickleMachine:
         raise truncated(f"the pickle is damaged near byte {self.stream.offset}: {what}")
 
     def push(self, value: object, size: int) -> None:
-        """Put a value of ``size`` bytes on the stack."""
+        """Push a value of ``size`` bytes."""
         self.spend(size)
         self.stack.append(value)
 
     def pop(self) -> object:
-        """Take the top of the stack."""
+        """Pop the top of the stack."""
         stack = self.stack
         if len(stack) <= (self.marks[-1] if self.marks else 0):
             self.damaged("a value is missing")
         return stack.pop()
 
     def pop_tuple(self) -> tuple[object, ...]:
-        """Take the top of the stack, which must be a tuple."""
+        """Pop the top of the stack, which must be a tuple."""
         value = self.pop()
         if not isinstance(value, tuple):
-            self.damaged("the arguments of a call are no tuple")
+            self.damaged("the arguments of a call are not a tuple")
         return value
 
     def pop_mark(self) -> list[object]:
-        """Take everything above the last mark, and the mark."""
+        """Pop everything above the last mark, and the mark."""
         if not self.marks:
             self.damaged("a mark is missing")
         start = self.marks.pop()
@@ -211,7 +211,7 @@ class PickleMachine:
         return items
 
     def top(self) -> object:
-        """The top of the stack, left where it is."""
+        """The top of the stack, without popping it."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             self.damaged("a value is missing")
         return self.stack[-1]
@@ -219,8 +219,8 @@ class PickleMachine:
     def push_global(self, names: tuple[str, str]) -> None:
         """Push and record a global that would be imported: its module and name.
 
-        Protocols below 3 use the names of Python 2, which are replaced by today's as Python's own
-        unpickler does.
+        Protocols below 3 use the names of Python 2; they are mapped to today's, as in Python's
+        unpickler.
         """
         module, name = names
         if self.protocol < FIRST_PYTHON3_PROTOCOL:
@@ -239,20 +239,20 @@ class PickleMachine:
         self.stack.append(call)
 
     def add_items(self, items: list[object]) -> None:
-        """Append to the list or set on top of the stack, or to an instance of a subclass."""
+        """Append to the list or set on top of the stack, or an instance of a subclass."""
         target = self.top()
         if not isinstance(target, (Sequence, Call)):
-            self.damaged("items are added to something that is no list or set")
+            self.damaged("items are added to something that is not a list or set")
         self.spend(10 * len(items))
         target.items.extend(items)
 
     def set_items(self, items: list[object]) -> None:
-        """Set keys of the dict on top of the stack, or of an instance of a subclass."""
+        """Set keys of the dict on top of the stack, or an instance of a subclass."""
         target = self.top()
         if not isinstance(target, (Mapping, Call)) or len(items) % 2:
-            self.damaged("keys and values do not pair")
+            self.damaged("a key has no value")
         self.spend(42 * len(items))
-        pairs: Pairs = list(zip(items[::2], items[1::2], strict=True))  # no spare room in the list
+        pairs: Pairs = list(zip(items[::2], items[1::2], strict=True))  # without over-allocation
         target.pairs.extend(pairs)
 
     def remember(self, index: int) -> None:
@@ -277,7 +277,7 @@ class PickleMachine:
             self.damaged(f"memo entry {index} does not exist")
 
 
-# What the opcodes do; those with an argument are given it. Short ones stand in ``_STEPS`` itself.
+# What the opcodes do; those with an argument receive it. Short ones are in ``_STEPS`` itself.
 
 Step = Callable[..., object]
 
@@ -345,9 +345,9 @@ def _setitem(machine: PickleMachine) -> None:
 def _stack_global(machine: PickleMachine) -> None:
     name, module = machine.pop(), machine.pop()
     if not (isinstance(name, str) and isinstance(module, str)):
-        machine.damaged("a name that is no text")
+        machine.damaged("a name is not text")
     if len(name) + len(module) > MAX_NAME:
-        machine.damaged("a name that is too long")
+        machine.damaged("a name is too long")
     machine.push_global((module, name))
 
 
@@ -387,7 +387,7 @@ def _build(machine: PickleMachine) -> None:
     elif isinstance(target, Call):
         target.states.append(value)
     else:
-        machine.damaged("attributes are set on something that is no object")
+        machine.damaged("attributes are set on something that is not an object")
 
 
 def _persistent(machine: PickleMachine, pid: object) -> None:
@@ -397,15 +397,15 @@ def _persistent(machine: PickleMachine, pid: object) -> None:
 def _extension(machine: PickleMachine) -> None:
     raise DangerousLearner(
         "the pickle asks for an extension of the running program "
-        f"(byte {machine.stream.offset}), which no learner does; nothing was run",
-        hint="do not load this file; ask where it comes from",
+        f"(byte {machine.stream.offset}), which no learner does; fdeploy ran nothing",
+        hint="do not load this file; find out where it comes from",
     )
 
 
 def _next_buffer(_machine: PickleMachine) -> None:
     raise UnsupportedLearner(
-        "the pickle keeps its data in buffers outside the file",
-        hint="call learn.export() again, without a pickle module of your own",
+        "the pickle stores its data in buffers outside the file",
+        hint="call learn.export() again, without a custom pickle_module",
     )
 
 
@@ -465,10 +465,10 @@ _STEPS: dict[str, Step] = {
 }
 
 
-# How arguments are read. ``pickletools`` decodes them: lines that we cut out, everything else from
-# a stream that bounds what it asks for. The exceptions are read here. Older Pythons decode names as
-# ASCII and undo escapes, so the name shown would not be the one that is imported. Whole numbers
-# (LONG4) could be of any size. Long bytes can stay in the file.
+# How arguments are read. ``pickletools`` decodes lines that are cut out here, and everything else
+# from a stream that bounds what it asks for. The exceptions are read here: names, which older
+# Pythons decode as ASCII with escapes, so the name shown would not be the one that is imported;
+# whole numbers (LONG4), which could have any size; and long bytes, which can stay in the file.
 
 ReadArgument = Callable[[Any], Any]
 
@@ -513,7 +513,7 @@ _READERS: dict[str, ReadArgument | None] = {
 
 
 def _argument_reader(opcode: pickletools.OpcodeInfo) -> ReadArgument | None:
-    """What reads the argument of an opcode; None where there is none."""
+    """The function that reads an opcode's argument; None if it has none."""
     if opcode.name in _READERS or opcode.arg is None:
         return _READERS.get(opcode.name)
     if opcode.arg.n == pickletools.UP_TO_NEWLINE:
@@ -523,7 +523,7 @@ def _argument_reader(opcode: pickletools.OpcodeInfo) -> ReadArgument | None:
 
 
 STOP = b"."
-# By the byte of the opcode: what it does, and what reads its argument.
+# By opcode byte: what it does, and what reads its argument.
 OPCODES = MappingProxyType(
     {
         opcode.code.encode("latin-1"): (_STEPS[opcode.name], _argument_reader(opcode))

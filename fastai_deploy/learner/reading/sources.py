@@ -1,4 +1,4 @@
-"""The bytes of a learner: a file, a part of one, or bytes in memory, and a stream through them."""
+"""The bytes of a learner: a file, a part of one, or bytes in memory, and a stream over them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from fastai_deploy.errors import FileError, LearnerTruncated
 from fastai_deploy.files import open_regular
 
-BUFFER = 1 << 16  # bytes that a stream reads at once
+BUFFER = 1 << 16  # bytes that a stream reads at a time
 DOWNLOAD_AGAIN = "copy or download the file again, or call learn.export() again"
 
 
@@ -24,7 +24,7 @@ class Source(Protocol):
         ...
 
     def read(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes from ``offset``; LearnerTruncated when there are fewer."""
+        """Exactly ``size`` bytes from ``offset``; LearnerTruncated if there are fewer."""
         ...
 
 
@@ -37,7 +37,7 @@ def check_range(offset: int, size: int, total: int) -> None:
     """Raise LearnerTruncated unless ``size`` bytes at ``offset`` lie within ``total`` bytes."""
     if offset < 0 or size < 0 or offset + size > total:
         raise truncated(
-            f"the file is damaged or incomplete: {size} bytes are wanted at {offset}, "
+            f"the file is damaged or incomplete: {size} bytes are needed at {offset}, "
             f"but there are only {total}"
         )
 
@@ -75,7 +75,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What the file system says of a file; any write changes it."""
+    """File metadata that any write changes."""
 
     device: int
     inode: int
@@ -85,7 +85,7 @@ class Fingerprint:
 
 
 class FileSource:
-    """A regular file, held open; reads never move a shared position."""
+    """A regular file, kept open; reads never move a shared position."""
 
     def __init__(self, path: Path) -> None:
         """Open ``path``. Raises FileMissing, FileDenied or FileError."""
@@ -121,15 +121,15 @@ class FileSource:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def check_unchanged(self) -> None:
-        """Raise LearnerTruncated when the file was written to since it was opened."""
+        """Raise LearnerTruncated if the file was written to since it was opened."""
         if self._fingerprint() != self.fingerprint:
             raise self.changed()
 
     def changed(self) -> LearnerTruncated:
-        """The error for a file that is no longer what it was when it was opened."""
+        """The error for a file that has changed since it was opened."""
         return LearnerTruncated(
-            f"{self.path} changed while it was read",
-            hint="wait until it is written, then try again",
+            f"{self.path} changed while fdeploy was reading it",
+            hint="wait until it is completely written, then try again",
         )
 
     def close(self) -> None:
@@ -148,9 +148,9 @@ class FileSource:
 class Stream:
     """Reads a source forward from ``start``, through a buffer of fixed size.
 
-    ``read`` is what ``pickletools`` calls; it takes sizes from the file on trust, so they are
-    checked here before memory is taken. ``next_byte(1)`` returns the next byte, or ``b""`` at the
-    end.
+    ``pickletools`` calls ``read`` with sizes from the file, which it does not check; they are
+    checked here before memory is allocated. ``next_byte(1)`` returns the next byte, or ``b""`` at
+    the end.
     """
 
     __slots__ = ("_file", "next_byte", "source")
@@ -171,12 +171,12 @@ class Stream:
         return self.source.size - self.offset
 
     def check_left(self, size: int) -> None:
-        """Raise LearnerTruncated when fewer than ``size`` bytes are left."""
+        """Raise LearnerTruncated if fewer than ``size`` bytes are left."""
         if size > self.left:
             raise truncated("the file ends in the middle of a value")
 
     def read(self, size: int) -> bytes:
-        """The next ``size`` bytes. Raises LearnerTruncated when there are fewer."""
+        """The next ``size`` bytes. Raises LearnerTruncated if there are fewer."""
         if size > BUFFER:
             self.check_left(size)
         data = self._file.read(size)
@@ -192,7 +192,7 @@ class Stream:
         return line
 
     def skip(self, size: int) -> Slice:
-        """Pass over the next ``size`` bytes and return their place. Raises LearnerTruncated."""
+        """Skip the next ``size`` bytes and return their location. Raises LearnerTruncated."""
         self.check_left(size)
         skipped = Slice(self.source, self.offset, size)
         self._file.seek(size, os.SEEK_CUR)
@@ -200,7 +200,7 @@ class Stream:
 
 
 class _RawSource(io.RawIOBase):
-    """A source in the form that ``io.BufferedReader`` reads."""
+    """A source as a raw stream for ``io.BufferedReader``."""
 
     def __init__(self, source: Source, position: int) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""Tensors as a pickle describes them: views of storages, whose numbers are read on demand.
+"""Tensors described by a pickle: views of storages, whose numbers are read on demand.
 
 torch's persistent ids describe the storages, its ``_rebuild_*`` calls the views.
 """
@@ -29,7 +29,7 @@ DTYPES: dict[str, tuple[str, int]] = {
 }
 ITEM_SIZE = dict(DTYPES.values())
 MAX_DIMENSIONS = 64  # as in torch
-MAX_WRAPPERS = 8  # a parameter of a subclass of a view is three
+MAX_WRAPPERS = 8  # a parameter of a subclass of a view has three
 
 _WRAPPERS = frozenset({"_rebuild_parameter", "_rebuild_parameter_with_state"})
 _SUBCLASSES = frozenset({"_rebuild_from_type", "_rebuild_from_type_v2"})
@@ -37,10 +37,10 @@ _VIEWS = frozenset({"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3
 
 
 class Storage:
-    """``count`` elements of ``dtype``; ``data`` holds them once their place is known.
+    """``count`` elements of ``dtype``; ``data`` holds them once they are located.
 
-    ``start`` is the element of the storage at which a view of it begins, 0 for the storage itself;
-    ``device`` is where they lived when they were saved, such as ``cuda:0``.
+    ``start`` is the element at which a view of the storage begins, 0 for the storage itself;
+    ``device`` is where it was when it was saved, such as ``cuda:0``.
     """
 
     __slots__ = ("count", "data", "device", "dtype", "key", "start")
@@ -67,7 +67,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class EmbeddedSource:
-    """The source text of a class, as torch before 1.6 stored it beside the class's name."""
+    """The source text of a class, which torch before 1.6 stored next to the class's name."""
 
     name: Global
     file: str
@@ -75,7 +75,7 @@ class EmbeddedSource:
 
 
 class PersistentIds:
-    """Turns torch's persistent ids into storages and classes, and keeps what it met."""
+    """Turns torch's persistent ids into storages and classes, and records them."""
 
     def __init__(self) -> None:
         self.storages: dict[str, list[Storage]] = {}
@@ -113,7 +113,7 @@ def storage_dtype(kind: object) -> str:
     if isinstance(kind, Global) and kind.module.split(".")[0] == "torch" and kind.name in DTYPES:
         return DTYPES[kind.name][0]
     raise UnsupportedLearner(
-        f"the learner keeps numbers in a {kind if isinstance(kind, Global) else 'storage'}, "
+        f"the learner stores numbers in a {kind if isinstance(kind, Global) else 'storage'}, "
         "which fdeploy cannot read",
         hint="convert the model to float32 before learn.export() (learn.model.float())",
     )
@@ -159,7 +159,7 @@ class Tensor:
 
     @property
     def span(self) -> int:
-        """Number of elements of the storage from the first to the last one of the view."""
+        """Number of elements of the storage from the first to the last of the view."""
         if self.count == 0:
             return 0
         return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
@@ -172,8 +172,8 @@ class Tensor:
 def tensor(value: object, nested: MappingType[int, Storage]) -> Tensor | None:
     """The tensor that a value describes; None for anything else.
 
-    Raises LearnerTruncated for one that lies outside its storage, and UnsupportedLearner for a
-    kind of tensor (quantized, sparse, on the meta device) that cannot be served as it is.
+    Raises LearnerTruncated for one outside its storage, and UnsupportedLearner for a kind of tensor
+    (quantized, sparse, on the meta device) that cannot be served.
     """
     trainable: bool | None = None
     for _ in range(MAX_WRAPPERS):
@@ -190,7 +190,7 @@ def tensor(value: object, nested: MappingType[int, Storage]) -> Tensor | None:
             value = _inner(value)
         elif name.startswith("_rebuild_") and func.module.startswith("torch"):
             raise UnsupportedLearner(
-                f"the learner holds a tensor of a special kind ({name.removeprefix('_rebuild_')})",
+                f"the learner contains a special kind of tensor ({name.removeprefix('_rebuild_')})",
                 hint="make its weights plain float32 tensors before learn.export()",
             )
         else:
@@ -199,7 +199,7 @@ def tensor(value: object, nested: MappingType[int, Storage]) -> Tensor | None:
 
 
 def _inner(value: Call) -> object:
-    """The tensor that a call would turn into one of a subclass."""
+    """The tensor that a call would convert to a subclass."""
     match value.args:
         case (func, cls, tuple() as args, *_) if class_name(cls) is not None:
             return Call(func, args)
@@ -223,17 +223,17 @@ def _view(value: Call, nested: MappingType[int, Storage], *, trainable: bool | N
             )
             _check(made)
             return made
-    raise truncated("a tensor in the file is described wrongly")
+    raise truncated("a tensor in the file has an invalid description")
 
 
 def _typed(storage: Storage, value: Call, rest: list[object]) -> Storage:
-    """The storage as the third version of torch's description types it."""
+    """The storage with the type given by the third version of torch's rebuild function."""
     if not isinstance(value.func, Global) or value.func.name != "_rebuild_tensor_v3":
         return storage
     dtype = rest[2] if len(rest) > 2 else None  # noqa: PLR2004 - requires_grad, hooks, dtype
     if not isinstance(dtype, Global) or dtype.name not in ITEM_SIZE:
         raise UnsupportedLearner(
-            f"the learner holds numbers of an unknown type ({getattr(dtype, 'name', 'none')})",
+            f"the learner contains numbers of an unknown type ({getattr(dtype, 'name', 'none')})",
             hint="convert the model to float32 before learn.export() (learn.model.float())",
         )
     size = storage.count * storage.item_size
@@ -255,7 +255,7 @@ def _numbers(value: object) -> tuple[int, ...] | None:
 
 def _check(made: Tensor) -> None:
     if len(made.shape) != len(made.stride) or made.offset < 0:
-        raise truncated("a tensor in the file is described wrongly")
-    # A view that repeats elements would make a small file take any amount of memory.
+        raise truncated("a tensor in the file has an invalid description")
+    # A view that repeats elements could make a small file take any amount of memory.
     if made.offset + made.span > made.storage.count or made.count > made.storage.count:
         raise truncated("a tensor in the file lies outside its numbers")

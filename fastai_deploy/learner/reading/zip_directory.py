@@ -1,9 +1,9 @@
 """The directory of a zip file, read strictly and with bounds.
 
-Python's own ``zipfile`` builds a large record for every entry that a hostile directory claims,
-accepts names that climb out of the archive, and lets two entries share a name; torch's reader and
-ours must never disagree about what a member holds, so all of that is refused here. The layout is
-that of PKWARE's APPNOTE 6.3.
+Python's ``zipfile`` builds a large record for every entry that a hostile directory claims, accepts
+names that climb out of the archive, and lets two entries share a name. torch's reader and ours must
+never disagree about what a member contains, so all of that is refused here. The layout is that of
+PKWARE's APPNOTE 6.3.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fastai_deploy.learner.reading.sources import Slice, Source, check_range, tr
 
 MAX_MEMBERS = 100_000  # a torch archive has one for each tensor; the largest models have thousands
 MAX_NAME = 1_024  # bytes
-# What deflated members may hold in all: weights shrink by a tenth, a pickle to a tenth.
-MAX_RATIO = 2  # inflated bytes, to those of the file
-EXTRA_INFLATED = 16 << 20  # bytes on top
+# Total size of deflated members: weights shrink by a tenth, a pickle to a tenth.
+MAX_RATIO = 2  # inflated bytes per byte of the file
+EXTRA_INFLATED = 16 << 20  # additional bytes
 
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
@@ -34,7 +34,7 @@ _MAX_U32 = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Member:
-    """One file within the archive; ``size`` is in bytes, inflated."""
+    """A file in the archive; ``size`` is in bytes, inflated."""
 
     name: str
     method: int
@@ -45,7 +45,7 @@ class Member:
 
 
 class Inflater:
-    """Inflates members as a whole and keeps the last: most are read in many pieces, in a row."""
+    """Inflates whole members and keeps the last one: most are read in many consecutive pieces."""
 
     def __init__(self) -> None:
         self._last: tuple[Inflated, bytes] | None = None
@@ -54,7 +54,7 @@ class Inflater:
         """The bytes of a member. Raises LearnerTruncated."""
         if self._last is not None and self._last[0] is member:
             return self._last[1]
-        self._last = None  # before the next one takes memory
+        self._last = None  # free it before allocating the next one
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             data = inflater.decompress(member.source.read(0, member.source.size), member.size + 1)
@@ -88,21 +88,21 @@ def read_directory(source: Source) -> dict[str, Member]:
     members: dict[str, Member] = {}
     for member in _entries(source.read(start, size), count):
         if member.name in members:
-            raise truncated(f"the archive holds {member.name!r} twice")
+            raise truncated(f"the archive contains {member.name!r} twice")
         members[member.name] = member
     _check_sizes(members, source.size)
     return members
 
 
 def member_data(source: Source, member: Member, inflater: Inflater) -> Source:
-    """The bytes of a member, read when asked for. Raises LearnerTruncated."""
+    """The bytes of a member, read on demand. Raises LearnerTruncated."""
     header = source.read(member.header, _LOCAL.size)
     magic, _, flags, method, *_rest, name_size, extra_size = _LOCAL.unpack(header)
     name = source.read(member.header + _LOCAL.size, name_size)
     if magic != b"PK\x03\x04" or method != member.method or flags & _ENCRYPTED:
         raise truncated(f"the archive is damaged at {member.name!r}")
     if name != member.name.encode("utf-8"):
-        raise truncated(f"the archive names {member.name!r} in two ways")
+        raise truncated(f"the archive gives {member.name!r} two names")
     start = member.header + _LOCAL.size + name_size + extra_size
     check_range(start, member.stored_size, source.size)
     data = Slice(source, start, member.stored_size)
@@ -126,7 +126,7 @@ def _locate(source: Source) -> tuple[int, int, int]:
         end, *wide_numbers = wide
         narrow = zip((start, size, count), wide_numbers, (_MAX_U32, _MAX_U32, 0xFFFF), strict=True)
         if any(short not in (long, limit) for short, long, limit in narrow):
-            raise truncated("the archive gives two places for its directory")
+            raise truncated("the archive gives two locations for its directory")
         start, size, count = wide_numbers
     if start + size != end:
         raise truncated("the directory of the archive is not where it should be")
@@ -134,7 +134,7 @@ def _locate(source: Source) -> tuple[int, int, int]:
 
 
 def _locate64(source: Source, end: int) -> tuple[int, int, int, int] | None:
-    """Where the zip64 record is, and the directory according to it; None where there is none."""
+    """The zip64 record's offset, and the directory according to it; None if there is none."""
     position = end - _LOCATOR64.size
     if position < 0:
         return None
@@ -165,14 +165,14 @@ def _entries(directory: bytes, count: int) -> Iterator[Member]:
         stored_size, size, header = _sizes(entry[8], entry[9], entry[16], extra)
         yield Member(_name(raw_name), method, entry[7], stored_size, size, header)
     if position != len(directory):
-        raise truncated("the directory of the archive holds more than it says")
+        raise truncated("the directory of the archive is longer than it says")
 
 
 def _name(raw: bytes) -> str:
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise truncated("the archive has a member whose name is no text") from error
+        raise truncated("the archive has a member whose name is not text") from error
     parts = name.removesuffix("/").split("/")
     if not 0 < len(raw) <= MAX_NAME or {"", ".", ".."} & set(parts) or set("\\:\0") & set(name):
         raise truncated(f"the archive has a member with an unsafe name: {name[:80]!r}")
@@ -180,7 +180,7 @@ def _name(raw: bytes) -> str:
 
 
 def _sizes(stored_size: int, size: int, header: int, extra: bytes) -> tuple[int, int, int]:
-    """The three numbers of an entry, taken from its zip64 field where they do not fit."""
+    """The three numbers of an entry, taken from its zip64 field if they do not fit."""
     wide = b""
     position = 0
     while position + 4 <= len(extra):
@@ -210,11 +210,11 @@ def _check_sizes(members: dict[str, Member], file_size: int) -> None:
     if inflated > MAX_RATIO * file_size + EXTRA_INFLATED:
         raise _too_complex(f"the archive inflates to {inflated:,} bytes")
     if sum(member.stored_size for member in members.values()) > file_size:
-        raise truncated("members of the archive lie upon each other")
+        raise truncated("members of the archive overlap")
 
 
 def _too_complex(what: str) -> LearnerTooComplex:
     return LearnerTooComplex(
         f"{what}, more than any learner needs",
-        hint="the file is damaged or was made to do harm; export the learner again",
+        hint="the file is damaged or malicious; export the learner again",
     )

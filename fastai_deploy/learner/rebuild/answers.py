@@ -1,6 +1,6 @@
-"""Texts to probabilities, through the rebuilt model and through its ONNX graph, one at a time.
+"""Texts to probabilities, through the rebuilt model or its ONNX graph, one at a time.
 
-A learner's ``predict`` sees one text alone, without padding; so do these.
+A learner's ``predict`` gets one text at a time, without padding; so do these.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Encoder:
     """Texts to ids: the named steps, then the rebuilt tokenizer, cut to ``max_length`` tokens."""
 
     def __init__(self, serialized: Json, steps: Iterable[str], max_length: int) -> None:
-        """Raises UnsupportedLearner when the tokenizers library cannot read the tokenizer."""
+        """Raises UnsupportedLearner if the tokenizers library cannot read the tokenizer."""
         with _refusals("the tokenizer in the learner cannot be rebuilt"):
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(serialized))
             self.vocabulary = _largest_id(tokenizer) + 1
@@ -42,12 +42,12 @@ class Encoder:
         self._steps = tuple(steps)
 
     def __call__(self, text: str) -> Ids:
-        """The ids of a text, special tokens included. Raises UnsupportedLearner."""
+        """The ids of a text, including special tokens. Raises UnsupportedLearner."""
         ids: Ids = self._encoding(text).ids
         return ids
 
     def cuts(self, text: str) -> bool:
-        """Whether a text has more tokens than are read."""
+        """Whether a text has more tokens than the learner reads."""
         return bool(self._encoding(text).overflowing)
 
     def _encoding(self, text: str) -> tokenizers.Encoding:
@@ -59,7 +59,7 @@ class Encoder:
 
 @contextmanager
 def _refusals(what: str) -> Iterator[None]:
-    """What the tokenizers library raises, Exception itself or a panic in Rust, as a refusal."""
+    """Turn what the tokenizers library raises, also panics in Rust, into UnsupportedLearner."""
     try:
         yield
     except KeyboardInterrupt:
@@ -87,7 +87,7 @@ def _largest_id(tokenizer: tokenizers.Tokenizer) -> int:
 
 
 def torch_scores(classifier: Classifier) -> Scores:
-    """Scores by the rebuilt model in torch; they raise UnsupportedLearner where it fails."""
+    """Scores from the rebuilt model in torch; raises UnsupportedLearner if it fails."""
 
     def scores(ids: Ids) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         row = torch.tensor([ids])
@@ -105,7 +105,7 @@ def torch_scores(classifier: Classifier) -> Scores:
 
 
 def onnx_scores(graph: Path, inputs: Iterable[str]) -> Scores:
-    """Scores by the exported graph in ONNX Runtime."""
+    """Scores from the exported graph in ONNX Runtime."""
     session = open_graph(graph)
     names = tuple(inputs)
 
@@ -118,7 +118,7 @@ def onnx_scores(graph: Path, inputs: Iterable[str]) -> Scores:
 
 
 def onnx_batch_scores(graph: Path, inputs: Iterable[str], pad: int, texts: Sequence[Ids]) -> Rows:
-    """Scores of all texts, by the graph in batches of about the same length, in order."""
+    """Scores of all texts, in order, from the graph in batches of similar length."""
     session = open_graph(graph)
     names = tuple(inputs)
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
@@ -138,14 +138,14 @@ def onnx_batch_scores(graph: Path, inputs: Iterable[str], pad: int, texts: Seque
 
 
 def activated(rows: Rows, activation: Activation) -> list[tuple[float, ...]]:
-    """Scores made probabilities, in the order of the labels."""
+    """Probabilities for the scores, in label order."""
     return [tuple(_activated(row, activation).tolist()) for row in rows]
 
 
 def probabilities(
     encoded: Iterable[Ids], scores: Scores, activation: Activation
 ) -> list[tuple[float, ...]]:
-    """The probabilities of every text, in the order of the labels, in float64."""
+    """The probabilities of every text, in label order, in float64."""
     return activated([scores(ids) for ids in encoded], activation)
 
 

@@ -1,8 +1,8 @@
-"""What stands in a pickled object's attributes, as Python values; nothing in the file is called.
+"""The attributes of a pickled object as Python values, without calling anything in the file.
 
-Plain data, tensors, configurations of transformers, torch's functions by name, and objects of the
-classes in the user's definitions, whose attributes are set as unpickling would. Anything else is
-``UNREAD`` and left out.
+These are plain data, tensors, transformers configurations, torch functions by name, and objects of
+the classes in the user's definitions, whose attributes are set as unpickling would. Anything else
+is ``UNREAD`` and left out.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from fastai_deploy.learner.reading.graph import (
 from fastai_deploy.learner.reading.tensors import tensor
 from fastai_deploy.learner.rebuild.transformer import read_tensor
 
-UNREAD: Final = object()  # what stands for a value that reading cannot make
+UNREAD: Final = object()  # in place of a value that reading cannot create
 
-# Functions without side effects that a module may hold; by name, because the file names them.
+# Functions without side effects that a module may hold, by name, because the file names them.
 _FUNCTIONS = name_set(
     """
     relu tanh sigmoid softmax log_softmax gelu silu mish elu selu celu leaky_relu logsigmoid
@@ -62,7 +62,7 @@ _CONTAINERS: dict[str, type[list[Any] | set[Any] | frozenset[Any]]] = {
 
 
 class Values:
-    """Makes values; the budget is that of one whole learner."""
+    """Creates values within one budget for a whole learner."""
 
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
@@ -74,7 +74,7 @@ class Values:
         if self._left < 0 or depth > MAX_PLAIN_DEPTH:
             raise LearnerTooComplex(
                 "the attributes of the model's parts are more, or deeper, than any learner's",
-                hint="the file is damaged or was made to do harm; export the learner again",
+                hint="the file is damaged or malicious; export the learner again",
             )
         made: Any = UNREAD
         match value:
@@ -96,17 +96,17 @@ class Values:
         found = [self.make(item, depth + 1) for item in items]
         try:
             return UNREAD if any(item is UNREAD for item in found) else made(found)
-        except TypeError:  # a set of what has no hash
+        except TypeError:  # a set of unhashable values
             return UNREAD
 
     def _dict(self, entries: dict[str, object], count: int, depth: int) -> Any:
         if len(entries) != count:
-            return UNREAD  # keys that are not text: no configuration
+            return UNREAD  # keys that are not strings: not a configuration
         found = {name: self.make(item, depth + 1) for name, item in entries.items()}
         return UNREAD if any(item is UNREAD for item in found.values()) else found
 
     def _named(self, name: Global) -> Any:
-        """A function of torch's, or what the user's file calls by the name."""
+        """A torch function, or what the user's file defines under the name."""
         if name.module in _FUNCTION_MODULES and name.name in _FUNCTIONS:
             return getattr(nn.functional, name.name, None) or getattr(torch, name.name)
         if name.module == "torch":
@@ -120,7 +120,7 @@ class Values:
             made = tensor(value, {})
             if made is not None:
                 return _floats(read_tensor(made))
-        except LearnerError:  # of a kind that is not read, or in a file within the file
+        except LearnerError:  # of a kind that is not read, or in a nested file
             return UNREAD
         cls = class_of(value)
         if cls == _SIZE:
@@ -140,7 +140,7 @@ class Values:
         return types.SimpleNamespace(**own) if cls in _NAMESPACES else self._users(cls, own)
 
     def _users(self, cls: Global, own: dict[str, Any]) -> Any:
-        """An object of a class that the user's file defines, made without its constructor."""
+        """An object of a class in the user's file, created without its constructor."""
         found = self._definitions.find(cls.name)
         if not isinstance(found, type) or issubclass(found, nn.Module):
             return UNREAD
@@ -153,12 +153,12 @@ class Values:
 
 
 def _floats(value: torch.Tensor) -> torch.Tensor:
-    """Half precision becomes float32, in which everything works."""
+    """Convert half precision to float32, which every operator supports."""
     return value.float() if value.is_floating_point() else value
 
 
 def _config(cls: Global, value: Call) -> Any:
-    """A configuration of transformers with the settings that its class of today knows."""
+    """A transformers configuration, with the settings that today's class knows."""
     try:
         made = getattr(transformers, cls.name)()
         known = set(made.to_dict())
@@ -168,7 +168,7 @@ def _config(cls: Global, value: Call) -> Any:
                 setattr(made, name, found)
     except (AttributeError, TypeError, ValueError):
         return UNREAD
-    # Attributes of the user's own that the class does not know, such as a dropout of the head.
+    # The user's own attributes that the class does not know, such as a dropout of the head.
     for name, item in attributes(value).items():
         if name.isidentifier() and not name.startswith("_") and not hasattr(made, name):
             setattr(made, name, plain(item))

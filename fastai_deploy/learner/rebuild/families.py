@@ -1,4 +1,4 @@
-"""Rebuilding and publishing a learner by the family that it belongs to."""
+"""Rebuild a learner and write its model, depending on its family."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ AnyRebuilt = Rebuilt | RebuiltUlmfit
 def rebuild(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitions | None) -> AnyRebuilt:
     """Rebuild a convertible learner.
 
-    ``cases`` with the learner's own answers settle what the file does not show; ``definitions``
-    are the user's own classes, where they were handed in.
+    ``cases`` with the learner's own answers decide what the file does not show; ``definitions``
+    are the user's classes, if supplied.
     Raises UnsupportedLearner, LearnerTruncated or ExtraMissing.
     """
     if anatomy.ulmfit is not None:
@@ -38,7 +38,7 @@ def choose(
     wish: Int8,
     report: Reporter,
 ) -> Served:
-    """The graph to serve. Raises ParityError or UnsupportedLearner where int8 cannot be had."""
+    """The graph to serve. Raises ParityError or UnsupportedLearner if int8 is not possible."""
     if isinstance(rebuilt, Rebuilt):
         return precision.choose(rebuilt, reference, goldens, wish, report)
     if wish.choice == "int8":
@@ -65,7 +65,7 @@ def manifest(
     origin: LearnerSpec,
     proven: bool,
 ) -> Manifest:
-    """The manifest of the bundle; ``proven``: the learner's own answers were reproduced."""
+    """The bundle's manifest; ``proven``: the learner's own answers were reproduced."""
     if isinstance(rebuilt, RebuiltUlmfit):
         return write_bundle.ulmfit_manifest(
             rebuilt, served, name=name, origin=origin, proven=proven

@@ -1,4 +1,4 @@
-"""The libraries that rebuilding needs and reading does not: are they here, and do they work."""
+"""Check that the libraries needed to rebuild a learner are installed and work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONVERT = ("torch", "transformers", "tokenizers", "safetensors", "onnx", "onnxru
 
 
 def require(load: Callable[[str], ModuleType] = importlib.import_module) -> None:
-    """Import what conversion needs. Raises ExtraMissing with the command that mends it."""
+    """Import what conversion needs. Raises ExtraMissing with the command to install it."""
     need_extra("convert", *CONVERT)
     for name in CONVERT:
         _load(name, load)
@@ -21,7 +21,7 @@ def require(load: Callable[[str], ModuleType] = importlib.import_module) -> None
 def _load(name: str, load: Callable[[str], ModuleType]) -> None:
     try:
         load(name)
-    except Exception as error:  # a broken library raises whatever it likes while it loads
+    except Exception as error:  # a broken library may raise anything on import
         raise explain(name, error) from error
 
 
@@ -29,7 +29,7 @@ def explain(name: str, error: BaseException) -> ExtraMissing:
     """The error for a library that is installed but cannot be imported."""
     if broken_torchvision(error):
         return ExtraMissing(
-            "the torchvision that is installed does not fit torch, and transformers fails on it",
+            "the installed torchvision does not match torch, so transformers cannot be imported",
             hint="run: pip uninstall torchvision   (fdeploy does not need it)",
         )
     reason = (str(error) or repr(error)).splitlines()[0]
@@ -40,9 +40,10 @@ def explain(name: str, error: BaseException) -> ExtraMissing:
 
 
 def broken_torchvision(error: BaseException | None) -> bool:
-    """Whether an import failed on a torchvision built for another torch.
+    """Whether an import failed because torchvision was built for another torch.
 
-    ``operator torchvision::nms does not exist`` is what it says, somewhere in the chain of causes.
+    Somewhere in the chain of causes, the message is then
+    ``operator torchvision::nms does not exist``.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

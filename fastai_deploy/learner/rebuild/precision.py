@@ -1,10 +1,10 @@
-"""Which graph is served: int8 where its answers are good enough and it is worth it, else float32.
+"""Choose the graph to serve: int8 if it is accurate enough and worthwhile, or else float32.
 
-Good enough means, over all goldens, each alone and in batches as a busy server would make them: no
-answer changes (so that not a single right one is lost) and no probability is off by more than half
-of ``TOLERANCE``. The bundle's tolerance is then ``TOLERANCE``, and every later station, the
-container's own check at start among them, holds the model to it. The other half is for the batches
-that a busy server makes and export did not.
+Accurate enough means that over all goldens, each alone and in batches as a busy server would form
+them, no answer changes (so not one correct answer is lost) and no probability is off by more than
+half of ``TOLERANCE``. The bundle's tolerance is then ``TOLERANCE``, and every later check holds the
+model to it, including the container's own at startup. The other half allows for batches on a busy
+server that export did not try.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Choice = Literal["auto", "int8", "none"]
 
 TOLERANCE = 0.04
 """|Δprobability| of int8 against the learner. Dynamic int8 takes its scales from the whole batch,
-so that an answer depends on its neighbours by some thousandths."""
+so an answer depends on its neighbours by a few thousandths."""
 WORTHWHILE = 10_000_000
-"""Parameters. A smaller model answers a short text within a few milliseconds in float32, about
-what a request costs besides."""
+"""Parameters. A smaller model answers a short text in float32 within a few milliseconds, about as
+much as the rest of a request takes."""
 _FILE = "model.int8.onnx"
 
 
 @dataclass(frozen=True)
 class Int8:
-    """What is wished: ``tolerance`` is the user's own, None where nothing was said."""
+    """The user's choice; ``tolerance`` is None if the user gave none."""
 
     choice: Choice
     tolerance: float | None = None
@@ -61,16 +61,15 @@ def choose(
     *,
     worthwhile: int = WORTHWHILE,
 ) -> Served:
-    """The int8 form of the reference if it is chosen and good enough, else the reference itself.
+    """The int8 form of the reference if it is chosen and accurate enough, or else the reference.
 
-    A tolerance that the user states holds for int8, too; ``worthwhile`` are the parameters from
-    which on ``auto`` tries it. Raises ParityError or UnsupportedLearner when int8 is demanded and
-    cannot be had.
+    A tolerance that the user gives applies to int8 too; ``auto`` tries int8 from ``worthwhile``
+    parameters. Raises ParityError or UnsupportedLearner if int8 is demanded and not possible.
     """
     parameters = sum(each.numel() for each in rebuilt.classifier.parameters())
     if wish.choice == "none" or (wish.choice == "auto" and parameters < worthwhile):
         return reference
-    report(Step("quantizing it to int8"))
+    report(Step("quantizing to int8"))
     path = reference.graph.path.with_name(_FILE)
     try:
         quantize(reference.graph.path, path)
@@ -81,15 +80,15 @@ def choose(
             raise
         report(
             Warned(
-                f"the model is served in float32, because int8 is not good enough: {error.message}",
-                'this costs two to three times the time; quantize = "none" in [model] leaves '
-                "out the attempt",
+                f"serving float32, because int8 is not accurate enough: {error.message}",
+                'float32 takes two to three times as long; quantize = "none" in [model] skips '
+                "the attempt",
             )
         )
         return reference
     report(
         Step(
-            f"{len(goldens)} goldens answered alike in int8: max |Δprobability| "
+            f"{len(goldens)} goldens reproduced in int8: max |Δprobability| "
             f"{found.difference:.1e} (tolerance {found.tolerance:g}), 0 answers changed"
         )
     )

@@ -1,4 +1,4 @@
-"""A learner that answers again: its model in torch behind its own tokenizer and text rules."""
+"""A rebuilt learner: its model in torch, with its own tokenizer and text rules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from fastai_deploy.parity.compare import compare
 from fastai_deploy.parity.goldens import Case
 
 Answers = list[tuple[float, ...]]
-SAME = 1e-5  # differences of probabilities below this are float32's rounding
+SAME = 1e-5  # smaller differences of probabilities are float32 rounding
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,8 +44,8 @@ class Rebuilt:
     """A convertible learner, rebuilt.
 
     ``max_length`` is in tokens. ``masks_padding``: whether texts of different lengths may share a
-    batch. ``mask_known`` is false when neither the file nor the goldens show
-    whether the learner attends to a padding token that stands in a text.
+    batch. ``mask_known`` is false if neither the file nor the goldens show whether the learner
+    attends to a padding token that occurs in a text.
     """
 
     anatomy: Anatomy
@@ -64,18 +64,18 @@ class Rebuilt:
         return self.encoder.cuts(text)
 
     def answer(self, texts: Iterable[str]) -> Answers:
-        """Probabilities by the model in torch."""
+        """Probabilities from the model in torch."""
         encoded = [self.encoder(text) for text in texts]
         return probabilities(encoded, torch_scores(self.classifier), self.anatomy.loss.activation)
 
     def answer_onnx(self, graph: Graph, texts: Iterable[str]) -> Answers:
-        """Probabilities by the exported graph."""
+        """Probabilities from the exported graph."""
         encoded = [self.encoder(text) for text in texts]
         scores = onnx_scores(graph.path, graph.inputs)
         return probabilities(encoded, scores, self.anatomy.loss.activation)
 
     def answer_onnx_batched(self, graph: Graph, texts: Iterable[str]) -> Answers:
-        """The same, in padded batches."""
+        """Probabilities from the exported graph, in padded batches."""
         encoded = [self.encoder(text) for text in texts]
         rows = onnx_batch_scores(graph.path, graph.inputs, self.pad_token_id, encoded)
         return activated(rows, self.anatomy.loss.activation)
@@ -96,15 +96,15 @@ def rebuild_learner(
 ) -> Rebuilt:
     """Rebuild a convertible learner.
 
-    ``cases`` with the learner's own answers settle what the file does not show; ``definitions``
-    hold the user's classes, where the model is made of some.
+    ``cases`` with the learner's own answers decide what the file does not show; ``definitions``
+    holds the user's classes, if the model uses any.
     Raises UnsupportedLearner, DefinitionsError, LearnerTruncated or ExtraMissing.
     """
     if definitions is not None:
         return _rebuild_own(anatomy, cases, definitions)
     transformer, tokenizer, text = anatomy.transformer, anatomy.tokenizer, anatomy.text
     if transformer is None or tokenizer is None or text is None:
-        raise UnsupportedLearner("the learner is no transformer with a tokenizer", hint=RUNTIME)
+        raise UnsupportedLearner("the learner is not a transformer with a tokenizer", hint=RUNTIME)
     model = rebuild(anatomy)
     limit = _max_length(text, model.config)
     serialized = tokenizer_json(
@@ -169,7 +169,7 @@ def _rebuild_own(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitio
 
 def _check_vocabulary(encoder: Encoder, model: transformers.PreTrainedModel) -> None:
     weight = getattr(model.get_input_embeddings(), "weight", None)
-    # Perceiver's input embeddings are no table of tokens.
+    # Perceiver's input embeddings are not a table of tokens.
     rows = weight.shape[0] if isinstance(weight, torch.Tensor) else model.config.vocab_size
     if encoder.vocabulary > rows:
         raise UnsupportedLearner(
@@ -185,10 +185,10 @@ def _settle(
     anatomy: Anatomy,
     cases: Sequence[Case],
 ) -> tuple[Classifier, bool]:
-    """The one that answers as the learner did, and whether the goldens tell them apart.
+    """The candidate that answers as the learner did, and whether the goldens decide it.
 
-    Both agree on every text that does not spell out the padding token. Where nothing tells, the
-    wrapper is taken to mask, as every published one does.
+    Both agree on every text without a literal padding token. If nothing decides, the wrapper is
+    assumed to mask it, as every published one does.
     """
     answered = [case for case in cases if case.probabilities is not None]
     encoded = [encoder(case.text) for case in answered]
@@ -208,9 +208,9 @@ def _settle(
 
 
 def _max_length(text: TextRules, config: object) -> int:
-    """Tokens of the longest text: what the learner cuts at, and never more than positions.
+    """The length of the longest text in tokens: the learner's cut, but no more than positions.
 
-    A RoBERTa's first positions are never used: it has two more than its texts have tokens.
+    A RoBERTa never uses its first positions: it has two more than its texts have tokens.
     """
     stated = text.max_length
     if stated is not None and stated >= NO_LIMIT:
@@ -224,7 +224,7 @@ def _max_length(text: TextRules, config: object) -> int:
 
 
 def _counts_from_padding(config: object) -> bool:
-    """Whether positions begin behind the padding id, as in RoBERTa and what was made from it."""
+    """Whether positions start after the padding id, as in RoBERTa and its descendants."""
     return str(getattr(config, "model_type", "")) in (
         "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer", "mpnet", "xmod",
         "data2vec-text", "ibert", "luke", "esm", "roberta-prelayernorm",
@@ -232,9 +232,9 @@ def _counts_from_padding(config: object) -> bool:
 
 
 def _pad(tokenizer: Tokenizer, serialized: Json, config: object) -> int:
-    """The id that fills shorter texts of a batch; any will do where the model masks it.
+    """The id that pads shorter texts in a batch; any will do if the model masks it.
 
-    A tokenizer that cuts at no special token does not tell it, but the model's configuration does.
+    A tokenizer that splits at no special token does not say it, but the model's configuration does.
     """
     token = tokenizer.special.get("pad")
     found = fast_vocabulary(serialized).get(token.text) if token else None

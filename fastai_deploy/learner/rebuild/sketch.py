@@ -1,10 +1,10 @@
-"""A model on torch's meta device, where tensors have shapes and no memory, before the real one.
+"""A model on torch's meta device, with shapes but no memory, built before the real one.
 
-    sketched      what the configuration makes, in as many steps as the weights in the file can need
-    check_total   the numbers that the whole model would hold, against those in the file
-    check_shared  the same for a model that is made of the weights themselves
+    sketched      what the configuration builds, in as many steps as the file's weights can need
+    check_total   the size of the whole model, against that of the file's weights
+    check_shared  the same for a model built directly from the weights
 
-What remains to be built afterwards is as large as the weights that were read.
+What is built afterwards is then no larger than the weights that were read.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from fastai_deploy.learner.examine.architecture import numbers, shown
 from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.reading.tensors import Tensor
 
-# Calls of torch functions while a model is built; the architectures of the tests make 2 to 5 for
-# each weight.
+# Calls of torch functions while building a model; the architectures in the tests make 2 to 5 per
+# weight.
 _CALLS = 2_000
 _CALLS_PER_WEIGHT = 50
-# The numbers of a model that no file holds, such as masks and tables of positions.
+# Numbers in a model that no file stores, such as masks and tables of positions.
 _COMPUTED = 16 << 20
 _MOST_WEIGHTS = 4_096  # DeBERTa's largest has 800
-_SPARE = 1 << 16  # numbers of a tiny model that may be named more often
-_TIED = 4  # names of one weight in the file that may be weights of their own in the model
+_SPARE = 1 << 16  # additional numbers, for tiny models whose weights have several names
+_TIED = 4  # names of one weight in the file that may be separate weights in the model
 
 Made = TypeVar("Made", bound=nn.Module)
 
@@ -39,10 +39,10 @@ Made = TypeVar("Made", bound=nn.Module)
 def sketched(
     build: Callable[[], Made], config: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> Made:
-    """What ``build`` makes, without memory for its tensors and without initialising them.
+    """What ``build`` returns, without memory for its tensors and without initialising them.
 
-    Raises UnsupportedLearner for a model of more parts than the weights can be of, and whatever
-    ``build`` does.
+    Raises UnsupportedLearner for a model with more parts than the weights allow, and whatever
+    ``build`` raises.
     """
     calls = _Calls(_CALLS + _CALLS_PER_WEIGHT * len(weights))
     try:
@@ -57,14 +57,14 @@ def sketched(
         claimed = sorted(numbers(config), key=lambda found: -abs(found[1]))[:3]
         told = ", ".join(f"{name} = {shown(number)}" for name, number in claimed)
         raise UnsupportedLearner(
-            f"the learner's configuration ({told}) makes a model of far more parts than the "
+            f"the learner's configuration ({told}) builds a model of far more parts than the "
             f"{len(weights):,} weights in the file",
             hint=RUNTIME,
         ) from error
 
 
 class _TooMany(BaseException):
-    """More calls than any model of these weights; no library takes it for an error of its own."""
+    """More calls than any model of these weights; a BaseException, so libraries do not catch it."""
 
 
 class _Calls(TorchFunctionMode):
@@ -83,9 +83,9 @@ class _Calls(TorchFunctionMode):
 
 
 def check_total(sketch: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raise UnsupportedLearner for a model of far more numbers than the file holds."""
+    """Raise UnsupportedLearner for a model with far more numbers than the file holds."""
     wanted = sum(each.numel() for each in chain(sketch.parameters(), sketch.buffers()))
-    _check(wanted, weights, _COMPUTED, "the learner's configuration makes a model")
+    _check(wanted, weights, _COMPUTED, "the learner's configuration builds a model")
 
 
 def check_shared(weights: Mapping[str, Tensor]) -> None:
@@ -96,7 +96,7 @@ def check_shared(weights: Mapping[str, Tensor]) -> None:
             hint=RUNTIME,
         )
     wanted = sum(tensor.count for tensor in weights.values())
-    _check(wanted, weights, _SPARE, "the learner's weights make a model")
+    _check(wanted, weights, _SPARE, "the learner's weights build a model")
 
 
 def _check(wanted: int, weights: Mapping[str, Tensor], spare: int, told: str) -> None:

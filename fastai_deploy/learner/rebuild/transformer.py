@@ -1,4 +1,4 @@
-"""Rebuilds the transformer in torch from its configuration and weights, as ids to scores."""
+"""Rebuild the transformer in torch from its configuration and weights, from ids to scores."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class Exportable(nn.Module, ABC):
 class Classifier(Exportable):
     """Ids to logits.
 
-    ``input_ids`` of shape (batch, sequence), and where the learner does not find padding itself
-    ``attention_mask`` of the same shape, to logits of shape (batch, labels).
+    ``input_ids`` of shape (batch, sequence), and ``attention_mask`` of the same shape unless the
+    learner finds padding itself, to logits of shape (batch, labels).
 
-    ``mask_pad`` is the id that the learner's wrapper takes for padding wherever it stands, also in
-    the middle of a text; None where all tokens of a text are attended to. ``first_position`` is the
-    number of the first position where positions are simply counted, as RoBERTa did in transformers
-    before 2.4; later versions leave padding out of the count, which is left to the model.
+    ``mask_pad`` is the id that the learner's wrapper treats as padding anywhere, also in the middle
+    of a text; None if all tokens of a text are attended to. ``first_position`` is the number of the
+    first position if positions are simply counted, as in RoBERTa in transformers before 2.4; later
+    versions do not count padding, which is left to the model.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class Classifier(Exportable):
 
     @property
     def config(self) -> object:
-        """The configuration of the transformer in it; None where there is none."""
+        """The configuration of the transformer in it, or None."""
         found = (getattr(each, "config", None) for each in self.model.modules())
         return next((each for each in found if hasattr(each, "vocab_size")), None)
 
     def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What ``forward`` is called with, in the order of ``inputs``."""
+        """The arguments of ``forward``, in the order of ``inputs``."""
         return (ids,) if self.mask_pad is not None else (ids, mask)
 
     def forward(
@@ -121,7 +121,7 @@ class Classifier(Exportable):
 def scored_at_end(model: nn.Module) -> bool:
     """Whether a model is an encoder with a decoder that scores a text at its last end token.
 
-    BART, T5 and their kin are. They refuse batches in which some text spells the token out, and
+    BART, T5 and related models are. They refuse batches in which a text contains the token, and
     what they do instead cannot be traced for every length.
     """
     config = getattr(model, "config", None)
@@ -133,10 +133,10 @@ def scored_at_end(model: nn.Module) -> bool:
 def _at_last_end(
     model: transformers.PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """What the ``forward`` of such a model gives for each text alone, of shape (batch, labels)."""
+    """What ``forward`` of such a model returns for each text alone, of shape (batch, labels)."""
     given: dict[str, torch.Tensor] = {}
     shift: Any = getattr(model, "_shift_right", None)
-    if shift is not None:  # T5, whose forward does this; the others do it within
+    if shift is not None:  # T5 does this in forward; the others inside the model
         given["decoder_input_ids"] = shift(ids)
     inner: Any = model.base_model
     states = inner(ids, attention_mask=mask, use_cache=False, return_dict=False, **given)[0]
@@ -149,7 +149,7 @@ def _at_last_end(
 
 
 def first_position(anatomy: Anatomy) -> int | None:
-    """Where a RoBERTa of transformers before 2.4 begins to count; None for every other model."""
+    """The first position of a RoBERTa in transformers before 2.4; None for other models."""
     early = anatomy.tokenizer is not None and anatomy.tokenizer.era in ("2.1", "2.2")
     for module in anatomy.tree:
         padding = module.attributes.get("padding_idx")
@@ -158,28 +158,28 @@ def first_position(anatomy: Anatomy) -> int | None:
     return None
 
 
-# Kept by some versions as weights and computed by others.
+# Stored as weights by some versions and computed by others.
 COMPUTED = ("position_ids", "token_type_ids")
-# What a decoder begins with; T5's configuration has it only where someone set it.
+# The first token of a decoder; T5's configuration has it only if someone set it.
 _STARTS = {"decoder_start_token_id"}
-# Modules that hand their input through while a model answers.
+# Modules that pass their input through in evaluation mode.
 _WITHOUT_EFFECT = {"Dropout", "StableDropout", "Identity", "Dropout1d", "AlphaDropout"}
-# Attributes that differ from run to run, or only matter in training.
+# Attributes that differ from run to run, or matter only in training.
 _OF_A_RUN = frozenset({"training", "gradient_checkpointing", "num_labels", "out_features"})
 _NUMBERS = (int, float, bool)
 _SYNONYMS = {"swish": "silu", "gelunew": "newgelu", "gelufast": "fastgelu", "gelupython": "gelu"}
-_OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, before transformers had its name
+_OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, in early versions
 
 
 def rebuild(anatomy: Anatomy) -> transformers.PreTrainedModel:
-    """The transformer of a convertible learner, on the CPU, in float32, ready to answer.
+    """The transformer of a convertible learner, on the CPU, in float32, in evaluation mode.
 
-    Raises UnsupportedLearner when it is not exactly one of transformers' own, LearnerTruncated when
-    its weights cannot be read, ExtraMissing when transformers cannot be loaded.
+    Raises UnsupportedLearner if it is not exactly one of transformers' own, LearnerTruncated if its
+    weights cannot be read, ExtraMissing if transformers cannot be loaded.
     """
     transformer = anatomy.transformer
     if transformer is None or transformer.problem:
-        reason = transformer.problem if transformer else "it holds no transformer"
+        reason = transformer.problem if transformer else "it has no transformer"
         raise UnsupportedLearner(f"the learner cannot be rebuilt: {reason}", hint=RUNTIME)
     check_shared(anatomy.weights)
     model = empty_model(
@@ -194,7 +194,7 @@ def rebuild(anatomy: Anatomy) -> transformers.PreTrainedModel:
 
 
 def configuration(model: nn.Module, config: object) -> dict[str, Any]:
-    """``config.json`` of a rebuilt model: what shapes it, its class and its labels.
+    """``config.json`` of a rebuilt model: the settings that shape it, its class and its labels.
 
     ``config`` is that of the transformer in it; a model without one has only its class.
     """
@@ -217,11 +217,11 @@ def empty_model(
     fits: Callable[[nn.Module], None] = lambda _sketch: None,
     pooled: bool | None = None,
 ) -> transformers.PreTrainedModel:
-    """A model of the right class and size, with weights of no meaning yet.
+    """A model of the right class and size, with arbitrary weights.
 
-    ``pooled``: whether it has a pooling layer, where its class can be told. Before anything of the
-    claimed size is made, ``fits`` gets the same model on the meta device, and may refuse it.
-    Raises UnsupportedLearner or ExtraMissing.
+    ``pooled``: whether it has a pooling layer, for classes that take that argument. Before anything
+    of the claimed size is built, ``fits`` receives the same model on the meta device, and may
+    refuse it. Raises UnsupportedLearner or ExtraMissing.
     """
     name = transformer.cls.name
     try:
@@ -230,7 +230,7 @@ def empty_model(
         raise UnsupportedLearner(
             f"transformers {transformers.__version__} has no class {name}", hint=RUNTIME
         ) from error
-    except Exception as error:  # transformers imports the class now, and whatever it needs
+    except Exception as error:  # transformers imports the class now, with its imports
         raise explain("transformers", error) from error
     options = {} if pooled is None else {"add_pooling_layer": pooled}
     try:
@@ -249,14 +249,14 @@ def empty_model(
         model = model_class(config, **options)
     except UnsupportedLearner:
         raise
-    except Exception as error:  # of a class of transformers, on a configuration from a file
+    except Exception as error:  # any error of a class on a configuration from a file
         raise UnsupportedLearner(
             f"transformers {transformers.__version__} cannot build {name} from the learner's "
             f"configuration: {' '.join(str(error).split())}",
             hint=RUNTIME,
         ) from error
     if not isinstance(model, transformers.PreTrainedModel):
-        raise UnsupportedLearner(f"{name} is no model of transformers", hint=RUNTIME)
+        raise UnsupportedLearner(f"{name} is not a transformers model", hint=RUNTIME)
     return model
 
 
@@ -278,7 +278,7 @@ def _config(
 
 
 def _around(anatomy: Anatomy, transformer: Transformer) -> dict[str, Any]:
-    """What the rest of the learner says of the configuration: its labels, and its padding."""
+    """What the rest of the learner says about the configuration: its labels and its padding."""
     padding = _padding(anatomy.tree, transformer)
     names = anatomy.labels.names
     return {
@@ -289,7 +289,7 @@ def _around(anatomy: Anatomy, transformer: Transformer) -> dict[str, Any]:
 
 
 def _without(inner: Mapping[str, Any], general: set[str]) -> dict[str, Any]:
-    """A dictionary, which may be a configuration within the configuration, without ``general``."""
+    """A dictionary, perhaps of nested configurations, without the ``general`` settings."""
     kept = general - {"model_type"}
     return {
         name: _without(value, general) if isinstance(value, dict) else value
@@ -299,19 +299,19 @@ def _without(inner: Mapping[str, Any], general: set[str]) -> dict[str, Any]:
 
 
 def _asked_for(model_class: type[transformers.PreTrainedModel]) -> set[str]:
-    """Settings that the code of a model asks for without its configuration having a default.
+    """Settings that a model's code reads although its configuration has no default for them.
 
-    DeBERTa's ``share_att_key`` and ``norm_rel_ebd`` are such.
+    DeBERTa's ``share_att_key`` and ``norm_rel_ebd`` are examples.
     """
     source = inspect.getsource(sys.modules[model_class.__module__])
     asked = set(re.findall(r"""getattr\((?:self\.)?config, ["'](\w+)["']""", source))
-    return asked - {"num_labels"}  # which the labels say
+    return asked - {"num_labels"}  # which follows from the labels
 
 
 def _padding(modules: tuple[Module, ...], transformer: Transformer) -> int | None:
-    """The padding id that the embeddings really use.
+    """The padding id that the embeddings actually use.
 
-    Transformers 2 fixed it in the class, and its configurations say something else or nothing.
+    In transformers 2 it was fixed in the class, and the configuration may say something else.
     """
     for module in modules:
         padding = module.attributes.get("padding_idx")
@@ -324,7 +324,7 @@ def _padding(modules: tuple[Module, ...], transformer: Transformer) -> int | Non
 def learner_weights(
     anatomy: Anatomy, transformer: Transformer, model: nn.Module
 ) -> dict[str, Tensor]:
-    """The learner's weights by the names that ``model`` has for them, spare ones left out."""
+    """The learner's weights by ``model``'s names for them, without unused ones."""
     places = model.state_dict()
     prefix = f"{transformer.path}." if transformer.path else ""
     found: dict[str, Tensor] = {}
@@ -339,9 +339,9 @@ def learner_weights(
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy every weight to its place, one after the other, so that two sets are never in memory.
+    """Copy the weights one by one, so that two full sets are never in memory.
 
-    Raises UnsupportedLearner unless names and shapes agree and every number is finite.
+    Raises UnsupportedLearner unless names and shapes match and every number is finite.
     """
     check_fit(model, weights)
     with torch.no_grad():
@@ -350,7 +350,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raise UnsupportedLearner unless every weight has a place of its name and its shape."""
+    """Raise UnsupportedLearner unless names and shapes of the weights match the model."""
     places = model.state_dict()
     check_names(places.keys(), weights.keys(), f"do not fit {type(model).__name__}")
     for name, place in places.items():
@@ -363,22 +363,22 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_names(wanted: AbstractSet[str], found: AbstractSet[str], told: str) -> None:
-    """Raise UnsupportedLearner unless the weights have just these names.
+    """Raise UnsupportedLearner unless the weights have exactly these names.
 
-    ``told`` is what the learner's weights are or do, if not.
+    ``told`` describes the mismatch, after "the learner's weights".
     """
     missing, unknown = sorted(wanted - found), sorted(found - wanted)
     if missing or unknown:
-        what = f"{missing[0]} is missing" if missing else f"{unknown[0]} has no place"
+        what = f"{missing[0]} is missing" if missing else f"{unknown[0]} is not in the model"
         raise UnsupportedLearner(
             f"the learner's weights {told}: {what} "
-            f"({len(missing)} missing, {len(unknown)} without a place)",
+            f"({len(missing)} missing, {len(unknown)} unexpected)",
             hint=RUNTIME,
         )
 
 
 def _spare(name: str, places: Mapping[str, torch.Tensor]) -> bool:
-    """Whether a weight is one that the rebuilt model computes, or has no use for."""
+    """Whether the rebuilt model computes this weight itself, or does not use it."""
     if name in places:
         return False
     if name.rsplit(".", 1)[-1] in COMPUTED:
@@ -391,7 +391,7 @@ def read_finite(name: str, tensor: Tensor) -> torch.Tensor:
     value = read_tensor(tensor)
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         raise UnsupportedLearner(
-            f"{name} holds numbers that are not finite (NaN or infinite): the training diverged",
+            f"{name} contains NaN or infinite numbers: the training diverged",
             hint="train again with a lower learning rate, and export a learner that predicts",
         )
     return value
@@ -411,15 +411,12 @@ def read_tensor(tensor: Tensor) -> torch.Tensor:
 
 
 def by(shape: tuple[int, ...]) -> str:
-    """A shape in words: ``320 x 16``."""
+    """A shape as text: ``320 x 16``."""
     return " x ".join(map(str, shape)) or "a number"
 
 
 def compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer) -> None:
-    """Refuse a model whose parts were exchanged for others that fit the same weights.
-
-    Raises UnsupportedLearner.
-    """
+    """Raise UnsupportedLearner if parts of a model were exchanged for others of the same size."""
     rebuilt = dict(model.named_modules())
     prefix = f"{transformer.path}." if transformer.path else ""
     for module in anatomy.tree:
@@ -436,7 +433,7 @@ def compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer
 
 
 def _compare_attribute(module: Module, name: str, theirs: object, ours: object) -> None:
-    """Refuse a number, or a function, that was set to another than the configuration says."""
+    """Refuse a number or a function that differs from what the configuration says."""
     if name in _OF_A_RUN or name.startswith("_") or "drop" in name or ours is None:
         return
     numbers = type(theirs) in _NUMBERS and type(ours) in _NUMBERS
@@ -450,7 +447,7 @@ def _compare_attribute(module: Module, name: str, theirs: object, ours: object) 
 
 
 def _function_name(name: str) -> str:
-    """What an activation is called, whether it is a function or a module of transformers."""
+    """The name of an activation, whether it is a function or a transformers module."""
     plain = name.lower().removesuffix("activation").strip("_").replace("_", "")
     return _SYNONYMS.get(plain, plain)
 

@@ -1,4 +1,4 @@
-"""A ULMFiT learner that answers again: its AWD-LSTM in torch behind its own words."""
+"""A rebuilt ULMFiT learner: its AWD-LSTM in torch, with its own text rules and vocabulary."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from fastai_deploy.runtime.word_tokenizer import WordTokenizer, describe
 
 Answers = list[tuple[float, ...]]
 
-# Tokens that are read of a text. An LSTM reads one after the other, so that time has to be bounded;
-# what is read before the last 1,440, which are pooled, has faded long before they begin.
+# Tokens that are read of a text. An LSTM reads one token at a time, so the time must be bounded;
+# the effect of tokens long before the last 1,440, which are pooled, has faded when those begin.
 LONGEST = 4_096
-WARM_UP = 2_048  # that are read at least before what is pooled
-SHORT = 1_000  # characters of a text that settles something: no need to wait for long ones
-SAME = 1e-6  # differences of probabilities below this are float32's rounding
+WARM_UP = 2_048  # tokens read at least before the pooled ones
+SHORT = 1_000  # characters of a text that decides something: no need to wait for long ones
+SAME = 1e-6  # smaller differences of probabilities are float32 rounding
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RebuiltUlmfit:
     """A convertible ULMFiT learner, rebuilt.
 
-    ``max_length`` is in tokens; ``spacy`` is the version whose rules stand in for those that the
-    file does not hold, None where it holds them or needs none.
+    ``max_length`` is in tokens; ``spacy`` is the version whose rules replace those that the file
+    does not hold, or None if it holds them or needs none.
     """
 
     anatomy: Anatomy
@@ -57,20 +57,20 @@ class RebuiltUlmfit:
 
     @property
     def text(self) -> WordRules:
-        """How a text becomes ids, and what of that is assumed."""
+        """How a text becomes ids, and what is assumed about it."""
         return self.ulmfit.words
 
     def cuts(self, text: str) -> bool:
-        """Whether a text has more tokens than are read."""
+        """Whether a text has more tokens than the learner reads."""
         return self.words.encode(text, self.max_length).truncated
 
     def answer(self, texts: Iterable[str]) -> Answers:
-        """Probabilities by the model in torch, every token read."""
+        """Probabilities from the model in torch, which reads every token."""
         encoded = [self._ids(text) for text in texts]
         return probabilities(encoded, _scores(self.classifier), self.anatomy.loss.activation)
 
     def answer_onnx(self, graph: Graph, texts: Iterable[str]) -> Answers:
-        """Probabilities by the exported graph."""
+        """Probabilities from the exported graph."""
         encoded = [self._ids(text) for text in texts]
         scores = onnx_scores(graph.path, graph.inputs)
         return probabilities(encoded, scores, self.anatomy.loss.activation)
@@ -84,8 +84,8 @@ class RebuiltUlmfit:
         ids = list(self.words.encode(text, self.max_length).ids)
         if not ids:
             raise UnsupportedLearner(
-                f"the golden text {text[:60]!r} has no words, and the learner fails on it",
-                hint="take it out of the golden file",
+                f"the learner fails on the golden text {text[:60]!r}, which has no words",
+                hint="remove it from the golden file",
             )
         return ids
 
@@ -93,12 +93,12 @@ class RebuiltUlmfit:
 def rebuild_ulmfit(anatomy: Anatomy, cases: Sequence[Case]) -> RebuiltUlmfit:
     """Rebuild a convertible ULMFiT learner.
 
-    ``cases`` with the learner's own answers settle what the file does not show.
+    ``cases`` with the learner's own answers decide what the file does not show.
     Raises UnsupportedLearner, LearnerTruncated or ExtraMissing.
     """
     ulmfit = anatomy.ulmfit
     if ulmfit is None:
-        raise UnsupportedLearner("the learner is no AWD-LSTM classifier", hint=RUNTIME)
+        raise UnsupportedLearner("the learner is not an AWD-LSTM classifier", hint=RUNTIME)
     classifier = rebuild_awd_lstm(ulmfit.model, anatomy.weights)
     splitter = _splitter(ulmfit.words)
     forwards = _made(anatomy, ulmfit, splitter, classifier)
@@ -134,7 +134,7 @@ def _made(
 def _settle(
     forwards: RebuiltUlmfit, backwards: RebuiltUlmfit, cases: Sequence[Case]
 ) -> RebuiltUlmfit:
-    """The one that answers as the learner did; forwards where the goldens do not tell."""
+    """The candidate that answers as the learner did; forwards if the goldens do not decide."""
     known = (case for case in cases if case.probabilities is not None)
     answered = [case for case in known if len(case.text) <= SHORT]
     texts = [case.text for case in answered]

@@ -1,4 +1,4 @@
-"""Rebuilds a model of the user's own classes, from the definitions and what the file holds."""
+"""Rebuild a model of user-defined classes, from the definitions and the learner file."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from fastai_deploy.learner.rebuild.transformer import (
 
 _TRANSIENT = "_non_persistent_buffers_set"
 _INTERNAL = frozenset(nn.Module().__dict__) - {"training"}
-# Of a version whose models answered plain tuples: return_dict came with transformers 3.1.
+# In versions where models returned plain tuples: return_dict came with transformers 3.1.
 _TUPLES = ("2.1", "2.2", "2.5")
 
 
 class Assembly:
-    """The model at ``root`` (a path), made by :meth:`build`.
+    """The model at path ``root``, built by :meth:`build`.
 
-    ``models`` are the models of transformers in it, each with what the file says of it.
-    ``left_out`` names attributes that could not be read: ``class.attribute``.
+    ``models`` are the transformers models in it, each with what the file says about it.
+    ``left_out`` lists attributes that could not be read: ``class.attribute``.
     """
 
     def __init__(self, anatomy: Anatomy, definitions: Definitions, root: str) -> None:
@@ -55,31 +55,30 @@ class Assembly:
         self.left_out: list[str] = []
 
     def build(self) -> nn.Module:
-        """The model, with weights of no meaning yet. Raises DefinitionsError or a LearnerError."""
+        """The model, with arbitrary weights. Raises DefinitionsError or a LearnerError."""
         self._check_classes()
         return self._module(self._by_path[self._root])
 
     def _check_classes(self) -> None:
-        """Every class of the user's must be in the file, and be a module."""
+        """Every user-defined class must be in the file, and be a module."""
         path = self._definitions.path
         names = users_classes(self._anatomy.tree)
         missing = [name for name in names if self._definitions.find(name) is None]
         if missing:
             raise DefinitionsError(
-                f"{path.name} does not define {', '.join(missing)}, which the learner's model is "
-                "made of",
-                hint=f"write the source of {', '.join(missing)} into {path.name}, under that name",
+                f"{path.name} does not define {', '.join(missing)}, which the learner's model uses",
+                hint=f"add the source of {', '.join(missing)} to {path.name}, under the same name",
             )
         for name in names:
             found = self._definitions.find(name)
             if not (isinstance(found, type) and issubclass(found, nn.Module)):
                 raise DefinitionsError(
-                    f"{path.name}: {name} is no class of torch modules",
-                    hint=f"write class {name}(nn.Module), as it was where the learner was trained",
+                    f"{path.name}: {name} is not a torch module class",
+                    hint=f"write class {name}(nn.Module), as it was when the learner was trained",
                 )
 
     def _module(self, module: Module) -> nn.Module:
-        """One module with all within it; as deep as the file's tree, which reading has bounded."""
+        """A module with its submodules; the depth of the tree was bounded on reading."""
         cls = module.cls
         if cls is None or module.changed:
             raise UnsupportedLearner(
@@ -116,13 +115,13 @@ class Assembly:
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise self._definitions.failure(f"{cls.__name__} refuses its state", error) from error
         if isinstance(made, nn.RNNBase):
-            # A list of the weights themselves, which are others now.
+            # A list of the old weights, which have been replaced.
             names = made._flat_weights_names  # noqa: SLF001 - torch's own loading does this
             made._flat_weights = [getattr(made, name) for name in names]  # noqa: SLF001
         return made
 
     def _of_transformers(self, module: Module) -> nn.Module:
-        """A model of transformers, or a single part of one that the user took."""
+        """A transformers model, or a part of one that the user used alone."""
         own = configured(module)
         if own is None:
             return self._part(module)
@@ -138,7 +137,7 @@ class Assembly:
         return made
 
     def _exchange(self, made: nn.Module, module: Module, own: Transformer) -> None:
-        """Put parts that are the user's, or another class of torch's, where they were."""
+        """Put back parts that are user-defined, or of another torch class."""
         twins = dict(made.named_modules())
         done: list[str] = []
         for part in self._anatomy.tree:
@@ -152,13 +151,13 @@ class Assembly:
             twin = twins.get(name)
             torchs = part.cls.module.startswith("torch.nn") and hasattr(nn, part.cls.name)
             same = twin is not None and type(twin).__name__ == part.cls.name
-            dropout = "Dropout" in part.cls.name  # does nothing when a learner answers
+            dropout = "Dropout" in part.cls.name  # does nothing in evaluation mode
             if (is_users(part.cls) or (torchs and not dropout)) and not same and parent in twins:
                 setattr(twins[parent], last, self._module(part))
                 done.append(part.path)
 
     def _part(self, module: Module) -> nn.Module:
-        """A part without a configuration of its own takes that of the model's transformer."""
+        """A part without its own configuration uses that of the model's transformer."""
         cls, around = module.cls, self._anatomy.transformer
         try:
             if cls is None or around is None:
@@ -172,12 +171,12 @@ class Assembly:
                 hint=RUNTIME,
             ) from error
         if not isinstance(made, nn.Module):
-            raise UnsupportedLearner(f"{cls and cls.name} is no module", hint=RUNTIME)
+            raise UnsupportedLearner(f"{cls and cls.name} is not a module", hint=RUNTIME)
         return made
 
 
 def _torchs(cls: Global) -> object:
-    """A class of torch's own modules; nothing is imported that the file names."""
+    """A class of torch's own modules; imports nothing that the file names."""
     if not cls.module.startswith("torch.nn"):
         return None
     return getattr(nn, cls.name, None) or getattr(sys.modules.get(cls.module), cls.name, None)
@@ -200,7 +199,7 @@ def _parameters(module: Module) -> dict[str, nn.Parameter | None]:
 
 
 def _buffers(module: Module, values: Values) -> dict[str, torch.Tensor | None]:
-    """Buffers of the right sizes; those that no ``state_dict`` holds already have their numbers."""
+    """Buffers of the right sizes; those that no ``state_dict`` holds already have their values."""
     transient = set(elements(module.attributes.get(_TRANSIENT)))
     return {
         name: _tensor(values.make(value)) if name in transient else _place(module, name)
@@ -221,7 +220,7 @@ def _place(module: Module, name: str) -> torch.Tensor | None:
 
 
 def _defaults(cls: type[nn.Module], state: dict[str, Any]) -> dict[str, Any]:
-    """What today's version of a torch class keeps beside what that of then did: its defaults."""
+    """Attributes that today's torch class has and the stored one lacked, at their defaults."""
     if not cls.__module__.startswith("torch.nn"):
         return {}
     parameters = inspect.signature(cls).parameters
@@ -235,30 +234,30 @@ def _defaults(cls: type[nn.Module], state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# Texts padded on the right must be answered as alone, up to float32's rounding, for padding to be
-# of no consequence; a model that attends to it is off by far more on some text.
+# To ignore padding, a model must answer texts padded on the right as it does without padding, up to
+# float32 rounding; a model that attends to padding is off by far more on some text.
 UNMOVED = 1e-5
-_PADDINGS = (1, 3, 16)  # tokens of padding that are tried
+_PADDINGS = (1, 3, 16)  # numbers of padding tokens that are tried
 
 
 class UserModelClassifier(Classifier):
-    """A model of the user's own as a function from ids (batch, sequence) to logits."""
+    """A user's model as a function from ids (batch, sequence) to logits."""
 
     def __init__(self, model: nn.Module, definitions: Definitions, left_out: Sequence[str]) -> None:
         nn.Module.__init__(self)
-        self.model = model  # type: ignore[assignment] # of the user's own class
-        self.mask_pad = -1  # of no meaning here: the user's forward makes its own mask
+        self.model = model  # type: ignore[assignment] # of a user-defined class
+        self.mask_pad = -1  # unused: the user's forward makes its own mask
         self.first_position = None
         self._definitions = definitions
         self._left_out = tuple(left_out)
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The ids alone."""
+        """Only the ids."""
         return ("input_ids",)
 
-    def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:  # noqa: ARG002 - as Classifier has it
-        """The ids alone."""
+    def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:  # noqa: ARG002 - signature of Classifier
+        """Only the ids."""
         return (ids,)
 
     def forward(
@@ -266,21 +265,21 @@ class UserModelClassifier(Classifier):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,  # noqa: ARG002
     ) -> torch.Tensor:
-        """The scores of every label; of an answer of several parts the first, as fastai takes it.
+        """The scores of every label: the first part of a multi-part output, as in fastai.
 
-        Raises DefinitionsError when the user's code does.
+        Raises DefinitionsError if the user's code raises.
         """
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 answer: Any = self.model(input_ids)
-        except Exception as error:  # the user's code raises what it likes
+        except Exception as error:  # the user's code may raise anything
             raise self._failed(error) from error
         scores = getattr(answer, "logits", None)
         if scores is None:
             scores = answer[0] if isinstance(answer, (tuple, list)) else answer
         if not isinstance(scores, torch.Tensor):
             raise self._definitions.failure(
-                f"forward() of {type(self.model).__name__} gives no tensor",
+                f"forward() of {type(self.model).__name__} does not return a tensor",
                 TypeError(type(answer).__name__),
             )
         return scores
@@ -296,8 +295,8 @@ class UserModelClassifier(Classifier):
         if missing:
             return DefinitionsError(
                 failure.message,
-                hint=f"{missing[0]} is an object that reading cannot make: set it in the class "
-                f"body in {self._definitions.path.name}",
+                hint=f"fdeploy cannot read the object {missing[0]}: set it in the class body in "
+                f"{self._definitions.path.name}",
             )
         return failure
 
@@ -305,7 +304,7 @@ class UserModelClassifier(Classifier):
 def rebuild_user_model(
     anatomy: Anatomy, definitions: Definitions
 ) -> tuple[Transformer, UserModelClassifier]:
-    """The model of a learner, put together with the user's definitions, ready to answer.
+    """A learner's model, built with the user's definitions, in evaluation mode.
 
     Raises DefinitionsError, UnsupportedLearner or LearnerTruncated.
     """
@@ -325,7 +324,7 @@ def rebuild_user_model(
 
 
 def _described(anatomy: Anatomy, root: str) -> Transformer:
-    """The whole model as what stands for a transformer elsewhere: its place, class and outputs."""
+    """The whole model described like a transformer: its path, class and outputs."""
     by_path = {module.path: module for module in anatomy.tree}
     inner = anatomy.transformer
     own = configured(by_path[root]) or inner
@@ -342,7 +341,7 @@ def _described(anatomy: Anatomy, root: str) -> Transformer:
 
 
 def _counting_from(first: int) -> Any:
-    """A hook that counts positions as RoBERTa did in transformers before 2.4."""
+    """A hook that counts positions as RoBERTa does in transformers before 2.4."""
 
     def count(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         ids = args[0] if args else kwargs.get("input_ids")
@@ -355,13 +354,13 @@ def _counting_from(first: int) -> Any:
 
 
 def check_outputs(classifier: UserModelClassifier, ids: Sequence[int], labels: int) -> None:
-    """Raise UnsupportedLearner unless one text is answered with a score for each label."""
+    """Raise UnsupportedLearner unless one text gets a score for each label."""
     with torch.no_grad():
         scores = classifier(torch.tensor([list(ids)]))
     if tuple(scores.shape) != (1, labels):
         raise UnsupportedLearner(
-            f"the model gives scores of shape {tuple(scores.shape)} for one text, but the learner "
-            f"has {labels} labels",
+            f"the model returns scores of shape {tuple(scores.shape)} for one text, "
+            f"but the learner has {labels} labels",
             hint="export the learner again, with the labels that it was trained on",
         )
 
@@ -369,7 +368,7 @@ def check_outputs(classifier: UserModelClassifier, ids: Sequence[int], labels: i
 def ignores_padding(
     classifier: UserModelClassifier, texts: Sequence[Sequence[int]], pad: int, longest: int
 ) -> bool:
-    """Whether padding on the right changes no answer, found by trying it on every text."""
+    """Whether padding on the right changes no answer, tested with every text."""
     with torch.no_grad():
         for ids in texts:
             alone = classifier(torch.tensor([list(ids)]))

@@ -1,1 +1,1 @@
-"""The text side of a learner: its tokenizer, rebuilt, and the rules around it."""
+"""A learner's text processing: its tokenizer, rebuilt, and the rules around it."""

@@ -1,4 +1,4 @@
-"""fastai's text rules around a tokenizer, versions 1 and 2: before it, and where texts are cut."""
+"""fastai's text rules around a tokenizer, versions 1 and 2: preprocessing and truncation."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ LENGTHS = ("max_seq_len", "max_len", "max_length", "max_seq_length", "seq_len", 
 class TextRules:
     """How a text becomes ids.
 
-    ``steps`` are named as in the bundle's manifest; ``prefix_space``: whether a byte-level
-    tokenizer is asked to begin texts with a space; ``max_length`` is in tokens, special ones
-    included, or None where nothing in the file says it. ``rules`` says all of it in words.
-    ``unproven`` is the code that turns a text into ids and that the file does not prove;
-    ``assumptions`` are what else is taken for granted; ``problem`` is why the rules cannot be
-    served, empty when they can.
+    ``steps`` have the names used in the bundle's manifest; ``prefix_space``: whether a byte-level
+    tokenizer starts texts with a space; ``max_length`` is in tokens, including special tokens, or
+    None if nothing in the file says it. ``rules`` describes all of it in words. ``unproven`` is the
+    code that turns a text into ids and that the file does not prove; ``assumptions`` is anything
+    else that is assumed; ``problem`` says why the rules cannot be served, and is empty if they can.
     """
 
     steps: tuple[str, ...]
@@ -48,7 +47,7 @@ class TextRules:
 
 
 def length_of(holder: dict[str, object], tokenizer: Tokenizer) -> int | None:
-    """The length at which texts are cut: the wrapper's own, else the tokenizer's."""
+    """The length at which texts are cut: the wrapper's, or else the tokenizer's."""
     for name in LENGTHS:
         value = holder.get(name)
         if type(value) is int and 0 < value < NO_LIMIT:
@@ -57,29 +56,29 @@ def length_of(holder: dict[str, object], tokenizer: Tokenizer) -> int | None:
 
 
 def blank_residue(tokenizer: Tokenizer) -> str | None:
-    """What the tokenizer's era does with a blank text, where that cannot be reproduced."""
+    """How the tokenizer's version treats a blank text, if that cannot be reproduced."""
     if tokenizer.era == "2.1":
         return (
-            "a blank text: transformers 2.1 puts a random special token in its place; here it has "
+            "a blank text: transformers 2.1 replaces it with a random special token; here it has "
             "none"
         )
     if tokenizer.kind != "byte-level BPE":
         return None
     return {
-        "2.5": "an empty text: transformers 2.5 to 2.11 fail on it; here it has no tokens. "
+        "2.5": "an empty text: transformers 2.5 to 2.11 fail; here it has no tokens. "
         "Transformers 2.4, which looks the same in the file, also ignores spaces at the start",
         "3": "a blank text that is not empty: transformers 3 gives it no token; here it has one",
     }.get(tokenizer.era)
 
 
 def residues(tokenizer: Tokenizer, *, python_37: bool) -> tuple[str, ...]:
-    """Known differences from the learner's own tokenizer, each on unusual texts only."""
+    """Known differences from the learner's own tokenizer, all on unusual texts."""
     if tokenizer.kind == "fast":
         return ()
     found = [blank_residue(tokenizer)]
     if tokenizer.kind == "WordPiece":
         found.append(
-            "characters of 2018 and later, such as new emoji: the learner ignores those that its "
+            "characters from 2018 and later, such as new emoji: the learner ignores those that its "
             "Python did not know, and the file does not say which Python that was; "
             + (
                 "here those after Unicode 11 (Python 3.7) are ignored"
@@ -89,14 +88,14 @@ def residues(tokenizer: Tokenizer, *, python_37: bool) -> tuple[str, ...]:
         )
     found.append(
         "control characters U+001C to U+001F at the ends of a text or next to a literal special "
-        "token: Python counts them as blanks; here they are not"
+        "token: Python treats them as blanks; here they are not"
     )
     return tuple(item for item in found if item)
 
 
 _ASSUMED = (
-    "its code is not in the file; it is taken to put the special tokens around the text and to cut "
-    "it at the end"
+    "its code is not in the file; it is assumed to put the special tokens around the text and to "
+    "cut it at the end"
 )
 
 
@@ -122,11 +121,11 @@ def rules_v1(root: Root, tokenizer: Tokenizer) -> TextRules:
 
 
 def _rules(tokenizer: Tokenizer, limit: int | None, *, prefix: bool) -> tuple[str, ...]:
-    found = ["NUL characters at the end of a text vanish", "no fastai rules, no xxbos"]
+    found = ["NUL characters at the end of a text are dropped", "no fastai rules, no xxbos"]
     if prefix:
-        found.append("a space is put before the text")
+        found.append("a space is added before the text")
     if limit is not None:
-        found.append(f"cut to {limit} tokens, special tokens included")
+        found.append(f"cut to {limit} tokens, including special tokens")
     order = "at the end" if "xlnet" in tokenizer.cls.module else "around the text"
     return (*found, f"special tokens {order}")
 
@@ -140,7 +139,7 @@ def _processor(processors: list[object], name: str) -> Call | None:
 
 
 def _problem(processors: list[object], tokenizing: Call | None) -> str:
-    """Why the pipeline is not the one above, or nothing."""
+    """Why the pipeline is not the one above, or an empty string."""
     if tokenizing is None:
         return "its texts do not go through fastai's TokenizeProcessor"
     own = attributes(tokenizing)
@@ -155,7 +154,7 @@ def _problem(processors: list[object], tokenizing: Call | None) -> str:
     itos = elements(attribute(numericalizing, "vocab", "itos"))
     cls = class_of(attribute(numericalizing, "vocab"))
     if itos and cls is not None and cls.module.startswith("fastai"):
-        return "its ids come from a fastai vocabulary beside the tokenizer's own"
+        return "its ids come from a fastai vocabulary, not from the tokenizer's own"
     return ""
 
 
@@ -166,7 +165,7 @@ def _name(value: object) -> str:
 def rules_v2(
     calls: Iterable[Call], tokenizer: Tokenizer, objects: Objects, followed: Followed
 ) -> TextRules:
-    """The rules of a learner of fastai 2; ``followed`` is what its code shows of them."""
+    """The rules of a learner of fastai 2; ``followed`` is what its code shows about them."""
     holder = _holder(tuple(calls), tokenizer, objects)
     encoded, unproven = followed.encoded, followed.unproven
     if encoded is not None:
@@ -185,7 +184,7 @@ def rules_v2(
                 (
                     f"the tokenizer is called by {name}" if name else "",
                     "special tokens around the text",
-                    f"cut to {limit} tokens, special tokens included" if limit else "",
+                    f"cut to {limit} tokens, including special tokens" if limit else "",
                 ),
             )
         ),
@@ -195,7 +194,7 @@ def rules_v2(
 
 
 def _holder(calls: Iterable[Call], tokenizer: Tokenizer, objects: Objects) -> Call | None:
-    """The object of which the tokenizer is an attribute, or the function that uses it by name."""
+    """The object with the tokenizer as an attribute, or the function that uses it by name."""
     for call in calls:
         if call.states and call is not tokenizer.node:
             own = attributes(call)

@@ -1,8 +1,8 @@
-"""The rules by which spaCy splits a language's texts, as data for the bundle.
+"""spaCy's tokenization rules for a language, as data for the bundle.
 
-A learner of fastai 2 holds them itself: the tokenizer is in the file, with its special cases and
-its patterns. A learner of fastai 1 holds the name of the language only, so that they are asked of
-the spaCy that is installed; its tokenizer is loaded for that and never used.
+A learner of fastai 2 contains them: its file has the tokenizer with special cases and patterns. A
+learner of fastai 1 contains only the name of the language, so the rules come from the installed
+spaCy; its tokenizer is loaded to read them, and never used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Rules = dict[str, Any]
 EXTRA = "ulmfit"
 TOKENIZER = Global("spacy.tokenizer", "Tokenizer")
 PATTERNS = ("prefix", "suffix", "infix", "token_match", "url_match")
-ORTH = 65  # spaCy's number for the text of a token; part of its file format, so it never changes
+ORTH = 65  # spaCy's number for a token's text; part of its file format, so it never changes
 MAX_CASES = 100_000  # special cases; the largest language has 6,000
 MAX_PATTERN = 1 << 22  # characters of a pattern; French has one of 1.5 million
 _FLAGS = int(re.IGNORECASE | re.MULTILINE | re.DOTALL | re.UNICODE | re.VERBOSE | re.ASCII)
@@ -36,28 +36,28 @@ _METHODS = {"prefix": "search", "suffix": "search", "infix": "finditer",
 
 
 def rules_in_file(calls: Iterable[Call]) -> Rules | str | None:
-    """The rules of the one spaCy tokenizer in a file; None where there is none.
+    """The rules of the only spaCy tokenizer in a file; None if there is none.
 
-    What is text is why they cannot be used.
+    A string says why they cannot be used.
     """
     found = {id(call): call for call in calls if class_of(call) == TOKENIZER}
     if not found:
         return None
     if len(found) > 1:
-        return "more than one spaCy tokenizer is in the file"
+        return "the file contains more than one spaCy tokenizer"
     return _read(next(iter(found.values())))
 
 
 def _read(tokenizer: Call) -> Rules | str:
-    """Vocabulary, special cases, and the patterns, of which spaCy 2.2 had one less."""
+    """Vocabulary, special cases, and the patterns (one fewer in spaCy 2.2)."""
     arguments = tokenizer.args[1:]
     if not len(PATTERNS) <= len(arguments) <= len(PATTERNS) + 1:
-        return "its spaCy tokenizer is of a version that is not known"
+        return "its spaCy tokenizer comes from an unknown version"
     cases, *searches = arguments
     rules: Rules = {"special": {}}
     for text, parts in named_entries(cases).items():
         split = [part for part in map(_orth, elements(parts)) if part is not None]
-        # As spaCy checks it, too: a case only says where its text is cut.
+        # spaCy checks this too: a special case only says where its text is cut.
         if "".join(split) != text or not split or len(rules["special"]) > MAX_CASES:
             return f"a special case of its spaCy tokenizer cannot be read ({text[:40]!r})"
         rules["special"][text] = split
@@ -75,9 +75,9 @@ def _orth(part: object) -> str | None:
 
 
 def _pattern(value: object, method: str) -> list[Any] | str | None:
-    """``[pattern, flags]`` of a method of a compiled pattern; None for none; else the reason.
+    """``[pattern, flags]`` of a compiled pattern's method; None for none; or else the reason.
 
-    It is not compiled here: a large one takes seconds, and looking at a file must not.
+    The pattern is not compiled here: a large one takes seconds, which inspection must not.
     """
     if value is None:
         return None
@@ -93,12 +93,12 @@ def _pattern(value: object, method: str) -> list[Any] | str | None:
 
 
 def rules_of_language(language: str, marks: Iterable[str]) -> Rules:
-    """The rules of the installed spaCy for a language; ``marks`` are words that are never split.
+    """The installed spaCy's rules for a language; ``marks`` are words that are never split.
 
     Raises ExtraMissing, or UnsupportedLearner for a language without such rules.
     """
     need_extra(EXTRA, "spacy")
-    # It takes a second, and few learners need it.
+    # The import takes a second, and few learners need it.
     import spacy  # noqa: PLC0415
 
     try:
@@ -107,11 +107,11 @@ def rules_of_language(language: str, marks: Iterable[str]) -> Rules:
         reason = str(error).splitlines()[0][:200]
         raise UnsupportedLearner(
             f"spaCy {version('spacy')} has no tokenizer for the language {language!r}: {reason}",
-            hint="name the language's package that the learner was trained with, and install it",
+            hint="install the language package that the learner was trained with",
         ) from error
     if type(tokenizer).__name__ != "Tokenizer":
         raise UnsupportedLearner(
-            f"spaCy splits {language!r} by a program ({type(tokenizer).__name__}), not by rules",
+            f"spaCy splits {language!r} with code ({type(tokenizer).__name__}), not rules",
             hint="serve the pickle itself: fdeploy export --runtime learner "
             "--definitions model_def.py --trust-pickle",
         )
@@ -134,5 +134,5 @@ def rules_of_language(language: str, marks: Iterable[str]) -> Rules:
 
 
 def _attribute(part: Mapping[Any, Any]) -> str:
-    """The text of a part of a special case; its key is a number or a name."""
+    """The text of part of a special case; its key is a number or a name."""
     return str(part[ORTH] if ORTH in part else part["ORTH"])

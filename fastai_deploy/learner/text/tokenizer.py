@@ -1,4 +1,4 @@
-"""Finding the Hugging Face tokenizer in a learner, and what its attributes say of it."""
+"""Find the Hugging Face tokenizer in a learner, and read its attributes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert")
 _PARTS = frozenset({"BasicTokenizer", "WordpieceTokenizer", "JumanppTokenizer", "MecabTokenizer",
                     "SPMTokenizer"})  # fmt: skip
-MOST = 1  # one more is one too many, and enough to say so
+MOST = 1  # a learner with more than one tokenizer cannot be converted, so finding two is enough
 MOST_VALUES = 4_000_000  # of a tokenizer.json: each takes up to 100 bytes; the largest have half
-NO_LIMIT = 1_000_000  # a model_max_length above this means that there is none
+NO_LIMIT = 1_000_000  # a larger model_max_length means that there is none
 
 
 @dataclass(frozen=True)
 class SpecialToken:
-    """A special token; ``stripping`` is (left, right) where the tokenizer says so, else None."""
+    """A special token; ``stripping`` is (left, right) if the tokenizer says so, or else None."""
 
     text: str
     stripping: tuple[bool, bool] | None = None
@@ -42,11 +42,11 @@ class SpecialToken:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Tokenizer:
-    """A tokenizer of transformers, as the pickle holds it.
+    """A transformers tokenizer, as the pickle holds it.
 
-    ``era`` is the first version of transformers with its way of cutting texts at special tokens;
-    ``special`` maps roles (``cls``, ``sep``, ``pad``, ...) to tokens, ``max_length`` is in tokens;
-    ``splitting`` are the tokens at which it cuts texts, or None where all special ones are.
+    ``era`` is the first version of transformers that splits texts at special tokens in the same
+    way; ``special`` maps roles (``cls``, ``sep``, ``pad``, ...) to tokens; ``max_length`` is in
+    tokens; ``splitting`` are the tokens at which it splits texts, or None for all special tokens.
     """
 
     cls: Global
@@ -62,7 +62,7 @@ class Tokenizer:
 
 
 def find_tokenizers(calls: Iterable[Call]) -> tuple[Tokenizer, ...]:
-    """Every tokenizer of transformers in the file, each object once."""
+    """Every transformers tokenizer in the file, each object once."""
     found: dict[int, Tokenizer] = {}
     for call in calls:
         cls = class_of(call)
@@ -111,7 +111,7 @@ def _kind(own: dict[str, object]) -> Kind:
 
 
 def _era(own: dict[str, object], kind: Kind) -> Era:
-    """The era, told by attributes that a version was the first to have."""
+    """The era, recognised by attributes that a version was the first to have."""
     if kind == "fast":
         return "fast"
     if "tokens_trie" in own or "_added_tokens_decoder" in own:
@@ -124,7 +124,7 @@ def _era(own: dict[str, object], kind: Kind) -> Era:
 
 
 def _splitting(own: dict[str, object]) -> frozenset[str] | None:
-    """Transformers 2.5 to 4.33 fills these in ``from_pretrained``, and not in the constructor."""
+    """Transformers 2.5 to 4.33 fills these in ``from_pretrained``, not in the constructor."""
     for name in ("unique_no_split_tokens", "unique_added_tokens_encoder"):
         listed = own.get(name)
         if isinstance(listed, Sequence):
@@ -177,7 +177,7 @@ def _vocabulary_size(own: dict[str, object], kind: Kind) -> int:
 
 
 def fast_json(own: dict[str, object]) -> dict[str, Any] | None:
-    """The ``tokenizer.json`` that a fast tokenizer carries in the pickle; None for any other."""
+    """The ``tokenizer.json`` that a fast tokenizer stores in the pickle; None for any other."""
     inner = own.get("_tokenizer")
     states = inner.states if isinstance(inner, Call) else []
     held = data(states[-1]) if states else None
@@ -191,7 +191,7 @@ def fast_json(own: dict[str, object]) -> dict[str, Any] | None:
 
 
 def fast_vocabulary(made: Mapping[str, Any]) -> dict[str, int]:
-    """Token to id of a tokenizer.json, added tokens included."""
+    """Token to id of a tokenizer.json, including added tokens."""
     table, added = made["model"].get("vocab"), made.get("added_tokens")
     found: dict[str, int] = {}
     if isinstance(table, dict):

@@ -1,4 +1,4 @@
-"""Builds ``tokenizer.json``, as the `tokenizers` library reads it, from what a pickle holds."""
+"""Build ``tokenizer.json``, the format of the `tokenizers` library, from a pickled tokenizer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ UNASSIGNED = r"\p{Cn}"
 
 
 def newer_characters() -> str:
-    """The characters as the inside of a character class of a regular expression."""
+    """The characters, in the syntax of a regular expression's character class."""
     ranges = [part.partition("-") for part in _NEWER.split()]
     return "".join(
         rf"\x{{{first}}}-\x{{{last}}}" if last else rf"\x{{{first}}}" for first, _, last in ranges
@@ -52,21 +52,21 @@ def newer_characters() -> str:
 
 Json = dict[str, Any]
 
-# Those that prepare a text in Python: spaces, quotes, accents, capitals.
+# Tokenizers that normalize a text in Python: spaces, quotes, accents, case.
 PREPARING = name_set("XLNetTokenizer AlbertTokenizer")
 KNOWN = PREPARING | name_set(
     "CamembertTokenizer XLMRobertaTokenizer BigBirdTokenizer RemBertTokenizer DebertaV2Tokenizer"
 )
 SPACE = "\u2581"
-# A token that no text holds: noncharacters are not for interchange.
+# Tokens that no text contains: noncharacters are not for interchange.
 _NOWHERE = "\ufdd0unused {}\ufdd1"
 _HELD = ("sp_model_proto", "serialized_model_proto", "_sp_model_proto")
 _IN_TEXTS = ("normal", "user-defined")  # kinds of pieces that a model finds in a text
-_BONUS = 0.1  # by which SentencePiece prefers what a user defined
+_BONUS = 0.1  # by which SentencePiece prefers user-defined pieces
 
 
 def held_model(tokenizer: Tokenizer) -> bytes | None:
-    """The SentencePiece model that the pickle holds; None where it was lost."""
+    """The SentencePiece model in the pickle; None if it was lost."""
     for name in _HELD:
         found = data(tokenizer.attributes.get(name))
         if found:
@@ -77,7 +77,7 @@ def held_model(tokenizer: Tokenizer) -> bytes | None:
 def unigram_parts(
     tokenizer: Tokenizer, model: SentencePieceModel
 ) -> tuple[dict[str, int], Json, Json, Json]:
-    """Vocabulary (token to id), and model, normalizer and pre-tokenizer of the tokenizer.json."""
+    """Vocabulary (token to id), model, normalizer and pre-tokenizer of the tokenizer.json."""
     table = _table(tokenizer, model)
     unknown = next((i for i, piece in enumerate(table) if piece.kind == "unknown"), 0)
     vocabulary = {piece.text: index for index, piece in enumerate(table)}
@@ -104,16 +104,16 @@ def unigram_parts(
 
 
 def unigram_residues(tokenizer: Tokenizer, model: SentencePieceModel) -> tuple[str, ...]:
-    """Where the answers may differ from those of the learner's own tokenizer."""
+    """Cases where answers may differ from those of the learner's own tokenizer."""
     ties = (
-        "a text that can be cut in two equally likely ways: SentencePiece and this tokenizer may "
+        "a text with two equally likely segmentations: SentencePiece and this tokenizer may "
         "choose differently"
     )
     found = [ties]
     if tokenizer.cls.name in PREPARING and any(map(_number_and_comma, model.pieces)):
         found.append(
-            "a number before a comma: the learner's tokenizer cuts the two apart once more; here "
-            "they stay as the model has them"
+            "a number before a comma: the learner's tokenizer splits the two once more; here they "
+            "stay as the model has them"
         )
     return tuple(found)
 
@@ -123,7 +123,7 @@ def _number_and_comma(piece: Piece) -> bool:
 
 
 def _table(tokenizer: Tokenizer, model: SentencePieceModel) -> list[Piece]:
-    """The pieces in the order of the ids that the tokenizer gives them."""
+    """The pieces in the order of the tokenizer's ids."""
     own = tokenizer.attributes
     moved = {
         token: number
@@ -151,7 +151,7 @@ def _table(tokenizer: Tokenizer, model: SentencePieceModel) -> list[Piece]:
 
 
 def _steps(tokenizer: Tokenizer, model: SentencePieceModel) -> Iterator[Json]:
-    """What is done to a text before it is cut, first the tokenizer's own steps."""
+    """The steps applied to a text before segmentation, the tokenizer's own first."""
     own, name = tokenizer.attributes, tokenizer.cls.name
     lower = own.get("do_lower_case") is True
     if lower:
@@ -171,8 +171,8 @@ def _steps(tokenizer: Tokenizer, model: SentencePieceModel) -> Iterator[Json]:
         encoded = base64.b64encode(model.characters).decode("ascii")
         yield {"type": "Precompiled", "precompiled_charsmap": encoded}
     if model.collapse:
-        # In this order each takes time in proportion to the text: "a +$" would look through a row
-        # of spaces from each of them.
+        # In this order each step takes linear time: "a +$" would scan a run of spaces from every
+        # position in it.
         yield _replace(" {2,}", " ")
         yield _replace("^ | $", "")
 
@@ -183,7 +183,7 @@ def _replace(pattern: str, content: str) -> Json:
 
 @cache
 def combining() -> str:
-    """The characters that Python counts as combining, as the inside of a character class."""
+    """The characters that Python counts as combining, for a character class."""
     marked = (code for code in range(0x300, 0x1F000) if unicodedata.combining(chr(code)))
     ranges = []
     for _, run in groupby(enumerate(marked), lambda pair: pair[1] - pair[0]):
@@ -194,7 +194,7 @@ def combining() -> str:
 
 
 HAND_IN = (
-    "hand in the tokenizer that the model was trained with, a folder with its spiece.model, "
+    "pass the tokenizer that the model was trained with, as a folder with its spiece.model, "
     "sentencepiece.bpe.model or tokenizer.json: fdeploy export --tokenizer DIR"
 )
 OWN_TOKENIZER = (
@@ -211,9 +211,9 @@ def tokenizer_json(
 ) -> Json:
     """The tokenizer without truncation and padding, with special tokens around a single text.
 
-    ``prefix_space``: whether the learner asks byte-level tokenizers to begin with a space;
-    ``python_37``: whether the learner works in Python 3.7, whose Unicode is of 2018; ``handed``:
-    what the user gave in the place of what the file lost.
+    ``prefix_space``: whether the learner makes byte-level tokenizers start with a space;
+    ``python_37``: whether the learner needs Python 3.7, whose Unicode is of 2018; ``handed``: what
+    the user supplied in place of what the file lost.
     Raises UnsupportedLearner for a tokenizer that the file does not hold completely.
     """
     if handed is not None and handed.serialized is not None:
@@ -227,7 +227,7 @@ def tokenizer_json(
     model = sentencepiece_of(tokenizer, handed)
     if model is None or tokenizer.cls.name not in KNOWN:
         raise UnsupportedLearner(
-            f"the file does not hold its tokenizer completely ({tokenizer.cls.name}, "
+            f"the file does not contain its complete tokenizer ({tokenizer.cls.name}, "
             f"{tokenizer.kind})",
             hint=HAND_IN,
         )
@@ -238,7 +238,7 @@ def tokenizer_json(
 def sentencepiece_of(
     tokenizer: Tokenizer, handed: UserTokenizer | None
 ) -> SentencePieceModel | None:
-    """The SentencePiece model: the one handed in, or the one in the file.
+    """The SentencePiece model: the one supplied, or the one in the file.
 
     Raises UnsupportedLearner for one that cannot be used.
     """
@@ -249,7 +249,7 @@ def sentencepiece_of(
 
 
 def _fast(tokenizer: Tokenizer) -> Json:
-    """A fast tokenizer carries its JSON in the pickle."""
+    """A fast tokenizer stores its JSON in the pickle."""
     made = fast_json(tokenizer.attributes)
     if made is None:
         raise _broken(tokenizer)
@@ -316,15 +316,15 @@ def _wordpiece(tokenizer: Tokenizer, *, python_37: bool) -> Json:
 
 
 def _drop_unknown(*, python_37: bool) -> Json:
-    """Python's tokenizer takes characters that its Python does not know for control characters."""
+    """Drop characters unknown to the learner's Python, whose tokenizer treats them as controls."""
     characters = UNASSIGNED + (newer_characters() if python_37 else "")
     return {"type": "Replace", "pattern": {"Regex": f"[{characters}]"}, "content": ""}
 
 
 def _strip(tokenizer: Tokenizer) -> Json | None:
-    """What the era removes at the ends of each piece of text between special tokens.
+    """What the era removes at both ends of each piece of text between special tokens.
 
-    A tokenizer without tokens to cut at takes the whole text as it is.
+    A tokenizer without tokens to split at takes the whole text unchanged.
     """
     if tokenizer.era in ("2.1", "2.2", "2.5") and tokenizer.splitting != frozenset():
         return {"type": "Strip", "strip_left": tokenizer.era != "2.5", "strip_right": True}
@@ -352,7 +352,7 @@ def _assemble(
 
 
 def _vocabulary(tokenizer: Tokenizer, table: object) -> dict[str, int]:
-    """Token to id, in the order of the ids. Raises UnsupportedLearner for a broken table."""
+    """Token to id, in id order. Raises UnsupportedLearner for a broken table."""
     pairs = entries(table)
     found = {
         token: number
@@ -365,7 +365,7 @@ def _vocabulary(tokenizer: Tokenizer, table: object) -> dict[str, int]:
 
 
 def _added(tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> list[Json]:
-    """Tokens that are found in the text before anything else is done with it."""
+    """Tokens that are found in the text before any other step."""
     tokens = {token.text: token for token in (*tokenizer.special.values(), *tokenizer.additional)}
     ids = dict(vocabulary)
     for token, number in _added_vocabulary(tokenizer).items():
@@ -375,7 +375,7 @@ def _added(tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> list[Json]:
     known = sorted((ids[text], text) for text in tokens if text in ids)
     found = [_added_token(tokenizer.era, number, tokens[text]) for number, text in known]
     if tokenizer.kind == "WordPiece":
-        # Its basic tokenizer leaves special tokens whole, too, where they stand alone.
+        # Its basic tokenizer also keeps special tokens whole if they stand alone.
         return [{**made, "single_word": made["content"] not in cut_at} for made in found]
     return [made for made in found if made["content"] in cut_at]
 

@@ -1,8 +1,8 @@
-"""Trying a learner's text pipeline before it is used: in a process of its own, within limits.
+"""Try a learner's text pipeline before using it, in a separate process with limits.
 
 A tokenizer's JSON, a vocabulary or a pattern from a file is run by native code or by ``re``, which
-may abort, panic or never end on it. So the pipeline is first given every golden text, and texts
-that are hard for patterns, in a process that ends with it (``trial_process``). What passes is then
+may abort, panic or never finish on it. So the pipeline first gets every golden text, and texts that
+are hard for patterns, in a disposable process (``trial_process``). A pipeline that passes is then
 used in this one.
 """
 
@@ -21,19 +21,19 @@ from fastai_deploy.learner.text.tokenizer import NO_LIMIT
 from fastai_deploy.learner.text.tokenizer_json import HAND_IN, Json, tokenizer_json
 
 PROCESS = "fastai_deploy.learner.text.trial_process"
-# A pipeline and texts of no size get these; a tokenizer of 17 MB (XLM-RoBERTa) gets ten times more.
-SECONDS = 5  # of processor time; the learners of the tests take half a second
+# The base limits; a tokenizer of 17 MB (XLM-RoBERTa) gets ten times more.
+SECONDS = 5  # of processor time; the learners in the tests take half a second
 MEMORY = 512 << 20  # bytes
-_PER_SECOND = 100_000  # characters of the pipeline and the texts that are worth one more second
-_PER_CHARACTER = 40  # bytes of memory for each of them
-_TOKENS = 512  # that a text is cut to where the learner does not say
+_PER_SECOND = 100_000  # characters of the pipeline and the texts per additional second
+_PER_CHARACTER = 40  # bytes of memory per character
+_TOKENS = 512  # length that texts are cut to if the learner does not say
 
 
 def try_text(anatomy: Anatomy, texts: Sequence[str]) -> None:
-    """Run the text pipeline of a convertible learner on ``texts`` in a process of its own.
+    """Run the text pipeline of a convertible learner on ``texts`` in a separate process.
 
-    Raises LearnerTooComplex when it crashes or takes more time or memory than any real one, and
-    UnsupportedLearner when it cannot be built or fails on a text.
+    Raises LearnerTooComplex if it crashes or takes more time or memory than any real one, and
+    UnsupportedLearner if it cannot be built or fails on a text.
     """
     given = _pipeline(anatomy)
     if given is None:
@@ -46,7 +46,7 @@ def try_text(anatomy: Anatomy, texts: Sequence[str]) -> None:
     except Stopped as error:
         raise LearnerTooComplex(
             f"the learner's {called}, tried on {len(texts)} texts, {error}",
-            hint="the file is damaged or was made to do harm; export the learner again",
+            hint="the file is damaged or malicious; export the learner again",
         ) from error
     if found["problem"]:
         raise UnsupportedLearner(
@@ -56,7 +56,7 @@ def try_text(anatomy: Anatomy, texts: Sequence[str]) -> None:
 
 
 def _pipeline(anatomy: Anatomy) -> dict[str, Any] | None:
-    """What the other process needs; None where no pattern and no tokenizer is from the file."""
+    """What the other process needs; None if no pattern and no tokenizer comes from the file."""
     if anatomy.ulmfit is not None:
         words = anatomy.ulmfit.words
         if words.splitting is None:

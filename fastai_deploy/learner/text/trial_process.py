@@ -1,6 +1,6 @@
 """The process in which a learner's text pipeline is tried: see ``trial``.
 
-It imports neither torch nor transformers, and of what it is given it answers one sentence.
+It imports neither torch nor transformers, and answers with one sentence.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 
 from fastai_deploy.environments.limited_process import answer
 
-_ROW = 1_000  # characters in a row: as long as a word may be in ``runtime/splitting.py``
-_LONG_ROW = 100_000  # enough for what takes time with the square of the length to be stopped
-_KINDS = 64  # characters that patterns name and that are tried in rows
-_ALWAYS = "a1 .-_!\n\"'(@/<\u00e9\u4e2d"  # what the classes of patterns stand for
+_ROW = 1_000  # characters per row: the maximum length of a word in ``runtime/word_tokenizer.py``
+_LONG_ROW = 100_000  # long enough for anything that takes quadratic time to hit the limit
+_KINDS = 64  # characters named in patterns that are tried in rows
+_ALWAYS = "a1 .-_!\n\"'(@/<\u00e9\u4e2d"  # one of each character class in patterns
 _LONG = " a"
-_EXPANSION = 40  # characters that one becomes at most; in Unicode's own normal forms it is 18
-_SHORT = 1_000  # characters that are free of that
+_EXPANSION = 40  # most characters that one may become; Unicode's own normal forms make 18
+_SHORT = 1_000  # characters to which that limit does not apply
 
 
 def work(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Why the pipeline cannot be used; empty when it can."""
+    """Why the pipeline cannot be used; empty if it can."""
     tried = _try_tokenizer if "tokenizer" in given else _try_words
     return {"problem": next(tried(given), "")}
 
@@ -41,7 +41,7 @@ def _try_tokenizer(given: Mapping[str, Any]) -> Iterator[str]:
         yield _told(error)
         return
     if around >= given["max_length"]:
-        yield f"it puts {around:,} special tokens around a text, which leaves no room for one"
+        yield f"it puts {around:,} special tokens around a text, which leaves no room for the text"
     for name, text in _texts(given):
         try:
             longest = _EXPANSION * len(text) + _SHORT
@@ -54,7 +54,10 @@ def _try_tokenizer(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _try_words(given: Mapping[str, Any]) -> Iterator[str]:
-    from fastai_deploy.runtime.word_tokenizer import WordTokenizer, describe  # noqa: PLC0415 - a tokenizer has none
+    from fastai_deploy.runtime.word_tokenizer import (  # noqa: PLC0415 - a tokenizer needs none
+        WordTokenizer,
+        describe,
+    )
 
     splitter = {"kind": "rules", "rules": given["rules"]}
     try:
@@ -63,7 +66,7 @@ def _try_words(given: Mapping[str, Any]) -> Iterator[str]:
                 given["before"], splitter, given["after"], {}, unknown=0, backwards=False, step=1
             )
         )
-    except Exception as error:  # noqa: BLE001 - RecursionError and OverflowError included
+    except Exception as error:  # noqa: BLE001 - also RecursionError and OverflowError
         yield _told(error)
         return
     for name, text in _texts(given):
@@ -74,7 +77,7 @@ def _try_words(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _texts(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Texts, each with a name: those given, then those on which a careless pattern backtracks."""
+    """Named texts: the given ones, then texts on which a careless pattern backtracks."""
     for number, text in enumerate(given["texts"], start=1):
         yield f"golden text {number}", text
     named = [char for char in dict.fromkeys("".join(given["patterns"])) if char.isprintable()]

@@ -1,4 +1,4 @@
-"""A tokenizer that the user hands in, for a learner that lost its own: ``--tokenizer``."""
+"""A tokenizer that the user supplies, for a learner whose file lost its own: ``--tokenizer``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fastai_deploy.learner.text.sentencepiece_model import SentencePieceModel, r
 Json = dict[str, Any]
 
 SERIALIZED = "tokenizer.json"
-# As transformers names the model of one architecture or another.
+# The file names that transformers uses for the models of its architectures.
 MODELS = (
     "spiece.model", "sentencepiece.bpe.model", "spm.model", "sentencepiece.model",
     "tokenizer.model",
 )  # fmt: skip
-MOST = 64 << 20  # bytes; the largest have 20 MB
+MOST = 64 << 20  # bytes; the largest are 20 MB
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UserTokenizer:
-    """A ``tokenizer.json``, or a SentencePiece model; ``file`` is where it was found."""
+    """A ``tokenizer.json`` or a SentencePiece model; ``file`` is its path."""
 
     file: Path
     serialized: Json | None
@@ -32,7 +32,7 @@ class UserTokenizer:
 
 
 def tokenizer_file(path: Path) -> Path:
-    """The file to read of what the user named: itself, or the best one in a folder.
+    """The file to read for the path that the user gave: itself, or the best one in a folder.
 
     Raises FileMissing.
     """
@@ -44,19 +44,19 @@ def tokenizer_file(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise FileMissing(
-        f"{path} holds no tokenizer: neither {SERIALIZED} nor a SentencePiece model "
+        f"{path} contains no tokenizer: neither {SERIALIZED} nor a SentencePiece model "
         f"({', '.join(MODELS)})",
         hint="write one with tokenizer.save_pretrained(DIR), where the learner was trained",
     )
 
 
 def tokenizer_digest(path: Path) -> str:
-    """The hash of the file that would be read. Raises FileMissing or FileError."""
+    """The hash of the file that will be read. Raises FileMissing or FileError."""
     return sha256(tokenizer_file(path), most=MOST)
 
 
 def read_user_tokenizer(path: Path) -> UserTokenizer:
-    """Read it. Raises FileMissing, FileError or UnsupportedLearner."""
+    """Read the tokenizer. Raises FileMissing, FileError or UnsupportedLearner."""
     file = tokenizer_file(path)
     held = read(file, most=MOST)
     if file.suffix != ".json":
@@ -67,7 +67,7 @@ def read_user_tokenizer(path: Path) -> UserTokenizer:
         made = None
     if not isinstance(made, dict) or not isinstance(made.get("model"), dict):
         raise UnsupportedLearner(
-            f"{file} is no tokenizer.json of the tokenizers library",
+            f"{file} is not a tokenizer.json of the tokenizers library",
             hint="write one with tokenizer.save_pretrained(DIR)",
         )
     return UserTokenizer(file, made, None)

@@ -1,4 +1,4 @@
-"""How a fastai learner turns a text into ids by words (ULMFiT), versions 1 and 2."""
+"""How a word-based fastai learner (ULMFiT) turns a text into ids, versions 1 and 2."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Step = tuple[str, dict[str, Any]]
 
 UNKNOWN = 0  # the id of a word that is not in the vocabulary: fastai looks ids up in a dict of int
 MAX_RULES = 100
-MAX_WORDS = 2_000_000  # of a vocabulary; fastai keeps 60,000 unless it is asked for more
+MAX_WORDS = 2_000_000  # of a vocabulary; fastai keeps 60,000 by default
 _PARTIAL = Global("functools", "partial")
 _ARGUMENTS = frozenset({"add_bos", "add_eos"})
 
@@ -36,11 +36,11 @@ _ARGUMENTS = frozenset({"add_bos", "add_eos"})
 class WordRules:
     """From a text to ids: ``before`` on the text, the splitter, ``after`` on the words.
 
-    ``splitting`` are the splitter's rules where the file holds them; else they are those of
-    ``language``, with ``marks`` never split. ``ids`` maps words to ids, of which there are
-    ``size``; ``backwards`` turns the ids of a text round. ``described`` says all of it in words;
-    ``assumptions`` what the file does not show. ``problem`` is why the rules cannot be served,
-    empty when they can.
+    ``splitting`` are the splitter's rules if the file holds them; otherwise they are those of
+    ``language``, and ``marks`` are never split. ``ids`` maps words to ids, of which there are
+    ``size``; ``backwards`` reverses the ids of a text. ``described`` says all of it in words;
+    ``assumptions`` is what the file does not show. ``problem`` says why the rules cannot be served,
+    and is empty if they can.
     """
 
     splitter: Splitter
@@ -60,16 +60,16 @@ class WordRules:
 
 
 class NotServed(Exception):
-    """Why the text rules of a learner cannot be served; caught where they are put together."""
+    """Why a learner's text rules cannot be served; caught where the rules are assembled."""
 
 
 def text_steps(rules: Iterable[object], major: int) -> list[Step]:
-    """The rules on the text, by name. Raises NotServed for one that is not fastai's own."""
+    """The rules on the text, by name. Raises NotServed for one that is not fastai's."""
     return [_step(rule, major) for rule in list(rules)[:MAX_RULES]]
 
 
 def _step(rule: object, major: int) -> Step:
-    """A rule of fastai's, perhaps with arguments given beforehand."""
+    """One of fastai's rules, perhaps with bound arguments."""
     arguments: dict[str, Any] = {}
     if isinstance(rule, Call) and rule.func == _PARTIAL:
         state = rule.states[-1] if rule.states else None
@@ -82,43 +82,43 @@ def _step(rule: object, major: int) -> Step:
     name = f"fastai{major}.{rule.name}" if isinstance(rule, Global) else ""
     own = isinstance(rule, Global) and rule.module.startswith("fastai.text")
     if not own or name not in TEXT_RULES:
-        raise NotServed(f"its texts go through a rule of the user's own ({name_of(rule)})")
+        raise NotServed(f"its texts go through a user-defined rule ({name_of(rule)})")
     known = name == "fastai2.lowercase" and arguments.keys() <= _ARGUMENTS
     if arguments and not (known and all(type(value) is bool for value in arguments.values())):
-        raise NotServed(f"the rule {name} has arguments that are not known")
+        raise NotServed(f"the rule {name} has unknown arguments")
     return name, arguments
 
 
 def word_steps(rules: Iterable[object], major: int) -> list[str]:
-    """The rules on the words, by name. Raises NotServed for one that is not fastai's own."""
+    """The rules on the words, by name. Raises NotServed for one that is not fastai's."""
     names = []
     for rule in list(rules)[:MAX_RULES]:
         name = f"fastai{major}.{rule.name}" if isinstance(rule, Global) else ""
         if name not in WORD_RULES or not str(rule).startswith("fastai.text"):
-            raise NotServed(f"its words go through a rule of the user's own ({name_of(rule)})")
+            raise NotServed(f"its words go through a user-defined rule ({name_of(rule)})")
         names.append(name)
     return names
 
 
 def name_of(value: object) -> str:
-    """What a function or an object is called, as far as the file tells."""
+    """The name of a function or an object, as far as the file says."""
     if isinstance(value, Global):
         return value.name
     return function_name(value) or str(class_of(value) or "a function")
 
 
 def vocabulary(listed: Sequence[object], *, fake: bool = True) -> dict[str, int]:
-    """Words to ids; of equal words the last counts, as in fastai.
+    """Words to ids; of equal words the last one wins, as in fastai.
 
-    ``fake``: whether the words that only fill the vocabulary up can be found.
-    Raises NotServed when a word is no text.
+    ``fake``: whether the words that only pad the vocabulary can be looked up.
+    Raises NotServed if a word is not text.
     """
     ids: dict[str, int] = {}
     if len(listed) > MAX_WORDS:
         raise NotServed(f"its vocabulary has {len(listed):,} words")
     for place, word in enumerate(listed):
         if not isinstance(word, str):
-            raise NotServed("its vocabulary holds something that is no text")
+            raise NotServed("its vocabulary contains something that is not text")
         if fake or word != "xxfake":
             ids[word] = place
     if not ids:
@@ -136,12 +136,12 @@ def in_words(steps: Iterable[Step], after: Iterable[str]) -> list[str]:
 
 
 def texts(values: Iterable[object]) -> tuple[str, ...]:
-    """Those of the values that are text."""
+    """The values that are text."""
     return tuple(value for value in values if isinstance(value, str))
 
 
 def processor(processors: Iterable[object], name: str) -> Call | None:
-    """The object of the class called ``name``, among those that process items."""
+    """The object of the class called ``name`` among the item processors."""
     for value in processors:
         cls = class_of(value)
         if cls is not None and cls.name == name and isinstance(value, Call):
@@ -158,8 +158,8 @@ _DEFAULT_MARKS = ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxmaj", "xxup", 
 _SPLITTERS_v1: dict[str, Splitter] = {"SpacyTokenizer": "spaCy", "BaseTokenizer": "spaces"}
 _PASSED = frozenset({"OpenFileProcessor", "TokenizeProcessor", "NumericalizeProcessor"})
 _BACKWARDS = (
-    "whether the learner reads texts backwards is not in the file: load_learner is told; here it "
-    "reads them forwards"
+    "the file does not say whether the learner reads texts backwards, because load_learner decides "
+    "it; forwards is assumed"
 )
 
 
@@ -190,7 +190,7 @@ def _rules_v1(
     own = attributes(tokenizer)
     if splitter == "unknown":
         raise NotServed(
-            f"its texts are split by a class of the user's own ({name_of(own.get('tok_func'))})"
+            f"its texts are split by a user-defined class ({name_of(own.get('tok_func'))})"
         )
     before: list[Step] = [("drop-trailing-nul", {}), *_wrapping(tokenizing)]
     before += text_steps(elements(own.get("pre_rules")), 1)
@@ -213,7 +213,7 @@ def _rules_v1(
 
 
 def _wrapping(tokenizing: Call) -> list[Step]:
-    """The marks around the text: its beginning, its field, its end."""
+    """The marks around the text: beginning, field and end."""
     own = attributes(tokenizing)
     before = "xxbos " if own.get("include_bos", True) is True else ""
     before += "xxfld 1 " if own.get("mark_fields") is True else ""
@@ -255,8 +255,8 @@ def words_v2(calls: Iterable[Call]) -> WordRules:
             if isinstance(transform, Call) and _is(transform, _CORE, "Tokenizer"):
                 found[id(transform)] = (transform, transforms, elements(own.get("types")))
     if len(found) != 1:
-        many = "more than one" if found else "no"
-        return WordRules("unknown", problem=f"{many} fastai Tokenizer is in its text pipeline")
+        many = "more than one fastai Tokenizer" if found else "no fastai Tokenizer"
+        return WordRules("unknown", problem=f"its text pipeline has {many}")
     tokenizer, transforms, types = next(iter(found.values()))
     splitter = _splitter_v2(tokenizer)
     try:
@@ -273,10 +273,10 @@ def _rules_v2(
     if splitter == "SentencePiece":
         raise NotServed("its texts are split by SentencePiece, which fdeploy cannot rebuild")
     if splitter == "unknown":
-        raise NotServed(f"its texts are split by a class of the user's own ({name_of(inner)})")
+        raise NotServed(f"its texts are split by a user-defined class ({name_of(inner)})")
     separator = attribute(inner, "split_char") if splitter == "spaces" else " "
     if not isinstance(separator, str) or not separator:
-        raise NotServed("its texts are split at something that is no text")
+        raise NotServed("its texts are split at something that is not text")
     if splitter == "spaCy":
         rules = rules_in_file(calls)
         if isinstance(rules, str):
@@ -294,15 +294,15 @@ def _rules_v2(
         ids=_ids(numericalize),
         size=len(elements(attributes(numericalize).get("vocab"))),
         backwards=backwards,
-        described=(*in_words(before, ()), *(("the ids are turned round",) if backwards else ())),
+        described=(*in_words(before, ()), *(("the ids are reversed",) if backwards else ())),
     )
 
 
 def _around(tokenizer: Call, transforms: list[object], types: list[object]) -> tuple[Call, bool]:
-    """The transform that looks ids up, and whether they are turned round.
+    """The transform that looks up ids, and whether it reverses them.
 
-    fastai notes the type before each transform; a text that is given to ``predict`` enters at the
-    first one that takes text. Raises NotServed for any other transform that it would meet.
+    fastai records the input type of each transform; a text passed to ``predict`` enters at the
+    first one that takes text. Raises NotServed for any other transform on its way.
     """
     first = next((place for place, found in enumerate(types) if _takes_text(found)), 0)
     numericalize: Call | None = None
@@ -328,7 +328,7 @@ def _takes_text(found: object) -> bool:
 
 
 def _called(transform: object) -> str:
-    """The name of a transform, or of the function that it was made from."""
+    """The name of a transform, or of the function that it was created from."""
     for holder in (transform, attribute(transform, "encodes")):
         for inner in attributes(holder).values():
             if isinstance(inner, Global) and inner.module.startswith("fastai.text"):
@@ -338,7 +338,7 @@ def _called(transform: object) -> str:
 
 
 def _ids(numericalize: Call) -> dict[str, int]:
-    """The look-up table as it was pickled, or made of the vocabulary."""
+    """The lookup table from the pickle, or built from the vocabulary."""
     own = attributes(numericalize)
     listed = elements(own.get("vocab"))
     known = vocabulary(listed)
@@ -348,8 +348,8 @@ def _ids(numericalize: Call) -> dict[str, int]:
     found: dict[str, int] = {}
     for word, place in pairs:
         if not isinstance(word, str) or type(place) is not int or not 0 <= place < len(listed):
-            raise NotServed("its look-up table does not fit its vocabulary")
-        if place != UNKNOWN or listed[place] == word:  # looking an unknown word up adds it
+            raise NotServed("its lookup table does not match its vocabulary")
+        if place != UNKNOWN or listed[place] == word:  # looking up an unknown word adds it
             found[word] = place
     return found
 
@@ -364,7 +364,7 @@ def _splitter_v2(tokenizer: Call) -> Splitter:
 
 
 def _language_v2(tokenizer: Call) -> str | None:
-    """The language of the spaCy pipeline, by the name of its module: ``spacy.lang.en``."""
+    """The language of the spaCy pipeline, from its module's name: ``spacy.lang.en``."""
     pipe = attribute(tokenizer, "tok", "pipe")
     for value in pipe.args if isinstance(pipe, Call) else ():
         # A bound method, through getattr, has the pipeline among its arguments.

@@ -1,4 +1,4 @@
-"""Code objects of a pickle and their bytecode, for CPython 3.8 to 3.14 whichever one runs."""
+"""Code objects in a pickle and their bytecode, for CPython 3.8 to 3.14 on any Python."""
 
 from __future__ import annotations
 
@@ -239,8 +239,8 @@ Version = tuple[int, int]
 MAX_CODE: Final = 1 << 16  # bytes of bytecode; the longest forward() of a learner has a few hundred
 MAX_NAMES: Final = 1_000  # constants, names and variables of a function, each
 MAX_NAME: Final = 255  # characters of a name
-_ARGUMENTS_38: Final = 16  # of CodeType, from Python 3.8 to 3.10
-_ARGUMENTS_311: Final = 18  # from Python 3.11 on
+_ARGUMENTS_38: Final = 16  # arguments of CodeType in Python 3.8 to 3.10
+_ARGUMENTS_311: Final = 18  # and since Python 3.11
 _RESUME: Final = {0x97: ((3, 11), (3, 12)), 0x95: ((3, 13),), 0x80: ((3, 14),)}
 _FIRST_WITH_CACHES: Final = (3, 11)
 _CACHES_OF_LOAD_ATTR: Final = 9
@@ -249,7 +249,7 @@ _PATH: Final = re.compile(r"python(3)\.(\d{1,2})\b")
 
 
 class InvalidBytecode(Exception):
-    """The bytes are not what this version of Python would run."""
+    """The bytes are not something that this version of Python would run."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -277,19 +277,19 @@ class CodeObject:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The names of the parameters, ``*args`` and ``**kwargs`` left out."""
+        """The names of the parameters, without ``*args`` and ``**kwargs``."""
         return self.variables[: self.positional + self.keyword_only]
 
     @property
     def fast(self) -> tuple[str, ...]:
-        """Variables, cells and free variables in the order of Python 3.11's frame."""
+        """Variables, cells and free variables, in the order of Python 3.11's frame."""
         more = tuple(name for name in self.cells if name not in self.variables)
         return (*self.variables, *more, *self.free)
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """An instruction at ``offset``; the one behind it begins at ``following`` (both in bytes)."""
+    """An instruction at ``offset``; the next one begins at ``following`` (both in bytes)."""
 
     offset: int
     name: str
@@ -360,10 +360,10 @@ def _texts(value: object) -> tuple[str, ...] | None:
 
 
 def versions_of(codes: Iterable[CodeObject]) -> tuple[Version, ...]:
-    """The Pythons that may have written these functions, which are all of one file.
+    """The Python versions that may have compiled these functions, which come from one file.
 
-    A path such as ``lib/python3.11/`` in one of them settles it. Otherwise their instructions leave
-    one version, a few that do not differ in them, or none.
+    A path such as ``lib/python3.11/`` in one of them decides it. Otherwise their instructions leave
+    one version, several that do not differ in them, or none.
     """
     candidates = set(VERSIONS)
     for code in codes:
@@ -393,7 +393,7 @@ def _possible(code: CodeObject) -> Iterator[Version]:
 
 
 def _has_caches(instructions: Sequence[Instruction], version: Version) -> bool:
-    """Whether LOAD_ATTR has room for its caches: 9 since Python 3.12, and 4 in Python 3.11.
+    """Whether LOAD_ATTR has room for its caches: 9 since Python 3.12, 4 in Python 3.11.
 
     Source: ``opcode._inline_cache_entries``.
     """
@@ -413,7 +413,7 @@ def _resumes(code: bytes, version: Version) -> bool:
 
 
 def decode(code: CodeObject, version: Version) -> tuple[Instruction, ...]:
-    """The instructions, as ``version`` would run them. Raises InvalidBytecode."""
+    """The instructions as ``version`` reads them. Raises InvalidBytecode."""
     table = OPCODES.get(version)
     if table is None or len(code.code) % 2:
         raise InvalidBytecode(f"no bytecode of Python {version}")
@@ -440,7 +440,7 @@ def decode(code: CodeObject, version: Version) -> tuple[Instruction, ...]:
 
 
 def jump_target(instruction: Instruction, version: Version) -> int:
-    """The offset in bytes that a jump leads to."""
+    """The offset in bytes of a jump's target."""
     absolute = version < _FIRST_WITH_CACHES and instruction.name != "JUMP_FORWARD"
     unit = 1 if version < (3, 10) else 2
     base = 0 if absolute else instruction.following

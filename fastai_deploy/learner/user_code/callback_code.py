@@ -2,8 +2,8 @@
 
     ids -> before_batch -> (model) -> output -> after_pred -> scores -> after_batch
 
-A callback may count, log and keep what it likes on itself. Of the learner it may only set the
-inputs to what they are, and take the scores out of the transformer's output.
+A callback may count, log and store anything on itself. On the learner, it may only set the inputs
+to what they are already, and take the scores out of the transformer's output.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from fastai_deploy.learner.user_code.values import (
     items_of,
 )
 
-# The events of ``learn.predict`` in fastai 2, with the names of its first months.
+# The events of ``learn.predict`` in fastai 2, including the names of its first months.
 OUTER: Final = (
     "before_fit", "begin_fit", "before_epoch", "begin_epoch", "before_validate", "begin_validate",
     "after_cancel_validate", "after_validate", "after_epoch", "after_fit",
@@ -52,13 +52,13 @@ _SCORES: Final = name_set("pred preds logits model loss_func")
 
 
 class CallbackSemantics(ModelSemantics):
-    """What a callback may do; ``pred`` is what is left of the model's answer so far."""
+    """What a callback may do; ``pred`` is the current state of the model's answer."""
 
     pred: Value = Term("output")
     _callback: object = None
 
     def run(self, callback: object, version: Version, pred: Value) -> Value:
-        """What is left of ``pred``, the model's answer, when a callback's events have run.
+        """What becomes of ``pred``, the model's answer, after a callback's events have run.
 
         Raises NotUnderstood and InvalidBytecode.
         """
@@ -68,7 +68,7 @@ class CallbackSemantics(ModelSemantics):
             defined = self.objects.defined(callback, event)
             function = self.method_of(owner, defined[1]) if defined is not None else None
             if not isinstance(function, Function):
-                raise NotUnderstood(f"its {event} is no function of its class")
+                raise NotUnderstood(f"its {event} is not a function of its class")
             self._interpreter = self.interpreter(version)
             self._interpreter.call(function, ())
         return self.pred
@@ -103,7 +103,7 @@ class CallbackSemantics(ModelSemantics):
         return defined is None or defined[1] is not False
 
     def held_attribute(self, owner: Held, name: str) -> Value:
-        """As for any object; what a callback does not have, it asks its learner for."""
+        """As for any object; what a callback does not have, it looks up on its learner."""
         if owner.node is self._callback:
             if name == "learn":
                 return Term("learner")
@@ -128,7 +128,7 @@ class CallbackSemantics(ModelSemantics):
         return Term("of the learner", name)
 
     def attribute(self, owner: Value, name: str) -> Value:
-        """As of any value; of the learner, what is known of a prediction."""
+        """As for any value; for the learner, what is known about a prediction."""
         if owner == Term("learner"):
             return self._of_learner(name)
         if isinstance(owner, Term) and owner.role == "of the learner":
@@ -136,7 +136,7 @@ class CallbackSemantics(ModelSemantics):
         return super().attribute(owner, name)
 
     def store(self, owner: Value, name: str, value: Value, *, own: bool) -> None:
-        """A callback may set what it likes on itself, and of the learner nothing but the above."""
+        """A callback may set anything on itself, and on the learner nothing but the above."""
         if own and isinstance(owner, Held) and self._is_note(owner.node, name):
             return
         if owner != Term("learner"):
@@ -159,7 +159,7 @@ class CallbackSemantics(ModelSemantics):
         return self.pred.role == "output" and value == Term("scores", self.pred.data)
 
     def store_item(self, owner: Value, key: Value, value: Value) -> None:
-        """In a container of its own."""
+        """Setting an item in one of the callback's own containers."""
         if not self._is_own(owner):
             super().store_item(owner, key, value)
 
@@ -178,7 +178,7 @@ class CallbackSemantics(ModelSemantics):
     def method_call(
         self, method: Method, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        """Methods that change a container of the callback's own, too."""
+        """Also methods that change one of the callback's own containers."""
         if method.name in _CHANGES_OWN and self._is_own(method.owner):
-            return Unknown("it takes notes")
+            return Unknown("it records something")
         return super().method_call(method, args, keywords)

@@ -29,13 +29,13 @@ from fastai_deploy.learner.user_code.values import (
     items_of,
 )
 
-# By the names of BINARY_ADD and INPLACE_ADD, of Python 3.8 to 3.10.
+# By the names of BINARY_ADD and INPLACE_ADD, in Python 3.8 to 3.10.
 _BINARY: Final = {
     "ADD": "+", "SUBTRACT": "-", "MULTIPLY": "*", "TRUE_DIVIDE": "/", "FLOOR_DIVIDE": "//",
     "MODULO": "%", "POWER": "**", "MATRIX_MULTIPLY": "@", "AND": "&", "OR": "|", "XOR": "^",
     "LSHIFT": "<<", "RSHIFT": ">>",
 }  # fmt: skip
-# The arguments of BINARY_OP, and 13 more for the same in place; 26 is a subscript (Python 3.14).
+# The arguments of BINARY_OP; 13 more for the in-place form; 26 is a subscript (Python 3.14).
 _BINARY_OPS: Final = ("+", "&", "//", "<<", "@", "*", "%", "|", "**", ">>", "-", "/", "^")
 _SUBSCRIPT: Final = 26
 _COMPARE: Final = ("<", "<=", "==", "!=", ">", ">=")
@@ -44,14 +44,14 @@ _COMPARE_38: Final = (*_COMPARE, "in", "not in", "is", "is not")
 _POSITIVE, _LIST_TO_TUPLE = 5, 6
 # Arguments of SET_FUNCTION_ATTRIBUTE, and flags of MAKE_FUNCTION before Python 3.13.
 _DEFAULTS, _KEYWORD_DEFAULTS, _ANNOTATIONS, _CLOSURE, _ANNOTATE = 1, 2, 4, 8, 16
-_UNKNOWN_ARGUMENTS: Final = "it passes arguments on that are not known"
+_UNKNOWN_ARGUMENTS: Final = "it passes on unknown arguments"
 
 
 # Operators
 
 
 def is_known_none(value: Value) -> bool | None:
-    """Whether a value is None; None where that is not known."""
+    """Whether a value is None; None if that is not known."""
     if isinstance(value, Const):
         return value.value is None
     return None if isinstance(value, (Method, Unknown)) else False
@@ -72,14 +72,14 @@ def _operated(
 
 
 def _immutable(value: Value) -> bool:
-    """Whether an operation in place can only make a new value of it."""
+    """Whether an in-place operation can only create a new value."""
     if isinstance(value, Unknown):
         return value.reason == COUNTED
     return isinstance(value, Const) or (isinstance(value, Items) and value.kind == "tuple")
 
 
 def _named_operator(operator: str, *, in_place: bool) -> Step:
-    """An operator with an instruction of its own, until Python 3.10."""
+    """An operator with its own instruction, until Python 3.10."""
 
     def operate(frame: Frame, path: Path, _argument: int) -> None:
         right, left = path.pop(), path.pop()
@@ -179,7 +179,7 @@ def _call_intrinsic_1(frame: Frame, path: Path, argument: int) -> None:
         _push_unary(frame, path, "+")
     else:
         raise NotUnderstood(
-            f"it has an instruction that is not followed here (call_intrinsic_1 {argument})",
+            f"it uses an instruction that fdeploy does not follow (call_intrinsic_1 {argument})",
             frame.code.name,
         )
 
@@ -213,7 +213,7 @@ def _call_kw(frame: Frame, path: Path, argument: int) -> None:
 
 
 def _push_placed_call(frame: Frame, path: Path, args: list[Value], names: tuple[str, ...]) -> None:
-    """A call since Python 3.11: below the arguments are two places, of which one may be empty."""
+    """A call since Python 3.11: below the arguments are two slots, one of which may be empty."""
     lower, upper = path.pop_many(2)
     if isinstance(lower, Null):
         _push_call(frame, path, upper, args, names)
@@ -224,7 +224,7 @@ def _push_placed_call(frame: Frame, path: Path, args: list[Value], names: tuple[
 
 
 def _call_function_ex(frame: Frame, path: Path, argument: int) -> None:
-    # Python 3.14 always has the place of the keyword arguments.
+    # Python 3.14 always has a slot for the keyword arguments.
     keywords = path.pop() if argument & 1 or frame.version >= (3, 14) else NULL
     args = path.pop()
     if frame.version >= (3, 13):
@@ -243,7 +243,7 @@ def _call_function_ex(frame: Frame, path: Path, argument: int) -> None:
 
 
 def _by_name(keywords: Value) -> dict[str, Value] | None:
-    """A dict that the code builds with strings as its keys; None for anything else."""
+    """A dict that the code builds with string keys; None for anything else."""
     found: dict[str, Value] = {}
     for key, value in keywords.pairs if isinstance(keywords, Pairs) else ():
         if not isinstance(key, Const) or not isinstance(key.value, str):
@@ -323,15 +323,15 @@ def _with_part(frame: Frame, path: Path, function: Function, flag: int, part: Va
                 return replace(function, keyword_defaults=dict(named))
         case ((4 | 16), _):
             return function
-    raise NotUnderstood("it makes a function whose defaults are not known", function.text)
+    raise NotUnderstood("it defines a function with unknown defaults", function.text)
 
 
 def _captured(frame: Frame, path: Path, name: str, cell: Value) -> Value:
-    """What a function within this one finds in a variable, which must have one value only."""
+    """What a nested function finds in a variable, which must have only one value."""
     stores = sum(frame.stores(each, name) for each in frame.instructions)
     again = any(each.name == "FOR_ITER" or "BACKWARD" in each.name for each in frame.instructions)
     if stores > (0 if again or name in frame.code.parameters else 1):
-        raise NotUnderstood("a function within it uses a variable that changes", name)
+        raise NotUnderstood("a nested function uses a variable that changes", name)
     # Since Python 3.13 a cell is loaded like any variable.
     return frame.load(path, name) if cell == cell_marker(name) else cell
 
@@ -339,13 +339,13 @@ def _captured(frame: Frame, path: Path, name: str, cell: Value) -> Value:
 def _entered(path: Path) -> Context:
     context = path.pop()
     if not isinstance(context, Context):
-        raise NotUnderstood("it enters a context that is not known", f"with {context.text}")
+        raise NotUnderstood("it enters an unknown context manager", f"with {context.text}")
     return context
 
 
 def _before_with(_frame: Frame, path: Path, _argument: int) -> None:
     context = _entered(path)
-    path.push(context, Unknown("it enters a context", text=context.text))
+    path.push(context, Unknown("it enters a context manager", text=context.text))
 
 
 def _load_special(_frame: Frame, path: Path, _argument: int) -> None:

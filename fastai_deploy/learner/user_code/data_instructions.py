@@ -29,9 +29,9 @@ from fastai_deploy.learner.user_code.values import (
     weight_of,
 )
 
-MAX_UNPACKED: Final = 64  # values that one statement unpacks
+MAX_UNPACKED: Final = 64  # values unpacked by one statement
 _KEY_AND_VALUE: Final = 2
-_WITH_FORMAT: Final = 4  # a flag of FORMAT_VALUE: the format lies on the stack as well
+_WITH_FORMAT: Final = 4  # a flag of FORMAT_VALUE: the format is on the stack too
 
 
 # Constants, variables and names
@@ -63,7 +63,7 @@ def _store_fast(frame: Frame, path: Path, argument: int) -> None:
     if isinstance(value, Null):
         path.variables.pop(name, None)
         return
-    # What is not understood is shown by its expression, and a constant by its value.
+    # Messages show the expression of what is not understood, and the value of a constant.
     plain = isinstance(value, (Unknown, Const))
     path.variables[name] = value if plain else value.spelled(name)
 
@@ -89,7 +89,7 @@ def _load_deref(frame: Frame, path: Path, argument: int) -> None:
 def _store_deref(frame: Frame, path: Path, argument: int) -> None:
     name = frame.cell(argument)
     if name in frame.code.free:
-        raise NotUnderstood("it changes a variable of the function around it", name)
+        raise NotUnderstood("it changes a variable of the enclosing function", name)
     path.variables[name] = path.pop()
 
 
@@ -98,12 +98,12 @@ def _load_closure(frame: Frame, path: Path, argument: int) -> None:
 
 
 def cell_marker(name: str) -> Const:
-    """The cell of a variable, as ``LOAD_CLOSURE`` puts it on the stack until Python 3.12."""
+    """The cell of a variable, as ``LOAD_CLOSURE`` pushes it until Python 3.12."""
     return Const(("cell", name), tuple, text=name)
 
 
 def _load_global(frame: Frame, path: Path, argument: int) -> None:
-    callable_place = False  # Python 3.11 and later: whether it is about to be called
+    callable_place = False  # Python 3.11 and later: whether a call follows
     if frame.version >= (3, 11):
         callable_place, argument = bool(argument & 1), argument >> 1
     name = frame.name(argument)
@@ -113,7 +113,7 @@ def _load_global(frame: Frame, path: Path, argument: int) -> None:
 
 
 def _push_callable(frame: Frame, path: Path, value: Value, *, place: bool) -> None:
-    """A value, with the empty place that Python 3.11 and later leave beside a callable."""
+    """A value, with the empty slot that Python 3.11 and later add next to a callable."""
     if not place:
         path.push(value)
     elif frame.version < (3, 13):
@@ -240,7 +240,7 @@ def _build_const_key_map(frame: Frame, path: Path, argument: int) -> None:
 
 
 def slice_of(parts: Sequence[Value]) -> Slice:
-    """``start:stop:step``, of which the step may be missing."""
+    """``start:stop:step``, where the step may be missing."""
     text = ":".join("" if is_none(part) else part.text for part in parts)
     return Slice(tuple(parts), weight=weight_of(parts)).spelled(text)
 
@@ -344,7 +344,7 @@ def _unpacked(frame: Frame, value: Value, count: int) -> tuple[Value, ...]:
 
 
 def _get_iter(_frame: Frame, path: Path, _argument: int) -> None:
-    """Loops are followed over containers of which every item is known."""
+    """Loops are followed only over containers whose every item is known."""
     value = path.pop()
     if isinstance(value, Iterator):
         path.push(value)

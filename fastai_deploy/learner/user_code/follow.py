@@ -1,9 +1,9 @@
-"""The way from a text to its answer through the learner's code, part by part.
+"""Follow the learner's code from a text to its answer, step by step.
 
     text -> ids (follow_text) -> scores (follow_model, find_callbacks) -> answer (follow_loss)
 
-``follow_rest`` looks at what stands beside this way and may still change an answer. Each part says
-what is known of it, and lists as ``Unproven`` what is not.
+``follow_rest`` checks other code that may still change an answer. Each step returns what is known
+and lists the rest as ``Unproven``.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from fastai_deploy.learner.user_code.text_code import (
 )
 from fastai_deploy.learner.user_code.values import Term, Unknown, Value, bare
 
-MOST_UNPROVEN = 100  # pieces of code that are listed
+MOST_UNPROVEN = 100  # pieces of code listed
 _OTHER_VALUE = "it returns something else"
-# Methods of a learner: a function of the user's stored in their place would answer otherwise.
+# Methods of a learner; a user's function stored in place of one would change the answer.
 _METHODS = frozenset(
     {"predict", "get_preds", "one_batch", "_split", "_do_one_batch", "_do_epoch_validate",
      "all_batches", "validate", "_with_events", "__call__", "_call_one", "pred", "added_cbs"}
 )  # fmt: skip
-# Bases of a loss that give it no activation, or one that leaves scores as they are.
+# Bases of a loss that give it no activation, or one that leaves scores unchanged.
 _NO_ACTIVATION = frozenset(
     {"BaseLoss", "Module", "_Loss", "_WeightedLoss", "CrossEntropyLoss", "BCEWithLogitsLoss",
      "NLLLoss"}
@@ -51,10 +51,10 @@ _NO_ACTIVATION = frozenset(
 
 @dataclass(frozen=True)
 class Followed:
-    """What the code of a learner shows of one part of the way; None for what is not understood.
+    """What the code of a learner shows about one step; None for what is not understood.
 
-    ``run`` is how the transformer is called, ``answers`` what the model makes of its output, and
-    ``encoded`` how a text becomes ids.
+    ``run`` is how the transformer is called, ``answers`` is what the model does with its output,
+    and ``encoded`` is how a text becomes ids.
     """
 
     run: Run | None = None
@@ -64,7 +64,7 @@ class Followed:
 
 
 def follow_text(root: Root, objects: Objects, tokenizer: Tokenizer) -> Followed:
-    """How a text given to ``predict`` becomes ids, in a learner of fastai 2."""
+    """How a text passed to ``predict`` becomes ids, in a learner of fastai 2."""
 
     def follow(version: Version) -> Value:
         semantics = TextSemantics(objects, version, tokenizer.node, tokenizer.max_length)
@@ -78,10 +78,10 @@ def follow_text(root: Root, objects: Objects, tokenizer: Tokenizer) -> Followed:
     if isinstance(value, Term) and value.role == "ids" and isinstance(value.data, Encoded):
         if value.data.batched:
             return Followed(
-                unproven=(Unproven(subject, "they make a batch of a text", part="text"),)
+                unproven=(Unproven(subject, "they turn one text into a batch", part="text"),)
             )
         return Followed(encoded=value.data)
-    unknown = Unproven(subject, "they do not make ids of a text", value.text, part="text")
+    unknown = Unproven(subject, "they do not turn a text into ids", value.text, part="text")
     return Followed(unproven=(unknown,))
 
 
@@ -90,7 +90,7 @@ def follow_model(
 ) -> Followed:
     """How ids become scores. ``transformer`` follows the code around the transformer.
 
-    ``model`` is the learner's, and ``wrapper`` its class where it is not itself the transformer.
+    ``model`` is the learner's; ``wrapper`` is its class, unless it is itself the transformer.
     """
     subject = f"the forward() of {wrapper}" if wrapper else "the model"
     try:
@@ -105,7 +105,7 @@ def follow_model(
     assumed = tuple(
         Unproven(
             subject,
-            f"it uses {name}, which is not in the file; it is taken to be the padding id",
+            f"it uses {name}, which is not in the file; it is assumed to be the padding id",
             part="model",
         )
         for name in sorted(transformer.assumed)
@@ -115,10 +115,10 @@ def follow_model(
 
 @dataclass(frozen=True)
 class OwnLoss:
-    """A loss with code of the user's: its name, its class, and the activation that the code makes.
+    """A loss with user code: its name, its class, and the activation that the code applies.
 
-    ``activation`` is None where the code defines none, or none that is understood. In the first
-    case the loss has that of ``inherits``, the library's class that it is derived from, if any.
+    ``activation`` is None if the code defines none, or none that is understood. In the first case
+    the loss has the activation of ``inherits``, the library class that it derives from, if any.
     """
 
     name: str
@@ -129,7 +129,7 @@ class OwnLoss:
 
 
 def follow_loss(loss: object, objects: Objects) -> OwnLoss | None:
-    """What the user's code in a loss of fastai 2 says; None for a loss without such code."""
+    """What the user's code in a loss of fastai 2 does; None for a loss without such code."""
     if objects.function(loss) is not None:
         function = objects.function(loss)
         name = function.code.name if function is not None else "loss"
@@ -183,7 +183,7 @@ def _follow_method(
 
 
 def follow_batch(root: Root, objects: Objects) -> tuple[Unproven, ...]:
-    """What transforms of the user's do to the ids of a text, in a learner without a tokenizer."""
+    """What the user's transforms do to the ids of a text, in a learner without a tokenizer."""
     ids = Term("ids", Encoded(None), text="ids")
     subject = "a transform of its batches"
     try:
@@ -201,11 +201,11 @@ def _batched(root: Root, objects: Objects, version: Version, ids: Value) -> Valu
 
 
 def _through(semantics: TextSemantics, stages: Stages, value: Value) -> Value:
-    """What transforms make of a value, one after the other."""
+    """The value after each of the transforms in turn."""
     for stage, transforms in stages:
         for transform in transforms:
             before, given = value, value
-            if stage == "before_batch":  # a batch of one: its samples are left as they are
+            if stage == "before_batch":  # a batch of one, whose samples do not change
                 given = Term("samples", text="samples")
             try:
                 value = semantics.apply_transform(transform, given)
@@ -220,9 +220,9 @@ def _through(semantics: TextSemantics, stages: Stages, value: Value) -> Value:
 def follow_rest(
     root: Root, modules: Sequence[Module], objects: Objects, path: str
 ) -> tuple[Unproven, ...]:
-    """What else may change an answer: the learner's class, its targets, code put into modules.
+    """What else may change an answer: the learner's class, its targets, code added to modules.
 
-    ``path`` is where the transformer is.
+    ``path`` is the path of the transformer.
     """
     if root.major == 1:
         return ()
@@ -232,11 +232,11 @@ def follow_rest(
 def _rest(root: Root, modules: Sequence[Module], objects: Objects, path: str) -> Iterator[Unproven]:
     if is_users_own(root.cls):
         yield Unproven(
-            f"the learner class {root.cls}", "it may answer in a way of its own", part="answer"
+            f"the learner class {root.cls}", "it may compute answers differently", part="answer"
         )
     for name in sorted(_METHODS & attributes(root.node).keys()):
         if objects.function(attributes(root.node)[name]) is not None:
-            yield Unproven(f"the learner's {name}", "it is code of the user's", part="answer")
+            yield Unproven(f"the learner's {name}", "it is user code", part="answer")
     yield from _in_data(root, objects)
     for transform in target_transforms(root.data):
         yield from _decodes(transform, objects)
@@ -247,7 +247,7 @@ def _rest(root: Root, modules: Sequence[Module], objects: Objects, path: str) ->
                 if _is_users(value, objects):
                     yield Unproven(
                         f"the module {module.path or 'of the model'}",
-                        f"its attribute {name} is code of the user's", part="model",
+                        f"its attribute {name} is user code", part="model",
                     )  # fmt: skip
 
 
@@ -256,15 +256,15 @@ def _in_data(root: Root, objects: Objects) -> Iterator[Unproven]:
     for node in data_objects(root.data):
         cls = class_of(node)
         if is_users_own(cls):
-            yield Unproven(f"the class {cls}", "it may make batches in its own way", part="text")
+            yield Unproven(f"the class {cls}", "it may change how batches are made", part="text")
         for name, value in attributes(node).items():
             if objects.function(value) is not None:
                 subject = f"the {name} of its {cls.name if cls else 'data'}"
-                yield Unproven(subject, "it is code of the user's", part="text")
+                yield Unproven(subject, "it is user code", part="text")
 
 
 def _is_users(value: object, objects: Objects) -> bool:
-    """Whether a value in a module of a library would run the user's code."""
+    """Whether a value in a library's module would run the user's code."""
     if not isinstance(value, Call):
         return isinstance(value, Global) and is_users_own(value)
     if objects.function(value) is not None:
@@ -293,7 +293,7 @@ def _decodes(transform: object, objects: Objects) -> Iterator[Unproven]:
     elif users and objects.body(objects.class_of(transform)) is None:
         yield Unproven(
             f"the transform {cls}",
-            "its code is not in the file; it is taken to change no label",
+            "its code is not in the file; it is assumed to change no label",
             part="answer",
         )
 

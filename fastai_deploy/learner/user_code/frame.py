@@ -1,4 +1,4 @@
-"""What an instruction works on: the function that it is part of, and the path that reached it."""
+"""What an instruction works on: the function it belongs to, and the path that reached it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastai_deploy.learner.user_code.values import MAX_WEIGHT, Const, Function, 
 
 @dataclass
 class Path:
-    """One way through a function: where it is, its stack, and its variables."""
+    """One path through a function: its position, its stack, and its variables."""
 
     position: int
     stack: list[Value]
@@ -30,7 +30,7 @@ class Path:
     yielded: list[Value] = field(default_factory=list)
 
     def copy(self) -> Path:
-        """The same path, to be followed another way."""
+        """A copy, to be followed in another direction."""
         return replace(
             self,
             stack=list(self.stack),
@@ -39,13 +39,13 @@ class Path:
         )
 
     def push(self, *values: Value) -> None:
-        """Put values on the stack, the last one on top. Raises NotUnderstood for enormous ones."""
+        """Push values, the last one on top. Raises NotUnderstood for enormous ones."""
         if any(each.weight > MAX_WEIGHT for each in values):
-            raise NotUnderstood("it makes a larger value than is followed here")
+            raise NotUnderstood("it creates a value too large to follow")
         self.stack += values
 
     def exchange(self, depth: int, change: Callable[[Value], Value]) -> None:
-        """Change the value at ``depth``. Raises as ``push`` and ``at`` do."""
+        """Change the value at ``depth``. Raises what ``push`` and ``at`` raise."""
         place = self.at(depth)
         self.push(change(self.stack[place]))
         self.stack[place] = self.stack.pop()
@@ -57,7 +57,7 @@ class Path:
         return self.stack.pop()
 
     def pop_many(self, count: int) -> list[Value]:
-        """Take the topmost ``count`` values, the top last. Raises InvalidBytecode."""
+        """Pop the top ``count`` values, the top one last. Raises InvalidBytecode."""
         if not 0 <= count <= len(self.stack):
             raise InvalidBytecode("stack")
         rest = len(self.stack) - count
@@ -75,7 +75,7 @@ class Path:
 class Frame:
     """A function that is being followed: its instructions, constants and names.
 
-    Raises InvalidBytecode where ``interpreter.version`` cannot have written the function.
+    Raises InvalidBytecode if ``interpreter.version`` cannot have compiled the function.
     """
 
     def __init__(self, interpreter: Interpreter, function: Function) -> None:
@@ -96,7 +96,7 @@ class Frame:
         return self.semantics.value(value) if isinstance(value, Call) else const(value)
 
     def name(self, index: int) -> str:
-        """A global name or the name of an attribute. Raises InvalidBytecode."""
+        """A global name or an attribute's name. Raises InvalidBytecode."""
         if not index < len(self.code.names):
             raise InvalidBytecode("name")
         return self.code.names[index]
@@ -109,7 +109,7 @@ class Frame:
         return names[index]
 
     def cell(self, index: int) -> str:
-        """The name of a variable shared with a function within. Raises InvalidBytecode."""
+        """The name of a variable shared with a nested function. Raises InvalidBytecode."""
         if self.code.new_form:
             return self.variable(index)
         names = (*self.code.cells, *self.code.free)
@@ -118,9 +118,9 @@ class Frame:
         return names[index]
 
     def load(self, path: Path, name: str) -> Value:
-        """What a variable holds, be it of this function or of one around it.
+        """The value of a variable of this function or an enclosing one.
 
-        Raises NotUnderstood where nothing was stored in it.
+        Raises NotUnderstood if nothing has been stored in it.
         """
         value = path.variables.get(name)
         if value is not None:
@@ -129,7 +129,7 @@ class Frame:
             place = self.code.free.index(name)
             if place < len(self.function.closure):
                 return self.interpreter.value(self.function.closure[place]).spelled(name)
-        raise NotUnderstood(f"it reads the variable {name}, which has no value there", name)
+        raise NotUnderstood(f"it reads the variable {name} before it has a value", name)
 
     def stores(self, instruction: Instruction, name: str) -> bool:
         """Whether an instruction stores a value in this variable. Raises InvalidBytecode."""

@@ -1,10 +1,10 @@
-"""Following the user's code without running it.
+"""Follow the user's code without running it.
 
     Interpreter.call -> bind the arguments -> follow every path (paths.py) -> one value
 
-What a value means, and what may be done with it, is for the ``Semantics`` to say. Whatever they do
-not know ends with NotUnderstood, which names the expression; so do endless loops, ``try`` and
-anything that costs more than the ``Budget``.
+The ``Semantics`` define what values mean and what may be done with them. Anything they do not know
+raises NotUnderstood, which names the expression; so do endless loops, ``try`` and anything that
+costs more than the ``Budget``.
 """
 
 from __future__ import annotations
@@ -27,20 +27,19 @@ from fastai_deploy.learner.user_code.values import (
 
 T = TypeVar("T")
 
-MAX_STEPS: Final = 60_000  # instructions, and items of containers, of a whole learner
-MAX_PATHS: Final = 256  # conditions that are followed both ways, likewise
-DECODED_A_STEP: Final = 100  # bytes of code whose decoding costs as much as following a step
-MAX_CALLS: Final = 12  # functions of the user's within one another
+MAX_STEPS: Final = 60_000  # instructions, and items of containers, for a whole learner
+MAX_PATHS: Final = 256  # conditions followed both ways, for a whole learner
+DECODED_A_STEP: Final = 100  # bytes of code that cost as much to decode as one step
+MAX_CALLS: Final = 12  # nested calls of the user's functions
 _ASYNCHRONOUS: Final = 0x80 | 0x200  # flags of a code object: a coroutine, an async generator
 _VARARGS, _VARKEYWORDS = 0x04, 0x08  # it has *args, it has **kwargs
 
 
 class NotUnderstood(Exception):
-    """The code does something that is not known.
+    """The code does something unknown.
 
-    ``reason`` is a clause about the code, such as "it has a loop". ``code`` is the expression, as
-    source; ``subject`` says whose code it is, where another is meant than the one that was asked
-    for.
+    ``reason`` is a clause about the code, such as "it has a loop". ``code`` is the expression as
+    source; ``subject`` says whose code it is, if not the code that was being followed.
     """
 
     def __init__(self, reason: str, code: str = "", subject: str = "") -> None:
@@ -58,25 +57,25 @@ class Semantics(Protocol):
     """
 
     def value(self, held: object) -> Value:
-        """What a value of the pickle stands for."""
+        """The value of an object in the pickle."""
 
     def builtin(self, name: str) -> Value:
-        """What a global name stands for that the file does not hold."""
+        """The value of a global name that the file does not hold."""
 
     def attribute(self, owner: Value, name: str) -> Value:
         """``owner.name``."""
 
     def store(self, owner: Value, name: str, value: Value, *, own: bool) -> None:
-        """``owner.name = value``; ``own``: a method of ``owner`` does so, as ``self.name``."""
+        """``owner.name = value``; ``own``: a method of ``owner`` sets it, as ``self.name``."""
 
     def store_item(self, owner: Value, key: Value, value: Value) -> None:
         """``owner[key] = value``."""
 
     def call(self, func: Value, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
-        """``func(*args, **keywords)``, for anything but a function of the user's."""
+        """``func(*args, **keywords)``, for anything except a user's function."""
 
     def binary(self, operator: str, left: Value, right: Value) -> Value:
-        """``left operator right``, comparisons included."""
+        """``left operator right``, including comparisons."""
 
     def unary(self, operator: str, value: Value) -> Value:
         """``operator value``."""
@@ -88,7 +87,7 @@ class Semantics(Protocol):
         """The first ``count`` items."""
 
     def truth(self, value: Value) -> bool | None:
-        """Whether it counts as true; None where that is not known."""
+        """Whether it is true; None if that is not known."""
 
 
 @dataclass
@@ -99,23 +98,23 @@ class Budget:
     paths: int = MAX_PATHS
 
     def step(self, count: int = 1) -> None:
-        """``count`` instructions more, or items that they look at. Raises NotUnderstood."""
+        """Count more instructions, or items that they look at. Raises NotUnderstood."""
         self.steps -= count
         if self.steps < 0:
-            raise NotUnderstood("it runs longer than is followed here")
+            raise NotUnderstood("it is too long to follow")
 
     def fork(self) -> None:
-        """One condition more that is not known. Raises NotUnderstood."""
+        """Count one more condition that is not known. Raises NotUnderstood."""
         self.paths -= 1
         if self.paths < 0:
-            raise NotUnderstood("it has more conditions than are followed here")
+            raise NotUnderstood("it has too many conditions to follow")
 
 
 class Interpreter:
-    """Follows functions written by one version of Python.
+    """Follows functions compiled by one version of Python.
 
-    ``follow`` finds what a function returns once its parameters are bound to values; it calls back
-    into the interpreter for the functions that the code itself calls.
+    ``follow`` finds what a function returns for given parameters; it calls back into the
+    interpreter for the functions that the code itself calls.
     """
 
     def __init__(
@@ -134,37 +133,37 @@ class Interpreter:
     def call(
         self, function: Function, args: Sequence[Value], keywords: dict[str, Value] | None = None
     ) -> Value:
-        """What a function of the user's returns for these arguments.
+        """What a user's function returns for these arguments.
 
-        Raises NotUnderstood, and InvalidBytecode for code that this version cannot have written.
+        Raises NotUnderstood, and InvalidBytecode for code that this version cannot have compiled.
         """
         if function.code.flags & _ASYNCHRONOUS:
             raise NotUnderstood("it is asynchronous", function.code.name)
         self.budget.step(1 + len(function.code.code) // DECODED_A_STEP)
         self._depth += 1
         if self._depth > MAX_CALLS:
-            raise NotUnderstood("it nests too many calls of its own functions", function.text)
+            raise NotUnderstood("it nests calls of its own functions too deeply", function.text)
         own = () if function.owner is None else (function.owner,)
         found = self._follow(self, function, self._bind(function, (*own, *args), keywords or {}))
         self._depth -= 1
         return found
 
     def value(self, held: object) -> Value:
-        """What a default or a closure holds: a value of this run, or one of the pickle."""
+        """The value in a default or a closure: one of this run, or one of the pickle."""
         return held if isinstance(held, Value) else self.semantics.value(held)
 
     def apply(self, func: Value, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
-        """A call that the code makes: of a function of the user's, or of the vocabulary."""
+        """A call that the code makes, of a user's function or of the vocabulary."""
         if isinstance(func, Function):
             return self.call(func, args, keywords)
         if isinstance(func, Context):
-            return Unknown("it enters or leaves a context", text=func.text)
+            return Unknown("it enters or leaves a context manager", text=func.text)
         return self.semantics.call(func, args, keywords)
 
     def _bind(
         self, function: Function, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> dict[str, Value]:
-        """The parameters and what is given for them, as Python itself binds them."""
+        """The parameters with their arguments, bound as Python binds them."""
         code = function.code
         names = code.variables[: code.positional]
         bound = dict(zip(names, args, strict=False))
@@ -194,7 +193,7 @@ class Interpreter:
     def _collected(
         self, function: Function, rest: tuple[Value, ...], extra: list[tuple[Value, Value]]
     ) -> dict[str, Value]:
-        """``*args`` and ``**kwargs``, where the function has them: they follow its parameters."""
+        """``*args`` and ``**kwargs``, if the function has them: they follow its parameters."""
         code = function.code
         found: list[Value] = []
         if code.flags & _VARARGS:
@@ -208,20 +207,20 @@ class Interpreter:
 
 
 def settled(versions: Sequence[Version], follow: Callable[[Version], T]) -> T:
-    """What ``follow`` finds, which must be the same for each Python that may have written the code.
+    """What ``follow`` finds; it must be the same for each Python that may have compiled the code.
 
-    Raises NotUnderstood, also where two versions differ or none can have written the code.
+    Raises NotUnderstood, also if two versions differ or none can have compiled the code.
     """
     found = [each for version in versions for each in _tried(version, follow)]
     if not found:
-        raise NotUnderstood("it is bytecode of a Python that is not known here")
+        raise NotUnderstood("it is bytecode of an unknown Python version")
     if any(other != found[0] for other in found[1:]):
-        raise NotUnderstood("it means different things in the Pythons that may have written it")
+        raise NotUnderstood("its meaning depends on which Python version compiled it")
     return found[0]
 
 
 def _tried(version: Version, follow: Callable[[Version], T]) -> tuple[T, ...]:
-    """What ``follow`` finds, alone; nothing where this Python cannot have written the code."""
+    """What ``follow`` finds, as a 1-tuple; empty if this Python cannot have compiled the code."""
     try:
         return (follow(version),)
     except InvalidBytecode:

@@ -1,4 +1,4 @@
-"""How a loss of the user's turns scores into probabilities, and probabilities into labels.
+"""How a user's loss turns scores into probabilities, and probabilities into labels.
 
 fastai 2 asks the loss: ``activation(scores)``, then ``decodes(probabilities)``.
 """
@@ -41,7 +41,7 @@ class LossSemantics(BaseSemantics):
         self._loss: object = None
 
     def activation(self, loss: object, method: object) -> Activation:
-        """What ``activation()`` makes of scores. Raises NotUnderstood and InvalidBytecode."""
+        """The activation that ``activation()`` applies. Raises NotUnderstood, InvalidBytecode."""
         found = self._follow(loss, method, Term("scores"))
         match found:
             case Term(role="scores"):
@@ -51,7 +51,7 @@ class LossSemantics(BaseSemantics):
         raise _not_known(found)
 
     def check_decodes(self, loss: object, method: object) -> None:
-        """Raise NotUnderstood unless ``decodes()`` gives the best label or all above ``thresh``."""
+        """Raise NotUnderstood unless ``decodes()`` gives the best label, or those above thresh."""
         found = self._follow(loss, method, Term("scores"))
         if not isinstance(found, Term) or found.role not in ("best", "above"):
             raise _not_known(found)
@@ -64,7 +64,7 @@ class LossSemantics(BaseSemantics):
         return self.interpreter(self._version).call(function, (value,))
 
     def held_attribute(self, owner: Held, name: str) -> Value:
-        """As of any object; the threshold of the loss, which is read from the file elsewhere."""
+        """As for any object; also the loss's threshold, which is read from the file elsewhere."""
         found = super().held_attribute(owner, name)
         if owner.node is self._loss and name == "thresh" and name in attributes(owner.node):
             return Term("threshold") if isinstance(found, Const) and found.kind is float else found
@@ -102,7 +102,7 @@ class LossSemantics(BaseSemantics):
 
 
 def _made(name: str, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value | None:
-    """What a function, named as torch's, makes of scores; None for one that is not known."""
+    """The result of a function with a torch name on scores; None for one that is not known."""
     if set(keywords) - {"dim", "axis", "input"}:
         return None
     dim = args[0] if args else keywords.get("dim", keywords.get("axis"))
@@ -115,6 +115,6 @@ def _made(name: str, args: tuple[Value, ...], keywords: dict[str, Value]) -> Val
 
 
 def _not_known(found: Value) -> NotUnderstood:
-    """What to say of a result that is neither probabilities nor labels."""
+    """The error for a result that is neither probabilities nor labels."""
     reason = found.reason if isinstance(found, Unknown) else "it returns something else"
     return NotUnderstood(reason, f"return {found.text}")

@@ -1,11 +1,11 @@
-"""From the ids of a text to its scores: the modules around a transformer, and their ``forward()``.
+"""From a text's ids to its scores: the modules around a transformer, and their ``forward()``.
 
     ids -> (mask) -> transformer -> output -> scores
 
-What is understood: calls of the transformer with an attention mask of a known form and token types
-of zeros, and anything that leaves ids and scores as they are, such as a cast to a precision that is
-no lower, ``contiguous()``, and dropout in evaluation mode. An operator, a slice, and another path
-through the model are not.
+Understood: calls of the transformer with an attention mask of a known form and all-zero token
+types, and anything that leaves ids and scores unchanged, such as a cast to the same or a higher
+precision, ``contiguous()``, and dropout in evaluation mode. Not understood: operators, slices, and
+other paths through the model.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from fastai_deploy.learner.user_code.values import (
     taken,
 )
 
-# Methods that leave any tensor as it is; ``.to()`` and ``.type()`` depend on their arguments.
+# Methods that leave any tensor unchanged; for ``.to()`` and ``.type()`` it depends on arguments.
 _SAME: Final = name_set(
     "contiguous clone detach as_subclass cpu cuda requires_grad_ pin_memory positive alias"
 )
 _WIDER: Final = name_set("float double")
 _WHOLE: Final = name_set("long int")
-# Casts of a mask, which the transformer turns into the same one.
+# Casts of a mask that make no difference to the transformer.
 _MASK_CASTS: Final = name_set("long int float bool double byte half bfloat16 short type_as")
 _FLOATS: Final = name_set("torch.float torch.float32 torch.double torch.float64")
 _WHOLES: Final = name_set("torch.long torch.int64 torch.int torch.int32")
 _ANY_DTYPE: Final = (
     _FLOATS | _WHOLES | name_set("torch.bool torch.half torch.float16 torch.bfloat16")
 )
-# Functions that make a tensor of what they are given, or hand it on.
+# Functions that turn their argument into a tensor, or return it.
 _COPIES: Final = name_set(
     """
     torch.as_tensor torch.tensor torch.clone torch.Tensor fastai.torch_core.TensorBase
@@ -65,20 +65,20 @@ _IDENTITY_MODULES: Final = name_set(
     """
 )
 NOT_IN_FILE: Final = (
-    "its code is not in the file; it is taken to return the transformer's scores unchanged"
+    "its code is not in the file; it is assumed to return the transformer's scores unchanged"
 )
 _DROPOUTS: Final = name_set(
     "torch.nn.functional.dropout torch.dropout torch.nn.functional.alpha_dropout"
 )
-# Methods of a module that torch or fastai call besides ``forward()``.
+# Methods of a module that torch or fastai call in addition to ``forward()``.
 _CALLED_BY_TORCH: Final = name_set(
     "train eval _call_impl _wrapped_call_impl apply to register_forward_hook"
 )
-# Methods of a module that leave it as it is, which is in evaluation mode.
+# Methods of a module, already in evaluation mode, that leave it unchanged.
 _INQUIRIES: Final = name_set("parameters named_parameters modules children buffers state_dict eval")
 _CONTAINER = "torch.nn.modules.container"
 _OUTPUT_FLAGS: Final = name_set("return_dict output_attentions output_hidden_states use_cache")
-# The models whose second argument is the attention mask, by their ``model_type``.
+# The models whose second argument is the attention mask, by ``model_type``.
 MASK_SECOND: Final = name_set(
     """
     albert bart bert big-bird camembert canine convbert deberta deberta-v2 distilbert electra ernie
@@ -88,7 +88,7 @@ MASK_SECOND: Final = name_set(
     xlm-roberta-xl xlnet xmod yoso data2vec-text llama mistral gemma qwen2 phi
     """
 )
-# The models to which token types of zeros are the same as none.
+# The models for which all-zero token types are the same as none.
 _ZEROS_BY_DEFAULT: Final = name_set(
     """
     albert bert big_bird big-bird camembert convbert deberta deberta-v2 electra ernie layoutlm
@@ -96,7 +96,7 @@ _ZEROS_BY_DEFAULT: Final = name_set(
     xlm-roberta xlm-roberta-xl
     """
 )
-# What comparing ids with the padding id makes.
+# The results of comparing ids with the padding id.
 _COMPARISONS: Final = {"!=": "mask", "==": "pads"}
 
 
@@ -104,7 +104,7 @@ _COMPARISONS: Final = {"!=": "mask", "==": "pads"}
 class Run:
     """How the transformer was called: its attention mask, as in ``Forward``.
 
-    ``pad`` is the padding id that the ids are compared with, None for the tokenizer's own.
+    ``pad`` is the padding id that the ids are compared with; None is the tokenizer's own.
     """
 
     mask: Literal["from-ids", "none"]
@@ -114,9 +114,9 @@ class Run:
 class ModelSemantics(BaseSemantics):
     """What the code around a transformer may do.
 
-    ``transformer`` and ``tokenizer`` are their nodes in the pickle. ``model_type`` is the name that
-    transformers has for the architecture. ``outputs`` is the number of scores, None where the file
-    does not say. ``assumed`` collects the names whose values are not in the file.
+    ``transformer`` and ``tokenizer`` are their nodes in the pickle. ``model_type`` is the name of
+    the architecture in transformers. ``outputs`` is the number of scores, or None if the file does
+    not say. ``assumed`` collects the names whose values are not in the file.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class ModelSemantics(BaseSemantics):
         self.assumed: set[str] = set()
 
     def scores(self, model: object, version: Version) -> Value:
-        """What the learner's model answers to the ids of a text.
+        """What the learner's model returns for the ids of a text.
 
         Raises NotUnderstood and InvalidBytecode.
         """
@@ -146,7 +146,7 @@ class ModelSemantics(BaseSemantics):
     def apply_module(
         self, module: object, args: tuple[Value, ...], keywords: dict[str, Value] | None = None
     ) -> Value:
-        """What a module answers. Raises NotUnderstood and InvalidBytecode."""
+        """What a module returns. Raises NotUnderstood and InvalidBytecode."""
         keywords = keywords or {}
         if module is self._transformer:
             return self._run(args, keywords)
@@ -187,17 +187,17 @@ class ModelSemantics(BaseSemantics):
     ) -> Value:
         self._check_class(module)
         if "forward" in attributes(module):
-            raise NotUnderstood(f"it stores a forward() in an object of {name}")
+            raise NotUnderstood(f"it stores a forward() on an instance of {name}")
         defined = self.objects.defined(module, "forward")
         function = self.method_of(Held(module, text="self"), defined[1]) if defined else None
         if not isinstance(function, Function):
             raise NotUnderstood(NOT_IN_FILE, subject=f"the forward() of {name}")
         if self._interpreter is None:
-            raise NotUnderstood(f"it calls {name} outside of the model")
+            raise NotUnderstood(f"it calls {name} outside the model")
         return self._interpreter.call(function, args, keywords)
 
     def _check_class(self, module: object) -> None:
-        """Raise NotUnderstood where an object may be called in another way than any module."""
+        """Raise NotUnderstood if calling an object may differ from calling other modules."""
         for cls in self.objects.lineage(self.objects.class_of(module)):
             for name in self.objects.body(cls) or ():
                 special = name.startswith("__") and name.endswith("__")
@@ -205,7 +205,7 @@ class ModelSemantics(BaseSemantics):
                     raise NotUnderstood(f"its class defines {name}")
 
     def _run(self, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
-        """What the transformer answers."""
+        """What the transformer returns."""
         given = dict(zip(("input_ids", "attention_mask"), args, strict=False))
         if len(args) > 2 and not all(is_none(each) for each in args[2:]):  # noqa: PLR2004
             raise NotUnderstood("it passes more than ids and a mask to the transformer")
@@ -234,12 +234,12 @@ class ModelSemantics(BaseSemantics):
                 return Run("none")
             case Term(role="mask", data=pad) if pad is None or isinstance(pad, int):
                 return Run("from-ids", pad)
-        raise NotUnderstood("it passes an attention mask of an unknown form")
+        raise NotUnderstood("it passes an attention mask of unknown form")
 
     # What values mean
 
     def held_attribute(self, owner: Held, name: str) -> Value:
-        """As for any object; a module's children, and the padding id of the tokenizer, too."""
+        """As for any object; also a module's children, and the tokenizer's padding id."""
         if owner.node is self._tokenizer and name == "pad_token_id":
             return Term("pad")
         own = attributes(owner.node)
@@ -256,7 +256,7 @@ class ModelSemantics(BaseSemantics):
         return super().held_attribute(owner, name)
 
     def builtin(self, name: str) -> Value:
-        """As for any code; a padding id that is not in the file is taken to be the tokenizer's."""
+        """As for any code; a padding id not in the file is assumed to be the tokenizer's."""
         found = super().builtin(name)
         if isinstance(found, Unknown) and "pad" in name.lower():
             self.assumed.add(name)
@@ -264,7 +264,7 @@ class ModelSemantics(BaseSemantics):
         return found
 
     def attribute(self, owner: Value, name: str) -> Value:
-        """As of any value; the scores of a transformer's output, too."""
+        """As for any value; also the scores of a transformer's output."""
         if isinstance(owner, Term) and owner.role == "output":
             other = Unknown(f"it reads .{name} of the transformer's output")
             return Term("scores", owner.data) if name == "logits" else other
@@ -288,7 +288,7 @@ class ModelSemantics(BaseSemantics):
         return found
 
     def store(self, owner: Value, name: str, value: Value, *, own: bool) -> None:
-        """A module may keep what it likes in attributes of its own that torch does not use."""
+        """A module may set its own attributes freely, except those that torch uses."""
         if own and isinstance(owner, Held) and name in self.volatile(owner.node):
             held = attributes(owner.node)
             tables = (named_entries(held.get(e)) for e in ("_modules", "_parameters", "_buffers"))
@@ -298,18 +298,18 @@ class ModelSemantics(BaseSemantics):
         super().store(owner, name, value, own=own)
 
     def held_call(self, func: Held, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
-        """A module is applied; anything else is as everywhere."""
+        """A module is applied; anything else is handled as in the base class."""
         if is_module(func.node):
             return self.apply_module(func.node, args, keywords)
         return super().held_call(func, args, keywords)
 
     def binary(self, operator: str, left: Value, right: Value) -> Value:
-        """Where ids are compared with the padding id, an attention mask is made."""
+        """Comparing ids with the padding id gives an attention mask."""
         found = _mask_from(operator, left, right)
         return super().binary(operator, left, right) if found is None else found
 
     def unary(self, operator: str, value: Value) -> Value:
-        """The inverse of where the padding is, is an attention mask."""
+        """The inverse of a padding mask is an attention mask."""
         if operator == "~" and isinstance(value, Term) and value.role == "pads":
             return Term("mask", value.data)
         if operator == "+" and isinstance(value, Term):
@@ -319,7 +319,7 @@ class ModelSemantics(BaseSemantics):
     def method_call(
         self, method: Method, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        """Methods that leave ids, masks and scores as they are, and those that make masks."""
+        """Methods that leave ids, masks and scores unchanged, and those that create masks."""
         owner, name = method.owner, method.name
         if isinstance(owner, Held) and name in ("forward", "__call__") and (is_module(owner.node)):
             return self.apply_module(owner.node, args, keywords)
@@ -348,7 +348,7 @@ class ModelSemantics(BaseSemantics):
     def _leaves(
         self, role: str, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> bool:
-        """Whether a method leaves a tensor of this role as it is."""
+        """Whether a method leaves a tensor with this role unchanged."""
         if name in ("to", "type"):
             return _keeps(role, (*args, *keywords.values()))
         if role == "ids":
@@ -376,7 +376,7 @@ class ModelSemantics(BaseSemantics):
         return Term("zeros") if name == "new_zeros" and shape else None
 
     def _same_shape(self, args: tuple[Value, ...]) -> bool:
-        """Whether ``view(-1, labels)`` leaves scores of shape (batch, labels) as they are."""
+        """Whether ``view(-1, labels)`` leaves scores of shape (batch, labels) unchanged."""
         if len(args) == 1 and isinstance(args[0], Items):
             args = args[0].items
         numbers = [each.value for each in args if isinstance(each, Const)]
@@ -385,7 +385,7 @@ class ModelSemantics(BaseSemantics):
     def library_call(
         self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        """Functions that leave a tensor as it is, and those that make masks."""
+        """Functions that leave a tensor unchanged, and those that create masks."""
         first = args[0] if args else keywords.get("input")
         if isinstance(first, Term):
             found = self._term_function(name, first, args, keywords)
@@ -420,7 +420,7 @@ class ModelSemantics(BaseSemantics):
         return None
 
     def is_instance(self, value: Value, kind: Value) -> bool | None:
-        """A transformer's output is no tensor, and a tensor no tuple."""
+        """A transformer's output is not a tensor, and a tensor is not a tuple."""
         names = _kinds(kind)
         if isinstance(value, Term) and names:
             if value.role == "output" and all(name.endswith("Tensor") for name in names):
@@ -434,7 +434,7 @@ class ModelSemantics(BaseSemantics):
 
 
 def _keeps(role: str, given: tuple[Value, ...]) -> bool:
-    """Whether a cast keeps every value: to a device, or to a type that is no narrower."""
+    """Whether a cast keeps every value: to a device, or to a type that is not narrower."""
     return bool(given) and all(_keeps_all(role, each) for each in given)
 
 
@@ -468,7 +468,7 @@ def _kinds(kind: Value) -> set[str]:
 
 
 def _mask_from(operator: str, left: Value, right: Value) -> Value | None:
-    """A mask, or zeros, that an operator makes of ids or of a mask; None for anything else."""
+    """A mask, or zeros, that an operator computes from ids or a mask; None for anything else."""
     for one, other in ((left, right), (right, left)):
         pad = _pad(other) if one == Term("ids") else None
         if pad is not None and operator in _COMPARISONS:
@@ -490,7 +490,7 @@ def _mask_from(operator: str, left: Value, right: Value) -> Value | None:
 
 
 def _pad(value: Value) -> tuple[int | None] | None:
-    """The padding id that ids are compared with; None within for the tokenizer's own."""
+    """The padding id that ids are compared with; ``(None,)`` is the tokenizer's own."""
     if value == Term("pad"):
         return (None,)
     if isinstance(value, Const) and value.kind is int and isinstance(value.value, int):
@@ -499,7 +499,7 @@ def _pad(value: Value) -> tuple[int | None] | None:
 
 
 def _evaluates(args: tuple[Value, ...], keywords: dict[str, Value]) -> bool:
-    """Whether dropout is called for evaluation, so that it does nothing."""
+    """Whether dropout is called for evaluation, where it does nothing."""
     training = keywords.get("training") or (args[2] if len(args) > 2 else None)  # noqa: PLR2004
     inplace = keywords.get("inplace") or (args[3] if len(args) > 3 else None)  # noqa: PLR2004
     off = isinstance(training, Const) and training.value is False

@@ -1,4 +1,4 @@
-"""The user's classes and functions in a pickle: what cloudpickle stored of them by value."""
+"""The user's classes and functions in a pickle, which cloudpickle stores by value."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from fastai_deploy.learner.user_code.interpreter import DECODED_A_STEP, Budget
 from fastai_deploy.learner.user_code.source import COMPILED_BY, Compiled, compiled_classes
 from fastai_deploy.learner.user_code.values import Function, Value
 
-MAX_DECODED = 1 << 20  # bytes of bytecode of all functions; real learners have some thousand
-MAX_BASES = 100  # classes that a class is derived from
+MAX_DECODED = 1 << 20  # bytes of bytecode of all functions; real learners have a few thousand
+MAX_BASES = 100  # base classes of a class
 _MAKERS = frozenset({"_make_function", "_make_skel_func"})  # what cloudpickle calls
 _DISPATCHES = frozenset({"fastcore.dispatch.TypeDispatch"})
 _STATE_PARTS = 2  # attributes and slots
-# Special names that a class may define without changing how its objects are called.
+# Special names that a class may define without changing how its instances are called.
 PLAIN_DUNDERS = frozenset(
     {"__module__", "__qualname__", "__doc__", "__init__", "__dict__", "__weakref__", "__slots__",
      "__annotations__", "__repr__", "__str__", "__firstlineno__", "__static_attributes__",
@@ -49,9 +49,9 @@ PLAIN_DUNDERS = frozenset(
 class Objects:
     """Looks up the code of a learner's classes and functions.
 
-    ``calls`` are all calls of the pickle; ``sources`` are the classes whose source the file holds.
-    ``by_value`` says whether any function is stored by value. ``versions`` are the Pythons that may
-    have written the code.
+    ``calls`` are all calls in the pickle; ``sources`` are the classes whose source the file holds.
+    ``by_value`` says whether any function is stored by value. ``versions`` are the Python versions
+    that may have compiled the code.
     """
 
     def __init__(self, calls: Iterable[Call], sources: Iterable[EmbeddedSource] = ()) -> None:
@@ -80,16 +80,16 @@ class Objects:
 
     @property
     def python(self) -> str | None:
-        """The Python that loading the file needs; None when any will do."""
+        """The Python needed to load the file; None if any will do."""
         if not self.by_value:
             return None
         names = [".".join(map(str, version)) for version in self.versions]
-        if len(names) < 3:  # noqa: PLR2004 - two are named both
+        if len(names) < 3:  # noqa: PLR2004 - with two versions, name both
             return " or ".join(names) or "3.8 or newer"
         return f"{names[0]} to {names[-1]}"
 
     def function(self, value: object, owner: Value | None = None) -> Function | None:
-        """A function stored by value, as a method of ``owner`` where one is given."""
+        """A function stored by value; a method of ``owner``, if given."""
         if isinstance(value, Compiled):
             code = code_object(value.code)
             if code is None:
@@ -117,7 +117,7 @@ class Objects:
         )
 
     def stored_names(self, value: object) -> set[str]:
-        """The attributes that a function sets, on whatever object."""
+        """The attributes that a function sets, on any object."""
         function = self.function(value)
         if function is None:
             return set()
@@ -125,16 +125,16 @@ class Objects:
         return set(_stored(function.code, self.versions))
 
     def signatures(self, value: object) -> tuple[object, ...]:
-        """The functions of a method of which the argument's type picks one.
+        """The functions of a method that dispatches on its argument's type.
 
-        Empty for any other value, and for such a method without a function.
+        Empty for any other value, and for such a method without functions.
         """
         return tuple(islice(_signatures(value), MAX_NAMES))
 
     def for_texts(self, value: object) -> object:
-        """The one of a method's functions that is annotated with ``str``; else the method itself.
+        """The function of a method that is annotated with ``str``, or else the method itself.
 
-        fastai picks a function by the type of what it is given.
+        fastai chooses a function by the type of its argument.
         """
         text = Global("builtins", "str")
         found = [each for each in self.signatures(value) if text in self._annotations(each)]
@@ -145,7 +145,7 @@ class Objects:
         return [value for name, value in found.items() if name != "return"]
 
     def _slots(self, function: object) -> object:
-        """What cloudpickle sets on a function: its globals, closure, defaults and the like."""
+        """What cloudpickle sets on a function: its globals, closure, defaults and so on."""
         state = self._states.get(id(function))
         return state[1] if isinstance(state, tuple) and len(state) == _STATE_PARTS else state
 
@@ -154,12 +154,12 @@ class Objects:
         return len(self.signatures(value)) > 1
 
     def lineage(self, cls: object) -> list[object]:
-        """A class and what it is derived from, as far as the file shows; the class itself first."""
+        """A class and its bases, as far as the file shows; the class itself first."""
         found: list[object] = []
         waiting = [cls]
         while waiting and len(found) < MAX_BASES:
             each = waiting.pop()
-            # As in Python's own order: bases from left to right, one that is shared at the last.
+            # In Python's order: bases from left to right, a shared one at its last occurrence.
             found = [known for known in found if known is not each and known != each]
             found.append(each)
             match each:
@@ -169,7 +169,7 @@ class Objects:
         return found
 
     def class_of(self, node: object) -> object:
-        """The class of an object, as a node of the graph; None where it is no object."""
+        """The class of an object, as a node of the graph; None if it is not an object."""
         if not isinstance(node, Call):
             return None
         if class_name(node.func) is not None and not _reconstructs(node):
@@ -177,7 +177,7 @@ class Objects:
         return node.args[0] if node.args and _reconstructs(node) else None
 
     def body(self, cls: object) -> dict[str, object] | None:
-        """What a class in the file defines, by name; None for a class that is imported."""
+        """What a class in the file defines, by name; None for an imported class."""
         if isinstance(cls, Global):
             return self._compiled.get(cls)
         return self._bodies.get(id(cls))
@@ -192,7 +192,7 @@ class Objects:
 
 
 def function_name(value: object) -> str | None:
-    """The name of a function that is stored by value; None for anything else."""
+    """The name of a function stored by value; None for anything else."""
     found = _code_of(value)
     return found.name if found is not None else None
 
@@ -205,7 +205,7 @@ def _code_of(value: object) -> CodeObject | None:
 
 
 def _stored(code: CodeObject, versions: tuple[Version, ...]) -> Iterator[str]:
-    """The attributes that code sets on anything but an attribute, as ``self.learn.pred`` is."""
+    """The attributes that code sets on a variable, unlike those set on ``self.learn.pred``."""
     for version in versions:
         try:
             instructions = decode(code, version)
@@ -228,7 +228,7 @@ def _reconstructs(node: Call) -> bool:
 
 
 def is_dispatched(value: object) -> bool:
-    """Whether a value is a method of several signatures: plum's Function, fastcore's dispatch."""
+    """Whether a value is a method with several signatures (plum Function, fastcore dispatch)."""
     return "_f" in attributes(value) or _is_dispatch(value)
 
 

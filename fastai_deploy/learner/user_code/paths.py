@@ -2,9 +2,9 @@
 
     start -> steps (data_instructions, compute_instructions) -> jump -> ... -> return
 
-Where a condition cannot be known, both ways are followed, and must return the same value. Loops go
-over containers of which every item is known. Exceptions are not followed: a path that raises
-returns nothing, and code that catches is not understood.
+If a condition is not known, both branches are followed, and must return the same value. Loops run
+over containers whose every item is known. Exceptions are not followed: a path that raises returns
+nothing, and code that catches exceptions is not understood.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from fastai_deploy.learner.user_code.values import Function, Iterator, Unknown, 
 
 _GENERATOR: Final = 0x20  # a flag of a code object
 _STEPS: Final[dict[str, Step]] = {**data_instructions.STEPS, **compute_instructions.STEPS}
-# Without effect on the stack or a variable.
+# Instructions without effect on the stack or a variable.
 _SKIPPED: Final = frozenset(
     {"NOP", "RESUME", "PRECALL", "COPY_FREE_VARS", "MAKE_CELL", "POP_BLOCK", "NOT_TAKEN",
      "BEGIN_FINALLY", "WITH_CLEANUP_FINISH", "END_FINALLY", "POP_FINALLY", "TO_BOOL", "CACHE"}
 )  # fmt: skip
-# What a handler consists of that only puts variables back and raises again.
+# The instructions of a handler that only restores variables and raises again.
 _CLEANING: Final = frozenset(
     {"COPY", "POP_EXCEPT", "SWAP", "POP_TOP", "STORE_FAST", "CALL_INTRINSIC_1",
      "STORE_FAST_STORE_FAST"}
@@ -46,9 +46,9 @@ _LOOP_ENDS: Final = {(3, 12): 1, (3, 13): 2, (3, 14): 1}
 def follow_function(
     interpreter: Interpreter, function: Function, variables: dict[str, Value]
 ) -> Value:
-    """What a function returns, or a generator yields, with these values of its parameters.
+    """What a function returns, or a generator yields, for these values of its parameters.
 
-    Raises NotUnderstood, and InvalidBytecode for code that this Python cannot have written.
+    Raises NotUnderstood, and InvalidBytecode for code that this Python cannot have compiled.
     """
     paths = _Paths(Frame(interpreter, function), variables)
     return paths.yielded() if function.code.flags & _GENERATOR else paths.returned()
@@ -84,7 +84,7 @@ class _Paths:
         return found[0]
 
     def yielded(self) -> Value:
-        """All that a generator yields, at once: what is followed here has no other effect."""
+        """All that a generator yields, at once, because code followed here has no other effect."""
         path = self._start()
         result, _ways = self._follow(path)
         if result is None:
@@ -97,9 +97,9 @@ class _Paths:
         return Path(0, [], dict(self._variables))
 
     def _check_handlers(self) -> None:
-        """Accept the exception handlers of ``with``, of generators and of comprehensions alone.
+        """Accept only the exception handlers of ``with``, generators and comprehensions.
 
-        Until Python 3.10 ``try`` has an instruction of its own, which no step knows.
+        Until Python 3.10 ``try`` has its own instruction, which no step knows.
         """
         instructions = self._frame.instructions
         for offset in handlers(self._frame.code):
@@ -113,7 +113,7 @@ class _Paths:
                 raise NotUnderstood("it has a try statement", self._frame.code.name)
 
     def _follow(self, path: Path) -> tuple[Value | None, list[Path]]:
-        """Follow a path to what it returns, or to where it parts; to neither where it raises."""
+        """Follow a path to its return value or to where it branches; to neither if it raises."""
         instructions = self._frame.instructions
         while True:
             self._frame.interpreter.budget.step()
@@ -141,7 +141,7 @@ class _Paths:
         step = _STEPS.get(instruction.name)
         if step is None:
             raise NotUnderstood(
-                f"it has an instruction that is not followed here ({instruction.name.lower()})",
+                f"it uses an instruction that fdeploy does not follow ({instruction.name.lower()})",
                 self._frame.code.name,
             )
         step(self._frame, path, instruction.argument)
@@ -153,7 +153,7 @@ class _Paths:
         return place
 
     def _jump(self, path: Path, instruction: Instruction) -> list[Path]:
-        """Go where a jump leads, or return both ways where its condition is not known."""
+        """Take a jump, or return both branches if its condition is not known."""
         name, target = instruction.name, self._target(instruction)
         if name in _UNCONDITIONAL:
             path.position = target
@@ -174,7 +174,7 @@ class _Paths:
         return [other, path]
 
     def _iterate(self, path: Path, instruction: Instruction) -> None:
-        """One more turn of a loop, or its end."""
+        """The next iteration of a loop, or its end."""
         target = self._target(instruction)
         iterator = path.stack[path.at(1)]
         if not isinstance(iterator, Iterator):
@@ -183,13 +183,13 @@ class _Paths:
             path.stack[-1] = replace(iterator, items=iterator.items[1:])
             path.push(iterator.items[0])
             return
-        if self._frame.version < (3, 14):  # there POP_ITER takes the iterator off
+        if self._frame.version < (3, 14):  # since then POP_ITER removes the iterator
             path.pop()
         path.position = target + _LOOP_ENDS.get(self._frame.version, 0)
 
 
 def _go(path: Path, target: int, kept: Value | None) -> None:
-    """Follow a jump; ``kept`` is the condition, where it stays on the stack."""
+    """Take a jump; ``kept`` is the condition, if it stays on the stack."""
     path.position = target
     if kept is not None:
         path.push(kept)

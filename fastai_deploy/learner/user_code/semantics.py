@@ -1,6 +1,6 @@
-"""What any code of a learner may do: read constants and attributes, and call what changes nothing.
+"""What any code in a learner may do: read constants and attributes, and call pure functions.
 
-What the code of a model, a transform, a callback or a loss may do beyond that, its own module adds:
+The modules for models, transforms, callbacks and losses add what their code may do in addition:
 model_code.py, text_code.py, callback_code.py and loss_code.py.
 """
 
@@ -53,12 +53,12 @@ from fastai_deploy.learner.user_code.values import (
     weight_of,
 )
 
-# What these names usually mean: torch before 1.6 stored the source of a class without imports.
+# The usual meaning of these names: torch before 1.6 stored a class's source without imports.
 _CUSTOMARY: Final = {
     "torch": "torch", "nn": "torch.nn", "F": "torch.nn.functional", "np": "numpy",
     "Tensor": "torch.Tensor",
 }  # fmt: skip
-MAX_NUMBER: Final = 1 << 40  # beyond it arithmetic is not followed
+MAX_NUMBER: Final = 1 << 40  # larger numbers are not computed
 _MAX_STRING: Final = 1_000  # characters
 _NUMBERS: Final = (int, float, bool)
 _PLAIN: Final = (*_NUMBERS, str, type(None))
@@ -66,7 +66,7 @@ _OPERATORS: Final[dict[str, Callable[[float, float], float]]] = {
     "+": add, "-": sub, "*": mul,
     "<": lt, "<=": le, ">": gt, ">=": ge,
 }  # fmt: skip
-# Functions without effect on anything but the screen or a log; what they return is not known.
+# Functions that affect only the screen or a log; their results are not known.
 PURE: Final = name_set(
     """
     builtins.print builtins.len builtins.repr builtins.str builtins.int builtins.float
@@ -82,7 +82,7 @@ PURE: Final = name_set(
     fastai.torch_core.default_device torch.device
     """
 )
-# Methods of a tensor that make a new value, or a view, and leave the tensor as it is.
+# Methods of a tensor that create a new value, or a view, and do not change the tensor.
 PURE_METHODS: Final = name_set(
     """
     size dim ndimension numel sum mean std var max min argmax argmin norm item tolist any all
@@ -112,27 +112,27 @@ CONTEXTS: Final = name_set(
     "torch.autograd.grad_mode.inference_mode torch.autograd.profiler.record_function "
     "contextlib.nullcontext torch.autograd.grad_mode.enable_grad"
 )
-_MAY_CHANGE: Final = "which may have an effect that is not known"
+_MAY_CHANGE: Final = "which may have an unknown effect"
 _LOGGERS: Final = name_set("debug info warning error exception log critical")
 _IN_PLACE: Final = ("out", "inplace")
-# Positional arguments before ``inplace`` and ``out``, of functions of torch.nn.functional.
+# Number of positional arguments before ``inplace`` and ``out`` in torch.nn.functional.
 _MOST_POSITIONAL: Final = {"relu": 1, "dropout": 3, "normalize": 4}
 _STRING_METHODS: Final = name_set("startswith endswith isdigit isalpha isspace count find index")
 
 
 class BaseSemantics:
-    """What any code of a learner may do. ``objects`` looks up the user's classes and functions."""
+    """What any code in a learner may do. ``objects`` looks up the user's classes and functions."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self._volatile: dict[int, frozenset[str]] = {}
 
     def interpreter(self, version: Version) -> Interpreter:
-        """An interpreter of code that may do what is known here, within the learner's budget."""
+        """An interpreter with these semantics, within the learner's budget."""
         return Interpreter(self, version, follow_function, self.objects.budget)
 
     def value(self, held: object) -> Value:
-        """What a value of the pickle stands for."""
+        """The value of an object in the pickle."""
         if isinstance(held, Global):
             return Library(f"{held.module}.{held.name}", text=held.name)
         if isinstance(held, tuple):
@@ -158,12 +158,12 @@ class BaseSemantics:
         return Held(held, text=str(class_of(held) or "an object"))
 
     def _tuple(self, held: tuple[object, ...]) -> Value:
-        """A tuple of plain constants is one; of a tuple within another nothing is known."""
+        """A tuple of plain constants is a constant; nested tuples are not known."""
         if len(held) > MAX_WEIGHT or not any(
             isinstance(each, (Call, Global, Mapping, Sequence)) for each in held
         ):
             return const(held)
-        within = Unknown("it reads a tuple within a tuple")
+        within = Unknown("it reads a nested tuple")
         return items_of("tuple", [within if isinstance(e, tuple) else self.value(e) for e in held])
 
     def _bound(self, method: object, owner: Value) -> Value:
@@ -176,7 +176,7 @@ class BaseSemantics:
         return Unknown("it binds a method")
 
     def builtin(self, name: str) -> Value:
-        """One of Python's own names, or one that the file does not hold."""
+        """A Python builtin, or a name that the file does not hold."""
         if hasattr(builtins, name):
             return Library(f"builtins.{name}", text=name)
         if name in _CUSTOMARY:
@@ -184,7 +184,7 @@ class BaseSemantics:
         return Unknown(f"it uses {name}, which is not in the file", text=name)
 
     def attribute(self, owner: Value, name: str) -> Value:
-        """An attribute of an object in the pickle, of a library, or a method of a value."""
+        """An attribute of an object in the pickle or of a library, or a method of a value."""
         if isinstance(owner, Library):
             if len(owner.name) > MAX_TEXT:
                 return Unknown("it reads an attribute of a library")
@@ -198,7 +198,7 @@ class BaseSemantics:
         return Method(owner, name, weight=weight_of([owner]))
 
     def held_attribute(self, owner: Held, name: str) -> Value:
-        """An attribute of an object in the pickle: stored, its own, or of its class."""
+        """An attribute of an object in the pickle: stored on it, or defined by its class."""
         own = attributes(owner.node)
         if name == "training" and name not in own:
             return const(value=False)
@@ -214,11 +214,11 @@ class BaseSemantics:
 
     def _of_one_signature(self, value: object, function: Function) -> Function:
         if self.objects.several(value):
-            raise NotUnderstood("it calls a function of several signatures", function.text)
+            raise NotUnderstood("it calls a function with several signatures", function.text)
         return function
 
     def method_of(self, owner: Held, value: object) -> Value:
-        """What a class's attribute is on an object of it: a method becomes bound to ``owner``."""
+        """A class's attribute, seen on an instance: a method is bound to ``owner``."""
         function = self.objects.function(value, owner)
         if function is not None:
             return self._of_one_signature(value, function)
@@ -230,17 +230,17 @@ class BaseSemantics:
         return self.value(value)
 
     def store(self, owner: Value, name: str, value: Value, *, own: bool) -> None:  # noqa: ARG002
-        """Refused; code that may take notes in attributes of its own allows it there."""
+        """Not allowed; subclasses whose code may set its own attributes allow that."""
         shown = f"{owner.text}.{name} = {argument_text(value)}"
         raise NotUnderstood("it changes an attribute", shown)
 
     def store_item(self, owner: Value, key: Value, value: Value) -> None:
-        """Refused here, as a change of a part of a value is not followed."""
+        """Not allowed, because changes to part of a value are not tracked."""
         shown = f"{owner.text}[{index_text(key)}] = {argument_text(value)}"
-        raise NotUnderstood("it changes a part of a value", shown)
+        raise NotUnderstood("it changes part of a value", shown)
 
     def volatile(self, node: object) -> frozenset[str]:
-        """The attributes that an object's own methods set: each answer may leave another value."""
+        """The attributes that an object's methods set, which may differ from answer to answer."""
         cls = self.objects.class_of(node)
         if id(cls) not in self._volatile:
             found: set[str] = set()
@@ -252,7 +252,7 @@ class BaseSemantics:
         return self._volatile[id(cls)]
 
     def call(self, func: Value, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
-        """A call that changes nothing. Raises NotUnderstood for every other."""
+        """A call without effects. Raises NotUnderstood for any other."""
         if isinstance(func, Library):
             found = self.library_call(func.name, args, keywords)
             if found is not None:
@@ -265,7 +265,7 @@ class BaseSemantics:
             raise NotUnderstood(f"it calls {func.name}(), {_MAY_CHANGE}")
         if isinstance(func, Held):
             return self.held_call(func, args, keywords)
-        raise NotUnderstood("it calls something that is not known")
+        raise NotUnderstood("it calls something unknown")
 
     def _why(self, name: str) -> str:
         module, _, last = name.rpartition(".")
@@ -276,7 +276,7 @@ class BaseSemantics:
     def library_call(
         self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        """A call of a library's function that is known; None for another."""
+        """A call of a known library function; None for any other."""
         if name in ("builtins.isinstance", "builtins.hasattr", "builtins.getattr"):
             return self._inquiry(name, args)
         if name in CONTEXTS:
@@ -312,7 +312,7 @@ class BaseSemantics:
         return None if default and isinstance(found, Method) else found
 
     def is_instance(self, value: Value, kind: Value) -> bool | None:
-        """Whether a value is of a class; None where that is not known."""
+        """Whether a value is an instance of a class; None if that is not known."""
         if isinstance(value, Const) and isinstance(kind, Library):
             return kind.name == f"builtins.{value.kind.__name__}"
         return None
@@ -320,7 +320,7 @@ class BaseSemantics:
     def method_call(
         self, method: Method, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        """A call of a method that is known to change nothing; None for another."""
+        """A call of a method known to change nothing; None for any other."""
         owner, name = method.owner, method.name
         if name in _LOGGERS and _is_logger(owner):
             return NONE
@@ -341,10 +341,10 @@ class BaseSemantics:
                 extra = {key: self.value(value) for key, value in _entries(named)}
                 inner = self.value(function)
                 return self.call(inner, (*bound, *args), {**extra, **keywords})
-        raise NotUnderstood(f"it calls {func.text}, which is not known")
+        raise NotUnderstood(f"it calls {func.text}, which fdeploy does not know")
 
     def binary(self, operator: str, left: Value, right: Value) -> Value:
-        """Arithmetic and comparisons of plain numbers and texts; of all else, not known."""
+        """Arithmetic and comparisons of plain numbers and strings; anything else is unknown."""
         if isinstance(left, Const) and isinstance(right, Const):
             found = _arithmetic(operator, left.value, right.value)
             if found is not None:
@@ -352,13 +352,13 @@ class BaseSemantics:
         return applied(operator)
 
     def unary(self, operator: str, value: Value) -> Value:
-        """The sign of a plain number; of all else, not known."""
+        """The sign of a plain number; anything else is unknown."""
         if isinstance(value, Const) and isinstance(value.value, _NUMBERS) and operator == "-":
             return const(-value.value)
         return applied(operator)
 
     def subscript(self, owner: Value, key: Value) -> Value:
-        """An item of a container that the code built; of all else, not known."""
+        """An item of a container that the code built; anything else is unknown."""
         if isinstance(owner, Pairs) and isinstance(key, Const):
             return _entry(owner, key)
         if isinstance(owner, Items) and owner.kind != "set" and isinstance(key, Const):
@@ -368,13 +368,13 @@ class BaseSemantics:
         return taken(key)
 
     def unpack(self, value: Value, count: int) -> tuple[Value, ...]:
-        """The first items of a container that the code built; of all else, not known."""
+        """The first items of a container that the code built; anything else is unknown."""
         if isinstance(value, Items) and value.kind != "set" and len(value.items) >= count:
             return value.items[:count]
         return tuple(Unknown("it unpacks a value", text=f"{value.text}[{i}]") for i in range(count))
 
     def truth(self, value: Value) -> bool | None:
-        """Whether it counts as true; None where that is not known."""
+        """Whether it is true; None if that is not known."""
         if isinstance(value, Const):
             return bool(value.value)
         if isinstance(value, Items):
@@ -389,11 +389,11 @@ def _check_harmless(name: str, args: tuple[Value, ...], keywords: dict[str, Valu
     if not keywords.keys().isdisjoint(_IN_PLACE):
         raise NotUnderstood("it changes a value in place")
     if any(isinstance(each, (Function, Method)) for each in (*args, *keywords.values())):
-        raise NotUnderstood(f"it passes a function of its own to {name}()")
+        raise NotUnderstood(f"it passes its own function to {name}()")
 
 
 def _is_logger(value: Value) -> bool:
-    """Whether it is a logger, in the pickle or just asked for."""
+    """Whether it is a logger, from the pickle or from ``getLogger``."""
     if not isinstance(value, Held):
         return value == called("getLogger")
     cls = class_of(value.node)
@@ -423,7 +423,7 @@ def _named(getter: object) -> str:
 
 
 def _arithmetic(operator: str, left: object, right: object) -> object:
-    """The result of an operator on plain constants; None where it is not followed."""
+    """The result of an operator on plain constants; None if it is not computed."""
     if isinstance(left, str) and isinstance(right, str) and operator == "+":
         return left + right if len(left) + len(right) < _MAX_STRING else None
     plain = isinstance(left, _PLAIN) and isinstance(right, _PLAIN)

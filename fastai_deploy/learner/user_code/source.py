@@ -1,6 +1,6 @@
-"""The source of classes that torch before 1.6 stored in a learner, compiled but never run.
+"""Compile, but never run, the class sources that torch before 1.6 stored in a learner.
 
-What is compiled here is bytecode of the Python that runs fdeploy, and followed like any other.
+The result is bytecode of the Python that runs fdeploy, and is followed like any other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastai_deploy.learner.reading.tensors import EmbeddedSource
 from fastai_deploy.learner.user_code.bytecode import Version
 
 MAX_SOURCE: Final = 1 << 16  # bytes of source that are parsed
-MAX_TOKENS: Final = 600  # in one logical line: bounds how deep the parser must go
+MAX_TOKENS: Final = 600  # per logical line; bounds the depth of the parser
 MAX_CLASSES: Final = 100
 COMPILED_BY: Final[Version] = (sys.version_info.major, sys.version_info.minor)
 
@@ -52,7 +52,7 @@ def _methods(text: str, name: str) -> dict[str, object] | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an odd escape in the user's source, say
+            warnings.simplefilter("ignore")  # for example about an odd escape in the source
             tree = ast.parse(textwrap.dedent(text))
             for node in ast.walk(tree):
                 if isinstance(node, ast.ClassDef) and node.name == name:
@@ -67,7 +67,7 @@ def _methods(text: str, name: str) -> dict[str, object] | None:
 
 
 def _compiled(function: ast.FunctionDef) -> Compiled | None:
-    """A method; None for one that a decorator may have replaced."""
+    """A method; None if a decorator may have replaced it."""
     if function.decorator_list:
         return None
     arguments = function.args
@@ -87,7 +87,7 @@ def _compiled(function: ast.FunctionDef) -> Compiled | None:
 
 
 def _parsable(text: str) -> bool:
-    """Whether the parser can be given this text: a hostile one may be too deep for its stack."""
+    """Whether a text is safe to parse; a hostile one may be too deep for the parser's stack."""
     if len(text) > MAX_SOURCE or "\0" in text:
         return False
     tokens = 0

@@ -1,10 +1,10 @@
-"""From a text to the ids of its tokens: the transforms that a text given to ``predict`` passes.
+"""From a text to its token ids: the transforms applied to a text passed to ``predict``.
 
     text -> tokenizer(text, truncation=True, max_length=n) -> ids -> batch of one
 
-What is understood: a call of the tokenizer that adds its special tokens and cuts at the end, and
-anything that hands a text or ids on as they are. A text that is changed first, a slice of the ids,
-a second text, and padding to a fixed length are not.
+Understood: a call of the tokenizer that adds its special tokens and cuts at the end, and anything
+that passes on a text or ids unchanged. Not understood: changing the text first, slicing the ids, a
+second text, and padding to a fixed length.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ from fastai_deploy.learner.user_code.values import (
     taken,
 )
 
-# Transforms of fastai that leave a text and its ids as they are.
+# fastai transforms that leave a text and its ids unchanged.
 PLAIN_TRANSFORMS: Final = name_set("ToTensor ColReader AttrGetter ItemGetter IntToFloatTensor")
 _BASES: Final = name_set("Transform DisplayedTransform")
-# Pad a batch; a text alone is left as it is.
+# Transforms that pad a batch, and leave a single text unchanged.
 _COLLATING: Final = name_set(
     """
     fastai.text.data.pad_input fastai.text.data.pad_chunk fastai.text.data.pad_input_chunk
     fastai.text.data.Pad_Chunk fastai.text.data.Pad_Input
     """
 )
-# Make a tensor or a list of ids, or hand them on.
+# Functions that turn ids into a tensor or a list, or return them.
 _COPIES: Final = name_set(
     """
     fastai.text.data.TensorText fastai.text.data.LMTensorText fastai.torch_core.tensor
@@ -72,20 +72,20 @@ _SAME: Final = name_set(
 )
 _FLAT: Final = name_set("squeeze flatten view reshape ravel")
 _TRUNCATES: Final = (True, "longest_first", "only_first")
-_CUTS: Final = "it cuts texts, or not, by a setting that is not known"
+_CUTS: Final = "an unknown setting decides whether it cuts texts"
 NOT_IN_FILE: Final = (
-    "its code is not in the file; it is taken to call the tokenizer with special tokens and to cut "
-    "the text at the end"
+    "its code is not in the file; it is assumed to call the tokenizer with special tokens and to "
+    "cut the text at the end"
 )
 _CALLS: Final = name_set("__call__ encode encode_plus _encode_plus")
-# Without effect on the ids of a text, whatever they are set to.
+# Arguments that never affect the ids of a text.
 _NO_MATTER: Final = name_set(
     """
     return_tensors return_attention_mask return_token_type_ids return_special_tokens_mask
     return_length verbose return_offsets_mapping
     """
 )
-# Without effect at these values, which are the defaults.
+# Arguments that do not affect the ids at these values, which are the defaults.
 _DEFAULTS: Final[dict[str, tuple[object, ...]]] = {
     "add_special_tokens": (True,),
     "padding": (False, None, "do_not_pad", True, "longest"),
@@ -103,9 +103,9 @@ _DEFAULTS: Final[dict[str, tuple[object, ...]]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """How a text became ids: where it was cut, in tokens with the special ones, None for nowhere.
+    """How a text became ids: the length it was cut to, including special tokens, or None.
 
-    ``batched``: the ids are the first row of a batch of one, as ``return_tensors`` makes it.
+    ``batched``: the ids are the first row of a batch of one, as ``return_tensors`` returns them.
     """
 
     limit: int | None
@@ -115,7 +115,7 @@ class Encoded:
 class TextSemantics(BaseSemantics):
     """What the code before a model may do; ``tokenizer`` is its node in the pickle, if any.
 
-    ``model_limit`` is the tokenizer's own ``model_max_length``, None where it has none.
+    ``model_limit`` is the tokenizer's ``model_max_length``, or None if it has none.
     """
 
     def __init__(
@@ -127,11 +127,11 @@ class TextSemantics(BaseSemantics):
         self._model_limit = model_limit
 
     def apply_transform(self, transform: object, value: Value) -> Value:
-        """What a transform makes of a text or of ids. Raises NotUnderstood and InvalidBytecode."""
+        """What a transform does to a text or ids. Raises NotUnderstood and InvalidBytecode."""
         own = attributes(transform)
         cls = class_of(transform)
         if own.get("split_idx") not in (None, 1):
-            return value  # it works in training alone
+            return value  # it is active only in training
         if str(cls) in _COLLATING and value == Term("samples"):
             return value
         if is_users_own(cls):
@@ -140,25 +140,25 @@ class TextSemantics(BaseSemantics):
             return self._encodes(own["encodes"], value, None)
         if cls is not None and cls.module.startswith("fastai.") and cls.name in PLAIN_TRANSFORMS:
             return value
-        raise NotUnderstood("it does something to a text that is not known")
+        raise NotUnderstood("it does something unknown to a text")
 
     def _own_transform(self, transform: object, value: Value) -> Value:
         is_transform = self._check_class(transform)
         if "encodes" in attributes(transform):
-            raise NotUnderstood("it stores its encodes() in the object itself")
+            raise NotUnderstood("it stores its encodes() on the instance")
         call = self.objects.defined(transform, "__call__")
         encodes = self.objects.defined(transform, "encodes")
         owner = Held(transform, text="self")
         if call is not None and encodes is None:
             return self._encodes(call[1], value, owner)
         if call is not None or not is_transform:
-            raise NotUnderstood("it is called in a way that is not known")
+            raise NotUnderstood("how it is called is not known")
         return value if encodes is None else self._encodes(encodes[1], value, owner)
 
     def _check_class(self, transform: object) -> bool:
-        """Whether the class of a transform of the user's is derived from fastai's.
+        """Whether the class of a user's transform derives from fastai's.
 
-        Raises NotUnderstood where it may be called in another way than fastai's transforms are.
+        Raises NotUnderstood if calling it may differ from calling fastai's transforms.
         """
         lineage = self.objects.lineage(self.objects.class_of(transform))
         if not lineage or self.objects.body(lineage[0]) is None:
@@ -171,7 +171,7 @@ class TextSemantics(BaseSemantics):
             elif base is not None and base.name in _BASES:
                 is_transform = True
             elif base is not None and str(base) != "builtins.object":
-                raise NotUnderstood(f"it is derived from {base}, which is not known")
+                raise NotUnderstood(f"it derives from {base}, which fdeploy does not know")
         return is_transform
 
     def _check_body(self, body: dict[str, object]) -> None:
@@ -180,14 +180,14 @@ class TextSemantics(BaseSemantics):
             if special and name not in PLAIN_DUNDERS and name != "__call__":
                 raise NotUnderstood(f"its class defines {name}")
         if body.get("split_idx") not in (None, 1):
-            raise NotUnderstood("it may work in training alone")
+            raise NotUnderstood("it may be active only in training")
 
     def _encodes(self, method: object, value: Value, owner: Value | None) -> Value:
-        """What a method, or a function in its place, makes of a text or of ids."""
+        """What a method, or a function in its place, does to a text or ids."""
         if self.objects.several(method) and value == Term("text"):
             method = self.objects.for_texts(method)
         if self.objects.several(method):
-            raise NotUnderstood("it has several encodes() for what it may be given")
+            raise NotUnderstood("it has several encodes() for different types")
         function = self.objects.function(method, owner)
         if function is not None:
             return self._interpreter.call(function, (value,))
@@ -209,7 +209,7 @@ class TextSemantics(BaseSemantics):
             raise NotUnderstood("it gives the tokenizer a second text")
         for name, value in attributes(self._tokenizer).items():
             if self.objects.function(value) is not None:
-                raise NotUnderstood(f"it calls a tokenizer with code of the user's ({name})")
+                raise NotUnderstood(f"it calls a tokenizer with user code ({name})")
         if text != Term("text"):
             raise NotUnderstood("it gives the tokenizer something other than the text")
         truncation, length = given.pop("truncation", None), given.pop("max_length", NONE)
@@ -221,7 +221,7 @@ class TextSemantics(BaseSemantics):
         if limit is not None and attributes(self._tokenizer).get("truncation_side") == "left":
             raise NotUnderstood("its tokenizer cuts texts at the beginning")
         if attributes(self._tokenizer).get("split_special_tokens") not in (None, False):
-            raise NotUnderstood("its tokenizer splits special tokens that a text spells out")
+            raise NotUnderstood("its tokenizer splits special tokens that occur in a text")
         encoded = Encoded(limit, batched)
         return Term("ids" if method == "encode" else "encoding", encoded)
 
@@ -237,7 +237,7 @@ class TextSemantics(BaseSemantics):
         raise NotUnderstood(f"it calls the tokenizer with {name}={argument_text(value)}")
 
     def _limit(self, truncation: Value | None, length: int | None, *, padded: bool) -> int | None:
-        """Where the tokenizer cuts: transformers' own rules since version 3."""
+        """The length at which the tokenizer cuts, by the rules of transformers since version 3."""
         if truncation is None and length is not None and padded:
             raise NotUnderstood(_CUTS)
         if truncation is None:
@@ -255,7 +255,7 @@ class TextSemantics(BaseSemantics):
     # What values mean
 
     def held_attribute(self, owner: Held, name: str) -> Value:
-        """As for any object; of the tokenizer its methods and its ``model_max_length``."""
+        """As for any object; for the tokenizer, its methods and its ``model_max_length``."""
         if owner.node is self._tokenizer:
             if name == "model_max_length" and self._model_limit is not None:
                 return const(self._model_limit)
@@ -263,7 +263,7 @@ class TextSemantics(BaseSemantics):
         return super().held_attribute(owner, name)
 
     def held_call(self, func: Held, args: tuple[Value, ...], keywords: dict[str, Value]) -> Value:
-        """The tokenizer is called as it is; anything else as everywhere."""
+        """The tokenizer is called; anything else is handled as in the base class."""
         if func.node is self._tokenizer:
             return self.encode("__call__", args, keywords)
         if str(class_of(func.node)) in _COLLATING and args == (Term("samples"),):
@@ -271,7 +271,7 @@ class TextSemantics(BaseSemantics):
         return super().held_call(func, args, keywords)
 
     def attribute(self, owner: Value, name: str) -> Value:
-        """As of any value; ``.input_ids`` of an encoding."""
+        """As for any value; also ``.input_ids`` of an encoding."""
         if isinstance(owner, Term) and owner.role == "encoding":
             if name == "input_ids":
                 return Term("ids", owner.data)
@@ -298,7 +298,7 @@ class TextSemantics(BaseSemantics):
     def method_call(
         self, method: Method, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        """Methods of the tokenizer, and those of ids that leave them as they are."""
+        """Methods of the tokenizer, and methods of ids that leave them unchanged."""
         owner, name = method.owner, method.name
         if isinstance(owner, Held) and owner.node is self._tokenizer:
             return self._tokenizer_call(name, args, keywords)
@@ -325,12 +325,12 @@ class TextSemantics(BaseSemantics):
             return Term("bare ids")
         if name == "build_inputs_with_special_tokens" and args == (Term("bare ids"),):
             return Term("ids", Encoded(None))
-        raise NotUnderstood(f"it calls the tokenizer's {name}() in a way that is not known")
+        raise NotUnderstood(f"it calls the tokenizer's {name}() in an unknown way")
 
     def _flat(
         self, name: str, ids: Term, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        """Ids without the dimension of their batch of one."""
+        """Ids without their batch dimension."""
         given = [*args, *keywords.values()]
         numbers = [each.value for each in given if isinstance(each, Const)]
         allowed: dict[str, tuple[list[int], ...]] = {
@@ -346,7 +346,7 @@ class TextSemantics(BaseSemantics):
     def library_call(
         self, name: str, args: tuple[Value, ...], keywords: dict[str, Value]
     ) -> Value | None:
-        """Functions that hand a text, ids or a batch on as they are."""
+        """Functions that pass on a text, ids or a batch unchanged."""
         first = args[0] if args else None
         if isinstance(first, Term):
             if name in _TEXTS and first.role == "text" and len(args) == 1:
@@ -369,7 +369,7 @@ class TextSemantics(BaseSemantics):
         return True
 
     def is_instance(self, value: Value, kind: Value) -> bool | None:
-        """A text is a ``str``, and nothing else that such code asks for."""
+        """A text is a ``str``, and no other type that such code tests for."""
         if value == Term("text"):
             kinds = kind.items if isinstance(kind, Items) else (kind,)
             names = {each.name if isinstance(each, Library) else "" for each in kinds}
@@ -380,55 +380,55 @@ class TextSemantics(BaseSemantics):
 
 
 def _length(value: Value) -> int | None:
-    """A ``max_length`` that is given to the tokenizer, in tokens."""
+    """A ``max_length`` passed to the tokenizer, in tokens."""
     held = value.value if isinstance(value, Const) else value
     if held is None or (isinstance(held, int) and not isinstance(held, bool)):
         return held
-    raise NotUnderstood("it cuts texts at a length that is not known")
+    raise NotUnderstood("it cuts texts at an unknown length")
 
 
 Stages = list[tuple[str, list[object]]]
 
 
 def text_transforms(data: object) -> Stages:
-    """The pipelines that a text given to ``predict`` passes, in order, by fastai's names.
+    """The pipelines that a text passed to ``predict`` goes through, in order, by fastai's names.
 
     ``data`` are the ``DataLoaders`` of a learner of fastai 2, whose second loader ``predict`` uses.
-    The first transforms read a row of the table: a text begins with the first whose input was text,
-    by the types that fastai notes. Raises NotUnderstood for data of another shape.
+    The first transforms read a row of the table: a text begins with the first transform whose input
+    was text, by the types that fastai records. Raises NotUnderstood for data of another shape.
     """
     dataset = attribute(_loader(data), "dataset")
     lists = elements(attribute(dataset, "tls"))
     if not lists:
-        raise NotUnderstood("they are not in the form that fastai's DataBlock gives them")
+        raise NotUnderstood("they do not have the structure of fastai's DataBlock")
     if attribute(dataset, "n_inp") not in (None, 1):
-        raise NotUnderstood("they make more than one input of a text")
+        raise NotUnderstood("they turn a text into more than one input")
     own = attributes(lists[0])
     steps = elements(attribute(own.get("tfms"), "fs"))
     types = elements(own.get("types"))
     text = Global("builtins", "str")
     first = next((i for i, found in enumerate(types) if found == text), None)
     if first is None:
-        raise NotUnderstood("they do not take a text, so learn.predict fails on one")
+        raise NotUnderstood("they do not accept a text, so learn.predict fails")
     return [("items", steps[first:]), *batch_transforms(data)]
 
 
 def batch_transforms(data: object) -> Stages:
-    """The pipelines that ids pass on their way to the model."""
+    """The pipelines that ids go through on their way to the model."""
     loader = _loader(data)
     names = ("after_item", "before_batch", "after_batch")
     return [(name, elements(attribute(loader, name, "fs"))) for name in names]
 
 
 def target_transforms(data: object) -> list[object]:
-    """The transforms of the labels, and of batches, which are undone for an answer."""
+    """The transforms of labels and of batches, which are undone to decode an answer."""
     lists = elements(attribute(_loader(data), "dataset", "tls"))
     of_labels = [step for each in lists[1:] for step in elements(attribute(each, "tfms", "fs"))]
     return [*of_labels, *(step for _, steps in batch_transforms(data) for step in steps)]
 
 
 def data_objects(data: object) -> list[object]:
-    """The objects of fastai that hold a learner's data and make batches of them."""
+    """The fastai objects that hold a learner's data and turn it into batches."""
     loader = _loader(data)
     dataset = attribute(loader, "dataset")
     return [data, loader, dataset, *elements(attribute(dataset, "tls"))]

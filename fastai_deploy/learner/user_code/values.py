@@ -1,7 +1,7 @@
-"""What a variable of the user's code stands for while the code is followed.
+"""The values of variables in the user's code while it is followed.
 
-Two values are equal when they mean the same. ``text`` is how the source would spell a value; only
-messages show it.
+Two values are equal if they mean the same. ``text`` is the value as source code; only messages show
+it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing_extensions import Self
 
 from fastai_deploy.learner.user_code.bytecode import CodeObject
 
-MAX_TEXT: Final = 120  # characters of a spelling
-MAX_WEIGHT: Final = 1 << 12  # of a value that is followed: about 2,000 items, or 12 levels
-# Reasons that code which follows values looks at.
-COUNTED: Final = "it counts from answer to answer"
-REMEMBERED: Final = "it reads what an earlier answer left"
+MAX_TEXT: Final = 120  # characters of a value's source text
+MAX_WEIGHT: Final = 1 << 12  # of a followed value: about 2,000 items, or 12 levels
+# Reasons that the code compares with.
+COUNTED: Final = "it counts across answers"
+REMEMBERED: Final = "it reads state left by an earlier answer"
 PROPERTY: Final = "it reads a property of a tensor"
 
-_MAX_BITS: Final = 64  # of an integer that is spelled out
+_MAX_BITS: Final = 64  # of an integer that is written in full
 
 
 class _Short(reprlib.Repr):
-    """Spellings of bounded length: a tuple of a pickle may hold another many times over."""
+    """Representations of bounded length: a tuple in a pickle may hold another many times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Short(reprlib.Repr):
         self.maxstring = self.maxother = MAX_TEXT
 
     def repr_int(self, x: int, level: int) -> str:
-        """Python itself refuses to spell a number of many thousand digits."""
+        """Python itself refuses to format a number with many thousands of digits."""
         return super().repr_int(x, level) if x.bit_length() <= _MAX_BITS else "<a long number>"
 
     def repr_ellipsis(self, _x: object, _level: int) -> str:
@@ -51,15 +51,15 @@ _SHORT: Final = _Short()
 class Value:
     """Anything that code can hold.
 
-    ``weight`` bounds the work of comparing two values: what a container holds counts double, level
-    by level, since a value can be nested in itself many times over.
+    ``weight`` bounds the work of comparing two values: the contents of a container count double at
+    each level, because a value can be nested in itself many times.
     """
 
     text: str = field(default="...", compare=False)
     weight: int = field(default=1, compare=False)
 
     def spelled(self, text: str) -> Self:
-        """The same value with another spelling."""
+        """The same value with another source text."""
         return replace(self, text=text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…")
 
 
@@ -77,7 +77,7 @@ _BRACKETS: Final[dict[ItemsKind, str]] = {"tuple": "({})", "list": "[{}]", "set"
 
 @dataclass(frozen=True)
 class Items(Value):
-    """A tuple, list or set that the code builds, of which every item is known."""
+    """A tuple, list or set that the code builds, with every item known."""
 
     kind: ItemsKind
     items: tuple[Value, ...]
@@ -85,14 +85,14 @@ class Items(Value):
 
 @dataclass(frozen=True)
 class Pairs(Value):
-    """A dict that the code builds; of two equal keys the later one counts."""
+    """A dict that the code builds; of two equal keys the later one wins."""
 
     pairs: tuple[tuple[Value, Value], ...]
 
 
 @dataclass(frozen=True)
 class Iterator(Value):
-    """What a loop over known items has left."""
+    """The remaining items of a loop over known items."""
 
     items: tuple[Value, ...]
 
@@ -113,7 +113,7 @@ class Library(Value):
 
 @dataclass(frozen=True, eq=False)
 class Held(Value):
-    """An object in the pickle; ``node`` is its place in the graph, and identifies it."""
+    """An object in the pickle; ``node``, its place in the graph, identifies it."""
 
     node: object
 
@@ -126,7 +126,7 @@ class Held(Value):
 
 @dataclass(frozen=True, eq=False)
 class Function(Value):
-    """A function of the user's, with what it finds around it; ``owner`` is its ``self``."""
+    """A user's function with its globals and closure; ``owner`` is its ``self``."""
 
     code: CodeObject
     globals: dict[str, object]
@@ -151,14 +151,14 @@ class Context(Value):
 
 @dataclass(frozen=True)
 class Null(Value):
-    """The empty place beside a callable on the stack of Python 3.11 and later."""
+    """The empty slot next to a callable on the stack of Python 3.11 and later."""
 
 
 @dataclass(frozen=True)
 class Unknown(Value):
     """The result of a harmless step that is not understood; ``reason`` says what the step was.
 
-    Code may print it or drop it. An answer made from it is not understood.
+    Code may print or drop it. An answer computed from it is not understood.
     """
 
     reason: str
@@ -166,9 +166,9 @@ class Unknown(Value):
 
 @dataclass(frozen=True)
 class Term(Value):
-    """A value on the way from a text to its scores, such as the ids or an attention mask.
+    """A value between a text and its scores, such as the ids or an attention mask.
 
-    ``role`` says which; ``data`` tells two of the same role apart.
+    ``role`` says which; ``data`` distinguishes two values with the same role.
     """
 
     role: str
@@ -181,7 +181,7 @@ def weight_of(parts: Iterable[Value]) -> int:
 
 
 def called(name: str) -> Unknown:
-    """The result of a harmless function, which is not followed further."""
+    """The result of a harmless function, which is not followed into."""
     return Unknown(f"it calls {name}()")
 
 
@@ -191,19 +191,19 @@ def applied(operator: str) -> Unknown:
 
 
 def taken(key: Value) -> Unknown:
-    """An item, or a slice, of something of which the items are not known."""
+    """An item, or a slice, of something whose items are not known."""
     if isinstance(key, Slice):
         return Unknown("it takes a slice")
-    return Unknown(f"it takes [{index_text(key)}]")
+    return Unknown(f"it indexes a value with [{index_text(key)}]")
 
 
 def const(value: object) -> Const:
-    """A constant, spelled as Python writes it."""
+    """A constant, with its text as Python writes it."""
     return Const(value, type(value), text=_SHORT.repr(value)[:MAX_TEXT], weight=_weight(value))
 
 
 def _weight(value: object) -> int:
-    """The weight of a constant, or a number above MAX_WEIGHT."""
+    """The weight of a constant, or any number above MAX_WEIGHT."""
     weight = 0
     waiting = [(value, 1)]
     while waiting and weight <= MAX_WEIGHT:
@@ -224,7 +224,7 @@ def is_none(value: Value) -> bool:
 
 
 def bare(text: str) -> str:
-    """An expression without the parentheses around the whole of it."""
+    """An expression without parentheses around the whole of it."""
     head = "return " if text.startswith("return ") else ""
     inner = text[len(head) :]
     if not (inner.startswith("(") and inner.endswith(")") and len(inner) > len("()")):
@@ -238,7 +238,7 @@ def bare(text: str) -> str:
 
 
 def items_of(kind: ItemsKind, items: Iterable[Value]) -> Items:
-    """A container that the code builds, spelled by what is in it."""
+    """A container that the code builds; its text comes from its items."""
     held = tuple(items)
     text = ", ".join(argument_text(each) for each in held[:MAX_TEXT])
     if kind == "tuple" and len(held) == 1:
@@ -247,12 +247,12 @@ def items_of(kind: ItemsKind, items: Iterable[Value]) -> Items:
 
 
 def argument_text(value: Value) -> str:
-    """How a value is spelled where no parentheses are needed, as between commas."""
+    """A value's text where it needs no parentheses, as between commas."""
     return value.text if _is_tuple(value) else bare(value.text)
 
 
 def index_text(key: Value) -> str:
-    """How a key is spelled within ``[...]``, where a tuple has no parentheses either."""
+    """A key's text within ``[...]``, where a tuple has no parentheses either."""
     return bare(key.text)
 
 

@@ -1,4 +1,4 @@
-"""The documents that are shipped beside this file: the OpenAPI document, the page to try the API.
+"""The documents shipped next to this file: the OpenAPI document and the try-it page.
 
 Standard library only.
 """
@@ -19,7 +19,7 @@ _INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def shipped(name: str) -> Optional[bytes]:
-    """A document, out of a folder or out of the zip; None where it was not shipped."""
+    """A document, from a folder or from the zip; None if it was not shipped."""
     loader = globals()["__loader__"]
     try:
         data: bytes = loader.get_data(os.path.join(os.path.dirname(__file__), name))  # noqa: PTH118, PTH120 a path in a zip
@@ -29,16 +29,16 @@ def shipped(name: str) -> Optional[bytes]:
 
 
 def with_server(document: bytes, base: str) -> bytes:
-    """The OpenAPI document with the server that it was fetched from; ``base`` as in a Call."""
+    """The OpenAPI document with the server it was fetched from; ``base`` as in a Call."""
     value = json.loads(document.decode("utf-8"))
     value["servers"] = [{"url": base or "/"}]
     return encode(value)
 
 
 def page_headers(page: bytes) -> Mapping[str, str]:
-    """The headers of a page: it runs the script and the style that are in it, and no other.
+    """The headers of a page, which allow only the script and the style in the page itself.
 
-    It speaks with where it came from, and with nobody else.
+    The page may connect only to its own origin.
     """
     hashes: Dict[str, str] = {}
     for kind, content in _INLINE.findall(page):

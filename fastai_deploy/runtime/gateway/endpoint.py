@@ -1,4 +1,4 @@
-"""Asks the SageMaker endpoint: one client, one time budget, every failure an error response."""
+"""Call the SageMaker endpoint: one client, one time budget, every failure an error response."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GatewaySettings:
     def from_environment(cls, environ: Mapping[str, str]) -> GatewaySettings:
         """Read the ``FDEPLOY_*`` variables.
 
-        Raises KeyError when FDEPLOY_ENDPOINT is missing, ValueError for a number that is none.
+        Raises KeyError if FDEPLOY_ENDPOINT is missing, ValueError for an invalid number.
         """
         return cls(
             endpoint=environ["FDEPLOY_ENDPOINT"],
@@ -46,9 +46,9 @@ class GatewaySettings:
 class TimeBudget:
     """How one request's time is spent, in seconds; the parts add up to less than the time-out.
 
-    An attempt may begin until ``retry_until`` after the request came; each may take ``connect`` to
-    connect and ``read`` to be answered. So quick failures are tried again, and a slow answer is
-    waited for once.
+    An attempt may begin until ``retry_until`` after the request arrived; each may take ``connect``
+    to connect and ``read`` to be answered. So quick failures are retried, and a slow answer is
+    awaited once.
     """
 
     connect: float
@@ -64,15 +64,15 @@ class TimeBudget:
         return cls(connect=window / 2, read=usable - window, retry_until=window / 2)
 
 
-# A Lambda may answer 6 MB, quotes escaped (AWS: Lambda quotas); the rest is for the headers.
+# A Lambda may return 6 MB, with quotes escaped (AWS: Lambda quotas); the rest is for the headers.
 MAX_ANSWER = 6 * 1024 * 1024 - 16 * 1024
 _FIRST_PAUSE = 0.1
 
 
 class Endpoint:
-    """A SageMaker endpoint, asked through ``client``, whose own retries are off.
+    """A SageMaker endpoint, called through ``client``, whose own retries are off.
 
-    ``clock`` counts seconds; ``jitter`` gives numbers from 0 to 1.
+    ``clock`` counts seconds; ``jitter`` returns numbers from 0 to 1.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Endpoint:
     def invoke(self, body: bytes, *, deadline: float, facts: Dict[str, Json]) -> bytes:
         """The endpoint's answer to a JSON body; attempts begin until ``deadline``.
 
-        Raises ErrorResponse. ``facts`` learns how many attempts there were.
+        Raises ErrorResponse. Adds the number of attempts to ``facts``.
         """
         pause = _FIRST_PAUSE
         facts["attempts"] = 0
@@ -124,11 +124,11 @@ def sagemaker_runtime(
 ) -> Any:
     """A ``sagemaker-runtime`` client within the time budget; ``options`` as in create_client.
 
-    Its own retries are off, because they know nothing of the time that is left. ``connections`` is
-    how many requests are asked at once (a Lambda answers one); without ``proxies`` those of the
-    environment are used.
+    Its own retries are off, because they ignore the remaining time. ``connections`` is how many
+    requests are sent at once (a Lambda handles one); without ``proxies``, those of the environment
+    are used.
     """
-    # Most of the cold start, and not needed by who only wants an event answered by a fake.
+    # Most of the cold start, and not needed where a fake client answers events.
     import botocore.session  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 

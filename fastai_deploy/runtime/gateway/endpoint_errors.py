@@ -1,6 +1,6 @@
-"""Every failure of the endpoint, in the contract's words.
+"""Every failure of the endpoint, as an error response of the contract.
 
-    the model said, in the contract's form, what is wrong with the request   -> its own words
+    the model server returned one of the contract's errors                   -> the same error
     ModelError          the model failed                                     -> 500 model_error
     ModelError 0, 408, 504, read time-out                                    -> 504 timeout
     ModelError 413, ValidationError about the body's length                  -> 413 too_large
@@ -9,8 +9,8 @@
     no connection                                                            -> 503 not_ready
     access denied, credentials, anything else                                -> 500 internal
 
-Sources: the errors of InvokeEndpoint in the SageMaker runtime's API reference. That a time-out of
-the model comes as a ModelError of status 0 is not in there: aws/sagemaker-python-sdk issue 1119.
+Sources: the errors of InvokeEndpoint in the SageMaker runtime's API reference. It does not mention
+that a model's time-out is a ModelError of status 0: aws/sagemaker-python-sdk issue 1119.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ACTION = "sagemaker:InvokeEndpoint"
 _RETRY_SOON = 1
 _SERVER_ERROR = 500
 
-# What a model server may say of a request in the contract's own form.
+# The contract's errors that a model server may return about a request.
 _MODEL_MAY_SAY = {
     400: ("invalid_json",),
     413: ("too_large",),
@@ -73,10 +73,10 @@ _NO_CONNECTION = (
 
 
 class ErrorResponse(RequestError):
-    """What the client is told, and beside it what only the log is told.
+    """The error for the client, with additional facts for the log only.
 
-    ``facts`` never hold what a user sent. ``transient``: the same request may well succeed when it
-    is sent again within a second.
+    ``facts`` never hold what a user sent. ``transient``: the same request may well succeed if it is
+    sent again within a second.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class ErrorResponse(RequestError):
 
 
 def internal(facts: Mapping[str, Json]) -> ErrorResponse:
-    """A defect: the client learns nothing but that there is one."""
+    """A defect: the client learns only that there is one."""
     return ErrorResponse(error_responses.internal(), facts=facts)
 
 
 def overloaded(facts: Mapping[str, Json], *, transient: bool = False) -> ErrorResponse:
-    """Too much at once, here or behind."""
+    """Too many requests at once, here or at the endpoint."""
     return ErrorResponse(error_responses.overloaded(), facts=facts, transient=transient)
 
 
@@ -115,7 +115,7 @@ def method_not_allowed(methods: Sequence[str]) -> ErrorResponse:
 
 
 def of(error: Exception) -> ErrorResponse:
-    """The failure that an exception of the endpoint's client means; never raises."""
+    """The error response for an exception of the endpoint's client; never raises."""
     facts: Dict[str, Json] = {"error": type(error).__name__}
     if isinstance(error, aws.ClientError):
         facts["error"] = _code(error)
@@ -130,7 +130,7 @@ def of(error: Exception) -> ErrorResponse:
 
 
 def _answered(error: Any, facts: Dict[str, Json]) -> ErrorResponse:
-    """The failure that an error answer of SageMaker means."""
+    """The error response for an error that SageMaker returned."""
     code = str(facts["error"])
     message = str(error.response.get("Error", {}).get("Message", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -139,18 +139,18 @@ def _answered(error: Any, facts: Dict[str, Json]) -> ErrorResponse:
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or "length less than" in message:
         return _too_large(facts)
     if code in _NOT_UP:
-        # AWS names the endpoint and its state here, and nothing that a user sent.
+        # Here AWS names the endpoint and its state, and nothing that a user sent.
         return _not_ready({**facts, "reason": message[:1_000]}, transient=code in _UNAVAILABLE)
     if code in _THROTTLED or (isinstance(status, int) and status >= _SERVER_ERROR):
         return overloaded(facts, transient=True)
     if code in _DENIED:
-        # AWS names the role, the action and the resource here.
+        # Here AWS names the role, the action and the resource.
         return internal({**facts, "action": ACTION, "reason": message[:1_000]})
     return internal(facts)
 
 
 def _model(response: Mapping[str, Any], facts: Dict[str, Json]) -> ErrorResponse:
-    """The failure that a ModelError means; its message may repeat the request, so it is dropped."""
+    """The error response for a ModelError; its message may repeat the request, so it is dropped."""
     status = response.get("OriginalStatusCode")
     facts["model_status"] = status if isinstance(status, int) else None
     if response.get("LogStreamArn"):
@@ -168,7 +168,7 @@ def _model(response: Mapping[str, Any], facts: Dict[str, Json]) -> ErrorResponse
 
 
 def _said(status: Any, original: Any) -> Optional[RequestError]:
-    """The model server's own error, if it is one of the contract's and no other words pass."""
+    """The model server's own error, if the contract allows its code with this status, or None."""
     try:
         error = json.loads(original)["error"]
         code, message, hint = error["code"], error["message"], error["hint"]

@@ -26,7 +26,7 @@ REST = "rest"
 HTTP = "http"
 FUNCTION_URL = "function-url"
 
-# What a request id may hold: it is written into a header and a log.
+# The characters allowed in a request id, which is written to a header and a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,128}\Z")
 _BASE = re.compile(r"(?:/[A-Za-z0-9._~-]+)+\Z")
 _ALLOWED_HEADERS = "authorization, content-type, x-api-key"
@@ -40,10 +40,10 @@ _SECURITY = {
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP request, whichever kind of event brought it.
+    """One HTTP request, from any kind of event.
 
-    ``path`` is without the API's stage; header names are lower-case. ``base`` is what stands
-    before the path in the URL: the stage, a custom domain's base path, or nothing.
+    ``path`` excludes the API's stage; header names are lower-case. ``base`` is the part of the URL
+    before the path: the stage, a custom domain's base path, or nothing.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Call:
 
     def body(self) -> bytes:
         """The body as the client sent it. Raises RequestError 400 for damaged base64."""
-        # Lone surrogates survive here, so that the contract is what refuses them.
+        # Lone surrogates survive here, so that the contract refuses them.
         data = self.raw_body.encode("utf-8", "surrogatepass")
         if not self.is_base64:
             return data
@@ -70,7 +70,7 @@ class Call:
 
 
 def read(event: Any) -> Call:
-    """The call in an event. Anything that is no event becomes a call to no path; never raises."""
+    """The call in an event. Anything else becomes a call to no path; never raises."""
     event = event if isinstance(event, dict) else {}
     context = _mapping(event.get("requestContext"))
     http = _mapping(context.get("http"))
@@ -93,7 +93,7 @@ def read(event: Any) -> Call:
 
 
 def respond(status: int, body: Optional[bytes], headers: Mapping[str, str]) -> Dict[str, Json]:
-    """A proxy response that all three kinds of event understand; ``body`` is UTF-8 JSON."""
+    """A proxy response for all three kinds of event; ``body`` is UTF-8 JSON."""
     every = dict(_SECURITY)
     if body is not None:
         every["content-type"] = "application/json"
@@ -107,7 +107,7 @@ def respond(status: int, body: Optional[bytes], headers: Mapping[str, str]) -> D
 
 
 def refuse(error: RequestError, headers: Mapping[str, str]) -> Dict[str, Json]:
-    """The proxy response that says what was wrong, as the contract spells it."""
+    """The proxy response for an error, as the contract formats it."""
     every = dict(headers)
     if error.retry_after is not None:
         every["retry-after"] = str(error.retry_after)
@@ -115,7 +115,7 @@ def refuse(error: RequestError, headers: Mapping[str, str]) -> Dict[str, Json]:
 
 
 def without_body(response: Dict[str, Json]) -> Dict[str, Json]:
-    """The answer to HEAD: that to GET, whose body is only measured (RFC 9110, section 9.3.2)."""
+    """The answer to HEAD: that to GET, without its body but with its length (RFC 9110, 9.3.2)."""
     length = len(response["body"].encode("utf-8"))
     headers = {**response["headers"], "content-length": str(length)}
     return {**response, "headers": headers, "body": ""}
@@ -124,9 +124,9 @@ def without_body(response: Dict[str, Json]) -> Dict[str, Json]:
 def cors(
     origin: Optional[str], allowed: Sequence[str], methods: Sequence[str] = ()
 ) -> Dict[str, str]:
-    """The CORS headers of an answer; with ``methods`` those of a preflight.
+    """The CORS headers of an answer; with ``methods``, those of a preflight.
 
-    Only an origin of the list is ever repeated; ``*`` in the list allows all.
+    Only origins on the list are repeated; ``*`` in the list allows all.
     """
     if not allowed:
         return {}
@@ -146,7 +146,7 @@ def cors(
 
 
 def _path_v1(event: Mapping[str, Any]) -> str:
-    """The resource that the API matched: ``path`` may begin with a custom domain's base path."""
+    """The resource that the API matched: ``path`` may start with a custom domain's base path."""
     resource = _text(event.get("resource"))
     if resource and "{" not in resource:
         return resource
@@ -154,7 +154,7 @@ def _path_v1(event: Mapping[str, Any]) -> str:
 
 
 def _path_v2(event: Mapping[str, Any], context: Mapping[str, Any], http: Mapping[str, Any]) -> str:
-    """The route's path; for ``$default`` the raw path, less the stage that it may begin with."""
+    """The route's path; for ``$default`` the raw path, without a leading stage."""
     _, _, route = _text(event.get("routeKey")).partition(" ")
     if route and "{" not in route:
         return route
@@ -164,13 +164,13 @@ def _path_v2(event: Mapping[str, Any], context: Mapping[str, Any], http: Mapping
 
 
 def _base(whole: str, path: str) -> str:
-    """What the whole path has before ``path``, if it is a plain one: it goes into a document."""
+    """The part of the whole path before ``path``, if it is plain: it goes into a document."""
     base = whole[: -len(path)] if path and whole.endswith(path) else ""
     return base if _BASE.match(base) else ""
 
 
 def _headers(event: Mapping[str, Any]) -> Dict[str, str]:
-    """Headers by lower-case name; of a repeated one, format 1.0 keeps the last in ``headers``."""
+    """Headers by lower-case name; in format 1.0, ``headers`` keeps only the last repeated one."""
     many = _mapping(event.get("multiValueHeaders"))
     found = {str(name).lower(): _last(values) for name, values in many.items()}
     found.update({str(n).lower(): v for n, v in _mapping(event.get("headers")).items()})
@@ -200,7 +200,7 @@ FORM = "application/x-www-form-urlencoded"
 def checked(body: bytes, content_type: Optional[str]) -> Tuple[Request, bytes]:
     """The request in a body, and its JSON. Raises RequestError 400, 413, 415 or 422.
 
-    A form that begins like JSON is JSON: that is what ``curl -d '{"text": "..."}'`` sends.
+    A form that looks like JSON is JSON: ``curl -d '{"text": "..."}'`` sends that.
     """
     kind = (content_type or "").partition(";")[0].strip().lower()
     if kind == FORM:
@@ -221,7 +221,7 @@ def checked(body: bytes, content_type: Optional[str]) -> Tuple[Request, bytes]:
 
 
 def _form(body: bytes) -> Dict[str, Json]:
-    """A form post as the JSON request that it stands for; the contract checks the rest."""
+    """A form post as a JSON request; the contract checks the rest."""
     try:
         pairs = parse_qsl(
             body.decode("utf-8"),
@@ -240,16 +240,16 @@ def _form(body: bytes) -> Dict[str, Json]:
         if key == "texts":
             request.setdefault(key, []).append(value)
         elif key in request:
-            raise RequestError(422, "invalid_request", "a field stands twice", "send it once")
+            raise RequestError(422, "invalid_request", "a field occurs twice", "send it once")
         else:
             request[key] = _number(value) if key == "top_k" else value
     return request
 
 
 def _number(value: str) -> Json:
-    """A whole number where the field holds one; the contract refuses what is left as text."""
+    """A whole number if the field has one; otherwise the text, which the contract refuses."""
     if not (value.isascii() and value.isdecimal()):
         return value
     digits = value.lstrip("0") or "0"
-    # As in JSON: more digits would take quadratic time, and mean no more.
+    # As in JSON: more digits would take quadratic time, and make no difference.
     return int(digits) if len(digits) <= LONGEST_INTEGER else HUGE

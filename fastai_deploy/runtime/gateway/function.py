@@ -1,4 +1,4 @@
-"""The Lambda function: what is made once, and what Lambda calls."""
+"""The Lambda function: what is created once, and the handler that Lambda calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .gateway import Gateway
 
 
 def handler(event: Any, context: Any) -> Dict[str, Json]:
-    """Answer an event; the gateway is made with the first one that needs it."""
+    """Answer an event; the gateway is created for the first one that needs it."""
     try:
         gateway = _gateway()
     except Exception as error:  # noqa: BLE001 a wrong setting, too, is answered and logged
@@ -36,7 +36,7 @@ def _gateway() -> Gateway:
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-    # While Lambda loads the code it lends a whole processor: the client is made here, not while
-    # the first user waits. What fails here is tried again, and reported, with the first event.
+    # While Lambda loads the code it provides a whole processor, so the client is created here and
+    # not while the first user waits. A failure is retried, and reported, with the first event.
     with contextlib.suppress(Exception):
         _gateway()

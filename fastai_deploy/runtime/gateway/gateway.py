@@ -1,4 +1,4 @@
-"""From an event to its answer."""
+"""The gateway: from an event to its answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Answer = Tuple[int, Optional[bytes], Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Exchange:
-    """A call while it is answered: until when the endpoint may be asked, and what the log learns.
+    """A call that is being answered: the endpoint's deadline, and facts for the log.
 
     ``deadline`` is in seconds of the gateway's clock.
     """
@@ -29,11 +29,11 @@ class Exchange:
 
 
 class Gateway:
-    """Answers events; one object serves all events of a process, from several threads if need be.
+    """Answers events; one object serves all events of a process, from several threads if needed.
 
     ``client`` is a ``sagemaker-runtime`` client whose own retries are off, ``clock`` counts
-    seconds, ``now`` tells the seconds since 1970, ``jitter`` gives numbers from 0 to 1. ``shipped``
-    gives a document by its name, or None; where there is none, its route is not there.
+    seconds, ``now`` returns the seconds since 1970, ``jitter`` returns numbers from 0 to 1.
+    ``shipped`` returns a document by its name; if it returns None, the document has no route.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Gateway:
         call, facts = exchange.call, exchange.facts
         actions = self._routes.get(call.path)
         if actions is None:
-            facts.update(route="none", method="none")  # names of the client's making stay out
+            facts.update(route="none", method="none")  # leaves out names that the client chose
             raise error_responses.not_found(self._settings.route)
         methods = (*actions, *(("HEAD",) if "GET" in actions else ()), "OPTIONS")
         facts.update(route=call.path, method=call.method if call.method in methods else "none")
@@ -115,15 +115,15 @@ class Gateway:
         return action(exchange)
 
     def _health(self, _exchange: Exchange) -> Answer:
-        """Says that the gateway is up; the endpoint is not asked, because that costs."""
+        """Reports that the gateway is up; it does not call the endpoint, because that costs."""
         return 200, encode({"status": "ok"}), {}
 
     def _openapi(self, exchange: Exchange) -> Answer:
-        """The OpenAPI document, which says where it was fetched from."""
+        """The OpenAPI document, with the server that it was fetched from."""
         return 200, documents.with_server(self._document or b"", exchange.call.base), {}
 
     def _html(self, _exchange: Exchange) -> Answer:
-        """The page to try the API."""
+        """The try-it page."""
         return 200, self._page, documents.page_headers(self._page or b"")
 
     def _classify(self, exchange: Exchange) -> Answer:
@@ -139,14 +139,14 @@ class Gateway:
         facts["texts"] = len(texts)
         if self._settings.log_text:
             facts["text"] = texts
-        if not texts:  # every item has its error already: there is nothing to ask the model
+        if not texts:  # every item has an error, so the model is not needed
             errors = [item.body() for item in request.items if isinstance(item, RequestError)]
             return 200, encode(errors), {}
         answer = self._endpoint.invoke(body, deadline=exchange.deadline, facts=facts)
         return 200, answer, {}
 
     def _late(self, context: Any) -> float:
-        """How many seconds of the Lambda's time were gone before the handler was called."""
+        """How many seconds of the Lambda's time had passed before the handler was called."""
         remaining = getattr(context, "get_remaining_time_in_millis", None)
         if not callable(remaining):
             return 0.0

@@ -1,6 +1,6 @@
-"""One line of JSON a request: for people, for queries, and for CloudWatch's metrics.
+"""One line of JSON per request: for people, for queries, and for CloudWatch's metrics.
 
-The line is in CloudWatch's embedded metric format, so that metrics cost no call. It holds nothing
+The line is in CloudWatch's embedded metric format, so metrics cost no call. It contains nothing
 that a user sent: no text, no header, no path. Standard library only.
 """
 
@@ -29,7 +29,7 @@ _METRICS = (
 
 
 def line(endpoint: str, facts: Mapping[str, Json], *, now: float) -> str:
-    """The line of a request; ``facts`` need ``status``, ``ms``, ``bytes`` and ``texts``.
+    """The log line of a request; ``facts`` needs ``status``, ``ms``, ``bytes`` and ``texts``.
 
     ``now`` is in seconds since 1970.
     """
@@ -51,17 +51,17 @@ def line(endpoint: str, facts: Mapping[str, Json], *, now: float) -> str:
 
 
 def write(stream: TextIO, text: str) -> None:
-    """Write a whole line at once; an answer is never lost because its log line is."""
+    """Write a whole line at once; a failure to log never loses an answer."""
     with contextlib.suppress(OSError, ValueError):
         stream.write(text)
         stream.flush()
 
 
 def failure(error: Exception) -> ErrorResponse:
-    """What an exception means to the client, and what the log learns of it.
+    """The error response for an exception, with facts for the log.
 
-    Of a defect the log learns where it happened, but not the exception's message, which may repeat
-    what a user sent.
+    For a defect the log gets its location, but not the exception's message, which may repeat what a
+    user sent.
     """
     if isinstance(error, ErrorResponse):
         return error

@@ -1,1 +1,1 @@
-"""The container hosts of AWS's images: TorchServe, the PyTorch toolkit, Ray Serve."""
+"""The servers in AWS's container images: TorchServe, the PyTorch toolkit, Ray Serve."""

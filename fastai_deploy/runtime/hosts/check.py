@@ -1,9 +1,9 @@
-"""A learner asked in a process of its own: ``python -m fdeploy_runtime.hosts.check``.
+"""Run a learner in a separate process: ``python -m fdeploy_runtime.hosts.check``.
 
     --model-dir DIR   the learner, its definitions, and with --check the whole bundle
-    --runtime JSON    the manifest's section on it
-    --texts FILE      a JSON list of texts to answer; with --check, the bundle's goldens are asked
-    --answers FILE    where the answers go: {"answers": [[...], ...], "python": "3.11.7"}
+    --runtime JSON    the manifest's ``runtime`` section
+    --texts FILE      a JSON list of texts to answer; with --check, the bundle's goldens
+    --answers FILE    where to write the answers: {"answers": [[...], ...], "python": "3.11.7"}
 
 Exit codes: 0 answered, 3 the learner did not load or did not answer, which stderr explains.
 """
@@ -27,7 +27,7 @@ EXIT_MODEL = 3
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Answer the texts; the exit code."""
+    """Answer the texts. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="fdeploy_runtime.hosts.check", allow_abbrev=False)
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--runtime", type=json.loads, default={})

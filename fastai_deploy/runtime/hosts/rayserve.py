@@ -1,8 +1,8 @@
-"""A Ray Serve application over the same server code: one replica, which uses every core.
+"""A Ray Serve application around the same server code: one replica, which uses every core.
 
-Ray routes ``POST /``; what it hands over goes through the same batcher as on any other server, with
-its bounded line. A replica whose model cannot be served takes the whole of Serve down: Ray would
-otherwise report itself healthy while it starts the replica again and again.
+Ray routes ``POST /``; its requests go through the same batcher as on any other server, with its
+bounded queue. A replica whose model cannot be served shuts down all of Serve: Ray would otherwise
+report itself healthy while it starts the replica again and again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from ..vendored import add_to_path
 
-_ONGOING = 100_000  # no bound of Ray's: the batcher refuses before, with a Retry-After
+_ONGOING = 100_000  # no limit from Ray: the batcher refuses earlier, with a Retry-After
 _SHUT_DOWN_SECONDS = 60
 _SHUT_DOWN = (
     "import sys, ray; from ray import serve; "
@@ -30,7 +30,7 @@ _SHUT_DOWN = (
 
 
 class Model:
-    """A replica. It is made in a process of its own, whose path has no wheels yet."""
+    """A replica. It runs in its own process, whose path has no wheels yet."""
 
     def __init__(self, folder: str) -> None:
         try:
@@ -46,7 +46,7 @@ class Model:
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         status, headers, body = await self._replica.answer(request.scope, request.receive)
-        headers.pop("x-request-id", None)  # Ray sends the same
+        headers.pop("x-request-id", None)  # Ray sends the same header
         return Response(body, status, headers)
 
 
@@ -57,26 +57,26 @@ def bind(folder: Path) -> Any:
         name="model",
         num_replicas=1,
         max_ongoing_requests=_ONGOING,
-        # Ray need not count: nothing else runs in the container.
+        # Ray need not count cores, because nothing else runs in the container.
         ray_actor_options={"num_cpus": 0},
     )
     return deployment.bind(str(folder))
 
 
 def _see_gpus() -> None:
-    """Undo what older versions of Ray do to an actor that asks for no GPU: they hide all of them.
+    """Undo that older versions of Ray hide all GPUs from an actor that requests none.
 
-    It asks for none, because it could then not be placed on a machine without. Nothing else in the
-    container wants one.
+    It requests none, because otherwise it could not be placed on a machine without a GPU. Nothing
+    else in the container needs one.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         del os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 def _shut_down() -> None:
-    """End Serve from outside: it waits for its replicas, of which this is one.
+    """Shut down Serve from another process, because it waits for its replicas, such as this one.
 
-    And wait for that: what a replica has started ends with it.
+    Then wait, because processes that a replica has started end with it.
     """
     address = ray.get_runtime_context().gcs_address
     with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""The model server's app for a host that does the HTTP itself, such as Ray Serve."""
+"""The model server's app for a host that handles HTTP itself, such as Ray Serve."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..loading import start
 from ..log import Log
 from ..request_queue import Capacity
 
-_TIMEOUT = 60.0  # seconds; as long as InvokeEndpoint waits
+_TIMEOUT = 60.0  # seconds; the time-out of InvokeEndpoint
 _READERS = 2
 
 
 class Replica:
     """Loads and checks the model, then answers requests in one event loop.
 
-    Raises ModelError, whose reason is then in the log.
+    Raises ModelError; its reason is then in the log.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Replica:
         self._app = App(loaded.predictor, batcher, readers, log, timeout=_TIMEOUT)
 
     async def answer(self, scope: Any, receive: Any) -> Tuple[int, Dict[str, str], bytes]:
-        """Status, headers and body; ``/`` stands for ``/invocations``. 499 when the client left."""
+        """Status, headers and body; ``/`` means ``/invocations``. 499: the client disconnected."""
         self._loop = asyncio.get_running_loop()
         path = scope["path"]
         sent: List[Dict[str, Any]] = []

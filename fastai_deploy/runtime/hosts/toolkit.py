@@ -1,8 +1,8 @@
-"""The four functions of the SageMaker PyTorch toolkit, over the same predictor.
+"""The four functions of the SageMaker PyTorch toolkit, around the same predictor.
 
 The toolkit calls ``model_fn`` once, then ``input_fn`` -> ``predict_fn`` -> ``output_fn`` for each
-request. What they raise it answers with status 500 and a traceback, so for a request they raise
-nothing: an error of the contract is an answer too, and ``output_fn`` sets its status.
+request. It answers exceptions with status 500 and a traceback, so these functions raise none for a
+request: an error of the contract is also an answer, and ``output_fn`` sets its status.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"
 
 @dataclass(frozen=True)
 class Received:
-    """A request's body as it came."""
+    """A request's body as received."""
 
     body: bytes
     content_type: Optional[str]
 
 
 def model_fn(model_dir: str) -> Predicting:
-    """Load and self-check the model. Raises ModelError: the worker must not become healthy."""
-    # TorchServe starts a worker for every core unless it is told a number.
+    """Load and self-check the model. Raises ModelError, so the worker does not become healthy."""
+    # By default TorchServe starts a worker for every core.
     workers = int(os.environ.get(_WORKERS_VARIABLE) or hardware.detect().cores)
     loaded, _ = start(Path(model_dir), Log(sys.stderr), workers=max(1, workers))
     return loaded.predictor
 
 
 def input_fn(data: Union[str, bytes, bytearray], content_type: Optional[str]) -> Received:
-    """Take a body in; the toolkit hands over JSON as ``str`` and everything else as bytes."""
+    """Accept a body; the toolkit passes JSON as ``str`` and everything else as bytes."""
     body = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
     return Received(body, content_type)
 

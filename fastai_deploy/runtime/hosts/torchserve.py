@@ -1,4 +1,4 @@
-"""TorchServe's native handler: what came together is answered together, each item for itself.
+"""TorchServe's native handler: requests that arrive together are answered together.
 
 TorchServe collects up to ``batchSize`` requests and calls the handler with all of them; the
 toolkit's own handler would answer them one by one. The worker that loads the model is the only one,
@@ -26,7 +26,7 @@ _SERVER = b"org.pytorch.serve.ModelServer"
 
 
 class Handler:
-    """Called with None once, to load the model, and then with each batch."""
+    """Called once with None, to load the model, and then with each batch."""
 
     def __init__(self) -> None:
         self._predictor: Optional[Predicting] = None
@@ -34,9 +34,9 @@ class Handler:
         self._runs: Optional[ThreadPoolExecutor] = None
 
     def __call__(self, batch: Optional[Sequence[Dict[str, Any]]], context: Any) -> List[bytes]:
-        """One body for each request of the batch, its status and type set in the context.
+        """One body for each request of the batch, with its status and type set in the context.
 
-        Raises ModelError at the first call: the worker must not become healthy.
+        Raises ModelError in the first call, so the worker does not become healthy.
         """
         if self._predictor is None:
             self._predictor = self._load(Path(context.system_properties["model_dir"]))
@@ -69,7 +69,7 @@ class Handler:
             self._log.defect("-", failure)
         try:
             outcomes = iter(self._outcomes(predictor, texts))
-        except Exception as error:  # noqa: BLE001  # TorchServe would answer with its own words
+        except Exception as error:  # noqa: BLE001  # TorchServe would send its own error
             self._log.defect("-", error)
             return [refuse(error_responses.internal())] * len(batch)
         return [
@@ -92,7 +92,7 @@ class Handler:
                 self._log.defect("-", outcome.__cause__)
         try:
             return write(parsed, outcomes, predictor.bundle.answered_as)
-        except Exception as error:  # noqa: BLE001  # its neighbours are answered all the same
+        except Exception as error:  # noqa: BLE001  # the other requests must be answered
             self._log.defect("-", error)
             return refuse(error_responses.internal())
 
@@ -100,8 +100,8 @@ class Handler:
 def _end_server() -> None:
     """End TorchServe itself, and with it the container.
 
-    It would start the worker again for ever, and answer ``/ping`` with 200 all the while. Only a
-    TorchServe that started this process is ended.
+    Otherwise it would restart the worker forever, and answer ``/ping`` with 200 all the while. Only
+    a TorchServe that started this process is ended.
     """
     parent = os.getppid()
     try:
@@ -123,7 +123,7 @@ def _question(
 
 
 def _received(item: Dict[str, Any], context: Any, place: int) -> Tuple[bytes, Optional[str]]:
-    """A body and its content type; TorchServe takes forms apart, and they are no body any more."""
+    """A body and its content type; TorchServe parses forms, which then are no longer a body."""
     if _BODY not in item:
         return b"", "multipart/form-data"
     data = item[_BODY]
