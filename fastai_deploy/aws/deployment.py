@@ -151,13 +151,13 @@ class StackOperations:
         given_up = stack.status == "UPDATE_ROLLBACK_FAILED"
         self._run(stack, "continue_update_rollback" if given_up else "rollback_stack", stacks.READY)
 
-    def delete(self, stack: Stack, *, let_go: bool = False) -> None:
+    def delete(self, stack: Stack, *, retain_stuck: bool = False) -> None:
         """Delete a stack and its resources. Raises StackFailed if AWS cannot.
 
-        ``let_go`` retains resources that an earlier attempt could not delete.
+        ``retain_stuck`` retains resources that an earlier attempt could not delete.
         """
         parameters: dict[str, Any] = {}
-        if let_go and stack.status == "DELETE_FAILED":
+        if retain_stuck and stack.status == "DELETE_FAILED":
             stuck = [
                 resource.logical_id
                 for resource in stacks.resources(self._aws, stack)
@@ -336,10 +336,10 @@ class Deployment:
         self._protect(made, protected=request.protected)
         return Applied(made, changed=True)
 
-    def remove(self, name: str, *, let_go: bool = False) -> bool:
+    def remove(self, name: str, *, retain_stuck: bool = False) -> bool:
         """Delete a stack and its resources; return whether it existed.
 
-        ``let_go`` retains resources that AWS could not delete before. Raises StackFailed if AWS
+        ``retain_stuck`` retains resources that AWS could not delete before. Raises StackFailed if AWS
         cannot delete it, NotOurs, StackBusy or AwsError.
         """
         stack = our_stack(self._aws, name, self._owner)
@@ -350,7 +350,7 @@ class Deployment:
             stack = our_stack(self._aws, name, self._owner)
         if stack is not None:
             self._protect(stack, protected=False)
-            self._operations.delete(stack, let_go=let_go)
+            self._operations.delete(stack, retain_stuck=retain_stuck)
         return True
 
     def begin_removal(self, name: str) -> bool:

@@ -101,13 +101,13 @@ class StageTeardown:
 
     def _remove_stack(self, name: str) -> None:
         for attempt in range(1, _STACK_ATTEMPTS + 1):
-            if self._is_removed(name, let_go=attempt == _STACK_ATTEMPTS):
+            if self._is_removed(name, retain_stuck=attempt == _STACK_ATTEMPTS):
                 return
             self._aws.sleep(_PAUSE_SECONDS)
 
-    def _is_removed(self, name: str, *, let_go: bool) -> bool:
+    def _is_removed(self, name: str, *, retain_stuck: bool) -> bool:
         try:
-            self._deployment.remove(name, let_go=let_go)
+            self._deployment.remove(name, retain_stuck=retain_stuck)
         except StackFailed as error:
             self._report(Warned(error.message, hint="retrying"))
             return False

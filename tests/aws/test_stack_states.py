@@ -121,7 +121,7 @@ def test_what_cannot_be_deleted_is_let_go_at_last(world: World) -> None:
     stick(world)
     with pytest.raises(StackFailed):
         deployment(world).remove(NAME)
-    assert deployment(world).remove(NAME, let_go=True)
+    assert deployment(world).remove(NAME, retain_stuck=True)
     assert status(world) == ""
     assert deployment(world).remove(NAME) is False
 
