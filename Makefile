@@ -41,7 +41,7 @@ test-fast: $(VENV)/.dev
 # Settings, commands, the reader, an export to a served API, the gateway and the double of AWS.
 LOWER_BOUNDS := tests/test_settings.py tests/test_reporting.py tests/test_bundle.py tests/test_inspect.py \
 	tests/flow/test_flow.py tests/gateway/test_integration.py tests/invoking tests/public \
-	tests/aws/test_care.py tests/aws/test_upload.py tests/aws/test_flow.py
+	tests/aws/test_operations.py tests/aws/test_upload.py tests/aws/test_flow.py
 # Checks the lower bounds in pyproject.toml. Old versions may warn.
 test-lower-bounds:
 	$(PYTHON) -m venv .venv-lowest

@@ -339,8 +339,8 @@ class Deployment:
     def remove(self, name: str, *, retain_stuck: bool = False) -> bool:
         """Delete a stack and its resources; return whether it existed.
 
-        ``retain_stuck`` retains resources that AWS could not delete before. Raises StackFailed if AWS
-        cannot delete it, NotOurs, StackBusy or AwsError.
+        ``retain_stuck`` retains resources that AWS could not delete before. Raises StackFailed if
+        AWS cannot delete it, NotOurs, StackBusy or AwsError.
         """
         stack = our_stack(self._aws, name, self._owner)
         if stack is None:

@@ -22,7 +22,7 @@ from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import first_step
 from fastai_deploy.errors import ParityError, StackFailed
 from fastai_deploy.records import Api, Endpoint
-from tests.aws.test_public_face import ask
+from tests.aws.test_public_api import ask
 from tests.aws.world import PROJECT, World
 from tests.aws_templates.scenarios import BUCKET, CODE_SHA256, SHA256
 from tests.packaged import Model
