@@ -272,7 +272,7 @@ def test_the_domains_are_those_of_botocore() -> None:
 def test_tables_that_lack_a_release_are_an_error_with_a_way_out(tmp_path: Path) -> None:
     (tmp_path / "ray-serve.json").write_text('{"versions": {}}', encoding="utf-8")
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(TargetUnavailable, match="knows no ray-serve") as caught:
+        with pytest.raises(TargetUnavailable, match="lists no ray-serve") as caught:
             choose_image(ImageTables(folder), Instance("ml.m5.large"), region="us-east-1")
         assert "sagemaker-core" in caught.value.hint
 
