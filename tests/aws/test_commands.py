@@ -329,4 +329,7 @@ def test_an_artifact_that_was_deleted_from_s3(opened: Open, model: Model) -> Non
 
 def test_a_protected_stage_needs_a_word(stored: Stage) -> None:
     error = error_of(stored, "teardown", FDEPLOY_PROJECT_PROTECT="true")
-    assert (error["code"], error["hint"]) == ("usage", "fdeploy teardown --yes")
+    assert (error["code"], error["hint"]) == (
+        "usage",
+        "to delete it anyway, run fdeploy teardown --yes",
+    )

@@ -136,7 +136,7 @@ def test_it_is_updated_and_keeps_its_endpoint_its_url_and_its_key(
     assert "takes the place of the API's routes" in said
 
     world.target().create_api(endpoint, model.verify)
-    assert "demo-dev-api is as it should be" in world.said.removeprefix(said)
+    assert "demo-dev-api is up to date" in world.said.removeprefix(said)
     assert world.target().teardown(artifacts=True).left == ()
     assert world.everything() == []
 

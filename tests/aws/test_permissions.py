@@ -198,7 +198,7 @@ def test_root_and_strangers(caller: Caller) -> None:
     check = caller.check()
     assert (check.outcome, check.hint.partition(" prints")[0]) == (
         "warned",
-        "fdeploy doctor --policy",
+        "run fdeploy doctor --policy to see the permissions it needs",
     )
 
 

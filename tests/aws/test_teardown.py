@@ -43,7 +43,7 @@ def test_the_artifacts_stay_unless_they_shall_go(world: World, model: Model) -> 
     assert proof.left == ()
     assert not any("artifact" in thing for thing in proof.found)
     assert world.everything() == [f"bucket fdeploy-{world.account}-{world.region}"]
-    assert "kept in the bucket" in world.said
+    assert "kept 1 artifact in the bucket" in world.said
     proof = world.target().teardown(artifacts=True)
     assert [thing.split()[0] for thing in proof.deleted] == ["artifact", "bucket"]
     assert world.everything() == []
@@ -159,7 +159,7 @@ def test_a_protected_stage_needs_a_word(world: World, model: Model) -> None:
     deploy(world, model)
     with pytest.raises(UsageError, match="is protected") as refused:
         world.target().teardown()
-    assert refused.value.hint == "fdeploy teardown --yes"
+    assert refused.value.hint == "to delete it anyway, run fdeploy teardown --yes"
     assert world.target().teardown(artifacts=True, confirmed=True).left == ()
 
 

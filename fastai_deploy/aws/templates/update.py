@@ -91,7 +91,7 @@ def _without_autoscaling(wanted: Template, live: Template) -> FirstStep | None:
         for name, resource in document["Resources"].items()
         if not resource["Type"].startswith(_SCALING) and name != _WAKE_UP
     }
-    why = "the instance type changes: autoscaling pauses for that"
+    why = "pausing autoscaling, because the instance type changes"
     return FirstStep(replace(live, text=json.dumps(document)), why)
 
 
@@ -112,7 +112,7 @@ def _keeping_routes(wanted: Template, live: Template) -> FirstStep | None:
     for each in routes:
         each["DeletionPolicy"] = each["UpdateReplacePolicy"] = "Retain"
         each["Metadata"] = {"fdeploy": "the OpenAPI document of the API takes its place"}
-    why = "an OpenAPI document takes the place of the API's routes: CloudFormation lets go of them"
+    why = "moving the API's routes to an OpenAPI document; the old ones are retained"
     return FirstStep(replace(live, text=json.dumps(document)), why)
 
 
