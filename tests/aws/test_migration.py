@@ -133,7 +133,7 @@ def test_it_is_updated_and_keeps_its_endpoint_its_url_and_its_key(
     answer = world.target().call_api(api, {"text": "a great film"})
     assert answer["model"]["version"] == model.artifact.version
     said = world.said
-    assert "takes the place of the API's routes" in said
+    assert "moving the API's routes to an OpenAPI document" in said
 
     world.target().create_api(endpoint, model.verify)
     assert "demo-dev-api is up to date" in world.said.removeprefix(said)

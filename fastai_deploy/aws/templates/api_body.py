@@ -193,7 +193,7 @@ def gateway_responses(spec: ApiSpec) -> tuple[GatewayResponse, ...]:
     }
     rest = {
         "DEFAULT_4XX": RequestError(
-            400, "invalid_request", "the request was refused", "see the API's documentation"
+            422, "invalid_request", "the request was refused", "see the API's documentation"
         ),
         "DEFAULT_5XX": error_responses.internal(),
     }
