@@ -248,7 +248,9 @@ def test_a_setting_in_both_places_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fdeploy.toml").write_text(
         "[endpoint]\nmax_instances = 2\n[endpoint.scaling]\nmax_instances = 3\n", encoding="utf-8"
     )
-    with pytest.raises(SettingsError, match=r"fdeploy.toml:2: unknown setting endpoint.max_instances") as caught:
+    with pytest.raises(
+        SettingsError, match=r"fdeploy.toml:2: unknown setting endpoint.max_instances"
+    ) as caught:
         load_settings(folder=tmp_path, environ={})
     assert caught.value.hint
 
