@@ -190,7 +190,7 @@ def test_scores_that_a_callback_changes_are_asked_for(fdeploy: Fdeploy) -> None:
     assert found["verdict"]["kind"] == "with-goldens"
     assert "--golden golden.jsonl" in found["verdict"]["hint"]
     shown = fdeploy.ok("inspect", "learner.pkl").stdout
-    assert "callback   __main__.Temperature: its code may change answers" in shown
+    assert "callback   __main__.Temperature: its code may change predictions" in shown
     refused = fdeploy("export", "learner.pkl", "--json")
     assert refused.error["code"] == "unproven-learner"
     assert "the callback __main__.Temperature: it changes the scores" in refused.error["message"]
