@@ -99,7 +99,7 @@ def test_raw_scores_of_a_live_learner_become_probabilities(tmp_path: Path) -> No
 
 def test_numbers_that_are_no_probabilities_are_those_of_learn_predict(tmp_path: Path) -> None:
     live = Fixed(learner(NAME), {"a film": (3.0, -1.0, 0.5)})
-    with pytest.raises(GoldenError, match=r"^learn\.predict: a probability is no number"):
+    with pytest.raises(GoldenError, match=r"^learn\.predict: a probability is not a number"):
         export_learner(live, tmp_path / "bundle", goldens=["a film"])
 
 

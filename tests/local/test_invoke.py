@@ -113,5 +113,5 @@ def test_what_is_decided_is_said_on_stderr(serving: Stage, tmp_path: Path) -> No
     assert "line 1: using review as the column name" in ran.err
     ran = handed(serving, tmp_path, File("letter", "good\nbad\n"))
     assert ran.status == 0
-    assert "is read as one text" in ran.err
+    assert "is classified as one text" in ran.err
     assert json.loads(ran.out)["label"]
