@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -71,6 +71,7 @@ VALUES = st.recursive(
 REQUESTS = st.dictionaries(st.sampled_from(("text", "texts", "top_k", "topk", "")), VALUES)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(REQUESTS | VALUES)
 def test_the_schema_takes_what_the_contract_takes(value: Any) -> None:
     try:
