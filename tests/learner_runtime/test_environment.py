@@ -199,7 +199,7 @@ def test_a_container_is_given_its_own_files_of_the_same_versions(
     part, tiny = parse(lock_for_container(linux, CONTAINER, made.python, run=run))
     assert (part.version, tiny.version) == ("2.0", "1.0")
     assert part.hashes == {*made.lock.pins[0].hashes, files.sha256(theirs)}
-    with pytest.raises(TargetUnavailable, match=r"locked on Darwin arm64, and the ray image is"):
+    with pytest.raises(TargetUnavailable, match=r"locked for Darwin arm64, but the ray image is"):
         lock_for_container(replace(linux, platform="Darwin arm64"), CONTAINER, made.python, run=run)
     for wheel in shop.iterdir():
         wheel.unlink()
