@@ -249,7 +249,7 @@ def test_versions_must_be_stated_where_they_are_not_known(project: Fdeploy) -> N
 def test_a_python_that_is_not_there(project: Fdeploy) -> None:
     error = project(*TRUSTED, "--python", "3.99", "--json").error
     assert error["code"] == "runtime-unproven"
-    assert "Python 3.99, which is not found" in error["message"]
+    assert "Python 3.99, which was not found" in error["message"]
     assert "pyenv install 3.99" in error["hint"]
 
 
