@@ -20,6 +20,10 @@ SubnetId = Annotated[str, Field(pattern=SUBNET_PATTERN)]
 SecurityGroupId = Annotated[str, Field(pattern=SECURITY_GROUP_PATTERN)]
 # Accepted for one more release, and left out of the documentation.
 DEPRECATED: dict[str, JsonValue] = {"deprecated": True}
+ReplacedAlarmErrors = Annotated[
+    float | None,
+    Field(gt=0, le=1, description="Replaced by errors in [alarms].", json_schema_extra=DEPRECATED),
+]
 # Memory sizes of SageMaker Serverless Inference, in MB.
 ServerlessMemory = Literal[1024, 2048, 3072, 4096, 5120, 6144]
 
@@ -199,12 +203,7 @@ class EndpointSettings(Section):
     ] = 180
     scaling: ScalingSettings = ScalingSettings()
     serverless: ServerlessSettings = ServerlessSettings()
-    alarm_errors: Annotated[
-        float | None,
-        Field(
-            gt=0, le=1, description="Replaced by errors in [alarms].", json_schema_extra=DEPRECATED
-        ),
-    ] = None
+    alarm_errors: ReplacedAlarmErrors = None
     alarm_latency: Annotated[
         int | None,
         Field(
@@ -360,12 +359,7 @@ class ApiSettings(Section):
         bool,
         Field(description="AWS: have API Gateway log one line per request, without its text."),
     ] = True
-    alarm_errors: Annotated[
-        float | None,
-        Field(
-            gt=0, le=1, description="Replaced by errors in [alarms].", json_schema_extra=DEPRECATED
-        ),
-    ] = None
+    alarm_errors: ReplacedAlarmErrors = None
     alarm_latency: Annotated[
         int | None,
         Field(

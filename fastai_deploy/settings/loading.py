@@ -229,7 +229,7 @@ def load_settings(
             _set(merged, origins, key, value, Origin("file", where))
     for variable, key, value in _variables(environ):
         now = RENAMED.get(key, key)
-        if now != key and f"FDEPLOY_{'_'.join(now)}".upper().replace(".", "_") != variable:
+        if now != key:
             notes.append(_note(key, now, variable))
         _set(merged, origins, now, value, Origin("variable", variable))
     for key, (flag, value) in (flags or {}).items():
