@@ -119,6 +119,7 @@ def nearest(name: str, known: list[str], what: str) -> str:
 
 PROJECT_FILE = "fdeploy.toml"
 DEFAULT_STAGE = "dev"
+STAGE_VARIABLE = "FDEPLOY_STAGE"
 _MOST = 1 << 20  # bytes of a project file
 _STAGE_PATTERN = re.compile(r"^[a-z]([a-z0-9-]{0,14}[a-z0-9])?$")
 
@@ -214,7 +215,7 @@ def load_settings(
     document, moved = _modernized(document)
     lines = _Lines(text, moved)
     known = _file_sections(document, lines, path)
-    name = stage or environ.get("FDEPLOY_STAGE") or DEFAULT_STAGE
+    name = stage or environ.get(STAGE_VARIABLE) or DEFAULT_STAGE
     _check_stage(name, known, path)
 
     merged: dict[str, Any] = {}
