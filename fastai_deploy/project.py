@@ -12,6 +12,7 @@ from fastai_deploy.errors import FileError, RecordMissing
 from fastai_deploy.progress import Reporter
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.settings import Settings
+from fastai_deploy.settings.loading import remember
 from fastai_deploy.targets.base import Operations, Target
 from fastai_deploy.workspace import Record, Workspace
 
@@ -50,6 +51,9 @@ def open_project(
             last_target="aws" if last.target == "aws" else "local",
             last_region=last.region or None,
         )
+    if isinstance(last, Endpoint) and last.target == settings.target == "aws":
+        used = {("endpoint", "instance"): last.instance, ("project", "ttl"): last.ttl}
+        settings = remember(settings, {key: value for key, value in used.items() if value})
     target, operations = _target(settings, workspace, report)
     return Project(settings, workspace, target, operations, report)
 

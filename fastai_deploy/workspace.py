@@ -29,7 +29,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from fastai_deploy import files
 from fastai_deploy.errors import FileError, FileMissing, RecordMissing, WorkspaceBusy
-from fastai_deploy.json_reader import Reader, read_object
+from fastai_deploy.json_reader import BadJson, Reader, parse, read_object
 from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact
 
 Record = Bundle | Artifact | StoredArtifact | Endpoint | Api
@@ -115,7 +115,7 @@ class Workspace:
             )
         return record
 
-    def _way_to(self, kind: type[Record]) -> str:
+    def _way_to(self, kind: type[R]) -> str:
         """The commands from the first stage that has no record to the one that writes ``kind``."""
         wanted = list(COMMANDS).index(kind)
         stages = [COMMANDS[each] for each in list(COMMANDS)[: wanted + 1]]
@@ -167,6 +167,14 @@ class Workspace:
 
     def _record(self, kind: type) -> Path:
         return self.folder / f"{COMMANDS[kind]}.json"
+
+
+def parsed(kind: type[T], data: bytes, where: str, hint: str) -> T:
+    """Build a record from the bytes of a JSON object. Raises FileError with ``hint``."""
+    try:
+        return restored(kind, Reader(parse(data), where, hint))
+    except BadJson as error:
+        raise FileError(f"{where}: {error}", hint=hint) from None
 
 
 def restored(kind: type[T], reader: Reader) -> T:

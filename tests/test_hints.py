@@ -41,7 +41,7 @@ TYPED: tuple[dict[str, tuple[str, ...]], ...] = (
 
 
 def literals() -> Iterator[str]:
-    """Every string of the package with a command in it; what is filled in becomes ``filled.pkl``."""
+    """Every string of the package with a command; what is filled in becomes ``filled.pkl``."""
     for path in sorted(Path(fastai_deploy.__file__).parent.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         parts = {

@@ -219,11 +219,23 @@ def config(project: "Project") -> "Settings":
 @command(app)
 def plan(
     project: "Project",
+    learner: opt.Learner = None,
+    golden: opt.Golden = None,
+    unproven: opt.Unproven = None,
+    tokenizer: opt.Tokenizer = None,
+    tolerance: opt.Tolerance = None,
+    quantize: opt.Quantize = None,
+    definitions: opt.Definitions = None,
+    runtime: opt.Runtime = None,
+    trust_pickle: opt.TrustPickle = None,
+    allow_import: opt.AllowImport = None,
+    requirements: opt.Requirements = None,
+    python: opt.Python = None,
     instance: opt.Instance = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
 ) -> "StagePlan":
-    """Show what a deploy would change (exit code 2 if anything)."""
+    """Show what up would change (exit code 2 if anything)."""
     from fastai_deploy import stages
 
     return stages.plan(project)

@@ -17,7 +17,7 @@ from fastai_deploy.records import Checkup
 
 LEARNER = "LEARNER"  # the positional argument, among the flags
 _AWS_ONLY = frozenset({"--instance", "--region", "--ttl"})
-_SAME = re.compile("run the same command(?: with(?= --))?")
+_SAME = re.compile("run the same command(?: with)?")
 _LONGEST = 200  # characters of a command line that is spelled out
 
 
@@ -29,7 +29,7 @@ class CommandLine:
     typed: ``{"--stage": ("--stage", "prod")}``. ``accepted`` has the flags of every command.
     """
 
-    typed: Sequence[str]
+    typed: tuple[str, ...]
     flags: Mapping[str, Sequence[str]]
     accepted: Mapping[str, Collection[str]]
 

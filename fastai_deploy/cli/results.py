@@ -276,7 +276,7 @@ def _values(result: Result) -> dict[str, Any]:
             return dict(body)
         case Exported():
             return result.values()
-        case StagePlan(changes, cost, ends, ends_now):
+        case StagePlan(changes, cost, ends, ends_now, model):
             return {
                 "changed": result.changed,
                 "changes": [asdict(change) for change in changes],
@@ -287,6 +287,7 @@ def _values(result: Result) -> dict[str, Any]:
                 },
                 "ends": ends,
                 "ends_now": ends_now,
+                "model": None if model is None else asdict(model),
             }
         case Checkup(checks):
             return {"ok": not result.failed, "checks": [asdict(check) for check in checks]}

@@ -25,6 +25,7 @@ from fastai_deploy.records import (
     Checkup,
     Endpoint,
     LogLine,
+    ModelChange,
     PlannedChange,
     Policies,
     StagePlan,
@@ -70,7 +71,17 @@ class AwsOperations:
             changes += planned(stack, plan.changes)
         end = expiry.planned_end(context, stored.sha256)
         cost = checks.cost(context, spec)
-        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now)
+        model = self._model_change(artifact)
+        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now, model)
+
+    def _model_change(self, artifact: Artifact) -> ModelChange | None:
+        live = self._live_version()
+        if live == artifact.version:
+            return None
+        bucket = find_bucket(self._context.aws, self._context.settings.sections.project.bucket)
+        listed = self._context.deployments(bucket).listed() if bucket and live else ()
+        before = next((each.model for each in listed if each.version == live), None)
+        return ModelChange(live, artifact.version, before, artifact.model)
 
     def status(self) -> Status:
         """The state of the stage. Raises NotOurs or AwsError."""
@@ -159,15 +170,8 @@ class AwsOperations:
     def _would_store(self, artifact: Artifact) -> StoredArtifact:
         """Where an artifact would be stored, to plan before it is uploaded."""
         key = naming.artifact_key(self._context.owner.project, artifact.sha256)
-        return StoredArtifact(
-            target="aws",
-            uri=f"s3://{self._bucket_name}/{key}",
-            sha256=artifact.sha256,
-            bytes=artifact.bytes,
-            made_from=artifact.sha256,
-            region=self._context.aws.region,
-            unproven=artifact.unproven,
-        )
+        uri = f"s3://{self._bucket_name}/{key}"
+        return StoredArtifact.of(artifact, "aws", uri, self._context.aws.region)
 
     @property
     def _bucket_name(self) -> str:
