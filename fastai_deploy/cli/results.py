@@ -351,7 +351,7 @@ def _report(result: Report) -> Iterator[str]:
         case Checkup():
             yield from reports.checkup(result)
         case Templates(stacks):
-            yield "---\n".join(stacks.values()).rstrip("\n")
+            yield from "---\n".join(stacks.values()).rstrip("\n").split("\n")
         case Policies(documents):
             # Printed whole, so that it can be copied into a file or a console.
             yield from _json_lines(documents)
