@@ -171,7 +171,11 @@ def main() -> None:
     parser.add_argument("--announce", type=Path, required=True)
     parser.add_argument("--python", required=True, help="runs the model servers")
     options = parser.parse_args()
-    listener = socket.create_server((_HOST, 0), backlog=256)
+    # asyncio sets TCP_NODELAY for sockets that name their protocol, and for no others. Without it,
+    # every answer waits 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind((_HOST, 0))
+    listener.listen(256)
     asyncio.run(serve(listener, options.announce, options.python))
     os._exit(0)  # threads of the emulator would wait for work that never comes
 
