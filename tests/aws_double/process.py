@@ -74,6 +74,10 @@ class Double:
         """Change how SageMaker behaves for an account: see ``sagemaker.Behaviour``."""
         self._ask("POST", f"{account}/{region}/behaviour", behaviour)
 
+    def end(self, account: str) -> None:
+        """Let the account's model servers end; nobody uses the account again."""
+        self._ask("POST", f"{account}/end")
+
     def _ask(self, method: str, path: str, values: Any = None) -> Any:
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
         try:

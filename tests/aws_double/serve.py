@@ -6,6 +6,7 @@ when its standard input does, so that it never outlives who started it.
     POST /_double/<account>/faults      [{"kind": "lost", "call": 7}]; begins a new journal
     GET  /_double/<account>/calls       the journal
     POST /_double/<account>/<region>/behaviour   {"quota": {"ml.m5.large": 0}}
+    POST /_double/<account>/end         ends the account's model servers; nobody uses it again
 """
 
 from __future__ import annotations
@@ -137,6 +138,9 @@ class Double:
             return _json(200, {})
         if rest == ["calls"]:
             return _json(200, self._journals[account].told())
+        if rest == ["end"]:
+            asyncio.get_running_loop().run_in_executor(None, self._sagemaker.close, account)
+            return _json(200, {})
         region, _behaviour = rest
         with self._emulator.request_scope(account, region):
             for name, value in json.loads(request.body).items():
