@@ -197,7 +197,7 @@ NO_MODEL = {
 
 @pytest.mark.parametrize("what", NO_MODEL)
 def test_what_is_no_sentencepiece_model_is_refused(what: str) -> None:
-    expected = "unigram kind" if what == "a BPE model" else "no SentencePiece model, or damaged"
+    expected = "not a unigram model" if what == "a BPE model" else "not a SentencePiece model"
     with pytest.raises(UnsupportedLearner, match=expected):
         read_sentencepiece(NO_MODEL[what])
 

@@ -60,7 +60,7 @@ def test_a_model_is_not_in_memory_twice_where_it_would_not_fit(tiny: TinyBundle)
 def test_a_tampered_file_is_named(tiny: TinyBundle, name: str) -> None:
     with (tiny.folder / name).open("ab") as file:
         file.write(b" ")
-    assert f"{name} is not the file that manifest.json names" in refusal(tiny)
+    assert f"{name} does not match manifest.json" in refusal(tiny)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "goldens.json", "manifest.json"])
@@ -89,7 +89,7 @@ def test_a_file_outside_the_folder_is_not_even_read(tiny: TinyBundle, name: str)
         ({"format": 3}, "a format that this server does not know"),
         ({"task": "regression"}, "has a task that this server does not know: 'regression'"),
         ({"labels": []}, "no labels"),
-        ({"labels": ["a", "a"]}, "one twice"),
+        ({"labels": ["a", "a"]}, "duplicate ones"),
         ({"labels": None}, "wrong type"),
         ({"text": {}}, "lacks the key 'steps'"),
         ({"model": "model.onnx"}, "wrong type"),
@@ -134,7 +134,7 @@ def test_a_file_that_is_no_tokenizer(tiny: TinyBundle) -> None:
 
 
 def test_a_model_that_does_not_fit(tiny: TinyBundle) -> None:
-    with pytest.raises(ModelError, match="needs about 0 MB of memory; 0 MB are there"):
+    with pytest.raises(ModelError, match="needs about 0 MB of memory, but only 0 MB are available"):
         load(tiny.folder, Hardware(cores=1, memory=100), 1)
 
 
@@ -155,7 +155,7 @@ def test_goldens_of_other_labels(tiny: TinyBundle) -> None:
 @pytest.mark.parametrize(
     ("goldens", "reason"),
     [
-        ([], "holds no golden"),
+        ([], "holds no goldens"),
         ([{"text": "the"}], "goldens.json is damaged (KeyError)"),
         ([{"text": "the", "probabilities": [1]}], "goldens.json is damaged (AttributeError)"),
         ([{"text": "the", "probabilities": {"a": "b"}}], "goldens.json is damaged (ValueError)"),

@@ -50,7 +50,7 @@ def test_a_tampered_file(tiny: TinyBundle, announced: Path) -> None:
         file.write(b"\0")
     status, reason = refusal(tiny.folder, announced)
     assert status == 3
-    assert reason == "model.onnx is not the file that manifest.json names: its SHA-256 differs"
+    assert reason == "model.onnx does not match manifest.json: its SHA-256 differs"
 
 
 def test_goldens_that_are_not_reproduced(tiny: TinyBundle, announced: Path) -> None:

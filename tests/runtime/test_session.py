@@ -91,7 +91,7 @@ def test_a_model_of_another_kind_of_file_is_not_opened(wide: TinyBundle) -> None
     (wide.folder / "model.ort").write_bytes((wide.folder / "model.onnx").read_bytes())
     wide.edit_manifest(model={**document["model"], "file": "model.ort"})
     wide.write_goldens([wide.golden("the")])
-    with pytest.raises(ModelError, match=r"no graph: 'model.ort'"):
+    with pytest.raises(ModelError, match=r"not a graph: 'model.ort'"):
         open_bundle(wide.folder)
 
 
