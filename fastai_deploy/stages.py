@@ -143,7 +143,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 wheels=wheels or (),
                 lock=_learner_lock(project, Path(bundle.path), container) if container else None,
                 name=project.settings.sections.package.name or bundle.name,
-                progress=lambda done, total: project.report(Advanced("package", done, total)),
+                told=lambda done, total: project.report(Advanced("package", done, total)),
             )
             record = Artifact(
                 str(project.workspace.artifact),

@@ -47,7 +47,7 @@ def pack(
         bundle,
         folder / "model.tar.gz",
         name="demo",
-        progress=lambda _done, _total: None,
+        told=lambda _done, _total: None,
         container=container,
         wheels=wheels,
     )
