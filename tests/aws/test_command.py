@@ -1,4 +1,4 @@
-"""The real command against the double: from a real learner to an API, and back to nothing."""
+"""The real command against the double: a real learner becomes an API and is torn down again."""
 
 from __future__ import annotations
 
