@@ -50,7 +50,7 @@ def test_an_answer_is_passed_on(kind: Builder) -> None:
         ("text/plain", "söß".encode(), {"text": "söß"}),
         ("text/plain; charset=iso-8859-1", "söß".encode("latin-1"), {"text": "söß"}),
         ("text/plain", b"", {"text": ""}),
-        # What fetch() calls a string.
+        # The content type that fetch() gives to a string.
         ("text/plain;charset=UTF-8", b' {"text": "a", "top_k": 1}', None),
         ("text/plain; charset=utf-16", '{"texts": ["a"]}'.encode("utf-16"), {"texts": ["a"]}),
         ("text/plain", b"{smiles} and more", {"text": "{smiles} and more"}),
@@ -66,7 +66,7 @@ def test_an_answer_is_passed_on(kind: Builder) -> None:
             b"text=a&top_k=00" + b"9" * 300_000,
             {"text": "a", "top_k": 10**18},
         ),
-        # What `curl -d '{"text": "..."}'` sends.
+        # The content type that `curl -d '{"text": "..."}'` sends.
         ("application/x-www-form-urlencoded", b'{"text": "a=b&c"}', None),
     ],
 )

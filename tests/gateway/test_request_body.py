@@ -13,7 +13,7 @@ from fastai_deploy.targets.local.gateway.requests import RequestBody
 
 
 class Sender:
-    """Sends ``chunks`` pieces of ten bytes, or pieces without end."""
+    """Sends ``chunks`` chunks of ten bytes, or an endless number of them."""
 
     def __init__(self, chunks: int | None) -> None:
         self._chunks = chunks

@@ -31,7 +31,7 @@ HEADERLESS = "this is a good film\r\nthis is a bad film\r\n"
 
 @dataclass(frozen=True)
 class File:
-    """A file that is handed in, with options."""
+    """An input file, with options."""
 
     name: str
     content: str

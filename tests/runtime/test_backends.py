@@ -16,7 +16,7 @@ from fastai_deploy.runtime.loading import Loaded, load
 from tests.runtime.bundles import TinyBundle, write_bundle
 
 HARDWARE = Hardware(cores=1, memory=None)
-# The processor in the place of a GPU: torch computes the same there.
+# The CPU in place of a GPU; torch computes the same there.
 NEW = Gpu("a new GPU", "cpu", halves=True)
 OLD = Gpu("an old GPU", "cpu", halves=False)
 

@@ -48,7 +48,7 @@ def one(body: bytes, content_type: str | None = JSON) -> Request:
 
 def test_one_text() -> None:
     assert one(b'{"text": "a", "top_k": 2}') == Request(("a",), single=True, top_k=2)
-    for whole in (b"2.0", b"2e0", b"0.2E1"):  # whole numbers, as JSON Schema has them
+    for whole in (b"2.0", b"2e0", b"0.2E1"):  # integers, according to JSON Schema
         assert one(b'{"text": "a", "top_k": ' + whole + b"}").top_k == 2
 
 
@@ -306,7 +306,7 @@ def test_what_is_sent_is_what_is_read(text: str, top_k: int | None) -> None:
 
 
 def checked(body: bytes, content_type: str | None) -> None:
-    """Parse; whatever comes out must be sound."""
+    """Parse a body, and check that the result is valid."""
     outcome = parsed(body, content_type)
     if isinstance(outcome, RequestError):
         assert outcome.status in (400, 413, 415, 422)

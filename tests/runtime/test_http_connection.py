@@ -22,7 +22,7 @@ REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """Notes what it is told."""
+    """Records what the protocol does with the transport."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def test_each_step_has_its_own_write() -> None:
 
 
 class App:
-    """Answers with the body, in capitals; refuses while it is full."""
+    """Answers with the body in capitals; refuses requests while it is full."""
 
     full = True
 
@@ -141,7 +141,7 @@ LIMITS = ConnectionLimits(
 
 
 class Server:
-    """The connections of a server to the app, and a clock that is set."""
+    """A server's connections to the app, and a clock that the test sets."""
 
     def __init__(self, app: App, hosts: HostCheck | None = None) -> None:
         self.now = 0.0
@@ -169,7 +169,7 @@ class Server:
 
 
 class Connection:
-    """A connection to the app; ``send`` tells what it has written since."""
+    """A connection to the app; ``send`` returns what it has written since the last call."""
 
     def __init__(self, protocol: Served) -> None:
         self.wire = Wire()
@@ -267,7 +267,7 @@ def test_what_needs_care_goes_the_long_way(header: bytes) -> None:
 
 
 def refusal(status: int, code: str, told: list[Any]) -> bool:
-    """Whether this is a refusal in the contract's form, and the last that is sent."""
+    """Whether this is a refusal in the contract's format, with nothing after it."""
     answer, *end = told
     head, _, body = answer.partition(b"\r\n\r\n")
     return (
@@ -279,7 +279,7 @@ def refusal(status: int, code: str, told: list[Any]) -> bool:
 
 
 def served(use: Callable[[Server], Any], hosts: HostCheck | None = None) -> None:
-    """Use a server whose app answers; no connection may leave anything behind."""
+    """Run ``use`` on a server whose app answers; no connection may leave anything behind."""
     app = App()
     app.full = False
 
@@ -490,11 +490,11 @@ def test_unfinished_bodies_are_bounded_together(head: bytes) -> None:
         first, second = server.connect(), server.connect()
         for connection in (first, second):
             assert await connection.send(head + part(80)) == []
-            assert await connection.send(part(220)) == []  # beside 100 that are free: 200
+            assert await connection.send(part(220)) == []  # 100 are not counted, 200 are
         told = await second.send(part(120))
         assert b"retry-after: 1" in told[0]
         assert refusal(503, "overloaded", told)
-        assert await first.send(part(300)) == []  # the room of the other one is free
+        assert await first.send(part(300)) == []  # the other connection has freed its share
         first.drop()
         second.drop()
         again = server.connect()

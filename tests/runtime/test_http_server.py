@@ -1,4 +1,4 @@
-"""The servers' real connections: closed in time, and bounded in number and memory."""
+"""Real connections to the servers: closed in time, and limited in number and memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def hello(_scope: Any, receive: Any, send: Any) -> None:
 
 @contextmanager
 def running(limits: ConnectionLimits) -> Iterator[int]:
-    """A server in a thread; the value is its port."""
+    """A server in a thread; yields its port."""
     started = threading.Event()
     with listen(0) as listener:
         server = HttpServer(hello, Log(io.StringIO()), ready=started.set, grace=1, limits=limits)
@@ -60,7 +60,7 @@ def connect(port: int) -> socket.socket:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What comes until the server ends the connection; fails when it never does."""
+    """Everything received until the server closes the connection; fails if it never does."""
     with connection:
         received = b""
         while data := connection.recv(65_536):
@@ -88,7 +88,7 @@ def test_connections_are_ended_in_time(sent: bytes, status: bytes) -> None:
 def test_a_head_of_80_megabytes_is_refused_at_once() -> None:
     with running(ConnectionLimits(10)) as port:
         connection = connect(port)
-        with contextlib.suppress(OSError):  # it does not want to read all
+        with contextlib.suppress(OSError):  # the server does not read everything
             for _ in range(80):
                 connection.sendall(b"GET / HTTP/1.1\r\na: " + b"b" * MEGABYTE)
         with contextlib.suppress(ConnectionError):

@@ -169,7 +169,7 @@ def test_data_outside_is_found_wherever_it_can_be(tmp_path: Path) -> None:
 
 
 def test_each_location_that_a_tensor_states_counts(tmp_path: Path) -> None:
-    """The last one is used; and all count where no location is said to be used."""
+    """ONNX Runtime uses the last one; all count, even if data_location is not EXTERNAL."""
     tensor = _external("w", [1], {"location": "first"})
     tensor.external_data.add(key="location", value="second")
     tensor.data_location = TensorProto.DEFAULT
@@ -178,7 +178,7 @@ def test_each_location_that_a_tensor_states_counts(tmp_path: Path) -> None:
 
 
 def test_a_field_whose_number_protobuf_would_cut_is_refused(tmp_path: Path) -> None:
-    """A tag of 33 bits, of which protobuf reads 32: the graph of a model."""
+    """A tag of 33 bits, of which protobuf reads 32; those are the tag of a model's graph."""
     path = tmp_path / "graph.onnx"
     path.write_bytes(b"\xba\x80\x80\x80\x10\x00")
     with pytest.raises(ValueError, match="too large"):
@@ -225,7 +225,7 @@ def _write(folder: Path, weights: Sequence[Any] = (), **attributes: Any) -> None
 
 
 def _external(name: str, shape: Sequence[int], entries: dict[str, str]) -> TensorProto:
-    """A tensor of floats whose numbers are in another file."""
+    """A float tensor whose data is in another file."""
     made = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
     made.data_location = TensorProto.EXTERNAL
     for key, value in entries.items():

@@ -63,7 +63,7 @@ def test_it_knows_at_any_time_what_waits() -> None:
         if waiting and chance.random() < 0.5:
             waiting.take_group(now)
         waiting.drop_cancelled(now)
-        left = waiting._line  # noqa: SLF001  # what is counted, against the count
+        left = waiting._line  # noqa: SLF001  # compares the counters with the queue itself
         assert waiting._backlog == sum(len(each.item) for each in left)  # noqa: SLF001
         due = sum(len(each.item) for each in left if each.urgency <= now)
         assert waiting._due == due  # noqa: SLF001

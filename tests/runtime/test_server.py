@@ -1,4 +1,4 @@
-"""The real server process over real HTTP: what it answers."""
+"""The real server process over real HTTP: its answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tiny:
     server: ServerProcess
 
     def right(self, answer: Any, text: str) -> bool:
-        """Whether an answer is the one for this text."""
+        """Whether an answer is correct for this text."""
         expected = pytest.approx(self.bundle.expected(text), abs=NOISE)
         return bool(answer["probabilities"] == expected)
 
@@ -48,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
 
 
 def untakeable_tokenizer() -> Any:
-    """A tokenizer whose last word has no row in the embedding: the model fails on it."""
+    """A tokenizer whose last word has no row in the embedding, so that the model fails on it."""
     tokenizer = wordpiece()
     tokenizer.add_tokens([UNTAKEABLE])
     return tokenizer
@@ -110,7 +110,7 @@ def test_a_text_that_the_model_cannot_take(tiny: Tiny) -> None:
         found = [json.loads(line) for line in tiny.server.log if '"defect"' in line]
         return [each["error"] for each in found if each["request"] == "lookup-1"]
 
-    until(defects)  # the log is read by a thread of its own, and may come after the answer
+    until(defects)  # another thread reads the log, perhaps after the answer
     assert all(defects())
 
 

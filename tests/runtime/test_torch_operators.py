@@ -27,7 +27,7 @@ def number(value: Any) -> Any:
 
 
 def one(operator: str, *arrays: Any, weights: tuple[Any, ...] = (), **attributes: Any) -> Case:
-    """A case whose inputs are ``arrays``, and then ``weights`` that the graph holds."""
+    """A case with ``arrays`` as inputs, followed by ``weights`` stored in the graph."""
     inputs = [each if each is None else (f"in{n}", each) for n, each in enumerate(arrays)]
     held = [each if each is None else (f"w{n}!", each) for n, each in enumerate(weights)]
     return Case(operator, (*inputs, *held), attributes)

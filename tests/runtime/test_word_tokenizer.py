@@ -18,7 +18,7 @@ STEP, LONGEST = 10, 40
 
 
 def recorded(major: int) -> dict[str, list[list[Any]]]:
-    """What fastai itself made of many texts, by rule."""
+    """fastai's own output for many texts, by rule."""
     document = json.loads((RULES / f"fastai{major}.json").read_bytes())
     found: dict[str, list[list[Any]]] = document["rules"]
     return found
