@@ -88,7 +88,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(fdeploy: Fdeploy, protocol: int
     assert error["code"] == "dangerous-learner"
     assert "exec" in error["message"]
     assert not (fdeploy.folder / "pwned").exists()
-    # The pickle is a live one: this is what load_learner would have done.
+    # The pickle is really harmful: load_learner would have done this.
     subprocess.run(
         [sys.executable, "-c", "import pickle; pickle.load(open('learner.pkl', 'rb'))"],
         cwd=fdeploy.folder,
@@ -136,7 +136,7 @@ def test_golden_texts_that_cannot_be_used(
 
 
 def obey_permissions() -> None:
-    """Make root an ordinary user where files are concerned, in the process to be started.
+    """Make file permissions apply to root, too, in the process to be started.
 
     PR_CAPBSET_DROP (24) of CAP_DAC_OVERRIDE (1), see capabilities(7); others obey them anyway.
     """

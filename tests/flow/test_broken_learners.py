@@ -81,7 +81,7 @@ def test_two_learners_in_one_file(fdeploy: Fdeploy, deep_recursion: None) -> Non
 
 @pytest.mark.parametrize("names", [CONVERTIBLE[:2], CONVERTIBLE[4:], CONVERTIBLE[:5:4]])
 def test_two_files_in_one(fdeploy: Fdeploy, names: tuple[str, str]) -> None:
-    """As ``cat a.pkl b.pkl`` makes it: which of the two is meant is not guessed."""
+    """A file made by ``cat a.pkl b.pkl``: fdeploy does not guess which learner is meant."""
     first, second = (LEARNERS / f"{name}.pkl" for name in names)
     (fdeploy.folder / "learner.pkl").write_bytes(first.read_bytes() + second.read_bytes())
     outcome = fdeploy("export", "learner.pkl", "--json")

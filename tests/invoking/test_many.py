@@ -28,7 +28,7 @@ Json = Any
 
 
 class Door:
-    """Answers with the text as the label; ``refuse`` may say otherwise."""
+    """Answers with the text as the label, unless ``refuse`` returns an error."""
 
     def __init__(self, refuse: Callable[[list[str], int], InvocationError | None]) -> None:
         self._refuse = refuse
@@ -146,7 +146,7 @@ def test_an_answer_of_another_length_is_no_answer() -> None:
         list(answers(rows("a", "b"), work))
 
 
-# The file of answers
+# The answer file
 
 FITS = Fits("v1", None)
 

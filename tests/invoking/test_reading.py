@@ -237,7 +237,7 @@ def test_answers_do_not_go_where_the_texts_are(tmp_path: Path) -> None:
         for_output(tmp_path / "link.jsonl", str(path))
 
 
-# What JSON and CSV can hold, as their own writers write it.
+# Arbitrary texts, written by the json and csv modules.
 TEXTS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1)
 
 

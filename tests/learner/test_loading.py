@@ -1,4 +1,4 @@
-"""What loading a learner would do, in three kinds: dangerous, unknown, harmless."""
+"""What loading a learner would do, classified as dangerous, unknown or harmless."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.learner.payloads import ONCE_HARMLESS, PAYLOADS, attribute, module_by
 
 LEARNERS = Path(__file__).parent.parent / "learners"
 SECURITY = LEARNERS.parent.parent / "docs" / "security.md"
-# Imported from a module of the user's own, by a learner that was made to hold such a name.
+# A name in the user's own module, put into a learner for this test.
 OWN_MODULE = "own_callbacks.TakesScores"
 EVERY = sorted(path.relative_to(LEARNERS).as_posix() for path in LEARNERS.rglob("*.pkl"))
 
@@ -32,7 +32,7 @@ def read(data: bytes) -> LoadEffects:
 
 
 def kind(data: bytes) -> str:
-    """The gravest kind of all that loading would do; a file that is not even read is dangerous."""
+    """The most severe class of anything that loading would do; "dangerous" if reading fails."""
     try:
         found = read(data)
     except DangerousLearner:
@@ -193,7 +193,7 @@ def test_a_danger_that_is_thrown_away_has_no_place() -> None:
 
 
 def test_the_names_that_code_of_the_users_refers_to_are_part_of_it() -> None:
-    """A function of a notebook may use getattr and partial like any other."""
+    """A function from a notebook may use getattr and partial."""
     code = Call(Call(Global("cloudpickle.cloudpickle", "_builtin_type"), ("CodeType",)), (0,))
     function = Call(Global("cloudpickle.cloudpickle", "_make_function"), (code, Mapping([])))
     around = mapping({"__globals__": mapping({"reduce": Global("functools", "reduce")})})

@@ -1,4 +1,4 @@
-"""Weights that are offloaded to a file while others need the memory."""
+"""Weights that are offloaded to a file to free memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""int8: the graph, and the gate before it."""
+"""int8: the quantized graph, and the gate that decides whether to serve it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEXTS = ("a great film", "no", "the plot is thin but I like it", "what a movie "
 def write_graph(path: Path) -> None:
     random = np.random.default_rng(0)
     table = random.standard_normal((3_000, 32)).astype(np.float32)
-    table[7] *= 50  # an outlier, which a scale for the whole table would make everybody pay for
+    table[7] *= 50  # an outlier; one scale for the whole table would make every row inaccurate
     weights = random.standard_normal((32, 8)).astype(np.float32)
     graph = helper.make_graph(
         [
@@ -163,7 +163,7 @@ def decide(
     off: float = 0.0,
     tolerance: float | None = None,
 ) -> tuple[Served, list[Event]]:
-    """The choice for goldens whose probabilities are ``off`` by so much."""
+    """The choice if the goldens' probabilities are off by ``off``."""
     graph = rebuilt.export(folder / "model.onnx")
     goldens = [
         Golden(text, (found[0] + off, *found[1:]), "rebuilt")

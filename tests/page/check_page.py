@@ -1,4 +1,4 @@
-"""The page to try an API, as people use it: `make test-page` runs this in a real Chromium."""
+"""The demo page as people use it: `make test-page` runs this in a real Chromium."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_everybody_can_use_it_at_any_width(
 ) -> None:
     page = opened(context, gateway)
     colours: Literal["light", "dark"] = "dark" if scheme == "dark" else "light"
-    # Without motion: a bar that grows has another contrast.
+    # Without animation, because a growing bar has another contrast.
     page.emulate_media(color_scheme=colours, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 700})
     accessible(page)
