@@ -34,7 +34,7 @@ def world(double: Double, tmp_path: Path) -> World:
 
 @pytest.fixture(scope="module")
 def opened(double: Double, tmp_path_factory: pytest.TempPathFactory) -> Open:
-    """Makes project folders for the real commands, in a fresh account or in one that is named."""
+    """Makes project folders for the real commands, in a fresh account or in a given one."""
 
     def make(model: Model, account: str = "") -> Stage:
         folder = bring(model, tmp_path_factory.mktemp("project"))

@@ -1,4 +1,4 @@
-"""An account of the double, a project in it, and the artifacts to deploy."""
+"""An account of the double, with a project and the artifacts to deploy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class World:
-    """One account, one stage of a project, and what fdeploy said."""
+    """One account, one stage of a project, and fdeploy's events."""
 
     double: Double
     root: Path
@@ -54,7 +54,7 @@ class World:
         return self.double.session(self.account, self.region)
 
     def client(self, service: str) -> Any:
-        """A client beside fdeploy's: its calls are not counted, and meet no fault."""
+        """A client for the test: its calls are not counted and get no faults."""
         make: Any = self.session.client
         return make(service)
 
@@ -83,7 +83,7 @@ class World:
         )
 
     def target(self, report: Reporter | None = None) -> AwsTarget:
-        """A target as a new command makes it: it remembers nothing."""
+        """A new target, as each command creates it, without state from earlier calls."""
         aws, bundle = self.aws(), self.root / "bundle"
         return AwsTarget(
             Context(
@@ -103,5 +103,5 @@ class World:
 
     @property
     def said(self) -> str:
-        """What fdeploy has said so far, one event a line."""
+        """fdeploy's events so far, one per line."""
         return "\n".join(getattr(event, "message", "") for event in self.events)
