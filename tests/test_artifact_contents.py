@@ -86,14 +86,14 @@ def test_a_glibc_that_is_newer_than_the_images(tmp_path: Path) -> None:
     assert [reason[:15] for reason in packed.misfits(P2)] == ["these wheels in"]
 
 
-def test_a_learner_as_it_is_needs_its_python(tmp_path: Path) -> None:
+def test_an_original_learner_needs_its_python(tmp_path: Path) -> None:
     packed = pack(tmp_path, RAY, (), learner="3.11")
     assert packed.learner == "3.11"
     assert list(packed.misfits(RAY)) == ["its learner needs Python 3.11"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive"])
-def test_what_is_no_artifact(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_artifacts(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.tar.gz"
     path.write_bytes(content)
     with pytest.raises(FileError, match=r"is damaged or not an artifact"):

@@ -109,7 +109,7 @@ def test_a_failure_leaves_the_old_bundle_and_nothing_else(tmp_path: Path) -> Non
     assert (destination / "model.onnx").read_bytes() == b"graph"
 
 
-def test_what_an_ended_writer_left_behind_is_mended(tmp_path: Path) -> None:
+def test_remains_of_a_killed_writer_are_repaired(tmp_path: Path) -> None:
     destination = tmp_path / "bundle"
     build(destination)
     # The writer was ended between its two renames, and another one while it was filling.

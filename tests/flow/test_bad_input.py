@@ -67,12 +67,12 @@ def test_a_folder_in_place_of_a_file(fdeploy: Fdeploy) -> None:
     assert fdeploy("export", "learner.pkl", "--json").error["exit_code"] == 4
 
 
-def test_a_pickle_that_is_no_learner(fdeploy: Fdeploy) -> None:
+def test_a_pickle_that_is_not_a_learner(fdeploy: Fdeploy) -> None:
     (fdeploy.folder / "learner.pkl").write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
     assert fdeploy("export", "learner.pkl", "--json").error["code"] == "not-a-learner"
 
 
-def test_a_checkpoint_that_is_no_learner(fdeploy: Fdeploy) -> None:
+def test_a_checkpoint_that_is_not_a_learner(fdeploy: Fdeploy) -> None:
     code = "import torch; torch.save({'layer.weight': torch.zeros(2, 2)}, 'learner.pkl')"
     subprocess.run([sys.executable, "-c", code], cwd=fdeploy.folder, check=True)
     error = fdeploy("export", "learner.pkl", "--json").error
@@ -105,7 +105,7 @@ def test_a_hostile_pickle_in_a_zip(fdeploy: Fdeploy) -> None:
     assert not (fdeploy.folder / "pwned").exists()
 
 
-def test_a_custom_head_is_refused_with_the_way_out(fdeploy: Fdeploy) -> None:
+def test_a_custom_head_is_refused_with_a_hint(fdeploy: Fdeploy) -> None:
     bring("v1/roberta_customhead_fastai1052_t211", fdeploy.folder)
     error = fdeploy("export", "learner.pkl", "--json").error
     assert error["code"] == "unsupported-learner"

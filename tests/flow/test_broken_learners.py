@@ -59,7 +59,7 @@ def test_what_is_broken_is_named(fdeploy: Fdeploy, name: str, deep_recursion: No
     refused(fdeploy, code, message)
 
 
-def test_weights_that_are_no_numbers(fdeploy: Fdeploy, deep_recursion: None) -> None:
+def test_weights_that_are_not_numbers(fdeploy: Fdeploy, deep_recursion: None) -> None:
     del deep_recursion
     rewritten(DISTILBERT, fdeploy.folder / "learner.pkl", storage=nan)
     refused(fdeploy, "unsupported-learner", "contains NaN or infinite numbers")

@@ -45,7 +45,7 @@ def test_up_after_the_servers_were_killed(exported: Fdeploy) -> None:
     exported.ok("invoke", "a text", "--api")
 
 
-def test_teardown_finds_what_no_file_remembers(exported: Fdeploy) -> None:
+def test_teardown_finds_unrecorded_servers(exported: Fdeploy) -> None:
     exported.ok("up")
     for path in (exported.folder / ".fdeploy/dev/local").glob("*.json"):
         path.unlink()

@@ -283,7 +283,7 @@ def urls(served: Fdeploy) -> list[str]:
     return [api_of(served)["url"], f"http://127.0.0.1:{endpoint['port']}/invocations"]
 
 
-def test_what_fetch_sends_is_the_request_that_it_is(served: Fdeploy) -> None:
+def test_json_from_fetch_is_accepted(served: Fdeploy) -> None:
     key = served.ok("key", "show").stdout.strip()
     body = json.dumps({"text": TEXTS[0]})
     for url in urls(served):
@@ -292,7 +292,7 @@ def test_what_fetch_sends_is_the_request_that_it_is(served: Fdeploy) -> None:
         assert plain[0] == 200
 
 
-def test_both_servers_answer_this_machine_alone(served: Fdeploy) -> None:
+def test_both_servers_answer_only_this_machine(served: Fdeploy) -> None:
     key = served.ok("key", "show").stdout.strip()
     text = json.dumps({"text": "good"})
     settings = served.folder / "fdeploy.toml"

@@ -108,7 +108,7 @@ def test_the_printed_cell_writes_the_goldens_that_prove_it(fdeploy: Fdeploy, nam
     assert "unproven" not in manifest
 
 
-def test_answers_by_another_name_are_told(fdeploy: Fdeploy) -> None:
+def test_answers_under_another_label_are_reported(fdeploy: Fdeploy) -> None:
     """The learner says ``negative`` where its probabilities say ``positive``: own decodes()."""
     bring(ZIP, fdeploy.folder)
     first = goldens(ZIP)[0]
@@ -169,7 +169,7 @@ def test_a_learner_that_fails_on_long_texts_is_proven_to(fdeploy: Fdeploy) -> No
     )
 
 
-def test_a_learner_that_fails_on_every_text_is_told(fdeploy: Fdeploy) -> None:
+def test_a_learner_that_fails_on_every_text_is_reported(fdeploy: Fdeploy) -> None:
     bring(ZIP, fdeploy.folder)
     row = json.dumps({"text": "a film", "error": "KeyError('title')"})
     (fdeploy.folder / "golden.jsonl").write_text(row, encoding="utf-8")

@@ -156,7 +156,7 @@ def test_it_ends_though_the_model_never_answers(start: Start, model: Server) -> 
         assert isinstance(answer.exception(), OSError) or answer.result().status >= 500
 
 
-def test_the_announcement_is_whole_and_says_no_more_than_it_must(start: Start) -> None:
+def test_the_announcement_is_complete_and_minimal(start: Start) -> None:
     gateway = start()
     announced = json.loads(gateway.announce.read_text())
     assert announced == {"pid": gateway.process.pid, "port": gateway.port}

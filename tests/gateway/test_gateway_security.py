@@ -61,7 +61,7 @@ def raw_request(*lines: str, body: str = '{"text": "a"}') -> bytes:
     return ("\r\n".join(head) + "\r\n\r\n" + body).encode("latin-1")
 
 
-def test_two_keys_are_no_key(gateway: GatewayProcess, model: Server) -> None:
+def test_two_keys_are_refused(gateway: GatewayProcess, model: Server) -> None:
     key = f"x-api-key: {gateway.key}"
     for lines in ((key, key), (key, "x-api-key: other"), ("x-api-key: other", key)):
         answer = gateway.client().raw(

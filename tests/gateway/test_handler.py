@@ -229,7 +229,7 @@ def test_a_preflight_is_answered(kind: Builder) -> None:
 
 
 @pytest.mark.parametrize("body", ['{"text": "a"}', "not JSON"])
-def test_cors_headers_stand_on_answers_and_errors(kind: Builder, body: str) -> None:
+def test_answers_and_errors_have_cors_headers(kind: Builder, body: str) -> None:
     world = World()
     ours = world.answer(kind(body, headers={"Origin": "https://app.example"}))
     assert ours.headers["access-control-allow-origin"] == "https://app.example"
@@ -313,7 +313,7 @@ def test_an_answer_survives_a_closed_log() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"", b"\xff", b"[" * 100_000])
-def test_an_answer_that_is_no_json_is_a_defect(answer: bytes) -> None:
+def test_an_answer_that_is_not_json_is_a_defect(answer: bytes) -> None:
     response = World(FakeRuntime(answer)).answer(rest())
     assert (response.status, response.code) == (500, "internal")
 

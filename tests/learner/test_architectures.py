@@ -116,7 +116,7 @@ SLOW_IDS = json.loads((MADE / "slow_ids.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("name", SLOW_IDS)
-def test_a_tokenizer_that_is_handed_in_gives_the_same_ids(name: str) -> None:
+def test_a_supplied_tokenizer_gives_the_same_ids(name: str) -> None:
     """The ids that transformers 4.30 gave, for every golden text."""
     folder = tokenizer_folder(f"slow_{name}")
     assert folder is not None
@@ -196,14 +196,14 @@ NO_MODEL = {
 
 
 @pytest.mark.parametrize("what", NO_MODEL)
-def test_what_is_no_sentencepiece_model_is_refused(what: str) -> None:
+def test_files_that_are_not_sentencepiece_models_are_refused(what: str) -> None:
     expected = "not a unigram model" if what == "a BPE model" else "not a SentencePiece model"
     with pytest.raises(UnsupportedLearner, match=expected):
         read_sentencepiece(NO_MODEL[what])
 
 
 @pytest.mark.parametrize("held", ["{", "[]", '{"model": 1}', "[" * 100_000])
-def test_what_is_no_tokenizer_json_is_refused(held: str, tmp_path: Path) -> None:
+def test_invalid_tokenizer_json_is_refused(held: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(held)
     with pytest.raises(UnsupportedLearner, match=r"not a tokenizer\.json"):
         read_user_tokenizer(tmp_path)

@@ -99,7 +99,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("statement", UNKNOWN)
-def test_what_is_not_understood_is_told(statement: str) -> None:
+def test_code_that_is_not_understood_is_reported(statement: str) -> None:
     found = with_statement(statement)
     assert (found.effect, found.events) == ("unknown", ("after_pred",))
     assert found.unproven is not None
@@ -203,7 +203,7 @@ def test_scores_that_a_callback_changes_are_asked_for(fdeploy: Fdeploy) -> None:
     assert not (fdeploy.folder / "bundle").exists()
 
 
-def test_a_callback_that_is_not_in_the_file_is_told_of(fdeploy: Fdeploy) -> None:
+def test_a_callback_missing_from_the_file_is_reported(fdeploy: Fdeploy) -> None:
     shutil.copyfile(MADE / "callback_by_name.pkl", fdeploy.folder / "learner.pkl")
     told = fdeploy.ok("export", "learner.pkl", "--unproven", "--quantize", "none", "--json")
     notes = [line for line in told.stderr.splitlines() if "own_callbacks.TakesScores" in line]

@@ -111,7 +111,7 @@ def test_code_of_every_python_means_what_it_does(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_python_is_told_by_the_code(version: str) -> None:
+def test_the_code_shows_the_python_version(version: str) -> None:
     codes = [code_object(recorded(each["code"])) for each in snippets(version)]
     python: Version = (3, int(version[1:]))
     found = versions_of([each for each in codes if each is not None])

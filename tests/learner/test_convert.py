@@ -229,7 +229,7 @@ def refused(
     return caught.value
 
 
-def test_a_custom_head_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_custom_head_is_refused_with_a_hint(tmp_path: Path) -> None:
     error = refused(CUSTOM_HEAD, tmp_path, UnsupportedLearner, "outside the transformer")
     assert "--definitions model_def.py" in error.hint
     assert "MeanPoolClassifier" in error.hint

@@ -232,7 +232,7 @@ def test_a_tensor_that_repeats_its_numbers_is_refused() -> None:
         examine(read_archive(BytesSource(data)), len(data))
 
 
-def test_no_learner_error_is_without_a_way_out() -> None:
+def test_every_learner_error_has_a_hint() -> None:
     with pytest.raises(NotALearner) as caught:
         examine(read_archive(BytesSource(pickle.dumps([1, 2]))), 0)
     assert isinstance(caught.value, LearnerError)

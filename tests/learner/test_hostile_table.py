@@ -49,7 +49,7 @@ def test_no_way_to_call_is_taken(named: str, called: str, protocol: int, tmp_pat
 
 @pytest.mark.parametrize("called", CALLED)
 @pytest.mark.parametrize("rest", [b"", b"\xff", b"X\xff\xff\xff\xff", b"h\x63", b"\x97"], ids=repr)
-def test_a_damaged_rest_runs_nothing(called: str, rest: bytes, tmp_path: Path) -> None:
+def test_damage_after_a_payload_runs_nothing(called: str, rest: bytes, tmp_path: Path) -> None:
     """Python runs a payload before the damage, because it unpickles until it reaches the damage."""
     mark = tmp_path / "mark"
     data = b"\x80\x04" + CALLED[called](NAMED["GLOBAL"], text(str(mark))) + rest
@@ -111,7 +111,7 @@ RECURSIVE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", RECURSIVE)
-def test_what_holds_itself_is_read_or_refused(what: str) -> None:
+def test_recursive_values_are_read_or_refused(what: str) -> None:
     with pytest.raises(LearnerError):
         check(b"\x80\x04" + RECURSIVE[what])
 

@@ -121,7 +121,7 @@ class First:
     def export(self) -> None: ...
 
 
-def test_what_is_no_live_learner_is_told(tmp_path: Path) -> None:
+def test_an_object_that_is_not_a_learner_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotALearner, match="but int"):
         export_learner(3, tmp_path / "bundle")
     with pytest.raises(UsageError, match="fastai 1"):
@@ -135,9 +135,7 @@ def factory(folder: Path, source: str) -> Any:
     return f"{name}:make"
 
 
-def test_a_function_is_run_and_that_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_function_is_run_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told: list[Event] = []
     spec = factory(tmp_path, "def make():\n    print('training')\n    return 'a learner'\n")
     assert run_factory(spec, tmp_path, told.append) == "a learner"

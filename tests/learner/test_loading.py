@@ -167,7 +167,7 @@ def test_what_is_unknown_is_named_as_it_would_be_allowed(name: str) -> None:
 @pytest.mark.parametrize(
     "written", ["os.system", "torch.hub.load", "builtins.eval", "a.b.__globals__", "joblib.Memory"]
 )
-def test_a_dangerous_name_is_told_however_it_is_split(written: str) -> None:
+def test_a_dangerous_name_is_found_however_it_is_split(written: str) -> None:
     assert names.ever_dangerous(written)
 
 
@@ -183,12 +183,12 @@ PLACES: dict[str, tuple[Callable[[object], object], str]] = {
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_a_danger_is_told_with_its_place(name: str) -> None:
+def test_a_danger_is_reported_with_its_location(name: str) -> None:
     wrap, place = PLACES[name]
     assert read(assemble(wrap(Call(Global("os", "system"), ("x",))))).culprit.startswith(place)
 
 
-def test_a_danger_that_is_thrown_away_has_no_place() -> None:
+def test_a_discarded_danger_has_no_location() -> None:
     assert read(b"\x80\x02cos\nsystem\n0N.").culprit == ""
 
 

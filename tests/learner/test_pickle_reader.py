@@ -155,7 +155,7 @@ def test_calls_whose_results_are_thrown_away_are_noted() -> None:
     assert [str(call.func) for call in pickled.calls] == ["os.system"]
 
 
-def test_the_position_behind_the_pickle_is_told() -> None:
+def test_the_position_after_the_pickle_is_returned() -> None:
     stream = Stream(BytesSource(pickle.dumps(1) + pickle.dumps(2)))
     first = read_pickle(stream)
     assert (first.root, first.end) == (1, stream.offset)
@@ -253,7 +253,7 @@ def test_a_memo_index_costs_nothing_for_its_size() -> None:
     assert read(pickled + b"\x86.").root is not None
 
 
-def test_depth_is_no_matter() -> None:
+def test_depth_does_not_matter() -> None:
     depth = 200_000
     root = read(b"(" * depth + b"t" * depth + b".").root
     assert isinstance(root, tuple)

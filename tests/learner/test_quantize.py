@@ -50,7 +50,7 @@ def answers(path: Path, ids: list[int]) -> np.ndarray[tuple[int, ...], np.dtype[
     return np.asarray(onnxruntime.InferenceSession(path).run(None, {"ids": np.array(ids)})[0])
 
 
-def test_tables_and_matrices_shrink_and_answer_alike(tmp_path: Path) -> None:
+def test_tables_and_matrices_shrink_and_answer_the_same(tmp_path: Path) -> None:
     source, made, again = (tmp_path / name for name in ("s.onnx", "1/m.onnx", "2/m.onnx"))
     write_graph(source)
     quantize(source, made)
@@ -176,7 +176,7 @@ def decide(
     return served, events
 
 
-def test_auto_serves_int8_when_it_answers_alike(rebuilt: Rebuilt, tmp_path: Path) -> None:
+def test_auto_serves_int8_if_it_is_accurate(rebuilt: Rebuilt, tmp_path: Path) -> None:
     served, _ = decide(rebuilt, tmp_path, "auto", worthwhile=0)
     assert served.graph.path.name == "model.int8.onnx"
     assert (served.precision, served.tolerance) == ("int8", TOLERANCE)

@@ -145,7 +145,7 @@ ERAS = {"2.1.1": "2.1", "2.2.2": "2.2", "2.4.1": "2.5", "2.5.1": "2.5", "2.8.0":
 
 
 @pytest.mark.parametrize("path", DIALECTS, ids=lambda path: path.stem)
-def test_the_era_is_told_by_attributes(path: Path) -> None:
+def test_attributes_show_the_transformers_version(path: Path) -> None:
     document = json.loads(path.read_text(encoding="utf-8"))
     assert roberta(document).era == ERAS[document["v"]]
 

@@ -204,7 +204,7 @@ def refused(
     return caught.value
 
 
-def test_a_rule_of_the_users_own_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_users_own_rule_is_refused_with_a_hint(tmp_path: Path) -> None:
     error = refused(USER_RULE, tmp_path, UnsupportedLearner, r"user-defined rule \(shout\)")
     assert "--runtime learner --definitions model_def.py" in error.hint
 

@@ -175,7 +175,7 @@ def test_an_environment_of_another_lock_is_made_anew(made: Made, tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["", "fdeploy-tiny==1.0\n", "# Python 3.11 on Linux m68k\na>=1\n"])
-def test_what_is_no_lock(tmp_path: Path, text: str) -> None:
+def test_invalid_locks(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK).write_text(text)
     with pytest.raises(FileError, match="is not a lock"):
         environments(tmp_path, silent).interpreter(running(), PINNED, tmp_path / LOCK)
@@ -207,7 +207,7 @@ def test_a_container_is_given_its_own_files_of_the_same_versions(
         lock_for_container(linux, CONTAINER, made.python, run=run)
 
 
-def test_what_pip_says_is_shown_and_nothing_half_made_is_used(tmp_path: Path) -> None:
+def test_pips_output_is_shown_and_no_partial_environment_is_used(tmp_path: Path) -> None:
     made = environments(tmp_path, silent)
     for _ in range(2):  # the second run must not use the incomplete one
         with pytest.raises(RuntimeUnproven) as caught:

@@ -87,7 +87,7 @@ def test_its_container_installs_from_a_lock_with_hashes(project: Fdeploy, tmp_pa
     assert "pip cannot install the requirements" in error["message"]
 
 
-def test_without_leave_nothing_runs(project: Fdeploy) -> None:
+def test_without_permission_nothing_runs(project: Fdeploy) -> None:
     error = project(*EXPORT, "--json").error
     assert error["code"] == "untrusted-learner"
     assert "loading runs whatever code it contains" in error["message"]
@@ -129,7 +129,7 @@ def test_unknown_names_are_allowed_by_a_setting(odd: Fdeploy) -> None:
     odd.ok(*TRUSTED)
 
 
-def test_conversion_needs_no_leave_for_unknown_names(odd: Fdeploy) -> None:
+def test_conversion_needs_no_permission_for_unknown_names(odd: Fdeploy) -> None:
     error = odd("export", "words.pkl", "--json").error
     assert "allow-import" not in error["hint"]
     assert error["code"] == "unsupported-learner"  # its model is of no known library

@@ -241,7 +241,7 @@ def test_a_socket_in_the_place_of_a_file(stage: Stage, tmp_path: Path) -> None:
     assert f"rm -r {place}" in error["hint"]
 
 
-def test_links_in_what_is_removed_go_and_are_not_entered(stage: Stage, precious: Precious) -> None:
+def test_links_are_removed_and_not_followed(stage: Stage, precious: Precious) -> None:
     (stage.local / "models" / "deep").symlink_to(precious.folder)
     (stage.local / "store" / "file").symlink_to(precious.file)
     (stage.local / "store" / "dangling").symlink_to("nowhere")
@@ -251,7 +251,7 @@ def test_links_in_what_is_removed_go_and_are_not_entered(stage: Stage, precious:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser mounts")
-def test_what_is_mounted_is_not_removed(stage: Stage, precious: Precious) -> None:
+def test_mounted_files_are_not_removed(stage: Stage, precious: Precious) -> None:
     place = stage.local / "store" / "with blank"
     place.mkdir()
     mounted = subprocess.run(
@@ -321,7 +321,7 @@ def test_a_link_that_comes_and_goes(tmp_path: Path) -> None:
     assert finished
 
 
-def test_an_output_that_is_no_file_of_its_own(stage: Stage, precious: Precious) -> None:
+def test_an_output_path_that_is_not_a_plain_file(stage: Stage, precious: Precious) -> None:
     """The path for the answers is refused before the check that a server is running."""
     (stage.folder / "texts.jsonl").write_text('"a"\n')
     pipe, link = stage.folder / "pipe", stage.folder / "link.jsonl"

@@ -152,7 +152,7 @@ def test_an_edited_record_is_no_defect(stage: Stage, name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("content", [b'{"a": 1}\n', b"[" * 50_000, b"\xff", b'{"a": 1, "a": 2}'])
-def test_a_damaged_record_is_named_with_the_way_out(
+def test_a_damaged_record_is_named_with_a_hint(
     stage: Stage, name: str, command: tuple[str, ...], way_out: str, content: bytes
 ) -> None:
     path = stage.home / name
@@ -163,7 +163,7 @@ def test_a_damaged_record_is_named_with_the_way_out(
     assert way_out in ran.error["hint"]
 
 
-def test_a_target_that_no_record_tells_is_not_guessed(stage: Stage) -> None:
+def test_an_unrecorded_target_is_not_guessed(stage: Stage) -> None:
     """A teardown of the wrong target would find nothing and report success."""
     (stage.dev / "deploy.json").write_text("{")
     named = run_open(stage, "teardown")
@@ -186,7 +186,7 @@ def run_open(stage: Stage, *arguments: str) -> Ran:
     "content",
     [b"a = " + b"[" * 100_000, b"a = " + b"9" * 10_000, b"\xff", b"a = {", b"#" * (2 << 20)],
 )
-def test_a_project_file_that_is_none(stage: Stage, content: bytes) -> None:
+def test_an_invalid_project_file(stage: Stage, content: bytes) -> None:
     path = stage.folder / "fdeploy.toml"
     kept = path.read_bytes()
     path.write_bytes(content)

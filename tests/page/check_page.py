@@ -75,7 +75,7 @@ def test_a_text_is_classified_and_explained(
     expect(page.get_by_label("API key")).to_have_value("")
 
 
-def test_with_the_keyboard_alone(context: BrowserContext, gateway: GatewayProcess) -> None:
+def test_keyboard_only(context: BrowserContext, gateway: GatewayProcess) -> None:
     page = opened(context, gateway)
     page.keyboard.press("Tab")
     expect(page.get_by_label("Text")).to_be_focused()
@@ -164,7 +164,7 @@ def test_markup_stays_text(context: BrowserContext, gateway: GatewayProcess, mod
     assert "run" not in page.title()
 
 
-def test_what_is_injected_does_not_run(context: BrowserContext, gateway: GatewayProcess) -> None:
+def test_injected_code_does_not_run(context: BrowserContext, gateway: GatewayProcess) -> None:
     page = opened(context, gateway)
     page.evaluate(
         """() => {

@@ -101,7 +101,7 @@ def test_a_lone_request_is_run_at_once(model: GatedModel, start: Start) -> None:
     assert model.runs == [["a"], ["b"], ["c"]]
 
 
-def test_what_waits_while_the_model_is_busy_goes_together(model: GatedModel, start: Start) -> None:
+def test_requests_that_wait_together_run_together(model: GatedModel, start: Start) -> None:
     batcher = start()
     futures = [submit(batcher, "a")]
     model.wait_for_run()
@@ -289,7 +289,7 @@ def test_too_few_results_are_an_error() -> None:
     assert str(failed) == "0 results for 1 items"
 
 
-def test_closing_answers_everything_that_waits(model: GatedModel) -> None:
+def test_closing_answers_everything_queued(model: GatedModel) -> None:
     with Batcher(model, Limits(2), Capacity(1e9)) as batcher:
         futures = [submit(batcher, item) for item in "abcdefg"]
         model.finish(7)
@@ -314,7 +314,7 @@ def test_workers_run_at_the_same_time() -> None:
         assert result(submit(batcher, "a", "b")) == ["a", "b"]
 
 
-def test_idle_workers_share_what_waits() -> None:
+def test_idle_workers_share_the_queue() -> None:
     runs: list[list[str]] = []
     both = threading.Barrier(2)
 

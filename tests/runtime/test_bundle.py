@@ -69,7 +69,7 @@ def test_a_missing_file_is_named(tiny: TinyBundle, name: str) -> None:
     assert f"{name} is missing from the model folder" in refusal(tiny)
 
 
-def test_a_file_that_nothing_vouches_for(tiny: TinyBundle) -> None:
+def test_an_unlisted_file(tiny: TinyBundle) -> None:
     files = json.loads((tiny.folder / "manifest.json").read_text())["files"]
     del files["tokenizer.json"]
     tiny.edit_manifest(files=files)
@@ -115,19 +115,19 @@ def test_a_manifest_that_is_not_json(tiny: TinyBundle) -> None:
     assert "manifest.json is damaged" in refusal(tiny)
 
 
-def test_a_graph_that_is_not_the_manifests(tiny: TinyBundle) -> None:
+def test_a_graph_that_differs_from_the_manifest(tiny: TinyBundle) -> None:
     model = json.loads((tiny.folder / "manifest.json").read_text())["model"]
     tiny.edit_manifest(model={**model, "inputs": ["input_ids"]})
     assert "the inputs of the graph are" in refusal(tiny)
 
 
-def test_a_file_that_is_no_graph(tiny: TinyBundle) -> None:
+def test_a_file_that_is_not_a_graph(tiny: TinyBundle) -> None:
     (tiny.folder / "model.onnx").write_bytes(b"not a graph")
     tiny.write_goldens([tiny.golden("the")])
     assert "model.onnx cannot be loaded" in refusal(tiny)
 
 
-def test_a_file_that_is_no_tokenizer(tiny: TinyBundle) -> None:
+def test_a_file_that_is_not_a_tokenizer(tiny: TinyBundle) -> None:
     (tiny.folder / "tokenizer.json").write_text("{}")
     tiny.write_goldens([tiny.golden("the")])
     assert "tokenizer.json cannot be loaded" in refusal(tiny)
@@ -138,7 +138,7 @@ def test_a_model_that_does_not_fit(tiny: TinyBundle) -> None:
         load(tiny.folder, Hardware(cores=1, memory=100), 1)
 
 
-def test_goldens_that_differ_are_told_without_the_whole_text(tiny: TinyBundle) -> None:
+def test_the_error_about_a_golden_does_not_quote_the_whole_text(tiny: TinyBundle) -> None:
     wrong = {**tiny.golden("a secret story that nobody may read"), "probabilities": {}}
     wrong["probabilities"] = {**tiny.expected("no"), "positive": 0.9}
     tiny.write_goldens([tiny.golden("the"), wrong, tiny.golden("and")])

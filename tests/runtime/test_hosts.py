@@ -13,7 +13,7 @@ WITHOUT = "import sys; sys.modules.update(onnxruntime=None, tokenizers=None); "
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_needs_no_library_of_converted_models(host: str) -> None:
+def test_a_host_imports_no_library_of_converted_models(host: str) -> None:
     """The environment of an original learner has torch and fastai, but none of these libraries."""
     command = f"{WITHOUT}import fastai_deploy.runtime.{host}"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=False)

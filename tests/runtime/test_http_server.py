@@ -112,7 +112,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield server
 
 
-def test_more_connections_than_descriptors_harm_nobody(few: ServerProcess) -> None:
+def test_more_connections_than_descriptors_do_no_harm(few: ServerProcess) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(2 * DESCRIPTORS):
             stack.enter_context(connect(few.port))
@@ -148,7 +148,7 @@ def test_unfinished_bodies_are_bounded_and_their_memory_is_given_back(few: Serve
     until(lambda: process.memory_info().rss - before < 30 * MEGABYTE)
 
 
-def test_the_model_server_checks_hosts_where_it_is_told_to(few: ServerProcess) -> None:
+def test_the_model_server_checks_hosts_if_configured(few: ServerProcess) -> None:
     for path in ("/ping", "/metrics", "/invocations", "/nowhere"):
         refused = few.request("GET", path, headers={"host": "evil.example"})
         assert (refused.status, refused.code) == (403, "forbidden")
@@ -177,7 +177,7 @@ def test_a_log_is_rotated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "swap", ["path.symlink_to(sys.argv[2])", "path.hardlink_to(sys.argv[2])", "os.mkfifo(path)"]
 )
-def test_a_rotation_leaves_alone_what_took_the_place_of_the_log(tmp_path: Path, swap: str) -> None:
+def test_rotation_does_not_touch_a_file_that_replaced_the_log(tmp_path: Path, swap: str) -> None:
     log, elsewhere = tmp_path / "server.log", tmp_path / "elsewhere"
     elsewhere.write_text("mine")
     code = (

@@ -91,7 +91,7 @@ def test_attributes_of_every_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"no graph at all", b"\x3a\xff\xff\xff\xff\x7f", b"\x00", b"\x3a\x00"]
 )
-def test_what_is_no_graph_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_files_without_a_graph_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     path.write_bytes(content)
     with pytest.raises(ValueError):  # noqa: PT011 - whichever part of the reader says it
@@ -111,7 +111,7 @@ def test_what_is_no_graph_is_refused(content: bytes, tmp_path: Path) -> None:
         ({"length": "4"}, "reshape"),
     ],
 )
-def test_weights_are_read_from_their_own_file_alone(
+def test_weights_are_read_only_from_their_own_file(
     changes: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     weight = np.arange(6, dtype=np.float32)
@@ -207,7 +207,7 @@ def test_each_field_of_a_message_and_where_it_is() -> None:
     "damaged",
     [b"\x08", b"\x08\x80", b"\x12\x04abc", b"\x0b\x00", b"\x1d123", b"\x08" + b"\xff" * 11],
 )
-def test_what_is_no_message(damaged: bytes) -> None:
+def test_malformed_messages_are_refused(damaged: bytes) -> None:
     with pytest.raises(ValueError, match=r"varint|field"):
         list(fields(damaged))
 

@@ -69,7 +69,7 @@ def probabilities(outcome: Outcome) -> dict[str, float]:
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("equal_length", [False, True])
 @pytest.mark.parametrize("tokenizer", [wordpiece(), byte_level()])
-def test_answers_are_right_alone_and_in_company(
+def test_answers_are_right_alone_and_in_batches(
     tmp_path: Path, *, multi_label: bool, equal_length: bool, tokenizer: Any
 ) -> None:
     tiny = write_bundle(
@@ -87,7 +87,7 @@ def test_answers_are_right_alone_and_in_company(
         assert list(probabilities(outcome)) == list(LABELS)
 
 
-def test_truncation_is_told(tmp_path: Path) -> None:
+def test_truncation_is_reported(tmp_path: Path) -> None:
     predictor = loaded(write_bundle(tmp_path / "bundle"))
     short, long = predictor.predict(["the", "the " * 100_000])
     assert isinstance(short, Prediction)

@@ -203,7 +203,7 @@ def ask_in_chunks(server: ServerProcess, chunks: list[bytes]) -> Reply:
     return server.request("POST", "/invocations", iter(chunks))
 
 
-def test_a_body_that_is_far_too_large_is_not_even_read(tiny: Tiny) -> None:
+def test_a_far_too_large_body_is_not_read(tiny: Tiny) -> None:
     connection = tiny.server.connect()
     connection.putrequest("POST", "/invocations")
     connection.putheader("content-length", str(10**12))
@@ -287,7 +287,7 @@ def test_the_log_is_json_without_a_word_of_the_users(tiny: Tiny) -> None:
     assert os.fspath(tiny.bundle.folder.parent) not in "".join(tiny.server.log)
 
 
-def test_a_connection_that_is_dropped_halfway_harms_nobody(tiny: Tiny) -> None:
+def test_a_connection_dropped_halfway_does_no_harm(tiny: Tiny) -> None:
     connection = tiny.server.connect()
     connection.putrequest("POST", "/invocations")
     connection.putheader("content-length", "100")

@@ -126,7 +126,7 @@ def fused(folder: Path, without: Sequence[str]) -> set[str]:
     return {node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node}
 
 
-def test_onnx_runtime_knows_the_fusions_that_it_is_told_to_leave(tmp_path: Path) -> None:
+def test_onnx_runtime_knows_the_disabled_fusions(tmp_path: Path) -> None:
     slow = {"SkipLayerNormalization", "BiasGelu"}
     assert fused(tmp_path, ()) & slow == slow
     assert not fused(tmp_path, SLOWER) & slow

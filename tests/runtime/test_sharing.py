@@ -23,7 +23,7 @@ class Session:
         return self.name
 
 
-def test_a_run_that_is_alone_has_all_cores() -> None:
+def test_a_single_run_uses_all_cores() -> None:
     shared = SharedCores(Session("whole"), Session("part"))
     assert [shared.run(None, {}) for _ in range(3)] == ["whole"] * 3
 

@@ -132,7 +132,7 @@ def test_lengths_around_the_limit(pair: Pair, text: str) -> None:
     assert encode(text) == whole(text)
 
 
-def test_what_is_cut_is_told(pair: Pair) -> None:
+def test_truncated_texts_are_reported(pair: Pair) -> None:
     encode, _ = pair
     room = MAX_LENGTH - 2
     assert encode(" ".join(["the"] * room)) == Encoded(encode("the " * room).ids, truncated=False)
@@ -182,7 +182,7 @@ def set_normalizer(normalizer: normalizers.Normalizer) -> Callable[[Tokenizer], 
         lambda tokenizer: tokenizer.add_tokens([AddedToken("a\u00a0b", normalized=True)]),
     ],
 )
-def test_where_no_cut_is_sure_there_is_none(change: Callable[[Tokenizer], object]) -> None:
+def test_no_cut_without_a_certain_position(change: Callable[[Tokenizer], object]) -> None:
     assert word_end(tokenizer_with(change)) is None
 
 

@@ -184,9 +184,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     "case", [pytest.param(each, id=f"{each.operator}-{n}") for n, each in enumerate(REFUSED)]
 )
-def test_what_is_not_computed_is_refused_and_not_computed_otherwise(
-    case: Case, tmp_path: Path
-) -> None:
+def test_unsupported_operators_are_refused(case: Case, tmp_path: Path) -> None:
     path = tmp_path / "one.onnx"
     case.write(path)
     with pytest.raises(ValueError, match="supported"):

@@ -94,6 +94,6 @@ def test_a_text_without_end_is_cut_before_it_is_split(*, backwards: bool) -> Non
         {"ids": {"a": "b"}},
     ],
 )
-def test_a_description_that_is_not_sound_is_refused(changes: dict[str, Any]) -> None:
+def test_an_invalid_description_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises((KeyError, ValueError)):
         words(**changes)
