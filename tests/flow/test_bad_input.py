@@ -206,6 +206,27 @@ def test_a_stage_before_its_turn_names_every_command(
     assert outcome.error["hint"] == f"run fdeploy {needed}"
 
 
+def test_the_hint_of_a_fresh_folder_names_the_whole_way(fdeploy: Fdeploy) -> None:
+    (fdeploy.folder / "fdeploy.toml").write_text("[stages.prod]\n")
+    (fdeploy.folder / "sentiment.pkl").touch()
+    asked = fdeploy("deploy", "--instance", "ml.p2.xlarge", "--stage", "prod", "--json")
+    assert asked.status == 7
+    assert asked.error["hint"] == (
+        "run fdeploy up sentiment.pkl --stage prod --instance ml.p2.xlarge "
+        "--region eu-central-1 (or another region)"
+    )
+    fdeploy.environ["FDEPLOY_STAGE"] = "prod"
+    asked = fdeploy("create-api", "--json")
+    assert asked.error["hint"] == "run fdeploy up sentiment.pkl --stage prod"
+
+
+def test_a_missing_region_repeats_the_command(fdeploy: Fdeploy) -> None:
+    asked = fdeploy("status", "--target", "aws", "--json")
+    assert asked.error["hint"].startswith(
+        "run fdeploy status --target aws --json --region eu-central-1 (or another region)"
+    )
+
+
 def test_a_learner_that_changed_since(fdeploy: Fdeploy, exports: Exports) -> None:
     exports.bring(CONVERTIBLE[1], fdeploy.folder)
     (fdeploy.folder / "learner.pkl").touch()
