@@ -125,10 +125,22 @@ Watch = Callable[[StackEvent], None]
 
 
 class StackOperations:
-    """Runs operations; ``watch`` receives each event, as the reporter does."""
+    """Runs operations; ``watch`` receives each event, as the reporter does.
 
-    def __init__(self, aws: Aws, operator: Operator, report: Reporter, watch: Watch) -> None:
+    ``role`` is the one that CloudFormation works with, or None for the caller's permissions.
+    """
+
+    def __init__(
+        self,
+        aws: Aws,
+        operator: Operator,
+        report: Reporter,
+        watch: Watch,
+        *,
+        role: str | None = None,
+    ) -> None:
         self._aws = aws
+        self._role = stacks.service_role(role)
         self._operator = operator
         self._report = report
         self._watch = watch
@@ -171,7 +183,11 @@ class StackOperations:
         self._report(Step(f"asking AWS to delete {stack.name}"))
         token = self._operator.token()
         self._aws.call(
-            "cloudformation", "delete_stack", StackName=stack.id, ClientRequestToken=token
+            "cloudformation",
+            "delete_stack",
+            StackName=stack.id,
+            ClientRequestToken=token,
+            **self._role,
         )
 
     def _run(self, stack: Stack, operation: str, good: frozenset[str], **parameters: Any) -> None:
@@ -181,6 +197,7 @@ class StackOperations:
             operation,
             StackName=stack.id,
             ClientRequestToken=self._operator.token(),
+            **self._role,
             **parameters,
         )
         self._ended(stack.id, tail, good)
@@ -266,7 +283,8 @@ class Plan:
 class Deployment:
     """Applies and deletes the stacks of one owner.
 
-    ``watch`` receives each event; ``bucket`` is the user's own, or None for fdeploy's.
+    ``watch`` receives each event; ``bucket`` is the user's own, or None for fdeploy's; ``role`` is
+    the one that CloudFormation works with, or None for the caller's permissions.
     """
 
     def __init__(
@@ -278,13 +296,15 @@ class Deployment:
         watch: Watch = lambda _event: None,
         *,
         bucket: str | None = None,
+        role: str | None = None,
     ) -> None:
         self._aws = aws
+        self._role = role
         self._owner = owner
         self._operator = operator
         self._report = report
         self._folder = TemplateFolder(owner, bucket)
-        self._operations = StackOperations(aws, operator, report, watch)
+        self._operations = StackOperations(aws, operator, report, watch, role=role)
 
     def live(self, name: str) -> StackRequest | None:
         """The request that describes the stack as it is; None if there is no stack.
@@ -428,5 +448,10 @@ class Deployment:
     def _change_set(self, request: StackRequest, stack: Stack | None) -> ChangeSet | None:
         self._report(Step(f"comparing {request.name} with the template"))
         return create_change_set(
-            self._aws, request, self._folder, new=stack is None, token=self._operator.token()
+            self._aws,
+            request,
+            self._folder,
+            new=stack is None,
+            token=self._operator.token(),
+            role=self._role,
         )

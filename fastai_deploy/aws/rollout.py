@@ -72,7 +72,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        r"not authorized to perform|AccessDenied|Could not assume role",
+        r"AccessDenied|Could not assume role",
         Diagnosis(
             "a permission is missing",
             "run fdeploy doctor --policy to see the permissions needed",
@@ -116,9 +116,19 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
 )
 
 
+_LACKS = re.compile(r"(?:(\S+) )?is not authorized to perform:? *([\w-]+:\w+)")
+
+
 def diagnose(reason: str, lines: Sequence[str]) -> Diagnosis | None:
     """The likely cause of a failure; None if it is not known."""
     said = "\n".join((reason, *lines))
+    if lacking := _LACKS.search(said):
+        who, action = lacking.groups()
+        return Diagnosis(
+            f"{who or 'the caller'} lacks the permission {action}",
+            f"ask an administrator to allow {action} (fdeploy doctor --policy prints all that "
+            "fdeploy needs), then run the same command again",
+        )
     return next((cause for words, cause in _TABLE if re.search(words, said)), None)
 
 

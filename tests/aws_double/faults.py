@@ -104,8 +104,16 @@ def answer(kind: str, operation: Operation) -> tuple[int, Mapping[str, str], byt
     status, code, words = ANSWERS[kind]
     if operation.protocol == REST_XML and kind == "throttle":
         status, code, words = _S3_THROTTLE
+    if operation.protocol == QUERY and kind == "throttle":
+        code = "Throttling"
+    return written(operation, status, code, words)
+
+
+def written(
+    operation: Operation, status: int, code: str, words: str
+) -> tuple[int, Mapping[str, str], bytes]:
+    """An error answer in the protocol of the operation."""
     if operation.protocol == QUERY:
-        code = "Throttling" if kind == "throttle" else code
         body = (
             f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>"
             f"<Message>{words}</Message></Error><RequestId>double</RequestId></ErrorResponse>"
