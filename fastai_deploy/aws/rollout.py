@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from fastai_deploy.aws.client_errors import denial
 from fastai_deploy.aws.deployment import Applied, Deployment, Plan, StackEvent
 from fastai_deploy.aws.logs import last_lines
 from fastai_deploy.aws.session import Aws
@@ -116,19 +117,11 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
 )
 
 
-_LACKS = re.compile(r"(?:(\S+) )?is not authorized to perform:? *([\w-]+:\w+)")
-
-
 def diagnose(reason: str, lines: Sequence[str]) -> Diagnosis | None:
     """The likely cause of a failure; None if it is not known."""
     said = "\n".join((reason, *lines))
-    if lacking := _LACKS.search(said):
-        who, action = lacking.groups()
-        return Diagnosis(
-            f"{who or 'the caller'} lacks the permission {action}",
-            f"ask an administrator to allow {action} (fdeploy doctor --policy prints all that "
-            "fdeploy needs), then run the same command again",
-        )
+    if denied := denial(said):
+        return Diagnosis(str(denied), denied.hint)
     return next((cause for words, cause in _TABLE if re.search(words, said)), None)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -28,6 +29,7 @@ from tests.packaged import Model, write_model
 
 Json = Any
 USER = "deployer"
+_HASTE = 30
 # Settings that need many permissions: autoscaling and an end.
 SETTINGS = {("endpoint.scaling", "max_instances"): 2, ("project", "ttl"): "4h"}
 _HEAD = """\
@@ -153,19 +155,22 @@ class Deployer:
 
 def asked(double: Double, model: Model, folder: Path) -> list[str]:
     """The actions that an ``up`` and a ``teardown`` ask for, with nothing missing."""
-    world = World(double, folder, flags=dict(SETTINGS))
-    deployer = Deployer(world, model)
+    deployer = Deployer(_world(double, folder), model)
     for run in (deployer.up, deployer.up, deployer.teardown):
         outcome = run()
         assert not outcome.failed, outcome
     assert deployer.left() == ()
-    return double.actions(world.account)
+    return double.actions(deployer.world.account)
+
+
+def _world(double: Double, folder: Path) -> World:
+    """An account whose minutes are seconds, for what waits for the tag index."""
+    return World(double, folder, flags=dict(SETTINGS), clock=lambda: time.monotonic() * _HASTE)
 
 
 def lacking(double: Double, model: Model, folder: Path, action: str) -> Row:
     """One action taken away during an ``up`` and a ``teardown``, and given back after each."""
-    world = World(double, folder, flags=dict(SETTINGS))
-    deployer = Deployer(world, model)
+    deployer = Deployer(_world(double, folder), model)
     deployer.allow(without=action)
     first = deployer.up()
     deployer.allow()

@@ -54,6 +54,8 @@ put_log_events: Any = _part("ministack.services.cloudwatch_logs", "_put_log_even
 rest_gateway: Any = import_module("ministack.services.apigateway_v1")
 http_gateway: Any = import_module("ministack.services.apigateway")
 rest_apis: Any = _part("ministack.services.apigateway_v1", "_rest_apis")
+api_keys: Any = _part("ministack.services.apigateway_v1", "_api_keys")
+usage_plans: Any = _part("ministack.services.apigateway_v1", "_usage_plans")
 http_apis: Any = _part("ministack.services.apigateway", "_apis")
 
 # IAM's evaluation of policies, and who is asked about.

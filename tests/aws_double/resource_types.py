@@ -87,6 +87,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
     _refuse_full_buckets(table["AWS::S3::Bucket"])
     emulator.tag_collectors["sagemaker"] = lambda: _tagged(sagemaker)
     emulator.tag_collectors["logs"] = _tagged_log_groups
+    emulator.tag_collectors["apigateway"] = _tagged_apis
 
 
 class Handlers(Protocol):
@@ -327,6 +328,22 @@ def _tagged_log_groups() -> list[tuple[str, list[Json]]]:
         (group["arn"].removesuffix(":*"), [{"Key": k, "Value": v} for k, v in tags.items()])
         for group in emulator.log_groups.values()
         if (tags := group["tags"])
+    ]
+
+
+def _tagged_apis() -> list[tuple[str, list[Json]]]:
+    """Source: "Services that support the Resource Groups Tagging API"."""
+    stores = {
+        "apikeys": emulator.api_keys,
+        "restapis": emulator.rest_apis,
+        "usageplans": emulator.usage_plans,
+    }
+    arn = f"arn:aws:apigateway:{emulator.get_region()}::"
+    return [
+        (f"{arn}/{kind}/{item['id']}", [{"Key": k, "Value": v} for k, v in tags.items()])
+        for kind, store in stores.items()
+        for item in store.values()
+        if (tags := item.get("tags"))
     ]
 
 
