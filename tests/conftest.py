@@ -20,7 +20,7 @@ LEARNERS = Path(__file__).parent / "learners"
 # Folders and files of tests that start servers, convert models, wait for the double of AWS or need
 # seconds for their imports. The marker `slow` comes from here: a new file in such a folder has it.
 SLOW = (
-    *("aws", "aws_templates", "benchmarks", "flow", "gateway", "github_actions", "learner"),
+    *("aws", "aws_templates", "benchmarks", "flow", "gateway", "ci_examples", "learner"),
     *("learner_runtime", "local", "page", "runtime", "telemetry"),
     *("test_inspect.py", "test_limited_process.py", "test_settings.py", "test_wheels.py"),
 )

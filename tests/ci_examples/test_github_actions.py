@@ -10,42 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from fastai_deploy.cli import commands  # noqa: F401 - registers its commands
-from fastai_deploy.cli.commands import app
 from fastai_deploy.settings import load_settings
-from tests.aws_templates.linting import findings
-from tests.github_actions.role_template import FILE, template, text
+from tests.ci_examples.commands import check_commands, commands_in
+from tests.ci_examples.roles import EXAMPLES, GITHUB, template
 
-FOLDER = FILE.parent
+FOLDER = EXAMPLES / GITHUB.folder
 WORKFLOW: dict[Any, Any] = yaml.safe_load((FOLDER / "deploy.yml").read_text(encoding="utf-8"))
 ACTION: dict[str, Any] = yaml.safe_load((FOLDER / "action.yml").read_text(encoding="utf-8"))
 JOBS: dict[str, Any] = WORKFLOW["jobs"]
-
-
-def test_the_role_has_the_permissions_of_the_policies() -> None:
-    command = "python -m tests.github_actions.role_template"
-    assert FILE.read_text(encoding="utf-8") == text(), command
-    assert yaml.safe_load(text()) == template()
-
-
-@pytest.mark.parametrize("region", ["eu-central-1", "us-east-1"])
-def test_the_role_passes_cfn_lint(region: str) -> None:
-    assert findings(template(), region) == []
-
-
-def test_nobody_else_can_assume_the_role() -> None:
-    role = template()["Resources"]["Role"]["Properties"]
-    (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
-    conditions = statement["Condition"]
-    assert set(conditions) == {"StringEquals"}  # no pattern that another repository could meet
-    subjects = conditions["StringEquals"]["token.actions.githubusercontent.com:sub"]
-    assert [subject["Fn::Sub"] for subject in subjects] == [
-        "repo:${Repository}:ref:refs/heads/main",
-        "repo:${Repository}:pull_request",
-    ]
+ON_AWS = {"prod": "AWS_ROLE", "preview": "AWS_PREVIEW_ROLE", "cleanup": "AWS_PREVIEW_ROLE"}
 
 
 def runs(steps: list[dict[str, Any]]) -> Iterator[str]:
@@ -54,20 +29,11 @@ def runs(steps: list[dict[str, Any]]) -> Iterator[str]:
         yield from step.get("run", "").splitlines()
 
 
-LINES = [line for job in JOBS.values() for line in runs(job["steps"])]
-COMMANDS = [
-    shlex.split(re.split(r"\s*(?:\||>>)", line)[0])[1:]
-    for line in LINES
-    if line.startswith("fdeploy ")
-]
+COMMANDS = commands_in(line for job in JOBS.values() for line in runs(job["steps"]))
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_exists(words: list[str]) -> None:
-    known: Any = typer.main.get_command(app)
-    command = known.commands[words[0]]
-    with command.make_context(words[0], words[1:]):
-        pass
+def test_every_command_exists() -> None:
+    check_commands(COMMANDS)
 
 
 def test_the_commands_are_those_of_the_text() -> None:
@@ -80,33 +46,67 @@ def test_each_event_has_its_job() -> None:
     events = WORKFLOW[True]  # what YAML 1.1 makes of "on"
     assert events["push"] == {"branches": ["main"]}
     assert "closed" in events["pull_request"]["types"]
-    assert WORKFLOW["permissions"] == {"contents": "read", "id-token": "write"}
+    assert "pull_request_target" not in events
     assert not WORKFLOW["concurrency"]["cancel-in-progress"]
     for name in ("preview", "cleanup"):
         assert "head.repo.full_name == github.repository" in JOBS[name]["if"]
 
 
-def test_the_jobs_give_the_action_what_it_needs() -> None:
-    for job in JOBS.values():
-        (used,) = [step for step in job["steps"] if step.get("uses", "").startswith("./")]
-        assert used["uses"] == "./.github/actions/fdeploy"
-        assert set(used["with"]) == set(ACTION["inputs"])
+def test_a_job_has_no_more_permissions_than_it_needs() -> None:
+    assert WORKFLOW["permissions"] == {}
+    for name in ON_AWS:
+        assert JOBS[name]["permissions"] == {"contents": "read", "id-token": "write"}
+    # What writes to the pull request runs none of its code, and cannot sign in.
+    assert JOBS["comment"]["permissions"] == {"pull-requests": "write"}
+    assert all("uses" not in step for step in JOBS["comment"]["steps"])
 
 
-@pytest.mark.parametrize("job", ["prod", "preview", "cleanup"])
+@pytest.mark.parametrize("job", ON_AWS)
+def test_the_jobs_give_the_action_what_it_needs(job: str) -> None:
+    (used,) = [step for step in JOBS[job]["steps"] if step.get("uses", "").startswith("./")]
+    assert used["uses"] == "./.github/actions/fdeploy"
+    assert set(used["with"]) == set(ACTION["inputs"])
+    assert used["with"]["role"] == f"${{{{ vars.{ON_AWS[job]} }}}}"
+
+
+def test_the_variables_are_the_outputs_of_the_template() -> None:
+    named = set(re.findall(r"vars\.(\w+)", (FOLDER / "deploy.yml").read_text(encoding="utf-8")))
+    outputs = template(GITHUB)["Outputs"].values()
+    assert named == {"AWS_REGION", *(each["Description"].split()[-1] for each in outputs)}
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    for file in ("deploy.yml", "action.yml"):
+        uses = re.findall(r"uses: (.+)", (FOLDER / file).read_text(encoding="utf-8"))
+        for each in uses:
+            if not each.startswith("./"):
+                assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each)
+
+
+def test_fdeploy_is_installed_from_a_lock() -> None:
+    (install,) = [line for line in runs(ACTION["runs"]["steps"]) if "pip install" in line]
+    assert "--require-hashes --only-binary :all:" in install
+
+
+@pytest.mark.parametrize("job", ON_AWS)
 def test_the_stages_are_declared(job: str, tmp_path: Path) -> None:
     """Declare each stage as the job's shell step does."""
     shutil.copy(FOLDER / "fdeploy.toml", tmp_path)
-    stage = JOBS[job]["env"]["FDEPLOY_STAGE"].replace("${{ github.event.number }}", "12345")
+    environ = {
+        name: value.replace("${{ github.event.number }}", "12345")
+        for name, value in JOBS[job]["env"].items()
+        if name in ("FDEPLOY_STAGE", "FDEPLOY_PROJECT_NAME")
+    }
+    stage = environ["FDEPLOY_STAGE"]
     for line in runs(JOBS[job]["steps"]):
         if line.startswith("printf"):
             declared = shlex.split(line)[1].encode().decode("unicode_escape") % stage
             with (tmp_path / "fdeploy.toml").open("a") as file:
                 file.write(declared)
     settings = load_settings(
-        folder=tmp_path,
-        environ={"FDEPLOY_STAGE": stage, "FDEPLOY_PROJECT_REGION": "eu-central-1"},
+        folder=tmp_path, environ={**environ, "FDEPLOY_PROJECT_REGION": "eu-central-1"}
     )
     assert (settings.stage, settings.target) == (stage, "aws")
+    assert settings.project_name == ("my-project" if job == "prod" else "my-project-pr")
     assert settings.sections.project.protect is (job == "prod")
     assert settings.sections.project.ttl == ("2d" if job == "preview" else None)
