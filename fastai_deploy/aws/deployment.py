@@ -222,19 +222,25 @@ class StackOperations:
     def _follow(self, stack_id: str, tail: EventTail, seen: list[StackEvent]) -> Stack:
         quiet = 0
         while True:
-            new = tail.new()
-            for event in new:
-                seen.append(event)
-                self._report(_happened(stack_id, event))
-                self._watch(event)
+            new = self._heard(stack_id, tail, seen)
             quiet = 0 if new else quiet + 1
             if any(event.of_stack for event in new) or quiet % _LOOK_EVERY == 1:
                 stack = stacks.find_stack(self._aws, stack_id)
                 if stack is None:  # it never had resources, and AWS no longer lists it
                     return stacks.gone(stack_id)
                 if not stack.working:
+                    self._heard(stack_id, tail, seen)  # what came since, such as the reason
                     return stack
             self._aws.sleep(_POLL_SECONDS)
+
+    def _heard(self, stack_id: str, tail: EventTail, seen: list[StackEvent]) -> list[StackEvent]:
+        """Report the new events, and add them to those seen."""
+        new = tail.new()
+        for event in new:
+            seen.append(event)
+            self._report(_happened(stack_id, event))
+            self._watch(event)
+        return new
 
 
 def _happened(stack_id: str, event: StackEvent) -> Happened:

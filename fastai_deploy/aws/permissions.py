@@ -363,9 +363,14 @@ def _within_boundary(needs: Needs) -> Iterator[Json]:
     namespace = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
     yield _allow("cloudwatch", "PutMetricData", "*", namespace)
     yield _allow("cloudwatch", "DescribeAlarms", arn(f"cloudwatch:*:*:alarm:{project}-*"))
+    network = ("network-interface", "security-group", "subnet")
     yield _allow(
         "ec2",
-        "CreateNetworkInterface CreateNetworkInterfacePermission DeleteNetworkInterface "
+        "CreateNetworkInterface CreateNetworkInterfacePermission DeleteNetworkInterface",
+        [arn(f"ec2:*:*:{kind}/*") for kind in network],
+    )
+    yield _allow(
+        "ec2",
         "DeleteNetworkInterfacePermission DescribeDhcpOptions DescribeNetworkInterfaces "
         "DescribeSecurityGroups DescribeSubnets DescribeVpcs",
         "*",

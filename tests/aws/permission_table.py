@@ -13,15 +13,16 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from fastai_deploy.aws.permissions import user_policies
 from fastai_deploy.errors import FdeployError, StackFailed
 from fastai_deploy.records import Teardown
-from fastai_deploy.targets.aws.operations import AwsOperations
+from fastai_deploy.targets.aws import checks
 from tests.aws.fault_table import up
 from tests.aws.world import World
 from tests.aws_double.process import Double, running_double
@@ -94,27 +95,24 @@ class Row:
 
 
 class Deployer:
-    """An IAM user of an account, who has the printed policies, or all but one action of them."""
+    """An IAM user of an account, who has the printed policies, or all but one action of them.
+
+    ``documents`` are the policies by name.
+    """
 
     def __init__(self, world: World, model: Model) -> None:
         self.world = world
         self._model = model
         iam = world.client("iam")
         arn = iam.create_user(UserName=USER)["User"]["Arn"]
-        printed = AwsOperations(world.target()).policies().documents
-        self._documents: dict[str, Json] = json.loads(json.dumps(printed))
+        needs = checks.needs(world.target().context)
+        self.documents: Mapping[str, Json] = user_policies(needs)
         world.double.behave(world.account, caller=arn, enforces=True)
         self.allow()
 
-    @property
-    def actions(self) -> list[str]:
-        """Everything that the printed policies allow."""
-        statements = [item for each in self._documents.values() for item in each["Statement"]]
-        return sorted({action for item in statements for action in item["Action"]})
-
     def allow(self, *, without: str = "") -> None:
         """Attach the policies from now on, without one action."""
-        for name, document in self._documents.items():
+        for name, document in self.documents.items():
             kept = [
                 {**item, "Action": [each for each in item["Action"] if each != without]}
                 for item in document["Statement"]

@@ -48,6 +48,8 @@ _NAMED = {
     "AWS::Scheduler::Schedule": "schedule/{GroupName}/{Name}",
     "AWS::Scheduler::ScheduleGroup": "schedule-group/{Name}",
 }
+# The one name in a request of CloudWatch, in any of its protocols.
+_ALARMS = re.compile(rb"AlarmNames[^\w]*(?:member\.1=)?x?.?([a-z][a-z0-9.-]+)")
 _API_PATHS = {
     "ApiKey": "/apikeys/any",
     "DomainName": "/domainnames/any",
@@ -263,8 +265,6 @@ _FINDERS: dict[str, Callable[[Request], list[str]]] = {
     "sagemaker": _of_sagemaker,
     "scheduler": lambda request: [f"schedule-group/{request.path.rpartition('/')[2]}"],
 }
-# The one name in a request of CloudWatch, in any of its protocols.
-_ALARMS = re.compile(rb"AlarmNames[^\w]*(?:member\.1=)?x?.?([a-z][a-z0-9.-]+)")
 
 
 def _form(request: Request) -> dict[str, str]:

@@ -32,6 +32,7 @@ _S3_THROTTLE = (503, "SlowDown", "Please reduce your request rate.")
 class Fault:
     """``kind`` happens to the call number ``call`` of fdeploy, or to each that the names match.
 
+    ``after``: only once this operation has been called.
     ``attempts`` is how many attempts of a call are hit; all when 0. ``times`` is how many calls
     are hit; all when 0.
     """
@@ -42,6 +43,7 @@ class Fault:
     operation: str = ""
     attempts: int = 0
     times: int = 0
+    after: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Journal:
     def _kind(self, operation: Operation, number: int, attempts: int, before: Call | None) -> str:
         for fault in self.faults:
             if fault.call and fault.call != number:
+                continue
+            if fault.after and all(c.operation != fault.after for c in self.calls.values()):
                 continue
             if fault.service and fault.service != operation.service:
                 continue
