@@ -70,7 +70,7 @@ def test_one_action_is_missing(
 @pytest.fixture
 def limited(opened: Open, model: Model) -> tuple[Stage, Deployer]:
     """A project for the real command, whose caller has the printed policies."""
-    stage = opened(model)
+    stage = opened(model, "")
     world = World(stage.double, stage.folder, account=stage.account)
     return stage, Deployer(world, model)
 
@@ -98,7 +98,7 @@ def test_the_command_names_the_action_and_loses_nothing(limited: tuple[Stage, De
 
 def test_credentials_that_expire_in_mid_deploy(opened: Open, model: Model) -> None:
     """AWS goes on; the next command follows it, and a teardown leaves nothing."""
-    stage = opened(model)
+    stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
     stage.double.do_wrong(stage.account, Fault("expire", after="ExecuteChangeSet"))
     failed = stage.run("deploy", "--json")

@@ -83,6 +83,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
     _changed_policies_alone_are_no_change()
     _parameters_count_by_what_they_give()
     emulator.replace_part(emulator.HANDLERS, "_capabilities_enforced", lambda _: lambda: True)
+    _give_roles_their_boundary(table["AWS::IAM::Role"])
     _refuse_functions_without_code(table["AWS::Lambda::Function"])
     _refuse_full_buckets(table["AWS::S3::Bucket"])
     emulator.tag_collectors["sagemaker"] = lambda: _tagged(sagemaker)
@@ -283,6 +284,18 @@ def _let_rollbacks_take_time() -> None:
         return rolling_back
 
     emulator.replace_part(emulator.STACKS, "_roll_back_operation", slowed)
+
+
+def _give_roles_their_boundary(handlers: dict[str, Any]) -> None:
+    """``PermissionsBoundary`` on the page of ``AWS::IAM::Role``, which ministack leaves out."""
+    create = handlers["create"]
+
+    def bound(logical_id: str, props: Json, stack: str) -> Created:
+        created: Created = create(logical_id, props, stack)
+        emulator.roles[created[0]]["PermissionsBoundary"] = props.get("PermissionsBoundary", "")
+        return created
+
+    handlers["create"] = bound
 
 
 def _refuse_functions_without_code(handlers: dict[str, Any]) -> None:
