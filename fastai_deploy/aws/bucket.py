@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.errors import AwsCredentials, AwsDenied, AwsError, AwsMissing, NotOurs
+from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, NotOurs
 from fastai_deploy.progress import Reporter, Step
 
 _SETTINGS_TAG = "fdeploy:settings"
@@ -47,15 +47,9 @@ class Bucket:
 def default_bucket(aws: Aws, *, unknown: str | None = None) -> str:
     """The name of fdeploy's own bucket; at most 36 characters of the 63 that S3 allows.
 
-    ``unknown`` stands in for the account if there are no credentials to ask for it; without it
-    AwsCredentials is raised.
+    ``unknown`` is as in ``Aws.account_or``; without it AwsCredentials is raised.
     """
-    try:
-        account = aws.account
-    except AwsCredentials:
-        if unknown is None:
-            raise
-        account = unknown
+    account = aws.account if unknown is None else aws.account_or(unknown)
     return f"fdeploy-{account}-{aws.region}"
 
 

@@ -167,7 +167,7 @@ _CONNECTION_ERRORS = (
 
 _SIGN_IN = "sign in (aws sso login, or aws configure), or choose a profile with AWS_PROFILE"
 _AGAIN = "run the same command again to continue"
-_ACTION = re.compile(r"not authorized to perform:? *([\w-]+:\w+)", re.IGNORECASE)
+_DENIAL = re.compile(r"(?:(\S+) is )?not authorized to perform:? *([\w-]+:\w+)", re.IGNORECASE)
 
 
 def translated(error: Exception, service: str, operation: str) -> AwsError:
@@ -200,6 +200,31 @@ def permission(service: str, operation: str) -> str:
     """The IAM action of an operation: ``s3`` ``HeadObject`` needs ``s3:GetObject``."""
     action = f"{SERVICE_PREFIXES.get(service, service)}:{operation}"
     return PERMISSIONS.get(action, action)
+
+
+@dataclass(frozen=True)
+class Denial:
+    """Who may not do what, in IAM's words."""
+
+    who: str
+    action: str
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        return (
+            f"ask an administrator to allow {self.action} (fdeploy doctor --policy prints all "
+            f"permissions that fdeploy needs), then {_AGAIN}"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.who} lacks the permission {self.action}"
+
+
+def denial(words: str) -> Denial | None:
+    """The first denial in a message of AWS."""
+    found = _DENIAL.search(words)
+    return Denial(found[1] or "the caller", found[2]) if found else None
 
 
 @dataclass(frozen=True)
@@ -239,8 +264,8 @@ def _credentials(answer: _Answer) -> AwsError:
 
 
 def _denied(answer: _Answer) -> AwsError:
-    named = _ACTION.search(answer.words)
-    action = named[1] if named else permission(answer.service, answer.operation)
+    named = denial(answer.words)
+    action = named.action if named else permission(answer.service, answer.operation)
     return AwsDenied(
         f"the AWS credentials lack the permission {action} ({answer})",
         hint=f"ask an administrator to allow {action}; fdeploy doctor --policy prints all "

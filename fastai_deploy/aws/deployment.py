@@ -126,10 +126,22 @@ Watch = Callable[[StackEvent], None]
 
 
 class StackOperations:
-    """Runs operations; ``watch`` receives each event, as the reporter does."""
+    """Runs operations; ``watch`` receives each event, as the reporter does.
 
-    def __init__(self, aws: Aws, operator: Operator, report: Reporter, watch: Watch) -> None:
+    ``role`` is the one that CloudFormation works with, or None for the caller's permissions.
+    """
+
+    def __init__(
+        self,
+        aws: Aws,
+        operator: Operator,
+        report: Reporter,
+        watch: Watch,
+        *,
+        role: str | None = None,
+    ) -> None:
         self._aws = aws
+        self._role = stacks.service_role(role)
         self._operator = operator
         self._report = report
         self._watch = watch
@@ -172,7 +184,11 @@ class StackOperations:
         self._report(Step(f"asking AWS to delete {stack.name}"))
         token = self._operator.token()
         self._aws.call(
-            "cloudformation", "delete_stack", StackName=stack.id, ClientRequestToken=token
+            "cloudformation",
+            "delete_stack",
+            StackName=stack.id,
+            ClientRequestToken=token,
+            **self._role,
         )
 
     def _run(self, stack: Stack, operation: str, good: frozenset[str], **parameters: Any) -> None:
@@ -182,6 +198,7 @@ class StackOperations:
             operation,
             StackName=stack.id,
             ClientRequestToken=self._operator.token(),
+            **self._role,
             **parameters,
         )
         self._ended(stack.id, tail, good)
@@ -206,20 +223,26 @@ class StackOperations:
     def _follow(self, stack_id: str, tail: EventTail, seen: list[StackEvent]) -> Stack:
         quiet, wait = 0, _FIRST_POLL_SECONDS
         while True:
-            new = tail.new()
-            for event in new:
-                seen.append(event)
-                self._report(_happened(stack_id, event))
-                self._watch(event)
+            new = self._heard(stack_id, tail, seen)
             quiet = 0 if new else quiet + 1
             if any(event.of_stack for event in new) or quiet % _LOOK_EVERY == 1:
                 stack = stacks.find_stack(self._aws, stack_id)
                 if stack is None:  # it never had resources, and AWS no longer lists it
                     return stacks.gone(stack_id)
                 if not stack.working:
+                    self._heard(stack_id, tail, seen)  # what came since, such as the reason
                     return stack
             self._aws.sleep(wait)
             wait = min(2 * wait, _POLL_SECONDS)
+
+    def _heard(self, stack_id: str, tail: EventTail, seen: list[StackEvent]) -> list[StackEvent]:
+        """Report the new events, and add them to those seen."""
+        new = tail.new()
+        for event in new:
+            seen.append(event)
+            self._report(_happened(stack_id, event))
+            self._watch(event)
+        return new
 
 
 def _happened(stack_id: str, event: StackEvent) -> Happened:
@@ -268,7 +291,8 @@ class Plan:
 class Deployment:
     """Applies and deletes the stacks of one owner.
 
-    ``watch`` receives each event; ``bucket`` is the user's own, or None for fdeploy's.
+    ``watch`` receives each event; ``bucket`` is the user's own, or None for fdeploy's; ``role`` is
+    the one that CloudFormation works with, or None for the caller's permissions.
     """
 
     def __init__(
@@ -280,13 +304,15 @@ class Deployment:
         watch: Watch = lambda _event: None,
         *,
         bucket: str | None = None,
+        role: str | None = None,
     ) -> None:
         self._aws = aws
+        self._role = role
         self._owner = owner
         self._operator = operator
         self._report = report
         self._folder = TemplateFolder(owner, bucket)
-        self._operations = StackOperations(aws, operator, report, watch)
+        self._operations = StackOperations(aws, operator, report, watch, role=role)
 
     def live(self, name: str) -> StackRequest | None:
         """The request that describes the stack as it is; None if there is no stack.
@@ -430,5 +456,10 @@ class Deployment:
     def _change_set(self, request: StackRequest, stack: Stack | None) -> ChangeSet | None:
         self._report(Step(f"comparing {request.name} with the template"))
         return create_change_set(
-            self._aws, request, self._folder, new=stack is None, token=self._operator.token()
+            self._aws,
+            request,
+            self._folder,
+            new=stack is None,
+            token=self._operator.token(),
+            role=self._role,
         )

@@ -4,6 +4,7 @@
     permissions   by IAM's policy simulator       image       in the region's registry
     quota         of the instance type            memory      estimated to be enough
     stacks        owned, and not busy             limits      timeouts and sizes are consistent
+    roles         the settings' own: of this account, there, and for their services
 
 Each check says how to fix a problem. None changes anything.
 """
@@ -13,15 +14,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from fastai_deploy.aws import stacks
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.capacity import MemoryEstimate
 from fastai_deploy.aws.inventory import Names
 from fastai_deploy.aws.ownership import Owner
-from fastai_deploy.aws.permissions import Needs, check_permissions, user_policies
+from fastai_deploy.aws.permission_check import check_permissions
+from fastai_deploy.aws.permissions import Needs, user_policies
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.errors import AwsError, AwsMissing, AwsQuota, FdeployError
+from fastai_deploy.aws.specs import Roles
+from fastai_deploy.errors import AwsError, AwsMissing, AwsQuota, FdeployError, SettingsError
 from fastai_deploy.records import Check, Outcome
 
 _QUOTA_SERVICE = "sagemaker"
@@ -88,8 +92,8 @@ class Doctor:
     def require(self, subject: Subject) -> list[Check]:
         """Check what would otherwise make AWS fail after minutes; return the warnings.
 
-        Raises AwsMissing for a missing image, AwsQuota for too low a quota, and SettingsError for a
-        model that does not fit in memory.
+        Raises AwsMissing for a missing image or role, AwsQuota for too low a quota, and
+        SettingsError for a role that cannot be used or a model that does not fit in memory.
         """
         warned = []
         if subject.estimate:
@@ -108,6 +112,9 @@ class Doctor:
         return warned
 
     def _needed(self, subject: Subject) -> Iterator[tuple[str, Callable[[], Check]]]:
+        roles = subject.needs.roles
+        if roles != Roles():
+            yield "roles", lambda: self._roles(roles)
         yield "image", lambda: self._image(subject.image)
         instance, count = subject.instance, subject.count
         if instance:
@@ -157,6 +164,46 @@ class Doctor:
             f"{chosen} does not exist",
             "create it, or remove bucket from [project]",
         )
+
+    def _roles(self, roles: Roles) -> Check:
+        settings = {
+            "execution_role": (roles.execution, "sagemaker.amazonaws.com"),
+            "lambda_role": (roles.function, "lambda.amazonaws.com"),
+            "cloudformation_role": (roles.cloudformation, "cloudformation.amazonaws.com"),
+        }
+        given = {name: (arn, service) for name, (arn, service) in settings.items() if arn}
+        for name, (arn, service) in given.items():
+            self._check_role(name, arn, service)
+        if roles.boundary:
+            self._check_account("permissions_boundary", roles.boundary)
+            self._aws.call("iam", "get_policy", PolicyArn=roles.boundary)
+        named = [*given, *(["permissions_boundary"] if roles.boundary else [])]
+        return Check("roles", "passed", f"{', '.join(named)}: they exist and fit")
+
+    def _check_role(self, setting: str, arn: str, service: str) -> None:
+        self._check_account(setting, arn)
+        found = self._aws.call("iam", "get_role", RoleName=arn.rpartition("/")[2])["Role"]
+        if found["Arn"] != arn:
+            raise SettingsError(
+                f"{setting} in [project] is {arn}, but the ARN of that role is {found['Arn']}",
+                hint=f"set {setting} to that ARN",
+            )
+        if not _trusts(found["AssumeRolePolicyDocument"], service):
+            raise SettingsError(
+                f"{service} may not assume {arn} ({setting} in [project])",
+                hint=f"add {service} to the trust policy of the role",
+            )
+
+    def _check_account(self, setting: str, arn: str) -> None:
+        """Raise SettingsError for what belongs to another account, except AWS's own policies."""
+        account = arn.split(":")[4]
+        if account not in (self._aws.account, "aws"):
+            raise SettingsError(
+                f"{setting} in [project] belongs to account {account}, but the credentials are of "
+                f"account {self._aws.account}: {arn}",
+                hint=f"set {setting} to one of account {self._aws.account}, or choose other "
+                "credentials with AWS_PROFILE",
+            )
 
     def _image(self, uri: str) -> Check:
         match = _IMAGE.fullmatch(uri)
@@ -218,6 +265,16 @@ class Doctor:
         if stack.status in stacks.READY or stack.status == stacks.REVIEW:
             return Check(about, "passed", f"is {stack.status}")
         return Check(about, "warned", f"is {stack.status}", "the next deploy cleans it up")
+
+
+def _trusts(policy: Any, service: str) -> bool:
+    """Whether a trust policy lets a service assume the role."""
+    for statement in policy["Statement"]:
+        services = statement.get("Principal", {}).get("Service", ())
+        services = (services,) if isinstance(services, str) else services
+        if statement["Effect"] == "Allow" and service in services:
+            return True
+    return False
 
 
 def _limits(limits: Limits) -> Check:

@@ -1,46 +1,60 @@
-"""The IAM policies that fdeploy's users need, and the check that the caller has them.
+"""The IAM policies that fdeploy's users need; they are printed to be copied.
 
-The policies are printed to be copied. The check uses IAM's policy simulator.
+    stacks           what fdeploy calls itself: CloudFormation, reading and deleting what is left
+    endpoint, api    what CloudFormation calls for the user; valid only through CloudFormation
+    data             artifacts, logs, requests to the endpoint, and what the checks look up
+    bucket           creating and deleting fdeploy's own bucket
+
+An account may demand more (``Roles``). A role for CloudFormation needs ``endpoint`` and ``api`` in
+the caller's place. With a permissions boundary, roles can be made with that boundary only;
+``boundary`` is what it must allow.
+
+Sources: "Service Authorization Reference", "Forward access sessions" and ``aws:CalledVia`` (IAM),
+"CloudFormation service role", and the permissions of the handlers in CloudFormation's registry.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from fastai_deploy.aws.session import Aws
-from fastai_deploy.errors import AwsError, AwsMissing
-from fastai_deploy.records import Check
+from fastai_deploy.aws.specs import Roles
 
 Json = Any
 VERSION = "2012-10-17"
 # The size limit of a managed policy in characters, without white space (AWS: IAM quotas).
 MAX_CHARACTERS = 6_144
+CALLED_VIA = "aws:CalledVia"
+_CLOUDFORMATION = "cloudformation.amazonaws.com"
+_THROUGH_CLOUDFORMATION = {"ForAnyValue:StringEquals": {CALLED_VIA: _CLOUDFORMATION}}
 # Log groups are named /aws/lambda/<project>-... and so on.
 _LOGGING = ("sagemaker/Endpoints", "lambda", "apigateway")
-# Actions that AWS cannot scope to a resource: listing, and the logs of an HTTP API.
-_UNSCOPED = {
-    "application-autoscaling": "DescribeScalableTargets DescribeScalingPolicies "
-    "DescribeScheduledActions",
-    "cloudwatch": "GetMetricData",
-    "iam": "ListRoles",
-    "logs": "CreateLogDelivery DeleteLogDelivery DescribeIndexPolicies DescribeLogGroups "
-    "DescribeResourcePolicies GetLogDelivery ListLogDeliveries PutResourcePolicy UpdateLogDelivery",
-    "pricing": "GetProducts",
-    "sagemaker": "ListEndpointConfigs ListModels",
-    "servicequotas": "ListAWSDefaultServiceQuotas ListServiceQuotas",
-    "tag": "GetResources",
+_PSEUDO = re.compile(r"\$\{AWS::(\w+)\}")
+# What deleting a stack takes, by service.
+_ENDING = {
+    "apigateway": "DELETE GET PATCH",
+    "application-autoscaling": "DeleteScalingPolicy DeregisterScalableTarget "
+    "DescribeScalableTargets DescribeScalingPolicies",
+    "cloudwatch": "DeleteAlarms DeleteDashboards DescribeAlarms GetDashboard",
+    "iam": "DeleteRole DeleteRolePolicy DetachRolePolicy GetRole GetRolePolicy "
+    "ListAttachedRolePolicies ListRolePolicies",
+    "lambda": "DeleteFunction GetFunction RemovePermission",
+    "logs": "DeleteLogGroup DescribeLogGroups",
+    "sagemaker": "DeleteEndpoint DeleteEndpointConfig DeleteModel DescribeEndpoint "
+    "DescribeEndpointConfig DescribeModel",
 }
+_OF_API = frozenset(("apigateway", "lambda"))
+_AUTOSCALING = "sagemaker.application-autoscaling.amazonaws.com"
 
 
 @dataclass(frozen=True)
 class Needs:
     """What the permissions are for.
 
-    ``signs_requests``: the API's ``auth`` is ``iam``, which create-api verifies.
+    ``signs_requests``: the API's ``auth`` is ``iam``, which create-api verifies. ``makes_roles``:
+    not every role is one of the user's own.
     """
 
     project: str
@@ -48,52 +62,102 @@ class Needs:
     partition: str = "aws"
     kms_key: str | None = None
     signs_requests: bool = False
+    roles: Roles = field(default_factory=Roles)
+    makes_roles: bool = True
 
     def arn(self, rest: str) -> str:
         """An ARN of this partition."""
         return f"arn:{self.partition}:{rest}"
 
 
+@dataclass(frozen=True)
+class _Grant:
+    """Actions on resources: those that fdeploy calls itself, and those that CloudFormation does."""
+
+    service: str
+    itself: str
+    through: str
+    resources: Json
+
+
 def user_policies(needs: Needs) -> Mapping[str, Json]:
-    """The policy documents by name, for all stages of a project in any region of an account."""
-    return {
-        "stacks": {"Version": VERSION, "Statement": list(_stacks(needs))},
-        "data": {"Version": VERSION, "Statement": list(_data(needs))},
-        "bucket": {"Version": VERSION, "Statement": [_bucket(needs)]},
-    }
+    """The caller's policy documents by name, for all stages of a project in any region."""
+    documents = {"stacks": _document(_stacks(needs))}
+    if needs.roles.cloudformation is None:
+        documents["endpoint"] = _document(_called_through(needs, api=False))
+        documents["api"] = _document(_called_through(needs, api=True))
+    return {**documents, "data": _document(_data(needs)), "bucket": _document([_bucket(needs)])}
 
 
-def _stacks(needs: Needs) -> Iterator[Json]:
+def role_policies(needs: Needs) -> Mapping[str, Json]:
+    """What the CloudFormation role and the permissions boundary must allow, if they are set."""
+    documents = {}
+    if needs.roles.cloudformation is not None:
+        documents["cloudformation-role-endpoint"] = _document(_called_by_role(needs, api=False))
+        documents["cloudformation-role-api"] = _document(_called_by_role(needs, api=True))
+    if needs.roles.boundary is not None:
+        documents["boundary"] = boundary(needs)
+    return documents
+
+
+def boundary(needs: Needs) -> Json:
+    """What the roles that fdeploy makes may do at most, as a permissions boundary."""
+    return _document(_within_boundary(needs))
+
+
+def resolved(document: Json, *, account: str, region: str, partition: str) -> Json:
+    """A policy in a template with values for the pseudo parameters, ready to copy."""
+    values = {"AccountId": account, "Partition": partition, "Region": region}
+
+    def value(part: Json) -> Json:
+        if isinstance(part, list):
+            return [value(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "Ref" in part:
+            return values[part["Ref"].removeprefix("AWS::")]
+        if "Fn::Sub" in part:
+            return _PSEUDO.sub(lambda match: values[match[1]], part["Fn::Sub"])
+        return {key: value(item) for key, item in part.items()}
+
+    return value(document)
+
+
+def _grants(needs: Needs) -> Iterator[_Grant]:
+    """What the resources of the stacks take."""
     project, arn = needs.project, needs.arn
-    yield _allow(
-        "cloudformation",
-        "ContinueUpdateRollback CreateChangeSet DeleteChangeSet DeleteStack DescribeChangeSet "
-        "DescribeStackEvents DescribeStacks ExecuteChangeSet GetTemplate ListStackResources "
-        "UpdateTerminationProtection",
-        arn(f"cloudformation:*:*:stack/{project}-*/*"),
-    )
-    yield _allow(
+    yield _Grant(
         "sagemaker",
-        "AddTags CreateEndpoint CreateEndpointConfig CreateModel DeleteEndpoint "
-        "DeleteEndpointConfig DeleteModel DeleteTags DescribeEndpoint DescribeEndpointConfig "
-        "DescribeModel ListTags UpdateEndpoint",
+        "DeleteEndpoint DeleteEndpointConfig DeleteModel DescribeEndpoint DescribeEndpointConfig "
+        "DescribeModel ListTags UpdateEndpointWeightsAndCapacities",
+        "AddTags CreateEndpoint CreateEndpointConfig CreateModel DeleteTags UpdateEndpoint",
         [
             arn(f"sagemaker:*:*:{kind}/{project}-*")
             for kind in ("endpoint", "endpoint-config", "model")
         ],
     )
-    yield from _roles(needs)
-    yield _allow(
+    yield _Grant(
+        "iam",
+        "GetRole",
+        "DeleteRole DeleteRolePolicy DetachRolePolicy GetRolePolicy ListAttachedRolePolicies "
+        "ListRolePolicies TagRole UntagRole UpdateAssumeRolePolicy UpdateRole "
+        "UpdateRoleDescription",
+        _own_roles(needs),
+    )
+    yield _Grant(
         "lambda",
-        "AddPermission CreateFunction DeleteFunction DeleteFunctionConcurrency GetFunction "
+        "DeleteFunction GetFunction",
+        "AddPermission CreateFunction DeleteFunctionConcurrency "
         "GetFunctionCodeSigningConfig GetFunctionRecursionConfig GetFunctionScalingConfig "
         "GetPolicy GetRuntimeManagementConfig ListTags PutFunctionConcurrency RemovePermission "
         "TagResource UntagResource UpdateFunctionCode UpdateFunctionConfiguration",
         arn(f"lambda:*:*:function:{project}-*"),
     )
-    yield _allow(
+    # API Gateway makes the identifiers, so no ARN can name the project's own.
+    yield _Grant(
         "apigateway",
-        "DELETE GET PATCH POST PUT",
+        "GET",
+        "DELETE PATCH POST PUT",
         [
             *(
                 arn(f"apigateway:*::/{kind}{rest}")
@@ -103,55 +167,135 @@ def _stacks(needs: Needs) -> Iterator[Json]:
             arn("apigateway:*::/tags/*"),
         ],
     )
-    yield _allow(
+    yield _Grant(
         "logs",
-        "AssociateKmsKey CreateLogGroup DeleteLogGroup DeleteRetentionPolicy DescribeLogStreams "
-        "DisassociateKmsKey FilterLogEvents GetDataProtectionPolicy GetLogEvents "
-        "ListTagsForResource PutRetentionPolicy TagResource UntagResource",
-        [arn(f"logs:*:*:log-group:/aws/{of}/{project}-*") for of in _LOGGING],
+        "DeleteLogGroup",
+        "AssociateKmsKey CreateLogGroup DeleteRetentionPolicy DisassociateKmsKey "
+        "GetDataProtectionPolicy ListTagsForResource PutRetentionPolicy TagResource UntagResource",
+        _own_logs(needs),
     )
-    yield _allow(
+    yield _Grant(
         "cloudwatch",
-        "DeleteAlarms DescribeAlarms ListTagsForResource PutMetricAlarm TagResource UntagResource",
+        "DeleteAlarms DescribeAlarms",
+        "ListTagsForResource PutMetricAlarm TagResource UntagResource",
         arn(f"cloudwatch:*:*:alarm:{project}-*"),
     )
-    yield _allow(
+    # Target tracking makes and deletes alarms of these names.
+    yield _Grant(
         "cloudwatch",
+        "",
+        "DeleteAlarms DescribeAlarms PutMetricAlarm",
+        arn(f"cloudwatch:*:*:alarm:TargetTracking-endpoint/{project}-*"),
+    )
+    yield _Grant(
+        "cloudwatch",
+        "",
         "DeleteDashboards GetDashboard ListTagsForResource PutDashboard TagResource UntagResource",
         arn(f"cloudwatch::*:dashboard/{project}-*"),
     )
-    yield _allow(
+    yield _Grant(
         "scheduler",
+        "GetScheduleGroup",
         "CreateSchedule CreateScheduleGroup DeleteSchedule DeleteScheduleGroup GetSchedule "
-        "GetScheduleGroup ListTagsForResource TagResource UntagResource UpdateSchedule",
+        "ListTagsForResource TagResource UntagResource UpdateSchedule",
         [arn(f"scheduler:*:*:{kind}/{project}-*") for kind in ("schedule", "schedule-group")],
     )
-    yield _allow(
+    yield _Grant(
         "application-autoscaling",
+        "",
         "DeleteScalingPolicy DeregisterScalableTarget ListTagsForResource PutScalingPolicy "
         "RegisterScalableTarget TagResource UntagResource",
         arn("application-autoscaling:*:*:scalable-target/*"),
     )
-
-
-def _roles(needs: Needs) -> Iterator[Json]:
-    own = needs.arn(f"iam::*:role/fdeploy/{needs.project}-*")
-    yield _allow(
-        "iam",
-        "CreateRole DeleteRole DeleteRolePolicy DetachRolePolicy GetRole GetRolePolicy "
-        "ListAttachedRolePolicies ListRolePolicies PutRolePolicy TagRole UntagRole "
-        "UpdateAssumeRolePolicy UpdateRole UpdateRoleDescription",
-        own,
+    # Actions that AWS cannot scope to a resource: listing, and the logs of an HTTP API.
+    yield _Grant(
+        "application-autoscaling",
+        "DescribeScalableTargets DescribeScalingPolicies",
+        "DescribeScheduledActions",
+        "*",
     )
-    services = [f"{name}.amazonaws.com" for name in ("sagemaker", "lambda", "scheduler")]
-    yield _allow("iam", "PassRole", own, {"StringEquals": {"iam:PassedToService": services}})
-    linked = "sagemaker.application-autoscaling.amazonaws.com"
+    yield _Grant("cloudwatch", "GetMetricData", "", "*")
+    yield _Grant(
+        "logs",
+        "DescribeLogGroups",
+        "CreateLogDelivery DeleteLogDelivery DescribeIndexPolicies DescribeResourcePolicies "
+        "GetLogDelivery ListLogDeliveries PutResourcePolicy UpdateLogDelivery",
+        "*",
+    )
+
+
+def _stacks(needs: Needs) -> Iterator[Json]:
+    project, roles = needs.project, needs.roles
+    yield _allow(
+        "cloudformation",
+        "ContinueUpdateRollback CreateChangeSet DeleteChangeSet DeleteStack DescribeChangeSet "
+        "DescribeEvents DescribeStackEvents DescribeStacks ExecuteChangeSet GetTemplate "
+        "ListStackResources RollbackStack UpdateTerminationProtection",
+        needs.arn(f"cloudformation:*:*:stack/{project}-*/*"),
+    )
+    for grant in _grants(needs):
+        if grant.itself:
+            yield _allow(grant.service, grant.itself, grant.resources)
+    given = sorted({role for role in (roles.execution, roles.function) if role})
+    if roles.cloudformation is not None:
+        given.append(roles.cloudformation)
+        yield _pass_role(roles.cloudformation, ["cloudformation"])
+    # The checks look whether they exist.
+    if given:
+        yield _allow("iam", "GetRole", given)
+    if roles.boundary is not None:
+        yield _allow("iam", "GetPolicy", roles.boundary)
+
+
+def _called_through(needs: Needs, *, api: bool) -> Iterator[Json]:
+    """What CloudFormation calls with the caller's permissions, for one of the two stacks."""
+    for grant in _grants(needs):
+        if grant.through and (grant.service in _OF_API) == api:
+            yield _allow(grant.service, grant.through, grant.resources, _THROUGH_CLOUDFORMATION)
+    if not api:
+        yield from _roles(needs, _THROUGH_CLOUDFORMATION)
+
+
+def _called_by_role(needs: Needs, *, api: bool) -> Iterator[Json]:
+    """What CloudFormation calls in a role of its own; nothing else is valid for that role."""
+    for grant in _grants(needs):
+        if (grant.service in _OF_API) == api:
+            actions = " ".join(sorted(f"{grant.itself} {grant.through}".split()))
+            yield _allow(grant.service, actions, grant.resources)
+    if not api:
+        yield from _roles(needs, {})
+        return
+    stored = needs.arn(f"s3:::{needs.bucket}/fdeploy/{needs.project}/*")
+    yield _allow("s3", "GetObject GetObjectVersion", stored)
+    if needs.kms_key:
+        yield _key(needs.kms_key)
+
+
+def _roles(needs: Needs, condition: Json) -> Iterator[Json]:
+    """Making the roles, with the boundary if there is one, and passing them on."""
+    roles = needs.roles
+    if needs.makes_roles:
+        bound = condition
+        if roles.boundary is not None:
+            bound = {**condition, "StringEquals": {"iam:PermissionsBoundary": roles.boundary}}
+        yield _allow("iam", "CreateRole PutRolePolicy", _own_roles(needs), bound)
+        # IAM does not document that a passed role's request says who called the service.
+        yield _pass_role(_own_roles(needs), ["sagemaker", "lambda", "scheduler"])
+    if roles.execution is not None:
+        yield _pass_role(roles.execution, ["sagemaker"])
+    if roles.function is not None:
+        yield _pass_role(roles.function, ["lambda"])
     yield _allow(
         "iam",
         "CreateServiceLinkedRole",
-        needs.arn(f"iam::*:role/aws-service-role/{linked}/*"),
-        {"StringEquals": {"iam:AWSServiceName": linked}},
+        needs.arn(f"iam::*:role/aws-service-role/{_AUTOSCALING}/*"),
+        {"StringEquals": {"iam:AWSServiceName": _AUTOSCALING}},
     )
+
+
+def _pass_role(roles: Json, services: list[str]) -> Json:
+    passed = {"iam:PassedToService": [f"{service}.amazonaws.com" for service in services]}
+    return _allow("iam", "PassRole", roles, {"StringEquals": passed})
 
 
 def _data(needs: Needs) -> Iterator[Json]:
@@ -170,6 +314,7 @@ def _data(needs: Needs) -> Iterator[Json]:
         "InvokeEndpoint InvokeEndpointAsync",
         needs.arn(f"sagemaker:*:*:endpoint/{needs.project}-*"),
     )
+    yield _allow("logs", "DescribeLogStreams FilterLogEvents GetLogEvents", _own_logs(needs))
     yield _allow("apigateway", "GET", needs.arn("apigateway:*::/account"))
     # To check that the image exists; the repositories belong to AWS.
     yield _allow("ecr", "BatchGetImage", needs.arn("ecr:*:*:repository/*"))
@@ -179,11 +324,12 @@ def _data(needs: Needs) -> Iterator[Json]:
     own = [needs.arn(f"iam::*:{kind}/*") for kind in ("role", "user")]
     yield _allow("iam", "SimulatePrincipalPolicy", own)
     if needs.kms_key:
-        yield _allow(
-            "kms", "CreateGrant Decrypt DescribeKey Encrypt GenerateDataKey", needs.kms_key
-        )
-    for service, actions in _UNSCOPED.items():
-        yield _allow(service, actions, "*")
+        yield _key(needs.kms_key)
+    yield _allow("iam", "ListRoles", "*")
+    yield _allow("pricing", "GetProducts", "*")
+    yield _allow("sagemaker", "ListEndpointConfigs ListModels", "*")
+    yield _allow("servicequotas", "ListAWSDefaultServiceQuotas ListServiceQuotas", "*")
+    yield _allow("tag", "GetResources", "*")
 
 
 def _bucket(needs: Needs) -> Json:
@@ -196,6 +342,67 @@ def _bucket(needs: Needs) -> Json:
     )
 
 
+def _within_boundary(needs: Needs) -> Iterator[Json]:
+    """The endpoint's, the Lambda's and the schedule's role together, for any settings."""
+    project, arn = needs.project, needs.arn
+    bucket = arn(f"s3:::{needs.bucket}")
+    yield _allow("s3", "ListBucket", bucket)
+    objects = f"{bucket}/fdeploy/{project}/*"
+    yield _allow("s3", "AbortMultipartUpload GetObject PutObject", objects)
+    yield _allow("ecr", "GetAuthorizationToken", "*")
+    yield _allow(
+        "ecr",
+        "BatchCheckLayerAvailability BatchGetImage GetDownloadUrlForLayer",
+        arn("ecr:*:*:repository/*"),
+    )
+    yield _allow(
+        "logs",
+        "CreateLogGroup CreateLogStream DescribeLogStreams PutLogEvents",
+        _own_logs(needs),
+    )
+    namespace = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
+    yield _allow("cloudwatch", "PutMetricData", "*", namespace)
+    yield _allow("cloudwatch", "DescribeAlarms", arn(f"cloudwatch:*:*:alarm:{project}-*"))
+    network = ("network-interface", "security-group", "subnet")
+    yield _allow(
+        "ec2",
+        "CreateNetworkInterface CreateNetworkInterfacePermission DeleteNetworkInterface",
+        [arn(f"ec2:*:*:{kind}/*") for kind in network],
+    )
+    yield _allow(
+        "ec2",
+        "DeleteNetworkInterfacePermission DescribeDhcpOptions DescribeNetworkInterfaces "
+        "DescribeSecurityGroups DescribeSubnets DescribeVpcs",
+        "*",
+    )
+    yield _allow("sagemaker", "InvokeEndpoint", arn(f"sagemaker:*:*:endpoint/{project}-*"))
+    yield _allow("cloudformation", "DeleteStack", arn(f"cloudformation:*:*:stack/{project}-*/*"))
+    # The schedule's role deletes the stacks, through CloudFormation.
+    for grant in _grants(needs):
+        ending = set(_ENDING.get(grant.service, "").split())
+        actions = " ".join(sorted(ending & set(f"{grant.itself} {grant.through}".split())))
+        if actions:
+            yield _allow(grant.service, actions, grant.resources, _THROUGH_CLOUDFORMATION)
+    if needs.kms_key:
+        yield _key(needs.kms_key)
+
+
+def _own_roles(needs: Needs) -> str:
+    return needs.arn(f"iam::*:role/fdeploy/{needs.project}-*")
+
+
+def _own_logs(needs: Needs) -> list[str]:
+    return [needs.arn(f"logs:*:*:log-group:/aws/{of}/{needs.project}-*") for of in _LOGGING]
+
+
+def _key(key: str) -> Json:
+    return _allow("kms", "CreateGrant Decrypt DescribeKey Encrypt GenerateDataKey", key)
+
+
+def _document(statements: Iterator[Json] | list[Json]) -> Json:
+    return {"Version": VERSION, "Statement": list(statements)}
+
+
 def _allow(service: str, actions: str, resources: Json, condition: Json = None) -> Json:
     allowed = {
         "Effect": "Allow",
@@ -203,231 +410,3 @@ def _allow(service: str, actions: str, resources: Json, condition: Json = None) 
         "Resource": resources,
     }
     return {**allowed, "Condition": condition} if condition else allowed
-
-
-_CALLER = re.compile(r"arn:(?P<partition>[^:]+):(?:sts|iam)::(?P<account>\d+):(?P<who>.+)")
-# Services whose statements mix kinds of resources: an action has to be allowed on one of them.
-_BY_KIND = frozenset(("sagemaker", "scheduler"))
-_SHOWN = 20  # actions listed in a message
-_REFUSED = "InvalidInput"  # the answer to a query for actions on different kinds of resources
-
-_NOBODY = "no policy allows"
-_DENIED = "a policy denies"
-_BOUNDARY = "the permissions boundary does not allow"
-_ORGANIZATION = "the organization's service control policies do not allow"
-
-
-@dataclass(frozen=True)
-class Question:
-    """A query whether actions are allowed; ``context`` holds condition keys and values."""
-
-    actions: tuple[str, ...]
-    resources: tuple[str, ...]
-    context: tuple[tuple[str, str], ...] = ()
-
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of SimulatePrincipalPolicy, except the principal."""
-        entries = [
-            {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
-            for key, value in self.context
-        ]
-        return {
-            "ActionNames": list(self.actions),
-            "ResourceArns": list(self.resources),
-            "ContextEntries": entries,
-        }
-
-
-def check_permissions(
-    aws: Aws, documents: Mapping[str, Any], needs: Needs, stage: str, *, unused: frozenset[str]
-) -> Check:
-    """Check that the caller has the permissions in the documents of ``user_policies``.
-
-    ``unused`` are services that these settings do not need. Raises AwsDenied if the caller may not
-    use the simulator, and AwsError.
-    """
-    who = _Who.of(aws.caller)
-    if who.kind == "root":
-        return Check("permissions", "passed", "the account's root user has every permission")
-    if who.kind not in ("user", "role"):
-        return Check(
-            "permissions",
-            "warned",
-            f"IAM cannot simulate {aws.caller}: it is neither a user nor a role",
-            "run fdeploy doctor --policy to see the permissions it needs",
-        )
-    simulator = _Simulator(aws, who)
-    missing: defaultdict[str, set[str]] = defaultdict(set)
-    for question in questions(documents, needs, stage, region=aws.region, account=aws.account):
-        if question.actions[0].partition(":")[0] in unused:
-            continue
-        for action, reason in simulator.missing(question):
-            missing[reason].add(action)
-    if missing:
-        return _lacking(simulator.principal, missing)
-    return Check(
-        "permissions",
-        "passed",
-        f"IAM's policy simulator allows {simulator.principal} everything needed; it does not "
-        "consider policies of sessions, resources and VPC endpoints",
-    )
-
-
-def questions(
-    documents: Mapping[str, Any], needs: Needs, stage: str, *, region: str, account: str
-) -> Iterator[Question]:
-    """Yield a query for each statement and condition value, for resources of this stage."""
-    place = _Place(needs.project, stage, region, account)
-    for document in documents.values():
-        for statement in document["Statement"]:
-            resources = tuple(place.arn(arn) for arn in _list(statement["Resource"]))
-            for context in _contexts(statement.get("Condition", {})):
-                yield Question(tuple(statement["Action"]), resources, context)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Turns the patterns of a policy into ARNs of a stage's resources."""
-
-    project: str
-    stage: str
-    region: str
-    account: str
-
-    def arn(self, pattern: str) -> str:
-        if pattern == "*":
-            return pattern
-        start, partition, service, region, account, resource = pattern.split(":", 5)
-        resource = resource.replace(f"{self.project}-*", f"{self.project}-{self.stage}")
-        region = self.region if region == "*" else region
-        account = self.account if account == "*" else account
-        return ":".join((start, partition, service, region, account, resource.replace("*", "any")))
-
-
-@dataclass(frozen=True)
-class _Who:
-    """A principal; ``kind`` is ``user``, ``role``, ``root`` or another; ``name`` has no path."""
-
-    arn: str
-    kind: str
-    name: str
-
-    @classmethod
-    def of(cls, caller: str) -> _Who:
-        """The principal whose policies apply: for a session, the assumed role."""
-        match = _CALLER.fullmatch(caller)
-        if match is None:
-            return cls(caller, "", "")
-        kind, _, rest = match["who"].partition("/")
-        if kind == "assumed-role":
-            name = rest.partition("/")[0]
-            arn = f"arn:{match['partition']}:iam::{match['account']}:role/{name}"
-            return cls(arn, "role", name)
-        return cls(caller, kind, rest.rpartition("/")[2])
-
-
-class _Simulator:
-    """Queries the policy simulator about one user or role."""
-
-    def __init__(self, aws: Aws, who: _Who) -> None:
-        self._aws = aws
-        self._who = who
-        self.principal = who.arn
-        self._found = who.kind == "user"  # a session's ARN omits the path of its role
-
-    def missing(self, question: Question) -> Iterator[tuple[str, str]]:
-        """Yield the actions that are not allowed, each with the reason."""
-        try:
-            results = self._results(question)
-        except AwsError as error:
-            if error.aws_code != _REFUSED or len(question.actions) == 1:
-                raise
-            for action in question.actions:
-                alone = Question((action,), question.resources, question.context)
-                yield from self.missing(alone)
-            return
-        for result in results:
-            decisions = list(_decisions(result))
-            service = result["EvalActionName"].partition(":")[0]
-            enough = any if service in _BY_KIND else all
-            if not enough(decision is None for decision in decisions):
-                reason = next(decision for decision in decisions if decision)
-                yield result["EvalActionName"], reason
-
-    def _results(self, question: Question) -> list[Any]:
-        try:
-            return self._asked(question)
-        except AwsMissing:
-            if self._found:
-                raise
-        self.principal = self._with_path()
-        self._found = True
-        return self._asked(question)
-
-    def _asked(self, question: Question) -> list[Any]:
-        pages = self._aws.pages(
-            "iam",
-            "simulate_principal_policy",
-            PolicySourceArn=self.principal,
-            **question.parameters(),
-        )
-        return [result for page in pages for result in page["EvaluationResults"]]
-
-    def _with_path(self) -> str:
-        """The role's ARN including its path, which roles of IAM Identity Center have."""
-        pages = self._aws.pages("iam", "list_roles", PaginationConfig={"PageSize": 1_000})
-        found = (role for page in pages for role in page["Roles"])
-        return next(
-            (role["Arn"] for role in found if role["RoleName"] == self._who.name), self._who.arn
-        )
-
-
-def _decisions(result: Any) -> Iterator[str | None]:
-    """For each resource, the reason why an action is not allowed, or None if it is."""
-    for one in result.get("ResourceSpecificResults") or [result]:
-        decision = one.get("EvalResourceDecision") or one["EvalDecision"]
-        if decision == "allowed":
-            yield None
-        elif not _allowed_by(one, result, "OrganizationsDecisionDetail", "AllowedByOrganizations"):
-            yield _ORGANIZATION
-        elif not _allowed_by(
-            one, result, "PermissionsBoundaryDecisionDetail", "AllowedByPermissionsBoundary"
-        ):
-            yield _BOUNDARY
-        else:
-            yield _DENIED if decision == "explicitDeny" else _NOBODY
-
-
-def _allowed_by(one: Any, result: Any, detail: str, name: str) -> bool:
-    """Whether a detail allows the action; a missing detail forbids nothing."""
-    return bool({**(result.get(detail) or {}), **(one.get(detail) or {})}.get(name, True))
-
-
-def _lacking(principal: str, missing: Mapping[str, set[str]]) -> Check:
-    told = "; ".join(f"{reason} {_named(sorted(missing[reason]))}" for reason in sorted(missing))
-    attach = f"attach the policies that fdeploy doctor --policy prints to {principal}"
-    if set(missing) == {_NOBODY}:
-        hint = attach
-    else:
-        hint = "ask the account's administrator: no further policy can allow what is denied"
-        hint += f"; for the other actions, {attach}" if _NOBODY in missing else ""
-    return Check("permissions", "failed", f"for {principal}, {told}", hint)
-
-
-def _named(actions: Sequence[str]) -> str:
-    more = len(actions) - _SHOWN
-    return ", ".join(actions[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _contexts(condition: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Contexts that satisfy a condition, one for each value of a key."""
-    keys = [(key, _list(values)) for of in condition.values() for key, values in of.items()]
-    if not keys:
-        yield ()
-    for key, values in keys:
-        for value in values:
-            yield ((key, value),)
-
-
-def _list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)

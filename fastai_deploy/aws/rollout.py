@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from fastai_deploy.aws.client_errors import denial
 from fastai_deploy.aws.deployment import Applied, Deployment, Plan, StackEvent
 from fastai_deploy.aws.logs import last_lines
 from fastai_deploy.aws.session import Aws
@@ -72,7 +73,7 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        r"not authorized to perform|AccessDenied|Could not assume role",
+        r"AccessDenied|Could not assume role",
         Diagnosis(
             "a permission is missing",
             "run fdeploy doctor --policy to see the permissions needed",
@@ -119,6 +120,8 @@ _TABLE: tuple[tuple[str, Diagnosis], ...] = (
 def diagnose(reason: str, lines: Sequence[str]) -> Diagnosis | None:
     """The likely cause of a failure; None if it is not known."""
     said = "\n".join((reason, *lines))
+    if denied := denial(said):
+        return Diagnosis(str(denied), denied.hint)
     return next((cause for words, cause in _TABLE if re.search(words, said)), None)
 
 

@@ -24,7 +24,7 @@ from botocore.parsers import ResponseParserError
 
 from fastai_deploy import __version__
 from fastai_deploy.aws.client_errors import translated
-from fastai_deploy.errors import AwsUnreachable
+from fastai_deploy.errors import AwsCredentials, AwsUnreachable
 
 ATTEMPTS = 6
 _CONNECT_SECONDS = 10.0
@@ -121,6 +121,13 @@ class Aws:
     def account(self) -> str:
         """The account's 12 digits. Raises AwsError."""
         return str(self._identity["Account"])
+
+    def account_or(self, unknown: str) -> str:
+        """The account, or ``unknown`` if there are no credentials to ask for it."""
+        try:
+            return self.account
+        except AwsCredentials:
+            return unknown
 
     @cached_property
     def caller(self) -> str:

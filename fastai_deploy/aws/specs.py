@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -31,6 +31,20 @@ _BACKLOG = 5.0  # AWS's own example
 
 
 @dataclass(frozen=True)
+class Roles:
+    """ARNs of IAM roles of the user's own; fdeploy makes those of the stacks that are None.
+
+    ``boundary`` is the permissions boundary of every role that fdeploy makes; ``cloudformation`` is
+    the role that CloudFormation works with, instead of the caller's permissions.
+    """
+
+    boundary: str | None = None
+    execution: str | None = None
+    function: str | None = None
+    cloudformation: str | None = None
+
+
+@dataclass(frozen=True)
 class Common:
     """What all stacks of a stage share. ``log_days`` are days, ``tags`` the user's own."""
 
@@ -39,6 +53,7 @@ class Common:
     log_days: int
     kms_key: str | None = None
     alarm_topic: str | None = None
+    roles: Roles = field(default_factory=Roles)
 
 
 @dataclass(frozen=True)
@@ -378,6 +393,18 @@ def _common(settings: Settings) -> Common:
         log_days=project.log_retention,
         kms_key=project.kms_key,
         alarm_topic=project.alarm_topic,
+        roles=wanted_roles(settings),
+    )
+
+
+def wanted_roles(settings: Settings) -> Roles:
+    """The roles that the settings name."""
+    project = settings.sections.project
+    return Roles(
+        boundary=project.permissions_boundary,
+        execution=project.execution_role,
+        function=project.lambda_role,
+        cloudformation=project.cloudformation_role,
     )
 
 

@@ -239,12 +239,27 @@ class ChangeSet:
     changes: tuple[Change, ...]
 
 
+def service_role(role: str | None) -> dict[str, str]:
+    """The parameter that names the role CloudFormation works with; none for the caller's own.
+
+    A stack remembers the role of its last change set; one from before the setting has none.
+    """
+    return {"RoleARN": role} if role else {}
+
+
 def create_change_set(
-    aws: Aws, request: StackRequest, folder: TemplateFolder, *, new: bool, token: str
+    aws: Aws,
+    request: StackRequest,
+    folder: TemplateFolder,
+    *,
+    new: bool,
+    token: str,
+    role: str | None = None,
 ) -> ChangeSet | None:
     """Create a change set; None if nothing would change.
 
-    ``new`` creates the stack; ``token`` identifies the request; ``folder`` is for large templates.
+    ``new`` creates the stack; ``token`` identifies the request; ``folder`` is for large templates;
+    ``role`` is the one that CloudFormation works with.
     Raises AwsError, or DeployError if CloudFormation rejects the template.
     """
     name = _NAME_PREFIX + token.rpartition("-")[2]
@@ -259,6 +274,7 @@ def create_change_set(
                 ChangeSetType="CREATE" if new else "UPDATE",
                 ClientToken=token,
                 **source,
+                **service_role(role),
                 Parameters=[
                     {"ParameterKey": key, "ParameterValue": value} for key, value in parameters
                 ],

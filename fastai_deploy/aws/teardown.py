@@ -10,7 +10,8 @@
     6. the inventory         by names and by tags
 
 If a stack cannot delete a resource, the deletion is retried and finally retains it; step 4 deletes
-it, or the inventory reports it. Anything may be gone already, deleted by hand.
+it, or the inventory reports it. For want of a permission nothing is retained: the stack stays, with
+what is in it, for the next teardown. Anything may be gone already, deleted by hand.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from fastai_deploy.aws import bucket as buckets
 from fastai_deploy.aws.bucket import Bucket
+from fastai_deploy.aws.client_errors import denial
 from fastai_deploy.aws.deployment import Deployment
 from fastai_deploy.aws.inventory import Inventory, ResourceRef, artifacts_of, data_of
 from fastai_deploy.aws.ownership import Owner
@@ -101,14 +103,18 @@ class StageTeardown:
 
     def _remove_stack(self, name: str) -> None:
         for attempt in range(1, _STACK_ATTEMPTS + 1):
-            if self._is_removed(name, retain_stuck=attempt == _STACK_ATTEMPTS):
+            if self._is_settled(name, retain_stuck=attempt == _STACK_ATTEMPTS):
                 return
             self._aws.sleep(_PAUSE_SECONDS)
 
-    def _is_removed(self, name: str, *, retain_stuck: bool) -> bool:
+    def _is_settled(self, name: str, *, retain_stuck: bool) -> bool:
+        """Delete a stack; whether it is gone, or another attempt would not help."""
         try:
             self._deployment.remove(name, retain_stuck=retain_stuck)
         except StackFailed as error:
+            if denied := denial(error.reason):
+                self._report(Warned(f"{name} is not deleted: {denied}", hint=denied.hint))
+                return True
             self._report(Warned(error.message, hint="retrying"))
             return False
         return True

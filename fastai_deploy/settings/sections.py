@@ -35,6 +35,11 @@ BUCKET_PATTERN = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 TTL_PATTERN = r"^([1-9][0-9]{0,3}[mhd]|never)$"
 KEY_ARN_PATTERN = r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+$"
 TOPIC_ARN_PATTERN = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}$"
+ROLE_ARN_PATTERN = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/([!-~]{1,511}/)?[A-Za-z0-9_+=,.@-]{1,64}$"
+# An account's own managed policy, or one of AWS.
+POLICY_ARN_PATTERN = (
+    r"^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/([!-~]{1,511}/)?[A-Za-z0-9_+=,.@-]{1,128}$"
+)
 # AWS: "Tag naming limits and requirements". No colon: fdeploy's own tags start with fdeploy: and
 # those of AWS with aws:.
 TAG_KEY_PATTERN = r"^[A-Za-z0-9_./=+@-][A-Za-z0-9 _./=+@-]{0,127}$"
@@ -115,6 +120,38 @@ class ProjectSettings(Section):
             description="AWS: ARN of a KMS key to encrypt stored data: log groups, instance "
             "volumes, captured and asynchronous data, and Lambda environment variables. Its policy "
             "must allow CloudWatch Logs to use it. Default: AWS-owned keys.",
+        ),
+    ] = None
+    permissions_boundary: Annotated[
+        str | None,
+        Field(
+            pattern=POLICY_ARN_PATTERN,
+            description="AWS: ARN of a managed policy to set as the permissions boundary of every "
+            "IAM role that fdeploy creates. Default: no boundary.",
+        ),
+    ] = None
+    execution_role: Annotated[
+        str | None,
+        Field(
+            pattern=ROLE_ARN_PATTERN,
+            description="AWS: ARN of an existing role for the SageMaker endpoint. Default: fdeploy "
+            "creates one.",
+        ),
+    ] = None
+    lambda_role: Annotated[
+        str | None,
+        Field(
+            pattern=ROLE_ARN_PATTERN,
+            description="AWS: ARN of an existing role for the Lambda function of the API. Default: "
+            "fdeploy creates one.",
+        ),
+    ] = None
+    cloudformation_role: Annotated[
+        str | None,
+        Field(
+            pattern=ROLE_ARN_PATTERN,
+            description="AWS: ARN of an existing service role with which CloudFormation changes "
+            "the stacks. Default: CloudFormation uses the caller's permissions.",
         ),
     ] = None
     log_retention: Annotated[LogDays, Field(description="AWS: days to keep logs.")] = 30

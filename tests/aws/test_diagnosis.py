@@ -74,7 +74,11 @@ def test_a_resource_of_a_stack_is_the_same_thing() -> None:
         ("ResourceLimitExceeded: The account-level service limit", "", "quota"),
         ("due to InsufficientInstanceCapacity error", "", "no capacity for this instance"),
         ("Could not find model data at s3://a/b.", "", "no longer in the bucket"),
-        ("is not authorized to perform: ecr:BatchGetImage", "", "a permission is missing"),
+        (
+            "User: x is not authorized to perform: ecr:BatchGetImage",
+            "",
+            "x lacks the permission ecr:BatchGetImage",
+        ),
         ("The repository of the image x does not exist", "", "the container image"),
     ],
 )

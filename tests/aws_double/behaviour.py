@@ -15,7 +15,8 @@ class Behaviour:
     ``no_capacity``: no instance can be had. ``silent_update``: CloudFormation does not notice that
     an update of an endpoint has failed. ``seconds``: how long an endpoint takes at least.
     ``hold``: endpoints come no further until it is false again. ``caller``: the ARN of who asks,
-    the root user without one. ``simulates_alone``: the policy simulator takes one action a time.
+    the root user without one. ``enforces``: what the policies of the caller do not allow is
+    refused. ``simulates_alone``: the policy simulator takes one action a time.
     """
 
     quota: dict[str, int] = field(default_factory=dict)
@@ -27,4 +28,5 @@ class Behaviour:
     seconds: float = 0.0
     hold: bool = False
     caller: str = ""
+    enforces: bool = False
     simulates_alone: bool = False

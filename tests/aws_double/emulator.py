@@ -55,6 +55,8 @@ put_log_events: Any = _part("ministack.services.cloudwatch_logs", "_put_log_even
 rest_gateway: Any = import_module("ministack.services.apigateway_v1")
 http_gateway: Any = import_module("ministack.services.apigateway")
 rest_apis: Any = _part("ministack.services.apigateway_v1", "_rest_apis")
+api_keys: Any = _part("ministack.services.apigateway_v1", "_api_keys")
+usage_plans: Any = _part("ministack.services.apigateway_v1", "_usage_plans")
 http_apis: Any = _part("ministack.services.apigateway", "_apis")
 
 # IAM's evaluation of policies, and who is asked about.
@@ -64,4 +66,7 @@ evaluate: Any = _part("ministack.core.iam_evaluator", "evaluate")
 boundary: Any = _part("ministack.core.iam_evaluator", "_permissions_boundary")
 user_policies: Any = _part("ministack.core.iam_evaluator", "_gather_user_policies")
 role_policies: Any = _part("ministack.core.iam_evaluator", "_gather_role_policies")
+rest_action: Any = _part("ministack.core.iam_actions", "extract_iam_action")
+s3_action: Any = _part("ministack.core.iam_actions", "_s3_action")
+s3_deleted: Any = _part("ministack.core.iam_actions", "_s3_batch_delete_targets")
 tag_collectors: Any = _part("ministack.services.tagging", "_COLLECTORS")

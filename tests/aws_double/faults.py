@@ -32,6 +32,7 @@ _S3_THROTTLE = (503, "SlowDown", "Please reduce your request rate.")
 class Fault:
     """``kind`` happens to the call number ``call`` of fdeploy, or to each that the names match.
 
+    ``after``: only once this operation has been called.
     ``attempts`` is how many attempts of a call are hit; all when 0. ``times`` is how many calls
     are hit; all when 0.
     """
@@ -42,6 +43,7 @@ class Fault:
     operation: str = ""
     attempts: int = 0
     times: int = 0
+    after: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Journal:
         for fault in self.faults:
             if fault.call and fault.call != number:
                 continue
+            if fault.after and all(c.operation != fault.after for c in self.calls.values()):
+                continue
             if fault.service and fault.service != operation.service:
                 continue
             if fault.operation and fault.operation != operation.name:
@@ -104,8 +108,16 @@ def answer(kind: str, operation: Operation) -> tuple[int, Mapping[str, str], byt
     status, code, words = ANSWERS[kind]
     if operation.protocol == REST_XML and kind == "throttle":
         status, code, words = _S3_THROTTLE
+    if operation.protocol == QUERY and kind == "throttle":
+        code = "Throttling"
+    return written(operation, status, code, words)
+
+
+def written(
+    operation: Operation, status: int, code: str, words: str
+) -> tuple[int, Mapping[str, str], bytes]:
+    """An error answer in the protocol of the operation."""
     if operation.protocol == QUERY:
-        code = "Throttling" if kind == "throttle" else code
         body = (
             f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>"
             f"<Message>{words}</Message></Error><RequestId>double</RequestId></ErrorResponse>"

@@ -58,11 +58,7 @@ def _simulated(operation: Operation, form: dict[str, str], *, alone: bool) -> An
     gather = emulator.user_policies if kind == "user" else emulator.role_policies
     policies = gather(name, operation.account)
     limits = emulator.boundary(stores[kind], name, operation.account)
-    context = {
-        form[f"{entry}.ContextKeyName"].lower(): form[f"{entry}.ContextKeyValues.member.1"]
-        for entry in (f"ContextEntries.member.{number}" for number in range(1, 10))
-        if f"{entry}.ContextKeyName" in form
-    }
+    context = dict(_context(form))
 
     def decision(action: str, resource: str) -> tuple[str, bool]:
         asked = emulator.Request(
@@ -97,6 +93,16 @@ def _simulated(operation: Operation, form: dict[str, str], *, alone: bool) -> An
         )
     told = f"<EvaluationResults>{''.join(results)}</EvaluationResults>"
     return _xml(operation.name, f"{told}<IsTruncated>false</IsTruncated>")
+
+
+def _context(form: dict[str, str]) -> Iterator[tuple[str, str | list[str]]]:
+    """The condition keys of a simulation, in lower case, with their values."""
+    number = 1
+    while (entry := f"ContextEntries.member.{number}") + ".ContextKeyName" in form:
+        values = list(_members(form, f"{entry}.ContextKeyValues"))
+        several = form[f"{entry}.ContextKeyType"] == "stringList"
+        yield form[f"{entry}.ContextKeyName"].lower(), values if several else values[0]
+        number += 1
 
 
 def _members(form: dict[str, str], name: str) -> Iterator[str]:

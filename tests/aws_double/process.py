@@ -70,6 +70,11 @@ class Double:
         calls: list[dict[str, Any]] = self._ask("GET", f"{account}/calls")
         return calls
 
+    def actions(self, account: str) -> list[str]:
+        """The IAM actions that the account was asked for while its policies were enforced."""
+        actions: list[str] = self._ask("GET", f"{account}/actions")
+        return actions
+
     def behave(self, account: str, region: str = REGION, **behaviour: Any) -> None:
         """Change how SageMaker behaves for an account: see ``sagemaker.Behaviour``."""
         self._ask("POST", f"{account}/{region}/behaviour", behaviour)

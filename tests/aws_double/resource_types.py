@@ -86,10 +86,12 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
     _changed_policies_alone_are_no_change()
     _parameters_count_by_what_they_give()
     emulator.replace_part(emulator.HANDLERS, "_capabilities_enforced", lambda _: lambda: True)
+    _give_roles_their_boundary(table["AWS::IAM::Role"])
     _refuse_functions_without_code(table["AWS::Lambda::Function"])
     _refuse_full_buckets(table["AWS::S3::Bucket"])
     emulator.tag_collectors["sagemaker"] = lambda: _tagged(sagemaker)
     emulator.tag_collectors["logs"] = _tagged_log_groups
+    emulator.tag_collectors["apigateway"] = _tagged_apis
 
 
 class Handlers(Protocol):
@@ -296,6 +298,18 @@ def _let_rollbacks_take_time() -> None:
     emulator.replace_part(emulator.STACKS, "_roll_back_operation", slowed)
 
 
+def _give_roles_their_boundary(handlers: dict[str, Any]) -> None:
+    """``PermissionsBoundary`` on the page of ``AWS::IAM::Role``, which ministack leaves out."""
+    create = handlers["create"]
+
+    def bound(logical_id: str, props: Json, stack: str) -> Created:
+        created: Created = create(logical_id, props, stack)
+        emulator.roles[created[0]]["PermissionsBoundary"] = props.get("PermissionsBoundary", "")
+        return created
+
+    handlers["create"] = bound
+
+
 def _refuse_functions_without_code(handlers: dict[str, Any]) -> None:
     create = handlers["create"]
 
@@ -339,6 +353,22 @@ def _tagged_log_groups() -> list[tuple[str, list[Json]]]:
         (group["arn"].removesuffix(":*"), [{"Key": k, "Value": v} for k, v in tags.items()])
         for group in emulator.log_groups.values()
         if (tags := group["tags"])
+    ]
+
+
+def _tagged_apis() -> list[tuple[str, list[Json]]]:
+    """Source: "Services that support the Resource Groups Tagging API"."""
+    stores = {
+        "apikeys": emulator.api_keys,
+        "restapis": emulator.rest_apis,
+        "usageplans": emulator.usage_plans,
+    }
+    arn = f"arn:aws:apigateway:{emulator.get_region()}::"
+    return [
+        (f"{arn}/{kind}/{item['id']}", [{"Key": k, "Value": v} for k, v in tags.items()])
+        for kind, store in stores.items()
+        for item in store.values()
+        if (tags := item.get("tags"))
     ]
 
 

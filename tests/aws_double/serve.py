@@ -5,6 +5,7 @@ when its standard input is closed, so it never outlives the process that started
 
     POST /_double/<account>/faults      [{"kind": "lost", "call": 7}]; begins a new journal
     GET  /_double/<account>/calls       the journal
+    GET  /_double/<account>/actions     the IAM actions that were checked
     POST /_double/<account>/<region>/behaviour   {"quota": {"ml.m5.large": 0}}
     POST /_double/<account>/end         ends the account's model servers; nobody uses it again
 """
@@ -44,6 +45,7 @@ class Double:
             LAMBDA_EXECUTOR="local",
         )
         from tests.aws_double import emulator, resource_types  # noqa: PLC0415
+        from tests.aws_double.authorization import Authorization  # noqa: PLC0415
         from tests.aws_double.market import Market  # noqa: PLC0415
         from tests.aws_double.principals import Principals  # noqa: PLC0415
         from tests.aws_double.registry import Registry  # noqa: PLC0415
@@ -58,6 +60,7 @@ class Double:
         scaling = Scaling()
         market = Market(self._sagemaker.account_behaviour)
         self._principals = Principals(self._sagemaker.account_behaviour)
+        self._authorization = Authorization(self._sagemaker.account_behaviour)
         self._services: dict[str, Handle] = {
             "sagemaker": self._sagemaker.handle,
             "ecr": Registry(self._sagemaker.account_behaviour).handle,
@@ -67,6 +70,7 @@ class Double:
         }
         self._journals: defaultdict[str, Journal] = defaultdict(Journal)
         resource_types.install(self._sagemaker, scaling)
+        self._authorization.install(emulator.resource_types)
 
     async def start(self) -> None:
         """Let ministack start what it runs beside requests."""
@@ -109,6 +113,11 @@ class Double:
         self._sagemaker.close()
 
     async def _answer(self, operation: Operation, request: Request) -> Answer:
+        with self._emulator.request_scope(operation.account, operation.region):
+            refusal = self._authorization.refusal(operation, request)
+        if refusal is not None:
+            status, headers, body = refusal
+            return status, [(n.encode(), v.encode()) for n, v in headers.items()], body
         if operation.service == "sagemaker" and operation.name.startswith("Invoke"):
             return await asyncio.to_thread(self._runtime.invoke, operation, request)
         handle = self._services.get(operation.service)
@@ -141,6 +150,8 @@ class Double:
         if rest == ["end"]:
             asyncio.get_running_loop().run_in_executor(None, self._sagemaker.close, account)
             return _json(200, {})
+        if rest == ["actions"]:
+            return _json(200, self._authorization.asked(account))
         region, _behaviour = rest
         with self._emulator.request_scope(account, region):
             for name, value in json.loads(request.body).items():

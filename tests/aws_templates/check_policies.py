@@ -24,14 +24,22 @@ _PSEUDO = {
     "AWS::AccountId": "123456789012",
     "AWS::URLSuffix": "amazonaws.com",
 }
+_SCALING = "newer than parliament's list; the handler of AWS::Lambda::Function names it"
+_EVENTS = "newer than parliament's list (November 2025)"
 # Accepted findings: document, kind of finding, words in it; and why.
 ACCEPTED = {
     ("user-policy-bucket", "RESOURCE_POLICY_PRIVILEGE_ESCALATION", "s3:"): (
         "who makes the bucket sets its policy and lifecycle; it is a document of its own, which "
         "others who work with fdeploy do not get"
     ),
-    ("user-policy-stacks", "UNKNOWN_ACTION", "lambda:GetFunctionScalingConfig"): (
-        "newer than parliament's list; CloudFormation's handler of AWS::Lambda::Function names it"
+    ("role-policy-cloudformation-role-api", "UNKNOWN_ACTION", "lambda:GetFunctionScalingConfig"): (
+        _SCALING
+    ),
+    ("user-policy-api", "UNKNOWN_ACTION", "lambda:GetFunctionScalingConfig"): _SCALING,
+    ("user-policy-stacks", "UNKNOWN_ACTION", "cloudformation:DescribeEvents"): _EVENTS,
+    ("user-policy-stacks-given", "UNKNOWN_ACTION", "cloudformation:DescribeEvents"): _EVENTS,
+    ("user-policy-endpoint-bound", "MISMATCHED_TYPE_BUT_USABLE", "StringEquals"): (
+        "AWS's own examples of permissions boundaries compare iam:PermissionsBoundary as a string"
     ),
 }
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from fastai_deploy.aws.capacity import known_types
 from fastai_deploy.aws.images import choose_image, installed_tables
-from fastai_deploy.aws.permissions import Needs, user_policies
+from fastai_deploy.aws.permissions import Needs, role_policies, user_policies
 from fastai_deploy.aws.specs import (
     ApiSpec,
     EndpointSpec,
     Location,
+    Roles,
     api_spec,
     endpoint_spec,
     ttl_spec,
@@ -32,6 +33,10 @@ SHA256 = "3f2a9c01b7de" + "0" * 52
 CODE_SHA256 = "8c1d" + "0" * 60
 KMS_KEY = "arn:aws:kms:eu-central-1:123456789012:key/0a1b2c3d-1111-2222-3333-444455556666"
 CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/0a1b2c3d-1111-2222-3333-4444"
+BOUNDARY = "arn:aws:iam::123456789012:policy/boundaries/applications"
+EXECUTION_ROLE = "arn:aws:iam::123456789012:role/sagemaker/endpoints"
+LAMBDA_ROLE = "arn:aws:iam::123456789012:role/functions"
+CLOUDFORMATION_ROLE = "arn:aws:iam::123456789012:role/cloudformation"
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 ENDS = datetime(2026, 11, 22, 16, 0, tzinfo=timezone.utc)
 TABLES, KNOWN = installed_tables(), known_types()
@@ -52,6 +57,10 @@ ENDPOINTS = {
         "startup_timeout = 900\n[project]\nregion = 'eu-central-1'\nname = 'demo'\n"
         f"kms_key = '{KMS_KEY}'\nalarm_topic = '{TOPIC}'\n"
         "tags = {team = 'nlp', cost-centre = '42'}\nlog_retention = 365\ndashboard = false\n"
+        f"permissions_boundary = '{BOUNDARY}'\n"
+    ),
+    "given-role": (
+        f"[project]\nregion = 'eu-central-1'\nname = 'demo'\nexecution_role = '{EXECUTION_ROLE}'\n"
     ),
 }
 APIS = {
@@ -61,6 +70,10 @@ APIS = {
         'timeout = 12.5\ncors_origins = ["https://a.example", "https://b.example"]\n[project]\n'
         "region = 'eu-central-1'\nname = 'demo'\ntags = {team = 'nlp'}\n"
         f"kms_key = '{KMS_KEY}'\nalarm_topic = '{TOPIC}'\n"
+        f"permissions_boundary = '{BOUNDARY}'\n"
+    ),
+    "rest-given-role": (
+        f"[project]\nregion = 'eu-central-1'\nname = 'demo'\nlambda_role = '{LAMBDA_ROLE}'\n"
     ),
     "rest-iam": 'auth = "iam"\ncors_origins = ["https://a.example"]\naccess_logs = false\n',
     "rest-none": 'auth = "none"\n',
@@ -146,3 +159,15 @@ def goldens() -> Iterator[Golden]:
         yield Golden(f"user-policy-{name}", document)
     everything = Needs("demo", BUCKET, kms_key=KMS_KEY, signs_requests=True)
     yield Golden("user-policy-data-kms-iam", user_policies(everything)["data"])
+    bound = Needs("demo", BUCKET, roles=Roles(boundary=BOUNDARY))
+    yield Golden("user-policy-endpoint-bound", user_policies(bound)["endpoint"])
+    given = Needs(
+        "demo",
+        BUCKET,
+        kms_key=KMS_KEY,
+        roles=Roles(BOUNDARY, EXECUTION_ROLE, LAMBDA_ROLE, CLOUDFORMATION_ROLE),
+        makes_roles=False,
+    )
+    yield Golden("user-policy-stacks-given", user_policies(given)["stacks"])
+    for name, document in role_policies(given).items():
+        yield Golden(f"role-policy-{name}", document)

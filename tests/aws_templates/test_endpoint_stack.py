@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.aws.specs import EndpointSpec, Location
+from fastai_deploy.aws.specs import EndpointSpec, Location, Roles
 from fastai_deploy.aws.templates import render
 from tests.aws_templates.scenarios import (
+    BOUNDARY,
     BUCKET,
     ENDPOINTS,
+    EXECUTION_ROLE,
     endpoint_of,
     of_type,
     section,
@@ -62,12 +64,29 @@ def test_the_role_reads_this_artifact_and_this_image_and_no_other() -> None:
     assert everywhere == ["Registry", "Metrics"], "for which AWS knows no narrower resource"
 
 
-@pytest.mark.parametrize("name", ENDPOINTS)
+@pytest.mark.parametrize("name", [name for name in ENDPOINTS if name != "given-role"])
 def test_no_permission_is_wider_than_it_must_be(name: str) -> None:
     for sid, item in statements(template(name)).items():
         assert not any("*" in action for action in item["Action"]), sid
         wide = item["Resource"] == "*" and not item.get("Condition")
         assert not wide or sid in {"Registry", "SeeVpc"}, sid
+
+
+def test_a_role_of_the_users_own_takes_the_place_of_one_that_is_made() -> None:
+    made = template("given-role")
+    assert of_type(made, "AWS::IAM::Role") == []
+    assert only(made, "AWS::SageMaker::Model")["ExecutionRoleArn"] == EXECUTION_ROLE
+
+
+def test_a_role_is_made_with_the_boundary_and_another_boundary_is_another_role() -> None:
+    bound = only(template("vpc-kms"), "AWS::IAM::Role")
+    assert bound["PermissionsBoundary"] == BOUNDARY
+    unbound = only(template("real-time-cpu"), "AWS::IAM::Role")
+    assert "PermissionsBoundary" not in unbound
+    spec = endpoint_of(settings_of(section("endpoint", ENDPOINTS["real-time-cpu"])))
+    common = replace(spec.common, roles=Roles(boundary=BOUNDARY))
+    other = endpoint_template(replace(spec, common=common))
+    assert only(other, "AWS::IAM::Role")["Path"] != unbound["Path"]
 
 
 def test_only_sagemaker_of_this_account_becomes_the_role() -> None:

@@ -9,9 +9,22 @@ from typing import Any
 import pytest
 
 from tests.aws_templates.golden import GOLDEN, is_kept, kept, name, rendered
-from tests.aws_templates.scenarios import BUCKET, CERTIFICATE, KMS_KEY, TOPIC, Golden, goldens
+from tests.aws_templates.scenarios import (
+    BOUNDARY,
+    BUCKET,
+    CERTIFICATE,
+    EXECUTION_ROLE,
+    KMS_KEY,
+    LAMBDA_ROLE,
+    TOPIC,
+    Golden,
+    goldens,
+)
 
 DOCUMENTS = list(goldens())
+NAMED = (
+    *(BOUNDARY, BUCKET, CERTIFICATE, EXECUTION_ROLE, KMS_KEY, LAMBDA_ROLE, TOPIC, ".dkr.ecr."),
+)
 
 
 @pytest.mark.parametrize("golden", [*filter(is_kept, DOCUMENTS)], ids=lambda golden: golden.name)
@@ -50,9 +63,7 @@ def test_accounts_and_regions_are_pseudo_parameters(golden: Golden) -> None:
     """So that a template works anywhere; only names that the user gave are literal."""
     for text in texts(golden.document["Resources"]):
         if "123456789012" in text or "eu-central-1" in text:
-            assert any(own in text for own in (BUCKET, CERTIFICATE, KMS_KEY, TOPIC, ".dkr.ecr.")), (
-                text
-            )
+            assert any(own in text for own in NAMED), text
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -46,6 +46,7 @@ def endpoint_template(spec: EndpointSpec) -> Template:
     text = _text("endpoint.yaml", {"NetworkArns": _network_arns(spec.model.vpc)})
     values = {
         **_endpoint_parameters(spec),
+        "ExecutionRoleArn": spec.common.roles.execution or "",
         "KeepInstances": "false",
         **dict.fromkeys(("RolePath", "ModelName", "EndpointConfigName"), ""),
     }
@@ -72,6 +73,7 @@ def api_template(spec: ApiSpec, *, key_serial: str = "") -> Template:
     )
     values = {
         **_api_parameters(spec),
+        "FunctionRoleArn": spec.common.roles.function or "",
         "ApiKeySerial": key_serial,
         "RolePath": "",
     }
@@ -98,6 +100,7 @@ def _common_parameters(common: Common, version: str) -> Parameters:
         "Stage": common.owner.stage,
         "Version": version,
         "KmsKey": common.kms_key or "",
+        "PermissionsBoundary": common.roles.boundary or "",
     }
 
 
@@ -205,13 +208,20 @@ def _network_arns(vpc: Vpc | None) -> list[Json]:
 
 
 def _role_path(common: Common, document: Json, values: Parameters, role: str) -> str:
-    """The path of a role, with a hash of what it may do.
+    """The path of a role, with a hash of what it may do; empty for a role of the user's own.
 
-    Other permissions are another role, so that what runs keeps its own until it is replaced.
+    Other permissions are another role, so that what runs keeps its own until it is replaced. So is
+    another boundary, which nobody who may only create roles can change.
     """
-    (policy,) = evaluate(document, values)["Resources"][role]["Properties"]["Policies"]
+    made = evaluate(document, values)["Resources"].get(role)
+    if made is None:
+        return ""
+    (policy,) = made["Properties"]["Policies"]
+    may_do: Json = policy["PolicyDocument"]
+    if common.roles.boundary is not None:
+        may_do = [may_do, common.roles.boundary]
     path = role_path(common.owner.project, common.owner.stage)
-    return f"{path}{_digest(policy['PolicyDocument'])[:_ROLE_HASH]}/"
+    return f"{path}{_digest(may_do)[:_ROLE_HASH]}/"
 
 
 def _named(document: Json, values: Parameters, logical_id: str) -> dict[str, Json]:

@@ -17,7 +17,7 @@ from fastai_deploy.aws.capacity import (
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
 from fastai_deploy.aws.permissions import Needs
 from fastai_deploy.aws.pricing import Price, endpoint_cost, instance_price
-from fastai_deploy.aws.specs import INVOKE_SECONDS, EndpointSpec, Instances
+from fastai_deploy.aws.specs import INVOKE_SECONDS, EndpointSpec, Instances, wanted_roles
 from fastai_deploy.errors import FileError
 from fastai_deploy.packaging.artifact import read_contents
 from fastai_deploy.packaging.wheels import Container
@@ -93,12 +93,17 @@ def estimate(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
 def needs(context: Context, *, unknown: str | None = None) -> Needs:
     """The permissions this stage needs; see ``default_bucket`` for ``unknown``. Raises AwsError."""
     project = context.settings.sections.project
+    roles = wanted_roles(context.settings)
+    is_async = context.settings.sections.endpoint.kind == "async"  # which has no Lambda
+    given = roles.execution and (roles.function or is_async) and project.ttl is None
     return Needs(
         project=context.owner.project,
         bucket=project.bucket or default_bucket(context.aws, unknown=unknown),
         partition=context.aws.partition,
         kms_key=project.kms_key,
         signs_requests=context.settings.sections.api.auth == "iam",
+        roles=roles,
+        makes_roles=not given,
     )
 
 

@@ -59,8 +59,16 @@ class Context:
     def deployment(self, watch: LogWatch | None = None) -> Deployment:
         """Applies and deletes stacks."""
         heard: dict[str, Any] = {"watch": watch} if watch else {}
-        bucket = self.settings.sections.project.bucket
-        return Deployment(self.aws, self.owner, self.operator, self.report, bucket=bucket, **heard)
+        project = self.settings.sections.project
+        return Deployment(
+            self.aws,
+            self.owner,
+            self.operator,
+            self.report,
+            bucket=project.bucket,
+            role=project.cloudformation_role,
+            **heard,
+        )
 
     def rollout(self, log_group: str) -> Rollout:
         """Applies a stack whose service logs to ``log_group`` and is verified."""

@@ -15,7 +15,7 @@ from fastai_deploy.aws import logs as log_lines
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.doctor import Doctor
-from fastai_deploy.aws.permissions import user_policies
+from fastai_deploy.aws.permissions import resolved, role_policies, user_policies
 from fastai_deploy.aws.specs import Location
 from fastai_deploy.aws.stacks import our_stack, planned
 from fastai_deploy.errors import UsageError
@@ -137,8 +137,29 @@ class AwsOperations:
         return Checkup((credentials, *doctor.examine(checks.subject(context, spec)), packaged))
 
     def policies(self) -> Policies:
-        """The IAM policies that the stage needs, without credentials for any account."""
-        return Policies(user_policies(checks.needs(self._context, unknown=_ANY_ACCOUNT)))
+        """The IAM policies that the stage needs: the caller's, then those of the settings' roles.
+
+        Without credentials they are for the account of whoever has them. Raises SettingsError.
+        """
+        context = self._context
+        needs = checks.needs(context, unknown=_ANY_ACCOUNT)
+        if needs.makes_roles and needs.roles.boundary is None:
+            context.report(
+                Warned(
+                    "whoever has these permissions can create IAM roles with any policy, and so "
+                    "become an administrator of the account",
+                    hint="to bind the roles, set permissions_boundary in [project]",
+                )
+            )
+        given = context.definitions.given_roles(
+            self._would_store(_NO_ARTIFACT, unknown=_ANY_ACCOUNT)
+        )
+        account, region = context.aws.account_or(_ANY_ACCOUNT), context.aws.region
+        own = {
+            name: resolved(document, account=account, region=region, partition=needs.partition)
+            for name, document in given.items()
+        }
+        return Policies({**user_policies(needs), **role_policies(needs), **own})
 
     def template(self, artifact: Artifact) -> Templates:
         """The templates that ``deploy`` and ``create-api`` would apply. Raises SettingsError.

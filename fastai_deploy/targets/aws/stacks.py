@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastai_deploy import files
 from fastai_deploy.aws.capacity import Instance, known_types
@@ -16,10 +16,12 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import (
     EndpointSpec,
     Location,
+    Roles,
     api_spec,
     endpoint_spec,
     ttl_spec,
     wanted_instance,
+    wanted_roles,
 )
 from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
@@ -27,7 +29,7 @@ from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import KEY_SERIAL
 from fastai_deploy.errors import FileError, SettingsError
 from fastai_deploy.json_reader import parse
-from fastai_deploy.naming import api_stack
+from fastai_deploy.naming import api_stack, artifact_key
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.runtime.bundle import weights_file
@@ -158,6 +160,9 @@ class StackDefinitions(Protocol):
     def ttl(self, version: str, ends: datetime) -> StackDefinition:
         """The stack that deletes the others at a date in UTC; it has no service."""
 
+    def given_roles(self, stored: StoredArtifact) -> Mapping[str, Any]:
+        """What the roles that the settings name must allow, by name. Raises SettingsError."""
+
 
 class SettingsStackDefinitions:
     """Builds the stacks that the settings describe, for the region of ``aws``.
@@ -208,6 +213,31 @@ class SettingsStackDefinitions:
         """The stack that deletes the stage."""
         spec = ttl_spec(self._settings, version=version, ends=ends)
         return StackDefinition(expiry_template(spec), "", spec.version)
+
+    def given_roles(self, stored: StoredArtifact) -> Mapping[str, Any]:
+        """The policies of the roles that would be made instead, for any version."""
+        settings, wanted = self._settings, wanted_roles(self._settings)
+        made = {}
+        if wanted.execution is not None:
+            on, image = self._machine()
+            spec = endpoint_spec(settings, stored, image, on)
+            any_artifact = replace(
+                spec.model.artifact, key=artifact_key(settings.project_name, "*")
+            )
+            model = replace(spec.model, artifact=any_artifact)
+            common = replace(spec.common, roles=Roles())
+            template = endpoint_template(replace(spec, model=model, common=common))
+            made["execution-role"] = template, "ExecutionRole"
+        if wanted.function is not None and settings.sections.endpoint.kind != "async":
+            api = api_spec(settings, code=Location("", ""), code_version="", gateway_logs=False)
+            template = api_template(replace(api, common=replace(api.common, roles=Roles())))
+            made["lambda-role"] = template, "FunctionRole"
+        return {
+            name: template.evaluated()["Resources"][role]["Properties"]["Policies"][0][
+                "PolicyDocument"
+            ]
+            for name, (template, role) in made.items()
+        }
 
     def _machine(self) -> tuple[Instance, Image]:
         return chosen_image(self._settings, self._aws.region, served_model(self._bundle))
