@@ -19,7 +19,8 @@ from fastai_deploy.workspace import Workspace
 class Project:
     """What every stage function takes; ``clock`` returns seconds.
 
-    ``typed`` is the command line after ``fdeploy``, empty when used as a library.
+    ``typed`` is the command line after ``fdeploy``, empty when used as a library. ``exists``: the
+    folder has a project file or records, or the settings name the project.
     """
 
     settings: Settings
@@ -29,6 +30,7 @@ class Project:
     report: Reporter
     clock: Callable[[], float] = time.monotonic
     typed: tuple[str, ...] = ()
+    exists: bool = True
 
 
 def open_project(settings: Settings, report: Reporter) -> Project:
@@ -40,6 +42,7 @@ def open_project(settings: Settings, report: Reporter) -> Project:
             settings,
             last_target="aws" if last.target == "aws" else "local",
             last_region=last.region or None,
+            last_account=_account(last, workspace.find(StoredArtifact)) or None,
         )
     target, operations = _target(settings, workspace, report)
     return Project(settings, workspace, target, operations, report)
@@ -58,6 +61,13 @@ def _last(workspace: Workspace, *, needed: bool) -> Endpoint | StoredArtifact | 
         ) from None
 
 
+def _account(last: Endpoint | StoredArtifact, stored: StoredArtifact | None) -> str:
+    """The AWS account of the last deploy; empty if no record says it."""
+    if last.target != "aws":
+        return ""
+    return last.account or (stored.known_account if stored else "")
+
+
 def _target(
     settings: Settings, workspace: Workspace, report: Reporter
 ) -> tuple[Target, Operations]:
@@ -67,8 +77,7 @@ def _target(
         from fastai_deploy.targets.aws.operations import AwsOperations  # noqa: PLC0415
         from fastai_deploy.targets.aws.target import AwsTarget  # noqa: PLC0415
 
-        home = workspace.folder / "aws"
-        aws = AwsTarget(open_context(settings, home, workspace.bundle, report))
+        aws = AwsTarget(open_context(settings, workspace.aws, workspace.bundle, report))
         return aws, AwsOperations(aws)
     from fastai_deploy.targets.local.operations import LocalOperations  # noqa: PLC0415
     from fastai_deploy.targets.local.target import LocalTarget  # noqa: PLC0415

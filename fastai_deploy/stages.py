@@ -33,7 +33,7 @@ from fastai_deploy.bundle import read_manifest
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
 from fastai_deploy.environments.venv import Environments
-from fastai_deploy.errors import LeftoverError, UsageError
+from fastai_deploy.errors import LeftoverError, NoProject, UsageError
 from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.wheels import Container, default_cache, fetch
@@ -60,6 +60,7 @@ from fastai_deploy.records import (
 )
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
+from fastai_deploy.settings.loading import PROJECT_FILE
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -330,15 +331,15 @@ def teardown(
     """Delete what the target runs and stores, and verify that nothing is left.
 
     The local bundle and ``model.tar.gz`` stay. ``targets.base`` explains ``artifacts``,
-    ``confirmed`` and ``wait``. Raises LeftoverError, or UsageError for a protected stage.
+    ``confirmed`` and ``wait``. Raises LeftoverError, UsageError for a protected stage, or NoProject
+    if nothing is found and the folder is no project.
     """
     with _stage(project, "teardown") as ending:
         proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed, wait=wait)
-        # The next teardown looks where the records point, so they stay until everything is gone.
+        if not proof.found:
+            _need_project(project, proof.where)
         if not proof.begun:
-            project.workspace.forget(Api, Endpoint)
-        if not proof.kept and not proof.begun:
-            project.workspace.forget(StoredArtifact)
+            _forget(project, proof)
         ending.summary = proof.summary
         if proof.begun:
             ending.summary = (
@@ -352,6 +353,77 @@ def teardown(
                 hint="stop or delete them by hand, then run fdeploy teardown again",
             )
     return proof
+
+
+def _need_project(project: Project, searched: str) -> None:
+    """Raise NoProject unless the folder is a project."""
+    if project.exists:
+        return
+    settings = project.settings
+    raise NoProject(
+        f"no project here: neither {settings.root} nor a folder above it has an {PROJECT_FILE} or "
+        f"records of fdeploy; nothing was found {searched} for project {settings.project_name}, "
+        f"stage {settings.stage}",
+        hint=f"change to the project's folder, or add --config PATH/{PROJECT_FILE}",
+    )
+
+
+def _forget(project: Project, proof: Teardown) -> None:
+    """Remove the records of what a teardown has deleted.
+
+    The next teardown looks where the records point, so they stay until everything is gone there.
+    """
+    workspace = project.workspace
+    endpoint, stored = workspace.find(Endpoint), workspace.find(StoredArtifact)
+    if _is_there(endpoint, proof):
+        workspace.forget(Api, Endpoint)
+    if _is_there(stored, proof) and not proof.kept:
+        workspace.forget(StoredArtifact)
+    last = endpoint or stored
+    if last is not None and not _is_there(last, proof):
+        where = f"region {last.region}" if last.target == "aws" else "this machine"
+        flags = f"--target {last.target}" + (f" --region {last.region}" if last.region else "")
+        project.report(
+            Warned(
+                f"the last deploy of this stage, to {where}, was not looked at and is remembered",
+                hint=f"run fdeploy teardown {flags} to delete it",
+            )
+        )
+
+
+def _is_there(record: Endpoint | StoredArtifact | None, proof: Teardown) -> bool:
+    """Whether a record is of the place of a teardown; those of earlier versions may not say."""
+    return record is None or (
+        record.target == proof.target
+        and record.region in ("", proof.region)
+        and record.account in ("", proof.account)
+    )
+
+
+def forget(project: Project) -> Teardown:
+    """Remove the records of what the stage has on AWS, without access to its account.
+
+    Nothing is deleted there. Raises UsageError if there are no such records.
+    """
+    settings, workspace = project.settings, project.workspace
+    if settings.last_target != "aws":
+        raise UsageError(
+            f"stage {settings.stage} has no records of a deploy to AWS", hint="run fdeploy status"
+        )
+    account, region = settings.last_account or "", settings.last_region or ""
+    workspace.forget(Api, Endpoint, StoredArtifact)
+    files.remove_tree(workspace.aws)
+    where = ", ".join(
+        f"{what} {value}" for what, value in (("account", account), ("region", region)) if value
+    )
+    project.report(
+        Warned(
+            f"what this stage has on AWS{f' ({where})' if where else ''} keeps running and costing",
+            hint=f"with credentials of that account, run fdeploy teardown --target aws"
+            f"{f' --region {region}' if region else ''} to delete it",
+        )
+    )
+    return Teardown("aws", (), (), (), region=region, account=account, forgotten=True)
 
 
 @dataclass
@@ -401,8 +473,11 @@ def plan(project: Project) -> StagePlan:
 
 
 def status(project: Project) -> Status:
-    """What is deployed, how it is doing and what it costs. Raises AwsError."""
-    return project.operations.status()
+    """What is deployed, how it is doing and what it costs. Raises AwsError or NoProject."""
+    found = project.operations.status()
+    if not found.parts:
+        _need_project(project, found.where)
+    return found
 
 
 def logs(

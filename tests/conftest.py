@@ -22,7 +22,8 @@ LEARNERS = Path(__file__).parent / "learners"
 SLOW = (
     *("aws", "aws_templates", "benchmarks", "flow", "gateway", "github_actions", "learner"),
     *("learner_runtime", "local", "page", "runtime", "telemetry"),
-    *("test_inspect.py", "test_limited_process.py", "test_settings.py", "test_wheels.py"),
+    *("test_inspect.py", "test_limited_process.py", "test_project_folder.py", "test_settings.py"),
+    "test_wheels.py",
 )
 
 # The models are tiny: a second thread of torch would wait more than it computes, beside the other

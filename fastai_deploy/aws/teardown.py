@@ -82,6 +82,8 @@ class StageTeardown:
             deleted=tuple(str(ref) for ref in found if ref not in left),
             left=tuple(map(str, left)),
             kept=tuple(map(str, kept)),
+            region=self._aws.region,
+            account=self._aws.account,
         )
 
     def begin(self) -> Teardown:
@@ -95,7 +97,15 @@ class StageTeardown:
                     hint="run fdeploy teardown to delete them and verify that nothing is left",
                 )
             )
-        return Teardown(target="aws", found=begun, deleted=(), left=(), begun=begun)
+        return Teardown(
+            target="aws",
+            found=begun,
+            deleted=(),
+            left=(),
+            begun=begun,
+            region=self._aws.region,
+            account=self._aws.account,
+        )
 
     # Stacks and retained resources
 

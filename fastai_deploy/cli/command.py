@@ -18,9 +18,10 @@ import typer
 
 from fastai_deploy.cli.options import COMMON, Sets
 from fastai_deploy.cli.progress import reporter
-from fastai_deploy.progress import Warned
+from fastai_deploy.progress import Step, Warned
 from fastai_deploy.project import Project, open_project
 from fastai_deploy.settings import load_settings
+from fastai_deploy.workspace import FoundProject, find_project
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,21 @@ class Options:
     typed: tuple[str, ...]
     flags: Mapping[tuple[str, str], tuple[str, Any]]
 
+    @property
+    def names_learner(self) -> bool:
+        """Whether a learner is named on the command line."""
+        return self.flags.get(("model", "learner"), ("", None))[1] is not None
+
 
 @contextmanager
 def session(options: Options, command: str, *, locked: bool) -> Iterator[Project]:
     """Open the project a command works on; ``locked`` keeps other commands out of the stage."""
+    here = Path.cwd()
+    found = FoundProject(here, exists=True)
+    if options.config is None:
+        found = find_project(here, starts=options.names_learner)
     settings = load_settings(
-        folder=Path.cwd(),
+        folder=found.folder,
         config=options.config,
         stage=options.stage,
         environ=os.environ,
@@ -50,7 +60,20 @@ def session(options: Options, command: str, *, locked: bool) -> Iterator[Project
     with reporter(sys.stderr, as_json=options.as_json) as report:
         for note in settings.notes:
             report(Warned(note, hint="the old name works until the next release"))
-        project = replace(open_project(settings, report), typed=options.typed)
+        if found.foreign:
+            report(
+                Warned(
+                    f"{found.foreign} is not used, because it or its folder is another user's",
+                    hint=f"to use it, add --config {found.foreign}",
+                )
+            )
+        if found.folder != here:
+            report(Step(f"project in {found.folder}"))
+        project = replace(
+            open_project(settings, report),
+            typed=options.typed,
+            exists=found.exists or ("project", "name") in settings.origins,
+        )
         with project.workspace.locked(command) if locked else nullcontext():
             yield project
 

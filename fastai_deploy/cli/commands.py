@@ -202,11 +202,14 @@ def teardown(
     artifacts: opt.Artifacts = False,  # noqa: FBT002 - a flag
     yes: opt.Yes = False,  # noqa: FBT002
     no_wait: opt.NoWait = False,  # noqa: FBT002
+    forget: opt.Forget = False,  # noqa: FBT002
     region: opt.Region = None,
 ) -> "Teardown":
     """Delete everything, then verify that nothing is left."""
     from fastai_deploy import stages
 
+    if forget:
+        return stages.forget(project)
     return stages.teardown(project, artifacts=artifacts, confirmed=yes, wait=not no_wait)
 
 

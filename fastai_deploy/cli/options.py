@@ -148,6 +148,14 @@ Artifacts = Annotated[
 NoWait = Annotated[
     bool, typer.Option("--no-wait", help="AWS: start the deletion and return without verifying it.")
 ]
+Forget = Annotated[
+    bool,
+    typer.Option(
+        "--forget",
+        help="AWS: delete nothing, only forget the stage's last deploy, whose account is out of "
+        "reach.",
+    ),
+]
 OfApi = Annotated[bool, typer.Option("--api", help="Show the API's logs, not the endpoint's.")]
 Since = Annotated[str, typer.Option(help="How far back to start, such as 90s, 15m, 2h or 1d.")]
 Follow = Annotated[

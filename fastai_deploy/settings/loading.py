@@ -137,9 +137,10 @@ class Origin:
 class Settings:
     """The settings of one stage; ``root`` is the project folder, to which paths are relative.
 
-    ``last_target`` and ``last_region`` are where the stage was last uploaded or deployed to, so
-    that ``fdeploy teardown`` after ``fdeploy deploy --instance ...`` means the same target without
-    naming it. ``notes`` name the settings that have moved.
+    ``last_target``, ``last_region`` and ``last_account`` are where the stage was last uploaded or
+    deployed to, so that ``fdeploy teardown`` after ``fdeploy deploy --instance ...`` means the same
+    target without naming it, and is refused with another account's credentials. ``notes`` name the
+    settings that have moved.
     """
 
     root: Path
@@ -148,6 +149,7 @@ class Settings:
     origins: Mapping[Key, Origin]
     last_target: Literal["local", "aws"] | None = None
     last_region: str | None = None
+    last_account: str | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -120,7 +120,8 @@ def open_context(settings: Settings, home: Path, bundle: Path, report: Reporter)
                 hint=f"run fdeploy teardown --region {settings.last_region} to delete that one",
             )
         )
-    aws = open_aws(project.region or settings.last_region, project.profile)
+    region = project.region or settings.last_region
+    aws = open_aws(region, project.profile, only=settings.last_account)
     return Context(
         settings=settings,
         home=home,

@@ -167,6 +167,7 @@ class AwsOperations:
             made_from=artifact.sha256,
             region=self._context.aws.region,
             unproven=artifact.unproven,
+            account=self._context.aws.account,
         )
 
     @property

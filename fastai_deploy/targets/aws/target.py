@@ -65,6 +65,7 @@ class AwsTarget:
             made_from=artifact.sha256,
             region=context.aws.region,
             unproven=artifact.unproven,
+            account=context.aws.account,
         )
 
     def deploy(self, stored: StoredArtifact, verify: Verify, *, sets_end: bool = True) -> Endpoint:
@@ -98,6 +99,7 @@ class AwsTarget:
             version=stored.version,
             made_from=stored.sha256,
             region=aws.region,
+            account=aws.account,
         )
 
     def invoke(self, endpoint: Endpoint, request: Json) -> Json:
@@ -141,6 +143,8 @@ class AwsTarget:
             auth=auth,
             document=applied.stack.outputs.get("DocumentUrl", ""),
             page=applied.stack.outputs.get("PageUrl", ""),
+            region=context.aws.region,
+            account=context.aws.account,
         )
 
     def call_api(self, api: Api, request: Json) -> Json:
@@ -189,11 +193,13 @@ class AwsTarget:
         if not wait:
             return removal.begin()
         proof = removal.run(TeardownScope(artifacts=artifacts, bucket=project.bucket))
-        files.remove_tree(context.home)
+        if context.settings.last_region in (None, context.aws.region):
+            files.remove_tree(context.home)
         return proof
 
     def _invoke(self, name: str, request: Json) -> Json:
         context = self.context
+        context.aws.check_account()
         if context.settings.sections.endpoint.kind != "async":
             return endpoints.invoke(context.aws, name, request)
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
