@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from fastai_deploy.errors import FileError
-from fastai_deploy.progress import Reporter
+from fastai_deploy.progress import UNASKED, Consent, Reporter, Warned
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.settings import Settings
 from fastai_deploy.targets.base import Operations, Target
@@ -31,21 +31,32 @@ class Project:
     clock: Callable[[], float] = time.monotonic
     typed: tuple[str, ...] = ()
     exists: bool = True
+    consent: Consent = UNASKED
+
+    def named(self, name: str, id_: str) -> Project:
+        """The same project under another name and id."""
+        settings = self.settings.with_identity(name, id_ or None)
+        target, operations = _target(settings, self.workspace, self.report, self.consent)
+        return replace(self, settings=settings, target=target, operations=operations)
 
 
-def open_project(settings: Settings, report: Reporter) -> Project:
+def open_project(settings: Settings, report: Reporter, consent: Consent = UNASKED) -> Project:
     """Open the project of these settings, with the real clock and the target they select."""
     workspace = Workspace(settings.root, settings.stage)
     last = _last(workspace, needed=settings.target_is_open)
     if last is not None:
+        stored = workspace.find(StoredArtifact)
         settings = replace(
             settings,
             last_target="aws" if last.target == "aws" else "local",
             last_region=last.region or None,
-            last_account=_account(last, workspace.find(StoredArtifact)) or None,
+            last_account=_account(last, stored) or None,
+            last_name=(stored.project if stored and last.target == "aws" else "") or None,
         )
-    target, operations = _target(settings, workspace, report)
-    return Project(settings, workspace, target, operations, report)
+    for warning in _elsewhere(settings):
+        report(warning)
+    target, operations = _target(settings, workspace, report, consent)
+    return Project(settings, workspace, target, operations, report, consent=consent)
 
 
 def _last(workspace: Workspace, *, needed: bool) -> Endpoint | StoredArtifact | None:
@@ -61,6 +72,25 @@ def _last(workspace: Workspace, *, needed: bool) -> Endpoint | StoredArtifact | 
         ) from None
 
 
+def _elsewhere(settings: Settings) -> Iterator[Warned]:
+    """Warnings of a last deploy that this command is not about."""
+    project = settings.sections.project
+    if settings.target != "aws":
+        return
+    if project.region and settings.last_region and project.region != settings.last_region:
+        yield Warned(
+            f"this command uses {project.region}, but the last deploy went to "
+            f"{settings.last_region}",
+            hint=f"run fdeploy teardown --region {settings.last_region} to delete that one",
+        )
+    if settings.last_name and settings.project_name != settings.last_name:
+        yield Warned(
+            f"the project is now called {settings.project_name}, but the last deploy of this stage "
+            f"was of {settings.last_name}, which keeps running",
+            hint=f"run FDEPLOY_PROJECT_NAME={settings.last_name} fdeploy teardown to delete it",
+        )
+
+
 def _account(last: Endpoint | StoredArtifact, stored: StoredArtifact | None) -> str:
     """The AWS account of the last deploy; empty if no record says it."""
     if last.target != "aws":
@@ -69,7 +99,7 @@ def _account(last: Endpoint | StoredArtifact, stored: StoredArtifact | None) -> 
 
 
 def _target(
-    settings: Settings, workspace: Workspace, report: Reporter
+    settings: Settings, workspace: Workspace, report: Reporter, consent: Consent
 ) -> tuple[Target, Operations]:
     """The target the settings select; only that target's libraries are imported."""
     if settings.target == "aws":
@@ -77,7 +107,8 @@ def _target(
         from fastai_deploy.targets.aws.operations import AwsOperations  # noqa: PLC0415
         from fastai_deploy.targets.aws.target import AwsTarget  # noqa: PLC0415
 
-        aws = AwsTarget(open_context(settings, workspace.aws, workspace.bundle, report))
+        context = open_context(settings, workspace.aws, workspace.bundle, report, consent)
+        aws = AwsTarget(context)
         return aws, AwsOperations(aws)
     from fastai_deploy.targets.local.operations import LocalOperations  # noqa: PLC0415
     from fastai_deploy.targets.local.target import LocalTarget  # noqa: PLC0415

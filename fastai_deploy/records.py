@@ -17,6 +17,7 @@ from typing import Any, Literal
 UNPROVEN = "some answers are not proven to match the learner's"
 _SHOWN = 12  # hexadecimal digits of a version
 _OWN_BUCKET = re.compile(r"s3://fdeploy-([0-9]{12})-")  # see aws.bucket.default_bucket
+_ARTIFACT_KEY = re.compile(r"s3://[^/]+/fdeploy/([a-z0-9-]+)/models/.+")  # see naming.artifact_key
 DEPLOYED_AT = "%Y%m%dT%H%M%SZ"  # format of Deployed.at
 
 
@@ -107,6 +108,12 @@ class StoredArtifact:
         """The account; in a record of an earlier version, the one in the name of the bucket."""
         named = _OWN_BUCKET.match(self.uri)
         return self.account or (named[1] if named else "")
+
+    @property
+    def project(self) -> str:
+        """The project's name, of an artifact on AWS; else empty."""
+        named = _ARTIFACT_KEY.fullmatch(self.uri)
+        return named[1] if named else ""
 
 
 @dataclass(frozen=True)

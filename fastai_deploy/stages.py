@@ -58,6 +58,7 @@ from fastai_deploy.records import (
     Version,
     counted,
 )
+from fastai_deploy.settings import identity
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 from fastai_deploy.settings.loading import PROJECT_FILE
@@ -190,6 +191,44 @@ def upload(project: Project, artifact: Artifact) -> StoredArtifact:
     return record
 
 
+def claimed(project: Project, *, creates: bool = False) -> Project:
+    """The project, under the id that its stage on AWS carries; ``creates``: it may be a new one.
+
+    In a terminal, a new stage of a project without an id gets one, which is written into the
+    project file. Raises NotOurs for another project's stage, UsageError if a question is answered
+    with no, and FileError.
+    """
+    claim = project.target.claim(creates=creates)
+    settings = project.settings
+    values = {"id": claim.id or claim.suggested}
+    if ("project", "name") not in settings.origins:
+        values = {"name": settings.project_name, **values}
+    lines = ", ".join(identity.lines_of(values))
+    if claim.suggested:
+        project.report(
+            Warned(
+                f"the stage {settings.stage} gets no id, without which another project called "
+                f"{settings.project_name} is taken for this one",
+                hint=f"add to [project] in {PROJECT_FILE}, commit it, and run fdeploy deploy "
+                f"--adopt once: {lines}",
+            )
+        )
+    if claim.id == (settings.sections.project.id or ""):
+        return project
+    if project.consent.ask is None:
+        project.report(
+            Warned(
+                f"the stage {settings.stage} has an id that this folder lacks",
+                hint=f"add to [project] in {PROJECT_FILE}, and commit it: {lines}",
+            )
+        )
+        return project.named(settings.project_name, claim.id)
+    file = settings.file or settings.root / PROJECT_FILE
+    written = identity.add_to_project(file, values)
+    project.report(Step(f"wrote {lines} to {file}: commit it with the project"))
+    return project.named(written.get("name", settings.project_name), written["id"])
+
+
 def ready_to_deploy(project: Project) -> StoredArtifact:
     """The stored artifact, packaged and uploaded again if the target or its image has changed.
 
@@ -243,7 +282,7 @@ def rotate_key(project: Project) -> str:
 
     Raises RecordMissing, UsageError, FileError or DeployError.
     """
-    return project.target.rotate_key(project.workspace.need(Api))
+    return claimed(project).target.rotate_key(project.workspace.need(Api))
 
 
 def openapi(project: Project) -> dict[str, Any]:
@@ -260,6 +299,7 @@ def openapi(project: Project) -> dict[str, Any]:
 
 def up(project: Project) -> Api:
     """Run every stage in order; a stage whose input has not changed ends at once."""
+    project = claimed(project, creates=True)
     bundle = export(project)
     artifact = package(project, bundle)
     stored = upload(project, artifact)
@@ -335,6 +375,7 @@ def teardown(
     if nothing is found and the folder is no project.
     """
     with _stage(project, "teardown") as ending:
+        project.target.claim(creates=False)
         proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed, wait=wait)
         if not proof.found:
             _need_project(project, proof.where)
@@ -373,7 +414,9 @@ def _forget(project: Project, proof: Teardown) -> None:
 
     The next teardown looks where the records point, so they stay until everything is gone there.
     """
-    workspace = project.workspace
+    workspace, settings = project.workspace, project.settings
+    if settings.last_name not in (None, settings.project_name):
+        return
     endpoint, stored = workspace.find(Endpoint), workspace.find(StoredArtifact)
     if _is_there(endpoint, proof):
         workspace.forget(Api, Endpoint)
@@ -499,6 +542,7 @@ def rollback(project: Project, *, to: str | None = None) -> Endpoint:
     """
     began = project.clock()
     project.report(StageStarted("rollback"))
+    project = claimed(project)
     record = project.operations.rollback(to)
     project.workspace.save(record)
     summary = f"version {record.version} is live again"

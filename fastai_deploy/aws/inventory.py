@@ -269,12 +269,13 @@ class Inventory:
         return self._owner.owns({tag["Key"]: tag["Value"] for tag in found})
 
     def _by_tag(self) -> Iterator[ResourceRef]:
-        filters = [{"Key": key, "Values": [value]} for key, value in self._owner.tags.items()]
+        filters = [{"Key": key, "Values": [value]} for key, value in self._owner.names.items()]
         for page in self._aws.pages(
             "resourcegroupstaggingapi", "get_resources", TagFilters=filters
         ):
             for item in page["ResourceTagMappingList"]:
-                yield from self._if_there(of_arn(item["ResourceARN"]))
+                if self._owner.owns({tag["Key"]: tag["Value"] for tag in item["Tags"]}):
+                    yield from self._if_there(of_arn(item["ResourceARN"]))
 
     def _versioned(self, operation: str, key: str, member: str, kind: str) -> Iterator[ResourceRef]:
         part = naming.versioned_name(self._owner.project, self._owner.stage, "")

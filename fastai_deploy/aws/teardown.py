@@ -15,7 +15,7 @@ it, or the inventory reports it. Anything may be gone already, deleted by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +45,24 @@ class TeardownScope:
 
 
 class StageTeardown:
-    """Deletes all resources of one owner."""
+    """Deletes all resources of one owner.
 
-    def __init__(self, aws: Aws, owner: Owner, deployment: Deployment, report: Reporter) -> None:
+    ``agreed`` is called with what was found before anything is deleted, and stops it by raising.
+    """
+
+    def __init__(
+        self,
+        aws: Aws,
+        owner: Owner,
+        deployment: Deployment,
+        report: Reporter,
+        agreed: Callable[[Sequence[ResourceRef]], None] = lambda _found: None,
+    ) -> None:
         self._aws = aws
         self._owner = owner
         self._deployment = deployment
         self._report = report
+        self._agreed = agreed
         self._inventory = Inventory(aws, owner)
         self._deletes: Mapping[str, Callable[[str], None]] = {
             "endpoint": self._delete_endpoint,
@@ -69,6 +80,7 @@ class StageTeardown:
         bucket = buckets.find_bucket(self._aws, scope.bucket)
         found = [*self._inventory.everything(), *self._stored(bucket, scope)]
         self._report(Step(f"found {counted(len(found), 'resource')}"))
+        self._agreed(found)
         for name in self._inventory.names.stacks:
             self._remove_stack(name)
         self._remove_all(self._inventory.outside(), tried=set())
@@ -89,6 +101,7 @@ class StageTeardown:
     def begin(self) -> Teardown:
         """Start deleting the stacks and verify nothing. Raises the errors of :meth:`run`."""
         names = self._inventory.names.stacks
+        self._agreed([ref for ref in self._inventory.outside() if ref.kind == "stack"])
         begun = tuple(f"stack {name}" for name in names if self._deployment.begin_removal(name))
         if begun:
             self._report(

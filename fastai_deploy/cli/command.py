@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import typer
 
-from fastai_deploy.cli.options import COMMON, Sets
-from fastai_deploy.cli.progress import reporter
-from fastai_deploy.progress import Step, Warned
+from fastai_deploy.cli.options import COMMON, Agrees, Sets
+from fastai_deploy.cli.progress import asker, reporter
+from fastai_deploy.progress import Consent, Step, Warned
 from fastai_deploy.project import Project, open_project
 from fastai_deploy.settings import load_settings
 from fastai_deploy.workspace import FoundProject, find_project
@@ -28,7 +28,8 @@ from fastai_deploy.workspace import FoundProject, find_project
 class Options:
     """The common options, and the flags that set settings, as setting to (flag, value).
 
-    ``typed`` is the command line after ``fdeploy``, for hints that repeat it.
+    ``typed`` is the command line after ``fdeploy``, for hints that repeat it. ``agreed`` is what
+    the user has agreed to, by field of Consent.
     """
 
     config: Path | None
@@ -36,6 +37,7 @@ class Options:
     as_json: bool
     typed: tuple[str, ...]
     flags: Mapping[tuple[str, str], tuple[str, Any]]
+    agreed: Mapping[str, bool]
 
     @property
     def names_learner(self) -> bool:
@@ -60,6 +62,8 @@ def session(options: Options, command: str, *, locked: bool) -> Iterator[Project
     with reporter(sys.stderr, as_json=options.as_json) as report:
         for note in settings.notes:
             report(Warned(note, hint="the old name works until the next release"))
+        ask = None if options.as_json or "CI" in os.environ else asker(sys.stdin, sys.stderr)
+        consent = Consent(ask=ask, **options.agreed)
         if found.foreign:
             report(
                 Warned(
@@ -70,7 +74,7 @@ def session(options: Options, command: str, *, locked: bool) -> Iterator[Project
         if found.folder != here:
             report(Step(f"project in {found.folder}"))
         project = replace(
-            open_project(settings, report),
+            open_project(settings, report, consent),
             typed=options.typed,
             exists=found.exists or ("project", "name") in settings.origins,
         )
@@ -79,6 +83,7 @@ def session(options: Options, command: str, *, locked: bool) -> Iterator[Project
 
 
 Command = Callable[..., Any]
+T = TypeVar("T")
 
 
 def command(
@@ -95,9 +100,8 @@ def command(
             for parameter in list(inspect.signature(function).parameters.values())[1:]
         ]
         called = name or function.__name__
-        settings = {
-            parameter.name: sets for parameter in own if (sets := _sets(parameter)) is not None
-        }
+        settings = {p.name: sets for p in own for sets in _marks(p, Sets)}
+        consents = {p.name: agrees.to for p in own for agrees in _marks(p, Agrees)}
 
         def run(**values: Any) -> None:
             from fastai_deploy.cli.results import exit_code, show  # noqa: PLC0415 - see the module's docstring
@@ -108,8 +112,10 @@ def command(
                 as_json=values["json"],
                 typed=tuple(sys.argv[1:]),
                 flags=_flags(values, settings),
+                agreed={field: values[name] for name, field in consents.items()},
             )
-            arguments = {p.name: values[p.name] for p in own if p.name not in settings}
+            apart = {*settings, *consents}
+            arguments = {p.name: values[p.name] for p in own if p.name not in apart}
             with session(options, called, locked=locked) as project:
                 result = function(project, **arguments)
             show(result, sys.stdout, as_json=options.as_json)
@@ -128,9 +134,9 @@ def command(
     return register
 
 
-def _sets(parameter: inspect.Parameter) -> Sets | None:
-    metadata = get_args(parameter.annotation)[1:]
-    return next((item for item in metadata if isinstance(item, Sets)), None)
+def _marks(parameter: inspect.Parameter, kind: type[T]) -> Iterator[T]:
+    """What an option's annotation says beside its help."""
+    return (item for item in get_args(parameter.annotation)[1:] if isinstance(item, kind))
 
 
 def _flags(

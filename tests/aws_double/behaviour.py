@@ -16,6 +16,7 @@ class Behaviour:
     an update of an endpoint has failed. ``seconds``: how long an endpoint takes at least.
     ``hold``: endpoints come no further until it is false again. ``caller``: the ARN of who asks,
     the root user without one. ``simulates_alone``: the policy simulator takes one action a time.
+    ``clock``: how many seconds AWS's clock is ahead of this machine's.
     """
 
     quota: dict[str, int] = field(default_factory=dict)
@@ -28,3 +29,4 @@ class Behaviour:
     hold: bool = False
     caller: str = ""
     simulates_alone: bool = False
+    clock: float = 0.0

@@ -187,7 +187,8 @@ class SettingsStackDefinitions:
         A rotated key is kept.
         """
         account = self._aws.call("apigateway", "get_account")
-        owner = Owner(self._settings.project_name, self._settings.stage)
+        # Whose the stack is, is checked where it is changed.
+        owner = Owner(self._settings.project_name, self._settings.stage, adopts=True)
         spec = api_spec(
             self._settings,
             code=code,

@@ -31,9 +31,10 @@ from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
-from fastai_deploy.targets.aws import checks, expiry
+from fastai_deploy.targets.aws import checks, claim, expiry
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.stacks import serving_container
+from fastai_deploy.targets.base import Claim
 
 _CONFIG = "AWS::SageMaker::EndpointConfig"
 
@@ -45,6 +46,10 @@ class AwsTarget:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+
+    def claim(self, *, creates: bool) -> Claim:
+        """Check whose the stage is, and ask before it is made or taken over."""
+        return claim.claim(self.context, creates=creates)
 
     def container(self) -> Container:
         """The container, from the image that the settings select, that an artifact must fit."""
@@ -182,14 +187,20 @@ class AwsTarget:
         if project.protect and not confirmed:
             raise UsageError(
                 f"stage {context.owner.stage} is protected (protect = true in [project])",
-                hint="to delete it anyway, run fdeploy teardown --yes",
+                hint="to delete it anyway, run fdeploy teardown --even-if-protected",
             )
         if artifacts and not wait:
             raise UsageError(
                 "artifacts can be deleted only after the stacks, which --no-wait does not wait for",
                 hint="leave out --no-wait or --artifacts",
             )
-        removal = StageTeardown(context.aws, context.owner, context.deployment(), context.report)
+        removal = StageTeardown(
+            context.aws,
+            context.owner,
+            context.deployment(),
+            context.report,
+            agreed=lambda found: claim.agree_to_teardown(context, found),
+        )
         if not wait:
             return removal.begin()
         proof = removal.run(TeardownScope(artifacts=artifacts, bucket=project.bucket))
