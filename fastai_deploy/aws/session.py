@@ -32,6 +32,7 @@ _CONNECT_SECONDS = 10.0
 # An invocation may take 60 s (AWS: InvokeEndpoint); everything else answers much sooner.
 READ_SECONDS = 70.0
 _STS = "sts"
+EXAMPLE_REGION = "eu-central-1"
 _FOREIGN = (BotoCoreError, ClientError, Boto3Error, ResponseParserError)
 
 
@@ -153,12 +154,12 @@ class Aws:
         if self._only is None or self._only == self.account:
             return
         profile = _profile_of(self._only)
-        choose = f"AWS_PROFILE={profile}" if profile else "AWS_PROFILE=NAME"
+        choose = f"AWS_PROFILE={profile}" if profile else "AWS_PROFILE to one of that account"
         raise AwsWrongAccount(
             f"the credentials are of account {self.account} ({self.caller}), but the last deploy "
             f"of this stage went to account {self._only}",
-            hint=f"use credentials of account {self._only}: {choose}, then the same command; or "
-            "forget that deploy, which keeps running and costing: fdeploy teardown --forget",
+            hint=f"set {choose}, then run the same command; or, if that account is out of reach, "
+            "forget the deploy, which keeps running and costing: fdeploy teardown --forget",
         )
 
 
@@ -184,10 +185,18 @@ def open_aws(region: str | None, profile: str | None = None, *, only: str | None
     if not found:
         raise AwsUnreachable(
             "no AWS region is set",
-            hint="set region in [project] of fdeploy.toml, or add --region, such as eu-central-1",
+            hint=f"run the same command with --region {EXAMPLE_REGION} (or another region), or set "
+            "region in [project] of fdeploy.toml",
         )
     _check_region(session, found)
     return Aws(session, region=found, only=only)
+
+
+def configured_region(profile: str | None) -> str | None:
+    """The region of the user's AWS configuration. Raises AwsError for an unknown profile."""
+    with boundary("sts", "CreateSession"):
+        found: str | None = boto3.Session(profile_name=profile).region_name
+    return found
 
 
 def _check_region(session: boto3.Session, region: str) -> None:
@@ -207,7 +216,7 @@ def _check_region(session: boto3.Session, region: str) -> None:
         f"the AWS region {region} does not exist, has no SageMaker, or is newer than this boto3",
         hint=f"set region in [project] of fdeploy.toml, or --region, to {near[0]}"
         if near
-        else "run pip install --upgrade boto3, or choose another region, such as eu-central-1",
+        else f"run pip install --upgrade boto3, or choose another region, such as {EXAMPLE_REGION}",
     )
 
 

@@ -61,7 +61,7 @@ def test_a_bucket_that_was_deleted(live: Stage) -> None:
     assert (gone["code"], gone["hint"]) == ("file-missing", "run fdeploy upload")
     error = live.run("rollback", "--json").error
     assert f"the bucket {name} is gone" in error["message"]
-    assert error["hint"] == "run fdeploy upload, then fdeploy deploy"
+    assert error["hint"] == "run fdeploy upload && fdeploy deploy"
     live.run.ok("create-api")
     live.run.ok("upload")
     live.run.ok("deploy")

@@ -149,8 +149,11 @@ class StackDefinitions(Protocol):
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
         """The specification of that stack. Raises SettingsError."""
 
-    def api(self, code: Location, code_version: str) -> StackDefinition:
-        """The stack of the API; its service is the function. Raises SettingsError."""
+    def api(self, code: Location, code_version: str, *, account: bool = True) -> StackDefinition:
+        """The stack of the API; its service is the function. Raises SettingsError.
+
+        Without an ``account``, nothing is asked of AWS.
+        """
 
     def ttl(self, version: str, ends: datetime) -> StackDefinition:
         """The stack that deletes the others at a date in UTC; it has no service."""
@@ -181,21 +184,22 @@ class SettingsStackDefinitions:
         on, image = self._machine()
         return endpoint_spec(self._settings, stored, image, on)
 
-    def api(self, code: Location, code_version: str) -> StackDefinition:
+    def api(self, code: Location, code_version: str, *, account: bool = True) -> StackDefinition:
         """The API, with access logs if the account allows API Gateway to write them.
 
-        A rotated key is kept.
+        A rotated key is kept. Without an ``account`` to ask, there are neither.
         """
-        account = self._aws.call("apigateway", "get_account")
+        allowed = self._aws.call("apigateway", "get_account") if account else {}
         # Whose the stack is, is checked where it is changed.
         owner = Owner(self._settings.project_name, self._settings.stage, adopts=True)
         spec = api_spec(
             self._settings,
             code=code,
             code_version=code_version,
-            gateway_logs=bool(account.get("cloudwatchRoleArn")),
+            gateway_logs=bool(allowed.get("cloudwatchRoleArn")),
         )
-        live = our_stack(self._aws, api_stack(owner.project, owner.stage), owner)
+        name = api_stack(owner.project, owner.stage)
+        live = our_stack(self._aws, name, owner) if account else None
         serial = live.outputs.get(KEY_SERIAL) if live else None
         serial = serial if serial and spec.auth == "key" else ""
         template = api_template(spec, key_serial=serial)

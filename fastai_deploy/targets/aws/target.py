@@ -51,6 +51,11 @@ class AwsTarget:
         """Check whose the stage is, and ask before it is made or taken over."""
         return claim.claim(self.context, creates=creates)
 
+    def check_access(self) -> None:
+        """Ask AWS whose credentials these are. Raises AwsError, or AwsWrongAccount."""
+        _ = self.context.aws.account
+        self.context.aws.check_account()
+
     def container(self) -> Container:
         """The container, from the image that the settings select, that an artifact must fit."""
         context = self.context
@@ -62,16 +67,8 @@ class AwsTarget:
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
         key = naming.artifact_key(context.owner.project, artifact.sha256)
         uri = context.uploads(bucket).file(Path(artifact.path), key, sha256=artifact.sha256)
-        return StoredArtifact(
-            target=self.name,
-            uri=uri,
-            sha256=artifact.sha256,
-            bytes=artifact.bytes,
-            made_from=artifact.sha256,
-            region=context.aws.region,
-            unproven=artifact.unproven,
-            account=context.aws.account,
-        )
+        aws = context.aws
+        return StoredArtifact.of(artifact, self.name, uri, aws.region, aws.account)
 
     def deploy(self, stored: StoredArtifact, verify: Verify, *, sets_end: bool = True) -> Endpoint:
         """Update the endpoint stack to this artifact; the previous version serves until then.
