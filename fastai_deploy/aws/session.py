@@ -158,7 +158,7 @@ class Aws:
         raise AwsWrongAccount(
             f"the credentials are of account {self.account} ({self.caller}), but the last deploy "
             f"of this stage went to account {self._only}",
-            hint=f"set {choose}, then run the same command; or, if that account is out of reach, "
+            hint=f"set {choose} and try again; or, if that account is out of reach, "
             "forget the deploy, which keeps running and costing: fdeploy teardown --forget",
         )
 

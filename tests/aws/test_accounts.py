@@ -57,7 +57,8 @@ def test_another_accounts_credentials_are_refused(live: Stage, command: tuple[st
     assert refused.error["code"] == "aws-wrong-account"
     assert live.account in refused.error["message"]
     assert other in refused.error["message"]
-    assert "fdeploy teardown --forget" in refused.error["hint"]
+    assert "forget the deploy" in refused.error["hint"]
+    assert refused.error["hint"].endswith(" --forget")
     assert {call["service"] for call in live.double.calls(other)} == {"sts"}
     assert records(live) == before
 
