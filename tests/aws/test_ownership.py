@@ -166,7 +166,7 @@ def test_without_a_terminal_no_id_is_made(folders: Folders) -> None:
     )
     committed.run.ok("status")
     committed.run.ok("upload")
-    for command in ("deploy", "create-api", "rollback", "teardown"):
+    for command in ("deploy", "rollback", "teardown"):
         refused = committed.run(command, "--json")
         assert refused.error["code"] == "not-ours", command
         assert "has no id" in refused.error["message"]
