@@ -45,6 +45,7 @@
         ├── AwsQuota
         ├── AwsThrottled
         ├── AwsUnreachable
+        ├── AwsWrongAccount
         └── NotOurs
 
 The number is the command's exit code. 0 means success, 1 a bug in fdeploy, and 130 an interruption
@@ -104,7 +105,7 @@ class UnknownStage(SettingsError):
 
 
 class NoProject(SettingsError):
-    """The project file given with ``--config`` does not exist."""
+    """There is no project in this folder, or the file given with ``--config`` does not exist."""
 
     code = "no-project"
 
@@ -396,6 +397,12 @@ class AwsUnreachable(AwsError):
     """AWS did not answer: no connection, a timeout, or a service the region does not have."""
 
     code = "aws-unreachable"
+
+
+class AwsWrongAccount(AwsError):
+    """The credentials are valid, but of another account than the stage's last deploy."""
+
+    code = "aws-wrong-account"
 
 
 class NotOurs(AwsError):

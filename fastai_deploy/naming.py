@@ -10,6 +10,7 @@ from __future__ import annotations
 PROJECT_TAG = "fdeploy:project"
 STAGE_TAG = "fdeploy:stage"
 VERSION_TAG = "fdeploy:version"
+ID_TAG = "fdeploy:id"  # on stacks, which hand it on; of a project that has an id
 
 # The bucket may be the user's own, so fdeploy uses only one folder of it.
 _FOLDER = "fdeploy"

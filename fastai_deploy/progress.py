@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastai_deploy.errors import UsageError
 from fastai_deploy.records import PlannedChange, change_rows
 
 
@@ -88,6 +89,29 @@ class StageFinished:
     summary: str
     seconds: float
 
+
+Ask = Callable[[str], bool]  # asks a question; True for yes
+
+
+@dataclass(frozen=True)
+class Consent:
+    """What the user has agreed to on the command line, and how to ask for the rest.
+
+    ``yes``: to deploy a new stage, or to delete one; ``adopt``: to take over a stage of another id.
+    ``ask`` is None without a terminal: then ``yes`` is taken for granted, and nothing else is.
+    """
+
+    yes: bool = False
+    adopt: bool = False
+    ask: Ask | None = None
+
+    def agree(self, question: str, *, refused: str) -> None:
+        """Ask, unless that is agreed or there is no terminal. Raises UsageError for a no."""
+        if self.ask is not None and not self.yes and not self.ask(question):
+            raise UsageError(refused, hint="run the same command again, and answer y; or add --yes")
+
+
+UNASKED = Consent()  # nothing is agreed, and there is no terminal
 
 Event = StageStarted | Step | Advanced | Warned | Planned | Happened | StageFinished
 Reporter = Callable[[Event], None]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from fastai_deploy.errors import FileError, RecordMissing
-from fastai_deploy.progress import Reporter
+from fastai_deploy.progress import UNASKED, Consent, Reporter, Warned
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.settings import Settings
 from fastai_deploy.settings.loading import remember
@@ -21,7 +21,8 @@ from fastai_deploy.workspace import Record, Workspace
 class Project:
     """What every stage function takes; ``clock`` returns seconds.
 
-    ``typed`` is the command line after ``fdeploy``, empty when used as a library.
+    ``typed`` is the command line after ``fdeploy``, empty when used as a library. ``exists``: the
+    folder has a project file or records, or the settings name the project.
     """
 
     settings: Settings
@@ -31,10 +32,22 @@ class Project:
     report: Reporter
     clock: Callable[[], float] = time.monotonic
     typed: tuple[str, ...] = ()
+    exists: bool = True
+    consent: Consent = UNASKED
+
+    def named(self, name: str, id_: str) -> Project:
+        """The same project under another name and id."""
+        settings = self.settings.with_identity(name, id_ or None)
+        target, operations = _target(settings, self.workspace, self.report, self.consent)
+        return replace(self, settings=settings, target=target, operations=operations)
 
 
 def open_project(
-    settings: Settings, report: Reporter, *, needs: type[Record] | None = None
+    settings: Settings,
+    report: Reporter,
+    consent: Consent = UNASKED,
+    *,
+    needs: type[Record] | None = None,
 ) -> Project:
     """Open the project of these settings, with the real clock and the target they select.
 
@@ -46,16 +59,21 @@ def open_project(
         _need(workspace, needs, settings)
     last = _last(workspace, needed=settings.target_is_open)
     if last is not None:
+        stored = workspace.find(StoredArtifact)
         settings = replace(
             settings,
             last_target="aws" if last.target == "aws" else "local",
             last_region=last.region or None,
+            last_account=_account(last, stored) or None,
+            last_name=(stored.project if stored and last.target == "aws" else "") or None,
         )
     if isinstance(last, Endpoint) and last.target == settings.target == "aws":
         used = {("endpoint", "instance"): last.instance, ("project", "ttl"): last.ttl}
         settings = remember(settings, {key: value for key, value in used.items() if value})
-    target, operations = _target(settings, workspace, report)
-    return Project(settings, workspace, target, operations, report)
+    for warning in _elsewhere(settings):
+        report(warning)
+    target, operations = _target(settings, workspace, report, consent)
+    return Project(settings, workspace, target, operations, report, consent=consent)
 
 
 def _need(workspace: Workspace, kind: type[Record], settings: Settings) -> None:
@@ -96,8 +114,34 @@ def _last(workspace: Workspace, *, needed: bool) -> Endpoint | StoredArtifact | 
         ) from None
 
 
+def _elsewhere(settings: Settings) -> Iterator[Warned]:
+    """Warnings of a last deploy that this command is not about."""
+    project = settings.sections.project
+    if settings.target != "aws":
+        return
+    if project.region and settings.last_region and project.region != settings.last_region:
+        yield Warned(
+            f"this command uses {project.region}, but the last deploy went to "
+            f"{settings.last_region}",
+            hint=f"run fdeploy teardown --region {settings.last_region} to delete that one",
+        )
+    if settings.last_name and settings.project_name != settings.last_name:
+        yield Warned(
+            f"the project is now called {settings.project_name}, but the last deploy of this stage "
+            f"was of {settings.last_name}, which keeps running",
+            hint=f"run FDEPLOY_PROJECT_NAME={settings.last_name} fdeploy teardown to delete it",
+        )
+
+
+def _account(last: Endpoint | StoredArtifact, stored: StoredArtifact | None) -> str:
+    """The AWS account of the last deploy; empty if no record says it."""
+    if last.target != "aws":
+        return ""
+    return last.account or (stored.known_account if stored else "")
+
+
 def _target(
-    settings: Settings, workspace: Workspace, report: Reporter
+    settings: Settings, workspace: Workspace, report: Reporter, consent: Consent
 ) -> tuple[Target, Operations]:
     """The target the settings select; only that target's libraries are imported."""
     if settings.target == "aws":
@@ -105,8 +149,8 @@ def _target(
         from fastai_deploy.targets.aws.operations import AwsOperations  # noqa: PLC0415
         from fastai_deploy.targets.aws.target import AwsTarget  # noqa: PLC0415
 
-        home = workspace.folder / "aws"
-        aws = AwsTarget(open_context(settings, home, workspace.bundle, report))
+        context = open_context(settings, workspace.aws, workspace.bundle, report, consent)
+        aws = AwsTarget(context)
         return aws, AwsOperations(aws)
     from fastai_deploy.targets.local.operations import LocalOperations  # noqa: PLC0415
     from fastai_deploy.targets.local.target import LocalTarget  # noqa: PLC0415

@@ -7,6 +7,7 @@ Every record names what it was made from, so that a stage can tell whether it is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,8 @@ from typing import Any, Literal
 
 UNPROVEN = "some answers are not proven to match the learner's"
 _SHOWN = 12  # hexadecimal digits of a version
+_OWN_BUCKET = re.compile(r"s3://fdeploy-([0-9]{12})-")  # see aws.bucket.default_bucket
+_ARTIFACT_KEY = re.compile(r"s3://[^/]+/fdeploy/([a-z0-9-]+)/models/.+")  # see naming.artifact_key
 DEPLOYED_AT = "%Y%m%dT%H%M%SZ"  # format of Deployed.at
 
 
@@ -99,7 +102,8 @@ class Artifact:
 class StoredArtifact:
     """An artifact stored where the target reads it; ``made_from`` is the artifact's SHA-256.
 
-    ``region`` is the AWS region, empty for another target.
+    ``region`` and ``account`` are those of AWS, empty for another target. A record of an earlier
+    version has no ``account``.
     """
 
     target: str
@@ -109,10 +113,13 @@ class StoredArtifact:
     made_from: str
     region: str = ""
     unproven: bool = False
+    account: str = ""
     model: ModelSummary | None = None
 
     @classmethod
-    def of(cls, artifact: Artifact, target: str, uri: str, region: str = "") -> StoredArtifact:
+    def of(
+        cls, artifact: Artifact, target: str, uri: str, region: str = "", account: str = ""
+    ) -> StoredArtifact:
         """The record of an artifact that is stored at ``uri``, or would be."""
         return cls(
             target=target,
@@ -122,6 +129,7 @@ class StoredArtifact:
             made_from=artifact.sha256,
             region=region,
             unproven=artifact.unproven,
+            account=account,
             model=artifact.model,
         )
 
@@ -129,6 +137,18 @@ class StoredArtifact:
     def version(self) -> str:
         """The artifact's version."""
         return self.sha256[:_SHOWN]
+
+    @property
+    def known_account(self) -> str:
+        """The account; in a record of an earlier version, the one in the name of the bucket."""
+        named = _OWN_BUCKET.match(self.uri)
+        return self.account or (named[1] if named else "")
+
+    @property
+    def project(self) -> str:
+        """The project's name, of an artifact on AWS; else empty."""
+        named = _ARTIFACT_KEY.fullmatch(self.uri)
+        return named[1] if named else ""
 
 
 @dataclass(frozen=True)
@@ -175,8 +195,9 @@ class Deployed:
 class Endpoint:
     """A model server verified against its goldens; ``made_from`` is the artifact's SHA-256.
 
-    ``region`` is the AWS region, empty for another target. ``instance`` and ``ttl`` are the flags
-    of the deploy, which the next one repeats.
+    ``region`` and ``account`` are those of AWS, empty for another target. A record of an earlier
+    version has no ``account``. ``instance`` and ``ttl`` are the flags of the deploy, which the next
+    one repeats.
     """
 
     target: str
@@ -185,6 +206,7 @@ class Endpoint:
     version: str
     made_from: str
     region: str = ""
+    account: str = ""
     instance: str = ""
     ttl: str = ""
 
@@ -195,6 +217,7 @@ class Api:
 
     ``made_from`` is the endpoint's name; ``auth`` is how callers authenticate; ``document`` and
     ``page`` are the URLs of the OpenAPI document and the demo page, empty if there is none.
+    ``region`` and ``account`` are as in :class:`Endpoint`.
     """
 
     target: str
@@ -205,6 +228,8 @@ class Api:
     auth: Literal["key", "iam", "jwt", "none"] = "key"
     document: str = ""
     page: str = ""
+    region: str = ""
+    account: str = ""
 
 
 @dataclass(frozen=True)
@@ -212,7 +237,9 @@ class Teardown:
     """The result of a teardown: what was found, what was deleted, and what is left (nothing).
 
     ``kept`` lists stored artifacts, which stay on purpose. ``begun`` lists stacks whose deletion
-    was started but not awaited: they are neither deleted nor left.
+    was started but not awaited: they are neither deleted nor left. ``region`` and ``account`` are
+    those of AWS that were searched, empty for another target. ``forgotten``: only the records of
+    the stage were removed, and nothing was searched or deleted.
     """
 
     target: str
@@ -221,14 +248,28 @@ class Teardown:
     left: tuple[str, ...]
     kept: tuple[str, ...] = ()
     begun: tuple[str, ...] = ()
+    region: str = ""
+    account: str = ""
+    forgotten: bool = False
+
+    @property
+    def where(self) -> str:
+        """Where it was searched, for people."""
+        return _place(self.target, self.account, self.region)
 
     @property
     def summary(self) -> str:
         """The result in one line."""
+        if self.forgotten:
+            return "forgot the records of this stage; nothing was deleted"
         if not self.found:
-            return "nothing to delete"
+            return f"nothing to delete {self.where}"
         left = f"{len(self.left)} left" if self.left else "none left"
         return f"deleted {counted(len(self.deleted), 'resource')}; {left}"
+
+
+def _place(target: str, account: str, region: str) -> str:
+    return "on this machine" if target == "local" else f"in account {account}, region {region}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -419,8 +460,9 @@ class Bill:
 class Status:
     """The state of a stage; ``endpoint_status`` and ``version`` are empty without an endpoint.
 
-    ``ends`` is when the stage deletes itself, empty for never. ``unproven``: some answers of the
-    live version are not proven to match the learner's.
+    ``region`` and ``account`` are those of AWS, empty for another target. ``ends`` is when the
+    stage deletes itself, empty for never. ``unproven``: some answers of the live version are not
+    proven to match the learner's.
     """
 
     target: str
@@ -435,6 +477,13 @@ class Status:
     last_hour: LastHour
     bill: Bill
     unproven: bool = False
+    region: str = ""
+    account: str = ""
+
+    @property
+    def where(self) -> str:
+        """Where the stage was searched, for people."""
+        return _place(self.target, self.account, self.region)
 
 
 @dataclass(frozen=True)

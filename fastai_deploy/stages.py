@@ -33,7 +33,7 @@ from fastai_deploy.bundle import read_manifest
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
 from fastai_deploy.environments.venv import Environments
-from fastai_deploy.errors import LeftoverError, UsageError
+from fastai_deploy.errors import LeftoverError, NoProject, UsageError
 from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.wheels import Container, default_cache, fetch
@@ -58,10 +58,10 @@ from fastai_deploy.records import (
     Version,
     counted,
 )
-from fastai_deploy.settings import Settings
+from fastai_deploy.settings import Settings, identity
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
-from fastai_deploy.settings.loading import REMEMBERED
+from fastai_deploy.settings.loading import PROJECT_FILE, REMEMBERED
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -192,6 +192,44 @@ def upload(project: Project, artifact: Artifact) -> StoredArtifact:
     return record
 
 
+def claimed(project: Project, *, creates: bool = False) -> Project:
+    """The project, under the id that its stage on AWS carries; ``creates``: it may be a new one.
+
+    In a terminal, a new stage of a project without an id gets one, which is written into the
+    project file. Raises NotOurs for another project's stage, UsageError if a question is answered
+    with no, and FileError.
+    """
+    claim = project.target.claim(creates=creates)
+    settings = project.settings
+    values = {"id": claim.id or claim.suggested}
+    if ("project", "name") not in settings.origins:
+        values = {"name": settings.project_name, **values}
+    lines = ", ".join(identity.lines_of(values))
+    if claim.suggested:
+        project.report(
+            Warned(
+                f"the stage {settings.stage} gets no id, without which another project called "
+                f"{settings.project_name} is taken for this one",
+                hint=f"add to [project] in {PROJECT_FILE}, commit it, and run fdeploy deploy "
+                f"--adopt once: {lines}",
+            )
+        )
+    if claim.id == (settings.sections.project.id or ""):
+        return project
+    if project.consent.ask is None:
+        project.report(
+            Warned(
+                f"the stage {settings.stage} has an id that this folder lacks",
+                hint=f"add to [project] in {PROJECT_FILE}, and commit it: {lines}",
+            )
+        )
+        return project.named(settings.project_name, claim.id)
+    file = settings.file or settings.root / PROJECT_FILE
+    written = identity.add_to_project(file, values)
+    project.report(Step(f"wrote {lines} to {file}: commit it with the project"))
+    return project.named(written.get("name", settings.project_name), written["id"])
+
+
 def ready_to_deploy(project: Project) -> StoredArtifact:
     """The stored artifact, packaged and uploaded again if the target or its image has changed.
 
@@ -261,7 +299,7 @@ def rotate_key(project: Project) -> str:
 
     Raises RecordMissing, UsageError, FileError or DeployError.
     """
-    return project.target.rotate_key(project.workspace.need(Api))
+    return claimed(project).target.rotate_key(project.workspace.need(Api))
 
 
 def openapi(project: Project) -> dict[str, Any]:
@@ -278,7 +316,7 @@ def openapi(project: Project) -> dict[str, Any]:
 
 def up(project: Project) -> Api:
     """Run every stage in order; a stage whose input has not changed ends at once."""
-    project.target.check_access()
+    project = claimed(project, creates=True)
     bundle = export(project)
     artifact = package(project, bundle)
     stored = upload(project, artifact)
@@ -350,15 +388,16 @@ def teardown(
     """Delete what the target runs and stores, and verify that nothing is left.
 
     The local bundle and ``model.tar.gz`` stay. ``targets.base`` explains ``artifacts``,
-    ``confirmed`` and ``wait``. Raises LeftoverError, or UsageError for a protected stage.
+    ``confirmed`` and ``wait``. Raises LeftoverError, UsageError for a protected stage, or NoProject
+    if nothing is found and the folder is no project.
     """
     with _stage(project, "teardown") as ending:
+        project.target.claim(creates=False)
         proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed, wait=wait)
-        # The next teardown looks where the records point, so they stay until everything is gone.
+        if not proof.found:
+            _need_project(project, proof.where)
         if not proof.begun and not proof.left:
-            project.workspace.forget(Api, Endpoint)
-            if not proof.kept:
-                project.workspace.forget(StoredArtifact)
+            _forget(project, proof)
         ending.summary = proof.summary
         if proof.begun:
             ending.summary = (
@@ -372,6 +411,79 @@ def teardown(
                 hint="stop or delete them by hand, then run fdeploy teardown again",
             )
     return proof
+
+
+def _need_project(project: Project, searched: str) -> None:
+    """Raise NoProject unless the folder is a project."""
+    if project.exists:
+        return
+    settings = project.settings
+    raise NoProject(
+        f"no project here: neither {settings.root} nor a folder above it has an {PROJECT_FILE} or "
+        f"records of fdeploy; nothing was found {searched} for project {settings.project_name}, "
+        f"stage {settings.stage}",
+        hint=f"change to the project's folder, or add --config PATH/{PROJECT_FILE}",
+    )
+
+
+def _forget(project: Project, proof: Teardown) -> None:
+    """Remove the records of what a teardown has deleted.
+
+    The next teardown looks where the records point, so they stay until everything is gone there.
+    """
+    workspace, settings = project.workspace, project.settings
+    if settings.last_name not in (None, settings.project_name):
+        return
+    endpoint, stored = workspace.find(Endpoint), workspace.find(StoredArtifact)
+    if _is_there(endpoint, proof):
+        workspace.forget(Api, Endpoint)
+    if _is_there(stored, proof) and not proof.kept:
+        workspace.forget(StoredArtifact)
+    last = endpoint or stored
+    if last is not None and not _is_there(last, proof):
+        where = f"region {last.region}" if last.target == "aws" else "this machine"
+        flags = f"--target {last.target}" + (f" --region {last.region}" if last.region else "")
+        project.report(
+            Warned(
+                f"the last deploy of this stage, to {where}, was not looked at and is remembered",
+                hint=f"run fdeploy teardown {flags} to delete it",
+            )
+        )
+
+
+def _is_there(record: Endpoint | StoredArtifact | None, proof: Teardown) -> bool:
+    """Whether a record is of the place of a teardown; those of earlier versions may not say."""
+    return record is None or (
+        record.target == proof.target
+        and record.region in ("", proof.region)
+        and record.account in ("", proof.account)
+    )
+
+
+def forget(project: Project) -> Teardown:
+    """Remove the records of what the stage has on AWS, without access to its account.
+
+    Nothing is deleted there. Raises UsageError if there are no such records.
+    """
+    settings, workspace = project.settings, project.workspace
+    if settings.last_target != "aws":
+        raise UsageError(
+            f"stage {settings.stage} has no records of a deploy to AWS", hint="run fdeploy status"
+        )
+    account, region = settings.last_account or "", settings.last_region or ""
+    workspace.forget(Api, Endpoint, StoredArtifact)
+    files.remove_tree(workspace.aws)
+    where = ", ".join(
+        f"{what} {value}" for what, value in (("account", account), ("region", region)) if value
+    )
+    project.report(
+        Warned(
+            f"what this stage has on AWS{f' ({where})' if where else ''} keeps running and costing",
+            hint=f"with credentials of that account, run fdeploy teardown --target aws"
+            f"{f' --region {region}' if region else ''} to delete it",
+        )
+    )
+    return Teardown("aws", (), (), (), region=region, account=account, forgotten=True)
 
 
 @dataclass
@@ -433,7 +545,7 @@ _TRY_FIRST = "deploy it to a stage of its own first (--stage), or tell your call
 
 
 def _would_deploy(project: Project) -> Artifact:
-    """The artifact that ``up`` would make; no learner or factory is run for a plan."""
+    """The artifact that ``up`` would make; a factory that has run is not run again."""
     made = project.workspace.find(Bundle)
     stated = project.settings.sections.model.learner is not None
     if made is None and not stated and project.workspace.find(Artifact):
@@ -446,8 +558,11 @@ def _would_deploy(project: Project) -> Artifact:
 
 
 def status(project: Project) -> Status:
-    """What is deployed, how it is doing and what it costs. Raises AwsError."""
-    return project.operations.status()
+    """What is deployed, how it is doing and what it costs. Raises AwsError or NoProject."""
+    found = project.operations.status()
+    if not found.parts:
+        _need_project(project, found.where)
+    return found
 
 
 def logs(
@@ -469,6 +584,7 @@ def rollback(project: Project, *, to: str | None = None) -> Endpoint:
     """
     began = project.clock()
     project.report(StageStarted("rollback"))
+    project = claimed(project)
     record = replace(project.operations.rollback(to), **_kept_flags(project.settings))
     project.workspace.save(record)
     summary = f"version {record.version} is live again"

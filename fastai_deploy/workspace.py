@@ -6,6 +6,7 @@
         model.tar.gz     written by package
         collection.json  written by create-api, for Postman and similar tools
         local/           owned by the local target
+        aws/             owned by the AWS target
         lock             held by the running command
 
     .fdeploy/environments/   Python environments of learners served from their original pickle
@@ -23,7 +24,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -31,6 +32,7 @@ from fastai_deploy import files
 from fastai_deploy.errors import FileError, FileMissing, RecordMissing, WorkspaceBusy
 from fastai_deploy.json_reader import BadJson, Reader, parse, read_object
 from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact
+from fastai_deploy.settings.loading import PROJECT_FILE
 
 Record = Bundle | Artifact | StoredArtifact | Endpoint | Api
 R = TypeVar("R", bound=Record)
@@ -48,6 +50,80 @@ _PATH_MAX, _NAME_MAX = 4096, 256  # see limits.h
 _URL = re.compile(r"(https?://[!-~]{1,2000})?")
 
 
+@dataclass(frozen=True)
+class FoundProject:
+    """The folder that a command works in; ``exists`` if a project is there.
+
+    ``foreign`` is a project file that was not used, because it or its folder is another user's.
+    """
+
+    folder: Path
+    exists: bool
+    foreign: Path | None = None
+
+
+def find_project(folder: Path, *, starts: bool = False) -> FoundProject:
+    """Find the project that a folder is in: in the folder itself, or else in the nearest above.
+
+    A project has an ``fdeploy.toml``, or records of earlier commands. Records in a folder above do
+    not count in the home folder, nor for a command that ``starts`` a project by naming a learner.
+    The search ends with the root of a repository and with the home folder, and before another file
+    system or a folder or file of another user: the settings may name code to run.
+    """
+    if (folder / PROJECT_FILE).exists() or _has_records(folder):
+        return FoundProject(folder, exists=True)
+    home, below = _home(), folder
+    for above in folder.parents:
+        if below == home or (below / ".git").exists():
+            break
+        marker = _marker(above, records=not starts and above != home)
+        if not _are_own(above, marker or above, device_of=folder):
+            foreign = marker if marker and marker.name == PROJECT_FILE else None
+            return FoundProject(folder, exists=False, foreign=foreign)
+        if marker is not None:
+            return FoundProject(above, exists=True)
+        below = above
+    return FoundProject(folder, exists=False)
+
+
+def _marker(folder: Path, *, records: bool) -> Path | None:
+    """What makes a folder a project: its file, or its ``records``."""
+    if os.path.lexists(folder / PROJECT_FILE):
+        return folder / PROJECT_FILE
+    return folder / files.WORKSPACE if records and _has_records(folder) else None
+
+
+def _are_own(*paths: Path, device_of: Path) -> bool:
+    """Whether paths belong to this user and are on the same file system as another one."""
+    try:
+        found = [path.lstat() for path in paths]
+        device = device_of.stat().st_dev
+    except OSError:
+        return False
+    return all(each.st_uid == os.geteuid() and each.st_dev == device for each in found)
+
+
+def _has_records(folder: Path) -> bool:
+    """Whether fdeploy keeps anything about a stage below a folder."""
+    inside = folder / files.WORKSPACE
+    kept = {"local", "aws", *(f"{command}.json" for command in COMMANDS.values())}
+    try:
+        return any(kept & set(files.names_in(inside / stage)) for stage in _folders_in(inside))
+    except FileError:  # a link, or another user's
+        return False
+
+
+def _folders_in(folder: Path) -> Iterator[str]:
+    return (name for name in files.names_in(folder) if (folder / name).is_dir())
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home().resolve()
+    except (OSError, RuntimeError):  # a container's user may have none
+        return None
+
+
 class Workspace:
     """The records and outputs of one stage of one project.
 
@@ -61,6 +137,7 @@ class Workspace:
         self.bundle = self.folder / "bundle"
         self.artifact = self.folder / "model.tar.gz"
         self.local = self.folder / "local"
+        self.aws = self.folder / "aws"
         self.environments = root / files.WORKSPACE / "environments"
         self.collection = self.folder / "collection.json"
 
@@ -226,6 +303,7 @@ _PATH = (_is_path, "a path")
 _ANYTHING = (lambda _text: True, "text")
 _HASH = (re.compile("[0-9a-f]{0,64}").fullmatch, "a SHA-256 in hexadecimal")
 _ADDRESS = (_is_url, "a URL")
+_ACCOUNT = (re.compile("([0-9]{12})?").fullmatch, "an AWS account of 12 digits")
 _FORMS: Mapping[str, tuple[Callable[[str], object], str]] = {
     "path": _PATH,
     "key_file": _PATH,
@@ -238,4 +316,5 @@ _FORMS: Mapping[str, tuple[Callable[[str], object], str]] = {
     "url": _ADDRESS,
     "document": _ADDRESS,
     "page": _ADDRESS,
+    "account": _ACCOUNT,
 }

@@ -23,7 +23,8 @@ LEARNERS = Path(__file__).parent / "learners"
 SLOW = (
     *("aws", "aws_templates", "benchmarks", "flow", "gateway", "ci_examples", "learner"),
     *("learner_runtime", "local", "page", "runtime", "telemetry"),
-    *("test_inspect.py", "test_limited_process.py", "test_settings.py", "test_wheels.py"),
+    *("test_inspect.py", "test_limited_process.py", "test_project_folder.py", "test_settings.py"),
+    "test_wheels.py",
 )
 
 # The models are tiny: beside the other workers, a second thread of torch would mostly wait.

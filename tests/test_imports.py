@@ -17,6 +17,7 @@ HEAVY = {"torch", "transformers", "onnxruntime", "onnx", "sagemaker", "boto3", "
 
 @pytest.mark.parametrize("arguments", [["--help"], ["teardown", "--target", "local"]])
 def test_nothing_heavy_is_imported_at_start_up(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "fdeploy.toml").touch()
     code = (
         "import json, sys; from fastai_deploy.cli.app import run\n"
         f"status = run({arguments!r}); print(json.dumps([status, sorted(sys.modules)]))"

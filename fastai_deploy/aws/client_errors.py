@@ -33,6 +33,7 @@ CREDENTIAL_CODES = frozenset(
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
         "RequestExpired",
+        "RequestInTheFuture",
         "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
         "TokenRefreshRequired",
@@ -40,6 +41,7 @@ CREDENTIAL_CODES = frozenset(
     )
 )
 EXPIRED_CODES = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpired"))
+SKEWED_CODES = frozenset(("RequestInTheFuture", "RequestTimeTooSkewed"))
 # The answer to a HEAD request has no body, so S3 reports only its status.
 DENIED_CODES = frozenset(
     (
@@ -168,6 +170,7 @@ _CONNECTION_ERRORS = (
 _SIGN_IN = "sign in (aws sso login, or aws configure), or choose a profile with AWS_PROFILE"
 _AGAIN = "run the same command again to continue"
 _DENIAL = re.compile(r"(?:(\S+) is )?not authorized to perform:? *([\w-]+:\w+)", re.IGNORECASE)
+_SKEWED = re.compile(r"Signature (expired|not yet current)")
 
 
 def translated(error: Exception, service: str, operation: str) -> AwsError:
@@ -257,6 +260,12 @@ def _answered(error: Any, service: str, operation: str) -> AwsError:
 
 
 def _credentials(answer: _Answer) -> AwsError:
+    if answer.code in SKEWED_CODES or _SKEWED.search(answer.words):
+        return AwsCredentials(
+            f"AWS refuses the signature, because this machine's clock is wrong ({answer})",
+            hint="set the clock (timedatectl set-ntp true), then run the same command again",
+            aws_code=answer.code,
+        )
     what = "AWS does not accept the credentials"
     if answer.code in EXPIRED_CODES:
         what = "the AWS credentials have expired"

@@ -6,6 +6,7 @@ Each operation carries a token that says who started it, and its events are foll
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,7 +25,7 @@ from fastai_deploy.aws.stacks import (
     our_stack,
     planned,
 )
-from fastai_deploy.errors import AwsError, FdeployError, StackBusy, StackFailed
+from fastai_deploy.errors import AwsError, AwsMissing, FdeployError, StackBusy, StackFailed
 from fastai_deploy.progress import Happened, Planned, Reporter, Step, Warned
 
 _STACK = "AWS::CloudFormation::Stack"
@@ -396,11 +397,16 @@ class Deployment:
         return True
 
     def _forget(self, change_set: ChangeSet, stack: Stack | None) -> None:
-        """Delete a change set; for a new stack, delete the empty stack that AWS created for it."""
-        if stack is not None:
-            delete_change_set(self._aws, change_set)
-        else:
+        """Delete a change set; for a new stack, delete the empty stack that AWS created for it.
+
+        Someone else may have executed a change set of their own meanwhile: their stack stays.
+        """
+        made = stacks.find_stack(self._aws, change_set.stack_id) if stack is None else None
+        if made is not None and made.status == stacks.REVIEW:
             self._aws.call("cloudformation", "delete_stack", StackName=change_set.stack_id)
+            return
+        with suppress(AwsMissing):  # AWS deletes the others when one is executed
+            delete_change_set(self._aws, change_set)
 
     def _protect(self, stack: Stack, *, protected: bool) -> None:
         if stack.protected != protected:

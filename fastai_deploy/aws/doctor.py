@@ -130,6 +130,7 @@ class Doctor:
             return Check(name, outcome, error.message, error.hint)
 
     def _credentials(self) -> Check:
+        self._aws.check_account()
         return Check(
             "credentials",
             "passed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fastai_deploy.aws.stacks import Resource, find_stack, resources
 from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import project_folder, stage_folder
 
+_REGION = re.compile(r"arn:[^:\"]+:[^:\"]+:([a-z0-9-]+):")  # the region in an ARN
 _ARN = re.compile(r"arn:[^:]+:([^:]*):[^:]*:[^:]*:(.+)")
 # Patterns for the resource part of an ARN, by service, with the kind; the group is the name.
 # Source: "Actions, resources, and condition keys" of each service.
@@ -217,7 +219,27 @@ class Inventory:
         path = naming.role_path(self._owner.project, self._owner.stage)
         for page in self._aws.pages("iam", "list_roles", PathPrefix=path):
             for role in page["Roles"]:
-                yield ResourceRef("role", role["RoleName"])
+                if self._is_of_this_region(role["RoleName"]):
+                    yield ResourceRef("role", role["RoleName"])
+
+    def _is_of_this_region(self, role: str) -> bool:
+        """Whether a role's policies name this region's resources, or none with a region.
+
+        Roles are global, so those of the same stage in another region have the same path. Their
+        tags do not tell: CloudFormation gives a role no ``aws:cloudformation:stack-id``. Source:
+        aws-cloudformation/cloudformation-coverage-roadmap, issue 1159.
+        """
+        regions: set[str] = set()
+        try:
+            for page in self._aws.pages("iam", "list_role_policies", RoleName=role):
+                for name in page["PolicyNames"]:
+                    policy = self._aws.call(
+                        "iam", "get_role_policy", RoleName=role, PolicyName=name
+                    )
+                    regions.update(_REGION.findall(json.dumps(policy["PolicyDocument"])))
+        except AwsMissing:  # deleted meanwhile
+            return False
+        return not regions or self._aws.region in regions
 
     def _endpoint(self, name: str) -> Iterator[ResourceRef]:
         """An endpoint and its log group, unless the endpoint belongs to someone else."""
@@ -247,12 +269,13 @@ class Inventory:
         return self._owner.owns({tag["Key"]: tag["Value"] for tag in found})
 
     def _by_tag(self) -> Iterator[ResourceRef]:
-        filters = [{"Key": key, "Values": [value]} for key, value in self._owner.tags.items()]
+        filters = [{"Key": key, "Values": [value]} for key, value in self._owner.names.items()]
         for page in self._aws.pages(
             "resourcegroupstaggingapi", "get_resources", TagFilters=filters
         ):
             for item in page["ResourceTagMappingList"]:
-                yield from self._if_there(of_arn(item["ResourceARN"]))
+                if self._owner.owns({tag["Key"]: tag["Value"] for tag in item["Tags"]}):
+                    yield from self._if_there(of_arn(item["ResourceARN"]))
 
     def _versioned(self, operation: str, key: str, member: str, kind: str) -> Iterator[ResourceRef]:
         part = naming.versioned_name(self._owner.project, self._owner.stage, "")

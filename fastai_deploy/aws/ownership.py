@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fastai_deploy.naming import PROJECT_TAG, STAGE_TAG
+from fastai_deploy.naming import ID_TAG, PROJECT_TAG, STAGE_TAG
 
 _PREFIX = "fdeploy"
 _SEPARATOR = "--"
@@ -21,19 +21,37 @@ _LONGEST_NAME = 40  # two of them and the rest fit in the 128 of a ClientRequest
 
 @dataclass(frozen=True)
 class Owner:
-    """One stage of one project."""
+    """One stage of one project.
+
+    ``id`` tells projects of the same name apart; it is empty for a project that has none. With
+    ``adopts``, the stage is this project's whatever its id is.
+    """
 
     project: str
     stage: str
+    id: str = ""
+    adopts: bool = False
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The tags that every resource of the stage has, whichever project of the name it is of."""
+        return {PROJECT_TAG: self.project, STAGE_TAG: self.stage}
 
     @property
     def tags(self) -> dict[str, str]:
         """The tags of all resources of the stage."""
-        return {PROJECT_TAG: self.project, STAGE_TAG: self.stage}
+        return {**self.names, ID_TAG: self.id} if self.id else self.names
+
+    def is_named(self, tags: Mapping[str, str]) -> bool:
+        """Whether a resource with these tags belongs to a project and stage of these names."""
+        return self.names.items() <= tags.items()
 
     def owns(self, tags: Mapping[str, str]) -> bool:
-        """Whether a resource with these tags belongs to this stage."""
-        return self.tags.items() <= tags.items()
+        """Whether a resource with these tags belongs to this stage.
+
+        One without an id does: it was made by an earlier version, or where no id was made.
+        """
+        return self.is_named(tags) and (self.adopts or tags.get(ID_TAG, "") in ("", self.id))
 
 
 @dataclass(frozen=True)

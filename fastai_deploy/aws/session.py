@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import boto3
+import botocore.session
 from boto3.exceptions import Boto3Error
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -24,12 +25,13 @@ from botocore.parsers import ResponseParserError
 
 from fastai_deploy import __version__
 from fastai_deploy.aws.client_errors import translated
-from fastai_deploy.errors import AwsCredentials, AwsUnreachable
+from fastai_deploy.errors import AwsCredentials, AwsUnreachable, AwsWrongAccount
 
 ATTEMPTS = 6
 _CONNECT_SECONDS = 10.0
 # An invocation may take 60 s (AWS: InvokeEndpoint); everything else answers much sooner.
 READ_SECONDS = 70.0
+_STS = "sts"
 EXAMPLE_REGION = "eu-central-1"
 _FOREIGN = (BotoCoreError, ClientError, Boto3Error, ResponseParserError)
 
@@ -38,7 +40,8 @@ class Aws:
     """One account and region; ``clock`` returns seconds, ``now`` the date in UTC.
 
     botocore retries requests that are throttled, interrupted or not answered within
-    ``read_seconds``, up to ``attempts`` attempts in total.
+    ``read_seconds``, up to ``attempts`` attempts in total. With ``only`` set to an account, no
+    request is sent with another account's credentials (except to STS, which tells whose they are).
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class Aws:
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
         attempts: int = ATTEMPTS,
         read_seconds: float = READ_SECONDS,
+        only: str | None = None,
     ) -> None:
         self.region = region
         self.clock = clock
         self.sleep = sleep
         self.now = now
+        self._only = only
         self._limits: dict[str, Any] = {"attempts": attempts, "read_seconds": read_seconds}
         self._session = session
         self._clients: dict[str, Any] = {}
@@ -96,11 +101,17 @@ class Aws:
             clock=self.clock,
             sleep=self.sleep,
             now=self.now,
+            only=self._only,
             **self._limits,
         )
 
     def client(self, service: str) -> Any:
-        """The boto3 client of a service, for operations such as transfers."""
+        """The boto3 client of a service, for operations such as transfers.
+
+        Raises AwsError; AwsWrongAccount if the credentials are not of the only account allowed.
+        """
+        if service != _STS:
+            self.check_account()
         if service not in self._clients:
             make: Any = self._session.client
             with boundary(service, "CreateClient"):
@@ -109,6 +120,7 @@ class Aws:
 
     def signature(self, service: str, url: str, body: bytes) -> dict[str, str]:
         """The headers that sign a POST of JSON to a URL. Raises AwsError."""
+        self.check_account()
         with boundary(service, "Sign"):
             credentials = self._session.get_credentials()
             if credentials is None:
@@ -142,13 +154,37 @@ class Aws:
 
     @cached_property
     def _identity(self) -> Any:
-        return self.call("sts", "get_caller_identity")
+        return self.call(_STS, "get_caller_identity")
+
+    def check_account(self) -> None:
+        """Raise AwsWrongAccount if the credentials are not of the only account allowed."""
+        if self._only is None or self._only == self.account:
+            return
+        profile = _profile_of(self._only)
+        choose = f"AWS_PROFILE={profile}" if profile else "AWS_PROFILE to one of that account"
+        raise AwsWrongAccount(
+            f"the credentials are of account {self.account} ({self.caller}), but the last deploy "
+            f"of this stage went to account {self._only}",
+            hint=f"set {choose} and try again; or, if that account is out of reach, "
+            "forget the deploy, which keeps running and costing: fdeploy teardown --forget",
+        )
 
 
-def open_aws(region: str | None, profile: str | None = None) -> Aws:
+def _profile_of(account: str) -> str | None:
+    """The first profile of the user's configuration that names the account, if there is one."""
+    with boundary(_STS, "ReadConfiguration"):
+        profiles = botocore.session.Session().full_config.get("profiles", {})
+    for name, values in profiles.items():
+        if account in (values.get("sso_account_id"), *values.get("role_arn", "").split(":")[4:5]):
+            return str(name)
+    return None
+
+
+def open_aws(region: str | None, profile: str | None = None, *, only: str | None = None) -> Aws:
     """Open the region of the settings, else of the user's AWS configuration.
 
-    Credentials are found in the usual places of AWS tools. Raises AwsError.
+    Credentials are found in the usual places of AWS tools. ``only`` is the account that they must
+    be of, if that is known; :class:`Aws` checks it. Raises AwsError.
     """
     with boundary("sts", "CreateSession"):
         session = boto3.Session(region_name=region, profile_name=profile)
@@ -160,7 +196,7 @@ def open_aws(region: str | None, profile: str | None = None) -> Aws:
             "region in [project] of fdeploy.toml",
         )
     _check_region(session, found)
-    return Aws(session, region=found)
+    return Aws(session, region=found, only=only)
 
 
 def configured_region(profile: str | None) -> str | None:

@@ -15,7 +15,7 @@ from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import AwsError, AwsMissing, DeployError, NotOurs
-from fastai_deploy.naming import template_key
+from fastai_deploy.naming import ID_TAG, template_key
 from fastai_deploy.records import Action, PlannedChange
 
 GONE = "DELETE_COMPLETE"
@@ -116,12 +116,29 @@ def our_stack(aws: Aws, name: str, owner: Owner) -> Stack | None:
     stack = find_stack(aws, name)
     if stack is None or owner.owns(stack.tags):
         return stack
-    if stack.status == REVIEW and not stack.tags:
-        return stack  # AWS tags it when it is created; until then it is empty
+    if stack.status == REVIEW and (not stack.tags or owner.is_named(stack.tags)):
+        return stack  # it is empty, and whoever first executes a change set gets it
+    if owner.is_named(stack.tags):
+        raise of_another_id(owner, stack.tags[ID_TAG])
     raise NotOurs(
         f"the stack {name} exists, but its tags do not mark it as stage {owner.stage} of the "
         f"fdeploy project {owner.project}",
         hint="choose another project name, or delete that stack yourself",
+    )
+
+
+def of_another_id(owner: Owner, theirs: str) -> NotOurs:
+    """The error for a stage of the same name that is another project's."""
+    own = f"is {owner.id}" if owner.id else "is missing"
+    same = (
+        "to take it over, run fdeploy deploy --adopt, or to delete it fdeploy teardown --adopt"
+        if owner.id
+        else f'if it is this project, add id = "{theirs}" to [project] in fdeploy.toml'
+    )
+    return NotOurs(
+        f"the stage {owner.stage} of a project {owner.project} exists in this account and region, "
+        f"and its id is {theirs}, while the id in this folder {own}: it is another project's",
+        hint=f"set another name in [project]; {same}",
     )
 
 

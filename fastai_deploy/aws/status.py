@@ -45,6 +45,8 @@ def status(aws: Aws, owner: Owner) -> Status:
         ends=ttl.outputs.get("Ends", "") if ttl else "",
         last_hour=_last_hour(aws, name, outputs.get("VariantName", "")),
         unproven="Unproven" in outputs,
+        region=aws.region,
+        account=aws.account,
         bill=_bill(
             aws, outputs.get("EndpointConfigName", ""), endpoint, state.instances if state else 0
         ),

@@ -16,7 +16,7 @@ what is in it, for the next teardown. Anything may be gone already, deleted by h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +47,24 @@ class TeardownScope:
 
 
 class StageTeardown:
-    """Deletes all resources of one owner."""
+    """Deletes all resources of one owner.
 
-    def __init__(self, aws: Aws, owner: Owner, deployment: Deployment, report: Reporter) -> None:
+    ``agreed`` is called with what was found before anything is deleted, and stops it by raising.
+    """
+
+    def __init__(
+        self,
+        aws: Aws,
+        owner: Owner,
+        deployment: Deployment,
+        report: Reporter,
+        agreed: Callable[[Sequence[ResourceRef]], None] = lambda _found: None,
+    ) -> None:
         self._aws = aws
         self._owner = owner
         self._deployment = deployment
         self._report = report
+        self._agreed = agreed
         self._inventory = Inventory(aws, owner)
         self._deletes: Mapping[str, Callable[[str], None]] = {
             "endpoint": self._delete_endpoint,
@@ -71,6 +82,7 @@ class StageTeardown:
         bucket = buckets.find_bucket(self._aws, scope.bucket)
         found = [*self._inventory.everything(), *self._stored(bucket, scope)]
         self._report(Step(f"found {counted(len(found), 'resource')}"))
+        self._agreed(found)
         for name in self._inventory.names.stacks:
             self._remove_stack(name)
         self._remove_all(self._inventory.outside(), tried=set())
@@ -84,11 +96,14 @@ class StageTeardown:
             deleted=tuple(str(ref) for ref in found if ref not in left),
             left=tuple(map(str, left)),
             kept=tuple(map(str, kept)),
+            region=self._aws.region,
+            account=self._aws.account,
         )
 
     def begin(self) -> Teardown:
         """Start deleting the stacks and verify nothing. Raises the errors of :meth:`run`."""
         names = self._inventory.names.stacks
+        self._agreed([ref for ref in self._inventory.outside() if ref.kind == "stack"])
         begun = tuple(f"stack {name}" for name in names if self._deployment.begin_removal(name))
         if begun:
             self._report(
@@ -97,7 +112,15 @@ class StageTeardown:
                     hint="run fdeploy teardown to delete them and verify that nothing is left",
                 )
             )
-        return Teardown(target="aws", found=begun, deleted=(), left=(), begun=begun)
+        return Teardown(
+            target="aws",
+            found=begun,
+            deleted=(),
+            left=(),
+            begun=begun,
+            region=self._aws.region,
+            account=self._aws.account,
+        )
 
     # Stacks and retained resources
 

@@ -12,26 +12,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import typer
 
 from fastai_deploy.cli.hints import LEARNER, CommandLine
-from fastai_deploy.cli.options import COMMON, Sets
-from fastai_deploy.cli.progress import reporter
+from fastai_deploy.cli.options import COMMON, Agrees, Sets
+from fastai_deploy.cli.progress import asker, reporter
 from fastai_deploy.errors import FdeployError
-from fastai_deploy.progress import Event, Warned
+from fastai_deploy.progress import Consent, Event, Step, Warned
 from fastai_deploy.project import Project, open_project
 from fastai_deploy.settings import load_settings
 from fastai_deploy.settings.loading import STAGE_VARIABLE
-from fastai_deploy.workspace import COMMANDS, Record
+from fastai_deploy.workspace import COMMANDS, FoundProject, Record, find_project
 
 
 @dataclass(frozen=True)
 class Options:
     """The common options, and the flags that set settings, as setting to (flag, value).
 
-    ``line`` is the command line, for hints that repeat it.
+    ``line`` is the command line, for hints that repeat it. ``agreed`` is what the user has agreed
+    to, by field of Consent.
     """
 
     config: Path | None
@@ -39,6 +40,12 @@ class Options:
     as_json: bool
     line: CommandLine
     flags: Mapping[tuple[str, str], tuple[str, Any]]
+    agreed: Mapping[str, bool]
+
+    @property
+    def names_learner(self) -> bool:
+        """Whether a learner is named on the command line."""
+        return self.flags.get(("model", "learner"), ("", None))[1] is not None
 
 
 @contextmanager
@@ -46,8 +53,12 @@ def session(
     options: Options, command: str, *, locked: bool, needs: type[Record] | None
 ) -> Iterator[Project]:
     """Open the project a command works on; ``locked`` keeps other commands out of the stage."""
+    here = Path.cwd()
+    found = FoundProject(here, exists=True)
+    if options.config is None:
+        found = find_project(here, starts=options.names_learner)
     settings = load_settings(
-        folder=Path.cwd(),
+        folder=found.folder,
         config=options.config,
         stage=options.stage,
         environ=os.environ,
@@ -60,12 +71,28 @@ def session(
 
         for note in settings.notes:
             report(Warned(note, hint="the old name works until the next release"))
-        project = replace(open_project(settings, report, needs=needs), typed=options.line.typed)
+        ask = None if options.as_json or "CI" in os.environ else asker(sys.stdin, sys.stderr)
+        consent = Consent(ask=ask, **options.agreed)
+        if found.foreign:
+            report(
+                Warned(
+                    f"{found.foreign} is not used, because it or its folder is another user's",
+                    hint=f"to use it, add --config {found.foreign}",
+                )
+            )
+        if found.folder != here:
+            report(Step(f"project in {found.folder}"))
+        project = replace(
+            open_project(settings, report, consent, needs=needs),
+            typed=options.line.typed,
+            exists=found.exists or ("project", "name") in settings.origins,
+        )
         with project.workspace.locked(command) if locked else nullcontext():
             yield project
 
 
 Command = Callable[..., Any]
+T = TypeVar("T")
 
 
 def command(
@@ -84,9 +111,8 @@ def command(
             for parameter in list(inspect.signature(function).parameters.values())[1:]
         ]
         called = name or function.__name__
-        settings = {
-            parameter.name: sets for parameter in own if (sets := _sets(parameter)) is not None
-        }
+        settings = {p.name: sets for p in own for sets in _marks(p, Sets)}
+        consents = {p.name: agrees.to for p in own for agrees in _marks(p, Agrees)}
 
         def run(**values: Any) -> None:
             from fastai_deploy.cli.results import exit_code, show  # noqa: PLC0415 - see the module's docstring
@@ -98,8 +124,10 @@ def command(
                 as_json=values["json"],
                 line=line,
                 flags=_flags(values, settings),
+                agreed={field: values[name] for name, field in consents.items()},
             )
-            arguments = {p.name: values[p.name] for p in own if p.name not in settings}
+            apart = {*settings, *consents}
+            arguments = {p.name: values[p.name] for p in own if p.name not in apart}
             try:
                 with session(options, called, locked=locked, needs=needs) as project:
                     result = function(project, **arguments)
@@ -161,9 +189,9 @@ def _words(flag: str, value: Any) -> tuple[str, ...]:
     return (str(value),) if flag == LEARNER else (flag, str(value))
 
 
-def _sets(parameter: inspect.Parameter) -> Sets | None:
-    metadata = get_args(parameter.annotation)[1:]
-    return next((item for item in metadata if isinstance(item, Sets)), None)
+def _marks(parameter: inspect.Parameter, kind: type[T]) -> Iterator[T]:
+    """What an option's annotation says beside its help."""
+    return (item for item in get_args(parameter.annotation)[1:] if isinstance(item, kind))
 
 
 def _flags(

@@ -104,10 +104,13 @@ def deploy(
     instance: opt.Instance = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
+    yes: opt.Yes = False,  # noqa: FBT002
+    adopt: opt.Adopt = False,  # noqa: FBT002
 ) -> "Endpoint":
     """Serve the model and verify it against the goldens."""
     from fastai_deploy import stages
 
+    project = stages.claimed(project, creates=True)
     return stages.deploy(project, stages.ready_to_deploy(project))
 
 
@@ -115,10 +118,12 @@ def deploy(
 def create_api(
     project: "Project",
     port: opt.Port = None,
+    adopt: opt.Adopt = False,  # noqa: FBT002
 ) -> "Api":
     """Create the key-protected API in front of the endpoint."""
     from fastai_deploy import freshness, stages
 
+    project = stages.claimed(project)
     return stages.create_api(project, freshness.endpoint(project))
 
 
@@ -141,6 +146,8 @@ def up(
     region: opt.Region = None,
     ttl: opt.Ttl = None,
     port: opt.Port = None,
+    yes: opt.Yes = False,  # noqa: FBT002
+    adopt: opt.Adopt = False,  # noqa: FBT002
 ) -> "Api":
     """Run export, package, upload, deploy and create-api."""
     from fastai_deploy import stages
@@ -179,7 +186,11 @@ def invoke(
 
 
 @command(app, after="create-api")
-def key(project: "Project", action: opt.KeyAction = "show") -> "Key":
+def key(
+    project: "Project",
+    action: opt.KeyAction = "show",
+    adopt: opt.Adopt = False,  # noqa: FBT002
+) -> "Key":
     """Show the API key, or replace it with a new one."""
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Key
@@ -201,13 +212,20 @@ def teardown(
     project: "Project",
     artifacts: opt.Artifacts = False,  # noqa: FBT002 - a flag
     yes: opt.Yes = False,  # noqa: FBT002
+    adopt: opt.Adopt = False,  # noqa: FBT002
+    even_if_protected: opt.EvenIfProtected = False,  # noqa: FBT002
     no_wait: opt.NoWait = False,  # noqa: FBT002
+    forget: opt.Forget = False,  # noqa: FBT002
     region: opt.Region = None,
 ) -> "Teardown":
     """Delete everything, then verify that nothing is left."""
     from fastai_deploy import stages
 
-    return stages.teardown(project, artifacts=artifacts, confirmed=yes, wait=not no_wait)
+    if forget:
+        return stages.forget(project)
+    return stages.teardown(
+        project, artifacts=artifacts, confirmed=even_if_protected, wait=not no_wait
+    )
 
 
 @command(app, locked=False)
@@ -279,6 +297,7 @@ def rollback(
     project: "Project",
     to: opt.ToVersion = None,
     region: opt.Region = None,
+    adopt: opt.Adopt = False,  # noqa: FBT002
 ) -> "Endpoint":
     """Go back to the previous version."""
     from fastai_deploy import stages

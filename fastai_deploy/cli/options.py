@@ -23,6 +23,13 @@ class Sets:
     flag: str
 
 
+@dataclass(frozen=True)
+class Agrees:
+    """What an option agrees to: a field of ``progress.Consent``. It reaches no command function."""
+
+    to: str
+
+
 Learner = Annotated[
     Path | None,
     typer.Argument(
@@ -148,6 +155,14 @@ Artifacts = Annotated[
 NoWait = Annotated[
     bool, typer.Option("--no-wait", help="AWS: start the deletion and return without verifying it.")
 ]
+Forget = Annotated[
+    bool,
+    typer.Option(
+        "--forget",
+        help="AWS: delete nothing, only forget the stage's last deploy, whose account is out of "
+        "reach.",
+    ),
+]
 OfApi = Annotated[bool, typer.Option("--api", help="Show the API's logs, not the endpoint's.")]
 Since = Annotated[str, typer.Option(help="How far back to start, such as 90s, 15m, 2h or 1d.")]
 Follow = Annotated[
@@ -159,7 +174,20 @@ ToVersion = Annotated[
 Policy = Annotated[
     bool, typer.Option("--policy", help="Print the IAM permissions fdeploy needs, as JSON.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Confirm for a stage with protect = true.")]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", help="AWS: do not ask before a stage's first deploy, or its teardown."),
+    Agrees("yes"),
+]
+Adopt = Annotated[
+    bool,
+    typer.Option("--adopt", help="AWS: take over a stage of this name that has another id."),
+    Agrees("adopt"),
+]
+EvenIfProtected = Annotated[
+    bool,
+    typer.Option("--even-if-protected", help="Delete a stage that has protect = true."),
+]
 
 
 def _common(name: str, annotation: Any, default: Any, *flags: str, help: str) -> inspect.Parameter:  # noqa: A002 - typer's word

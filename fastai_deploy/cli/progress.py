@@ -15,10 +15,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fastai_deploy.cli.escaping import shortened, visible_fields, visible_json, visible_lines
+from fastai_deploy.cli.escaping import (
+    shortened,
+    visible,
+    visible_fields,
+    visible_json,
+    visible_lines,
+)
 from fastai_deploy.errors import FdeployError
 from fastai_deploy.progress import (
     Advanced,
+    Ask,
     Event,
     Happened,
     Planned,
@@ -167,6 +174,19 @@ def reporter(stream: TextIO, *, as_json: bool) -> Iterator[Reporter]:
             painter.stop()
     else:
         yield PlainReporter(stream)
+
+
+def asker(answers: TextIO, stream: TextIO) -> Ask | None:
+    """A function that asks on the terminal; None if there is none to read and to write on."""
+    if not (answers.isatty() and stream.isatty()):
+        return None
+
+    def ask(question: str) -> bool:
+        stream.write(visible(f"{question} [y/N] "))
+        stream.flush()
+        return answers.readline().strip().lower() in ("y", "yes")
+
+    return ask
 
 
 class PlainReporter:

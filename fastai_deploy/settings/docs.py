@@ -34,7 +34,13 @@ _NAMES = {
 _INTRODUCTION = """\
 # Settings
 
-Settings are read from `fdeploy.toml` in the current folder, or from the file given with `--config`.
+Settings are read from `fdeploy.toml` in the working folder, from the nearest one above it, or from
+the file given with `--config`. The search upwards ends with the root of the repository and with
+your home folder, and never enters another user's folder, because settings may name code to run.
+Records of earlier commands (`.fdeploy`) mark a project too, except for a command that names a
+learner: it starts a project in the working folder. fdeploy prints the folder if it is not the
+working folder.
+
 Every setting has a default. From lowest to highest precedence, values come from the file, the
 stage's tables in the file, environment variables (`FDEPLOY_API_RATE=20`) and flags
 (`--port 8080`). `fdeploy config` shows every value and where it comes from. Paths are relative to

@@ -138,10 +138,12 @@ class Origin:
 class Settings:
     """The settings of one stage; ``root`` is the project folder, to which paths are relative.
 
-    ``last_target`` and ``last_region`` are where the stage was last uploaded or deployed to, so
-    that ``fdeploy teardown`` after ``fdeploy deploy --instance ...`` means the same target without
-    naming it. ``notes`` name the settings that have moved; ``reverted`` says what a deploy would
-    change back that a flag of the last deploy had set.
+    ``last_target``, ``last_region`` and ``last_account`` are where the stage was last uploaded or
+    deployed to, so that ``fdeploy teardown`` after ``fdeploy deploy --instance ...`` means the same
+    target without naming it, and is refused with another account's credentials; ``last_name``
+    is the name that the project had on AWS then. ``notes`` name the settings that have moved;
+    ``reverted`` says what a deploy would change back that a flag of the last deploy had set.
+    ``file`` is the project file, whether or not it exists.
     """
 
     root: Path
@@ -150,13 +152,22 @@ class Settings:
     origins: Mapping[Key, Origin]
     last_target: Literal["local", "aws"] | None = None
     last_region: str | None = None
+    last_account: str | None = None
+    last_name: str | None = None
+    file: Path | None = None
     notes: tuple[str, ...] = ()
     reverted: tuple[str, ...] = ()
 
     @property
     def project_name(self) -> str:
-        """The project's name: the setting, else one derived from the folder's name."""
-        return self.sections.project.name or _name_from(self.root)
+        """The project's name: the setting, else that of the last deploy, else the folder's."""
+        return self.sections.project.name or self.last_name or _name_from(self.root)
+
+    def with_identity(self, name: str, id_: str | None) -> Settings:
+        """The same settings with another name and id of the project."""
+        project = self.sections.project.model_copy(update={"name": name, "id": id_})
+        sections = self.sections.model_copy(update={"project": project})
+        return replace(self, sections=sections)
 
     @property
     def target(self) -> Literal["local", "aws"]:
@@ -247,7 +258,8 @@ def load_settings(
         raise validation_error(error, lambda loc: _origin_of(loc, origins)) from None
     _check_target(sections, origins)
     check_constraints(sections, lambda key: origins.get(key, Origin("default", "default")).where)
-    return Settings(path.parent.resolve(), name, sections, origins, notes=tuple(notes))
+    root = path.parent.resolve()
+    return Settings(root, name, sections, origins, notes=tuple(notes), file=root / path.name)
 
 
 REMEMBERED: Mapping[Key, str] = {

@@ -44,8 +44,9 @@ POLICY_ARN_PATTERN = (
 # those of AWS with aws:.
 TAG_KEY_PATTERN = r"^[A-Za-z0-9_./=+@-][A-Za-z0-9 _./=+@-]{0,127}$"
 TAG_VALUE_PATTERN = r"^[A-Za-z0-9 _.:/=+@-]{1,256}$"
-# A stack takes 50 tags (AWS); three are fdeploy's.
-MAX_TAGS = 47
+ID_PATTERN = r"^[a-z0-9]{8,32}$"
+# A stack takes 50 tags (AWS); four are fdeploy's.
+MAX_TAGS = 46
 
 TagKey = Annotated[str, Field(pattern=TAG_KEY_PATTERN)]
 TagValue = Annotated[str, Field(pattern=TAG_VALUE_PATTERN)]
@@ -62,6 +63,14 @@ class ProjectSettings(Section):
             pattern=NAME_PATTERN,
             description="Project name, which prefixes the names of all resources: lower-case "
             "letters, digits and hyphens, at most 30. Default: the name of the project folder.",
+        ),
+    ] = None
+    id: Annotated[
+        str | None,
+        Field(
+            pattern=ID_PATTERN,
+            description="AWS: tells projects of the same name apart. The first deploy in a "
+            "terminal makes it and writes it into this file; commit it.",
         ),
     ] = None
     target: Annotated[
@@ -100,8 +109,8 @@ class ProjectSettings(Section):
     protect: Annotated[
         bool,
         Field(
-            description="AWS: turn on CloudFormation termination protection, and require --yes for "
-            "teardown."
+            description="AWS: turn on CloudFormation termination protection, and require "
+            "--even-if-protected for teardown."
         ),
     ] = False
     ttl: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
@@ -24,10 +25,25 @@ from fastai_deploy.records import (
 )
 
 
+@dataclass(frozen=True)
+class Claim:
+    """The id that a stage carries, empty for none; ``suggested`` is one that it could have."""
+
+    id: str
+    suggested: str = ""
+
+
 class Target(Protocol):
     """Stores artifacts, serves them and makes them public."""
 
     name: str
+
+    def claim(self, *, creates: bool) -> Claim:
+        """Check that the stage is this project's.
+
+        Asks before taking it over or, if it is new and the command ``creates`` it, before making
+        it. Raises NotOurs, or UsageError for a no.
+        """
 
     def check_access(self) -> None:
         """Check that the target can be used at all, before any long work. Raises AwsError."""

@@ -371,5 +371,5 @@ def test_a_protected_stage_needs_a_word(stored: Stage) -> None:
     error = error_of(stored, "teardown", FDEPLOY_PROJECT_PROTECT="true")
     assert (error["code"], error["hint"]) == (
         "usage",
-        "to delete it anyway, run fdeploy teardown --yes",
+        "to delete it anyway, run fdeploy teardown --even-if-protected",
     )

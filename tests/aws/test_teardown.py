@@ -159,7 +159,7 @@ def test_a_protected_stage_needs_a_word(world: World, model: Model) -> None:
     deploy(world, model)
     with pytest.raises(UsageError, match="is protected") as refused:
         world.target().teardown()
-    assert refused.value.hint == "to delete it anyway, run fdeploy teardown --yes"
+    assert refused.value.hint == "to delete it anyway, run fdeploy teardown --even-if-protected"
     assert world.target().teardown(artifacts=True, confirmed=True).left == ()
 
 

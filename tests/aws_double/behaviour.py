@@ -17,6 +17,7 @@ class Behaviour:
     ``hold``: endpoints come no further until it is false again. ``caller``: the ARN of who asks,
     the root user without one. ``enforces``: what the policies of the caller do not allow is
     refused. ``simulates_alone``: the policy simulator takes one action a time.
+    ``clock``: how many seconds AWS's clock is ahead of this machine's.
     """
 
     quota: dict[str, int] = field(default_factory=dict)
@@ -30,3 +31,4 @@ class Behaviour:
     caller: str = ""
     enforces: bool = False
     simulates_alone: bool = False
+    clock: float = 0.0

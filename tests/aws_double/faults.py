@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from tests.aws_double.operation import CBOR, JSON, QUERY, REST_XML, Operation, Request
@@ -25,6 +26,8 @@ ANSWERS = {
     "unwell": (500, "InternalFailure", "An internal error occurred"),
 }
 SILENT = ("reset", "lost", "hang")
+_SIGNED = "%Y%m%dT%H%M%SZ"  # the form of X-Amz-Date
+_ALLOWED = timedelta(minutes=5)
 _S3_THROTTLE = (503, "SlowDown", "Please reduce your request rate.")
 
 
@@ -111,6 +114,36 @@ def answer(kind: str, operation: Operation) -> tuple[int, Mapping[str, str], byt
     if operation.protocol == QUERY and kind == "throttle":
         code = "Throttling"
     return written(operation, status, code, words)
+
+
+def skewed(
+    operation: Operation, request: Request, now: datetime
+) -> tuple[int, Mapping[str, str], bytes] | None:
+    """The refusal of a request whose signature is of another time than ``now``; None if it is good.
+
+    S3 allows 15 minutes (Amazon S3 API: "Error responses", RequestTimeTooSkewed), other services 5
+    (IAM user guide: "Troubleshoot signed requests").
+    """
+    signed = request.headers.get("x-amz-date", "")
+    if not signed:
+        return None
+    at = datetime.strptime(signed, _SIGNED).replace(tzinfo=timezone.utc)
+    if operation.protocol == REST_XML:
+        if abs(now - at) <= 3 * _ALLOWED:
+            return None
+        words = "The difference between the request time and the current time is too large."
+        return written(operation, 403, "RequestTimeTooSkewed", words)
+    if abs(now - at) <= _ALLOWED:
+        return None
+    earlier = at < now
+    limit = now - _ALLOWED if earlier else now + _ALLOWED
+    words = (
+        f"Signature {'expired' if earlier else 'not yet current'}: {signed} is "
+        f"{'now earlier' if earlier else 'still later'} than {limit:{_SIGNED}} "
+        f"({now:{_SIGNED}} {'-' if earlier else '+'} 5 min.)"
+    )
+    code = "SignatureDoesNotMatch" if operation.protocol == QUERY else "InvalidSignatureException"
+    return written(operation, 403, code, words)
 
 
 def written(

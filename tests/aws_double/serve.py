@@ -21,10 +21,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from tests.aws_double.faults import SILENT, Fault, Journal, answer
+from tests.aws_double.faults import SILENT, Fault, Journal, answer, skewed
 from tests.aws_double.operation import Operation, Request, operation_of
 from tests.aws_double.wire import BREAK, HANG, Answer, Connection, ask
 
@@ -105,6 +106,8 @@ class Double:
         if fate and fate not in SILENT:
             status, headers, body = answer(fate, operation)
             return status, [(n.encode(), v.encode()) for n, v in headers.items()], body
+        if refusal := self._skewed(operation, request):
+            return refusal
         done = await self._answer(operation, request)
         return BREAK if fate == "lost" else done
 
@@ -129,6 +132,16 @@ class Double:
             status, body = handle(operation.name, request.body)
         kind = b"application/x-amz-json-1.1"
         return status, [(b"content-type", kind)], json.dumps(body).encode()
+
+    def _skewed(self, operation: Operation, request: Request) -> Answer | None:
+        """The refusal of a request that was signed by a wrong clock."""
+        with self._emulator.request_scope(operation.account, operation.region):
+            ahead = timedelta(seconds=self._sagemaker.account_behaviour().clock)
+        refusal = skewed(operation, request, datetime.now(timezone.utc) + ahead)
+        if refusal is None:
+            return None
+        status, headers, body = refusal
+        return status, [(n.encode(), v.encode()) for n, v in headers.items()], body
 
     def _account_of_api(self, request: Request) -> str:
         """Whose public API an unsigned request calls."""

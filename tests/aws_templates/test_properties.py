@@ -24,7 +24,7 @@ PROJECT: Choices = {
     "alarm_topic": sampled_from([None, TOPIC]),
     "log_retention": sampled_from([1, 30, 545]),
     "dashboard": booleans(),
-    "tags": sampled_from([{}, {"team": "nlp"}, {f"{n:02}": "x" * 256 for n in range(47)}]),
+    "tags": sampled_from([{}, {"team": "nlp"}, {f"{n:02}": "x" * 256 for n in range(46)}]),
 }
 ENDPOINT: Choices = {
     "startup_timeout": sampled_from([1.0, 60.5, 3_600.0]),

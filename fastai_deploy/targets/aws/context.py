@@ -20,7 +20,7 @@ from fastai_deploy.aws.stacks import StackRequest
 from fastai_deploy.aws.upload import Uploads
 from fastai_deploy.aws.versions import Deployments
 from fastai_deploy.errors import AwsMissing, FileMissing
-from fastai_deploy.progress import Reporter, Step, Warned
+from fastai_deploy.progress import UNASKED, Consent, Reporter, Step, Warned
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
 from fastai_deploy.targets.aws.stacks import (
@@ -45,11 +45,14 @@ class Context:
     definitions: StackDefinitions
     public: PublicApi
     operator: Operator
+    consent: Consent = UNASKED
 
     @property
     def owner(self) -> Owner:
         """The project and stage that own the resources."""
-        return Owner(self.settings.project_name, self.settings.stage)
+        settings = self.settings
+        id_ = settings.sections.project.id or ""
+        return Owner(settings.project_name, settings.stage, id_, adopts=self.consent.adopt)
 
     @property
     def api_publisher(self) -> ApiPublisher:
@@ -113,22 +116,21 @@ class Context:
         return {**self.settings.sections.project.tags, **self.owner.tags, **version}
 
 
-def open_context(settings: Settings, home: Path, bundle: Path, report: Reporter) -> Context:
+def open_context(
+    settings: Settings,
+    home: Path,
+    bundle: Path,
+    report: Reporter,
+    consent: Consent = UNASKED,
+) -> Context:
     """The context of these settings, with the user's own credentials. Raises AwsError.
 
     Requests of the public API go where boto3 sends its own: ``AWS_ENDPOINT_URL``, if that is set.
     """
     project = settings.sections.project
     # A stage stays in its region even if the environment now names another one.
-    if project.region and settings.last_region and project.region != settings.last_region:
-        report(
-            Warned(
-                f"this command uses {project.region}, but the last deploy went to "
-                f"{settings.last_region}",
-                hint=f"run fdeploy teardown --region {settings.last_region} to delete that one",
-            )
-        )
-    aws = open_aws(project.region or settings.last_region, project.profile)
+    region = project.region or settings.last_region
+    aws = open_aws(region, project.profile, only=settings.last_account)
     return Context(
         settings=settings,
         home=home,
@@ -138,4 +140,5 @@ def open_context(settings: Settings, home: Path, bundle: Path, report: Reporter)
         definitions=SettingsStackDefinitions(settings, aws, bundle),
         public=PublicApi(os.environ.get("AWS_ENDPOINT_URL")),
         operator=Operator.here(),
+        consent=consent,
     )

@@ -18,7 +18,7 @@ from fastai_deploy.aws.doctor import Doctor
 from fastai_deploy.aws.permissions import resolved, role_policies, user_policies
 from fastai_deploy.aws.specs import Location
 from fastai_deploy.aws.stacks import our_stack, planned
-from fastai_deploy.errors import UsageError
+from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.progress import Warned
 from fastai_deploy.records import (
     Artifact,
@@ -91,8 +91,13 @@ class AwsOperations:
         return stage_status.status(self._context.aws, self._context.owner)
 
     def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
-        """The log lines of the endpoint's containers or the API's Lambda. Raises AwsError."""
+        """The log lines of the endpoint's containers or the API's Lambda.
+
+        Raises NotOurs or AwsError.
+        """
         aws, owner = self._context.aws, self._context.owner
+        stack = naming.api_stack if api else naming.endpoint_stack
+        our_stack(aws, stack(owner.project, owner.stage), owner)
         kind = self._context.settings.sections.endpoint.kind
         group = naming.endpoint_log_group(naming.endpoint_name(owner.project, owner.stage, kind))
         if api:
@@ -112,14 +117,21 @@ class AwsOperations:
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again.
 
-        The time at which the stage deletes itself does not change. Raises UsageError, and the
-        errors of ``deploy``.
+        The time at which the stage deletes itself does not change. Raises UsageError, FileMissing
+        without a bucket, and the errors of ``deploy``.
         """
         context = self._context
-        bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
+        own = context.settings.sections.project.bucket
+        bucket = find_bucket(context.aws, own)
         live = self._live_version()
-        if bucket is None or not live:
+        if not live:
             raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
+        if bucket is None:
+            raise FileMissing(
+                f"the bucket {own or default_bucket(context.aws)} is gone, and with it the earlier "
+                "versions",
+                hint="run fdeploy upload && fdeploy deploy",
+            )
         chosen = previous_version(context.deployments(bucket).listed(), live, wanted)
         stored = chosen.stored(self._target.name)
         return self._target.deploy(stored, answers_as(chosen.version), sets_end=False)

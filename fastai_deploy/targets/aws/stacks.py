@@ -195,7 +195,8 @@ class SettingsStackDefinitions:
         A rotated key is kept. Without an ``account`` to ask, there are neither.
         """
         allowed = self._aws.call("apigateway", "get_account") if account else {}
-        owner = Owner(self._settings.project_name, self._settings.stage)
+        # Whose the stack is, is checked where it is changed.
+        owner = Owner(self._settings.project_name, self._settings.stage, adopts=True)
         spec = api_spec(
             self._settings,
             code=code,

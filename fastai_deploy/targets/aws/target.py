@@ -31,9 +31,10 @@ from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Step
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
-from fastai_deploy.targets.aws import checks, expiry
+from fastai_deploy.targets.aws import checks, claim, expiry
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.stacks import serving_container
+from fastai_deploy.targets.base import Claim
 
 _CONFIG = "AWS::SageMaker::EndpointConfig"
 
@@ -46,9 +47,14 @@ class AwsTarget:
     def __init__(self, context: Context) -> None:
         self.context = context
 
+    def claim(self, *, creates: bool) -> Claim:
+        """Check whose the stage is, and ask before it is made or taken over."""
+        return claim.claim(self.context, creates=creates)
+
     def check_access(self) -> None:
-        """Ask AWS whose credentials these are. Raises AwsError."""
+        """Ask AWS whose credentials these are. Raises AwsError, or AwsWrongAccount."""
         _ = self.context.aws.account
+        self.context.aws.check_account()
 
     def container(self) -> Container:
         """The container, from the image that the settings select, that an artifact must fit."""
@@ -61,7 +67,8 @@ class AwsTarget:
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
         key = naming.artifact_key(context.owner.project, artifact.sha256)
         uri = context.uploads(bucket).file(Path(artifact.path), key, sha256=artifact.sha256)
-        return StoredArtifact.of(artifact, self.name, uri, context.aws.region)
+        aws = context.aws
+        return StoredArtifact.of(artifact, self.name, uri, aws.region, aws.account)
 
     def deploy(self, stored: StoredArtifact, verify: Verify, *, sets_end: bool = True) -> Endpoint:
         """Update the endpoint stack to this artifact; the previous version serves until then.
@@ -94,6 +101,7 @@ class AwsTarget:
             version=stored.version,
             made_from=stored.sha256,
             region=aws.region,
+            account=aws.account,
         )
 
     def invoke(self, endpoint: Endpoint, request: Json) -> Json:
@@ -137,6 +145,8 @@ class AwsTarget:
             auth=auth,
             document=applied.stack.outputs.get("DocumentUrl", ""),
             page=applied.stack.outputs.get("PageUrl", ""),
+            region=context.aws.region,
+            account=context.aws.account,
         )
 
     def call_api(self, api: Api, request: Json) -> Json:
@@ -174,22 +184,30 @@ class AwsTarget:
         if project.protect and not confirmed:
             raise UsageError(
                 f"stage {context.owner.stage} is protected (protect = true in [project])",
-                hint="to delete it anyway, run fdeploy teardown --yes",
+                hint="to delete it anyway, run fdeploy teardown --even-if-protected",
             )
         if artifacts and not wait:
             raise UsageError(
                 "artifacts can be deleted only after the stacks, which --no-wait does not wait for",
                 hint="leave out --no-wait or --artifacts",
             )
-        removal = StageTeardown(context.aws, context.owner, context.deployment(), context.report)
+        removal = StageTeardown(
+            context.aws,
+            context.owner,
+            context.deployment(),
+            context.report,
+            agreed=lambda found: claim.agree_to_teardown(context, found),
+        )
         if not wait:
             return removal.begin()
         proof = removal.run(TeardownScope(artifacts=artifacts, bucket=project.bucket))
-        files.remove_tree(context.home)
+        if context.settings.last_region in (None, context.aws.region):
+            files.remove_tree(context.home)
         return proof
 
     def _invoke(self, name: str, request: Json) -> Json:
         context = self.context
+        context.aws.check_account()
         if context.settings.sections.endpoint.kind != "async":
             return endpoints.invoke(context.aws, name, request)
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)

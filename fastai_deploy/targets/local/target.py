@@ -31,6 +31,7 @@ from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Api, Artifact, Deployed, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
+from fastai_deploy.targets.base import Claim
 from fastai_deploy.targets.local.api import LocalApi
 from fastai_deploy.targets.local.endpoint import LocalEndpoint, Store, interpreter
 from fastai_deploy.targets.local.processes import Processes
@@ -121,6 +122,10 @@ class LocalTarget:
         )
         self.history = History(self._home / "deployments.jsonl")
 
+    def claim(self, *, creates: bool) -> Claim:  # noqa: ARG002 - as every target has it
+        """The stage is in the project's own folder, so it is this project's."""
+        return Claim(self._settings.sections.project.id or "")
+
     def check_access(self) -> None:
         """Nothing to check: a local deploy needs no credentials."""
 
@@ -174,7 +179,7 @@ class LocalTarget:
         if self._settings.sections.project.protect and not confirmed:
             raise UsageError(
                 f"stage {self._settings.stage} is protected (protect = true in [project])",
-                hint="to delete it anyway, run fdeploy teardown --yes",
+                hint="to delete it anyway, run fdeploy teardown --even-if-protected",
             )
         found = tuple(self._inventory())
         self._processes.stop(self._processes.running())
