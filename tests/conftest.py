@@ -15,6 +15,7 @@ import pytest
 
 from tests import warm
 
+ROOT = str(Path(__file__).parent.parent)
 LEARNERS = Path(__file__).parent / "learners"
 
 # Folders and files of tests that start servers, convert models, wait for the double of AWS or need
@@ -89,7 +90,8 @@ class Fdeploy:
     def __call__(self, *arguments: str, stdin: str | bytes = b"", timeout: float = 240) -> Outcome:
         given = stdin.encode() if isinstance(stdin, str) else stdin
         environ = {**os.environ, **self.environ}
-        if not self.fresh and "PYTHONPATH" not in self.environ:  # read when an interpreter starts
+        # PYTHONPATH is read when an interpreter starts. The forked ones have ROOT already.
+        if not self.fresh and self.environ.get("PYTHONPATH", ROOT) == ROOT:
             status, out, err = warm.run(
                 arguments, folder=self.folder, environ=environ, stdin=given, timeout=timeout
             )

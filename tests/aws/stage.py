@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import boto3
 
 from tests.aws_double.account import everything
 from tests.aws_double.process import Double
@@ -36,8 +39,12 @@ class Stage:
     def run(self) -> Fdeploy:
         return Fdeploy(self.folder, self.environ)
 
+    @cached_property
+    def _session(self) -> boto3.Session:
+        return self.double.session(self.account)
+
     def client(self, service: str) -> Any:
-        make: Any = self.double.session(self.account).client
+        make: Any = self._session.client
         return make(service)
 
     @contextmanager
@@ -54,7 +61,7 @@ class Stage:
             yield process
 
     def everything(self) -> list[str]:
-        return everything(self.double.session(self.account))
+        return everything(self._session)
 
 
 def fresh_account() -> str:

@@ -66,13 +66,29 @@ def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) 
     assert moved["changes"] == []
     assert moved["ends"] > moved["ends_now"] > "2026"
 
-    forgotten = live.run("plan")
+    remembered = live.run("plan", "--json")
+    assert remembered.json["changes"] == [], "the deploy's --ttl 4h holds until another is given"
+    assert remembered.json["ends"] > moved["ends_now"]
+
+    forgotten = live.run("plan", "--ttl", "never")
     assert forgotten.status == 2
     lines = forgotten.stdout.splitlines()
     assert "demo-dev-ttl" in lines
     assert any(line.split()[:2] == ["remove", "Scheduler::Schedule"] for line in lines)
     assert f"ends        never, if deployed now; currently {moved['ends_now']}" in lines
     assert "when the stage deletes itself" in live.run.ok("status").stdout
+
+
+def test_what_the_settings_change_back_is_said_first(live: Stage) -> None:
+    variables = {**live.environ, "FDEPLOY_PROJECT_TTL": "7d"}
+    planned = Fdeploy(live.folder, variables)("plan")
+    assert "project.ttl becomes 7d (FDEPLOY_PROJECT_TTL); the last deploy used --ttl 4h" in (
+        planned.stderr
+    )
+    assert "add that flag to this command to keep it" in planned.stderr
+    settings = live.run.ok("config").stdout
+    assert any(line.split()[:2] == ["project.ttl", '"4h"'] for line in settings.splitlines())
+    assert "--ttl of the last deploy" in settings
 
 
 def test_an_update_is_planned_as_a_table(live: Stage, opened: Open, other_model: Model) -> None:
@@ -128,7 +144,7 @@ def test_versions_and_the_stacks_and_the_permissions(live: Stage) -> None:
     (version,) = live.run.ok("versions", "--json").json["versions"]
     assert version["live"]
     assert version["bytes"] > 0
-    stacks = live.run.ok("template", "--json").json
+    stacks = live.run.ok("template", "--ttl", "never", "--json").json
     assert set(stacks) == {"demo-dev-endpoint", "demo-dev-api"}
     endpoint = load(stacks["demo-dev-endpoint"])
     assert endpoint["Resources"]["Endpoint"]["Type"].endswith("Endpoint")
@@ -226,6 +242,30 @@ def stored(opened: Open, model: Model) -> Stage:
     stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
     return stage
+
+
+def test_a_policy_and_templates_need_no_credentials(stored: Stage) -> None:
+    nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    command = Fdeploy(stored.folder, {**stored.environ, **nobody})
+    policies = command.ok("doctor", "--policy").stdout
+    bucket = f"fdeploy-${{aws:PrincipalAccount}}-{REGION}"
+    assert f'"arn:aws:s3:::{bucket}"' in policies
+    signed_in = stored.run.ok("doctor", "--policy").stdout
+    assert policies.replace("${aws:PrincipalAccount}", stored.account) == signed_in
+
+    printed = command.ok("template").stdout
+    endpoint, api = (load(each) for each in printed.split("\n---\n"))
+    assert endpoint["Parameters"]["Bucket"]["Default"] == f"fdeploy-ACCOUNT-{REGION}"
+    assert "Function" in api["Resources"]
+
+
+def test_credentials_are_asked_for_before_the_export(stored: Stage) -> None:
+    nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    command = Fdeploy(stored.folder, {**stored.environ, **nobody})
+    for name in ("up", "plan"):
+        ran = command(name, "no-such.pkl")
+        assert ran.status == 14
+        assert "export" not in ran.stderr
 
 
 @pytest.mark.parametrize("command", ["deploy", "status", "doctor", "teardown"])

@@ -136,7 +136,7 @@ def test_calls_are_counted_once_however_often_they_are_sent(world: World) -> Non
 
 
 def test_strict_checks_see_what_botocore_lets_through(world: World) -> None:
-    session = world.session
+    session = world.double.session(world.account, world.region)
     check_strictly(session)
     make: Any = session.client
     with pytest.raises(AssertionError, match="none of"):

@@ -138,6 +138,6 @@ def test_faults_in_every_protocol(
 
 
 def test_a_region_that_is_none(world: World) -> None:
-    aws = Aws(world.session, region="not a region")
+    aws = Aws(world.double.session(world.account, world.region), region="not a region")
     with pytest.raises(AwsUnreachable, match="region is missing or wrong"):
         aws.call("s3", "list_buckets")

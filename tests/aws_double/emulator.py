@@ -32,7 +32,8 @@ set_account: Any = _part("ministack.core.responses", "set_request_account_id")
 get_account: Any = _part("ministack.core.responses", "get_account_id")
 get_region: Any = _part("ministack.core.responses", "get_region")
 
-# CloudFormation's tables of resource types.
+# CloudFormation's tables of resource types, and how it reads a template.
+ENGINE = f"{_FORMATION}.engine"
 STACKS = f"{_FORMATION}.stacks"
 HANDLERS = f"{_FORMATION}.handlers"
 CHANGE_SETS = f"{_FORMATION}.changesets"

@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import yaml
+
 from tests.aws_double import api_import, emulator
 from tests.aws_double.sagemaker import Refused, SageMaker
 from tests.aws_double.scaling import Scaling
@@ -78,6 +80,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
     for kind, name in _NAMED.items():
         emulator.custom_names[kind] = {"name": name}
         emulator.tag_properties[kind] = ("Tags", "list")
+    emulator.replace_part(emulator.ENGINE, "CfnLoader", _compiled)
     _let_endpoints_take_time()
     _let_rollbacks_take_time()
     _changed_policies_alone_are_no_change()
@@ -112,6 +115,15 @@ def _converting(handlers: Handlers, service: str, operation: str) -> dict[str, A
         return handlers.update(physical_id, before, after, stack)
 
     return {"create": create, "update": update, "delete": handlers.delete}
+
+
+def _compiled(loader: Any) -> Any:
+    """A loader of YAML with libyaml's parser: Python's took a sixth of the double's time."""
+    parts = {
+        "yaml_constructors": loader.yaml_constructors,
+        "yaml_implicit_resolvers": loader.yaml_implicit_resolvers,
+    }
+    return type("CompiledLoader", (yaml.CSafeLoader,), parts) if yaml.__with_libyaml__ else loader
 
 
 class _Model:

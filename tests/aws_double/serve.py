@@ -7,6 +7,7 @@ when its standard input does, so that it never outlives who started it.
     GET  /_double/<account>/calls       the journal
     GET  /_double/<account>/actions     the IAM actions that were checked
     POST /_double/<account>/<region>/behaviour   {"quota": {"ml.m5.large": 0}}
+    POST /_double/<account>/end         ends the account's model servers; nobody uses it again
 """
 
 from __future__ import annotations
@@ -148,6 +149,9 @@ class Double:
             return _json(200, self._journals[account].told())
         if rest == ["actions"]:
             return _json(200, self._authorization.asked(account))
+        if rest == ["end"]:
+            asyncio.get_running_loop().run_in_executor(None, self._sagemaker.close, account)
+            return _json(200, {})
         region, _behaviour = rest
         with self._emulator.request_scope(account, region):
             for name, value in json.loads(request.body).items():
@@ -182,7 +186,11 @@ def main() -> None:
     parser.add_argument("--announce", type=Path, required=True)
     parser.add_argument("--python", required=True, help="runs the model servers")
     options = parser.parse_args()
-    listener = socket.create_server((_HOST, 0), backlog=256)
+    # asyncio sets TCP_NODELAY for sockets that name their protocol, and for no others. Without it,
+    # every answer waits 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind((_HOST, 0))
+    listener.listen(256)
     asyncio.run(serve(listener, options.announce, options.python))
     os._exit(0)  # threads of the emulator would wait for work that never comes
 

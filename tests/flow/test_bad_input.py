@@ -189,14 +189,15 @@ def test_a_full_disk_while_packaging(fdeploy: Fdeploy, exports: Exports) -> None
 @pytest.mark.parametrize(
     ("command", "needed"),
     [
-        ("package", "export"),
-        ("upload", "package"),
-        ("deploy", "upload"),
-        ("create-api", "deploy"),
-        ("invoke", "deploy"),
+        ("package", "export learner.pkl"),
+        ("upload", "export learner.pkl && fdeploy package"),
+        ("deploy", "up learner.pkl"),
+        ("create-api", "up learner.pkl"),
+        ("invoke", "up learner.pkl"),
+        ("key", "up learner.pkl"),
     ],
 )
-def test_a_stage_before_its_turn_names_the_command(
+def test_a_stage_before_its_turn_names_every_command(
     fdeploy: Fdeploy, command: str, needed: str
 ) -> None:
     arguments = [command, "a text"] if command == "invoke" else [command]
@@ -213,7 +214,7 @@ def test_a_learner_that_changed_since(fdeploy: Fdeploy, exports: Exports) -> Non
     outcome = fdeploy("upload", "--json")
     assert outcome.status == 7
     assert outcome.error["code"] == "record-stale"
-    assert outcome.error["hint"] == "run fdeploy export"
+    assert outcome.error["hint"] == "run fdeploy export && fdeploy package"
 
 
 def test_a_stage_that_does_not_exist(fdeploy: Fdeploy) -> None:

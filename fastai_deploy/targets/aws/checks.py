@@ -90,15 +90,15 @@ def estimate(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
     return on_serverless(spec.capacity.memory, need)
 
 
-def needs(context: Context) -> Needs:
-    """The permissions this stage needs. Raises AwsError."""
+def needs(context: Context, *, unknown: str | None = None) -> Needs:
+    """The permissions this stage needs; see ``default_bucket`` for ``unknown``. Raises AwsError."""
     project = context.settings.sections.project
     roles = wanted_roles(context.settings)
     is_async = context.settings.sections.endpoint.kind == "async"  # which has no Lambda
     given = roles.execution and (roles.function or is_async) and project.ttl is None
     return Needs(
         project=context.owner.project,
-        bucket=project.bucket or default_bucket(context.aws),
+        bucket=project.bucket or default_bucket(context.aws, unknown=unknown),
         partition=context.aws.partition,
         kms_key=project.kms_key,
         signs_requests=context.settings.sections.api.auth == "iam",

@@ -25,6 +25,7 @@ from fastai_deploy.records import (
     Checkup,
     Endpoint,
     LogLine,
+    ModelChange,
     PlannedChange,
     Policies,
     StagePlan,
@@ -41,6 +42,9 @@ from fastai_deploy.versions import answers_as, list_versions, previous_version
 
 # A placeholder until an artifact is packaged; no check depends on its values.
 _NO_ARTIFACT = Artifact("", "0" * 64, 0, "")
+# Without credentials: a policy variable that IAM fills in, and a word to replace in a template.
+_ANY_ACCOUNT = "${aws:PrincipalAccount}"
+_NO_ACCOUNT = "ACCOUNT"
 
 
 class AwsOperations:
@@ -70,7 +74,17 @@ class AwsOperations:
             changes += planned(stack, plan.changes)
         end = expiry.planned_end(context, stored.sha256)
         cost = checks.cost(context, spec)
-        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now)
+        model = self._model_change(artifact)
+        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now, model)
+
+    def _model_change(self, artifact: Artifact) -> ModelChange | None:
+        live = self._live_version()
+        if live == artifact.version:
+            return None
+        bucket = find_bucket(self._context.aws, self._context.settings.sections.project.bucket)
+        listed = self._context.deployments(bucket).listed() if bucket and live else ()
+        before = next((each.model for each in listed if each.version == live), None)
+        return ModelChange(live, artifact.version, before, artifact.model)
 
     def status(self) -> Status:
         """The state of the stage. Raises NotOurs or AwsError."""
@@ -125,10 +139,10 @@ class AwsOperations:
     def policies(self) -> Policies:
         """The IAM policies that the stage needs: the caller's, then those of the settings' roles.
 
-        Raises SettingsError or AwsError.
+        They need no credentials for any account. Raises SettingsError.
         """
         context = self._context
-        needs = checks.needs(context)
+        needs = checks.needs(context, unknown=_ANY_ACCOUNT)
         if needs.makes_roles and needs.roles.boundary is None:
             context.report(
                 Warned(
@@ -137,18 +151,26 @@ class AwsOperations:
                     hint="to bind the roles, set permissions_boundary in [project]",
                 )
             )
-        given = context.definitions.given_roles(self._would_store(_NO_ARTIFACT))
-        account, region = context.aws.account, context.aws.region
+        stored = self._would_store(_NO_ARTIFACT, unknown=_ANY_ACCOUNT)
         own = {
-            name: resolved(document, account=account, region=region, partition=needs.partition)
-            for name, document in given.items()
+            name: resolved(
+                document,
+                account=arn.split(":")[4],
+                region=context.aws.region,
+                partition=needs.partition,
+            )
+            for name, (arn, document) in context.definitions.given_roles(stored).items()
         }
         return Policies({**user_policies(needs), **role_policies(needs), **own})
 
     def template(self, artifact: Artifact) -> Templates:
-        """The templates that ``deploy`` and ``create-api`` would apply. Raises SettingsError."""
-        stored = self._would_store(artifact)
-        stacks = dict(self._blueprints(stored))
+        """The templates that ``deploy`` and ``create-api`` would apply. Raises SettingsError.
+
+        Without credentials, ``ACCOUNT`` is in the place of the account.
+        """
+        stored = self._would_store(artifact, unknown=_NO_ACCOUNT)
+        account = _NO_ACCOUNT not in stored.uri
+        stacks = dict(self._blueprints(stored, account=account))
         ends = expiry.wanted_end(self._context)
         if ends is not None:
             name = expiry.stack_name(self._context)
@@ -165,33 +187,29 @@ class AwsOperations:
             f"{definition.template.with_defaults()}"
         )
 
-    def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, StackDefinition]]:
+    def _blueprints(
+        self, stored: StoredArtifact, *, account: bool = True
+    ) -> Iterator[tuple[str, StackDefinition]]:
         """The stacks by name, in the order in which they are created."""
         context = self._context
         project, stage = context.owner.project, context.owner.stage
         yield naming.endpoint_stack(project, stage), context.definitions.endpoint(stored)
         if context.settings.sections.endpoint.kind != "async":
             digest = hashlib.sha256(context.lambda_package()).hexdigest()
-            code = Location(self._bucket_name, naming.code_key(project, digest))
-            yield naming.api_stack(project, stage), context.definitions.api(code, digest)
+            bucket, _, _ = stored.uri.removeprefix("s3://").partition("/")
+            code = Location(bucket, naming.code_key(project, digest))
+            yield (
+                naming.api_stack(project, stage),
+                context.definitions.api(code, digest, account=account),
+            )
 
-    def _would_store(self, artifact: Artifact) -> StoredArtifact:
+    def _would_store(self, artifact: Artifact, *, unknown: str | None = None) -> StoredArtifact:
         """Where an artifact would be stored, to plan before it is uploaded."""
-        key = naming.artifact_key(self._context.owner.project, artifact.sha256)
-        return StoredArtifact(
-            target="aws",
-            uri=f"s3://{self._bucket_name}/{key}",
-            sha256=artifact.sha256,
-            bytes=artifact.bytes,
-            made_from=artifact.sha256,
-            region=self._context.aws.region,
-            unproven=artifact.unproven,
-        )
-
-    @property
-    def _bucket_name(self) -> str:
         context = self._context
-        return context.settings.sections.project.bucket or default_bucket(context.aws)
+        chosen = context.settings.sections.project.bucket
+        bucket = chosen or default_bucket(context.aws, unknown=unknown)
+        key = naming.artifact_key(context.owner.project, artifact.sha256)
+        return StoredArtifact.of(artifact, "aws", f"s3://{bucket}/{key}", context.aws.region)
 
     def _live_version(self) -> str:
         owner = self._context.owner

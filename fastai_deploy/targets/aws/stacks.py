@@ -151,14 +151,20 @@ class StackDefinitions(Protocol):
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
         """The specification of that stack. Raises SettingsError."""
 
-    def api(self, code: Location, code_version: str) -> StackDefinition:
-        """The stack of the API; its service is the function. Raises SettingsError."""
+    def api(self, code: Location, code_version: str, *, account: bool = True) -> StackDefinition:
+        """The stack of the API; its service is the function. Raises SettingsError.
+
+        Without an ``account``, nothing is asked of AWS.
+        """
 
     def ttl(self, version: str, ends: datetime) -> StackDefinition:
         """The stack that deletes the others at a date in UTC; it has no service."""
 
-    def given_roles(self, stored: StoredArtifact) -> Mapping[str, Any]:
-        """What the roles that the settings name must allow, by name. Raises SettingsError."""
+    def given_roles(self, stored: StoredArtifact) -> Mapping[str, tuple[str, Any]]:
+        """The ARN of each role that the settings name, and what it must allow, by name.
+
+        Raises SettingsError.
+        """
 
 
 class SettingsStackDefinitions:
@@ -186,20 +192,21 @@ class SettingsStackDefinitions:
         on, image = self._machine()
         return endpoint_spec(self._settings, stored, image, on)
 
-    def api(self, code: Location, code_version: str) -> StackDefinition:
+    def api(self, code: Location, code_version: str, *, account: bool = True) -> StackDefinition:
         """The API, with access logs if the account allows API Gateway to write them.
 
-        A rotated key is kept.
+        A rotated key is kept. Without an ``account`` to ask, there are neither.
         """
-        account = self._aws.call("apigateway", "get_account")
+        allowed = self._aws.call("apigateway", "get_account") if account else {}
         owner = Owner(self._settings.project_name, self._settings.stage)
         spec = api_spec(
             self._settings,
             code=code,
             code_version=code_version,
-            gateway_logs=bool(account.get("cloudwatchRoleArn")),
+            gateway_logs=bool(allowed.get("cloudwatchRoleArn")),
         )
-        live = our_stack(self._aws, api_stack(owner.project, owner.stage), owner)
+        name = api_stack(owner.project, owner.stage)
+        live = our_stack(self._aws, name, owner) if account else None
         serial = live.outputs.get(KEY_SERIAL) if live else None
         serial = serial if serial and spec.auth == "key" else ""
         template = api_template(spec, key_serial=serial)
@@ -210,7 +217,7 @@ class SettingsStackDefinitions:
         spec = ttl_spec(self._settings, version=version, ends=ends)
         return StackDefinition(expiry_template(spec), "", spec.version)
 
-    def given_roles(self, stored: StoredArtifact) -> Mapping[str, Any]:
+    def given_roles(self, stored: StoredArtifact) -> Mapping[str, tuple[str, Any]]:
         """The policies of the roles that would be made instead, for any version."""
         settings, wanted = self._settings, wanted_roles(self._settings)
         made = {}
@@ -223,17 +230,16 @@ class SettingsStackDefinitions:
             model = replace(spec.model, artifact=any_artifact)
             common = replace(spec.common, roles=Roles())
             template = endpoint_template(replace(spec, model=model, common=common))
-            made["execution-role"] = template, "ExecutionRole"
+            made["execution-role"] = wanted.execution, template, "ExecutionRole"
         if wanted.function is not None and settings.sections.endpoint.kind != "async":
             api = api_spec(settings, code=Location("", ""), code_version="", gateway_logs=False)
             template = api_template(replace(api, common=replace(api.common, roles=Roles())))
-            made["lambda-role"] = template, "FunctionRole"
-        return {
-            name: template.evaluated()["Resources"][role]["Properties"]["Policies"][0][
-                "PolicyDocument"
-            ]
-            for name, (template, role) in made.items()
-        }
+            made["lambda-role"] = wanted.function, template, "FunctionRole"
+        found = {}
+        for name, (arn, template, role) in made.items():
+            (policy,) = template.evaluated()["Resources"][role]["Properties"]["Policies"]
+            found[name] = arn, policy["PolicyDocument"]
+        return found
 
     def _machine(self) -> tuple[Instance, Image]:
         return chosen_image(self._settings, self._aws.region, served_model(self._bundle))
