@@ -90,8 +90,9 @@ class Row:
         then = "recovered, nothing left" if self.good else f"FAILED: {', '.join(self.left)}"
         cells = [self.action]
         for outcome in (self.up, self.teardown):
-            cells += [outcome.ended, "yes" if self.names(outcome) else "no"]
-        return f"| {' | '.join([*cells, then])} |"
+            silent = "no" if outcome.failed else ""
+            cells += [outcome.ended, "yes" if self.names(outcome) else silent]
+        return f"| {' | '.join([*cells, then])} |".replace("|  |", "| |")
 
 
 class Deployer:

@@ -163,13 +163,15 @@ class AwsOperations:
                     hint="to bind the roles, set permissions_boundary in [project]",
                 )
             )
-        given = context.definitions.given_roles(
-            self._would_store(_NO_ARTIFACT, unknown=_ANY_ACCOUNT)
-        )
-        account, region = context.aws.account_or(_ANY_ACCOUNT), context.aws.region
+        stored = self._would_store(_NO_ARTIFACT, unknown=_ANY_ACCOUNT)
         own = {
-            name: resolved(document, account=account, region=region, partition=needs.partition)
-            for name, document in given.items()
+            name: resolved(
+                document,
+                account=arn.split(":")[4],
+                region=context.aws.region,
+                partition=needs.partition,
+            )
+            for name, (arn, document) in context.definitions.given_roles(stored).items()
         }
         return Policies({**user_policies(needs), **role_policies(needs), **own})
 

@@ -160,8 +160,11 @@ class StackDefinitions(Protocol):
     def ttl(self, version: str, ends: datetime) -> StackDefinition:
         """The stack that deletes the others at a date in UTC; it has no service."""
 
-    def given_roles(self, stored: StoredArtifact) -> Mapping[str, Any]:
-        """What the roles that the settings name must allow, by name. Raises SettingsError."""
+    def given_roles(self, stored: StoredArtifact) -> Mapping[str, tuple[str, Any]]:
+        """The ARN of each role that the settings name, and what it must allow, by name.
+
+        Raises SettingsError.
+        """
 
 
 class SettingsStackDefinitions:
@@ -215,7 +218,7 @@ class SettingsStackDefinitions:
         spec = ttl_spec(self._settings, version=version, ends=ends)
         return StackDefinition(expiry_template(spec), "", spec.version)
 
-    def given_roles(self, stored: StoredArtifact) -> Mapping[str, Any]:
+    def given_roles(self, stored: StoredArtifact) -> Mapping[str, tuple[str, Any]]:
         """The policies of the roles that would be made instead, for any version."""
         settings, wanted = self._settings, wanted_roles(self._settings)
         made = {}
@@ -228,17 +231,16 @@ class SettingsStackDefinitions:
             model = replace(spec.model, artifact=any_artifact)
             common = replace(spec.common, roles=Roles())
             template = endpoint_template(replace(spec, model=model, common=common))
-            made["execution-role"] = template, "ExecutionRole"
+            made["execution-role"] = wanted.execution, template, "ExecutionRole"
         if wanted.function is not None and settings.sections.endpoint.kind != "async":
             api = api_spec(settings, code=Location("", ""), code_version="", gateway_logs=False)
             template = api_template(replace(api, common=replace(api.common, roles=Roles())))
-            made["lambda-role"] = template, "FunctionRole"
-        return {
-            name: template.evaluated()["Resources"][role]["Properties"]["Policies"][0][
-                "PolicyDocument"
-            ]
-            for name, (template, role) in made.items()
-        }
+            made["lambda-role"] = wanted.function, template, "FunctionRole"
+        found = {}
+        for name, (arn, template, role) in made.items():
+            (policy,) = template.evaluated()["Resources"][role]["Properties"]["Policies"]
+            found[name] = arn, policy["PolicyDocument"]
+        return found
 
     def _machine(self) -> tuple[Instance, Image]:
         return chosen_image(self._settings, self._aws.region, served_model(self._bundle))
