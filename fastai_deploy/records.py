@@ -82,7 +82,8 @@ class Artifact:
 class StoredArtifact:
     """An artifact stored where the target reads it; ``made_from`` is the artifact's SHA-256.
 
-    ``region`` is the AWS region, empty for another target.
+    ``region`` is the AWS region, empty for another target. ``image`` is the container image that
+    it was proven in on ``instance``, empty if it was not deployed yet.
     """
 
     target: str
@@ -92,6 +93,8 @@ class StoredArtifact:
     made_from: str
     region: str = ""
     unproven: bool = False
+    image: str = ""
+    instance: str = ""
 
     @property
     def version(self) -> str:
@@ -101,7 +104,10 @@ class StoredArtifact:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A version that was deployed and verified, ``at`` a time in UTC, ``by`` a user."""
+    """A version that was deployed and verified, ``at`` a time in UTC, ``by`` a user.
+
+    ``image`` is the container image by its digest and ``instance`` the type that it ran on, on AWS.
+    """
 
     version: str
     sha256: str
@@ -110,6 +116,8 @@ class Deployed:
     at: str
     by: str
     unproven: bool = False
+    image: str = ""
+    instance: str = ""
 
     @classmethod
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
@@ -122,12 +130,21 @@ class Deployed:
             at=f"{at:{DEPLOYED_AT}}",
             by=by,
             unproven=stored.unproven,
+            image=stored.image,
+            instance=stored.instance,
         )
 
     def stored(self, target: str) -> StoredArtifact:
         """The artifact, to be deployed again."""
         return StoredArtifact(
-            target, self.uri, self.sha256, self.bytes, self.sha256, unproven=self.unproven
+            target,
+            self.uri,
+            self.sha256,
+            self.bytes,
+            self.sha256,
+            unproven=self.unproven,
+            image=self.image,
+            instance=self.instance,
         )
 
 
@@ -253,16 +270,29 @@ def some_names(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
+class Extra:
+    """A cost beside the instances, such as alarms; ``per_month`` None depends on the use.
+
+    ``note`` says how it is counted.
+    """
+
+    what: str
+    per_month: Decimal | None
+    note: str
+
+
+@dataclass(frozen=True)
 class Cost:
     """What an endpoint costs while it runs: the least, and the most if it scales.
 
-    ``note`` says what the figures leave out, or why there are none.
+    ``note`` says what the figures leave out, or why there are none. ``extras`` are not in them.
     """
 
     least_per_hour: Decimal | None
     most_per_hour: Decimal | None
     currency: str
     note: str
+    extras: tuple[Extra, ...] = ()
 
     def __str__(self) -> str:
         if self.least_per_hour is None or self.most_per_hour is None:
@@ -341,8 +371,9 @@ class Bill:
 class Status:
     """The state of a stage; ``endpoint_status`` and ``version`` are empty without an endpoint.
 
-    ``ends`` is when the stage deletes itself, empty for never. ``unproven``: some answers of the
-    live version are not proven to match the learner's.
+    ``ends`` is when the stage deletes itself, empty for never; ``overdue``: that time has passed,
+    and nothing deletes it. ``unproven``: some answers of the live version are not proven to match
+    the learner's.
     """
 
     target: str
@@ -357,6 +388,7 @@ class Status:
     last_hour: LastHour
     bill: Bill
     unproven: bool = False
+    overdue: bool = False
 
 
 @dataclass(frozen=True)

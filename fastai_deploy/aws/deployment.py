@@ -18,11 +18,13 @@ from fastai_deploy.aws.stacks import (
     Stack,
     StackRequest,
     TemplateFolder,
+    adopt_settings,
     create_change_set,
     delete_change_set,
     execute_change_set,
     our_stack,
     planned,
+    told_adoption,
 )
 from fastai_deploy.errors import AwsError, FdeployError, StackBusy, StackFailed
 from fastai_deploy.progress import Happened, Planned, Reporter, Step, Warned
@@ -333,6 +335,7 @@ class Deployment:
             self._forget(change_set, stack)
             raise
         made = self._operations.execute(change_set)
+        adopt_settings(self._aws, request, change_set.adopted)
         self._protect(made, protected=request.protected)
         return Applied(made, changed=True)
 
@@ -427,6 +430,9 @@ class Deployment:
 
     def _change_set(self, request: StackRequest, stack: Stack | None) -> ChangeSet | None:
         self._report(Step(f"comparing {request.name} with the template"))
-        return create_change_set(
+        change_set = create_change_set(
             self._aws, request, self._folder, new=stack is None, token=self._operator.token()
         )
+        for name in change_set.adopted if change_set else ():
+            self._report(Step(told_adoption(name, self._aws.region)))
+        return change_set

@@ -30,7 +30,7 @@ _UNSCOPED = {
     "logs": "CreateLogDelivery DeleteLogDelivery DescribeIndexPolicies DescribeLogGroups "
     "DescribeResourcePolicies GetLogDelivery ListLogDeliveries PutResourcePolicy UpdateLogDelivery",
     "pricing": "GetProducts",
-    "sagemaker": "ListEndpointConfigs ListModels",
+    "sagemaker": "ListEndpointConfigs ListEndpoints ListModels",
     "servicequotas": "ListAWSDefaultServiceQuotas ListServiceQuotas",
     "tag": "GetResources",
 }
@@ -40,13 +40,15 @@ _UNSCOPED = {
 class Needs:
     """What the permissions are for.
 
-    ``signs_requests``: the API's ``auth`` is ``iam``, which create-api verifies.
+    ``bucket_key`` is the KMS key of a bucket of the user's own. ``signs_requests``: the API's
+    ``auth`` is ``iam``, which create-api verifies.
     """
 
     project: str
     bucket: str
     partition: str = "aws"
     kms_key: str | None = None
+    bucket_key: str | None = None
     signs_requests: bool = False
 
     def arn(self, rest: str) -> str:
@@ -68,15 +70,15 @@ def _stacks(needs: Needs) -> Iterator[Json]:
     yield _allow(
         "cloudformation",
         "ContinueUpdateRollback CreateChangeSet DeleteChangeSet DeleteStack DescribeChangeSet "
-        "DescribeStackEvents DescribeStacks ExecuteChangeSet GetTemplate ListStackResources "
-        "UpdateTerminationProtection",
+        "DescribeEvents DescribeStackEvents DescribeStacks ExecuteChangeSet GetTemplate "
+        "ListStackResources UpdateTerminationProtection",
         arn(f"cloudformation:*:*:stack/{project}-*/*"),
     )
     yield _allow(
         "sagemaker",
         "AddTags CreateEndpoint CreateEndpointConfig CreateModel DeleteEndpoint "
         "DeleteEndpointConfig DeleteModel DeleteTags DescribeEndpoint DescribeEndpointConfig "
-        "DescribeModel ListTags UpdateEndpoint",
+        "DescribeModel ListTags UpdateEndpoint UpdateEndpointWeightsAndCapacities",
         [
             arn(f"sagemaker:*:*:{kind}/{project}-*")
             for kind in ("endpoint", "endpoint-config", "model")
@@ -157,7 +159,10 @@ def _roles(needs: Needs) -> Iterator[Json]:
 def _data(needs: Needs) -> Iterator[Json]:
     bucket = needs.arn(f"s3:::{needs.bucket}")
     yield _allow(
-        "s3", "ListBucket ListBucketMultipartUploads ListBucketVersions GetBucketTagging", bucket
+        "s3",
+        "ListBucket ListBucketMultipartUploads ListBucketVersions GetBucketTagging "
+        "GetEncryptionConfiguration GetLifecycleConfiguration PutLifecycleConfiguration",
+        bucket,
     )
     yield _allow(
         "s3",
@@ -169,6 +174,12 @@ def _data(needs: Needs) -> Iterator[Json]:
         "sagemaker",
         "InvokeEndpoint InvokeEndpointAsync",
         needs.arn(f"sagemaker:*:*:endpoint/{needs.project}-*"),
+    )
+    # To count the instances in use: the quota is the account's, and so are the others' endpoints.
+    yield _allow(
+        "sagemaker",
+        "DescribeEndpoint DescribeEndpointConfig",
+        [needs.arn(f"sagemaker:*:*:{kind}/*") for kind in ("endpoint", "endpoint-config")],
     )
     yield _allow("apigateway", "GET", needs.arn("apigateway:*::/account"))
     # To check that the image exists; the repositories belong to AWS.
@@ -182,6 +193,8 @@ def _data(needs: Needs) -> Iterator[Json]:
         yield _allow(
             "kms", "CreateGrant Decrypt DescribeKey Encrypt GenerateDataKey", needs.kms_key
         )
+    if needs.bucket_key and needs.bucket_key != needs.kms_key:
+        yield _allow("kms", "Decrypt DescribeKey GenerateDataKey", needs.bucket_key)
     for service, actions in _UNSCOPED.items():
         yield _allow(service, actions, "*")
 

@@ -58,7 +58,7 @@ def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) 
     """A stack of its own: added, kept with another date, or removed with the setting."""
     new = opened(model, "").run("plan", "--region", REGION, "--ttl", "2d", "--json").json
     added = [each["name"] for each in new["changes"] if each["stack"] == "demo-dev-ttl"]
-    assert added == ["EndApi", "EndEndpoint", "TtlGroup", "TtlRole"]
+    assert added == ["DroppedAlarm", "EndApi", "EndEndpoint", "TtlGroup", "TtlRole"]
     assert new["ends"] > "2026"
     assert new["ends_now"] == ""
 

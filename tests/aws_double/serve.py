@@ -6,6 +6,7 @@ when its standard input does, so that it never outlives who started it.
     POST /_double/<account>/faults      [{"kind": "lost", "call": 7}]; begins a new journal
     GET  /_double/<account>/calls       the journal
     POST /_double/<account>/<region>/behaviour   {"quota": {"ml.m5.large": 0}}
+    POST /_double/<account>/<region>/time        "2026-11-22T16:00:00+00:00"; schedules run
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.aws_double.faults import SILENT, Fault, Journal, answer
 from tests.aws_double.operation import Operation, Request, operation_of
@@ -49,6 +52,7 @@ class Double:
         from tests.aws_double.runtime import Runtime  # noqa: PLC0415
         from tests.aws_double.sagemaker import SageMaker  # noqa: PLC0415
         from tests.aws_double.scaling import Scaling  # noqa: PLC0415
+        from tests.aws_double.schedules import Schedules  # noqa: PLC0415
 
         self._port = port
         self._emulator = emulator
@@ -64,6 +68,7 @@ class Double:
             "pricing": market.handle,
             "application-autoscaling": scaling.handle,
         }
+        self._schedules = Schedules()
         self._journals: defaultdict[str, Journal] = defaultdict(Journal)
         resource_types.install(self._sagemaker, scaling)
 
@@ -88,6 +93,8 @@ class Double:
     async def respond(self, request: Request) -> Answer:
         """Answer a request, or what stands for no answer."""
         if request.path.startswith("/_double/"):
+            if request.path.endswith("/time"):
+                return await self._run_schedules(request)
             return self._control(request)
         operation = operation_of(request)
         if not operation.account:
@@ -128,6 +135,26 @@ class Double:
                 if identifier == api:
                     return str(account)
         return ""
+
+    async def _run_schedules(self, request: Request) -> Answer:
+        """Delete what the schedules of an account delete at a time; the stacks' names."""
+        _, _, account, region, _time = request.path.split("/")
+        now = datetime.fromisoformat(json.loads(request.body))
+        with self._emulator.request_scope(account, region):
+            stacks = self._schedules.due(account, region, now)
+        scope = f"Credential={account}/20260101/{region}/cloudformation/aws4_request"
+        headers = {
+            "host": f"cloudformation.{region}.amazonaws.com",
+            "content-type": "application/x-www-form-urlencoded",
+            "authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0",
+        }
+        for stack in stacks:
+            body = urlencode({"Action": "DeleteStack", "StackName": stack}).encode()
+            with self._emulator.request_scope(account, region):
+                call = Request("POST", "/", "", headers, body)
+                status, _, said = await ask(self._emulator.app, call, self._port)
+            assert status == 200, said
+        return _json(200, stacks)
 
     def _control(self, request: Request) -> Answer:
         _, _, account, *rest = request.path.split("/")
