@@ -331,11 +331,11 @@ class Deployment:
         self._report(Planned(request.name, planned(request.name, change_set)))
         try:
             ready()
+            adopt_settings(self._aws, request, change_set.adopted)
         except FdeployError:
             self._forget(change_set, stack)
             raise
         made = self._operations.execute(change_set)
-        adopt_settings(self._aws, request, change_set.adopted)
         self._protect(made, protected=request.protected)
         return Applied(made, changed=True)
 

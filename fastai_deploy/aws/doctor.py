@@ -184,7 +184,7 @@ class Doctor:
         told = f"the account's quota is {value:g} {instance}, {used} of them in use"
         if hidden:
             told += f" (without {counted(hidden, 'endpoint')} that you may not look at)"
-        if value < used + subject.count:
+        if subject.count and value < used + subject.count:
             beside = " beside the old ones, which serve until the new ones do" if used else ""
             hint = self._more(quota, used + subject.count)
             if subject.rolling and value >= used + subject.rolling:

@@ -289,9 +289,9 @@ def _fail_what_exists(change_set: Json) -> None:
     for item in change_set["Changes"]:
         change = item["ResourceChange"]
         logical_id, kind = change["LogicalResourceId"], change["ResourceType"]
-        name = resources[logical_id].get("Properties", {}).get("LogGroupName", "")
         if (change["Action"], kind) != ("Add", "AWS::Logs::LogGroup"):
             continue
+        name = resources[logical_id].get("Properties", {}).get("LogGroupName", "")
         if name in emulator.log_groups:
             events.append(
                 emulator.operation_event(

@@ -231,7 +231,7 @@ class SettingsStackDefinitions:
     def _machine(self, stored: StoredArtifact) -> tuple[Instance, Image]:
         check_region(self._settings, self._aws.region)
         on, image = chosen_image(self._settings, self._aws.region, served_model(self._bundle))
-        if stored.image and runs_the_same(stored.instance, on):
+        if stored.image and stored.instance and runs_the_same(stored.instance, on):
             proven = choose_image(
                 installed_tables(), on, region=self._aws.region, override=stored.image
             )
