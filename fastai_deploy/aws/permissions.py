@@ -161,7 +161,7 @@ def _data(needs: Needs) -> Iterator[Json]:
     yield _allow(
         "s3",
         "ListBucket ListBucketMultipartUploads ListBucketVersions GetBucketTagging "
-        "GetEncryptionConfiguration GetLifecycleConfiguration PutLifecycleConfiguration",
+        "GetEncryptionConfiguration GetLifecycleConfiguration",
         bucket,
     )
     yield _allow(

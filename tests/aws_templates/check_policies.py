@@ -30,6 +30,9 @@ ACCEPTED = {
         "who makes the bucket sets its policy and lifecycle; it is a document of its own, which "
         "others who work with fdeploy do not get"
     ),
+    ("user-policy-stacks", "UNKNOWN_ACTION", "cloudformation:DescribeEvents"): (
+        "newer than parliament's list; early validation points to it"
+    ),
     ("user-policy-stacks", "UNKNOWN_ACTION", "lambda:GetFunctionScalingConfig"): (
         "newer than parliament's list; CloudFormation's handler of AWS::Lambda::Function names it"
     ),
