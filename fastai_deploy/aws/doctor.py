@@ -48,7 +48,8 @@ class Subject:
     """What to check; ``instance`` None means serverless, ``bucket`` None fdeploy's own bucket.
 
     ``needs`` describes the required permissions, except those of ``unused`` services; ``estimate``
-    is None if there is no model to measure. ``count`` instances are started beside the ones in use,
+    is None if there is no model to measure. ``image_name`` has the tag in place of the digest.
+    ``count`` instances are started beside the ones in use,
     ``rolling`` if the settings replaced them batch by batch (0: they do, or it has too few).
     """
 
@@ -57,6 +58,7 @@ class Subject:
     unused: frozenset[str]
     bucket: str | None
     image: str
+    image_name: str
     instance: str | None
     count: int
     rolling: int
@@ -111,7 +113,7 @@ class Doctor:
         return warned
 
     def _needed(self, subject: Subject) -> Iterator[tuple[str, Callable[[], Check]]]:
-        yield "image", lambda: self._image(subject.image)
+        yield "image", lambda: self._image(subject)
         instance = subject.instance
         if instance:
             yield "quota", lambda: self._quota(instance, subject)
@@ -165,11 +167,12 @@ class Doctor:
             "create it, or remove bucket from [project]",
         )
 
-    def _image(self, uri: str) -> Check:
+    def _image(self, subject: Subject) -> Check:
+        uri = subject.image
         if not is_in_ecr(uri):
             return Check("image", "warned", f"{uri} is not in ECR", "choose an image in ECR")
-        find_digest(self._aws, uri)
-        return Check("image", "passed", f"{uri} exists")
+        digest = find_digest(self._aws, uri)
+        return Check("image", "passed", f"{subject.image_name} exists, as {digest}")
 
     def _quota(self, instance: str, subject: Subject) -> Check:
         """Compare the quota with what is in use and what is started beside it (blue/green)."""

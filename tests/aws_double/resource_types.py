@@ -367,9 +367,9 @@ def _refuse_functions_without_code(handlers: dict[str, Any]) -> None:
 def _refuse_large_environments(handlers: dict[str, Any]) -> None:
     """ "4 KB, for all environment variables associated with the function" ("Lambda quotas")."""
 
-    def checked(handle: Callable[..., Created]) -> Callable[..., Created]:
+    def checked(handle: Callable[..., Created], position: int) -> Callable[..., Created]:
         def handled(*arguments: Any) -> Created:
-            props = arguments[-2]
+            props = arguments[position]
             variables = props.get("Environment", {}).get("Variables", {})
             measured = json.dumps({name: str(value) for name, value in variables.items()})
             if len(measured) > _MOST_ENVIRONMENT:
@@ -381,8 +381,8 @@ def _refuse_large_environments(handlers: dict[str, Any]) -> None:
 
         return handled
 
-    for name in ("create", "update"):
-        handlers[name] = checked(handlers[name])
+    for name, position in (("create", 1), ("update", 2)):
+        handlers[name] = checked(handlers[name], position)
 
 
 def _refuse_full_buckets(handlers: dict[str, Any]) -> None:

@@ -61,6 +61,7 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
     """What the doctor checks."""
     instances = spec.capacity if isinstance(spec.capacity, Instances) else None
     count, batch = _started(context, spec)
+    _, chosen = chosen_image(context.settings, context.aws.region, served_model(context.bundle))
     api = context.settings.sections.api
     behind_api = spec.kind != "async"
     return Subject(
@@ -69,6 +70,7 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
         unused=frozenset(_unused(context, spec)),
         bucket=context.settings.sections.project.bucket,
         image=spec.model.image,
+        image_name=chosen.uri,
         instance=instances.type if instances else None,
         count=batch if spec.rollout.rolling and batch else count,
         rolling=0 if spec.rollout.rolling else batch,
