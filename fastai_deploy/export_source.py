@@ -282,8 +282,8 @@ def _found(project: Project, before: Bundle | None) -> Path:
         project.report(Step(f"no learner was given: using the bundle {made[0].name}/"))
         return made[0]
     found = sorted(path.name for path in root.glob("*.pkl"))
+    first = (*found, *(path.name for path in made), "learner.pkl")[0]
     raise UsageError(
         "no learner was given",
-        hint=f"run fdeploy export {(found or [made[0].name if made else 'learner.pkl'])[0]}, "
-        "or set learner in [model] of fdeploy.toml",
+        hint=f"run the same command with {first}, or set learner in [model] of fdeploy.toml",
     )

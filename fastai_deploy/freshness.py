@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastai_deploy import __version__, files
 from fastai_deploy.bundle import read_manifest
-from fastai_deploy.errors import RecordStale
+from fastai_deploy.errors import RecordStale, StageError
 from fastai_deploy.packaging.artifact import runtime_digest
 from fastai_deploy.project import Project
 from fastai_deploy.records import Artifact, Bundle, Endpoint, Source, StoredArtifact
@@ -36,9 +38,9 @@ def bundle(project: Project) -> Bundle:
 def artifact(project: Project) -> Artifact:
     """The artifact to upload. Raises RecordMissing or RecordStale."""
     record = project.workspace.need(Artifact)
-    if project.workspace.find(Bundle) and record.made_from != package_digest(
-        project, bundle(project)
-    ):
+    with _before("package"):
+        made_from = bundle(project) if project.workspace.find(Bundle) else None
+    if made_from is not None and record.made_from != package_digest(project, made_from):
         raise _stale(
             "the bundle, the serving code or the container image has changed since the last "
             "package",
@@ -53,7 +55,9 @@ def artifact(project: Project) -> Artifact:
 def stored(project: Project) -> StoredArtifact:
     """The stored artifact to deploy. Raises RecordMissing or RecordStale."""
     record = project.workspace.need(StoredArtifact)
-    if project.workspace.find(Artifact) and record.made_from != artifact(project).sha256:
+    with _before("upload"):
+        made_from = artifact(project) if project.workspace.find(Artifact) else None
+    if made_from is not None and record.made_from != made_from.sha256:
         raise _stale("model.tar.gz has changed since it was uploaded", "upload")
     _same_target(project, record.target, "upload")
     return record
@@ -62,7 +66,9 @@ def stored(project: Project) -> StoredArtifact:
 def endpoint(project: Project) -> Endpoint:
     """The endpoint to create an API for. Raises RecordMissing or RecordStale."""
     record = project.workspace.need(Endpoint)
-    if project.workspace.find(StoredArtifact) and record.made_from != stored(project).sha256:
+    with _before("deploy"):
+        made_from = stored(project) if project.workspace.find(StoredArtifact) else None
+    if made_from is not None and record.made_from != made_from.sha256:
         raise _stale("another artifact was uploaded since the last deploy", "deploy")
     _same_target(project, record.target, "deploy")
     return record
@@ -119,6 +125,15 @@ def _same_target(project: Project, target: str, command: str) -> None:
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@contextmanager
+def _before(command: str) -> Iterator[None]:
+    """Add ``command`` to the commands that an error of an earlier stage asks for."""
+    try:
+        yield
+    except StageError as error:
+        raise type(error)(error.message, hint=f"{error.hint} && fdeploy {command}") from None
 
 
 def _stale(reason: str, command: str) -> RecordStale:

@@ -58,11 +58,27 @@ class Bundle:
 
 
 @dataclass(frozen=True)
+class ModelSummary:
+    """What callers notice of a model, to compare one version with another.
+
+    ``precision`` is the form that is served: ``float32``, ``int8``, or ``learner`` for an original
+    pickle. ``accuracy`` is that on the ``labelled`` goldens, those with true labels; None without.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    precision: str
+    accuracy: float | None = None
+    labelled: int = 0
+
+
+@dataclass(frozen=True)
 class Artifact:
     """``model.tar.gz``; ``made_from`` is a digest of the bundle and the package settings.
 
     ``fits`` names the Python and the platform of the container image its wheels are for; empty if
-    it has none. ``unproven``: some answers are not proven, and every answer says so.
+    it has none. ``unproven``: some answers are not proven, and every answer says so. ``model`` is
+    None in the records of older versions of fdeploy, here and in what is made from an artifact.
     """
 
     path: str
@@ -71,6 +87,7 @@ class Artifact:
     made_from: str
     fits: str = ""
     unproven: bool = False
+    model: ModelSummary | None = None
 
     @property
     def version(self) -> str:
@@ -95,6 +112,21 @@ class StoredArtifact:
     unproven: bool = False
     image: str = ""
     instance: str = ""
+    model: ModelSummary | None = None
+
+    @classmethod
+    def of(cls, artifact: Artifact, target: str, uri: str, region: str = "") -> StoredArtifact:
+        """The record of an artifact that is stored at ``uri``, or would be."""
+        return cls(
+            target=target,
+            uri=uri,
+            sha256=artifact.sha256,
+            bytes=artifact.bytes,
+            made_from=artifact.sha256,
+            region=region,
+            unproven=artifact.unproven,
+            model=artifact.model,
+        )
 
     @property
     def version(self) -> str:
@@ -118,6 +150,7 @@ class Deployed:
     unproven: bool = False
     image: str = ""
     instance: str = ""
+    model: ModelSummary | None = None
 
     @classmethod
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
@@ -132,6 +165,7 @@ class Deployed:
             unproven=stored.unproven,
             image=stored.image,
             instance=stored.instance,
+            model=stored.model,
         )
 
     def stored(self, target: str) -> StoredArtifact:
@@ -145,6 +179,7 @@ class Deployed:
             unproven=self.unproven,
             image=self.image,
             instance=self.instance,
+            model=self.model,
         )
 
 
@@ -152,7 +187,8 @@ class Deployed:
 class Endpoint:
     """A model server verified against its goldens; ``made_from`` is the artifact's SHA-256.
 
-    ``region`` is the AWS region, empty for another target.
+    ``region`` is the AWS region, empty for another target. ``instance`` and ``ttl`` are the flags
+    of the deploy, which the next one repeats.
     """
 
     target: str
@@ -161,6 +197,8 @@ class Endpoint:
     version: str
     made_from: str
     region: str = ""
+    instance: str = ""
+    ttl: str = ""
 
 
 @dataclass(frozen=True)
@@ -320,17 +358,52 @@ def money(amount: Decimal) -> str:
 
 
 @dataclass(frozen=True)
+class ModelChange:
+    """The live version and the one that would replace it; ``live`` is empty without one.
+
+    ``before`` and ``after`` are None where nothing is known of a version.
+    """
+
+    live: str
+    version: str
+    before: ModelSummary | None
+    after: ModelSummary | None
+
+    @property
+    def labels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The labels that would be added and removed."""
+        if self.before is None or self.after is None:
+            return (), ()
+        old, new = self.before.labels, self.after.labels
+        return tuple(x for x in new if x not in old), tuple(x for x in old if x not in new)
+
+    @property
+    def breaks_callers(self) -> str:
+        """What would change in every answer, as a clause; empty if nothing is known to."""
+        if self.before is None or self.after is None:
+            return ""
+        if self.before.task != self.after.task:
+            return f"the model becomes {self.after.task} instead of {self.before.task}"
+        added, removed = self.labels
+        told = [f"adds {some_names(added)}"] * bool(added)
+        told += [f"removes {some_names(removed)}"] * bool(removed)
+        return f"the new version {' and '.join(told)}" if told else ""
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """What deploying would change, and what the endpoint would then cost.
 
     ``ends`` is when the stage would delete itself after the deploy, ``ends_now`` when it does so
-    without one; empty means never. A later date alone does not count as a change.
+    without one; empty means never. A later date alone does not count as a change. ``model`` is None
+    if the version stays.
     """
 
     changes: tuple[PlannedChange, ...]
     cost: Cost
     ends: str = ""
     ends_now: str = ""
+    model: ModelChange | None = None
 
     @property
     def changed(self) -> bool:

@@ -38,7 +38,7 @@ from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.wheels import Container, default_cache, fetch
 from fastai_deploy.parity import Json
-from fastai_deploy.parity.gate import stored_goldens, verifier
+from fastai_deploy.parity.gate import model_summary, stored_goldens, verifier
 from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
 from fastai_deploy.records import (
@@ -58,8 +58,10 @@ from fastai_deploy.records import (
     Version,
     counted,
 )
+from fastai_deploy.settings import Settings
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
+from fastai_deploy.settings.loading import REMEMBERED
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -152,6 +154,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 made_from,
                 freshness.compatibility(project),
                 unproven=bool(bundle.unproven),
+                model=model_summary(Path(bundle.path)),
             )
             ending.summary = f"version {record.version}, {record.bytes:,} bytes"
         project.workspace.save(record)
@@ -211,11 +214,27 @@ def deploy(project: Project, stored: StoredArtifact) -> Endpoint:
     Raises DeployError or ParityError; the previous version then keeps serving.
     """
     with _stage(project, "deploy") as ending:
+        _warn_of_reverted(project)
         verify = verifier(project.workspace.bundle, "the endpoint", project.report)
         record = project.target.deploy(stored, verify)
+        record = replace(record, **_kept_flags(project.settings))
         project.workspace.save(record)
         ending.summary = f"{record.name} at {record.url}"
     return record
+
+
+def _warn_of_reverted(project: Project) -> None:
+    for change in project.settings.reverted:
+        project.report(Warned(change, "add that flag to this command to keep it"))
+
+
+def _kept_flags(settings: Settings) -> dict[str, str]:
+    """The flags of this deploy, or of an earlier one, that the next deploy repeats."""
+    return {
+        key[1]: value
+        for key, value, origin in settings.values()
+        if key in REMEMBERED and value and origin.kind in ("flag", "remembered")
+    }
 
 
 def create_api(project: Project, endpoint: Endpoint) -> Api:
@@ -259,6 +278,7 @@ def openapi(project: Project) -> dict[str, Any]:
 
 def up(project: Project) -> Api:
     """Run every stage in order; a stage whose input has not changed ends at once."""
+    project.target.check_access()
     bundle = export(project)
     artifact = package(project, bundle)
     stored = upload(project, artifact)
@@ -396,8 +416,33 @@ def _about(bundle: Bundle) -> str:
 
 
 def plan(project: Project) -> StagePlan:
-    """What deploying the packaged artifact would change. Raises StageError or DeployError."""
-    return project.operations.plan(freshness.artifact(project))
+    """What ``up`` would change. Exports and packages first, which changes only the workspace.
+
+    Warns if callers would notice. Raises the errors of ``export`` and ``package``, and DeployError.
+    """
+    project.target.check_access()
+    _warn_of_reverted(project)
+    found = project.operations.plan(_would_deploy(project))
+    change = found.model.breaks_callers if found.model else ""
+    if change:
+        project.report(Warned(f"{change}: callers may depend on the old answers", _TRY_FIRST))
+    return found
+
+
+_TRY_FIRST = "deploy it to a stage of its own first (--stage), or tell your callers"
+
+
+def _would_deploy(project: Project) -> Artifact:
+    """The artifact that ``up`` would make; no learner or factory is run for a plan."""
+    made = project.workspace.find(Bundle)
+    stated = project.settings.sections.model.learner is not None
+    if made is None and not stated and project.workspace.find(Artifact):
+        return freshness.artifact(project)  # another machine made it
+    if made is None or stated or Path(made.source.path).exists():
+        wanted = export_source.export_request(project)
+        if made is None or wanted.kind != "factory":
+            made = export(project)
+    return package(project, freshness.bundle(project))
 
 
 def status(project: Project) -> Status:
@@ -424,7 +469,7 @@ def rollback(project: Project, *, to: str | None = None) -> Endpoint:
     """
     began = project.clock()
     project.report(StageStarted("rollback"))
-    record = project.operations.rollback(to)
+    record = replace(project.operations.rollback(to), **_kept_flags(project.settings))
     project.workspace.save(record)
     summary = f"version {record.version} is live again"
     project.report(StageFinished("rollback", summary, project.clock() - began))

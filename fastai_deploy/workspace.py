@@ -20,6 +20,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -28,7 +29,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from fastai_deploy import files
 from fastai_deploy.errors import FileError, FileMissing, RecordMissing, WorkspaceBusy
-from fastai_deploy.json_reader import Reader, read_object
+from fastai_deploy.json_reader import BadJson, Reader, parse, read_object
 from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact
 
 Record = Bundle | Artifact | StoredArtifact | Endpoint | Api
@@ -48,10 +49,14 @@ _URL = re.compile(r"(https?://[!-~]{1,2000})?")
 
 
 class Workspace:
-    """The records and outputs of one stage of one project."""
+    """The records and outputs of one stage of one project.
 
-    def __init__(self, root: Path, stage: str) -> None:
+    ``learner`` is the argument that hints give to ``export`` and ``up``; empty if none is needed.
+    """
+
+    def __init__(self, root: Path, stage: str, *, learner: str = "learner.pkl") -> None:
         self.stage = stage
+        self._learner = learner
         self.folder = root / files.WORKSPACE / stage
         self.bundle = self.folder / "bundle"
         self.artifact = self.folder / "model.tar.gz"
@@ -100,16 +105,27 @@ class Workspace:
     def need(self, kind: type[R]) -> R:
         """The record of a stage.
 
-        Raises RecordMissing, which names the command to run, or FileError for a damaged one.
+        Raises RecordMissing, which names every command to run, or FileError for a damaged one.
         """
         record = self.read(kind)
         if record is None:
-            command = COMMANDS[kind]
             raise RecordMissing(
-                f"fdeploy {command} has not been run in stage {self.stage} yet",
-                hint=f"run fdeploy {command}",
+                f"fdeploy {COMMANDS[kind]} has not been run in stage {self.stage} yet",
+                hint=f"run {self._way_to(kind)}",
             )
         return record
+
+    def _way_to(self, kind: type[R]) -> str:
+        """The commands from the first stage that has no record to the one that writes ``kind``."""
+        wanted = list(COMMANDS).index(kind)
+        stages = [COMMANDS[each] for each in list(COMMANDS)[: wanted + 1]]
+        first = next(at for at, each in enumerate(COMMANDS) if self.find(each) is None)
+        learner = f" {shlex.quote(self._learner)}" if self._learner else ""
+        if first == 0 and wanted > 1:
+            return f"fdeploy up{learner}"
+        if first == 0:
+            stages[0] += learner
+        return " && ".join(f"fdeploy {stage}" for stage in stages[first:])
 
     def forget(self, *kinds: type[Record]) -> None:
         """Remove the records of stages whose results are gone."""
@@ -151,6 +167,14 @@ class Workspace:
 
     def _record(self, kind: type) -> Path:
         return self.folder / f"{COMMANDS[kind]}.json"
+
+
+def parsed(kind: type[T], data: bytes, where: str, hint: str) -> T:
+    """Build a record from the bytes of a JSON object. Raises FileError with ``hint``."""
+    try:
+        return restored(kind, Reader(parse(data), where, hint))
+    except BadJson as error:
+        raise FileError(f"{where}: {error}", hint=hint) from None
 
 
 def restored(kind: type[T], reader: Reader) -> T:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, NotOurs
+from fastai_deploy.errors import AwsCredentials, AwsDenied, AwsError, AwsMissing, NotOurs
 from fastai_deploy.progress import Reporter, Step
 
 _SETTINGS_TAG = "fdeploy:settings"
@@ -49,9 +49,19 @@ def encryption(kms_key: str | None) -> dict[str, str]:
     return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
 
 
-def default_bucket(aws: Aws) -> str:
-    """The name of fdeploy's own bucket; at most 36 characters of the 63 that S3 allows."""
-    return f"fdeploy-{aws.account}-{aws.region}"
+def default_bucket(aws: Aws, *, unknown: str | None = None) -> str:
+    """The name of fdeploy's own bucket; at most 36 characters of the 63 that S3 allows.
+
+    ``unknown`` stands in for the account if there are no credentials to ask for it; without it
+    AwsCredentials is raised.
+    """
+    try:
+        account = aws.account
+    except AwsCredentials:
+        if unknown is None:
+            raise
+        account = unknown
+    return f"fdeploy-{account}-{aws.region}"
 
 
 def find_bucket(aws: Aws, chosen: str | None) -> Bucket | None:

@@ -30,6 +30,7 @@ ATTEMPTS = 6
 _CONNECT_SECONDS = 10.0
 # An invocation may take 60 s (AWS: InvokeEndpoint); everything else answers much sooner.
 READ_SECONDS = 70.0
+EXAMPLE_REGION = "eu-central-1"
 _FOREIGN = (BotoCoreError, ClientError, Boto3Error, ResponseParserError)
 
 
@@ -148,10 +149,18 @@ def open_aws(region: str | None, profile: str | None = None) -> Aws:
     if not found:
         raise AwsUnreachable(
             "no AWS region is set",
-            hint="set region in [project] of fdeploy.toml, or add --region, such as eu-central-1",
+            hint=f"run the same command with --region {EXAMPLE_REGION} (or another region), or set "
+            "region in [project] of fdeploy.toml",
         )
     _check_region(session, found)
     return Aws(session, region=found)
+
+
+def configured_region(profile: str | None) -> str | None:
+    """The region of the user's AWS configuration. Raises AwsError for an unknown profile."""
+    with boundary("sts", "CreateSession"):
+        found: str | None = boto3.Session(profile_name=profile).region_name
+    return found
 
 
 def _check_region(session: boto3.Session, region: str) -> None:
@@ -171,7 +180,7 @@ def _check_region(session: boto3.Session, region: str) -> None:
         f"the AWS region {region} does not exist, has no SageMaker, or is newer than this boto3",
         hint=f"set region in [project] of fdeploy.toml, or --region, to {near[0]}"
         if near
-        else "run pip install --upgrade boto3, or choose another region, such as eu-central-1",
+        else f"run pip install --upgrade boto3, or choose another region, such as {EXAMPLE_REGION}",
     )
 
 

@@ -19,6 +19,7 @@ from fastai_deploy.aws.session import Aws, boundary
 from fastai_deploy.errors import AwsMissing
 from fastai_deploy.naming import stage_folder
 from fastai_deploy.records import Deployed, StoredArtifact
+from fastai_deploy.workspace import parsed
 
 
 class Deployments:
@@ -57,9 +58,11 @@ class Deployments:
             try:
                 answer = self._aws.call("s3", "get_object", **self._bucket.owned, Key=key)
                 with boundary("s3", "GetObject"):
-                    newest[version] = Deployed(**json.loads(answer["Body"].read()))
+                    entry = answer["Body"].read()
             except AwsMissing:
                 continue
+            place = f"s3://{self._bucket.name}/{key}"
+            newest[version] = parsed(Deployed, entry, place, f"run aws s3 rm {place}")
         return list(newest.values())
 
     def _keys(self) -> Iterator[str]:

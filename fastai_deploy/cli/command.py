@@ -16,29 +16,35 @@ from typing import Any, get_args
 
 import typer
 
+from fastai_deploy.cli.hints import LEARNER, CommandLine
 from fastai_deploy.cli.options import COMMON, Sets
 from fastai_deploy.cli.progress import reporter
-from fastai_deploy.progress import Warned
+from fastai_deploy.errors import FdeployError
+from fastai_deploy.progress import Event, Warned
 from fastai_deploy.project import Project, open_project
 from fastai_deploy.settings import load_settings
+from fastai_deploy.settings.loading import STAGE_VARIABLE
+from fastai_deploy.workspace import COMMANDS, Record
 
 
 @dataclass(frozen=True)
 class Options:
     """The common options, and the flags that set settings, as setting to (flag, value).
 
-    ``typed`` is the command line after ``fdeploy``, for hints that repeat it.
+    ``line`` is the command line, for hints that repeat it.
     """
 
     config: Path | None
     stage: str | None
     as_json: bool
-    typed: tuple[str, ...]
+    line: CommandLine
     flags: Mapping[tuple[str, str], tuple[str, Any]]
 
 
 @contextmanager
-def session(options: Options, command: str, *, locked: bool) -> Iterator[Project]:
+def session(
+    options: Options, command: str, *, locked: bool, needs: type[Record] | None
+) -> Iterator[Project]:
     """Open the project a command works on; ``locked`` keeps other commands out of the stage."""
     settings = load_settings(
         folder=Path.cwd(),
@@ -47,10 +53,14 @@ def session(options: Options, command: str, *, locked: bool) -> Iterator[Project
         environ=os.environ,
         flags=options.flags,
     )
-    with reporter(sys.stderr, as_json=options.as_json) as report:
+    with reporter(sys.stderr, as_json=options.as_json) as shown:
+
+        def report(event: Event) -> None:
+            shown(options.line.event(event))
+
         for note in settings.notes:
             report(Warned(note, hint="the old name works until the next release"))
-        project = replace(open_project(settings, report), typed=options.typed)
+        project = replace(open_project(settings, report, needs=needs), typed=options.line.typed)
         with project.workspace.locked(command) if locked else nullcontext():
             yield project
 
@@ -59,12 +69,14 @@ Command = Callable[..., Any]
 
 
 def command(
-    app: typer.Typer, name: str | None = None, *, locked: bool = True
+    app: typer.Typer, name: str | None = None, *, locked: bool = True, after: str | None = None
 ) -> Callable[[Command], Command]:
     """Register a function that takes the project and its own options as the command ``name``.
 
-    ``locked`` keeps other commands out of the stage while this one runs.
+    ``locked`` keeps other commands out of the stage while this one runs. ``after`` is the command
+    without whose record this one cannot start.
     """
+    needs = next((kind for kind, wrote in COMMANDS.items() if wrote == after), None)
 
     def register(function: Command) -> Command:
         own = [
@@ -79,20 +91,25 @@ def command(
         def run(**values: Any) -> None:
             from fastai_deploy.cli.results import exit_code, show  # noqa: PLC0415 - see the module's docstring
 
+            line = _command_line(app, values, settings)
             options = Options(
                 config=values["config"],
                 stage=values["stage"],
                 as_json=values["json"],
-                typed=tuple(sys.argv[1:]),
+                line=line,
                 flags=_flags(values, settings),
             )
             arguments = {p.name: values[p.name] for p in own if p.name not in settings}
-            with session(options, called, locked=locked) as project:
-                result = function(project, **arguments)
-            show(result, sys.stdout, as_json=options.as_json)
-            failure = getattr(result, "failure", None)
-            if failure is not None:  # part of the work failed: report it after the results
-                raise failure
+            try:
+                with session(options, called, locked=locked, needs=needs) as project:
+                    result = function(project, **arguments)
+                show(result, sys.stdout, as_json=options.as_json, line=line)
+                failure = getattr(result, "failure", None)
+                if failure is not None:  # part of the work failed: report it after the results
+                    raise failure
+            except FdeployError as error:
+                error.hint = line.complete(error.hint)
+                raise
             status = exit_code(result)
             if status:
                 raise typer.Exit(status)
@@ -103,6 +120,45 @@ def command(
         return function
 
     return register
+
+
+def _command_line(
+    app: typer.Typer, values: Mapping[str, Any], settings: Mapping[str, Sets]
+) -> CommandLine:
+    """The command line with the flags that were given, in the words that repeat them."""
+    own = {sets.flag: values[name] for name, sets in settings.items()}
+    given: dict[str, Any] = {
+        LEARNER: own.pop(LEARNER, None),
+        "--stage": values["stage"] or os.environ.get(STAGE_VARIABLE),
+        "--config": values["config"],
+        "--target": values["target"],
+        **own,
+    }
+    return CommandLine(
+        tuple(sys.argv[1:]),
+        {flag: words for flag, value in given.items() if (words := _words(flag, value))},
+        accepted_flags(app),
+    )
+
+
+def accepted_flags(app: typer.Typer) -> dict[str, set[str]]:
+    """The flags of every command; a positional argument is there in capitals."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
+    return {
+        name: {flag for each in command.params for flag in (*each.opts, each.name.upper())}
+        for name, command in commands.items()
+    }
+
+
+def _words(flag: str, value: Any) -> tuple[str, ...]:
+    """The words of a command line that set a flag to a value; none if it was not given."""
+    if value is None or value is False:
+        return ()
+    if value is True:
+        return (flag,)
+    if isinstance(value, list):
+        return tuple(word for each in value for word in _words(flag, each))
+    return (str(value),) if flag == LEARNER else (flag, str(value))
 
 
 def _sets(parameter: inspect.Parameter) -> Sets | None:

@@ -78,7 +78,7 @@ def export(
     return Exported.of(stages.export(project))
 
 
-@command(app)
+@command(app, after="export")
 def package(
     project: "Project",
     instance: opt.Instance = None,
@@ -90,7 +90,7 @@ def package(
     return stages.package(project, freshness.bundle(project))
 
 
-@command(app)
+@command(app, after="package")
 def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
     """Upload model.tar.gz to where the target reads it."""
     from fastai_deploy import freshness, stages
@@ -98,7 +98,7 @@ def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
     return stages.upload(project, freshness.artifact(project))
 
 
-@command(app)
+@command(app, after="upload")
 def deploy(
     project: "Project",
     instance: opt.Instance = None,
@@ -111,7 +111,7 @@ def deploy(
     return stages.deploy(project, stages.ready_to_deploy(project))
 
 
-@command(app, "create-api")
+@command(app, "create-api", after="deploy")
 def create_api(
     project: "Project",
     port: opt.Port = None,
@@ -148,7 +148,7 @@ def up(
     return stages.up(project)
 
 
-@command(app, locked=False)
+@command(app, locked=False, after="deploy")
 def invoke(
     project: "Project",
     text: opt.Text,
@@ -178,7 +178,7 @@ def invoke(
     return stages.invoke_many(project, several, how)
 
 
-@command(app)
+@command(app, after="create-api")
 def key(project: "Project", action: opt.KeyAction = "show") -> "Key":
     """Show the API key, or replace it with a new one."""
     from fastai_deploy import stages
@@ -219,11 +219,23 @@ def config(project: "Project") -> "Settings":
 @command(app)
 def plan(
     project: "Project",
+    learner: opt.Learner = None,
+    golden: opt.Golden = None,
+    unproven: opt.Unproven = None,
+    tokenizer: opt.Tokenizer = None,
+    tolerance: opt.Tolerance = None,
+    quantize: opt.Quantize = None,
+    definitions: opt.Definitions = None,
+    runtime: opt.Runtime = None,
+    trust_pickle: opt.TrustPickle = None,
+    allow_import: opt.AllowImport = None,
+    requirements: opt.Requirements = None,
+    python: opt.Python = None,
     instance: opt.Instance = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
 ) -> "StagePlan":
-    """Show what a deploy would change (exit code 2 if anything)."""
+    """Show what up would change (exit code 2 if anything)."""
     from fastai_deploy import stages
 
     return stages.plan(project)

@@ -111,7 +111,7 @@ Port = Annotated[
 ]
 Ttl = Annotated[
     str | None,
-    typer.Option(help="AWS: delete the stage automatically after this time, such as 4h."),
+    typer.Option(help="AWS: delete the stage automatically after this time, such as 4h; or never."),
     Sets("project", "ttl", "--ttl"),
 ]
 Text = Annotated[

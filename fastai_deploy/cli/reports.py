@@ -16,6 +16,8 @@ from fastai_deploy.records import (
     Checkup,
     Cost,
     LogLine,
+    ModelChange,
+    ModelSummary,
     StagePlan,
     Status,
     Version,
@@ -156,10 +158,40 @@ def plan(result: StagePlan) -> Iterator[str]:
     if result.changed:
         stops = [change.name for change in result.changes if change.interrupts]
         yield f"interrupts  {', '.join(stops) if stops else 'nothing'}"
+    if result.model is not None:
+        yield from _model_change(result.model)
     if result.ends or result.ends_now:
         so_far = f"if deployed now; currently {result.ends_now or 'never'}"
         yield f"ends        {result.ends or 'never'}, {so_far}"
     yield from cost(result.cost)
+
+
+def _model_change(change: ModelChange) -> Iterator[str]:
+    """The new version beside the live one."""
+    before, after = change.before, change.after
+    yield f"version     {change.live or 'none'} -> {change.version}"
+    if after is None:
+        return
+    added, removed = change.labels
+    if added or removed:
+        told = (*(f"+{label}" for label in added), *(f"-{label}" for label in removed))
+        yield f"labels      CHANGED: {some(told, _NAMES)}"
+    else:
+        same = ", unchanged" if before else ""
+        yield f"labels      {len(after.labels)}{same}: {some(after.labels, _NAMES)}"
+    yield f"precision   {_beside(before.precision if before else None, after.precision)}"
+    if after.accuracy is not None or (before and before.accuracy is not None):
+        yield f"accuracy    {_beside(_accuracy(before) if before else None, _accuracy(after))}"
+
+
+def _accuracy(model: ModelSummary) -> str:
+    if model.accuracy is None:
+        return _UNKNOWN
+    return f"{model.accuracy:.3f} on {model.labelled} labelled texts"
+
+
+def _beside(before: str | None, after: str) -> str:
+    return after if before in (None, after) else f"{before} -> {after}"
 
 
 def cost(found: Cost) -> Iterator[str]:

@@ -15,6 +15,7 @@ from fastai_deploy.api_docs import client_code
 from fastai_deploy.batch_invoke.run import Answered, Batch
 from fastai_deploy.cli import reports
 from fastai_deploy.cli.escaping import some, visible, visible_json
+from fastai_deploy.cli.hints import UNKNOWN_LINE, CommandLine
 from fastai_deploy.cli.reports import anatomy_lines
 from fastai_deploy.errors import FileError, TargetUnavailable
 from fastai_deploy.json_reader import BadJson, parse
@@ -202,26 +203,31 @@ Result = Record | Report | Told
 _WOULD_CHANGE = 2
 
 
-def show(result: Result | Streamed, stream: TextIO, *, as_json: bool) -> None:
-    """Print a result."""
+def show(
+    result: Result | Streamed, stream: TextIO, *, as_json: bool, line: CommandLine = UNKNOWN_LINE
+) -> None:
+    """Print a result; the commands it suggests act where the ``line`` did."""
+    if isinstance(result, Checkup):
+        result = line.checkup(result)
     if isinstance(result, Lines):
         _show_lines(result, stream, as_json=as_json)
         return
     if isinstance(result, Batch):
-        for line in batch_lines(result, as_json=as_json, width=_width(stream)):
-            print(visible_json(line) if as_json else visible(line), file=stream)
+        for text in batch_lines(result, as_json=as_json, width=_width(stream)):
+            print(visible_json(text) if as_json else visible(text), file=stream)
         stream.flush()
         return
     if as_json:
         print(_json(_values(result)), file=stream, flush=True)
         return
-    for line in _lines(result):
-        print(visible(line), file=stream)
+    suggests = isinstance(result, Api | Status)
+    for text in _lines(result):
+        print(visible(line.complete(text) if suggests else text), file=stream)
     stream.flush()
 
 
 def _width(stream: TextIO) -> int | None:
-    """The columns of the terminal; None if the stream is none, so that lines are not cut."""
+    """The width of the terminal in columns; None for any other stream, so lines are not cut."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
@@ -270,7 +276,7 @@ def _values(result: Result) -> dict[str, Any]:
             return dict(body)
         case Exported():
             return result.values()
-        case StagePlan(changes, cost, ends, ends_now):
+        case StagePlan(changes, cost, ends, ends_now, model):
             return {
                 "changed": result.changed,
                 "changes": [asdict(change) for change in changes],
@@ -281,6 +287,7 @@ def _values(result: Result) -> dict[str, Any]:
                 },
                 "ends": ends,
                 "ends_now": ends_now,
+                "model": None if model is None else asdict(model),
             }
         case Checkup(checks):
             return {"ok": not result.failed, "checks": [asdict(check) for check in checks]}
@@ -344,7 +351,7 @@ def _report(result: Report) -> Iterator[str]:
         case Checkup():
             yield from reports.checkup(result)
         case Templates(stacks):
-            yield "---\n".join(stacks.values()).rstrip("\n")
+            yield from "---\n".join(stacks.values()).rstrip("\n").split("\n")
         case Policies(documents):
             # Printed whole, so that it can be copied into a file or a console.
             yield from _json_lines(documents)

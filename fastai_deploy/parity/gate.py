@@ -12,7 +12,9 @@ from fastai_deploy.bundle.manifest import EXPORT_AGAIN
 from fastai_deploy.errors import FileError, InvocationError, NoAnswer
 from fastai_deploy.parity import Invoke, Json, Verify, compare
 from fastai_deploy.parity.goldens import Golden, Labels, load_goldens
+from fastai_deploy.parity.report import served_accuracy
 from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.records import ModelSummary
 
 # Well below the body limit of every target; a text that is larger goes alone.
 _REQUEST_BYTES = 100_000
@@ -32,6 +34,14 @@ def stored_goldens(bundle: Path) -> tuple[Manifest, tuple[Golden, ...]]:
         raise FileError(f"{path} does not match the manifest", hint=EXPORT_AGAIN)
     labels = Labels(manifest.labels, several=manifest.task == "multi-label")
     return manifest, load_goldens(path, labels)
+
+
+def model_summary(bundle: Path) -> ModelSummary:
+    """What callers notice of a bundle's model. Raises FileError for a damaged manifest."""
+    manifest, _ = read_manifest(bundle)
+    accuracy, labelled = served_accuracy(bundle)
+    precision = "learner" if manifest.runtime else manifest.model.precision
+    return ModelSummary(manifest.task, manifest.labels, precision, accuracy, labelled)
 
 
 def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:

@@ -14,8 +14,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.errors import ParityError
-from fastai_deploy.files import write
+from fastai_deploy.errors import FileError, ParityError
+from fastai_deploy.files import read, write
+from fastai_deploy.json_reader import BadJson, parse
 from fastai_deploy.parity.compare import answer, compare
 from fastai_deploy.parity.goldens import Case
 
@@ -139,6 +140,19 @@ def report_files(bundle: Path) -> tuple[Path, Path]:
     """The paths of a bundle's report: the JSON file and the page."""
     name = f"{bundle.name}-parity"
     return bundle.with_name(f"{name}.json"), bundle.with_name(f"{name}.html")
+
+
+def served_accuracy(bundle: Path) -> tuple[float | None, int]:
+    """The accuracy of the form that is served, and on how many labelled texts.
+
+    None and 0 without labelled texts, or if the report was edited by hand: it is informational.
+    """
+    data, _ = report_files(bundle)
+    try:
+        *_, (_, served) = parse(read(data))["accuracy"].items()
+        return float(served["accuracy"]), int(served["texts"])
+    except (FileError, BadJson, LookupError, TypeError, AttributeError, ValueError):
+        return None, 0
 
 
 def _write(bundle: Path, found: Comparison) -> Path:

@@ -9,7 +9,7 @@ import copy
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -119,6 +119,7 @@ def nearest(name: str, known: list[str], what: str) -> str:
 
 PROJECT_FILE = "fdeploy.toml"
 DEFAULT_STAGE = "dev"
+STAGE_VARIABLE = "FDEPLOY_STAGE"
 _MOST = 1 << 20  # bytes of a project file
 _STAGE_PATTERN = re.compile(r"^[a-z]([a-z0-9-]{0,14}[a-z0-9])?$")
 
@@ -129,7 +130,7 @@ Key = tuple[str, str]
 class Origin:
     """Where a value came from; ``where`` is for people: ``fdeploy.toml:7``, ``--instance``, ..."""
 
-    kind: Literal["default", "file", "variable", "flag"]
+    kind: Literal["default", "file", "variable", "flag", "remembered"]
     where: str
 
 
@@ -139,7 +140,8 @@ class Settings:
 
     ``last_target`` and ``last_region`` are where the stage was last uploaded or deployed to, so
     that ``fdeploy teardown`` after ``fdeploy deploy --instance ...`` means the same target without
-    naming it. ``notes`` name the settings that have moved.
+    naming it. ``notes`` name the settings that have moved; ``reverted`` says what a deploy would
+    change back that a flag of the last deploy had set.
     """
 
     root: Path
@@ -149,6 +151,7 @@ class Settings:
     last_target: Literal["local", "aws"] | None = None
     last_region: str | None = None
     notes: tuple[str, ...] = ()
+    reverted: tuple[str, ...] = ()
 
     @property
     def project_name(self) -> str:
@@ -214,7 +217,7 @@ def load_settings(
     document, moved = _modernized(document)
     lines = _Lines(text, moved)
     known = _file_sections(document, lines, path)
-    name = stage or environ.get("FDEPLOY_STAGE") or DEFAULT_STAGE
+    name = stage or environ.get(STAGE_VARIABLE) or DEFAULT_STAGE
     _check_stage(name, known, path)
 
     merged: dict[str, Any] = {}
@@ -245,6 +248,46 @@ def load_settings(
     _check_target(sections, origins)
     check_constraints(sections, lambda key: origins.get(key, Origin("default", "default")).where)
     return Settings(path.parent.resolve(), name, sections, origins, notes=tuple(notes))
+
+
+REMEMBERED: Mapping[Key, str] = {
+    ("endpoint", "instance"): "--instance",
+    ("project", "ttl"): "--ttl",
+}
+"""The flags of a deploy that stay in force, as --region does, until the settings say otherwise."""
+
+
+def remember(settings: Settings, last: Mapping[Key, str]) -> Settings:
+    """The settings with the ``last`` deploy's flags, where nothing else sets the same key.
+
+    A flag that conflicts with the settings of today is dropped. What they change back is noted in
+    ``reverted``, unless a flag does, which the user has just typed.
+    """
+    reverted = []
+    for key, value in last.items():
+        flag = REMEMBERED[key]
+        origin = settings.origins.get(key)
+        if origin is None:
+            settings = _with(
+                settings, key, value, Origin("remembered", f"{flag} of the last deploy")
+            )
+            continue
+        now = getattr(attrgetter(key[0])(settings.sections), key[1])
+        if origin.kind != "flag" and now != value:
+            told = f"{'.'.join(key)} becomes {now or 'never'} ({origin.where})"
+            reverted.append(f"{told}; the last deploy used {flag} {value}")
+    return replace(settings, reverted=tuple(reverted))
+
+
+def _with(settings: Settings, key: Key, value: str, origin: Origin) -> Settings:
+    """The settings with one more; unchanged if it conflicts with another."""
+    section = getattr(settings.sections, key[0]).model_copy(update={key[1]: value})
+    sections = settings.sections.model_copy(update={key[0]: section})
+    try:
+        check_constraints(sections, lambda _key: "")
+    except SettingsError:
+        return settings
+    return replace(settings, sections=sections, origins={**settings.origins, key: origin})
 
 
 @dataclass(frozen=True)

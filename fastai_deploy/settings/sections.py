@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fastai_deploy.errors import UsageError
 
@@ -32,7 +32,7 @@ class Section(BaseModel):
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$"
 REGION_PATTERN = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]$"
 BUCKET_PATTERN = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
-TTL_PATTERN = r"^[1-9][0-9]{0,3}[mhd]$"
+TTL_PATTERN = r"^([1-9][0-9]{0,3}[mhd]|never)$"
 KEY_ARN_PATTERN = r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+$"
 TOPIC_ARN_PATTERN = r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}$"
 # AWS: "Tag naming limits and requirements". No colon: fdeploy's own tags start with fdeploy: and
@@ -104,8 +104,9 @@ class ProjectSettings(Section):
         Field(
             pattern=TTL_PATTERN,
             description="AWS: delete the stage automatically this long after its last deploy, such "
-            "as 30m, 4h or 7d. Default: keep it until teardown.",
+            "as 30m, 4h or 7d. Default: never, which keeps it until teardown.",
         ),
+        AfterValidator(lambda ttl: None if ttl == "never" else ttl),
     ] = None
     kms_key: Annotated[
         str | None,

@@ -29,6 +29,9 @@ class Target(Protocol):
 
     name: str
 
+    def check_access(self) -> None:
+        """Check that the target can be used at all, before any long work. Raises AwsError."""
+
     def container(self) -> Container | None:
         """The container that artifacts must fit; None if they run in fdeploy's environment."""
 

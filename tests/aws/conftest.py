@@ -28,16 +28,24 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture
-def world(double: Double, tmp_path: Path) -> World:
-    return World(double, tmp_path)
+def world(double: Double, tmp_path: Path) -> Iterator[World]:
+    """An account of its own, whose model servers end with the test."""
+    made = World(double, tmp_path)
+    yield made
+    double.end(made.account)
 
 
 @pytest.fixture(scope="module")
-def opened(double: Double, tmp_path_factory: pytest.TempPathFactory) -> Open:
-    """Makes project folders for the real commands, in a fresh account or in one that is named."""
+def opened(double: Double, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
+    """Makes project folders for the real commands, in a fresh account or in a given one."""
+    accounts: set[str] = set()
 
     def make(model: Model, account: str = "") -> Stage:
         folder = bring(model, tmp_path_factory.mktemp("project"))
-        return Stage(double, folder, account or fresh_account())
+        stage = Stage(double, folder, account or fresh_account())
+        accounts.add(stage.account)
+        return stage
 
-    return make
+    yield make
+    for account in accounts:
+        double.end(account)

@@ -1,4 +1,4 @@
-"""A project folder as a user has it, with an account of the double for the real commands."""
+"""A user's project folder, with an account of the double for the real commands."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import boto3
 
 from tests.aws_double.account import everything
 from tests.aws_double.process import Double
@@ -36,13 +39,17 @@ class Stage:
     def run(self) -> Fdeploy:
         return Fdeploy(self.folder, self.environ)
 
+    @cached_property
+    def _session(self) -> boto3.Session:
+        return self.double.session(self.account)
+
     def client(self, service: str) -> Any:
-        make: Any = self.double.session(self.account).client
+        make: Any = self._session.client
         return make(service)
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """The command while it runs."""
+        """The running command."""
         with subprocess.Popen(
             [sys.executable, "-m", "fastai_deploy", *arguments],
             cwd=self.folder,
@@ -54,11 +61,11 @@ class Stage:
             yield process
 
     def everything(self) -> list[str]:
-        return everything(self.double.session(self.account))
+        return everything(self._session)
 
 
 def fresh_account() -> str:
-    """12 digits that no other test has."""
+    """An account id of 12 digits that no other test uses."""
     return f"77{os.getpid() % 10**5:05}{next(ACCOUNTS):05}"
 
 

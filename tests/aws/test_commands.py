@@ -23,7 +23,7 @@ AWS = ("--target", "aws")
 
 @pytest.fixture(scope="module")
 def live(opened: Open, model: Model) -> Stage:
-    """A stage that serves; nobody may change it."""
+    """A running stage; tests must not change it."""
     stage = opened(model, "")
     stage.double.behave(stage.account, price={"ml.m5.large": "0.138"}, quota={"ml.m5.large": 2})
     stage.run.ok("upload", "--region", REGION)
@@ -55,7 +55,7 @@ def test_a_plan_says_what_would_change_and_what_it_costs(
 
 
 def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) -> None:
-    """A stack of its own: added, kept with another date, or removed with the setting."""
+    """The expiry stack in the plan: added, kept with another date, or removed with the setting."""
     new = opened(model, "").run("plan", "--region", REGION, "--ttl", "2d", "--json").json
     added = [each["name"] for each in new["changes"] if each["stack"] == "demo-dev-ttl"]
     assert added == ["DroppedAlarm", "EndApi", "EndEndpoint", "TtlGroup", "TtlRole"]
@@ -66,13 +66,29 @@ def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) 
     assert moved["changes"] == []
     assert moved["ends"] > moved["ends_now"] > "2026"
 
-    forgotten = live.run("plan")
+    remembered = live.run("plan", "--json")
+    assert remembered.json["changes"] == [], "the deploy's --ttl 4h holds until another is given"
+    assert remembered.json["ends"] > moved["ends_now"]
+
+    forgotten = live.run("plan", "--ttl", "never")
     assert forgotten.status == 2
     lines = forgotten.stdout.splitlines()
     assert "demo-dev-ttl" in lines
     assert any(line.split()[:2] == ["remove", "Scheduler::Schedule"] for line in lines)
     assert f"ends        never, if deployed now; currently {moved['ends_now']}" in lines
     assert "when the stage deletes itself" in live.run.ok("status").stdout
+
+
+def test_what_the_settings_change_back_is_said_first(live: Stage) -> None:
+    variables = {**live.environ, "FDEPLOY_PROJECT_TTL": "7d"}
+    planned = Fdeploy(live.folder, variables)("plan")
+    assert "project.ttl becomes 7d (FDEPLOY_PROJECT_TTL); the last deploy used --ttl 4h" in (
+        planned.stderr
+    )
+    assert "add that flag to this command to keep it" in planned.stderr
+    settings = live.run.ok("config").stdout
+    assert any(line.split()[:2] == ["project.ttl", '"4h"'] for line in settings.splitlines())
+    assert "--ttl of the last deploy" in settings
 
 
 def test_an_update_is_planned_as_a_table(live: Stage, opened: Open, other_model: Model) -> None:
@@ -128,7 +144,7 @@ def test_versions_and_the_stacks_and_the_permissions(live: Stage) -> None:
     (version,) = live.run.ok("versions", "--json").json["versions"]
     assert version["live"]
     assert version["bytes"] > 0
-    stacks = live.run.ok("template", "--json").json
+    stacks = live.run.ok("template", "--ttl", "never", "--json").json
     assert set(stacks) == {"demo-dev-endpoint", "demo-dev-api"}
     endpoint = load(stacks["demo-dev-endpoint"])
     assert endpoint["Resources"]["Endpoint"]["Type"].endswith("Endpoint")
@@ -145,7 +161,7 @@ def test_a_doctor_who_finds_nothing(live: Stage) -> None:
     checked = live.run.ok("doctor", "--json").json
     assert checked["ok"]
     outcomes = {check["name"]: check["outcome"] for check in checked["checks"]}
-    # The model was packed for no image: the double's servers have the libraries.
+    # The model was not packed for an image, because the double's servers have the libraries.
     assert {name for name, outcome in outcomes.items() if outcome != "passed"} == {"artifact"}
     assert {"credentials", "bucket", "image", "quota", "limits", "artifact"} <= set(outcomes)
 
@@ -159,7 +175,7 @@ def test_an_unchanged_deploy_says_so(live: Stage) -> None:
 def test_back_and_forth_and_away(opened: Open, model: Model, other_model: Model) -> None:
     stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
-    # What follows is in the same region, whatever the environment says now.
+    # The later commands use the same region, whatever the environment says now.
     elsewhere = {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
     run = Fdeploy(stage.folder, {**stage.environ, **elsewhere})
     first = run.ok("deploy", "--json").json
@@ -190,7 +206,7 @@ def test_ctrl_c_says_what_goes_on_and_the_same_command_goes_on(opened: Open, mod
         assert deploying.stderr is not None
         while "SageMaker::Endpoint Endpoint" not in deploying.stderr.readline():
             pass
-        # A second deploy by somebody else is told who is at work.
+        # A concurrent deploy by someone else says who is deploying.
         eve = Fdeploy(stage.folder.parent / "eve", {**stage.environ, "LOGNAME": "eve"})
         eve.folder.mkdir()
         bring(model, eve.folder)
@@ -222,10 +238,34 @@ def error_of(stage: Stage, *arguments: str, **environ: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def stored(opened: Open, model: Model) -> Stage:
-    """A stage whose artifact is stored, and that was never deployed."""
+    """A stage whose artifact is stored, but not deployed."""
     stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
     return stage
+
+
+def test_a_policy_and_templates_need_no_credentials(stored: Stage) -> None:
+    nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    command = Fdeploy(stored.folder, {**stored.environ, **nobody})
+    policies = command.ok("doctor", "--policy").stdout
+    bucket = f"fdeploy-${{aws:PrincipalAccount}}-{REGION}"
+    assert f'"arn:aws:s3:::{bucket}"' in policies
+    signed_in = stored.run.ok("doctor", "--policy").stdout
+    assert policies.replace("${aws:PrincipalAccount}", stored.account) == signed_in
+
+    printed = command.ok("template").stdout
+    endpoint, api = (load(each) for each in printed.split("\n---\n"))
+    assert endpoint["Parameters"]["Bucket"]["Default"] == f"fdeploy-ACCOUNT-{REGION}"
+    assert "Function" in api["Resources"]
+
+
+def test_credentials_are_asked_for_before_the_export(stored: Stage) -> None:
+    nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    command = Fdeploy(stored.folder, {**stored.environ, **nobody})
+    for name in ("up", "plan"):
+        ran = command(name, "no-such.pkl")
+        assert ran.status == 14
+        assert "export" not in ran.stderr
 
 
 @pytest.mark.parametrize("command", ["deploy", "status", "doctor", "teardown"])
@@ -304,7 +344,7 @@ def test_a_name_that_is_too_long(stored: Stage) -> None:
 
 
 def test_a_name_that_is_taken(opened: Open, model: Model) -> None:
-    """By an endpoint that no stack of ours made, and by a stack of somebody else's."""
+    """By an endpoint that none of our stacks created, and by someone else's stack."""
     stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
     stage.client("cloudformation").create_stack(

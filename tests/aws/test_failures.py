@@ -1,4 +1,4 @@
-"""Every exception of botocore becomes an error of ours, and says what to type next."""
+"""Every exception of botocore becomes an error of fdeploy, with a hint what to type next."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EXCEPTIONS = sorted(
 
 
 def made(kind: type[Exception]) -> Exception:
-    """One of them, however it is made."""
+    """An instance of an exception class, whatever arguments it takes."""
     error = kind.__new__(kind)
     Exception.__init__(error, "made by a test")
     if isinstance(error, ClientError):
@@ -138,6 +138,6 @@ def test_faults_in_every_protocol(
 
 
 def test_a_region_that_is_none(world: World) -> None:
-    aws = Aws(world.session, region="not a region")
+    aws = Aws(world.double.session(world.account, world.region), region="not a region")
     with pytest.raises(AwsUnreachable, match="region is missing or wrong"):
         aws.call("s3", "list_buckets")

@@ -1,4 +1,4 @@
-"""An account of the double, a project in it, and the artifacts to deploy."""
+"""An account of the double, with a project and the artifacts to deploy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class World:
-    """One account, one stage of a project, and what fdeploy said."""
+    """One account, one stage of a project, and fdeploy's events."""
 
     double: Double
     root: Path
@@ -49,13 +50,14 @@ class World:
     def owner(self) -> Owner:
         return Owner(PROJECT, self.stage)
 
-    @property
-    def session(self) -> boto3.Session:
+    @cached_property
+    def _beside(self) -> boto3.Session:
+        """The test's own session: its calls are not counted, and meet no fault."""
         return self.double.session(self.account, self.region)
 
     def client(self, service: str) -> Any:
-        """A client beside fdeploy's: its calls are not counted, and meet no fault."""
-        make: Any = self.session.client
+        """A client of the test's own session."""
+        make: Any = self._beside.client
         return make(service)
 
     @property
@@ -71,7 +73,7 @@ class World:
         )
 
     def aws(self) -> Aws:
-        session = self.session
+        session = self.double.session(self.account, self.region)
         check_strictly(session)
         return Aws(
             session,
@@ -83,7 +85,7 @@ class World:
         )
 
     def target(self, report: Reporter | None = None) -> AwsTarget:
-        """A target as a new command makes it: it remembers nothing."""
+        """A new target, as each command creates it, without state from earlier calls."""
         aws, bundle = self.aws(), self.root / "bundle"
         return AwsTarget(
             Context(
@@ -99,9 +101,9 @@ class World:
         )
 
     def everything(self) -> list[str]:
-        return everything(self.session)
+        return everything(self._beside)
 
     @property
     def said(self) -> str:
-        """What fdeploy has said so far, one event a line."""
+        """fdeploy's events so far, one per line."""
         return "\n".join(getattr(event, "message", "") for event in self.events)

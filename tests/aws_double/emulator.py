@@ -1,7 +1,7 @@
-"""The parts of ministack that the double uses; this module alone imports it.
+"""The parts of ministack that the double uses; only this module imports ministack.
 
-Only the double's own process can: ministack is installed in no other environment. Most of it is
-private to ministack, whose version is therefore pinned.
+It is installed only in the environment of the double's process. Most of these parts are private, so
+ministack's version is pinned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _part(module: str, name: str) -> Any:
 
 
 def replace_part(module: str, name: str, build: Callable[[Any], Any]) -> None:
-    """Put something else in the place of a part; ``build`` makes it from the part."""
+    """Replace a part by the result of ``build``, which is given the part."""
     home = import_module(module)
     setattr(home, name, build(getattr(home, name)))
 
@@ -32,7 +32,8 @@ set_account: Any = _part("ministack.core.responses", "set_request_account_id")
 get_account: Any = _part("ministack.core.responses", "get_account_id")
 get_region: Any = _part("ministack.core.responses", "get_region")
 
-# CloudFormation's tables of resource types.
+# CloudFormation's tables of resource types, and how it reads a template.
+ENGINE = f"{_FORMATION}.engine"
 STACKS = f"{_FORMATION}.stacks"
 HANDLERS = f"{_FORMATION}.handlers"
 CHANGE_SETS = f"{_FORMATION}.changesets"

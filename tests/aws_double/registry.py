@@ -1,9 +1,9 @@
-"""ECR as far as it says whether an image of AWS's own registries is there, and which build.
+"""The part of ECR that answers whether an image exists in AWS's own registries, and which build.
 
-The double takes it that AWS has every tag of its serving repositories, but for those that the
-behaviour of the account names. A tag moves with each patch, and the builds before can still be
-pulled by their digests. Source: the API reference of BatchGetImage, whose answer has the digest of
-each image, and lists what is not there under ``failures``; an unknown repository is an error.
+The double assumes that AWS has every tag of its serving repositories except those in the account's
+behaviour. A tag moves with each patch, and earlier builds can still be pulled by their digests.
+Source: the API reference of BatchGetImage, whose answer has the digest of each image, and lists
+missing images under ``failures``; an unknown repository is an error.
 """
 
 from __future__ import annotations

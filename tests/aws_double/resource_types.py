@@ -14,6 +14,8 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import yaml
+
 from tests.aws_double import api_import, emulator
 from tests.aws_double.sagemaker import Refused, SageMaker
 from tests.aws_double.scaling import Scaling
@@ -81,6 +83,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
         emulator.custom_names[kind] = {"name": name}
         emulator.tag_properties[kind] = ("Tags", "list")
     _validate_early(emulator.actions)
+    emulator.replace_part(emulator.ENGINE, "CfnLoader", _compiled)
     _let_endpoints_take_time()
     _let_rollbacks_take_time()
     _changed_policies_alone_are_no_change()
@@ -114,6 +117,15 @@ def _converting(handlers: Handlers, service: str, operation: str) -> dict[str, A
         return handlers.update(physical_id, before, after, stack)
 
     return {"create": create, "update": update, "delete": handlers.delete}
+
+
+def _compiled(loader: Any) -> Any:
+    """A loader of YAML with libyaml's parser: Python's took a sixth of the double's time."""
+    parts = {
+        "yaml_constructors": loader.yaml_constructors,
+        "yaml_implicit_resolvers": loader.yaml_implicit_resolvers,
+    }
+    return type("CompiledLoader", (yaml.CSafeLoader,), parts) if yaml.__with_libyaml__ else loader
 
 
 class _Model:

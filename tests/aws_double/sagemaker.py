@@ -77,7 +77,7 @@ class SageMaker:
         self.configs: Any = emulator.Store()
         self.endpoints: Any = emulator.Store()
         self.behaviour: Any = emulator.Store()
-        self._running: list[Container] = []
+        self._running: list[tuple[str, Container]] = []
         self._operations: Mapping[str, Callable[[Json], Json]] = {
             "CreateModel": self.create_model,
             "DescribeModel": lambda request: self._model(request["ModelName"]),
@@ -110,10 +110,11 @@ class SageMaker:
         except Refused as refused:
             return refused.status, {"__type": refused.code, "message": str(refused)}
 
-    def close(self) -> None:
-        """End every model server."""
-        for container in self._running:
-            container.stop()
+    def close(self, account: str = "") -> None:
+        """End the model servers of an account, or all of them."""
+        for owner, container in list(self._running):
+            if account in {"", owner}:
+                container.stop()
 
     # Models and configurations
 
@@ -322,7 +323,7 @@ class SageMaker:
             return None, str(refused)
         environment = model["PrimaryContainer"].get("Environment", {})
         container = Container(artifact, environment, self._python)
-        self._running.append(container)
+        self._running.append((emulator.get_account(), container))
         seconds = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", 60)
         try:
             lines = container.start(float(seconds))

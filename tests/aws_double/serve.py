@@ -1,12 +1,13 @@
 """The double's process: ``python -m tests.aws_double.serve --announce FILE --python PYTHON``.
 
-FILE appears when it listens, as ``{"pid": ..., "port": ...}``. It listens on 127.0.0.1, and ends
-when its standard input does, so that it never outlives who started it.
+FILE appears once it listens, as ``{"pid": ..., "port": ...}``. It listens on 127.0.0.1, and exits
+when its standard input is closed, so it never outlives the process that started it.
 
     POST /_double/<account>/faults      [{"kind": "lost", "call": 7}]; begins a new journal
     GET  /_double/<account>/calls       the journal
     POST /_double/<account>/<region>/behaviour   {"quota": {"ml.m5.large": 0}}
     POST /_double/<account>/<region>/time        "2026-11-22T16:00:00+00:00"; schedules run
+    POST /_double/<account>/end         ends the account's model servers; nobody uses it again
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Handle = Callable[[str, bytes], tuple[int, Any]]
 
 
 class Double:
-    """Answers every request, or does what the faults say; made once the port is known."""
+    """Answers every request, or injects a fault; created once the port is known."""
 
     def __init__(self, port: int, python: str) -> None:
         # ministack reads the environment when it is imported: how a function finds the door back.
@@ -91,7 +92,7 @@ class Double:
         await started.wait()
 
     async def respond(self, request: Request) -> Answer:
-        """Answer a request, or what stands for no answer."""
+        """Answer a request, or return the marker for no answer."""
         if request.path.startswith("/_double/"):
             if request.path.endswith("/time"):
                 return await self._run_schedules(request)
@@ -164,6 +165,9 @@ class Double:
             return _json(200, {})
         if rest == ["calls"]:
             return _json(200, self._journals[account].told())
+        if rest == ["end"]:
+            asyncio.get_running_loop().run_in_executor(None, self._sagemaker.close, account)
+            return _json(200, {})
         region, _behaviour = rest
         with self._emulator.request_scope(account, region):
             for name, value in json.loads(request.body).items():
@@ -198,7 +202,11 @@ def main() -> None:
     parser.add_argument("--announce", type=Path, required=True)
     parser.add_argument("--python", required=True, help="runs the model servers")
     options = parser.parse_args()
-    listener = socket.create_server((_HOST, 0), backlog=256)
+    # asyncio sets TCP_NODELAY for sockets that name their protocol, and for no others. Without it,
+    # every answer waits 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind((_HOST, 0))
+    listener.listen(256)
     asyncio.run(serve(listener, options.announce, options.python))
     os._exit(0)  # threads of the emulator would wait for work that never comes
 

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Fdeploy
+from tests.flow.conftest import Exports
+from tests.flow.learners import CONVERTIBLE
+from tests.flow.learners import bring as bring_learner
 from tests.packaged import Model, bring, write_model
 
 
@@ -80,7 +83,7 @@ def test_logs_are_read_and_followed(fdeploy: Fdeploy, models: tuple[Model, Model
         assert following.stdout is not None
         while "ready" not in following.stdout.readline():
             pass
-        deploy(fdeploy, models[1])  # another server, which begins its log anew
+        deploy(fdeploy, models[1])  # another server, with a new log
         while "ready" not in following.stdout.readline():
             pass
         following.send_signal(signal.SIGINT)
@@ -99,11 +102,38 @@ def test_a_doctor_looks_at_this_machine(fdeploy: Fdeploy, models: tuple[Model, M
 
 
 def test_before_anything_is_there(fdeploy: Fdeploy) -> None:
-    assert fdeploy("plan", "--json").error["code"] == "record-missing"
+    asked = fdeploy("plan", "--json")
+    assert asked.error["code"] == "usage"
+    assert asked.error["hint"].startswith("run fdeploy plan --json learner.pkl, or set learner")
     assert fdeploy("rollback", "--json").error["code"] == "usage"
     assert "nothing is deployed" in fdeploy.ok("status").stdout
     assert "no version has been deployed yet" in fdeploy.ok("versions").stdout
     assert "nothing is packaged yet" in fdeploy.ok("doctor").stdout
+
+
+def test_a_plan_covers_all_of_up(fdeploy: Fdeploy, exports: Exports) -> None:
+    """It converts what up would convert, and shows what callers would notice."""
+    exports.bring(CONVERTIBLE[1], fdeploy.folder)
+    fdeploy.ok("up")
+    before = fdeploy.ok("plan", "--json").json
+    assert (before["changed"], before["model"]) == (False, None)
+    live = fdeploy.ok("versions", "--json").json["versions"][0]["version"]
+    bring_learner(CONVERTIBLE[3], fdeploy.folder)
+    planned = fdeploy("plan", "learner.pkl", "--golden", "golden.jsonl", "--json")
+    assert planned.status == 2
+    model = planned.json["model"]
+    assert model["live"] == live != model["version"]
+    assert model["before"]["task"] != model["after"]["task"]
+    assert model["before"]["labels"] != model["after"]["labels"]
+    warned = [event for event in map(json.loads, planned.stderr.splitlines())
+              if event["event"] == "warned"]  # fmt: skip
+    assert "callers may depend" in warned[-1]["message"]
+    shown = fdeploy("plan").stdout
+    assert f"version     {live} -> {model['version']}" in shown
+    assert "labels      CHANGED: +" in shown
+    assert fdeploy.ok("invoke", "a text", "--json").json["model"]["version"] == live
+    assert fdeploy.ok("up", "--json").json["url"]
+    assert fdeploy.ok("invoke", "a text", "--json").json["model"]["version"] == model["version"]
 
 
 @pytest.mark.parametrize("command", [("template",), ("doctor", "--policy")])

@@ -114,12 +114,12 @@ def estimate(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
     return on_serverless(spec.capacity.memory, need)
 
 
-def needs(context: Context) -> Needs:
-    """The permissions this stage needs. Raises AwsError."""
+def needs(context: Context, *, unknown: str | None = None) -> Needs:
+    """The permissions this stage needs; see ``default_bucket`` for ``unknown``. Raises AwsError."""
     project = context.settings.sections.project
     return Needs(
         project=context.owner.project,
-        bucket=project.bucket or default_bucket(context.aws),
+        bucket=project.bucket or default_bucket(context.aws, unknown=unknown),
         partition=context.aws.partition,
         kms_key=project.kms_key,
         bucket_key=context.definitions.bucket_key,

@@ -26,6 +26,7 @@ from fastai_deploy.records import (
     Checkup,
     Endpoint,
     LogLine,
+    ModelChange,
     PlannedChange,
     Policies,
     StagePlan,
@@ -42,6 +43,9 @@ from fastai_deploy.versions import answers_as, list_versions, previous_version
 
 # A placeholder until an artifact is packaged; no check depends on its values.
 _NO_ARTIFACT = Artifact("", "0" * 64, 0, "")
+# Without credentials: a policy variable that IAM fills in, and a word to replace in a template.
+_ANY_ACCOUNT = "${aws:PrincipalAccount}"
+_NO_ACCOUNT = "ACCOUNT"
 
 
 class AwsOperations:
@@ -77,7 +81,17 @@ class AwsOperations:
         end = expiry.planned_end(context, stored.sha256)
         templates = [definition.template for _, definition in blueprints]
         cost = checks.cost(context, spec, templates, state.instances if state else 0)
-        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now)
+        model = self._model_change(artifact)
+        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now, model)
+
+    def _model_change(self, artifact: Artifact) -> ModelChange | None:
+        live = self._live_version()
+        if live == artifact.version:
+            return None
+        bucket = find_bucket(self._context.aws, self._context.settings.sections.project.bucket)
+        listed = self._context.deployments(bucket).listed() if bucket and live else ()
+        before = next((each.model for each in listed if each.version == live), None)
+        return ModelChange(live, artifact.version, before, artifact.model)
 
     def _report_patch(self, stack: Stack | None, image: str) -> None:
         """Report that the tag of the image names another build than the one that runs."""
@@ -150,13 +164,17 @@ class AwsOperations:
         return Checkup((credentials, *doctor.examine(checks.subject(context, spec)), packaged))
 
     def policies(self) -> Policies:
-        """The IAM policies that the stage needs. Raises AwsError."""
-        return Policies(user_policies(checks.needs(self._context)))
+        """The IAM policies that the stage needs, without credentials for any account."""
+        return Policies(user_policies(checks.needs(self._context, unknown=_ANY_ACCOUNT)))
 
     def template(self, artifact: Artifact) -> Templates:
-        """The templates that ``deploy`` and ``create-api`` would apply. Raises SettingsError."""
-        stored = self._would_store(artifact)
-        stacks = dict(self._blueprints(stored))
+        """The templates that ``deploy`` and ``create-api`` would apply. Raises SettingsError.
+
+        Without credentials, ``ACCOUNT`` is in the place of the account.
+        """
+        stored = self._would_store(artifact, unknown=_NO_ACCOUNT)
+        account = _NO_ACCOUNT not in stored.uri
+        stacks = dict(self._blueprints(stored, account=account))
         ends = expiry.wanted_end(self._context)
         if ends is not None:
             name = expiry.stack_name(self._context)
@@ -173,33 +191,29 @@ class AwsOperations:
             f"{definition.template.with_defaults()}"
         )
 
-    def _blueprints(self, stored: StoredArtifact) -> Iterator[tuple[str, StackDefinition]]:
+    def _blueprints(
+        self, stored: StoredArtifact, *, account: bool = True
+    ) -> Iterator[tuple[str, StackDefinition]]:
         """The stacks by name, in the order in which they are created."""
         context = self._context
         project, stage = context.owner.project, context.owner.stage
         yield naming.endpoint_stack(project, stage), context.definitions.endpoint(stored)
         if context.settings.sections.endpoint.kind != "async":
             digest = hashlib.sha256(context.lambda_package()).hexdigest()
-            code = Location(self._bucket_name, naming.code_key(project, digest))
-            yield naming.api_stack(project, stage), context.definitions.api(code, digest)
+            bucket, _, _ = stored.uri.removeprefix("s3://").partition("/")
+            code = Location(bucket, naming.code_key(project, digest))
+            yield (
+                naming.api_stack(project, stage),
+                context.definitions.api(code, digest, account=account),
+            )
 
-    def _would_store(self, artifact: Artifact) -> StoredArtifact:
+    def _would_store(self, artifact: Artifact, *, unknown: str | None = None) -> StoredArtifact:
         """Where an artifact would be stored, to plan before it is uploaded."""
-        key = naming.artifact_key(self._context.owner.project, artifact.sha256)
-        return StoredArtifact(
-            target="aws",
-            uri=f"s3://{self._bucket_name}/{key}",
-            sha256=artifact.sha256,
-            bytes=artifact.bytes,
-            made_from=artifact.sha256,
-            region=self._context.aws.region,
-            unproven=artifact.unproven,
-        )
-
-    @property
-    def _bucket_name(self) -> str:
         context = self._context
-        return context.settings.sections.project.bucket or default_bucket(context.aws)
+        chosen = context.settings.sections.project.bucket
+        bucket = chosen or default_bucket(context.aws, unknown=unknown)
+        key = naming.artifact_key(context.owner.project, artifact.sha256)
+        return StoredArtifact.of(artifact, "aws", f"s3://{bucket}/{key}", context.aws.region)
 
     def _live_version(self) -> str:
         owner = self._context.owner

@@ -29,7 +29,7 @@ from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import KEY_SERIAL
-from fastai_deploy.errors import AwsDenied, FileError, SettingsError
+from fastai_deploy.errors import AwsCredentials, AwsDenied, FileError, SettingsError
 from fastai_deploy.json_reader import parse
 from fastai_deploy.naming import api_stack
 from fastai_deploy.packaging.wheels import Container
@@ -161,8 +161,11 @@ class StackDefinitions(Protocol):
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
         """The specification of that stack. Raises SettingsError."""
 
-    def api(self, code: Location, code_version: str) -> StackDefinition:
-        """The stack of the API; its service is the function. Raises SettingsError."""
+    def api(self, code: Location, code_version: str, *, account: bool = True) -> StackDefinition:
+        """The stack of the API; its service is the function. Raises SettingsError.
+
+        Without an ``account``, nothing is asked of AWS.
+        """
 
     def ttl(self, version: str, ends: datetime) -> StackDefinition:
         """The stack that deletes the others at a date in UTC; it has no service."""
@@ -194,20 +197,21 @@ class SettingsStackDefinitions:
         on, image = self._machine(stored)
         return endpoint_spec(self._settings, stored, image, on, self.bucket_key)
 
-    def api(self, code: Location, code_version: str) -> StackDefinition:
+    def api(self, code: Location, code_version: str, *, account: bool = True) -> StackDefinition:
         """The API, with access logs if the account allows API Gateway to write them.
 
-        A rotated key is kept.
+        A rotated key is kept. Without an ``account`` to ask, there are neither.
         """
-        account = self._aws.call("apigateway", "get_account")
+        allowed = self._aws.call("apigateway", "get_account") if account else {}
         owner = Owner(self._settings.project_name, self._settings.stage)
         spec = api_spec(
             self._settings,
             code=code,
             code_version=code_version,
-            gateway_logs=bool(account.get("cloudwatchRoleArn")),
+            gateway_logs=bool(allowed.get("cloudwatchRoleArn")),
         )
-        live = our_stack(self._aws, api_stack(owner.project, owner.stage), owner)
+        name = api_stack(owner.project, owner.stage)
+        live = our_stack(self._aws, name, owner) if account else None
         serial = live.outputs.get(KEY_SERIAL) if live else None
         serial = serial if serial and spec.auth == "key" else ""
         template = api_template(spec, key_serial=serial)
@@ -222,10 +226,10 @@ class SettingsStackDefinitions:
     def bucket_key(self) -> str | None:
         """The key of a bucket of the user's own; None if there is none, or it may not be read."""
         chosen = self._settings.sections.project.bucket
-        bucket = find_bucket(self._aws, chosen) if chosen else None
         try:
+            bucket = find_bucket(self._aws, chosen) if chosen else None
             return bucket_key(self._aws, bucket) if bucket else None
-        except AwsDenied:  # doctor warns
+        except (AwsCredentials, AwsDenied):  # doctor warns
             return None
 
     def _machine(self, stored: StoredArtifact) -> tuple[Instance, Image]:

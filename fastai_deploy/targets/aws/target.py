@@ -49,6 +49,10 @@ class AwsTarget:
     def __init__(self, context: Context) -> None:
         self.context = context
 
+    def check_access(self) -> None:
+        """Ask AWS whose credentials these are. Raises AwsError."""
+        _ = self.context.aws.account
+
     def container(self) -> Container:
         """The container, from the image that the settings select, that an artifact must fit."""
         context = self.context
@@ -60,15 +64,7 @@ class AwsTarget:
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
         key = naming.artifact_key(context.owner.project, artifact.sha256)
         uri = context.uploads(bucket).file(Path(artifact.path), key, sha256=artifact.sha256)
-        return StoredArtifact(
-            target=self.name,
-            uri=uri,
-            sha256=artifact.sha256,
-            bytes=artifact.bytes,
-            made_from=artifact.sha256,
-            region=context.aws.region,
-            unproven=artifact.unproven,
-        )
+        return StoredArtifact.of(artifact, self.name, uri, context.aws.region)
 
     def deploy(self, stored: StoredArtifact, verify: Verify, *, sets_end: bool = True) -> Endpoint:
         """Update the endpoint stack to this artifact; the previous version serves until then.

@@ -27,6 +27,7 @@ from fastai_deploy.records import (
     Endpoint,
     LastHour,
     LogLine,
+    ModelChange,
     Part,
     PlannedChange,
     Policies,
@@ -154,7 +155,12 @@ class LocalOperations:
         action = self._target.api.pending(self._name, self._api_settings)
         if action is not None:
             changes.append(_change("gateway", action, (), interrupts=action == "change"))
-        return StagePlan(tuple(changes), Cost(Decimal(0), Decimal(0), "USD", _FREE))
+        model = None
+        if live != version:
+            listed = self._target.history.newest_first() if live else ()
+            before = next((each.model for each in listed if each.version == live), None)
+            model = ModelChange(live, version, before, artifact.model)
+        return StagePlan(tuple(changes), Cost(Decimal(0), Decimal(0), "USD", _FREE), model=model)
 
     def status(self) -> Status:
         """The servers, what they serve, and the gateway's requests of the last hour."""

@@ -25,8 +25,7 @@ import psutil
 from fastai_deploy import files
 from fastai_deploy.api_docs.lambda_documents import lambda_package
 from fastai_deploy.environments.venv import Environments
-from fastai_deploy.errors import FileError, FileMissing, UsageError
-from fastai_deploy.json_reader import BadJson, Reader, parse
+from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.naming import endpoint_name
 from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Reporter, Step
@@ -35,7 +34,7 @@ from fastai_deploy.settings import Settings
 from fastai_deploy.targets.local.api import LocalApi
 from fastai_deploy.targets.local.endpoint import LocalEndpoint, Store, interpreter
 from fastai_deploy.targets.local.processes import Processes
-from fastai_deploy.workspace import restored
+from fastai_deploy.workspace import parsed
 
 
 class History:
@@ -70,10 +69,7 @@ class History:
     def _deployed(self, number: int, line: bytes) -> Deployed:
         where = f"{self._path}, line {number}"
         hint = f"remove that line or {self._path}; the running servers are not affected"
-        try:
-            return restored(Deployed, Reader(parse(line), where, hint))
-        except BadJson as error:
-            raise FileError(f"{where}: {error}", hint=hint) from None
+        return parsed(Deployed, line, where, hint)
 
 
 def _user() -> str:
@@ -125,6 +121,9 @@ class LocalTarget:
         )
         self.history = History(self._home / "deployments.jsonl")
 
+    def check_access(self) -> None:
+        """Nothing to check: a local deploy needs no credentials."""
+
     def container(self) -> None:
         """None: the model server runs in this Python, which has the required packages."""
 
@@ -135,14 +134,7 @@ class LocalTarget:
             self._report(Step(f"version {artifact.version} is already stored"))
         else:
             path = self._store.put(Path(artifact.path), artifact.sha256, artifact.bytes)
-        return StoredArtifact(
-            target=self.name,
-            uri=path.as_uri(),
-            sha256=artifact.sha256,
-            bytes=artifact.bytes,
-            made_from=artifact.sha256,
-            unproven=artifact.unproven,
-        )
+        return StoredArtifact.of(artifact, self.name, path.as_uri())
 
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
         """Start a model server for the artifact; stop the old one once the new one is verified."""
