@@ -298,16 +298,26 @@ class StackFailed(DeployError):
 class InvocationError(FdeployError):
     """The endpoint or the API returned an error, or did not answer.
 
-    ``status`` and ``answer_code`` come from the response; without one they are 0 and empty.
+    ``status``, ``answer_code`` and ``retry_after`` (seconds) come from the response; what it does
+    not have is 0 or empty.
     """
 
     code = "invocation"
     exit_code = 10
 
-    def __init__(self, message: str, *, hint: str, status: int = 0, answer_code: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str,
+        status: int = 0,
+        answer_code: str = "",
+        retry_after: float = 0.0,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.answer_code = answer_code
+        self.retry_after = retry_after
 
 
 class NoAnswer(InvocationError):
@@ -411,7 +421,9 @@ class NotOurs(AwsError):
     code = "not-ours"
 
 
-def error_from_response(who: str, status: int, body: Any) -> InvocationError | None:
+def error_from_response(
+    who: str, status: int, body: Any, *, retry_after: float = 0.0
+) -> InvocationError | None:
     """Return the contract error in a response body, or None if the body holds none."""
     try:
         said = json.loads(body)["error"]
@@ -420,6 +432,7 @@ def error_from_response(who: str, status: int, body: Any) -> InvocationError | N
             hint=said["hint"] or "see docs/contract.md",
             status=status,
             answer_code=said["code"],
+            retry_after=retry_after,
         )
     except (ValueError, TypeError, KeyError):
         return None

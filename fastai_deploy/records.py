@@ -103,7 +103,8 @@ class StoredArtifact:
     """An artifact stored where the target reads it; ``made_from`` is the artifact's SHA-256.
 
     ``region`` and ``account`` are those of AWS, empty for another target. A record of an earlier
-    version has no ``account``.
+    version has no ``account``. ``image`` is the container image that it was proven in on
+    ``instance``, empty if it was not deployed yet.
     """
 
     target: str
@@ -114,6 +115,8 @@ class StoredArtifact:
     region: str = ""
     unproven: bool = False
     account: str = ""
+    image: str = ""
+    instance: str = ""
     model: ModelSummary | None = None
 
     @classmethod
@@ -153,7 +156,10 @@ class StoredArtifact:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A version that was deployed and verified, ``at`` a time in UTC, ``by`` a user."""
+    """A version that was deployed and verified, ``at`` a time in UTC, ``by`` a user.
+
+    ``image`` is the container image by its digest and ``instance`` the type that it ran on, on AWS.
+    """
 
     version: str
     sha256: str
@@ -162,6 +168,8 @@ class Deployed:
     at: str
     by: str
     unproven: bool = False
+    image: str = ""
+    instance: str = ""
     model: ModelSummary | None = None
 
     @classmethod
@@ -175,6 +183,8 @@ class Deployed:
             at=f"{at:{DEPLOYED_AT}}",
             by=by,
             unproven=stored.unproven,
+            image=stored.image,
+            instance=stored.instance,
             model=stored.model,
         )
 
@@ -187,6 +197,8 @@ class Deployed:
             self.bytes,
             self.sha256,
             unproven=self.unproven,
+            image=self.image,
+            instance=self.instance,
             model=self.model,
         )
 
@@ -337,16 +349,29 @@ def some_names(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
+class Extra:
+    """A cost beside the instances, such as alarms; ``per_month`` None depends on the use.
+
+    ``note`` says how it is counted.
+    """
+
+    what: str
+    per_month: Decimal | None
+    note: str
+
+
+@dataclass(frozen=True)
 class Cost:
     """What an endpoint costs while it runs: the least, and the most if it scales.
 
-    ``note`` says what the figures leave out, or why there are none.
+    ``note`` says what the figures leave out, or why there are none. ``extras`` are not in them.
     """
 
     least_per_hour: Decimal | None
     most_per_hour: Decimal | None
     currency: str
     note: str
+    extras: tuple[Extra, ...] = ()
 
     def __str__(self) -> str:
         if self.least_per_hour is None or self.most_per_hour is None:
@@ -461,8 +486,8 @@ class Status:
     """The state of a stage; ``endpoint_status`` and ``version`` are empty without an endpoint.
 
     ``region`` and ``account`` are those of AWS, empty for another target. ``ends`` is when the
-    stage deletes itself, empty for never. ``unproven``: some answers of the live version are not
-    proven to match the learner's.
+    stage deletes itself, empty for never; ``overdue``: that time has passed, and nothing deletes
+    it. ``unproven``: some answers of the live version are not proven to match the learner's.
     """
 
     target: str
@@ -479,6 +504,7 @@ class Status:
     unproven: bool = False
     region: str = ""
     account: str = ""
+    overdue: bool = False
 
     @property
     def where(self) -> str:

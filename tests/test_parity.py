@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
-from fastai_deploy.errors import ParityError
+from fastai_deploy.errors import InvocationError, NoAnswer, ParityError
 from fastai_deploy.parity.compare import answer, check, compare
+from fastai_deploy.parity.gate import patient
 
 
 def test_equal_answers() -> None:
@@ -72,3 +74,54 @@ def test_answers() -> None:
     assert answer((0.5, 0.5), None) == (0,)
     assert answer((0.1, 0.7, 0.6), 0.5) == (1, 2)
     assert answer((), None) == ()
+
+
+def busy(status: int, code: str, retry_after: float = 0.0) -> InvocationError:
+    return InvocationError(
+        f"answered {status}", hint="later", status=status, answer_code=code, retry_after=retry_after
+    )
+
+
+def test_a_busy_server_is_asked_again_after_the_time_that_it_names() -> None:
+    answers: list[Any] = [busy(429, "throttled", 7), busy(503, "overloaded"), {"label": "a"}]
+    waited: list[float] = []
+
+    def invoke(_request: Any) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, InvocationError):
+            raise answer
+        return answer
+
+    assert patient(invoke, waited.append)({"text": "a"}) == {"label": "a"}
+    assert waited == [7, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (busy(503, "not_ready"), 6),
+        (busy(429, "throttled", 3_600), 6),
+        (busy(429, "quota_exceeded"), 1),
+    ],
+)
+def test_a_server_that_stays_busy_has_not_answered(error: InvocationError, attempts: int) -> None:
+    asked: list[Any] = []
+    waited: list[float] = []
+
+    def invoke(request: Any) -> Any:
+        asked.append(request)
+        raise error
+
+    with pytest.raises(NoAnswer, match=error.message):
+        patient(invoke, waited.append)({"text": "a"})
+    assert len(asked) == attempts
+    assert max(waited, default=0) <= 30
+
+
+def test_any_other_error_is_raised_at_once() -> None:
+    def invoke(_request: Any) -> Any:
+        raise busy(500, "model_error")
+
+    with pytest.raises(InvocationError, match="500") as raised:
+        patient(invoke, lambda _seconds: None)({})
+    assert not isinstance(raised.value, NoAnswer)

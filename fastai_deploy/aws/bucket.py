@@ -44,6 +44,11 @@ class Bucket:
         return {"Bucket": self.name, "ExpectedBucketOwner": self.account}
 
 
+def encryption(kms_key: str | None) -> dict[str, str]:
+    """The parameters of PutObject that encrypt with a key; without one, the bucket's default."""
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
+
+
 def default_bucket(aws: Aws, *, unknown: str | None = None) -> str:
     """The name of fdeploy's own bucket; at most 36 characters of the 63 that S3 allows.
 
@@ -74,6 +79,50 @@ def find_bucket(aws: Aws, chosen: str | None) -> Bucket | None:
     if region != aws.region:
         raise _elsewhere(bucket, region, aws.region)
     return bucket
+
+
+def bucket_key(aws: Aws, bucket: Bucket) -> str | None:
+    """The ARN of the customer's KMS key that encrypts a bucket by default; None if there is none.
+
+    fdeploy's own bucket has none. Raises AwsDenied without s3:GetEncryptionConfiguration, or
+    AwsError.
+    """
+    if bucket.ours:
+        return None
+    try:
+        answer = aws.call("s3", "get_bucket_encryption", **bucket.owned)
+    except AwsMissing:
+        return None
+    for rule in answer["ServerSideEncryptionConfiguration"]["Rules"]:
+        key = rule.get("ApplyServerSideEncryptionByDefault", {}).get("KMSMasterKeyID")
+        if key and not key.startswith("arn:"):  # an alias or an ID
+            key = aws.call("kms", "describe_key", KeyId=key)["KeyMetadata"]["Arn"]
+        if key:
+            return str(key)
+    return None  # S3's own keys, which need no permission
+
+
+def expire(aws: Aws, bucket: Bucket, prefix: str, days: int) -> None:
+    """Have S3 delete what is below a prefix after so many days; 0 ends that. Raises AwsError."""
+    try:
+        answer = aws.call("s3", "get_bucket_lifecycle_configuration", **bucket.owned)
+        rules = answer["Rules"]
+    except AwsMissing:
+        rules = []
+    rule = {
+        "ID": prefix,
+        "Status": "Enabled",
+        "Filter": {"Prefix": f"{prefix}/"},
+        "Expiration": {"Days": days},
+    }
+    wanted = [each for each in rules if each["ID"] != prefix] + ([rule] if days else [])
+    if wanted != rules:
+        aws.call(
+            "s3",
+            "put_bucket_lifecycle_configuration",
+            **bucket.owned,
+            LifecycleConfiguration={"Rules": wanted},
+        )
 
 
 def ensure_bucket(aws: Aws, chosen: str | None, report: Reporter) -> Bucket:

@@ -99,6 +99,17 @@ def instance(name: str, known: Sequence[str]) -> Instance:
     return Instance(name)
 
 
+def runs_the_same(name: str, other: Instance) -> bool:
+    """Whether an image for one instance type is the right one for another, too."""
+    one = Instance(name)
+    return (one.arm, one.accelerator, one.old_gpu, one.blackwell) == (
+        other.arm,
+        other.accelerator,
+        other.old_gpu,
+        other.blackwell,
+    )
+
+
 MIB = 1 << 20
 
 _SERVER = {"ray-serve": 1_280, "torchserve": 120}  # MiB

@@ -19,11 +19,13 @@ from fastai_deploy.aws.stacks import (
     Stack,
     StackRequest,
     TemplateFolder,
+    adopt_settings,
     create_change_set,
     delete_change_set,
     execute_change_set,
     our_stack,
     planned,
+    told_adoption,
 )
 from fastai_deploy.errors import AwsError, AwsMissing, FdeployError, StackBusy, StackFailed
 from fastai_deploy.progress import Happened, Planned, Reporter, Step, Warned
@@ -358,6 +360,7 @@ class Deployment:
         self._report(Planned(request.name, planned(request.name, change_set)))
         try:
             ready()
+            adopt_settings(self._aws, request, change_set.adopted)
         except FdeployError:
             self._forget(change_set, stack)
             raise
@@ -461,7 +464,7 @@ class Deployment:
 
     def _change_set(self, request: StackRequest, stack: Stack | None) -> ChangeSet | None:
         self._report(Step(f"comparing {request.name} with the template"))
-        return create_change_set(
+        change_set = create_change_set(
             self._aws,
             request,
             self._folder,
@@ -469,3 +472,6 @@ class Deployment:
             token=self._operator.token(),
             role=self._role,
         )
+        for name in change_set.adopted if change_set else ():
+            self._report(Step(told_adoption(name, self._aws.region)))
+        return change_set

@@ -11,25 +11,32 @@ Each check says how to fix a problem. None changes anything.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fastai_deploy.aws import stacks
-from fastai_deploy.aws.bucket import default_bucket, find_bucket
+from fastai_deploy.aws.bucket import bucket_key, default_bucket, find_bucket
 from fastai_deploy.aws.capacity import MemoryEstimate
+from fastai_deploy.aws.endpoint import instances_of
 from fastai_deploy.aws.inventory import Names
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.permission_check import check_permissions
 from fastai_deploy.aws.permissions import Needs, user_policies
+from fastai_deploy.aws.registry import find_digest, is_in_ecr
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import Roles
-from fastai_deploy.errors import AwsError, AwsMissing, AwsQuota, FdeployError, SettingsError
-from fastai_deploy.records import Check, Outcome
+from fastai_deploy.errors import (
+    AwsDenied,
+    AwsError,
+    AwsMissing,
+    AwsQuota,
+    FdeployError,
+    SettingsError,
+)
+from fastai_deploy.records import Check, Outcome, counted
 
 _QUOTA_SERVICE = "sagemaker"
-_IMAGE = re.compile(r"(?P<registry>\d{12})\.dkr\.ecr\.(?P<region>[^.]+)\.[^/]+/(?P<name>.+)")
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,9 @@ class Subject:
     """What to check; ``instance`` None means serverless, ``bucket`` None fdeploy's own bucket.
 
     ``needs`` describes the required permissions, except those of ``unused`` services; ``estimate``
-    is None if there is no model to measure.
+    is None if there is no model to measure. ``image_name`` has the tag in place of the digest.
+    ``count`` instances are started beside the ones in use,
+    ``rolling`` if the settings replaced them batch by batch (0: they do, or it has too few).
     """
 
     owner: Owner
@@ -59,8 +68,10 @@ class Subject:
     unused: frozenset[str]
     bucket: str | None
     image: str
+    image_name: str
     instance: str | None
     count: int
+    rolling: int
     limits: Limits
     estimate: MemoryEstimate | None = None
 
@@ -115,10 +126,10 @@ class Doctor:
         roles = subject.needs.roles
         if roles != Roles():
             yield "roles", lambda: self._roles(roles)
-        yield "image", lambda: self._image(subject.image)
-        instance, count = subject.instance, subject.count
+        yield "image", lambda: self._image(subject)
+        instance = subject.instance
         if instance:
-            yield "quota", lambda: self._quota(instance, count)
+            yield "quota", lambda: self._quota(instance, subject)
 
     def _tried(self, name: str, check: Callable[[], Check]) -> Check:
         """Run a check; a missing permission only warns, because a deploy may not need it."""
@@ -155,7 +166,11 @@ class Doctor:
     def _bucket(self, chosen: str | None) -> Check:
         bucket = find_bucket(self._aws, chosen)
         if bucket is not None:
-            return Check("bucket", "passed", f"{bucket.name} exists and belongs to this account")
+            told = f"{bucket.name} exists and belongs to this account"
+            key = bucket_key(self._aws, bucket)
+            if key:
+                told += f"; its objects have the key {key}, which the endpoint's role may use"
+            return Check("bucket", "passed", told)
         if chosen is None:
             name = default_bucket(self._aws)
             return Check("bucket", "passed", f"the first upload will create {name}")
@@ -206,52 +221,77 @@ class Doctor:
                 "credentials with AWS_PROFILE",
             )
 
-    def _image(self, uri: str) -> Check:
-        match = _IMAGE.fullmatch(uri)
-        if match is None:
+    def _image(self, subject: Subject) -> Check:
+        uri = subject.image
+        if not is_in_ecr(uri):
             return Check("image", "warned", f"{uri} is not in ECR", "choose an image in ECR")
-        repository, tag, digest = _parts(match["name"])
-        identity = {"imageDigest": digest} if digest else {"imageTag": tag}
-        missing = AwsMissing(
-            f"the container image {uri} does not exist",
-            hint="remove image from [endpoint], or set it to an existing one",
-        )
-        try:
-            answer = self._aws.elsewhere(match["region"]).call(
-                "ecr",
-                "batch_get_image",
-                registryId=match["registry"],
-                repositoryName=repository,
-                imageIds=[identity],
-            )
-        except AwsMissing:
-            raise missing from None
-        if not answer.get("images"):
-            raise missing
-        return Check("image", "passed", f"{uri} exists")
+        digest = find_digest(self._aws, uri)
+        return Check("image", "passed", f"{subject.image_name} exists, as {digest}")
 
-    def _quota(self, instance: str, count: int) -> Check:
+    def _quota(self, instance: str, subject: Subject) -> Check:
+        """Compare the quota with what is in use and what is started beside it (blue/green)."""
         name = f"{instance} for endpoint usage"
-        value = next(self._quotas(name), None)
-        if value is None:
+        quota = next(self._quotas(name), None)
+        if quota is None:
             return Check(
                 "quota", "warned", f"AWS lists no quota '{name}'", "look it up under Service Quotas"
             )
-        if value < count:
-            raise AwsQuota(
-                f"the account's quota is {value:g} {instance}, but the settings need {count}",
-                hint=f"request more under Service Quotas, Amazon SageMaker, '{name}', "
-                "or choose another --instance",
-            )
-        return Check("quota", "passed", f"the account's quota is {value:g} {instance}")
+        used, hidden = self._in_use(instance)
+        value = float(quota["Value"])
+        told = f"the account's quota is {value:g} {instance}, {used} of them in use"
+        if hidden:
+            told += f" (without {counted(hidden, 'endpoint')} that you may not look at)"
+        if subject.count and value < used + subject.count:
+            beside = " beside the old ones, which serve until the new ones do" if used else ""
+            hint = self._more(quota, used + subject.count)
+            if subject.rolling and value >= used + subject.rolling:
+                hint = (
+                    f"set rolling = true in [endpoint], which needs only {subject.rolling} more, "
+                    f"or {hint}"
+                )
+            raise AwsQuota(f"{told}, and the settings need {subject.count}{beside}", hint=hint)
+        return Check("quota", "passed", told)
 
-    def _quotas(self, name: str) -> Iterator[float]:
+    def _more(self, quota: Mapping[str, Any], wanted: int) -> str:
+        """How to ask for a higher quota."""
+        region, code = self._aws.region, quota["QuotaCode"]
+        console = "console.aws.amazon.com"
+        if region.startswith("cn-"):
+            console = "console.amazonaws.cn"
+        elif region.startswith("us-gov-"):
+            console = "console.amazonaws-us-gov.com"
+        page = f"servicequotas/home/services/{_QUOTA_SERVICE}/quotas/{code}"
+        return (
+            f"request more '{quota['QuotaName']}': "
+            f"aws service-quotas request-service-quota-increase --service-code {_QUOTA_SERVICE} "
+            f"--quota-code {code} --desired-value {wanted} --region {region}, or at "
+            f" https://{region}.{console}/{page}; or choose another --instance"
+        )
+
+    def _quotas(self, name: str) -> Iterator[Mapping[str, Any]]:
         for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
             pages = self._aws.pages("service-quotas", operation, ServiceCode=_QUOTA_SERVICE)
             for page in pages:
                 for quota in page["Quotas"]:
                     if quota["QuotaName"] == name:
-                        yield float(quota["Value"])
+                        yield quota
+
+    def _in_use(self, instance: str) -> tuple[int, int]:
+        """How many instances of a type the endpoints here have, and how many may not be seen."""
+        used = hidden = 0
+        for page in self._aws.pages("sagemaker", "list_endpoints"):
+            for item in page["Endpoints"]:
+                found = self._seen(item["EndpointName"], instance)
+                used += found or 0
+                hidden += found is None
+        return used, hidden
+
+    def _seen(self, name: str, instance: str) -> int | None:
+        """The instances of an endpoint; None for one that the caller may not look at."""
+        try:
+            return instances_of(self._aws, name, instance)
+        except AwsDenied:
+            return None
 
     def _looking_at(self, name: str, subject: Subject) -> Callable[[], Check]:
         return lambda: self._stack(name, subject.owner)
@@ -294,10 +334,3 @@ def _limits(limits: Limits) -> Check:
     if largest > limits.endpoint_takes:
         return Check("limits", "failed", told, "set a smaller max_body in [api]")
     return Check("limits", "passed", told)
-
-
-def _parts(name: str) -> tuple[str, str, str]:
-    """The repository, tag and digest in the last part of an image's URI."""
-    repository, _, digest = name.partition("@")
-    repository, _, tag = repository.partition(":")
-    return repository, tag or "latest", digest

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastai_deploy.aws.bucket import Bucket
+from fastai_deploy.aws.bucket import Bucket, encryption
 from fastai_deploy.aws.session import Aws, boundary
 from fastai_deploy.errors import (
     AwsCredentials,
@@ -36,13 +36,17 @@ Json = Any
 
 @dataclass(frozen=True)
 class EndpointState:
-    """The state of an endpoint; ``config`` is the configuration in use."""
+    """The state of an endpoint; ``config`` is the configuration in use.
+
+    ``instances`` run now, ``desired`` are to run; a serverless endpoint has none.
+    """
 
     name: str
     status: str
     config: str
     reason: str
     instances: int
+    desired: int
 
 
 def find_endpoint(aws: Aws, name: str) -> EndpointState | None:
@@ -58,6 +62,7 @@ def find_endpoint(aws: Aws, name: str) -> EndpointState | None:
         config=found["EndpointConfigName"],
         reason=found.get("FailureReason", ""),
         instances=sum(variant.get("CurrentInstanceCount", 0) for variant in variants),
+        desired=sum(variant.get("DesiredInstanceCount", 0) for variant in variants),
     )
 
 
@@ -83,6 +88,36 @@ def check_in_use(aws: Aws, name: str, config: str) -> None:
             f"{state.reason or 'AWS gives no reason'}",
             hint="the previous version is still serving; run fdeploy logs to see the new one's log",
         )
+
+
+def instances_of(aws: Aws, name: str, instance: str) -> int:
+    """How many instances of a type an endpoint runs; 0 if it is gone. Raises AwsError."""
+    state = find_endpoint(aws, name)
+    if state is None or not state.desired:
+        return 0
+    try:
+        found = aws.call("sagemaker", "describe_endpoint_config", EndpointConfigName=state.config)
+    except AwsMissing:
+        return 0
+    of_type = any(item.get("InstanceType") == instance for item in found["ProductionVariants"])
+    return max(state.instances, state.desired) if of_type else 0
+
+
+def set_instances(aws: Aws, name: str, variant: str, count: int) -> bool:
+    """Have an endpoint run so many instances; return whether it was another number.
+
+    Autoscaling that is switched off leaves the instances that it had. Raises AwsError.
+    """
+    state = find_endpoint(aws, name)
+    if state is None or state.desired == count:
+        return False
+    aws.call(
+        "sagemaker",
+        "update_endpoint_weights_and_capacities",
+        EndpointName=name,
+        DesiredWeightsAndCapacities=[{"VariantName": variant, "DesiredInstanceCount": count}],
+    )
+    return True
 
 
 def invoke(aws: Aws, name: str, request: Json) -> Json:
@@ -140,16 +175,22 @@ def said_by_model(who: str, answer: Mapping[str, Any]) -> InvocationError:
 
 
 _ANSWER_POLL_SECONDS = 2.0
-_ANSWER_WAIT_SECONDS = 1_800.0
+# As long as a request may take (AWS: InvocationTimeoutSeconds), and as long again in the queue.
+_INVOCATION_SECONDS = 3_600
+_ANSWER_WAIT_SECONDS = 2.0 * _INVOCATION_SECONDS
 _JSON = "application/json"
 
 
 @dataclass(frozen=True)
 class Queue:
-    """Where requests to an asynchronous endpoint are stored; ``prefix`` has no trailing slash."""
+    """Where requests to an asynchronous endpoint are stored; ``prefix`` has no trailing slash.
+
+    ``kms_key`` encrypts them, as it does the answers; None for the bucket's default.
+    """
 
     bucket: Bucket
     prefix: str
+    kms_key: str | None = None
 
 
 def invoke_async(
@@ -157,7 +198,7 @@ def invoke_async(
 ) -> Json:
     """Send one request and wait for its answer; ``told`` receives where it will be stored.
 
-    Raises InvocationError, or NoAnswer if there is no answer within half an hour.
+    Raises InvocationError, or NoAnswer if there is no answer within two hours.
     """
     key = f"{queue.prefix}/input/{uuid.uuid4()}.json"
     try:
@@ -168,6 +209,7 @@ def invoke_async(
             Key=key,
             Body=json.dumps(request).encode(),
             ContentType=_JSON,
+            **encryption(queue.kms_key),
         )
         accepted = aws.call(
             "sagemaker-runtime",
@@ -176,6 +218,7 @@ def invoke_async(
             ContentType=_JSON,
             Accept=_JSON,
             InputLocation=queue.bucket.uri(key),
+            InvocationTimeoutSeconds=_INVOCATION_SECONDS,
         )
     except AwsError as error:
         raise passed_on(name, error) from None

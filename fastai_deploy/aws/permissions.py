@@ -53,14 +53,16 @@ _AUTOSCALING = "sagemaker.application-autoscaling.amazonaws.com"
 class Needs:
     """What the permissions are for.
 
-    ``signs_requests``: the API's ``auth`` is ``iam``, which create-api verifies. ``makes_roles``:
-    not every role is one of the user's own.
+    ``bucket_key`` is the KMS key of a bucket of the user's own. ``signs_requests``: the API's
+    ``auth`` is ``iam``, which create-api verifies. ``makes_roles``: not every role is one of the
+    user's own.
     """
 
     project: str
     bucket: str
     partition: str = "aws"
     kms_key: str | None = None
+    bucket_key: str | None = None
     signs_requests: bool = False
     roles: Roles = field(default_factory=Roles)
     makes_roles: bool = True
@@ -301,7 +303,10 @@ def _pass_role(roles: Json, services: list[str]) -> Json:
 def _data(needs: Needs) -> Iterator[Json]:
     bucket = needs.arn(f"s3:::{needs.bucket}")
     yield _allow(
-        "s3", "ListBucket ListBucketMultipartUploads ListBucketVersions GetBucketTagging", bucket
+        "s3",
+        "ListBucket ListBucketMultipartUploads ListBucketVersions GetBucketTagging "
+        "GetEncryptionConfiguration GetLifecycleConfiguration",
+        bucket,
     )
     yield _allow(
         "s3",
@@ -315,6 +320,12 @@ def _data(needs: Needs) -> Iterator[Json]:
         needs.arn(f"sagemaker:*:*:endpoint/{needs.project}-*"),
     )
     yield _allow("logs", "DescribeLogStreams FilterLogEvents GetLogEvents", _own_logs(needs))
+    # To count the instances in use: the quota is the account's, and so are the others' endpoints.
+    yield _allow(
+        "sagemaker",
+        "DescribeEndpoint DescribeEndpointConfig",
+        [needs.arn(f"sagemaker:*:*:{kind}/*") for kind in ("endpoint", "endpoint-config")],
+    )
     yield _allow("apigateway", "GET", needs.arn("apigateway:*::/account"))
     # To check that the image exists; the repositories belong to AWS.
     yield _allow("ecr", "BatchGetImage", needs.arn("ecr:*:*:repository/*"))
@@ -325,9 +336,11 @@ def _data(needs: Needs) -> Iterator[Json]:
     yield _allow("iam", "SimulatePrincipalPolicy", own)
     if needs.kms_key:
         yield _key(needs.kms_key)
+    if needs.bucket_key and needs.bucket_key != needs.kms_key:
+        yield _allow("kms", "Decrypt DescribeKey GenerateDataKey", needs.bucket_key)
     yield _allow("iam", "ListRoles", "*")
     yield _allow("pricing", "GetProducts", "*")
-    yield _allow("sagemaker", "ListEndpointConfigs ListModels", "*")
+    yield _allow("sagemaker", "ListEndpointConfigs ListEndpoints ListModels", "*")
     yield _allow("servicequotas", "ListAWSDefaultServiceQuotas ListServiceQuotas", "*")
     yield _allow("tag", "GetResources", "*")
 

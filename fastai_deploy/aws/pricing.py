@@ -10,14 +10,16 @@ Sources: "GetProducts" of the AWS Price List API; "Reading service price list fi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from fastai_deploy.aws.specs import EndpointSpec, Serverless
+from fastai_deploy.aws.specs import EndpointSpec, Instances, Serverless
+from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import AwsError
-from fastai_deploy.records import Cost
+from fastai_deploy.records import HOURS_A_MONTH, Cost, Extra
 
 Json = Any
 # ``get_products`` of a ``pricing`` client in one of the regions below. Raises AwsError.
@@ -46,6 +48,9 @@ def pricing_region(region: str) -> str:
 
 def instance_price(get_products: GetProducts, instance: str, region: str) -> Price:
     """The price of an instance type for hosting in a region; never raises AwsError."""
+    if region.startswith("us-gov-"):
+        # Its credentials are not valid where the price list is.
+        return Price(None, reason="GovCloud has no price list API")
     wanted = {"component": "Hosting", "instanceName": instance, "regionCode": region}
     try:
         answer = get_products(
@@ -72,8 +77,27 @@ def hourly_price(documents: Sequence[str]) -> Price:
     return Price(None, reason=f"AWS lists {len(found)} different prices for this instance")
 
 
+def stage_cost(
+    spec: EndpointSpec, price: Price, templates: Sequence[Template], running: int = 0
+) -> Cost:
+    """What a stage costs, from the price of an instance and the templates of its stacks.
+
+    ``running``: so many instances run now, which may be more than the settings say.
+    """
+    found = endpoint_cost(spec, price)
+    extras = tuple(_extras(templates))
+    if running and price.per_hour is not None and isinstance(spec.capacity, Instances):
+        least = spec.scaling.minimum if spec.scaling else spec.capacity.count
+        most = spec.scaling.maximum if spec.scaling else spec.capacity.count
+        if not least <= running <= most:
+            month = price.per_hour * running * HOURS_A_MONTH
+            note = f"{running} {spec.capacity.type} run now; a deploy sets their number"
+            extras = (Extra("now", month, note), *extras)
+    return replace(found, extras=extras)
+
+
 def endpoint_cost(spec: EndpointSpec, price: Price) -> Cost:
-    """What an endpoint costs, from the price of one of its instances."""
+    """What the instances of an endpoint cost, from the price of one."""
     if isinstance(spec.capacity, Serverless):
         note = "billed by usage: memory and seconds of each request"
         if spec.capacity.provisioned:
@@ -86,10 +110,39 @@ def endpoint_cost(spec: EndpointSpec, price: Price) -> Cost:
     least = most = spec.capacity.count
     if spec.scaling:
         least, most = spec.scaling.minimum, spec.scaling.maximum
-    note = "instances only, without requests, logs, storage and taxes"
+    note = "instances only, without requests, storage and taxes"
     if spec.rollout.bake and spec.kind != "serverless":
         note += "; during an update, old and new instances run at the same time"
     return Cost(price.per_hour * least, price.per_hour * most, price.currency, note)
+
+
+# CloudWatch's list prices in us-east-1 on 2026-11-28; other regions differ by a few percent.
+# Source: "Amazon CloudWatch pricing".
+_ALARM, _METRIC, _DASHBOARD, _LOG_GB = Decimal("0.10"), Decimal("0.30"), Decimal(3), Decimal("0.50")
+_METRICS_OF_LAMBDA = 4  # runtime/gateway/request_log.py
+_ALARMS_OF_POLICY = 2  # target tracking makes one to scale out and one to scale in
+# Of a request: the Lambda's own line and AWS's three, the access log, four lines of the container.
+_LOG_BYTES = 2_000
+
+
+def _extras(templates: Sequence[Template]) -> Iterator[Extra]:
+    """What CloudWatch costs a month, without what is free for each account."""
+    kinds: Counter[str] = Counter()
+    for template in templates:
+        for item in template.evaluated()["Resources"].values():
+            properties = item.get("Properties", {})
+            kinds[item["Type"]] += 1
+            kinds["tracking"] += properties.get("PolicyType") == "TargetTrackingScaling"
+    alarms = kinds["AWS::CloudWatch::Alarm"] + _ALARMS_OF_POLICY * kinds["tracking"]
+    if alarms:
+        yield Extra("alarms", alarms * _ALARM, f"{alarms} alarms (an account has 10 free)")
+    if kinds["AWS::Lambda::Function"]:
+        metrics = _METRICS_OF_LAMBDA
+        yield Extra("metrics", metrics * _METRIC, f"{metrics} metrics (an account has 10 free)")
+    if kinds["AWS::CloudWatch::Dashboard"]:
+        yield Extra("dashboard", _DASHBOARD, "an account has 3 free")
+    million = Decimal(_LOG_BYTES) / 1_000 * _LOG_GB
+    yield Extra("logs", None, f"about {million:.2f} USD per million requests, and their storage")
 
 
 def _prices(document: str) -> list[tuple[Decimal, str]]:

@@ -22,6 +22,7 @@ from fastai_deploy.api_docs.smoke_tests import Reply, check_preflight, check_thr
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stacks import Stack, first_of, resources
 from fastai_deploy.errors import DeployError, InvocationError, NoAnswer, error_from_response
+from fastai_deploy.parity.gate import patient
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.settings import ApiSettings
 
@@ -41,21 +42,20 @@ class PublicApi:
 
         Raises InvocationError with the API's own code, message and hint, or NoAnswer.
         """
-        status, data = self.exchange(url, request, headers)
-        if status != http.HTTPStatus.OK:
-            raise _refused(url, status, data)
+        reply = self.exchange(url, request, headers)
+        if reply.status != http.HTTPStatus.OK:
+            raise _refused(url, reply)
         try:
-            return json.loads(data)
+            return json.loads(reply.body)
         except ValueError:
             raise InvocationError(
                 f"the answer of {url} is not JSON", hint="run fdeploy logs --api to see why"
             ) from None
 
-    def exchange(self, url: str, request: Json, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """POST a request and return status and body, whatever the status. Raises NoAnswer."""
+    def exchange(self, url: str, request: Json, headers: Mapping[str, str]) -> Reply:
+        """POST a request and return the answer, whatever its status. Raises NoAnswer."""
         every = {"content-type": "application/json", **headers}
-        reply = self.send("POST", url, every, json.dumps(request).encode())
-        return reply.status, reply.body
+        return self.send("POST", url, every, json.dumps(request).encode())
 
     def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
         """Send a request and return the answer, whatever its status. Raises NoAnswer."""
@@ -93,12 +93,17 @@ def _reply(status: int, answer: Any) -> Reply:
     return Reply(status, headers, answer.read())
 
 
-def _refused(url: str, status: int, data: bytes) -> InvocationError:
+def _refused(url: str, reply: Reply) -> InvocationError:
+    said = reply.headers.get("retry-after", "")
+    seconds = float(said) if said.isdecimal() else 0.0
     # Otherwise it has API Gateway's own form, such as {"message": "Forbidden"}.
-    return error_from_response(url, status, data) or InvocationError(
-        f"{url} answered {status}: {data[:200].decode(errors='replace')}",
+    return error_from_response(
+        url, reply.status, reply.body, retry_after=seconds
+    ) or InvocationError(
+        f"{url} answered {reply.status}: {reply.body[:200].decode(errors='replace')}",
         hint="run fdeploy logs --api to see why",
-        status=status,
+        status=reply.status,
+        retry_after=seconds,
     )
 
 
@@ -106,7 +111,7 @@ Auth = Literal["key", "iam", "jwt", "none"]
 
 URL_OUTPUT = "Url"
 _REFUSED_WITHOUT = {"key": 403, "iam": 403, "jwt": 401, "none": 200}
-_NOT_YET = frozenset((403, 404, 429, 500, 502, 503, 504))
+_NOT_YET = frozenset((403, 404, 500, 502, 504))  # patient() waits for the end of 429 and 503
 _POLL_SECONDS = 2.0
 _WAIT_SECONDS = 120.0
 _FEW = 20  # concurrent requests that a check may send
@@ -148,8 +153,8 @@ class ApiPublisher:
         Raises ParityError, InvocationError or DeployError.
         """
         if access.auth != "jwt":  # only the issuer can create tokens
-            self._await(access)
-            verify(lambda request: self.call(access, request))
+            self._report(Step(f"waiting for {access.url}"))
+            verify(patient(self._opening(access), self._aws.sleep))
         self._check_refusal(access)
 
     def prove_limits(
@@ -199,20 +204,33 @@ class ApiPublisher:
             return self._aws.signature("execute-api", access.url, json.dumps(request).encode())
         return {}
 
-    def _await(self, access: ApiAccess) -> None:
-        """Wait until the API accepts its key; the goldens then check its answers."""
+    def _opening(self, access: ApiAccess) -> Callable[[Json], Json]:
+        """A call that waits until the API accepts its key.
+
+        The goldens themselves are sent until then: a request more would count in the key's quota.
+        """
         deadline = self._aws.clock() + _WAIT_SECONDS
-        request = {"text": "ready?"}
-        self._report(Step(f"waiting for {access.url}"))
-        while self._aws.clock() < deadline:
-            status, _ = self._public.exchange(access.url, request, self._headers(access, request))
-            if status not in _NOT_YET:
-                return
-            self._aws.sleep(_POLL_SECONDS)
+        is_open = False
+
+        def ask(request: Json) -> Json:
+            nonlocal is_open
+            while True:
+                try:
+                    answer = self.call(access, request)
+                except InvocationError as error:
+                    waits = error.status in _NOT_YET and self._aws.clock() < deadline
+                    if is_open or not waits:
+                        raise
+                else:
+                    is_open = True
+                    return answer
+                self._aws.sleep(_POLL_SECONDS)
+
+        return ask
 
     def _check_refusal(self, access: ApiAccess) -> None:
         wanted = _REFUSED_WITHOUT[access.auth]
-        status, _ = self._public.exchange(access.url, {"text": "no key"}, {})
+        status = self._public.exchange(access.url, {"text": "no key"}, {}).status
         if status != wanted:
             raise DeployError(
                 f"the API answered {status} instead of {wanted} to a request without credentials",

@@ -25,6 +25,9 @@ Auth = Literal["key", "iam", "jwt", "none"]
 VARIANT = "main"
 # InvokeEndpoint waits 60 s; whatever stands behind it should give up with it.
 INVOKE_SECONDS = 60
+BATCH_PERCENT = 50  # of the instances, in a rolling update; the most that SageMaker takes
+# Two periods of an alarm, and what metrics may be late.
+_LEAST_BAKE = 240  # seconds
 _LEAST_STARTUP = 60  # ContainerStartupHealthCheckTimeoutInSeconds
 _INVOCATIONS_A_MINUTE = 1_000.0
 _BACKLOG = 5.0  # AWS's own example
@@ -79,7 +82,10 @@ class Vpc:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A container and its artifact; ``registry`` is the account that owns its repository."""
+    """A container and its artifact; ``registry`` is the account that owns its repository.
+
+    ``bucket_key``: the KMS key with which a bucket of the user's own encrypts by default.
+    """
 
     image: str
     registry: str
@@ -88,6 +94,7 @@ class ModelSpec:
     server: Family
     isolated: bool
     vpc: Vpc | None = None
+    bucket_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,10 +140,14 @@ class Capture:
 
 @dataclass(frozen=True)
 class Rollout:
-    """How a new version takes over; ``bake`` is how many seconds the alarms watch it."""
+    """How a new version takes over; ``bake`` is how many seconds the alarms watch it.
+
+    ``rolling``: batch by batch, instead of a second fleet beside the first.
+    """
 
     canary: bool
     bake: int
+    rolling: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,6 +181,13 @@ class EndpointSpec:
     dashboard: bool = True
     warnings: tuple[str, ...] = ()
     unproven: bool = False
+
+    @property
+    def fixed_instances(self) -> int:
+        """How many instances it has; 0 if autoscaling decides, or it is serverless."""
+        if self.scaling or isinstance(self.capacity, Serverless):
+            return 0
+        return self.capacity.count
 
 
 @dataclass(frozen=True)
@@ -280,8 +298,33 @@ def wanted_instance(settings: Settings, known: Sequence[str]) -> Instance:
     return found
 
 
+# "Supported Regions" of Serverless Inference in the SageMaker guide, as of 2026-11-28.
+_SERVERLESS_REGIONS = frozenset(
+    (
+        *("af-south-1", "ap-east-1", "ap-south-1", "me-south-1", "sa-east-1", "ca-central-1"),
+        *("ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-southeast-1", "ap-southeast-2"),
+        *("eu-central-1", "eu-north-1", "eu-south-1", "eu-west-1", "eu-west-2", "eu-west-3"),
+        *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
+    )
+)
+
+
+def check_region(settings: Settings, region: str) -> None:
+    """Raise SettingsError for a serverless endpoint where AWS has none, as in China."""
+    if settings.sections.endpoint.kind == "serverless" and region not in _SERVERLESS_REGIONS:
+        raise SettingsError(
+            f"AWS does not list {region} among the regions that have serverless endpoints",
+            hint=f"set kind to real-time in [endpoint], or choose one of these regions: "
+            f"{', '.join(sorted(_SERVERLESS_REGIONS))}",
+        )
+
+
 def endpoint_spec(
-    settings: Settings, stored: StoredArtifact, image: Image, on: Instance
+    settings: Settings,
+    stored: StoredArtifact,
+    image: Image,
+    on: Instance,
+    bucket_key: str | None = None,
 ) -> EndpointSpec:
     """The endpoint's stack. Raises SettingsError when the artifact is not in S3."""
     endpoint, stage = settings.sections.endpoint, settings.stage
@@ -308,9 +351,10 @@ def endpoint_spec(
             server=image.family,
             isolated=endpoint.network_isolation and endpoint.kind != "serverless",
             vpc=Vpc(endpoint.subnets, endpoint.security_groups) if endpoint.subnets else None,
+            bucket_key=None if bucket_key == settings.sections.project.kms_key else bucket_key,
         ),
         capacity=_capacity(settings, image, on),
-        rollout=Rollout(endpoint.canary, endpoint.bake),
+        rollout=Rollout(endpoint.canary, endpoint.bake, endpoint.rolling),
         alarms=EndpointAlarms(
             endpoint.alarm_errors or alarms.errors,
             endpoint.alarm_latency or alarms.latency,
@@ -452,6 +496,19 @@ def _endpoint_warnings(settings: Settings) -> Iterator[str]:
             yield f"endpoint.instance ({endpoint.instance}) is not used: it is serverless"
         if endpoint.scaling.max_instances:
             yield "max_instances is not used: a serverless endpoint scales by itself"
+        if endpoint.server == "ray-serve":
+            yield "Ray needs shared memory, which a serverless endpoint most likely does not have"
+        if not endpoint.serverless.provisioned_concurrency:
+            yield (
+                "after a pause the first request waits until the model is loaded; if that takes "
+                "longer than the 29 s of API Gateway, it is answered with 504. "
+                "provisioned_concurrency in [endpoint.serverless] keeps the model loaded"
+            )
+    elif 0 < endpoint.bake < _LEAST_BAKE:
+        yield (
+            f"an alarm cannot stop a new version within {endpoint.bake} s (bake in [endpoint]): "
+            f"it needs two bad minutes, and metrics come late; set at least {_LEAST_BAKE}"
+        )
     if endpoint.data_capture:
         yield f"{endpoint.data_capture} % of the users' texts are kept in the bucket"
 

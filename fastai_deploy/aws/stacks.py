@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,8 +14,9 @@ from fastai_deploy.aws.bucket import delete_objects, find_bucket, object_version
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.templates.template import Template
+from fastai_deploy.aws.templates.update import adopting
 from fastai_deploy.errors import AwsError, AwsMissing, DeployError, NotOurs
-from fastai_deploy.naming import ID_TAG, template_key
+from fastai_deploy.naming import ID_TAG, PROJECT_TAG, STAGE_TAG, template_key
 from fastai_deploy.records import Action, PlannedChange
 
 GONE = "DELETE_COMPLETE"
@@ -177,6 +178,8 @@ _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 300.0
 _MAX_BODY = 51_200  # bytes of a template in a request (AWS: CloudFormation quotas)
 _EMPTY = ("didn't contain changes", "No updates are to be performed")
+_EARLY_VALIDATION = "AWS::EarlyValidation"
+_LOG_GROUP = "AWS::Logs::LogGroup"
 _NAME_PREFIX = "fdeploy-"
 
 
@@ -249,11 +252,12 @@ class Change:
 
 @dataclass(frozen=True)
 class ChangeSet:
-    """A change set that can be executed."""
+    """A change set that can be executed; it takes the log groups ``adopted`` into the stack."""
 
     id: str
     stack_id: str
     changes: tuple[Change, ...]
+    adopted: tuple[str, ...] = ()
 
 
 def service_role(role: str | None) -> dict[str, str]:
@@ -276,9 +280,37 @@ def create_change_set(
     """Create a change set; None if nothing would change.
 
     ``new`` creates the stack; ``token`` identifies the request; ``folder`` is for large templates;
-    ``role`` is the one that CloudFormation works with.
-    Raises AwsError, or DeployError if CloudFormation rejects the template.
+    ``role`` is the one that CloudFormation works with. Log groups that an earlier endpoint or
+    Lambda of this name left are adopted, unless their tags are somebody else's. Raises AwsError, or
+    DeployError if CloudFormation rejects the template.
     """
+    try:
+        return _created(aws, request, folder, new=new, token=token, role=role)
+    except _Rejected as rejected:
+        left = rejected.log_groups()
+        if not left or not all(_is_free(aws, name, request.tags) for name in left.values()):
+            raise rejected.error(aws.region) from None
+    adopting_request = replace(request, template=adopting(request.template, left))
+    try:
+        made = _created(
+            aws, adopting_request, folder, new=new, token=f"{token}a", role=role, imports=True
+        )
+    except _Rejected as again:
+        raise again.error(aws.region) from None
+    return made and replace(made, adopted=tuple(left.values()))
+
+
+def _created(
+    aws: Aws,
+    request: StackRequest,
+    folder: TemplateFolder,
+    *,
+    new: bool,
+    token: str,
+    role: str | None,
+    imports: bool = False,
+) -> ChangeSet | None:
+    """Create a change set and wait for it. Raises _Rejected."""
     name = _NAME_PREFIX + token.rpartition("-")[2]
     parameters = request.template.parameters.items()
     with folder.source(aws, request) as source:
@@ -298,6 +330,7 @@ def create_change_set(
                 Tags=[{"Key": key, "Value": value} for key, value in sorted(request.tags.items())],
                 Capabilities=["CAPABILITY_NAMED_IAM"],
                 Description="made by fdeploy",
+                **({"ImportExistingResources": True} if imports else {}),
             )
         except AwsError as error:
             # Created by an earlier attempt whose answer was lost; botocore has retried it.
@@ -345,19 +378,126 @@ def _settled(aws: Aws, stack: str, name: str) -> ChangeSet | None:
             return ChangeSet(found["ChangeSetId"], found["StackId"], changes)
         if found["Status"] == "FAILED":
             reason = found.get("StatusReason", "")
-            delete_change_set(aws, ChangeSet(found["ChangeSetId"], found["StackId"], ()))
+            change_set = ChangeSet(found["ChangeSetId"], found["StackId"], ())
+            problems = _problems(aws, change_set) if _EARLY_VALIDATION in reason else []
+            delete_change_set(aws, change_set)
             if any(words in reason for words in _EMPTY):
                 return None
-            raise DeployError(
-                f"CloudFormation rejected the change set for {stack}: {reason}",
-                hint="fix the cause, then run the same command again",
-            )
+            raise _Rejected(stack, reason, problems)
         if aws.clock() > deadline:
             raise DeployError(
                 f"the change set for {stack} was not ready after {_WAIT_SECONDS:g} s",
                 hint="run the same command again",
             )
         aws.sleep(_POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What early validation found wrong with a resource; ``name`` is its physical ID."""
+
+    resource: str
+    type: str
+    name: str
+    reason: str
+
+
+def _problems(aws: Aws, change_set: ChangeSet) -> list[_Problem]:
+    """The findings of early validation, which only DescribeEvents names; none if it may not.
+
+    Source: "Validate stack deployments" in the CloudFormation guide.
+    """
+    try:
+        pages = list(
+            aws.pages(
+                "cloudformation",
+                "describe_events",
+                StackName=change_set.stack_id,
+                ChangeSetName=change_set.id,
+                Filters={"FailedEvents": True},
+            )
+        )
+    except AwsError:
+        return []
+    return [
+        _Problem(
+            resource=item.get("LogicalResourceId", ""),
+            type=item.get("ResourceType", ""),
+            name=item.get("PhysicalResourceId", ""),
+            reason=item.get("ValidationStatusReason", ""),
+        )
+        for page in pages
+        for item in page["OperationEvents"]
+        if item.get("EventType") == "VALIDATION_ERROR"
+    ]
+
+
+class _Rejected(Exception):
+    """CloudFormation rejected a change set, for these problems as far as they are known."""
+
+    def __init__(self, stack: str, reason: str, problems: list[_Problem]) -> None:
+        super().__init__(reason)
+        self._stack = stack
+        self._reason = reason
+        self._problems = problems
+
+    def log_groups(self) -> dict[str, str]:
+        """The existing log groups by logical ID; none if there are other problems, too."""
+        found = {each.resource: each.name for each in self._problems if each.type == _LOG_GROUP}
+        whole = len(found) == len(self._problems) and all(found.values())
+        return found if whole else {}
+
+    def error(self, region: str) -> DeployError:
+        """The error for people."""
+        reason, hint = self._reason, "fix the cause, then run the same command again"
+        if self._problems:
+            reason = "; ".join(f"{it.type} {it.resource}: {it.reason}" for it in self._problems)
+        elif _EARLY_VALIDATION in reason:
+            hint = f"get cloudformation:DescribeEvents to see which resource it is; {hint}"
+        if groups := self.log_groups():
+            delete = " && ".join(_deletion(name, region) for name in groups.values())
+            hint = f"delete what is left of it: {delete}; then run the same command again"
+        return DeployError(
+            f"CloudFormation rejected the change set for {self._stack}: {reason}", hint=hint
+        )
+
+
+def _deletion(log_group: str, region: str) -> str:
+    return f"aws logs delete-log-group --log-group-name {log_group} --region {region}"
+
+
+def _is_free(aws: Aws, log_group: str, tags: Mapping[str, str]) -> bool:
+    """Whether a log group has no owner, or this one; False if its tags may not be read."""
+    arn = f"arn:{aws.partition}:logs:{aws.region}:{aws.account}:log-group:{log_group}"
+    try:
+        found = aws.call("logs", "list_tags_for_resource", resourceArn=arn)["tags"]
+    except AwsError:
+        return False
+    return all(found.get(key, tags[key]) == tags[key] for key in (PROJECT_TAG, STAGE_TAG))
+
+
+def adopt_settings(aws: Aws, request: StackRequest, adopted: Sequence[str]) -> None:
+    """Give adopted log groups their retention and key: an import changes nothing. Raises AwsError.
+
+    Source: "Import AWS resources into a CloudFormation stack automatically".
+    """
+    for item in request.template.evaluated()["Resources"].values():
+        properties = item.get("Properties", {})
+        name = properties.get("LogGroupName")
+        if item["Type"] == _LOG_GROUP and name in adopted:
+            days = properties["RetentionInDays"]
+            aws.call("logs", "put_retention_policy", logGroupName=name, retentionInDays=days)
+            if "KmsKeyId" in properties:
+                key = properties["KmsKeyId"]
+                aws.call("logs", "associate_kms_key", logGroupName=name, kmsKeyId=key)
+
+
+def told_adoption(name: str, region: str) -> str:
+    """What is said about an adopted log group."""
+    return (
+        f"adopting the log group {name}, which is there already; to begin with an empty one, "
+        f"stop and run {_deletion(name, region)}"
+    )
 
 
 def _change(item: Mapping[str, Any]) -> Change:

@@ -7,7 +7,7 @@ is in microseconds. A value that cannot be queried is unknown, and never 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -21,6 +21,8 @@ from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import VERSION_TAG
 from fastai_deploy.records import Bill, LastHour, Part, Status
 
+ENDS_FORMAT = "%Y-%m-%dT%H:%M:%SZ"  # of the output of the ttl stack
+_PATIENCE = timedelta(minutes=10)
 _HOUR = 3_600
 _MICROSECONDS_A_MS = 1_000
 
@@ -47,10 +49,20 @@ def status(aws: Aws, owner: Owner) -> Status:
         unproven="Unproven" in outputs,
         region=aws.region,
         account=aws.account,
+        overdue=_is_overdue(aws, ttl, [stack for stack in (endpoint, api) if stack]),
         bill=_bill(
             aws, outputs.get("EndpointConfigName", ""), endpoint, state.instances if state else 0
         ),
     )
+
+
+def _is_overdue(aws: Aws, ttl: Stack | None, live: list[Stack]) -> bool:
+    """Whether a stage should have been deleted minutes ago, and nobody is at it."""
+    ends = ttl.outputs.get("Ends", "") if ttl else ""
+    if not ends or any(stack.status == "DELETE_IN_PROGRESS" for stack in live):
+        return False
+    latest = datetime.strptime(ends, ENDS_FORMAT).replace(tzinfo=timezone.utc) + _PATIENCE
+    return bool(live) and aws.now() > latest
 
 
 def _line(stack: Stack) -> Part:

@@ -16,10 +16,12 @@ what is in it, for the next teardown. Anything may be gone already, deleted by h
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastai_deploy import naming
 from fastai_deploy.aws import bucket as buckets
 from fastai_deploy.aws.bucket import Bucket
 from fastai_deploy.aws.client_errors import denial
@@ -27,7 +29,7 @@ from fastai_deploy.aws.deployment import Deployment
 from fastai_deploy.aws.inventory import Inventory, ResourceRef, artifacts_of, data_of
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.errors import AwsError, AwsMissing, StackFailed
+from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, StackFailed
 from fastai_deploy.progress import Reporter, Step, Warned, silent
 from fastai_deploy.records import Teardown, counted
 
@@ -199,6 +201,11 @@ class StageTeardown:
         if found:
             self._report(Step(f"deleting {len(found)} stored objects"))
             buckets.delete_objects(self._aws, bucket, found)
+        if bucket.ours:
+            for prefix in (naming.captured_prefix, naming.async_prefix):
+                with contextlib.suppress(AwsDenied):  # a rule for nothing does no harm
+                    place = prefix(self._owner.project, self._owner.stage)
+                    buckets.expire(self._aws, bucket, place, 0)
         if scope.artifacts and bucket.ours and self._is_all(bucket, set()):
             self._report(Step(f"deleting the bucket {bucket.name}"))
             self._delete("s3", "delete_bucket", **bucket.owned)

@@ -19,7 +19,7 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 
 from fastai_deploy import files
-from fastai_deploy.aws.bucket import Bucket
+from fastai_deploy.aws.bucket import Bucket, encryption
 from fastai_deploy.aws.session import Aws, boundary
 from fastai_deploy.errors import AwsError, AwsMissing, FileError
 from fastai_deploy.progress import Advanced, Reporter, Step
@@ -56,15 +56,24 @@ def digest(path: Path) -> FileDigest:
 
 
 class Uploads:
-    """Uploads files to a bucket; ``metadata`` is stored with every object."""
+    """Uploads files to a bucket; ``metadata`` is stored with every object.
+
+    ``kms_key`` encrypts them; an object that has another key is uploaded again.
+    """
 
     def __init__(
-        self, aws: Aws, bucket: Bucket, report: Reporter, metadata: Mapping[str, str]
+        self,
+        aws: Aws,
+        bucket: Bucket,
+        report: Reporter,
+        metadata: Mapping[str, str],
+        kms_key: str | None = None,
     ) -> None:
         self._aws = aws
         self._bucket = bucket
         self._report = report
         self._metadata = dict(metadata)
+        self._kms_key = kms_key
 
     def file(self, path: Path, key: str, *, sha256: str) -> str:
         """Upload a file with this hash, unless it is already stored, and return its URI.
@@ -81,7 +90,10 @@ class Uploads:
             self._report(Step(f"{self._bucket.uri(key)} is already stored"))
         else:
             progress = _Progress(self._report, found.size)
-            if found.size < PART or not self._resume(path, key, found, progress):
+            # An interrupted upload has the key that it began with.
+            if found.size < PART or not (
+                self._resume(path, key, found, progress) and self._has(key, found)
+            ):
                 self._send(path, key, progress)
             self._check(key, found)
         return self._bucket.uri(key)
@@ -99,6 +111,7 @@ class Uploads:
                 Body=data,
                 ChecksumSHA256=found.checksum,
                 Metadata=self._metadata,
+                **encryption(self._kms_key),
             )
         return self._bucket.uri(key)
 
@@ -110,7 +123,8 @@ class Uploads:
         except AwsMissing:
             return False
         stored = (answer["ContentLength"], answer.get("ChecksumSHA256"))
-        return stored == (found.size, found.checksum)
+        has_key = self._kms_key in (None, answer.get("SSEKMSKeyId"))
+        return has_key and stored == (found.size, found.checksum)
 
     def _check(self, key: str, found: FileDigest) -> None:
         if not self._has(key, found):
@@ -131,6 +145,7 @@ class Uploads:
                     "ChecksumAlgorithm": "SHA256",
                     "ExpectedBucketOwner": self._bucket.account,
                     "Metadata": self._metadata,
+                    **encryption(self._kms_key),
                 },
                 Callback=progress.add,
                 Config=TransferConfig(

@@ -199,6 +199,9 @@ def cost(found: Cost) -> Iterator[str]:
     yield f"price       {found}"
     if found.least_per_hour is not None:
         yield f"            {found.note}"
+    for extra in found.extras:
+        amount = "" if extra.per_month is None else f"{extra.per_month:,.2f} USD per month; "
+        yield f"{extra.what:<11} {amount}{extra.note}"
 
 
 def status(result: Status) -> Iterator[str]:
@@ -222,7 +225,10 @@ def status(result: Status) -> Iterator[str]:
         yield f"unproven    {UNPROVEN}"
     yield f"url         {result.url or 'none; run fdeploy create-api'}"
     if result.ends:
-        yield f"ends        {result.ends}, when the stage deletes itself"
+        when = "when the stage deletes itself"
+        if result.overdue:
+            when = "but AWS has not deleted the stage: run fdeploy teardown"
+        yield f"ends        {result.ends}, {when}"
     hour = result.last_hour
     asked = _UNKNOWN if hour.invocations is None else f"{hour.invocations:,} requests"
     if hour.errors is not None:

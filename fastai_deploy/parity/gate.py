@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import http
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fastai_deploy import files
 from fastai_deploy.bundle import Manifest, read_manifest
 from fastai_deploy.bundle.manifest import EXPORT_AGAIN
-from fastai_deploy.errors import FileError, InvocationError
+from fastai_deploy.errors import FileError, InvocationError, NoAnswer
 from fastai_deploy.parity import Invoke, Json, Verify, compare
 from fastai_deploy.parity.goldens import Golden, Labels, load_goldens
 from fastai_deploy.parity.report import served_accuracy
@@ -19,6 +20,10 @@ from fastai_deploy.records import ModelSummary
 _REQUEST_BYTES = 100_000
 _REQUEST_TEXTS = 32
 GOLDENS = "goldens.json"
+# An answer with one of these says that the server is busy, and nothing about the model.
+_BUSY = frozenset((http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.SERVICE_UNAVAILABLE))
+_ATTEMPTS = 6
+_LEAST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds
 
 
 def stored_goldens(bundle: Path) -> tuple[Manifest, tuple[Golden, ...]]:
@@ -66,6 +71,32 @@ def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:
         )
 
     return verify
+
+
+def patient(invoke: Invoke, sleep: Callable[[float], None]) -> Invoke:
+    """An ``invoke`` that tries again after a 429 or 503, when the answer says so.
+
+    It raises NoAnswer if the last attempt, or a quota that ends tomorrow, is refused too: a golden
+    that was not answered shows no difference.
+    """
+
+    def ask(request: Json) -> Json:
+        pause = _LEAST_PAUSE
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return invoke(request)
+            except InvocationError as error:
+                if error.status not in _BUSY:
+                    raise
+                busy = error
+            if busy.answer_code == "quota_exceeded":
+                break
+            if attempt < _ATTEMPTS:
+                sleep(min(max(pause, busy.retry_after), _LONGEST_PAUSE))
+                pause *= 2
+        raise NoAnswer(busy.message, hint=busy.hint, status=busy.status) from None
+
+    return ask
 
 
 def _chunks(goldens: Sequence[Golden]) -> Iterator[list[str]]:

@@ -248,7 +248,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, help="concurrent runs of the model")
     parser.add_argument("--alone", action="store_true", help="no other process needs the cores")
     parser.add_argument(
-        "--timeout", type=float, default=60.0, help="seconds; default 60, as for InvokeEndpoint"
+        "--timeout",
+        type=float,
+        default=float(os.environ.get("FDEPLOY_TIMEOUT", "60")),
+        help="seconds; default FDEPLOY_TIMEOUT, else 60, as for InvokeEndpoint",
     )
     parser.add_argument("--max-wait", type=float, default=5.0, help="maximum seconds in the queue")
     return parser

@@ -183,6 +183,16 @@ class EndpointSettings(Section):
             "contain your users' texts.",
         ),
     ] = 0
+    data_retention: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=3650,
+            description="AWS: days after which captured data, and the requests and answers of an "
+            "async endpoint, are deleted from fdeploy's bucket; 0 keeps them. A bucket of your own "
+            "keeps its own rules.",
+        ),
+    ] = 30
     canary: Annotated[
         bool,
         Field(
@@ -191,16 +201,25 @@ class EndpointSettings(Section):
             "version is healthy."
         ),
     ] = False
+    rolling: Annotated[
+        bool,
+        Field(
+            description="AWS: replace the instances of an update batch by batch, half of them at a "
+            "time; needs at least two. Otherwise a second fleet starts beside the first "
+            "(blue/green), which needs a quota for both."
+        ),
+    ] = False
     bake: Annotated[
         int,
         Field(
             ge=0,
             le=3600,
             description="AWS: seconds to watch the alarms after a deploy while the old version is "
-            "kept ready; an alarm rolls back to it. 0 turns this off, which makes it possible to "
-            "replace a version whose alarms are firing.",
+            "kept ready; an alarm rolls back to it. An alarm needs two bad minutes, and their "
+            "metrics come up to two minutes late: below 240 it may come too late. 0 turns this "
+            "off, which makes it possible to replace a version whose alarms are firing.",
         ),
-    ] = 180
+    ] = 300
     scaling: ScalingSettings = ScalingSettings()
     serverless: ServerlessSettings = ServerlessSettings()
     alarm_errors: ReplacedAlarmErrors = None

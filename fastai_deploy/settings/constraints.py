@@ -18,6 +18,10 @@ Key = tuple[str, str]
 
 # InvokeEndpoint accepts 6 MB, for a serverless endpoint 4 MB.
 MAX_SERVERLESS_BODY = 4_000_000
+# The environment of a Lambda, written as JSON (AWS: Lambda quotas). A test compares the second
+# number with the template: the names of the variables, and the longest of the other values.
+MAX_ENVIRONMENT = 4_096
+OTHER_VARIABLES = 200
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,12 @@ class Constraint:
 def _key(dotted: str) -> Key:
     section, _, name = dotted.rpartition(".")
     return section, name
+
+
+def environment_bytes(sections: Sections) -> int:
+    """The bytes of the Lambda's environment, at most."""
+    api = sections.api
+    return OTHER_VARIABLES + len(api.route) + len(",".join(api.cors_origins))
 
 
 def _serverless(broken: Callable[[Sections], bool], key: str, why: str, hint: str) -> Constraint:
@@ -63,6 +73,12 @@ RULES = (
         "canary",
         "a serverless endpoint shifts all traffic at once",
         "set canary = false, or kind to real-time",
+    ),
+    _serverless(
+        lambda all_: all_.endpoint.rolling,
+        "rolling",
+        "a serverless endpoint has no instances to replace batch by batch",
+        "set rolling = false, or kind to real-time",
     ),
     _serverless(
         lambda all_: (
@@ -107,6 +123,18 @@ RULES = (
         "set instance_count to at least 2, or canary = false",
     ),
     Constraint(
+        (("endpoint", "rolling"), ("endpoint", "instance_count")),
+        lambda all_: all_.endpoint.rolling and all_.endpoint.instance_count == 1,
+        "a rolling update needs at least two instances",
+        "set instance_count to at least 2, or rolling = false",
+    ),
+    Constraint(
+        (("endpoint", "rolling"), ("endpoint", "canary")),
+        lambda all_: all_.endpoint.rolling and all_.endpoint.canary,
+        "a rolling update has batches instead of a canary",
+        "set canary = false, or rolling = false",
+    ),
+    Constraint(
         (("project", "ttl"), ("project", "protect")),
         lambda all_: bool(all_.project.ttl) and all_.project.protect,
         "a protected stage cannot delete itself",
@@ -147,6 +175,13 @@ RULES = (
         lambda all_: all_.api.quota is not None and all_.api.auth != "key",
         "a quota is counted per API key",
         "set auth to key, or remove quota",
+    ),
+    Constraint(
+        (("api", "cors_origins"),),
+        lambda all_: environment_bytes(all_) > MAX_ENVIRONMENT,
+        f"the origins do not fit into the environment of a Lambda, which has {MAX_ENVIRONMENT:,} "
+        "bytes",
+        "list fewer or shorter origins, or allow every page with *",
     ),
     Constraint(
         (("api", "route"),),

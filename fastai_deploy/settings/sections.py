@@ -126,9 +126,10 @@ class ProjectSettings(Section):
         str | None,
         Field(
             pattern=KEY_ARN_PATTERN,
-            description="AWS: ARN of a KMS key to encrypt stored data: log groups, instance "
-            "volumes, captured and asynchronous data, and Lambda environment variables. Its policy "
-            "must allow CloudWatch Logs to use it. Default: AWS-owned keys.",
+            description="AWS: ARN of a KMS key to encrypt stored data: artifacts and the Lambda's "
+            "package, log groups, instance volumes, captured and asynchronous data, schedules, and "
+            "Lambda environment variables. Its policy must allow CloudWatch Logs to use it. "
+            "Default: AWS-owned keys.",
         ),
     ] = None
     permissions_boundary: Annotated[

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from fastai_deploy.aws.bucket import Bucket, ensure_bucket, find_bucket
+from fastai_deploy.aws.doctor import Doctor
 from fastai_deploy.errors import AwsDenied, AwsMissing, NotOurs
+from fastai_deploy.records import StoredArtifact
+from fastai_deploy.targets.aws.checks import subject
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
+from tests.aws_templates.scenarios import KMS_KEY, of_type
 
 
 def made(world: World) -> Bucket:
@@ -90,3 +94,37 @@ def test_a_bucket_in_another_region_is_refused(world: World) -> None:
     )
     with pytest.raises(NotOurs, match="is in us-west-2, but the endpoint is deployed"):
         find_bucket(world.aws(), name)
+
+
+def test_the_role_may_use_the_key_of_a_bucket_of_ones_own(world: World) -> None:
+    name = f"own-{world.account}"
+    s3 = world.client("s3")
+    place = {"LocationConstraint": world.region}
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration=place)
+    world.flags = {("project", "bucket"): name}
+    stored = StoredArtifact("aws", f"s3://{name}/model.tar.gz", "0" * 64, 1, "0" * 64)
+
+    def statements() -> dict[str, Any]:
+        definition = world.target().context.definitions.endpoint(stored)
+        (role,) = of_type(definition.template.evaluated(), "AWS::IAM::Role")
+        (policy,) = role["Properties"]["Policies"]
+        return {each["Sid"]: each for each in policy["PolicyDocument"]["Statement"]}
+
+    assert "BucketKey" not in statements()
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KMS_KEY}
+    s3.put_bucket_encryption(
+        Bucket=name,
+        ServerSideEncryptionConfiguration={
+            "Rules": [{"ApplyServerSideEncryptionByDefault": default}]
+        },
+    )
+    key = statements()["BucketKey"]
+    assert (key["Action"], key["Resource"]) == (["kms:Decrypt", "kms:GenerateDataKey"], KMS_KEY)
+    context = world.target().context
+    spec = context.definitions.endpoint_spec(stored)
+    found = {each.name: each for each in Doctor(context.aws).examine(subject(context, spec))}
+    assert f"have the key {KMS_KEY}" in found["bucket"].message
+    world.double.do_wrong(
+        world.account, Fault("deny", service="s3", operation="GET bucket?encryption")
+    )
+    assert "BucketKey" not in statements()

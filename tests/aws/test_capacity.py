@@ -67,7 +67,7 @@ def test_what_may_not_fit_is_a_warning(stage: Stage) -> None:
 
 
 def test_a_serverless_endpoint_has_what_the_settings_say(stage: Stage) -> None:
-    weigh(stage, 125 << 20)
+    weigh(stage, 450 << 20)
     stage.folder.joinpath("fdeploy.toml").write_text(
         '[endpoint]\nkind = "serverless"\n[endpoint.serverless]\nmemory = 1024\n'
     )

@@ -158,7 +158,11 @@ def test_what_aws_does_not_give(
 @pytest.mark.parametrize(
     ("behaviour", "kind", "words"),
     [
-        ({"quota": {"ml.m5.large": 0}}, AwsQuota, "0 ml.m5.large, but the settings need 1"),
+        (
+            {"quota": {"ml.m5.large": 0}},
+            AwsQuota,
+            "is 0 .*, and the settings need 1",
+        ),
         ({"missing_images": ["serve-ml-sagemaker-cpu-v1"]}, AwsMissing, "does not exist"),
     ],
     ids=["quota", "image"],
@@ -181,3 +185,58 @@ def test_an_artifact_that_was_deleted_is_named(world: World, model: Model) -> No
     world.client("s3").delete_object(Bucket=bucket, Key=key)
     with pytest.raises(FileMissing, match="is gone"):
         target.deploy(stored, model.verify)
+
+
+def test_an_update_needs_a_quota_for_the_old_and_the_new_instances(
+    world: World, model: Model, other_model: Model
+) -> None:
+    world.double.behave(world.account, quota={"ml.m5.large": 3})
+    world.flags = {("endpoint", "instance_count"): 2}
+    deploy(world, model)
+    assert deploy(world, model) == model.artifact.version, "which starts no instance"
+    with pytest.raises(AwsQuota, match=r"is 3 .*, 2 of them in use, .* need 2 beside") as no:
+        deploy(world, other_model)
+    assert "set rolling = true in [endpoint], which needs only 1 more" in no.value.hint
+    more = "request-service-quota-increase --service-code sagemaker --quota-code L-"
+    assert more in no.value.hint
+    assert "--desired-value 4 --region eu-central-1" in no.value.hint
+    assert "https://eu-central-1.console.aws.amazon.com/servicequotas/" in no.value.hint
+    serves(world, model)
+    world.flags[("endpoint", "rolling")] = True
+    assert deploy(world, other_model) == other_model.artifact.version
+
+
+GROUP = "/aws/sagemaker/Endpoints/demo-dev"
+DELETE = f"aws logs delete-log-group --log-group-name {GROUP} --region eu-central-1"
+
+
+def test_a_log_group_that_an_earlier_endpoint_left_is_adopted(world: World, model: Model) -> None:
+    logs = world.client("logs")
+    logs.create_log_group(logGroupName=GROUP)
+    logs.create_log_stream(logGroupName=GROUP, logStreamName="from before")
+    assert deploy(world, model) == model.artifact.version
+    assert DELETE in world.said
+    (group,) = logs.describe_log_groups(logGroupNamePrefix=GROUP)["logGroups"]
+    assert group["retentionInDays"] == 30
+    streams = logs.describe_log_streams(logGroupName=GROUP)["logStreams"]
+    assert "from before" in {stream["logStreamName"] for stream in streams}
+    deploy(world, model)
+    assert "demo-dev-endpoint is up to date" in world.said
+    assert world.target().teardown(artifacts=True).left == ()
+    assert world.everything() == []
+
+
+def test_a_log_group_of_somebody_else_is_named(world: World, model: Model) -> None:
+    logs = world.client("logs")
+    logs.create_log_group(logGroupName=GROUP, tags={"fdeploy:project": "other"})
+    with pytest.raises(DeployError, match=r"LogGroup: .*already exists") as refused:
+        deploy(world, model)
+    assert DELETE in refused.value.hint
+
+    world.double.do_wrong(world.account, Fault("deny", operation="DescribeEvents"))
+    with pytest.raises(DeployError, match="EarlyValidation") as unnamed:
+        deploy(world, model)
+    assert "cloudformation:DescribeEvents" in unnamed.value.hint
+    world.double.do_wrong(world.account)
+    logs.delete_log_group(logGroupName=GROUP)
+    assert deploy(world, model) == model.artifact.version

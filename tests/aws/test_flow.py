@@ -14,6 +14,7 @@ import pytest
 from fastai_deploy.errors import InvocationError
 from fastai_deploy.records import Api, Endpoint
 from tests.aws.world import World
+from tests.aws_templates.scenarios import KMS_KEY
 from tests.packaged import Model
 
 
@@ -216,15 +217,26 @@ def test_an_asynchronous_endpoint_answers_through_s3(world: World, model: Model)
         ("endpoint", "kind"): "async",
         ("endpoint", "scale_to_zero"): True,
         ("endpoint", "max_instances"): 2,
+        ("endpoint", "data_retention"): 5,
+        ("project", "kms_key"): KMS_KEY,
     }
     target = world.target()
     endpoint = target.deploy(target.upload(model.artifact), model.verify)
     assert endpoint.name == "demo-dev-async"
+    s3, folder = world.client("s3"), "fdeploy/demo/stages/dev/async"
+    found = s3.list_objects_v2(Bucket=bucket(world), Prefix=f"{folder}/input/")["Contents"]
+    head = s3.head_object(Bucket=bucket(world), Key=found[0]["Key"])
+    assert head["SSEKMSKeyId"] == KMS_KEY
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=bucket(world))["Rules"]
+    expiry = {rule["ID"]: rule["Expiration"].get("Days") for rule in rules}
+    assert expiry == {"what nobody reads any more": None, folder: 5}
     answer = target.invoke(endpoint, {"texts": ["a great film", "no"]})
     assert [item["model"]["version"] for item in answer] == [endpoint.version] * 2
     with pytest.raises(InvocationError, match="invalid_request"):
         target.invoke(endpoint, {"txt": "a"})
-    proof = world.target().teardown(artifacts=True)
+    proof = world.target().teardown()
     assert any(thing.startswith("data s3://") for thing in proof.deleted)
     assert proof.left == ()
+    assert len(s3.get_bucket_lifecycle_configuration(Bucket=bucket(world))["Rules"]) == 1
+    assert world.target().teardown(artifacts=True).left == ()
     assert world.everything() == []

@@ -14,6 +14,8 @@ from fastai_deploy.errors import FileMissing, UsageError
 from fastai_deploy.records import Check, Endpoint
 from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.world import World
+from tests.aws_double.faults import Fault
+from tests.aws_double.registry import digest
 from tests.packaged import Model
 
 HOUR = timedelta(hours=1)
@@ -217,3 +219,71 @@ def test_what_a_doctor_finds(world: World, model: Model) -> None:
     assert "its tags do not mark it" in checks["stack demo-dev-api"].message
     assert checks["quota"].outcome == "failed"
     assert "quota is 0 ml.m5.large" in checks["quota"].message
+
+
+def test_instances_that_autoscaling_leaves_are_planned_priced_and_set(
+    world: World, model: Model
+) -> None:
+    world.double.behave(world.account, price={"ml.m5.large": "0.1"})
+    world.flags = {("endpoint.scaling", "max_instances"): 6}
+    deploy(world, model)
+    sagemaker = world.client("sagemaker")
+    sagemaker.update_endpoint_weights_and_capacities(  # as autoscaling does
+        EndpointName="demo-dev",
+        DesiredWeightsAndCapacities=[{"VariantName": "main", "DesiredInstanceCount": 4}],
+    )
+
+    def instances() -> int:
+        (variant,) = sagemaker.describe_endpoint(EndpointName="demo-dev")["ProductionVariants"]
+        return int(variant["CurrentInstanceCount"])
+
+    deploy(world, model)
+    assert instances() == 4, "autoscaling decides"
+    world.flags = {}
+    plan = care(world).plan(model.artifact)
+    assert ("instances: 4 to 1",) in [change.properties for change in plan.changes]
+    now = plan.cost.extras[0]
+    assert (now.what, now.per_month) == ("now", Decimal(292))
+    deploy(world, model)
+    assert instances() == 1
+    assert care(world).plan(model.artifact).cost.extras[0].what != "now"
+
+
+def test_the_image_is_the_build_that_was_proven(
+    world: World, model: Model, other_model: Model
+) -> None:
+    tag = "serve-ml-sagemaker-cpu-v1"
+    first, second = (digest("ray", tag, patch) for patch in (0, 1))
+
+    def image() -> str:
+        stack = world.client("cloudformation").describe_stacks(StackName="demo-dev-endpoint")
+        outputs = {each["OutputKey"]: each["OutputValue"] for each in stack["Stacks"][0]["Outputs"]}
+        return str(outputs["Image"])
+
+    deploy(world, model)
+    assert image() == f"763104351884.dkr.ecr.eu-central-1.amazonaws.com/ray@{first}"
+    plan = care(world).plan(model.artifact)
+    assert {change.stack for change in plan.changes} == {"demo-dev-api"}
+    world.double.behave(world.account, image_patch=1)
+    patched = care(world).plan(model.artifact)
+    assert "SageMaker::Model" in {change.type for change in patched.changes}
+    assert not any(change.interrupts for change in patched.changes)
+    assert f"AWS has patched the image since: {second} instead of {first}" in world.said
+
+    deploy(world, other_model)
+    assert image().endswith(second)
+    care(world).rollback(None)
+    assert image().endswith(first), "as the version before was proven"
+
+
+def test_an_image_whose_digest_may_not_be_read_is_named_by_its_tag(
+    world: World, model: Model
+) -> None:
+    world.double.do_wrong(world.account, Fault("deny", service="ecr", operation="BatchGetImage"))
+    deploy(world, model)
+    assert "the image is named by its tag" in world.said
+    stack = world.client("cloudformation").describe_stacks(StackName="demo-dev-endpoint")
+    assert any(
+        each["OutputValue"].endswith("/ray:serve-ml-sagemaker-cpu-v1")
+        for each in stack["Stacks"][0]["Outputs"]
+    )

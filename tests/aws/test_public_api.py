@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
+from fastai_deploy.errors import NoAnswer
 from fastai_deploy.records import Api
 from tests.aws.test_flow import up
 from tests.aws.world import World
@@ -56,3 +59,31 @@ def test_a_key_is_replaced_and_stays_replaced(world: World, model: Model) -> Non
         assert status == 200
     assert ask(world, api.url, "HEAD", {"x-api-key": after}) == (405, b"")
     assert world.target().teardown(artifacts=True).left == ()
+
+
+@pytest.mark.parametrize("limit", [{"rate": 1.0, "burst": 1}, {"quota": 1}])
+def test_a_golden_beyond_the_limit_undoes_nothing(
+    world: World, model: Model, limit: dict[str, Any]
+) -> None:
+    """A usage plan of one request: the goldens wait for the rate, and a quota leaves them open."""
+    world.flags = {("api", name): value for name, value in limit.items()}
+    world.longest_sleep = 2.0  # the double counts requests by the clock
+    target = world.target()
+    endpoint = target.deploy(target.upload(model.artifact), model.verify)
+    for again in (False, True):
+        if "quota" not in limit:
+            assert world.target().create_api(endpoint, model.verify).url
+            continue
+        with pytest.raises(NoAnswer, match="429"):
+            world.target().create_api(endpoint, model.verify)
+        assert "could not be verified" in world.said, again
+        assert "REST API demo-dev" in world.everything()
+
+
+def test_a_quota_of_one_is_enough_for_goldens_in_one_request(world: World, model: Model) -> None:
+    world.flags = {("api", "quota"): 1}
+    target = world.target()
+    endpoint = target.deploy(target.upload(model.artifact), model.verify)
+    asked: list[Any] = []
+    target.create_api(endpoint, lambda invoke: asked.append(invoke({"texts": ["a", "b"]})))
+    assert len(asked[0]) == 2

@@ -11,6 +11,7 @@ from fastai_deploy.errors import AwsUnreachable, FileError, FileMissing
 from fastai_deploy.progress import Advanced
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
+from tests.aws_templates.scenarios import KMS_KEY
 
 KEY = "models/model.tar.gz"
 
@@ -26,15 +27,15 @@ def large(tmp_path: Path) -> Path:
     return path
 
 
-def uploads(world: World) -> Uploads:
+def uploads(world: World, kms_key: str | None = None) -> Uploads:
     aws = world.aws()
     bucket = ensure_bucket(aws, None, world.events.append)
-    return Uploads(aws, bucket, world.events.append, {"uploaded-by": "ada"})
+    return Uploads(aws, bucket, world.events.append, {"uploaded-by": "ada"}, kms_key)
 
 
-def send(world: World, path: Path) -> str:
+def send(world: World, path: Path, kms_key: str | None = None) -> str:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return uploads(world).file(path, KEY, sha256=sha256)
+    return uploads(world, kms_key).file(path, KEY, sha256=sha256)
 
 
 def stored(world: World) -> bytes:
@@ -58,6 +59,25 @@ def test_a_small_file_goes_in_one_piece(world: World, tmp_path: Path) -> None:
     head = world.client("s3").head_object(Bucket=uri.split("/")[2], Key=KEY, ChecksumMode="ENABLED")
     assert head["ChecksumSHA256"] == digest(path).checksum
     assert head["Metadata"] == {"uploaded-by": "ada"}
+
+
+def test_a_key_of_ones_own_encrypts_what_is_stored(
+    world: World, tmp_path: Path, large: Path
+) -> None:
+    small = tmp_path / "small"
+    small.write_bytes(b"small")
+    bucket = f"fdeploy-{world.account}-{world.region}"
+    for path in (small, large):
+        send(world, path)
+        send(world, path, KMS_KEY)
+        head = world.client("s3").head_object(Bucket=bucket, Key=KEY)
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", KMS_KEY)
+        world.double.do_wrong(world.account)  # begins a new journal
+        send(world, path, KMS_KEY)
+        assert sent(world) == []
+        assert stored(world) == path.read_bytes()
+    uploads(world, KMS_KEY).data(b"package", "lambda.zip")
+    assert world.client("s3").head_object(Bucket=bucket, Key="lambda.zip")["SSEKMSKeyId"] == KMS_KEY
 
 
 def test_a_large_file_goes_in_parts_that_s3_checks(world: World, large: Path) -> None:

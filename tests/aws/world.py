@@ -26,7 +26,6 @@ from tests.aws_double.process import REGION, Double
 from tests.aws_double.strict import check_strictly
 
 PROJECT = "demo"
-_LONGEST_SLEEP = 0.02
 _numbers = itertools.count(1)
 
 
@@ -43,6 +42,7 @@ class World:
     read_seconds: float = 70.0
     operator: Operator = field(default_factory=lambda: Operator("ada", "laptop"))
     clock: Callable[[], float] = time.monotonic
+    longest_sleep: float = 0.02  # seconds
     events: list[Event] = field(default_factory=list)
     flags: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class World:
             session,
             region=self.region,
             clock=self.clock,
-            sleep=lambda seconds: time.sleep(min(seconds, _LONGEST_SLEEP)),
+            sleep=lambda seconds: time.sleep(min(seconds, self.longest_sleep)),
             attempts=self.attempts,
             read_seconds=self.read_seconds,
         )

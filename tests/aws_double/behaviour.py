@@ -10,7 +10,7 @@ class Behaviour:
     """``quota``, ``used`` and ``price`` are by instance type (a price is dollars an hour, as text).
 
     ``used``: so many of the quota's instances are in use already. ``missing_images``: tags that
-    AWS's registries do not have.
+    AWS's registries do not have. ``image_patch``: how often AWS has patched the images.
 
     ``no_capacity``: no instance can be had. ``silent_update``: CloudFormation does not notice that
     an update of an endpoint has failed. ``seconds``: how long an endpoint takes at least.
@@ -24,6 +24,7 @@ class Behaviour:
     used: dict[str, int] = field(default_factory=dict)
     price: dict[str, str] = field(default_factory=dict)
     missing_images: list[str] = field(default_factory=list)
+    image_patch: int = 0
     no_capacity: bool = False
     silent_update: bool = False
     seconds: float = 0.0

@@ -37,6 +37,11 @@ ENGINE = f"{_FORMATION}.engine"
 STACKS = f"{_FORMATION}.stacks"
 HANDLERS = f"{_FORMATION}.handlers"
 CHANGE_SETS = f"{_FORMATION}.changesets"
+actions: Any = _part(HANDLERS, "_ACTION_HANDLERS")
+find_change_set: Any = _part(CHANGE_SETS, "_find_change_set")
+resolved_resources: Any = _part(CHANGE_SETS, "_resolve_props_for_diff")
+stacks: Any = _part(_FORMATION, "_stacks")
+operation_event: Any = _part(STACKS, "_operation_event")
 resource_types: Any = _part(f"{_FORMATION}.provisioners", "_RESOURCE_HANDLERS")
 replacing_properties: Any = _part(f"{_FORMATION}.provisioners", "_REPLACING_PROPERTIES")
 custom_names: Any = _part(f"{_FORMATION}.provisioners", "_CUSTOM_NAME_REPLACEMENT")
@@ -59,7 +64,10 @@ api_keys: Any = _part("ministack.services.apigateway_v1", "_api_keys")
 usage_plans: Any = _part("ministack.services.apigateway_v1", "_usage_plans")
 http_apis: Any = _part("ministack.services.apigateway", "_apis")
 
+schedules: Any = _part("ministack.services.scheduler", "_schedules")
+
 # IAM's evaluation of policies, and who is asked about.
+EVALUATOR = "ministack.core.iam_evaluator"
 users: Any = _part("ministack.services.iam", "_users")
 Request: Any = _part("ministack.core.iam_evaluator", "EvalContext")
 evaluate: Any = _part("ministack.core.iam_evaluator", "evaluate")

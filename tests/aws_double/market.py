@@ -8,6 +8,7 @@ file" for the shape of a product.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,7 +39,11 @@ class Market:
         quota = self._behaviour().quota
         return {
             "Quotas": [
-                {"QuotaName": f"{instance} for endpoint usage", "Value": value}
+                {
+                    "QuotaName": f"{instance} for endpoint usage",
+                    "QuotaCode": f"L-{zlib.crc32(instance.encode()):08X}",
+                    "Value": value,
+                }
                 for instance, value in quota.items()
             ]
         }

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,6 +79,11 @@ class Double:
     def behave(self, account: str, region: str = REGION, **behaviour: Any) -> None:
         """Change how SageMaker behaves for an account: see ``sagemaker.Behaviour``."""
         self._ask("POST", f"{account}/{region}/behaviour", behaviour)
+
+    def run_schedules(self, account: str, now: datetime, region: str = REGION) -> list[str]:
+        """Let the time be ``now`` for EventBridge Scheduler; the stacks that it deletes."""
+        stacks: list[str] = self._ask("POST", f"{account}/{region}/time", now.isoformat())
+        return stacks
 
     def end(self, account: str) -> None:
         """Let the account's model servers end; nobody uses the account again."""

@@ -1,12 +1,14 @@
-"""The part of ECR that answers whether an image exists in AWS's own registries.
+"""The part of ECR that answers whether an image exists in AWS's own registries, and which build.
 
 The double assumes that AWS has every tag of its serving repositories except those in the account's
-behaviour. Source: the API reference of BatchGetImage, whose answer lists missing images under
-``failures``; an unknown repository is an error.
+behaviour. A tag moves with each patch, and earlier builds can still be pulled by their digests.
+Source: the API reference of BatchGetImage, whose answer has the digest of each image, and lists
+missing images under ``failures``; an unknown repository is an error.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +31,7 @@ class Registry:
 
     def __init__(self, behaviour: Callable[[], Behaviour]) -> None:
         self._behaviour = behaviour
+        self._built: set[str] = set()
 
     def handle(self, operation: str, body: bytes) -> tuple[int, Json]:
         """Status and answer of a request."""
@@ -43,9 +46,20 @@ class Registry:
                 f"with id '{registry}'",
             }
         images, failures = [], []
-        for identity in request["imageIds"]:
-            if identity.get("imageTag") in self._behaviour().missing_images:
+        behaviour = self._behaviour()
+        for asked in request["imageIds"]:
+            tag = asked.get("imageTag")
+            named = {"imageDigest": digest(name, tag, behaviour.image_patch)} if tag else {}
+            self._built.update(named.values())
+            identity = {**asked, **named}
+            unknown = identity["imageDigest"] not in self._built
+            if unknown or tag in behaviour.missing_images:
                 failures.append({"imageId": identity, "failureCode": "ImageNotFound"})
             else:
                 images.append({"registryId": registry, "repositoryName": name, "imageId": identity})
         return 200, {"images": images, "failures": failures}
+
+
+def digest(repository: str, tag: str, patch: int) -> str:
+    """The digest of a build: another one with each patch."""
+    return f"sha256:{hashlib.sha256(f'{repository}:{tag}:{patch}'.encode()).hexdigest()}"

@@ -10,6 +10,7 @@ that holds something cannot be deleted.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from tests.aws_double.scaling import Scaling
 from tests.aws_double.shapes import typed
 
 _DELETING_SECONDS = 0.5
+_MOST_ENVIRONMENT = 4_096  # bytes
 
 Json = Any
 Created = tuple[str, dict[str, Any]]
@@ -80,6 +82,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
     for kind, name in _NAMED.items():
         emulator.custom_names[kind] = {"name": name}
         emulator.tag_properties[kind] = ("Tags", "list")
+    _validate_early(emulator.actions)
     emulator.replace_part(emulator.ENGINE, "CfnLoader", _compiled)
     _let_endpoints_take_time()
     _let_rollbacks_take_time()
@@ -88,6 +91,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
     emulator.replace_part(emulator.HANDLERS, "_capabilities_enforced", lambda _: lambda: True)
     _give_roles_their_boundary(table["AWS::IAM::Role"])
     _refuse_functions_without_code(table["AWS::Lambda::Function"])
+    _refuse_large_environments(table["AWS::Lambda::Function"])
     _refuse_full_buckets(table["AWS::S3::Bucket"])
     emulator.tag_collectors["sagemaker"] = lambda: _tagged(sagemaker)
     emulator.tag_collectors["logs"] = _tagged_log_groups
@@ -272,6 +276,65 @@ def _parameters_count_by_what_they_give() -> None:
     emulator.replace_part(emulator.CHANGE_SETS, "_diff_resources", by_value)
 
 
+def _validate_early(actions: dict[str, Any]) -> None:
+    """A change set that would create what is there fails, and names nothing: DescribeEvents does.
+
+    Of the types with a name of their own, the double looks at log groups. Source: "Validate stack
+    deployments" in the CloudFormation guide (early validation, since 2025-11).
+    """
+    create = actions["CreateChangeSet"]
+
+    def checked(params: Json) -> Any:
+        answer = create(params)
+        name, stack_name = params["ChangeSetName"][0], params["StackName"][0]
+        _, change_set = emulator.find_change_set(name, stack_name)
+        if answer[0] == 200 and change_set and change_set["Status"] == "CREATE_COMPLETE":
+            _fail_what_exists(change_set)
+        return answer
+
+    actions["CreateChangeSet"] = checked
+
+
+def _fail_what_exists(change_set: Json) -> None:
+    stack_name, stack_id = change_set["StackName"], change_set["StackId"]
+    template, values = change_set["_template"], change_set["_resolved_params"]
+    resources = emulator.resolved_resources(template, values, stack_name, stack_id)["Resources"]
+    events = []
+    for item in change_set["Changes"]:
+        change = item["ResourceChange"]
+        logical_id, kind = change["LogicalResourceId"], change["ResourceType"]
+        if (change["Action"], kind) != ("Add", "AWS::Logs::LogGroup"):
+            continue
+        name = resources[logical_id].get("Properties", {}).get("LogGroupName", "")
+        if name in emulator.log_groups:
+            events.append(
+                emulator.operation_event(
+                    stack_id,
+                    change_set["ChangeSetId"],
+                    "VALIDATION_ERROR",
+                    "CREATE_CHANGESET",
+                    LogicalResourceId=logical_id,
+                    PhysicalResourceId=name,
+                    ResourceType=kind,
+                    ValidationFailureMode="FAIL",
+                    ValidationName="NAME_CONFLICT_VALIDATION",
+                    ValidationStatus="FAILED",
+                    ValidationStatusReason=f"Resource of type '{kind}' with identifier '{name}' "
+                    "already exists.",
+                    ValidationPath=f"/Resources/{logical_id}",
+                )
+            )
+    if events:
+        emulator.stacks[stack_name]["_operation_events"] = events
+        change_set.update(
+            Status="FAILED",
+            ExecutionStatus="UNAVAILABLE",
+            StatusReason="The following hook(s)/validation failed: "
+            "[AWS::EarlyValidation::ResourceExistenceCheck]. To troubleshoot Early Validation "
+            "errors, use the DescribeEvents API for detailed failure information.",
+        )
+
+
 def _let_endpoints_take_time() -> None:
     """An endpoint takes a while; the events before it must be seen meanwhile."""
     emulator.replace_part(
@@ -325,6 +388,27 @@ def _refuse_functions_without_code(handlers: dict[str, Any]) -> None:
         return created
 
     handlers["create"] = checked
+
+
+def _refuse_large_environments(handlers: dict[str, Any]) -> None:
+    """ "4 KB, for all environment variables associated with the function" ("Lambda quotas")."""
+
+    def checked(handle: Callable[..., Created], position: int) -> Callable[..., Created]:
+        def handled(*arguments: Any) -> Created:
+            props = arguments[position]
+            variables = props.get("Environment", {}).get("Variables", {})
+            measured = json.dumps({name: str(value) for name, value in variables.items()})
+            if len(measured) > _MOST_ENVIRONMENT:
+                raise ValueError(
+                    "Lambda was unable to configure your environment variables because the "
+                    "environment variables you have provided exceeded the 4KB limit."
+                )
+            return handle(*arguments)
+
+        return handled
+
+    for name, position in (("create", 1), ("update", 2)):
+        handlers[name] = checked(handlers[name], position)
 
 
 def _refuse_full_buckets(handlers: dict[str, Any]) -> None:

@@ -52,7 +52,10 @@ class Refused(Exception):
 
 @dataclass
 class Endpoint:
-    """An endpoint; ``config`` is the configuration in use."""
+    """An endpoint; ``config`` is the configuration in use.
+
+    ``instances`` is what autoscaling or a caller has set, None for what the configuration says.
+    """
 
     name: str
     config: str
@@ -62,6 +65,7 @@ class Endpoint:
     created: float = field(default_factory=time.time)
     modified: float = field(default_factory=time.time)
     container: Container | None = None
+    instances: int | None = None
 
 
 class SageMaker:
@@ -91,6 +95,7 @@ class SageMaker:
             "DescribeEndpoint": self.describe_endpoint,
             "ListEndpoints": self._list_endpoints,
             "UpdateEndpoint": self._update_in_background,
+            "UpdateEndpointWeightsAndCapacities": self._set_capacity,
             "DeleteEndpoint": self.delete_endpoint,
             "ListTags": lambda request: {"Tags": self._tagged(request["ResourceArn"])},
         }
@@ -164,6 +169,8 @@ class SageMaker:
         """UpdateEndpoint, waited for: on the new configuration, or back on the old one."""
         endpoint, config = self._begin_update(request)
         self._move(endpoint, config)
+        if endpoint.config == config and not request.get("RetainAllVariantProperties"):
+            endpoint.instances = None
         return endpoint
 
     def delete_endpoint(self, request: Json) -> Json:
@@ -194,12 +201,23 @@ class SageMaker:
             shown["ProductionVariants"] = [
                 {
                     "VariantName": variant["VariantName"],
-                    "CurrentInstanceCount": variant.get("InitialInstanceCount", 1),
-                    "DesiredInstanceCount": variant.get("InitialInstanceCount", 1),
+                    "CurrentInstanceCount": self._instances(endpoint, variant),
+                    "DesiredInstanceCount": self._instances(endpoint, variant),
                 }
                 for variant in variants
             ]
         return {**shown, **({"FailureReason": endpoint.reason} if endpoint.reason else {})}
+
+    def _set_capacity(self, request: Json) -> Json:
+        """UpdateEndpointWeightsAndCapacities, which is done when it returns."""
+        endpoint = self._endpoint(request["EndpointName"])
+        (variant,) = request["DesiredWeightsAndCapacities"]
+        endpoint.instances = variant["DesiredInstanceCount"]
+        return {"EndpointArn": self._arn("endpoint", endpoint.name)}
+
+    def _instances(self, endpoint: Endpoint, variant: Json) -> int:
+        initial = variant.get("InitialInstanceCount", 1)
+        return int(initial if endpoint.instances is None else endpoint.instances)
 
     def live(self, name: str) -> Container:
         """The container that answers for an endpoint. Raises Refused."""
@@ -249,7 +267,10 @@ class SageMaker:
             raise Refused(
                 "ValidationException", f"Cannot update in-progress endpoint {endpoint.name!r}."
             )
-        self._check_quota(self._config(request["EndpointConfigName"]))
+        policy = request.get("DeploymentConfig", {})
+        self._check_quota(
+            self._config(request["EndpointConfigName"]), rolling="RollingUpdatePolicy" in policy
+        )
         endpoint.status = "Updating"
         return endpoint, request["EndpointConfigName"]
 
@@ -334,16 +355,30 @@ class SageMaker:
             {"logGroupName": group, "logStreamName": stream, "logEvents": events}
         )
 
-    def _check_quota(self, config: Json) -> None:
+    def _check_quota(self, config: Json, *, rolling: bool = False) -> None:
+        """Every instance counts, also those that an update replaces: "Blue/Green Deployments".
+
+        A rolling update starts a batch at a time ("Use rolling deployments").
+        """
         behaviour = self.account_behaviour()
         for variant in config["ProductionVariants"]:
             instance, count = variant.get("InstanceType"), variant.get("InitialInstanceCount", 1)
-            quota, used = behaviour.quota.get(instance), behaviour.used.get(instance, 0)
+            quota = behaviour.quota.get(instance)
+            used = behaviour.used.get(instance, 0) + self._in_use(instance)
+            count = -(-count // 2) if rolling else count
             if quota is not None and quota - used < count:
                 raise Refused(
                     "ResourceLimitExceeded",
                     _QUOTA.format(instance=instance, quota=quota, used=used, count=count),
                 )
+
+    def _in_use(self, instance: str) -> int:
+        used = 0
+        for endpoint in self.endpoints.values():
+            for variant in self.configs.get(endpoint.config, {}).get("ProductionVariants", []):
+                if variant.get("InstanceType") == instance and endpoint.status != "Failed":
+                    used += self._instances(endpoint, variant)
+        return used
 
     # Finding and naming
 

@@ -7,6 +7,7 @@ when its standard input is closed, so it never outlives the process that started
     GET  /_double/<account>/calls       the journal
     GET  /_double/<account>/actions     the IAM actions that were checked
     POST /_double/<account>/<region>/behaviour   {"quota": {"ml.m5.large": 0}}
+    POST /_double/<account>/<region>/time        "2026-11-22T16:00:00+00:00"; schedules run
     POST /_double/<account>/end         ends the account's model servers; nobody uses it again
 """
 
@@ -24,6 +25,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.aws_double.faults import SILENT, Fault, Journal, answer, skewed
 from tests.aws_double.operation import Operation, Request, operation_of
@@ -53,6 +55,7 @@ class Double:
         from tests.aws_double.runtime import Runtime  # noqa: PLC0415
         from tests.aws_double.sagemaker import SageMaker  # noqa: PLC0415
         from tests.aws_double.scaling import Scaling  # noqa: PLC0415
+        from tests.aws_double.schedules import Schedules  # noqa: PLC0415
 
         self._port = port
         self._emulator = emulator
@@ -69,6 +72,7 @@ class Double:
             "pricing": market.handle,
             "application-autoscaling": scaling.handle,
         }
+        self._schedules = Schedules()
         self._journals: defaultdict[str, Journal] = defaultdict(Journal)
         resource_types.install(self._sagemaker, scaling)
         self._authorization.install(emulator.resource_types)
@@ -94,7 +98,7 @@ class Double:
     async def respond(self, request: Request) -> Answer:
         """Answer a request, or return the marker for no answer."""
         if request.path.startswith("/_double/"):
-            return self._control(request)
+            return await self._control(request)
         operation = operation_of(request)
         if not operation.account:
             operation = replace(operation, account=self._account_of_api(request))
@@ -106,9 +110,7 @@ class Double:
         if fate and fate not in SILENT:
             status, headers, body = answer(fate, operation)
             return status, [(n.encode(), v.encode()) for n, v in headers.items()], body
-        if refusal := self._skewed(operation, request):
-            return refusal
-        done = await self._answer(operation, request)
+        done = self._skewed(operation, request) or await self._answer(operation, request)
         return BREAK if fate == "lost" else done
 
     def close(self) -> None:
@@ -152,8 +154,30 @@ class Double:
                     return str(account)
         return ""
 
-    def _control(self, request: Request) -> Answer:
+    async def _run_schedules(self, request: Request) -> Answer:
+        """Delete what the schedules of an account delete at a time; the stacks' names."""
+        _, _, account, region, _time = request.path.split("/")
+        now = datetime.fromisoformat(json.loads(request.body))
+        with self._emulator.request_scope(account, region):
+            stacks = self._schedules.due(account, region, now)
+        scope = f"Credential={account}/20260101/{region}/cloudformation/aws4_request"
+        headers = {
+            "host": f"cloudformation.{region}.amazonaws.com",
+            "content-type": "application/x-www-form-urlencoded",
+            "authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0",
+        }
+        for stack in stacks:
+            body = urlencode({"Action": "DeleteStack", "StackName": stack}).encode()
+            with self._emulator.request_scope(account, region):
+                call = Request("POST", "/", "", headers, body)
+                status, _, said = await ask(self._emulator.app, call, self._port)
+            assert status == 200, said
+        return _json(200, stacks)
+
+    async def _control(self, request: Request) -> Answer:
         _, _, account, *rest = request.path.split("/")
+        if rest[-1] == "time":
+            return await self._run_schedules(request)
         if rest == ["faults"]:
             faults = [Fault(**values) for values in json.loads(request.body)]
             self._journals[account] = Journal(faults)

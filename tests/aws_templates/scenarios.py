@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy.aws.capacity import known_types
-from fastai_deploy.aws.images import choose_image, installed_tables
+from fastai_deploy.aws.images import installed_tables
 from fastai_deploy.aws.permissions import Needs, role_policies, user_policies
 from fastai_deploy.aws.specs import (
     ApiSpec,
@@ -20,13 +20,13 @@ from fastai_deploy.aws.specs import (
     api_spec,
     endpoint_spec,
     ttl_spec,
-    wanted_instance,
 )
 from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.naming import artifact_key, code_key
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings, load_settings
+from fastai_deploy.targets.aws.stacks import chosen_image
 
 BUCKET = "fdeploy-123456789012-eu-central-1"
 SHA256 = "3f2a9c01b7de" + "0" * 52
@@ -51,6 +51,7 @@ ENDPOINTS = {
         'kind = "async"\ninstance = "ml.g5.xlarge"\nscale_to_zero = true\nmax_instances = 4\n'
     ),
     "autoscaling": "instance_count = 2\nmax_instances = 6\nscaling_target = 300\nbake = 0\n",
+    "rolling": "instance_count = 4\nrolling = true\n",
     "vpc-kms": (
         'instance_count = 2\ncanary = true\nsubnets = ["subnet-0a1b2c3d", "subnet-4e5f6a7b"]\n'
         'security_groups = ["sg-0123abcd"]\ndata_capture = 20\nserver = "torchserve"\n'
@@ -120,15 +121,8 @@ def section(name: str, toml: str, *, region: str = "eu-central-1") -> str:
 
 def endpoint_of(settings: Settings) -> EndpointSpec:
     """The endpoint of some settings, with the real image tables."""
-    found = wanted_instance(settings, KNOWN)
-    endpoint = settings.sections.endpoint
-    image = choose_image(
-        TABLES,
-        found,
-        region=settings.sections.project.region or "eu-central-1",
-        server=endpoint.server,
-        override=endpoint.image,
-    )
+    region = settings.sections.project.region or "eu-central-1"
+    found, image = chosen_image(settings, region, None)
     uri = Location(BUCKET, artifact_key(settings.project_name, SHA256)).uri
     return endpoint_spec(settings, StoredArtifact("aws", uri, SHA256, 1, SHA256), image, found)
 

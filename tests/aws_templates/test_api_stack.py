@@ -372,8 +372,42 @@ def test_a_domain_leads_to_the_api(name: str) -> None:
 
 @pytest.mark.parametrize("name", APIS)
 def test_alarms_measure_this_api(name: str) -> None:
-    alarms = of_type(template(name), "AWS::CloudWatch::Alarm")
+    alarms = [
+        alarm
+        for alarm in of_type(template(name), "AWS::CloudWatch::Alarm")
+        if alarm["Properties"]["Namespace"] == "AWS/ApiGateway"
+    ]
     assert len(alarms) == 3
     for alarm in alarms:
         names = {item["Name"] for item in alarm["Properties"]["Dimensions"]}
         assert names == ({"ApiName", "Stage"} if name.startswith("rest") else {"ApiId", "Stage"})
+
+
+@pytest.mark.parametrize("name", sorted(APIS))
+def test_a_crash_and_a_throttle_of_the_lambda_are_alarms(name: str) -> None:
+    alarms = of_type(template(name), "AWS::CloudWatch::Alarm")
+    own = {
+        item["Properties"]["MetricName"]: item["Properties"]
+        for item in alarms
+        if item["Properties"]["Namespace"] == "AWS/Lambda"
+    }
+    assert set(own) == {"Errors", "Throttles"}
+    for alarm in own.values():
+        assert alarm["Dimensions"] == [{"Name": "FunctionName", "Value": "demo-dev-api"}]
+
+
+def test_a_server_error_of_the_gateway_keeps_its_status() -> None:
+    """API Gateway counts a response with another status as 4XXError."""
+    own = {
+        name: status
+        for name, (status, _, _) in answers(template("rest-key")).items()
+        if name.startswith("INTEGRATION") or name == "DEFAULT_5XX"
+    }
+    assert own == dict.fromkeys(("INTEGRATION_TIMEOUT", "INTEGRATION_FAILURE", "DEFAULT_5XX"))
+
+
+def test_detailed_metrics_which_cost_extra_are_off() -> None:
+    (rest,) = of_type(template("rest-key"), "AWS::ApiGateway::Stage")
+    assert rest["Properties"]["MethodSettings"][0]["MetricsEnabled"] is False
+    (http,) = of_type(template("http-iam"), "AWS::ApiGatewayV2::Stage")
+    assert http["Properties"]["DefaultRouteSettings"]["DetailedMetricsEnabled"] is False

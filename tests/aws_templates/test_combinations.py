@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from fastai_deploy.aws.templates.render import api_template
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.settings import load_settings
-from fastai_deploy.settings.constraints import RULES
-from tests.aws_templates.scenarios import KMS_KEY, section, settings_of
+from fastai_deploy.settings.constraints import RULES, environment_bytes
+from tests.aws_templates.scenarios import KMS_KEY, api_of, of_type, section, settings_of
 
 SERVERLESS = 'kind = "serverless"\n'
+MANY_ORIGINS = [f"https://{number:02}.{'a' * 60}.example.com" for number in range(50)]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,14 @@ SERVERLESS = 'kind = "serverless"\n'
         ),
         ("endpoint", "scale_to_zero = true\n", "only an async endpoint", "async"),
         ("endpoint", "canary = true\n", "at least two instances", "2"),
+        ("endpoint", "rolling = true\n", "at least two instances", "rolling = false"),
+        (
+            "endpoint",
+            "rolling = true\ncanary = true\ninstance_count = 2\n",
+            "instead of a canary",
+            "canary = false",
+        ),
+        ("endpoint", f"{SERVERLESS}rolling = true\ninstance_count = 2\n", "no instances", "real"),
         ("project", "name = 'demo'\nttl = '4h'\nprotect = true\n", "protected", "ttl"),
         ("api", 'type = "http"\n', "no API keys", "iam"),
         ("api", 'auth = "jwt"\n', "no JWT", "http"),
@@ -43,6 +55,7 @@ SERVERLESS = 'kind = "serverless"\n'
         ("api", 'auth = "iam"\npage = true\n', "browser", "page = false"),
         ("api", 'auth = "none"\nquota = 5\n', "counted per API key", "quota"),
         ("api", 'route = "/health"\n', "health check", "another route"),
+        ("api", f"cors_origins = {MANY_ORIGINS}\n", "do not fit", "fewer or shorter"),
     ],
 )
 def test_an_impossible_combination(name: str, toml: str, message: str, hint: str) -> None:
@@ -54,7 +67,19 @@ def test_an_impossible_combination(name: str, toml: str, message: str, hint: str
 
 
 def test_every_rule_is_tried_here() -> None:
-    assert len(RULES) == 17
+    assert len(RULES) == 21
+
+
+def test_the_largest_environment_of_a_lambda_is_counted() -> None:
+    project = f"[project]\nname = '{'p' * 30}'\n[stages.{'s' * 16}]\n"
+    toml = f"max_body = 6000000\ncors_origins = {MANY_ORIGINS[:40]}\nroute = '/{'r' * 127}'\n"
+    settings = settings_of(f"{project}[api]\n{toml}[endpoint]\nkind='real-time'", stage="s" * 16)
+    (function,) = of_type(api_template(api_of(settings)).evaluated(), "AWS::Lambda::Function")
+    variables = function["Properties"]["Environment"]["Variables"]
+    written = json.dumps({name: str(value) for name, value in variables.items()})
+    longer = len("-serverless")  # the longest kind of endpoint
+    counted = environment_bytes(settings.sections)
+    assert len(written) + longer <= counted <= len(written) + longer + 60
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_an_update_is_blue_green_and_goes_back_by_itself() -> None:
     deployment = only(document, "AWS::SageMaker::Endpoint")["DeploymentConfig"]
     assert deployment["BlueGreenUpdatePolicy"] == {
         "TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE"},
-        "TerminationWaitInSeconds": 180,
+        "TerminationWaitInSeconds": 300,
     }
     watched = [alarm["AlarmName"] for alarm in deployment["AutoRollbackConfiguration"]["Alarms"]]
     assert watched == [{"Ref": "NewErrorsAlarm"}, {"Ref": "NewLatencyAlarm"}]
@@ -285,3 +285,25 @@ def test_a_scaled_to_zero_endpoint_wakes_up() -> None:
     assert only(document, "AWS::ApplicationAutoScaling::ScalableTarget")["MinCapacity"] == 0
     alarm = document["Resources"]["WakeUpAlarm"]["Properties"]
     assert alarm["AlarmActions"] == [{"Ref": "WakeUpPolicy"}]
+
+
+def test_a_rolling_update_replaces_half_of_the_instances_at_a_time() -> None:
+    policy = only(template("rolling"), "AWS::SageMaker::Endpoint")["DeploymentConfig"]
+    assert "BlueGreenUpdatePolicy" not in policy
+    batch = {"Type": "CAPACITY_PERCENT", "Value": 50}
+    assert policy["RollingUpdatePolicy"]["MaximumBatchSize"] == batch
+
+
+def test_requests_go_to_the_instance_with_the_fewest_open_ones() -> None:
+    def routing(name: str) -> Json:
+        config = only(template(name), "AWS::SageMaker::EndpointConfig")
+        return config["ProductionVariants"][0].get("RoutingConfig")
+
+    assert routing("real-time-cpu") == {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
+    assert routing("serverless") is None
+
+
+def test_a_bake_that_is_too_short_for_its_alarms_is_a_warning() -> None:
+    assert "set at least 240" in " ".join(spec_of("bake = 60\n").warnings)
+    for toml in ("", "bake = 0\n", "bake = 240\n"):
+        assert "set at least 240" not in " ".join(spec_of(toml).warnings)

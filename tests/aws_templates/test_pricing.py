@@ -15,9 +15,12 @@ from fastai_deploy.aws.pricing import (
     hourly_price,
     instance_price,
     pricing_region,
+    stage_cost,
 )
+from fastai_deploy.aws.templates.render import api_template, endpoint_template
 from fastai_deploy.errors import AwsDenied
-from tests.aws_templates.scenarios import endpoint_of, section, settings_of
+from fastai_deploy.records import Extra
+from tests.aws_templates.scenarios import api_of, endpoint_of, of_type, section, settings_of
 
 Json = Any
 
@@ -149,6 +152,29 @@ def test_the_cost_of_an_endpoint() -> None:
     assert (scaled.least_per_hour, scaled.most_per_hour) == (Decimal("0.115"), Decimal("0.345"))
     asleep = endpoint_cost(spec('kind = "async"\nscale_to_zero = true\n'), price)
     assert (asleep.least_per_hour, asleep.most_per_month) == (Decimal(0), Decimal("83.950"))
+
+
+def test_what_cloudwatch_costs_is_a_line_each() -> None:
+    settings = settings_of(section("endpoint", "max_instances = 3\n"))
+    templates = [endpoint_template(endpoint_of(settings)), api_template(api_of(settings))]
+    found = stage_cost(endpoint_of(settings), Price(Decimal("0.1")), templates)
+    extras = {each.what: each for each in found.extras}
+    assert list(extras) == ["alarms", "metrics", "dashboard", "logs"]
+    alarms = sum(
+        len(of_type(template.evaluated(), "AWS::CloudWatch::Alarm")) for template in templates
+    )
+    assert extras["alarms"].per_month == (alarms + 2) * Decimal("0.10"), "and two of autoscaling"
+    assert extras["metrics"].per_month == Decimal("1.20")
+    assert extras["dashboard"].per_month == 3
+    assert extras["logs"].per_month is None
+    assert "1.00 USD per million requests" in extras["logs"].note
+
+
+def test_instances_that_autoscaling_left_are_priced() -> None:
+    found = stage_cost(spec(""), Price(Decimal("0.1")), [], running=4)
+    assert found.extras[0] == Extra("now", Decimal(292), found.extras[0].note)
+    assert "4 ml.m5.large run now" in found.extras[0].note
+    assert stage_cost(spec(""), Price(Decimal("0.1")), [], running=1).extras[0].what == "logs"
 
 
 def test_an_unknown_price_makes_an_unknown_cost() -> None:

@@ -8,11 +8,13 @@ import pytest
 
 from fastai_deploy.aws.capacity import Instance
 from fastai_deploy.aws.images import choose_image
+from fastai_deploy.aws.pricing import instance_price
 from fastai_deploy.aws.specs import (
     ApiSpec,
     Instances,
     Location,
     Serverless,
+    check_region,
     endpoint_spec,
     wanted_instance,
 )
@@ -22,6 +24,7 @@ from fastai_deploy.errors import SettingsError
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.runtime.gateway.endpoint import GatewaySettings, TimeBudget
 from fastai_deploy.runtime.telemetry import SWITCHES
+from fastai_deploy.targets.aws.stacks import chosen_image
 from tests.aws_templates.scenarios import (
     BUCKET,
     CODE_SHA256,
@@ -73,7 +76,8 @@ def test_the_container_is_told_its_version_and_its_time() -> None:
     torchserve = environment('server = "torchserve"\n')
     assert torchserve["SAGEMAKER_PROGRAM"] == "inference.py"
     assert torchserve["SAGEMAKER_MODEL_SERVER_WORKERS"] == "1"
-    assert "RAYSERVE_BACKEND_TIMEOUT" not in environment('kind = "async"\n')
+    hour = environment('kind = "async"\n')
+    assert hour["RAYSERVE_BACKEND_TIMEOUT"] == hour["FDEPLOY_TIMEOUT"] == "3600"
 
 
 def test_serverless_is_not_isolated_and_says_what_it_does_not_use() -> None:
@@ -81,8 +85,8 @@ def test_serverless_is_not_isolated_and_says_what_it_does_not_use() -> None:
     assert spec.capacity == Serverless(3072, 10, None)
     assert not spec.model.isolated
     assert spec.scaling is None
-    assert "ml.c5.large" in spec.warnings[0]
-    assert "max_instances" in spec.warnings[1]
+    assert "ml.c5.large" in " ".join(spec.warnings)
+    assert "max_instances" in " ".join(spec.warnings)
     assert "cpu" in spec.model.image
 
 
@@ -203,3 +207,32 @@ def test_an_open_api_is_warned_about() -> None:
     (warning,) = api('auth = "none"\n').warnings
     assert "open to everybody" in warning
     assert "every web page" in api('cors_origins = ["*"]\n').warnings[0]
+
+
+def test_a_serverless_endpoint_is_refused_where_aws_has_none() -> None:
+    settings = settings_of(section("endpoint", 'kind = "serverless"\n'))
+    check_region(settings, "eu-central-1")
+    for region in ("cn-north-1", "us-gov-west-1"):
+        with pytest.raises(SettingsError, match=region) as refused:
+            check_region(settings, region)
+        assert "eu-central-1" in refused.value.hint
+        check_region(settings_of(section("endpoint", "")), region)
+
+
+def test_a_serverless_endpoint_has_an_image_that_starts_there() -> None:
+    serverless = 'kind = "serverless"\n'
+    _, image = chosen_image(settings_of(section("endpoint", serverless)), "eu-central-1", None)
+    assert image.family == "torchserve"
+    assert "29 s of API Gateway" in " ".join(endpoint(serverless).warnings)
+    warm = f"{serverless}provisioned_concurrency = 1\nserver = 'ray-serve'\n"
+    warnings = " ".join(endpoint(warm).warnings)
+    assert "29 s" not in warnings
+    assert "shared memory" in warnings
+
+
+def test_govcloud_has_no_price_list() -> None:
+    def none(**_parameters: Any) -> Any:
+        raise AssertionError("was asked")
+
+    price = instance_price(none, "ml.m5.large", "us-gov-west-1")
+    assert (price.per_hour, price.reason) == (None, "GovCloud has no price list API")

@@ -8,7 +8,15 @@ from typing import Any
 from fastai_deploy.aws.specs import ttl_spec
 from fastai_deploy.aws.templates.render import expiry_template
 from tests.aws_templates.linting import schema
-from tests.aws_templates.scenarios import ENDS, SHA256, goldens, of_type, settings_of
+from tests.aws_templates.scenarios import (
+    ENDS,
+    KMS_KEY,
+    SHA256,
+    TOPIC,
+    goldens,
+    of_type,
+    settings_of,
+)
 
 Json = Any
 # What a handler may call besides, for properties that the templates do not use.
@@ -20,13 +28,13 @@ UNUSED = {
 }
 
 
-def template() -> Json:
-    settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
+def template(more: str = "") -> Json:
+    settings = settings_of(f"[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n{more}")
     return expiry_template(ttl_spec(settings, version=SHA256, ends=ENDS)).evaluated()
 
 
-def statements() -> dict[str, Json]:
-    (role,) = of_type(template(), "AWS::IAM::Role")
+def statements(more: str = "") -> dict[str, Json]:
+    (role,) = of_type(template(more), "AWS::IAM::Role")
     (policy,) = role["Properties"]["Policies"]
     return {item["Sid"]: item for item in policy["PolicyDocument"]["Statement"]}
 
@@ -50,10 +58,27 @@ def test_the_role_deletes_these_two_stacks_and_only_through_them_what_is_in_them
         "demo-dev-endpoint/*",
     ]
     for sid, item in allowed.items():
-        if sid != "Stacks":
+        if sid == "Stacks":
+            # Not before a minute before its time, so that a retry cannot end a later deploy.
+            assert item["Condition"] == {
+                "DateGreaterThan": {"aws:CurrentTime": "2026-11-22T15:59:00Z"}
+            }
+        else:
             called = item["Condition"]["ForAnyValue:StringEquals"]["aws:CalledVia"]
             assert called == "cloudformation.amazonaws.com"
         assert not any("*" in action for action in item["Action"])
+
+
+def test_a_schedule_with_a_key_of_ones_own_is_read_by_its_role() -> None:
+    assert "Key" not in statements()
+    key = statements(f"kms_key = '{KMS_KEY}'\n")["Key"]
+    assert (key["Action"], key["Resource"]) == (["kms:Decrypt"], KMS_KEY)
+
+
+def test_an_invocation_that_scheduler_gives_up_is_an_alarm() -> None:
+    (alarm,) = of_type(template(f"alarm_topic = '{TOPIC}'\n"), "AWS::CloudWatch::Alarm")
+    assert alarm["Properties"]["MetricName"] == "InvocationDroppedCount"
+    assert alarm["Properties"]["AlarmActions"] == [TOPIC]
 
 
 def test_only_the_schedules_of_this_stage_become_the_role() -> None:

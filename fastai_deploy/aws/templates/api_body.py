@@ -4,9 +4,10 @@ It is the document that callers are given (``api_docs/openapi.py``), reduced to 
 uses, in OpenAPI 3.0, with Amazon's extensions: the Lambda behind each path, who may call it, and
 what a REST API answers itself, in the contract's words and with CORS headers.
 
-Sources: "OpenAPI extensions for API Gateway", "Amazon API Gateway important notes" (OpenAPI) and
-"Gateway response types" in the API Gateway developer guide. A template of a gateway response knows
-no logic, so what it says is fixed; the request's own text is in none of it.
+Sources: "OpenAPI extensions for API Gateway", "Amazon API Gateway important notes" (OpenAPI),
+"Gateway response types" and "Amazon API Gateway dimensions and metrics" (4XXError) in the API
+Gateway developer guide. A template of a gateway response knows no logic, so what it says is fixed;
+the request's own text is in none of it.
 """
 
 from __future__ import annotations
@@ -188,10 +189,12 @@ def gateway_responses(spec: ApiSpec) -> tuple[GatewayResponse, ...]:
         "BAD_REQUEST_BODY": RequestError(
             400, "invalid_json", "the body is not JSON", 'send {"text": "..."}'
         ),
-        "INTEGRATION_TIMEOUT": error_responses.timed_out(),
-        "INTEGRATION_FAILURE": error_responses.overloaded(),
     }
+    # API Gateway counts a response whose status is changed as a client's error (4XXError), so that
+    # the alarm on server errors would not see it. These keep their own: 504, 504 and any 5xx.
     rest = {
+        "INTEGRATION_TIMEOUT": error_responses.timed_out(),
+        "INTEGRATION_FAILURE": error_responses.timed_out(),
         "DEFAULT_4XX": RequestError(
             422, "invalid_request", "the request was refused", "see the API's documentation"
         ),

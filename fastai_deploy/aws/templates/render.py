@@ -15,12 +15,14 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping
+from datetime import timedelta
 from importlib import resources
 from typing import Any
 
 import yaml
 
 from fastai_deploy.aws.specs import (
+    BATCH_PERCENT,
     ApiSpec,
     Common,
     EndpointSpec,
@@ -38,6 +40,8 @@ Parameters = dict[str, str]
 _INSERT = r"(?m)^ *# insert: {name}\n"
 _DEPLOYMENT = "DeploymentOfBody"
 _ROLE_HASH = 12  # digits
+_DATE = "%Y-%m-%dT%H:%M:%S"
+_CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 def endpoint_template(spec: EndpointSpec) -> Template:
@@ -87,11 +91,14 @@ def expiry_template(spec: TtlSpec) -> Template:
     values = {
         **_common_parameters(spec.common, spec.version),
         "EndpointName": spec.endpoint,
-        "Ends": f"{spec.ends:%Y-%m-%dT%H:%M:%S}",
+        "Ends": f"{spec.ends:{_DATE}}",
+        "NotBefore": "",
+        "AlarmTopic": spec.common.alarm_topic or "",
         "RolePath": "",
     }
+    # Another date changes the policy of the role, and not the role.
     values["RolePath"] = _role_path(spec.common, load(text), values, "TtlRole")
-    return Template(text, values)
+    return Template(text, {**values, "NotBefore": f"{spec.ends - _CLOCKS_DIFFER:{_DATE}}Z"})
 
 
 def _common_parameters(common: Common, version: str) -> Parameters:
@@ -118,6 +125,7 @@ def _endpoint_parameters(spec: EndpointSpec) -> Parameters:
         "Server": model.server,
         "Bucket": model.artifact.bucket,
         "ArtifactKey": model.artifact.key,
+        "BucketKey": model.bucket_key or "",
         "NetworkIsolation": _yes(model.isolated),
         "Subnets": ",".join(model.vpc.subnets) if model.vpc else "",
         "SecurityGroups": ",".join(model.vpc.security_groups) if model.vpc else "",
@@ -128,6 +136,7 @@ def _endpoint_parameters(spec: EndpointSpec) -> Parameters:
         "CapturePercent": str(spec.capture.percent if spec.capture else 0),
         "AsyncPrefix": spec.output.key if spec.output else "",
         "Canary": _yes(spec.rollout.canary),
+        "BatchPercent": str(BATCH_PERCENT if spec.rollout.rolling else 0),
         "Bake": str(spec.rollout.bake),
         "AlarmErrors": str(alarms.errors),
         "AlarmLatency": str(alarms.latency),

@@ -11,6 +11,7 @@ an OpenAPI document in two safe steps.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,6 +140,19 @@ def _body(document: Json) -> Json:
     """The OpenAPI document that an API is imported from; None where there is none."""
     api = document["Resources"].get(_API, {})
     return api.get("Properties", {}).get("Body")
+
+
+def adopting(template: Template, log_groups: Mapping[str, str]) -> Template:
+    """The template with which a change set imports log groups, by logical ID.
+
+    CloudFormation imports only what has a literal name and is retained.
+    """
+    document = template.document()
+    for logical_id, name in log_groups.items():
+        resource = document["Resources"][logical_id]
+        resource["DeletionPolicy"] = "RetainExceptOnCreate"
+        resource["Properties"]["LogGroupName"] = name
+    return replace(template, text=json.dumps(document))
 
 
 def with_key_serial(live: Template, serial: str) -> Template:

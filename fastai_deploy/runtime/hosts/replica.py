@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..loading import start
 from ..log import Log
 from ..request_queue import Capacity
 
-_TIMEOUT = 60.0  # seconds; the time-out of InvokeEndpoint
+_TIMEOUT = 60.0  # seconds; the time-out of InvokeEndpoint, if FDEPLOY_TIMEOUT names no other
 _READERS = 2
 
 
@@ -29,15 +30,16 @@ class Replica:
         log = Log(sys.stderr)
         loaded, planned = start(folder, log)
         self._loop: Any = None
+        timeout = float(os.environ.get("FDEPLOY_TIMEOUT", _TIMEOUT))
         batcher: Batcher[Encoded, Outcome] = Batcher(
             loaded.predictor.run,
             loaded.predictor.limits,
-            Capacity(loaded.tokens_per_second, max_backlog=_TIMEOUT),
+            Capacity(loaded.tokens_per_second, max_backlog=timeout),
             workers=planned.workers,
             deliver=self._deliver,
         )
         readers = ThreadPoolExecutor(_READERS)
-        self._app = App(loaded.predictor, batcher, readers, log, timeout=_TIMEOUT)
+        self._app = App(loaded.predictor, batcher, readers, log, timeout=timeout)
 
     async def answer(self, scope: Any, receive: Any) -> Tuple[int, Dict[str, str], bytes]:
         """Status, headers and body; ``/`` means ``/invocations``. 499: the client disconnected."""

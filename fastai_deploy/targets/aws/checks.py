@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastai_deploy.aws import status as stage_status
@@ -15,9 +16,18 @@ from fastai_deploy.aws.capacity import (
     on_serverless,
 )
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
+from fastai_deploy.aws.endpoint import find_endpoint
 from fastai_deploy.aws.permissions import Needs
-from fastai_deploy.aws.pricing import Price, endpoint_cost, instance_price
-from fastai_deploy.aws.specs import INVOKE_SECONDS, EndpointSpec, Instances, wanted_roles
+from fastai_deploy.aws.pricing import Price, instance_price, stage_cost
+from fastai_deploy.aws.specs import (
+    BATCH_PERCENT,
+    INVOKE_SECONDS,
+    EndpointSpec,
+    Instances,
+    wanted_roles,
+)
+from fastai_deploy.aws.templates.render import endpoint_template
+from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import FileError
 from fastai_deploy.packaging.artifact import read_contents
 from fastai_deploy.packaging.wheels import Container
@@ -56,6 +66,8 @@ def artifact_check(artifact: Artifact | None, container: Container) -> Check:
 def subject(context: Context, spec: EndpointSpec) -> Subject:
     """What the doctor checks."""
     instances = spec.capacity if isinstance(spec.capacity, Instances) else None
+    count, batch = _started(context, spec)
+    _, chosen = chosen_image(context.settings, context.aws.region, served_model(context.bundle))
     api = context.settings.sections.api
     behind_api = spec.kind != "async"
     return Subject(
@@ -64,8 +76,10 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
         unused=frozenset(_unused(context, spec)),
         bucket=context.settings.sections.project.bucket,
         image=spec.model.image,
+        image_name=chosen.uri,
         instance=instances.type if instances else None,
-        count=instances.count if instances else 0,
+        count=batch if spec.rollout.rolling and batch else count,
+        rolling=0 if spec.rollout.rolling else batch,
         limits=Limits(
             function_seconds=api.timeout if behind_api else None,
             gateway_seconds=MAX_GATEWAY_SECONDS if behind_api else None,
@@ -75,6 +89,22 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
         ),
         estimate=estimate(context, spec),
     )
+
+
+def _started(context: Context, spec: EndpointSpec) -> tuple[int, int]:
+    """How many instances a deploy starts beside the old ones: all at once, and batch by batch.
+
+    The second is 0 for a new endpoint, and for one of a single instance.
+    """
+    if not isinstance(spec.capacity, Instances):
+        return 0, 0
+    state = find_endpoint(context.aws, spec.name)
+    if state is None:
+        return spec.capacity.count, 0
+    if state.config == endpoint_template(spec).parameters["EndpointConfigName"]:
+        return 0, 0
+    count = max(state.desired if spec.scaling else spec.capacity.count, 1)
+    return count, math.ceil(count * BATCH_PERCENT / 100) if count > 1 else 0
 
 
 def estimate(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
@@ -101,6 +131,7 @@ def needs(context: Context, *, unknown: str | None = None) -> Needs:
         bucket=project.bucket or default_bucket(context.aws, unknown=unknown),
         partition=context.aws.partition,
         kms_key=project.kms_key,
+        bucket_key=context.definitions.bucket_key,
         signs_requests=context.settings.sections.api.auth == "iam",
         roles=roles,
         makes_roles=not given,
@@ -117,18 +148,20 @@ def _unused(context: Context, spec: EndpointSpec) -> Iterator[str]:
         yield from ("apigateway", "lambda")
 
 
-def cost(context: Context, spec: EndpointSpec) -> Cost:
-    """What the endpoint costs, as far as AWS's price list says."""
+def cost(
+    context: Context, spec: EndpointSpec, templates: Sequence[Template], instances: int = 0
+) -> Cost:
+    """What the stage costs, as far as AWS's price list says; ``instances`` run now."""
     price = Price(None)
     if isinstance(spec.capacity, Instances):
         products = stage_status.price_list(context.aws)
         price = instance_price(products, spec.capacity.type, context.aws.region)
-    return endpoint_cost(spec, price)
+    return stage_cost(spec, price, templates, instances)
 
 
-def check(context: Context, spec: EndpointSpec) -> None:
+def check(context: Context, spec: EndpointSpec, template: Template) -> None:
     """Run the checks and report the price. Raises AwsQuota or AwsMissing if a deploy must fail."""
     for warned in Doctor(context.aws).require(subject(context, spec)):
         context.report(Warned(f"{warned.name}: {warned.message}", hint=warned.hint))
-    found = cost(context, spec)
+    found = cost(context, spec, [template])
     context.report(Step(f"price: {found}"))

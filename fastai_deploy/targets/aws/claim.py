@@ -83,9 +83,10 @@ def _agree_to_first_deploy(context: Context, id_: str) -> None:
     if consent.ask is None or consent.yes:
         return
     spec = context.definitions.endpoint_spec(_ANY_ARTIFACT)
+    template = context.definitions.endpoint(_ANY_ARTIFACT).template
     ttl = context.settings.sections.project.ttl
     until = f"until it deletes itself after {ttl}" if ttl else "until fdeploy teardown"
-    context.report(Step(f"costs {checks.cost(context, spec)}, {until}"))
+    context.report(Step(f"costs {checks.cost(context, spec, [template])}, {until}"))
     consent.agree(
         f"Make the stage {owner.stage} in account {aws.account}, {aws.region}?",
         refused=f"the stage {owner.stage} was not made",

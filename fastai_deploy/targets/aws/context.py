@@ -80,7 +80,9 @@ class Context:
 
     def uploads(self, bucket: Bucket) -> Uploads:
         """Uploads objects to the bucket."""
-        return Uploads(self.aws, bucket, self.report, {"uploaded-by": str(self.operator)})
+        about = {"uploaded-by": str(self.operator)}
+        kms_key = self.settings.sections.project.kms_key
+        return Uploads(self.aws, bucket, self.report, about, kms_key)
 
     def deployments(self, bucket: Bucket) -> Deployments:
         """The history of deployed versions."""

@@ -7,11 +7,10 @@ from datetime import datetime, timezone
 
 from fastai_deploy import naming
 from fastai_deploy.aws.stacks import Stack, our_stack, planned, resources
+from fastai_deploy.aws.status import ENDS_FORMAT
 from fastai_deploy.records import PlannedChange
 from fastai_deploy.settings.sections import duration
 from fastai_deploy.targets.aws.context import Context
-
-_WRITTEN = "%Y-%m-%dT%H:%M:%SZ"  # format of the stack's output
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,11 @@ def wanted_end(context: Context) -> datetime | None:
     return context.aws.now() + duration(ttl)
 
 
+def is_set(context: Context) -> bool:
+    """Whether the stage has a ttl stack. Raises NotOurs or AwsError."""
+    return our_stack(context.aws, stack_name(context), context.owner) is not None
+
+
 def planned_end(context: Context, version: str) -> PlannedEnd:
     """What deploying a version would change. Raises NotOurs, StackBusy, DeployError or AwsError."""
     name = stack_name(context)
@@ -47,10 +51,10 @@ def planned_end(context: Context, version: str) -> PlannedEnd:
     ends = wanted_end(context)
     if ends is None:
         return PlannedEnd(_removed(context, live) if live else (), "", now)
-    kept = datetime.strptime(now, _WRITTEN).replace(tzinfo=timezone.utc) if now else ends
+    kept = datetime.strptime(now, ENDS_FORMAT).replace(tzinfo=timezone.utc) if now else ends
     request = context.request(name, context.definitions.ttl(version, kept))
     plan = context.deployment().plan(request)
-    return PlannedEnd(planned(name, plan.changes), f"{ends:{_WRITTEN}}", now)
+    return PlannedEnd(planned(name, plan.changes), f"{ends:{ENDS_FORMAT}}", now)
 
 
 def _removed(context: Context, live: Stack) -> tuple[PlannedChange, ...]:

@@ -15,11 +15,12 @@ from fastai_deploy.aws import logs as log_lines
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.doctor import Doctor
+from fastai_deploy.aws.endpoint import EndpointState, find_endpoint
 from fastai_deploy.aws.permissions import resolved, role_policies, user_policies
-from fastai_deploy.aws.specs import Location
-from fastai_deploy.aws.stacks import our_stack, planned
+from fastai_deploy.aws.specs import EndpointSpec, Location
+from fastai_deploy.aws.stacks import Stack, our_stack, planned
 from fastai_deploy.errors import FileMissing, UsageError
-from fastai_deploy.progress import Warned
+from fastai_deploy.progress import Step, Warned
 from fastai_deploy.records import (
     Artifact,
     Checkup,
@@ -68,12 +69,18 @@ class AwsOperations:
             if check.outcome != "passed":
                 context.report(Warned(f"{check.name}: {check.message}", hint=check.hint))
         changes: list[PlannedChange] = []
-        for stack, definition in self._blueprints(stored):
+        state = find_endpoint(context.aws, spec.name)
+        blueprints = list(self._blueprints(stored))
+        for stack, definition in blueprints:
             rollout = context.rollout(naming.endpoint_log_group(definition.service))
             plan = rollout.plan(context.request(stack, definition))
             changes += planned(stack, plan.changes)
+            if definition.service == spec.name:
+                self._report_patch(plan.stack, spec.model.image)
+                changes += self._instances_set(stack, spec, state, changes)
         end = expiry.planned_end(context, stored.sha256)
-        cost = checks.cost(context, spec)
+        templates = [definition.template for _, definition in blueprints]
+        cost = checks.cost(context, spec, templates, state.instances if state else 0)
         model = self._model_change(artifact)
         return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now, model)
 
@@ -85,6 +92,26 @@ class AwsOperations:
         listed = self._context.deployments(bucket).listed() if bucket and live else ()
         before = next((each.model for each in listed if each.version == live), None)
         return ModelChange(live, artifact.version, before, artifact.model)
+
+    def _report_patch(self, stack: Stack | None, image: str) -> None:
+        """Report that the tag of the image names another build than the one that runs."""
+        before, _, old = (stack.parameters.get("Image", "") if stack else "").partition("@")
+        after, _, new = image.partition("@")
+        if old and before == after and old != new:
+            message = f"AWS has patched the image since: {new} instead of {old}"
+            self._context.report(Step(message))
+
+    @staticmethod
+    def _instances_set(
+        stack: str, spec: EndpointSpec, state: EndpointState | None, changes: list[PlannedChange]
+    ) -> list[PlannedChange]:
+        """The change of an endpoint to its number of instances, which is no change of a stack."""
+        moves = any(change.type == "SageMaker::EndpointConfig" for change in changes)
+        if state is None or moves or spec.fixed_instances in (0, state.desired):
+            return []
+        properties = (f"instances: {state.desired} to {spec.fixed_instances}",)
+        kind = "SageMaker::Endpoint"
+        return [PlannedChange(stack, "change", kind, "Endpoint", properties, interrupts=False)]
 
     def status(self) -> Status:
         """The state of the stage. Raises NotOurs or AwsError."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from fastai_deploy import files
-from fastai_deploy.aws.capacity import Instance, known_types
+from fastai_deploy.aws.bucket import bucket_key, find_bucket
+from fastai_deploy.aws.capacity import Instance, known_types, runs_the_same
 from fastai_deploy.aws.images import Image, choose_image, installed_tables
 from fastai_deploy.aws.ownership import Owner
+from fastai_deploy.aws.registry import pinned
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import (
     EndpointSpec,
     Location,
     Roles,
     api_spec,
+    check_region,
     endpoint_spec,
     ttl_spec,
     wanted_instance,
@@ -27,7 +31,7 @@ from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import KEY_SERIAL
-from fastai_deploy.errors import FileError, SettingsError
+from fastai_deploy.errors import AwsCredentials, AwsDenied, FileError, SettingsError
 from fastai_deploy.json_reader import parse
 from fastai_deploy.naming import api_stack, artifact_key
 from fastai_deploy.packaging.wheels import Container
@@ -49,11 +53,15 @@ def chosen_image(
     """
     endpoint = settings.sections.endpoint
     on = wanted_instance(settings, known_types())
+    server = endpoint.server
+    if endpoint.kind == "serverless" and server == "auto":
+        # Ray needs /dev/shm, which a serverless endpoint most likely does not have.
+        server = "torchserve"
     image = choose_image(
         installed_tables(),
         on,
         region=region,
-        server=endpoint.server,
+        server=server,
         override=endpoint.image,
         python=served.python if served else None,
     )
@@ -145,6 +153,10 @@ class StackDefinition:
 class StackDefinitions(Protocol):
     """Builds the stacks of one stage."""
 
+    @property
+    def bucket_key(self) -> str | None:
+        """The KMS key of a bucket of the user's own. Raises NotOurs or AwsError."""
+
     def endpoint(self, stored: StoredArtifact) -> StackDefinition:
         """The stack of the endpoint; its service is the endpoint. Raises SettingsError."""
 
@@ -177,11 +189,12 @@ class SettingsStackDefinitions:
         self._settings = settings
         self._aws = aws
         self._bundle = bundle
+        self._pinned: dict[Image, Image] = {}
 
     def endpoint(self, stored: StoredArtifact) -> StackDefinition:
-        """The endpoint, on the image that fits."""
-        on, image = self._machine()
-        spec = endpoint_spec(self._settings, stored, image, on)
+        """The endpoint, on the image that fits, or the one that this version was proven in."""
+        spec = self.endpoint_spec(stored)
+        _, image = self._machine(stored)
         note = f"image {image.uri}: {image.reason}"
         return StackDefinition(
             endpoint_template(spec), spec.name, spec.version, (note,), spec.warnings
@@ -189,8 +202,8 @@ class SettingsStackDefinitions:
 
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
         """The specification of the endpoint stack."""
-        on, image = self._machine()
-        return endpoint_spec(self._settings, stored, image, on)
+        on, image = self._machine(stored)
+        return endpoint_spec(self._settings, stored, image, on, self.bucket_key)
 
     def api(self, code: Location, code_version: str, *, account: bool = True) -> StackDefinition:
         """The API, with access logs if the account allows API Gateway to write them.
@@ -223,7 +236,7 @@ class SettingsStackDefinitions:
         settings, wanted = self._settings, wanted_roles(self._settings)
         made = {}
         if wanted.execution is not None:
-            on, image = self._machine()
+            on, image = self._machine(stored)
             spec = endpoint_spec(settings, stored, image, on)
             any_artifact = replace(
                 spec.model.artifact, key=artifact_key(settings.project_name, "*")
@@ -242,5 +255,24 @@ class SettingsStackDefinitions:
             found[name] = arn, policy["PolicyDocument"]
         return found
 
-    def _machine(self) -> tuple[Instance, Image]:
-        return chosen_image(self._settings, self._aws.region, served_model(self._bundle))
+    @cached_property
+    def bucket_key(self) -> str | None:
+        """The key of a bucket of the user's own; None if there is none, or it may not be read."""
+        chosen = self._settings.sections.project.bucket
+        try:
+            bucket = find_bucket(self._aws, chosen) if chosen else None
+            return bucket_key(self._aws, bucket) if bucket else None
+        except (AwsCredentials, AwsDenied):  # doctor warns
+            return None
+
+    def _machine(self, stored: StoredArtifact) -> tuple[Instance, Image]:
+        check_region(self._settings, self._aws.region)
+        on, image = chosen_image(self._settings, self._aws.region, served_model(self._bundle))
+        if stored.image and stored.instance and runs_the_same(stored.instance, on):
+            proven = choose_image(
+                installed_tables(), on, region=self._aws.region, override=stored.image
+            )
+            return on, replace(proven, reason="in which this version was proven")
+        if image not in self._pinned:
+            self._pinned[image] = pinned(self._aws, image)
+        return on, self._pinned[image]

@@ -18,19 +18,22 @@ from pathlib import Path
 
 from fastai_deploy import files, naming
 from fastai_deploy.aws import endpoint as endpoints
-from fastai_deploy.aws.bucket import ensure_bucket
+from fastai_deploy.aws.bucket import Bucket, ensure_bucket, expire
+from fastai_deploy.aws.capacity import DEFAULT_INSTANCE
 from fastai_deploy.aws.deployment import Applied
 from fastai_deploy.aws.endpoint import Queue, invoke_async
+from fastai_deploy.aws.images import domain
 from fastai_deploy.aws.public_api import ApiAccess
-from fastai_deploy.aws.specs import Location
+from fastai_deploy.aws.specs import VARIANT, Instances, Location
 from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
 from fastai_deploy.aws.teardown import StageTeardown, TeardownScope
 from fastai_deploy.aws.templates.update import with_key_serial
-from fastai_deploy.errors import FileMissing, UsageError
+from fastai_deploy.errors import AwsDenied, FileMissing, UsageError
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Json, Verify
-from fastai_deploy.progress import Step
-from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.parity.gate import patient
+from fastai_deploy.progress import Step, Warned
+from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown, counted
 from fastai_deploy.targets.aws import checks, claim, expiry
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.stacks import serving_container
@@ -84,20 +87,33 @@ class AwsTarget:
         def prove(applied: Applied) -> None:
             config = first_of(resources(aws, applied.stack), _CONFIG)
             endpoints.check_in_use(aws, name, config.name if config else "")
-            verify(lambda request: self._invoke(name, request))
+            count = spec.fixed_instances
+            if count and endpoints.set_instances(aws, name, VARIANT, count):
+                context.report(Step(f"setting the endpoint to {counted(count, 'instance')}"))
+                endpoints.check_in_use(aws, name, config.name if config else "")
+            verify(patient(lambda request: self._invoke(name, request), aws.sleep))
 
         stack = naming.endpoint_stack(context.owner.project, context.owner.stage)
+        self._expire_data(bucket)
+        # Before the update: otherwise a stage whose time is up meanwhile would be deleted.
+        postponed = sets_end and expiry.is_set(context)
+        if postponed:
+            self._set_end(stored.sha256)
         rollout = context.rollout(naming.endpoint_log_group(name))
         applied = rollout.apply(
-            context.request(stack, definition), prove, lambda: checks.check(context, spec)
+            context.request(stack, definition),
+            prove,
+            lambda: checks.check(context, spec, definition.template),
         )
-        context.deployments(bucket).add(stored, context.operator, again=applied.changed)
-        if sets_end:
+        on = spec.capacity.type if isinstance(spec.capacity, Instances) else DEFAULT_INSTANCE
+        proven = replace(stored, image=spec.model.image, instance=on)
+        context.deployments(bucket).add(proven, context.operator, again=applied.changed)
+        if sets_end and not postponed:
             self._set_end(stored.sha256)
         return Endpoint(
             target=self.name,
             name=name,
-            url=f"https://runtime.sagemaker.{aws.region}.amazonaws.com/endpoints/{name}",
+            url=f"https://runtime.sagemaker.{aws.region}.{domain(aws.region)}/endpoints/{name}",
             version=stored.version,
             made_from=stored.sha256,
             region=aws.region,
@@ -215,10 +231,29 @@ class AwsTarget:
         return invoke_async(
             context.aws,
             name,
-            Queue(bucket, prefix),
+            Queue(bucket, prefix, context.settings.sections.project.kms_key),
             request,
             told=lambda message: context.report(Step(message)),
         )
+
+    def _expire_data(self, bucket: Bucket) -> None:
+        """Have S3 delete captured and asynchronous data after the days of the settings."""
+        context = self.context
+        if not bucket.ours:
+            return
+        endpoint = context.settings.sections.endpoint
+        wanted = (
+            (naming.captured_prefix, bool(endpoint.data_capture)),
+            (naming.async_prefix, endpoint.kind == "async"),
+        )
+        for prefix, is_written in wanted:
+            if is_written:
+                place = prefix(context.owner.project, context.owner.stage)
+                try:
+                    expire(context.aws, bucket, place, endpoint.data_retention)
+                except AwsDenied as error:
+                    kept = f"{bucket.uri(place)} does not expire: {error.message}"
+                    context.report(Warned(kept, hint=error.hint))
 
     def _set_end(self, version: str) -> None:
         """Schedule the deletion of the stage, or cancel it if ``ttl`` is not set."""
