@@ -26,7 +26,8 @@ def later(**span: float) -> datetime:
 
 
 def is_overdue(world: World, now: datetime) -> bool:
-    aws = Aws(world.double.session(world.account), region=world.region, now=lambda: now)
+    session = world.double.session(world.account)
+    aws = Aws(session, region=world.region, now=lambda: now)
     return status(aws, world.owner).overdue
 
 
