@@ -1,11 +1,12 @@
-"""What ONNX's external data saves: memory and load time of a model's sessions, in turns.
+"""Memory and load time of a model's sessions, with and without ONNX's external data.
 
     python -m benchmarks.session_memory [--layers 12] [--rounds 5]
 
-The shape of RoBERTa-base with random weights, in float32 and int8, each as one file (bundle format
-1) and with its weights beside the graph (format 2), as one session and as the two that share the
-cores. Every measurement is a process of its own: load, one run of 4 x 12 tokens, freed memory given
-back; then what Linux counts of it. PSS counts a page that n processes share as an n-th.
+A model of the shape of RoBERTa-base with random weights, in float32 and int8, each as one file
+(bundle format 1) and with its weights in a separate file (format 2), as one session and as the two
+that share the cores. Each measurement is a new process: it loads the sessions, runs 4 x 12 tokens
+in each, returns freed memory to the system, and reads its memory use from Linux. In PSS, a page
+shared by n processes counts as 1/n.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ from benchmarks.roberta_base import checks, classifier
 from fastai_deploy.learner.rebuild.onnx_export import export_onnx
 from fastai_deploy.learner.rebuild.quantize import quantize
 
-FIGURES = ("load s", "RSS MB", "PSS MB", "private MB", "highest RSS MB")
+FIGURES = ("load s", "RSS MB", "PSS MB", "private MB", "peak RSS MB")
 CHILD = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
 from fastai_deploy.runtime.bundle import Bundle
-from fastai_deploy.runtime.hardware import Hardware
-from fastai_deploy.runtime.memory import give_back
+from fastai_deploy.runtime.hardware import Hardware, trim_memory
 from fastai_deploy.runtime.session import open_session
 
 path, count = Path(sys.argv[1]), int(sys.argv[2])
@@ -45,7 +45,7 @@ sessions = [open_session(bundle, Hardware(2, None), threads, alone=True)
 loaded = time.perf_counter() - began
 for session in sessions:
     session.run(None, {"input_ids": np.full((4, 12), 7)})
-give_back()
+trim_memory()
 lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
 found = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
 (highest,) = [int(line.split()[1]) / 1024 for line in Path("/proc/self/status").open()
@@ -67,7 +67,7 @@ def main() -> None:
             for count in (1, 2):
                 for (form, layout), path in forms.items():
                     found.setdefault((form, layout, count), []).append(measured(path, count))
-    print(f"{options.rounds} rounds, load {os.getloadavg()[0]:.1f}; medians (least to most)")
+    print(f"{options.rounds} rounds, load {os.getloadavg()[0]:.1f}; medians (minimum to maximum)")
     print(f"| | sessions | weights | {' | '.join(FIGURES)} |")
     for (form, layout, count), rows in found.items():
         cells = [

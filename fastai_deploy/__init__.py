@@ -1,4 +1,4 @@
-"""From a fastai text learner to a verified, key-protected HTTPS API, and back to nothing."""
+"""Turns a fastai text learner into a verified, key-protected HTTPS API, and removes it again."""
 
 from importlib import import_module
 from typing import Any

@@ -98,7 +98,7 @@ def stage_folder(project: str, stage: str) -> str:
 
 
 def template_key(project: str, stage: str, digest: str) -> str:
-    """Where a template stands in the bucket while CloudFormation reads it."""
+    """The key of a template in the bucket while CloudFormation reads it."""
     return f"{_FOLDER}/{project}/stages/{stage}/templates/{digest}.yaml"
 
 

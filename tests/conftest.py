@@ -18,8 +18,8 @@ from tests import warm
 ROOT = str(Path(__file__).parent.parent)
 LEARNERS = Path(__file__).parent / "learners"
 
-# Folders and files of tests that start servers, convert models, wait for the double of AWS or need
-# seconds for their imports. The marker `slow` comes from here: a new file in such a folder has it.
+# Folders and files of tests that start servers, convert models, use the AWS double or take seconds
+# to import. Their tests get the marker `slow`, including those of new files in such a folder.
 SLOW = (
     *("aws", "aws_templates", "benchmarks", "flow", "gateway", "github_actions", "learner"),
     *("learner_runtime", "local", "page", "runtime", "telemetry"),
@@ -27,11 +27,10 @@ SLOW = (
     "test_wheels.py",
 )
 
-# The models are tiny: a second thread of torch would wait more than it computes, beside the other
-# workers.
+# The models are tiny: beside the other workers, a second thread of torch would mostly wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Where the machine switches Python's bytecode cache off, each of the hundreds of processes that the
-# tests start would compile the package anew.
+# Without Python's bytecode cache, each of the hundreds of processes that the tests start would
+# compile the package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -58,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run of the command answered."""
+    """The result of one run of the command."""
 
     status: int
     stdout: str
@@ -116,7 +115,7 @@ class Fdeploy:
 
 @pytest.fixture
 def fdeploy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fdeploy]:
-    """The command in an empty project folder; what it started is torn down at the end.
+    """The command in an empty project folder; tears down what it started.
 
     The marker ``fresh_interpreter`` starts each command as a user's shell does.
     """
@@ -141,7 +140,7 @@ def deep_recursion() -> Iterator[None]:
 
 @pytest.fixture
 def free_port() -> Iterator[int]:
-    """A port where nobody listens: a server that asks for it gets it, and no other is given it."""
+    """A free port, reserved for a server that asks for it explicitly."""
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Tiny models as ``package`` writes them, in a folder in which every later stage can continue."""
+"""Tiny models as ``package`` writes them, in a folder where the later stages can run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fastai_deploy.workspace import Workspace
 from tests.runtime.bundles import GOLDEN_TEXTS, TinyBundle, write_bundle
 
 TOLERANCE = 1e-4
-# Creating an API proves its throttle with more requests than a burst: hundreds by default, which
-# took two thirds of an `up`. tests/flow/test_flow.py proves the default.
+# `create-api` tests the throttle with more requests than a burst. With the default burst these are
+# hundreds, two thirds of the time of an `up`; tests/flow/test_flow.py covers the default.
 SMALL_BURST = "[api]\nrate = 5\nburst = 20\n"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A bundle and its artifact; ``verify`` asks the goldens through an invoke."""
+    """A bundle and its artifact; ``verify`` checks the goldens with an invoke function."""
 
     bundle: TinyBundle
     artifact: Artifact

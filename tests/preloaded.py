@@ -26,6 +26,6 @@ import fastai_deploy.stages
 import fastai_deploy.targets.aws.operations
 import fastai_deploy.targets.local.operations
 
-# A million objects that stay: the collector of a forked process need not look at them again.
+# A million permanent objects, exempt from garbage collection in the forked processes.
 gc.collect()
 gc.freeze()

@@ -79,7 +79,7 @@ def test_a_folder_that_holds_more_than_a_bundle_is_not_replaced(tmp_path: Path) 
     (destination / "notes.txt").unlink()
     build(destination)
     (destination / "notes.txt").write_text("mine")
-    with pytest.raises(FileError, match=r"holds more than a bundle, .*notes\.txt") as caught:
+    with pytest.raises(FileError, match=r"contains more than a bundle, .*notes\.txt") as caught:
         build(destination)
     assert "name a new folder" in caught.value.hint
     assert (destination / "notes.txt").read_text() == "mine"
@@ -109,7 +109,7 @@ def test_a_failure_leaves_the_old_bundle_and_nothing_else(tmp_path: Path) -> Non
     assert (destination / "model.onnx").read_bytes() == b"graph"
 
 
-def test_what_an_ended_writer_left_behind_is_mended(tmp_path: Path) -> None:
+def test_remains_of_a_killed_writer_are_repaired(tmp_path: Path) -> None:
     destination = tmp_path / "bundle"
     build(destination)
     # The writer was ended between its two renames, and another one while it was filling.
@@ -183,15 +183,15 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "another task": (_set("task", to="regression"), "task: expected one of: single-label, "),
     "another padding": (_set("text", "padding", to="left"), "expected one of: mask, equal-length"),
     "labels that are no texts": (_set("labels", to=[1]), "labels: expected a list of strings"),
-    "no labels": (_set("labels", to=[]), "there must be labels"),
-    "a label twice": (_set("labels", to=["a", "a"]), "there must be labels, each once"),
+    "no labels": (_set("labels", to=[]), "at least one label"),
+    "a label twice": (_set("labels", to=["a", "a"]), "no duplicates"),
     "a threshold too many": (_set("threshold", to=0.5), "threshold"),
     "a threshold too few": (_set("task", to="multi-label"), "threshold"),
     "no tolerance": (_set("tolerance", to=0), "tolerance: it must be between"),
     "a wrong tolerance": (_set("tolerance", to="x"), "tolerance: expected a number"),
     "no ids": (_set("model", "inputs", to=["mask"]), "input_ids is missing"),
     "no graph": (_drop("files", "model.onnx"), "model.onnx is missing"),
-    "a file elsewhere": (_set("files", "../x", to={"sha256": "", "bytes": 1}), "no name of a file"),
+    "a file elsewhere": (_set("files", "../x", to={"sha256": "", "bytes": 1}), "valid file name"),
     "a file without hash": (_set("files", "x", to={}), "files.x.sha256: missing"),
     "a list": (lambda document: document.clear(), "format"),
 }

@@ -63,7 +63,7 @@ def test_several_labels() -> None:
     assert summary["accuracy"]["onnx"]["accuracy"] == 0
 
 
-def test_numbers_that_are_not_finite_are_told_and_stay_json() -> None:
+def test_non_finite_numbers_are_shown_as_valid_json() -> None:
     found = Comparison()
     found.begin(("a", "b"), None, 1e-4, [Case("x", (0.7, 0.3), None, 1)])
     found.add("onnx", [(math.nan, math.nan)])

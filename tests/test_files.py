@@ -43,7 +43,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_what_a_killed_writer_left_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_remains_of_a_killed_writer_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / ".file.partial").write_bytes(b"half")
     files.write(tmp_path / "file", b"whole")
     assert os.listdir(tmp_path) == ["file"]

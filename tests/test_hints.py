@@ -18,7 +18,6 @@ from fastai_deploy.cli.commands import app
 from fastai_deploy.cli.hints import CommandLine
 from fastai_deploy.progress import StageFinished, Step, Warned
 from fastai_deploy.records import Check, Checkup
-from tests.conftest import Fdeploy
 
 COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ACCEPTED = accepted_flags(app)
@@ -159,24 +158,3 @@ def test_what_is_told_on_the_way_is_completed_too() -> None:
     assert line.event(Warned(told, "fdeploy up")) == Warned(completed, "fdeploy up --stage prod")
     checked = Checkup((Check("a", "warned", "b", "run fdeploy package"),))
     assert line.checkup(checked).checks[0].hint == "run fdeploy package --stage prod"
-
-
-def test_the_hint_of_a_fresh_folder_names_the_whole_way(fdeploy: Fdeploy) -> None:
-    (fdeploy.folder / "fdeploy.toml").write_text("[stages.prod]\n")
-    (fdeploy.folder / "sentiment.pkl").touch()
-    asked = fdeploy("deploy", "--instance", "ml.p2.xlarge", "--stage", "prod", "--json")
-    assert asked.status == 7
-    assert asked.error["hint"] == (
-        "run fdeploy up sentiment.pkl --stage prod --instance ml.p2.xlarge "
-        "--region eu-central-1 (or another region)"
-    )
-    fdeploy.environ["FDEPLOY_STAGE"] = "prod"
-    asked = fdeploy("create-api", "--json")
-    assert asked.error["hint"] == "run fdeploy up sentiment.pkl --stage prod"
-
-
-def test_a_missing_region_repeats_the_command(fdeploy: Fdeploy) -> None:
-    asked = fdeploy("status", "--target", "aws", "--json")
-    assert asked.error["hint"].startswith(
-        "run fdeploy status --target aws --json --region eu-central-1 (or another region)"
-    )

@@ -62,6 +62,6 @@ def test_a_file_cannot_paint_on_the_terminal(fdeploy: Fdeploy) -> None:
     assert "\\x1b[2J" in shown.getvalue()
 
 
-def test_what_is_no_learner(fdeploy: Fdeploy) -> None:
+def test_files_that_are_not_learners(fdeploy: Fdeploy) -> None:
     (fdeploy.folder / "x.pkl").write_bytes(pickle.dumps([1, 2]))
     assert fdeploy("inspect", "x.pkl", "--json").error["code"] == "not-a-learner"

@@ -21,7 +21,7 @@ BEYOND: dict[str, tuple[dict[str, Any], Limits, str]] = {
 
 
 @pytest.mark.parametrize("name", BEYOND)
-def test_what_goes_beyond_a_limit_is_told(name: str) -> None:
+def test_exceeded_limits_are_reported(name: str) -> None:
     given, limits, reason = BEYOND[name]
     with pytest.raises(Stopped, match=reason):
         ask(CHILD, given, limits)

@@ -44,7 +44,7 @@ def test_the_longest_project_name_is_the_longest_that_settings_allow() -> None:
     assert not re.match(NAME_PATTERN, PROJECT + "p")
 
 
-def test_no_two_things_of_a_stage_have_one_name() -> None:
+def test_names_within_a_stage_are_unique() -> None:
     stacks = {
         naming.endpoint_stack("a", "b"),
         naming.api_stack("a", "b"),

@@ -39,7 +39,7 @@ def test_several_labels_are_compared_as_a_set() -> None:
 
 
 @pytest.mark.parametrize("found", [(math.nan, 0.5), (math.inf, 0.0), (1.0,), ()])
-def test_what_is_no_answer_differs_without_bound(found: tuple[float, ...]) -> None:
+def test_a_missing_answer_differs_infinitely(found: tuple[float, ...]) -> None:
     report = compare(["a"], [(0.5, 0.5)], [found], threshold=None)
     assert report.max_difference == math.inf
     with pytest.raises(ParityError):

@@ -58,7 +58,7 @@ def careless() -> Iterator[Callable[[str], psutil.Process]]:
         parent.communicate()
 
 
-def test_a_process_that_nobody_reaps_is_not_waited_for(
+def test_zombie_processes_are_not_awaited(
     careless: Callable[[str], psutil.Process], tmp_path: Path
 ) -> None:
     clock = Clock()

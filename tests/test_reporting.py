@@ -147,6 +147,6 @@ def test_spans_of_time(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "h", "0h", "-1h", "1 h", "1w", "123456s"])
-def test_what_is_no_span_of_time(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(UsageError, match="is not a duration"):
         duration(text)

@@ -125,7 +125,7 @@ def test_the_settings_decide_the_target_and_say_why(
         ("[stages.UP.api]\n", "'UP' is not a valid stage name", "lower-case"),
     ],
 )
-def test_a_wrong_file_is_told_with_line_key_and_way_out(
+def test_an_invalid_file_is_reported_with_line_key_and_hint(
     tmp_path: Path, toml: str, message: str, hint: str
 ) -> None:
     with pytest.raises(SettingsError) as caught:

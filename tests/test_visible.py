@@ -58,7 +58,7 @@ def test_what_would_move_or_hide_becomes_an_escape(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_people_write_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert visible(text) == text
 
 

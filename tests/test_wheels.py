@@ -114,7 +114,7 @@ def test_a_damaged_cache_is_fetched_again(tmp_path: Path) -> None:
     assert len(index.commands) == 1
 
 
-def test_an_older_version_is_taken_where_there_is_no_other_and_told(tmp_path: Path) -> None:
+def test_an_older_version_is_used_and_reported_if_there_is_no_other(tmp_path: Path) -> None:
     index = Index({**VERSIONS, "tokenizers": "0.20.3"})
     wheels, told = fetched(index, tmp_path, lock=(*LOCK, pinned("tokenizers", "0.20.3")))
     assert wheels[1].version == "0.20.3"

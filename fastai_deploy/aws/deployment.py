@@ -118,6 +118,7 @@ def _event(item: dict[str, Any]) -> StackEvent:
     )
 
 
+_FIRST_POLL_SECONDS = 0.25  # then twice as long each time: short operations end at once
 _POLL_SECONDS = 2.0
 _LOOK_EVERY = 10  # polls without events between status checks; a stack event triggers one at once
 _NO_REASON = "AWS gives no reason"
@@ -204,7 +205,7 @@ class StackOperations:
         return stack
 
     def _follow(self, stack_id: str, tail: EventTail, seen: list[StackEvent]) -> Stack:
-        quiet = 0
+        quiet, wait = 0, _FIRST_POLL_SECONDS
         while True:
             new = tail.new()
             for event in new:
@@ -218,7 +219,8 @@ class StackOperations:
                     return stacks.gone(stack_id)
                 if not stack.working:
                     return stack
-            self._aws.sleep(_POLL_SECONDS)
+            self._aws.sleep(wait)
+            wait = min(2 * wait, _POLL_SECONDS)
 
 
 def _happened(stack_id: str, event: StackEvent) -> Happened:

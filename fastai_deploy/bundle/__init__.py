@@ -1,4 +1,4 @@
-"""The bundle, and the manifest that vouches for it; ``docs/bundle.md`` is the specification."""
+"""The bundle and its manifest; ``docs/bundle.md`` is the specification."""
 
 from fastai_deploy.bundle.folder import Bundle, building, read_bundle, read_manifest, seal
 from fastai_deploy.bundle.manifest import (

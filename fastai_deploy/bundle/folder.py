@@ -1,7 +1,7 @@
-"""The bundle: a folder that holds a converted learner, and the manifest that vouches for it.
+"""The bundle: a folder with a converted learner, and a manifest with the hashes of its files.
 
-``docs/bundle.md`` is the specification. A bundle is built beside its place and takes it when it is
-whole; the same content gives the same bytes.
+``docs/bundle.md`` is the specification. A bundle is built in a temporary folder, which is renamed
+once it is complete; the same content gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fastai_deploy.files import file_errors, sha256, write
 from fastai_deploy.json_reader import BadJson, parse
 
 MANIFEST = "manifest.json"
-_CACHES = {"__pycache__", ".DS_Store"}  # what others leave in a folder without being asked
+_CACHES = {"__pycache__", ".DS_Store"}  # created by other programs
 _SHOWN = 5
 
 
@@ -33,8 +33,8 @@ _SHOWN = 5
 class Bundle:
     """A bundle on disk; ``version`` is the SHA-256 of its manifest.
 
-    ``max_difference`` is the largest |Δprobability| between the goldens and the model in it, and
-    ``learner_sha256`` and ``learner_bytes`` describe the file that it was made from.
+    ``max_difference`` is the model's largest |Δprobability| on the goldens. ``learner_sha256`` and
+    ``learner_bytes`` (the size) describe the learner file that it was made from.
     """
 
     path: Path
@@ -49,10 +49,10 @@ class Bundle:
 
 @contextmanager
 def building(destination: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``destination`` when the block ends well.
+    """A new folder, which replaces ``destination`` if the block succeeds.
 
-    When it does not, nothing of it is left and an old bundle is as it was. A folder that holds
-    anything but a bundle is not replaced. Raises FileError.
+    If it fails, the folder is removed and an old bundle is unchanged. A folder that holds anything
+    but a bundle is not replaced. Raises FileError.
     """
     new = destination.with_name(f".{destination.name}.partial")
     old = destination.with_name(f".{destination.name}.old")
@@ -60,7 +60,7 @@ def building(destination: Path) -> Iterator[Path]:
     files.make_folder(destination.parent)
     present = files.names_in(destination.parent)
     if old.name in present and destination.name not in present:
-        files.rename(old, destination)  # the last writer was ended between its two renames
+        files.rename(old, destination)  # the last writer was killed between its two renames
     files.remove_tree(new)
     files.make_folder(new)
     try:
@@ -77,7 +77,7 @@ def building(destination: Path) -> Iterator[Path]:
 
 
 def seal(folder: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest of a folder that is otherwise complete; its files are listed in it."""
+    """List the folder's files in the manifest and write it; the folder is then complete."""
     listed = {
         path.name: FileEntry(sha256(path), path.stat().st_size)
         for path in sorted(folder.iterdir())
@@ -89,9 +89,9 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def read_bundle(folder: Path) -> tuple[Manifest, str]:
-    """The manifest and version of a bundle, every file of it checked against its SHA-256.
+    """The manifest and version of a bundle, after checking the SHA-256 of every file.
 
-    Raises FileError for a folder that is not exactly a bundle.
+    Raises FileError if the manifest or a listed file is missing or damaged.
     """
     manifest, version = read_manifest(folder)
     for name, entry in manifest.files.items():
@@ -100,14 +100,14 @@ def read_bundle(folder: Path) -> tuple[Manifest, str]:
             intact = path.stat().st_size == entry.bytes and sha256(path) == entry.sha256
         if not intact:
             raise FileError(
-                f"{path} is not the file that the manifest names: its SHA-256 differs",
+                f"{path} does not match the manifest: its SHA-256 differs",
                 hint=EXPORT_AGAIN,
             )
     return manifest, version
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
-    """The manifest and version of a bundle, without a look at its other files. Raises FileError."""
+    """The manifest and version of a bundle; its other files are not read. Raises FileError."""
     path = folder / MANIFEST
     data = files.read(path)
     try:
@@ -118,10 +118,10 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
 
 
 def _check_replaceable(destination: Path) -> None:
-    """Raise FileError unless ``destination`` is free, or a bundle and nothing else.
+    """Raise FileError unless ``destination`` is missing, empty, or holds only a bundle.
 
-    A folder that a user names may be one where other things are kept. In fdeploy's own folder there
-    is nothing else, and a damaged bundle is replaced by a whole one.
+    A folder named by the user may contain other files. fdeploy's own workspace does not, so there
+    even a damaged bundle is replaced.
     """
     if files.WORKSPACE in destination.absolute().parts or destination.is_symlink():
         return
@@ -142,7 +142,7 @@ def _check_replaceable(destination: Path) -> None:
     foreign = sorted(found - {MANIFEST, *manifest.files} - _CACHES)
     if foreign:
         raise FileError(
-            f"{destination} holds more than a bundle, so it is not replaced: "
+            f"{destination} contains more than a bundle, so it is not replaced: "
             f"{', '.join(ascii(name)[1:-1] for name in foreign[:_SHOWN])}",
             hint="name a new folder, or move these out of it",
         )

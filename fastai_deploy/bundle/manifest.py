@@ -12,19 +12,20 @@ from fastai_deploy.runtime.bundle import FORMATS
 
 Activation = Literal["softmax", "sigmoid"]
 
-KIND = "learner"  # of the text and of the runtime: the learner does everything itself
+KIND = "learner"  # text.kind and runtime.kind of an original learner
 LEARNER = "learner.pkl"
 REQUIREMENTS = "requirements.txt"
-LOCK = "requirements.lock"  # what the environment of the proof was installed from
+LOCK = "requirements.lock"  # the packages of the environment in which the goldens were checked
 
 
 @dataclass(frozen=True)
 class RuntimeSpec:
-    """How the learner is loaded.
+    """How to load the original learner.
 
     ``python`` is the version that it needs (``3.11``), ``fastai`` the major version.
-    ``definitions`` is the file of the bundle with the user's classes, of which ``names`` are looked
-    up in ``__main__``. ``activation`` makes probabilities of raw scores, where it answers those.
+    ``definitions`` is the bundle's file with the user's classes; the pickle looks up those in
+    ``names`` in ``__main__``. ``activation`` turns raw scores into probabilities, if the learner
+    returns raw scores.
     """
 
     python: str
@@ -44,7 +45,7 @@ Padding = Literal["mask", "equal-length"]
 
 @dataclass(frozen=True)
 class TextSpec:
-    """What is done to a text before the model; ``max_length`` is in tokens."""
+    """How a text becomes the model's input; ``max_length`` is in tokens."""
 
     kind: str
     steps: tuple[str, ...]
@@ -57,7 +58,7 @@ class TextSpec:
 class ModelSpec:
     """The graph: int64 inputs of shape (batch, sequence), one float32 output (batch, labels).
 
-    ``gpu`` is the file of the graph that a GPU computes, None where there is none.
+    ``gpu`` is the file of the graph that runs on a GPU, None if there is none.
     """
 
     file: str
@@ -99,9 +100,8 @@ class FileEntry:
 class Manifest:
     """All of ``manifest.json``; ``threshold`` is None for single-label models.
 
-    ``unproven`` is what neither the learner's file nor its own answers prove; the key is not
-    written where there is nothing. ``runtime`` is None for a converted learner, and not written
-    then.
+    ``unproven`` lists what neither the learner's file nor its own answers prove; the key is omitted
+    if the list is empty. ``runtime`` is None for a converted learner, and the key is then omitted.
     """
 
     name: str
@@ -124,7 +124,7 @@ class Manifest:
 
 
 def render_manifest(manifest: Manifest) -> bytes:
-    """The same bytes for the same manifest."""
+    """The bytes of ``manifest.json``; the same manifest gives the same bytes."""
     values = asdict(manifest)
     if manifest.runtime is None:
         del values["runtime"]
@@ -135,7 +135,7 @@ def render_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(value: Any, where: str) -> Manifest:
-    """Check a manifest. Raises FileError that names the key and what is wrong with it."""
+    """Parse and check a manifest. Raises FileError with the key and what is wrong with it."""
     top = Reader(value, where, EXPORT_AGAIN)
     if top.value.get("format") not in FORMATS:
         top.wrong("format", f"this fdeploy reads formats {', '.join(map(str, FORMATS))}")
@@ -209,9 +209,9 @@ def _runtime(section: Reader) -> RuntimeSpec:
 
 def _check(top: Reader, manifest: Manifest) -> None:
     if not manifest.labels or len(set(manifest.labels)) != len(manifest.labels):
-        top.wrong("labels", "there must be labels, each once")
+        top.wrong("labels", "there must be at least one label, and no duplicates")
     if (manifest.threshold is not None) != (manifest.task == "multi-label"):
-        top.wrong("threshold", "multi-label models have one, single-label models null")
+        top.wrong("threshold", "multi-label models need a number, single-label models null")
     if not 0 < manifest.tolerance < 1:
         top.wrong("tolerance", "it must be between 0 and 1")
     if "input_ids" not in manifest.model.inputs and manifest.runtime is None:
@@ -220,4 +220,4 @@ def _check(top: Reader, manifest: Manifest) -> None:
         top.wrong("files", f"{manifest.model.file} is missing")
     for name in manifest.files:
         if name.startswith(".") or "/" in name or "\\" in name:
-            top.wrong("files", f"{name!r} is no name of a file in the bundle")
+            top.wrong("files", f"{name!r} is not a valid file name in a bundle")

@@ -227,7 +227,7 @@ def show(
 
 
 def _width(stream: TextIO) -> int | None:
-    """The columns of the terminal; None if the stream is none, so that lines are not cut."""
+    """The width of the terminal in columns; None for any other stream, so lines are not cut."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 

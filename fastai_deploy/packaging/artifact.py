@@ -1,10 +1,10 @@
-"""``model.tar.gz``: written from a bundle, byte for byte the same on every machine, and read back.
+"""Writes ``model.tar.gz`` from a bundle, with the same bytes on every machine, and reads it.
 
     code/wheels/wheels.json    the Python, the processor and the wheels that it was packed for
     manifest.json              the bundle's own manifest
 
 The gzip stream is stored, not compressed: weights shrink by 7 % at a twentieth of the speed, and
-deflate libraries differ in their bytes. So the hash of the file can be the version of the model.
+deflate libraries differ in their output. So the file's hash can be the version of the model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BLOCK = 0xFFFF  # the longest stored block
 
 
 class Writable(Protocol):
-    """What the stream is written to."""
+    """Where the stream is written."""
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of the data; return its length."""
@@ -54,7 +54,7 @@ class StoredGzip:
         raw.write(_HEADER)
 
     def write(self, data: bytes | memoryview) -> int:
-        """Append ``data``; full blocks are written at once, so that the cuts never vary."""
+        """Append ``data``. Blocks are always full, so the bytes do not depend on the calls."""
         self._crc = zlib.crc32(data, self._crc)
         self._size += len(data)
         self._pending += data
@@ -85,9 +85,11 @@ _EVERYWHERE = "any"
 
 @dataclass(frozen=True)
 class ArtifactContents:
-    """``python`` such as ``3.13``, ``machine`` such as ``x86_64``; None where it is for no image.
+    """What an artifact was packed for.
 
-    ``wheels`` are file names; ``learner`` is the Python of a learner that is served as it is.
+    ``python`` is a version such as ``3.13``, ``machine`` an architecture such as ``x86_64``; both
+    are None if it was packed for no image. ``wheels`` are file names; ``learner`` is the Python
+    version of an original learner, None for a converted one.
     """
 
     python: str | None
@@ -96,7 +98,7 @@ class ArtifactContents:
     learner: str | None
 
     def misfits(self, container: Container) -> Iterator[str]:
-        """Why it cannot be served in a container, a reason each."""
+        """Each reason why the artifact cannot be served in a container."""
         if self.learner and self.learner != container.python:
             yield f"its learner needs Python {self.learner}"
         if self.python and self.python != container.python:
@@ -105,11 +107,11 @@ class ArtifactContents:
             yield f"it is packed for {self.machine}"
         foreign = [wheel for wheel in self.wheels if not _runs(wheel, container)]
         if foreign:
-            yield f"of its wheels {', '.join(foreign)} do not run there"
+            yield f"these wheels in it do not run there: {', '.join(foreign)}"
 
 
 def read_contents(artifact: Path) -> ArtifactContents:
-    """Read an artifact. Raises FileError when it is missing or not sound."""
+    """Read an artifact. Raises FileError if it is missing or damaged."""
     found: dict[str, Any] = {}
     try:
         with files.reading(artifact) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
@@ -131,15 +133,15 @@ def read_contents(artifact: Path) -> ArtifactContents:
         *(ValueError, LookupError, TypeError, AttributeError),
     ) as error:
         raise FileError(
-            f"{artifact} is not a sound model.tar.gz: {type(error).__name__}: {error}",
+            f"{artifact} is damaged or not an artifact: {type(error).__name__}: {error}",
             hint="run fdeploy package",
         ) from None
 
 
 def _runs(wheel: str, container: Container) -> bool:
-    """Whether a wheel's tags are the container's: ``-python-abi-platform`` (PEP 427).
+    """Whether a wheel's tags (``-python-abi-platform``, PEP 427) match the container.
 
-    A wheel of the stable ABI runs in every later Python than its own, too.
+    A wheel for the stable ABI also runs in every later Python.
     """
     *_, python, abi, platform = wheel.removesuffix(".whl").split("-")
     minor = int(container.python.partition(".")[2])
@@ -152,7 +154,7 @@ def _runs(wheel: str, container: Container) -> bool:
 
 
 _RUNTIME = Path(__file__).parents[1] / "runtime"
-# Serving reads one graph; the torch weights and other graphs would double the artifact.
+# Serving needs one graph; the torch weights and other graphs would double the artifact.
 _MODELS = (".safetensors", GRAPH_SUFFIX, weights_file(GRAPH_SUFFIX))
 
 
@@ -182,12 +184,12 @@ def write_artifact(
     wheels: Sequence[Wheel] = (),
     lock: str | None = None,
 ) -> Written:
-    """Pack a bundle; ``destination`` is replaced when the whole file is written, or not at all.
+    """Pack a bundle; ``destination`` is replaced atomically once the whole file is written.
 
-    ``name`` is what answers call the model; ``told`` hears the bytes packed so far and in all;
-    ``wheels`` are those for ``container``, None where the libraries are there already; ``lock`` is
-    what it installs for a learner that is served as it is.
-    Raises FileError when a file of the bundle is not the one that its manifest names.
+    ``name`` is the model's name in answers; ``told`` is called with the bytes packed so far and
+    in all; ``wheels`` are those for ``container``, which is None if the libraries are already
+    installed; ``lock`` lists what the container installs for an original learner.
+    Raises FileError if a file of the bundle differs from its manifest.
     """
     members = [*_members(bundle, name, container, lock), *_wheels(container, wheels)]
     members.sort(key=lambda member: member.name)
@@ -215,9 +217,9 @@ def write_artifact(
 
 
 def unpack(artifact: Path, folder: Path) -> None:
-    """Unpack an artifact into a new folder. Raises FileError when it is not sound.
+    """Unpack an artifact into a new folder. Raises FileError if it is damaged.
 
-    Regular files alone are written, below ``folder``, and never twice.
+    Only regular files are accepted, below ``folder``, each path once.
     """
     try:
         with files.reading(artifact) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
@@ -225,14 +227,14 @@ def unpack(artifact: Path, folder: Path) -> None:
                 content = tar.extractfile(info) if _is_ours(info) else None
                 if content is None:
                     raise FileError(
-                        f"{artifact} holds {info.name!r}, which no artifact of fdeploy holds",
+                        f"{artifact} contains {info.name!r}, which no artifact of fdeploy has",
                         hint="run fdeploy package",
                     )
                 with content, files.creating(folder / info.name) as file:
                     shutil.copyfileobj(content, file, files.CHUNK)
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise FileError(
-            f"{artifact} is not a sound model.tar.gz: {error}", hint="run fdeploy package"
+            f"{artifact} is damaged or not an artifact: {error}", hint="run fdeploy package"
         ) from None
 
 
@@ -242,7 +244,7 @@ def _is_ours(info: tarfile.TarInfo) -> bool:
 
 
 def runtime_digest() -> str:
-    """The SHA-256 over the serving code: another code makes another artifact."""
+    """The SHA-256 over the serving code; different code makes a different artifact."""
     digest = hashlib.sha256()
     for source in _runtime_sources():
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
@@ -252,9 +254,9 @@ def runtime_digest() -> str:
 
 
 def serving_versions(bundle: Path) -> dict[str, str]:
-    """The versions of the serving libraries that the parity gate was passed with.
+    """The versions of the serving libraries with which the bundle passed the parity gate.
 
-    Empty for a learner that is served as it is: it brings its own requirements.
+    Empty for an original learner, which has its own requirements.
     """
     manifest = _manifest(bundle)
     if _is_learner(manifest):
@@ -290,7 +292,7 @@ def _members(
     for path, data in ADAPTERS.items():
         yield _from_bytes(path, data)
     if container is None or _is_learner(manifest):
-        # Containers install from it at start, from the network: not where wheels are on board.
+        # Containers download and install these at start; not needed if the artifact has wheels.
         listed = lock or _requirements(bundle, manifest)
         yield _from_bytes("code/requirements.txt", listed.encode())
     for source in _runtime_sources():
@@ -326,7 +328,7 @@ def _wheels(container: Container | None, wheels: Sequence[Wheel]) -> Iterator[_M
 
 
 def _requirements(bundle: Path, manifest: dict[str, Any]) -> str:
-    """The versions that the parity gate was passed with; a learner as it is states its own."""
+    """The versions that passed the parity gate, or the original learner's own requirements."""
     if _is_learner(manifest):
         return files.read(bundle / "requirements.txt").decode("utf-8", "replace")
     versions = serving_versions(bundle)
@@ -334,18 +336,18 @@ def _requirements(bundle: Path, manifest: dict[str, Any]) -> str:
 
 
 def _is_learner(manifest: dict[str, Any]) -> bool:
-    """Whether the bundle holds a learner that is served as it is."""
+    """Whether the bundle holds an original learner."""
     return "runtime" in manifest
 
 
 def _changed(bundle: Path, name: str) -> FileError:
     if name.startswith("code/"):
-        return FileError(f"{name} has changed while it was packed", hint="run fdeploy package")
-    return FileError(f"{bundle / name} has changed since export made it", hint="run fdeploy export")
+        return FileError(f"{name} changed while it was being packed", hint="run fdeploy package")
+    return FileError(f"{bundle / name} has changed since the export", hint="run fdeploy export")
 
 
 def _runtime_sources() -> list[Path]:
-    """What the model server needs: all of the runtime but the Lambda's part."""
+    """The sources of the model server: the runtime without the Lambda."""
     return sorted((*_RUNTIME.glob("*.py"), *_RUNTIME.glob("hosts/*.py")))
 
 
@@ -377,7 +379,7 @@ def _copy(content: BinaryIO, stream: StoredGzip, advance: Callable[[int], None])
 
 
 class _Hashed:
-    """A file that hashes and counts what goes through it."""
+    """A file that hashes and counts the data written to it."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
@@ -385,7 +387,7 @@ class _Hashed:
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> int:
-        """Pass the data on."""
+        """Write the data to the underlying file."""
         self.digest.update(data)
         self.size += len(data)
         return self._raw.write(data)

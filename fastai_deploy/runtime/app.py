@@ -316,7 +316,7 @@ class App:
 
 @lru_cache(maxsize=16)
 def _http_refusal(retry_after: int) -> bytes:
-    """The answer as it is sent, with a placeholder for the request id."""
+    """The bytes of the answer, with a placeholder for the request id."""
     answer = refuse(error_responses.overloaded(retry_after))
     head = (
         f"HTTP/1.1 {answer.status} Service Unavailable\r\ncontent-type: {answer.content_type}\r\n"

@@ -1,8 +1,8 @@
-"""What may compute a model, the fastest first; the first that answers the goldens will serve.
+"""The backends that can run a model, fastest first. The first that reproduces the goldens serves.
 
-a GPU in half precision     where the GPU is built for it, as all since Volta (2017) are
-a GPU in float32
-the processor               ONNX Runtime; the only one for an artifact that is not for a GPU
+GPU, half precision    if the GPU has hardware for it, as all have since Volta (2017)
+GPU, float32
+CPU                    ONNX Runtime; the only backend of an artifact not packaged for a GPU
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .hardware import Hardware
 from .request_queue import Limits
 
 _TOKENS_PER_THREAD = 256
-_RUNS = 2  # at a time, which share the cores
-_TWICE = 256_000_000  # bytes; a larger model is in memory only once
-# Reckoned, not measured: RoBERTa-base takes 0.17 GFLOP a token, 3 to 7 us where a GPU does 25 to 60
-# TFLOPS, and its 600 kernels take 4 to 6 ms to launch, whatever they have to do.
+_RUNS = 2  # concurrent runs, which share the cores
+_TWICE = 256_000_000  # bytes; a larger model gets one session only
+# Estimated, not measured: RoBERTa-base needs 0.17 GFLOP per token, which takes a GPU of 25 to 60
+# TFLOPS 3 to 7 us. Launching its 600 kernels takes 4 to 6 ms, whatever the batch.
 _TOKENS_PER_GPU = 16_384
 _GPU_OVERHEAD = 1_000
 _FIRST_WITH_TENSOR_CORES = 7  # CUDA's compute capability
@@ -26,7 +26,7 @@ _FIRST_WITH_TENSOR_CORES = 7  # CUDA's compute capability
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU; ``device`` is torch's name for it, ``halves`` says that half precision is faster."""
+    """A GPU. ``device`` is torch's name for it; ``halves``: half precision is faster on it."""
 
     name: str
     device: str
@@ -35,9 +35,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to compute a model; ``limits`` are those of a run.
+    """A way to run a model; ``limits`` are those of one run.
 
-    ``open`` loads it: one session, or one for a run that is alone and one for a run beside another.
+    ``open`` loads the model and returns its sessions: one, or two, of which the first is for a run
+    without a concurrent one and the second for concurrent runs.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Backend:
 
 
 def find_gpu() -> Optional[Gpu]:
-    """The GPU that torch sees, if there are one and torch."""
+    """The GPU that torch sees; None without a GPU or without torch."""
     try:
         import torch  # noqa: PLC0415  # takes seconds, and is needed for nothing else
     except ImportError:
@@ -66,7 +67,7 @@ def backends(
     most_runs: int,
     find: Callable[[], Optional[Gpu]] = find_gpu,
 ) -> Iterator[Backend]:
-    """The ways that are open to an artifact on this machine; the last is always the processor."""
+    """The backends for an artifact on this machine, fastest first; the last is always the CPU."""
     gpu = find() if bundle.gpu else None
     if gpu is not None:
         limits = Limits(_TOKENS_PER_GPU, bundle.equal_length, _GPU_OVERHEAD)
@@ -81,21 +82,21 @@ def backends(
 
 
 def limits_for(bundle: Bundle, threads: int) -> Limits:
-    """Of the processor: runs of 256 tokens a thread, and 512 at least.
+    """The limits of a run on the CPU: 256 tokens per thread, at least 512.
 
-    Beyond, throughput falls and others wait longer: int8 RoBERTa-base with 2 threads answers 225
-    texts a second as 16 x 12 tokens, 215 as 32 x 12 and 170 as 64 x 12.
+    Larger runs lower the throughput and make other requests wait longer: int8 RoBERTa-base with 2
+    threads answers 225 texts a second in runs of 16 x 12 tokens, 215 in 32 x 12, 170 in 64 x 12.
     """
     return Limits(max(2, threads) * _TOKENS_PER_THREAD, equal_length=bundle.equal_length)
 
 
 def _on_gpu(bundle: Bundle, device: str, *, half: bool) -> Callable[[], List[Any]]:
     def opened() -> List[Any]:
-        import torch  # noqa: PLC0415  # it is in GPU images alone
+        import torch  # noqa: PLC0415  # only GPU images have it
 
         from .torch_session import open_torch  # noqa: PLC0415
 
-        # float32 is meant as it is said: TF32 rounds after three digits, as half precision does.
+        # TF32 would round float32 to three digits, like half precision.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         return [open_torch(bundle.folder / bundle.model_file, device, half=half)]
 
@@ -105,7 +106,7 @@ def _on_gpu(bundle: Bundle, device: str, *, half: bool) -> Callable[[], List[Any
 def _on_processor(
     bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, most_runs: int
 ) -> List[Any]:
-    # A learner as it is has no ONNX Runtime.
+    # A container that serves the original learner has no ONNX Runtime.
     from .session import open_session  # noqa: PLC0415
 
     if min(threads, most_runs) < _RUNS or not _pays_twice(bundle, hardware):
@@ -118,9 +119,9 @@ def _on_processor(
 def _pays_twice(bundle: Bundle, hardware: Hardware) -> bool:
     """Whether a second session is worth its memory.
 
-    Each packs the matrices anew: int8 RoBERTa-base takes 0.8 of its files with one session and 1.5
-    with two, which share the embeddings. Recurrent models gain the most from large runs,
-    which two at a time are not.
+    Sessions share the embeddings, but each packs the matrices for itself: int8 RoBERTa-base takes
+    0.8 times the size of its files with one session and 1.5 times with two. Recurrent models gain
+    most from large runs, and concurrent runs are smaller.
     """
     size = bundle.model_bytes
     fits = hardware.memory is None or 4 * size <= hardware.memory

@@ -1,4 +1,4 @@
-"""The unpacked model folder: what the manifest says, and proof that its files are the ones meant.
+"""Reads the unpacked model folder: the manifest, the goldens, and the SHA-256 of every file.
 
 ``docs/bundle.md`` is the specification.
 """
@@ -14,7 +14,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from .contract import Model
 
 FORMATS = (1, 2)
-"""Those that are read. Format 1 has all weights in the graph's own file."""
+"""The formats that can be read. In format 1, the graph's file holds all weights."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 WORDS = "words.json"
@@ -26,7 +26,7 @@ MULTI_LABEL = "multi-label"
 KIND_TRANSFORMERS = "transformers"
 KIND_WORDS = "words"
 KIND_LEARNER = "learner"
-# What a kind of text needs besides the model; a learner that is served as it is holds its own.
+# The file that turns texts into ids; an original learner does this itself.
 TEXT_FILES = {KIND_TRANSFORMERS: TOKENIZER, KIND_WORDS: WORDS, KIND_LEARNER: None}
 PADDED = "mask"
 EQUAL_LENGTH = "equal-length"
@@ -38,12 +38,12 @@ _VERSION_DIGITS = 12
 
 
 class ModelError(Exception):
-    """The model folder cannot be served; says which file or setting is wrong."""
+    """The model folder cannot be served; the message says which file or setting is wrong."""
 
 
 @dataclass(frozen=True)
 class Golden:
-    """A text, and the probabilities by label that every form of the model must reproduce."""
+    """A text and its probabilities by label, which every form of the model must reproduce."""
 
     text: str
     probabilities: Mapping[str, float]
@@ -51,12 +51,13 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What serving needs of the manifest; ``max_length`` is in tokens, special ones included.
+    """The parts of the manifest that serving needs.
 
-    ``kind`` says what turns texts into ids; ``gpu``, that a GPU is to compute the graph.
-    ``runtime`` says how a learner that is served as it is is loaded; it is empty for a converted
-    one. ``unproven``: neither the learner's file nor its own answers prove all that was converted.
-    ``weights_file`` holds the larger weights of the graph; None where the graph holds all of them.
+    ``max_length`` is in tokens, including special ones. ``kind`` selects what turns texts into ids.
+    ``gpu``: the graph is meant for a GPU. ``runtime`` tells how to load an original learner; it is
+    empty for a converted one. ``unproven``: part of the conversion is proven neither by the
+    learner's file nor by its own answers. ``weights_file`` holds the larger weights of the graph;
+    it is None if the graph holds them all.
     """
 
     folder: Path
@@ -80,30 +81,30 @@ class Bundle:
 
     @property
     def model_bytes(self) -> int:
-        """The size of the model's files."""
+        """The size of the graph and its weights file."""
         names = (self.model_file, self.weights_file)
         return sum((self.folder / name).stat().st_size for name in names if name)
 
     @property
     def answered_as(self) -> Model:
-        """What the answers say of the model."""
+        """The model as described in the answers."""
         return Model(self.name, self.version, self.threshold, self.unproven)
 
 
 def weights_file(graph: str) -> str:
-    """The file beside a graph that holds its larger weights, in ONNX's external data format."""
+    """The name of the file with a graph's larger weights, in ONNX's external data format."""
     return f"{graph}.data"
 
 
 def open_bundle(folder: Path, version: Optional[str] = None) -> Bundle:
     """Read the manifest and check every file that it lists against its SHA-256.
 
-    ``version`` names the artifact; without it, the manifest's own hash does. Raises ModelError.
+    ``version`` names the artifact; the default is the manifest's hash. Raises ModelError.
     """
     raw = _read(folder / MANIFEST)
     manifest = _object(_json(raw, MANIFEST), MANIFEST)
     if manifest.get("format") not in FORMATS:
-        raise ModelError(f"{MANIFEST} is of a format that this server does not know")
+        raise ModelError(f"{MANIFEST} has a format that this server does not know")
     bundle = _bundle(folder, manifest, version or hashlib.sha256(raw).hexdigest()[:_VERSION_DIGITS])
     text_file = TEXT_FILES[bundle.kind]
     needed = [bundle.model_file, GOLDENS, *([text_file] if text_file else [])]
@@ -122,7 +123,7 @@ def read_goldens(bundle: Bundle) -> Tuple[Golden, ...]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{GOLDENS} is damaged ({type(error).__name__})") from None
     if not goldens:
-        raise ModelError(f"{GOLDENS} holds no golden, so nothing proves that the model is right")
+        raise ModelError(f"{GOLDENS} holds no goldens, so the model cannot be verified")
     return goldens
 
 
@@ -164,9 +165,9 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
     for name in bundle.inputs:
         _known("model.inputs", name, INPUTS)
     if not bundle.runtime and not bundle.model_file.endswith(GRAPH_SUFFIX):
-        raise ModelError(f"{MANIFEST} has a model.file that is no graph: {bundle.model_file!r}")
+        raise ModelError(f"{MANIFEST} has a model.file that is not a graph: {bundle.model_file!r}")
     if not bundle.labels or len(set(bundle.labels)) != len(bundle.labels):
-        raise ModelError(f"{MANIFEST} holds no labels, or one twice")
+        raise ModelError(f"{MANIFEST} has no labels, or duplicate ones")
     return bundle
 
 
@@ -180,14 +181,14 @@ def _verify(folder: Path, files: Any, needed: Tuple[str, ...]) -> None:
     listed = _object(files, f"{MANIFEST}: files")
     for name in needed:
         if name not in listed:
-            raise ModelError(f"{MANIFEST} does not list {name}, so nothing vouches for it")
+            raise ModelError(f"{MANIFEST} does not list {name}, so the file cannot be verified")
     for name, entry in listed.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise ModelError(f"{MANIFEST} lists a file outside the model folder: {name!r}")
         expected = entry.get("sha256") if isinstance(entry, dict) else None
         if _sha256(folder / path) != expected:
-            raise ModelError(f"{name} is not the file that {MANIFEST} names: its SHA-256 differs")
+            raise ModelError(f"{name} does not match {MANIFEST}: its SHA-256 differs")
 
 
 def _sha256(path: Path) -> str:

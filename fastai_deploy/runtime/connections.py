@@ -27,9 +27,9 @@ class ConnectionLimits:
     """The limits of one connection, and of all of them together.
 
     A connection is closed if it sends nothing for ``silent`` after it was opened or ``idle`` after
-    an answer, if a request's headers take longer than ``head`` in all, if its body stops for
-    ``body``, if what follows an early answer takes longer than ``rest``, or if what follows a
-    refusal takes longer than ``refused``. ``head_bytes`` limits the request line and headers.
+    an answer, if a request's headers take longer than ``head`` in all, if its body pauses for
+    ``body``, or if the data after an early answer takes longer than ``rest``, or after a refusal
+    longer than ``refused``. ``head_bytes`` limits the request line and headers.
     Beyond its first ``small_body`` bytes, an incomplete body counts towards ``unfinished``, up to
     ``largest_body``.
     """
@@ -76,7 +76,7 @@ class Member(Protocol):
         """Whether it has no complete request head that waits for an answer."""
 
     def expire(self) -> None:
-        """Time is up for what it is doing."""
+        """End the connection's current state, whose time is up."""
 
     def make_room(self) -> None:
         """Close to make room for another."""
@@ -145,7 +145,7 @@ class Connections:
         )
 
     def tick(self) -> None:
-        """End what has taken too long, and trim the memory that large bodies have used."""
+        """Expire overdue connections, and trim the memory that large bodies have used."""
         self.now = self._clock()
         for member in [*self._open, *self._refused]:
             if member.expires <= self.now or member.unread <= self.now:

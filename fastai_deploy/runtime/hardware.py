@@ -120,12 +120,12 @@ def plan_threads(hardware: Hardware) -> ThreadPlan:
     return ThreadPlan(threads=hardware.cores, workers=max(1, hardware.cores // _CORES_PER_RUN))
 
 
-_GARBAGE = 50_000  # objects, between collections
+_GARBAGE = 50_000  # new objects before the next collection
 
 
 def trim_memory() -> None:
-    """Return freed memory to the system; glibc would keep it, a gigabyte and more."""
-    gc.collect()  # graphs refer to one another
+    """Return freed memory to the system; glibc would keep it, sometimes more than a gigabyte."""
+    gc.collect()  # graphs have reference cycles
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and needs none
         if trim is not None:
@@ -133,10 +133,10 @@ def trim_memory() -> None:
 
 
 def freeze_gc() -> None:
-    """Free what loading needed, and exempt what is left from garbage collection.
+    """Free what only loading needed, and exempt the remaining objects from garbage collection.
 
-    A collection visits every live object, so thousands of open requests would be visited again and
-    again: a fifth of the event loop's time for each. After int8 RoBERTa-base this frees 81 MB.
+    A collection visits every live object, also those of thousands of open requests, and takes a
+    fifth of the event loop's time. After loading int8 RoBERTa-base this frees 81 MB.
     """
     trim_memory()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Which requests a server on this machine answers: none from other origins' pages in a browser.
+"""Refuses requests that pages of other origins send to a server on this machine from a browser.
 
 A web page may send requests to 127.0.0.1, and its own host name may resolve to it (DNS rebinding).
 The request shows both: ``Origin`` holds the page's origin, ``Host`` the name. In containers this

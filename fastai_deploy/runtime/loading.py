@@ -1,4 +1,4 @@
-"""From an unpacked artifact to a predictor that has answered its goldens."""
+"""Load the model of an unpacked artifact and verify it before serving."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Predicting(Protocol):
     limits: Limits
 
     def encode(self, text: str) -> Union[Encoded, RequestError]:
-        """One text as the model takes it, or the error that answers it. Raises nothing."""
+        """The input for one text, or the error to answer it with. Raises nothing."""
         ...
 
     def run(self, texts: Sequence[Encoded]) -> List[Outcome]:
-        """Answer texts in one run; an error stands in place of a failed one."""
+        """Answer texts in one run; a failed text gets an error in its place."""
         ...
 
     def predict(self, texts: Sequence[str]) -> List[Outcome]:
@@ -39,7 +39,7 @@ class Predicting(Protocol):
     def predict_encoded(
         self, texts: Sequence[Encoded], run_all: Callable[..., Iterable[List[Outcome]]] = map
     ) -> List[Outcome]:
-        """The same for texts that are encoded already; ``run_all`` maps :meth:`run` over groups."""
+        """Answer encoded texts in order; ``run_all`` maps :meth:`run` over groups."""
         ...
 
 
@@ -47,10 +47,10 @@ _SHOWN_TEXT = 24
 
 
 def check_goldens(predictor: Predicting, goldens: Sequence[Golden]) -> float:
-    """Ask every golden; the largest |Δprobability| found.
+    """Predict every golden and return the largest |Δprobability|.
 
-    Raises ModelError when one is above the manifest's tolerance, or is not answered at all. The
-    message shows the beginning of the first such text and never more than half of it.
+    Raises ModelError if one exceeds the manifest's tolerance or gets no answer. The message shows
+    the beginning of the first such text, at most half of it.
     """
     tolerance = predictor.bundle.tolerance
     deviations = [
@@ -71,7 +71,7 @@ def check_goldens(predictor: Predicting, goldens: Sequence[Golden]) -> float:
 
 
 def _deviation(golden: Golden, outcome: object) -> float:
-    """|Δprobability| of one golden; infinite when there is nothing to compare."""
+    """|Δprobability| of one golden; infinite if there is no prediction with the same labels."""
     if not isinstance(outcome, Prediction):
         return float("inf")
     found = dict(outcome.probabilities)
@@ -85,18 +85,18 @@ def _shortened(text: str) -> str:
 
 
 VERSION_VARIABLE = "FDEPLOY_VERSION"
-"""The environment variable with the version that answers name; else it is the manifest's hash."""
+"""The environment variable with the version in the answers; the default is the manifest's hash."""
 
-_SAMPLE = 32  # tokens of each text of the run whose speed is measured
-_SHOWN = 300  # characters of why a way was passed over
+_SAMPLE = 32  # tokens per text in the run that measures the speed
+_SHOWN = 300  # characters of the error of a skipped backend
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A warm predictor whose goldens agree; ``deviation`` is the largest |Δprobability| seen.
+    """A warm predictor that reproduced its goldens; ``deviation`` is the largest |Δprobability|.
 
-    ``way`` is what computes; ``passed_over`` are faster ways, each with why it was not taken.
-    ``runs`` is how many at a time use it best.
+    ``way`` is the name of the backend; ``skipped`` are faster backends, each with the reason it was
+    skipped. ``runs`` is the number of concurrent runs with the best throughput.
     """
 
     predictor: Predicting
@@ -109,7 +109,7 @@ class Loaded:
 
     @property
     def facts(self) -> Dict[str, Any]:
-        """What a log says of it."""
+        """The fields for the log."""
         return {
             "goldens": self.goldens,
             "deviation": self.deviation,
@@ -131,11 +131,11 @@ def load(
 ) -> Loaded:
     """Open the model, check every golden (which warms it up) and measure its speed.
 
-    ``alone``: the machine has nothing else to do. ``most_runs``: so many runs at a time may be made
-    ready for. ``find`` looks for a GPU. Raises ModelError when anything in the folder is not as the
-    manifest says.
+    ``alone``: no other process needs the cores. ``most_runs``: the maximum number of concurrent
+    runs to prepare for. ``find`` looks for a GPU. Raises ModelError if the folder differs from the
+    manifest in any way, or the model from its goldens.
     """
-    # Texts are tokenized one by one; without this, each goes to another thread and back.
+    # Texts are tokenized one by one; by default each would go to another thread and back.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     bundle = open_bundle(folder, version)
     goldens = read_goldens(bundle)
@@ -151,34 +151,34 @@ def load(
     sample = encoder.encode(goldens[0].text)
     skipped: List[str] = []
 
-    def proved(way: Backend) -> Loaded:
-        sessions = way.open()
-        predictors = [Predictor(bundle, encoder, session, way.limits) for session in sessions]
+    def verified(backend: Backend) -> Loaded:
+        sessions = backend.open()
+        predictors = [Predictor(bundle, encoder, session, backend.limits) for session in sessions]
         deviation = max(check_goldens(predictor, goldens) for predictor in predictors)
-        predictor = Predictor(bundle, encoder, SharedCores(*sessions), way.limits)
+        predictor = Predictor(bundle, encoder, SharedCores(*sessions), backend.limits)
         return Loaded(
             predictor,
             _tokens_per_second(predictor, sample, clock),
             len(goldens),
             deviation,
-            way.name,
+            backend.name,
             tuple(skipped),
             runs=len(sessions),
         )
 
     *faster, last = backends(bundle, hardware, threads, alone=alone, most_runs=most_runs, find=find)
-    for way in faster:
+    for backend in faster:
         try:
-            return proved(way)
+            return verified(backend)
         except Exception as error:  # noqa: BLE001, PERF203  # torch's errors have no common base
-            skipped.append(f"{way.name}: {str(error)[:_SHOWN]}")
-    return proved(last)
+            skipped.append(f"{backend.name}: {str(error)[:_SHOWN]}")
+    return verified(last)
 
 
 def _load_learner(
     bundle: Bundle, goldens: Sequence[Golden], threads: int, clock: Callable[[], float]
 ) -> Loaded:
-    """The learner itself, whose libraries are imported here and nowhere else."""
+    """Load the original learner; nothing else imports its libraries."""
     from .learner_predictor import LearnerPredictor, open_learner  # noqa: PLC0415
 
     ask = open_learner(bundle.folder, bundle.runtime)
@@ -196,7 +196,7 @@ def _load_learner(
 
 
 def _tokens_per_second(predictor: Predicting, sample: Encoded, clock: Callable[[], float]) -> float:
-    """The speed of a run that is half full, from the better of two; the queue is bounded by it."""
+    """The speed of a half-full run, the better of two; the queue's limits are based on it."""
     texts = predictor.limits.tokens // (2 * _SAMPLE)
     ids = (list(sample.ids) * _SAMPLE)[: min(_SAMPLE, predictor.bundle.max_length)]
     batch = [Encoded(ids, truncated=False)] * texts
@@ -209,9 +209,9 @@ def _tokens_per_second(predictor: Predicting, sample: Encoded, clock: Callable[[
 
 
 def start(folder: Path, log: Log, *, workers: int = 1) -> Tuple[Loaded, ThreadPlan]:
-    """Load and check the model, for this process as one of ``workers`` of the machine; and tell it.
+    """Load and verify the model in one of ``workers`` processes that share the machine; log it.
 
-    Raises ModelError, or what a library raises; the reason is then in the log.
+    Raises ModelError, or an error of a library, after logging the reason.
     """
     found = hardware.detect()
     planned = plan_threads(replace(found, cores=max(1, found.cores // workers)))

@@ -105,7 +105,7 @@ class LogRotation:
                 self._rotate()
 
     def _rotate(self) -> None:
-        # Somebody may have deleted it. A file that is not ours is left alone.
+        # The file may have been deleted or replaced; a file that is not ours is left alone.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(_STDERR), os.lstat(self._path)):
                 self._path.replace(rotated(self._path))

@@ -1,11 +1,11 @@
-"""An ONNX graph as plain values, read without the onnx package; the weights stay in their files.
+"""Reads ONNX graphs without the onnx package; the weights stay in their files.
 
-Containers get no onnx package and no protobuf, because serving needs little of the format: the
-files that hold weights, before ONNX Runtime opens any of them (``external_files``), and for GPUs
-the nodes and weights (``read_graph``). So the wire format of protocol buffers is read here.
+Containers have neither onnx nor protobuf, because serving needs little of the format: the names of
+the weight files, before ONNX Runtime opens them (``external_files``), and on GPUs the nodes and
+weights (``read_graph``). So this module reads the wire format of protocol buffers itself.
 
-Sources: "Encoding" in the protocol buffers documentation; "External Data" in ONNX's, and the field
-numbers and types of ``onnx.proto``.
+Sources: "Encoding" in the protocol buffers documentation; "External Data" in the ONNX
+documentation; the field numbers and types in ``onnx.proto``.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ Array = Any
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 _SIZES = {_FIXED_64: 8, _FIXED_32: 4}
 _LARGEST_TAG = (1 << 32) - 1
-_MOST_BITS = 63  # by which the last seven bits of a number are shifted
+_MOST_BITS = 63  # the shift of the last byte of a 64-bit varint
 
 _GRAPH = 7  # of a model
 _NODE, _WEIGHT, _OUTPUT = 1, 5, 12  # of a graph
 _INPUTS, _OUTPUTS, _OPERATOR, _ATTRIBUTE, _DOMAIN = 1, 2, 4, 5, 7  # of a node
 _DIMENSIONS, _DATA_TYPE, _NAME, _RAW, _EXTERNAL = 1, 2, 8, 9, 13  # of a tensor
-_KEY, _VALUE = 1, 2  # of an entry that says where the data of a tensor is
+_KEY, _VALUE = 1, 2  # of an entry of external_data
 _LOCATION, _OFFSET, _LENGTH = "location", "offset", "length"
-# Where tensors can be: the fields of a message that hold others, and what those are.
+# Where tensors can occur: for each message, its fields that hold messages, and their types.
 _WITHIN: Mapping[str, Mapping[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -61,7 +61,7 @@ _TYPES = {
     1: np.float32, 2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16, 6: np.int32, 7: np.int64,
     9: np.bool_, 10: np.float16, 11: np.float64, 12: np.uint32, 13: np.uint64,
 }  # fmt: skip
-# The fields of a tensor for numbers that are not raw, and what one number is.
+# The fields of a tensor for numbers not stored as raw data, and the layout of one number.
 _FLOATS, _INT32S, _INT64S, _DOUBLES, _UINT64S = 4, 5, 7, 10, 11
 _NUMBERS = {_FLOATS: "<f", _INT32S: "", _INT64S: "", _DOUBLES: "<d", _UINT64S: ""}
 
@@ -69,7 +69,7 @@ Data = Union[bytes, mmap.mmap]
 
 
 class Field(NamedTuple):
-    """A field of a message; what it holds goes from ``content`` to ``end``."""
+    """A field of a message; its content is the bytes from ``content`` to ``end``."""
 
     number: int
     kind: int
@@ -79,7 +79,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Node:
-    """One operation; an input that is left out is an empty name."""
+    """One operation; an omitted optional input has an empty name."""
 
     operator: str
     inputs: Tuple[str, ...]
@@ -89,7 +89,7 @@ class Node:
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """Nodes in the order in which they can be computed; ``weights`` by name, as numpy arrays."""
+    """Nodes in topological order; ``weights`` are numpy arrays by name."""
 
     nodes: Tuple[Node, ...]
     weights: Mapping[str, Array]
@@ -97,9 +97,9 @@ class OnnxGraph:
 
 
 def check_weights(bundle: Bundle) -> None:
-    """Raise ModelError for a graph with data in any file but its own, whose hash was checked.
+    """Raise ModelError if a graph refers to any file but its own weights file, whose hash matched.
 
-    ONNX Runtime would read it wherever it is: only its later versions keep to the model's folder.
+    Only later versions of ONNX Runtime refuse files outside the model's folder.
     """
     try:
         found = external_files(bundle.folder / bundle.model_file)
@@ -108,16 +108,16 @@ def check_weights(bundle: Bundle) -> None:
     foreign = sorted(found - {bundle.weights_file})
     if foreign:
         raise ModelError(
-            f"{bundle.model_file} takes weights from {foreign[0]!r}, which is no file of its own"
+            f"{bundle.model_file} takes weights from {foreign[0]!r}, which does not belong to it"
         )
 
 
 def external_files(path: Path) -> Set[str]:
-    """The locations of all data that a graph keeps outside its own file, as the file states them.
+    """The locations of all external data of a graph, as written in the file.
 
-    ONNX Runtime opens what stands here, some of its versions anywhere on the disk. Tensors are
-    looked for wherever one can be: in nodes, in graphs within nodes, in functions. Raises
-    ValueError for a file that is no graph; OSError.
+    ONNX Runtime opens these paths, in some versions anywhere on the disk. So every place that can
+    hold a tensor is searched: nodes, graphs within nodes, functions. Raises ValueError if the file
+    is not a graph, and OSError.
     """
     data = _mapped(path)
     try:
@@ -128,14 +128,14 @@ def external_files(path: Path) -> Set[str]:
             if key == _LOCATION
         }
     except RecursionError:
-        raise ValueError(f"{path.name} nests graphs too deep") from None
+        raise ValueError(f"{path.name} nests graphs too deeply") from None
 
 
 def read_graph(path: Path) -> OnnxGraph:
-    """The graph of a file, which must not change while the weights are used.
+    """Read the graph in a file, which must not change while the weights are in use.
 
-    Weights may be in the file or in the one that belongs to it (``weights_file``). Raises
-    ValueError when there is no graph in it, or something that no graph of ours holds; OSError.
+    Weights may be in the file itself or in its weights file (``weights_file``). Raises ValueError
+    if the file holds no graph, or something that fdeploy never writes, and OSError.
     """
     reader = _Reader(path)
     nodes: List[Node] = []
@@ -157,7 +157,7 @@ def read_graph(path: Path) -> OnnxGraph:
 
 
 class _Reader:
-    """Nodes and tensors of one file, with the file that holds its larger weights."""
+    """Reads nodes and tensors from one file and its weights file."""
 
     def __init__(self, path: Path) -> None:
         self.data = _mapped(path)
@@ -174,16 +174,16 @@ class _Reader:
             elif part.number == _ATTRIBUTE:
                 name, value = self._attribute(part)
                 attributes[name] = value
-        # Domains are no part of the name: no two that fdeploy writes have an operator alike.
+        # The domain is not part of the name: fdeploy writes no operator name in two domains.
         return Node(
             "".join(names[_OPERATOR]), tuple(names[_INPUTS]), tuple(names[_OUTPUTS]), attributes
         )
 
     def tensor(self, field: Field) -> Tuple[str, Array]:
-        """Its name and its numbers, which stay where they are unless they are stored one by one.
+        """A tensor's name and numbers, a view of the file unless they are stored as fields.
 
-        Raises ValueError for a type that numpy does not have, and for data of another file than
-        the one that belongs to the graph.
+        Raises ValueError for a type that numpy lacks, and for data in a file other than the graph's
+        weights file.
         """
         data = self.data
         parts: Dict[int, List[Field]] = {}
@@ -193,7 +193,7 @@ class _Reader:
         shape = [n for part in parts.get(_DIMENSIONS, ()) for n in _numbers(data, part, "")]
         kind = sum(_integer(data, part) for part in parts.get(_DATA_TYPE, ()))
         if kind not in _TYPES:
-            raise ValueError(f"the weight {name!r} is of a type that is not read here ({kind})")
+            raise ValueError(f"the weight {name!r} has a type that fdeploy does not read ({kind})")
         dtype = np.dtype(_TYPES[kind])
         outside = dict(_entries(data, field))
         if outside:
@@ -202,7 +202,7 @@ class _Reader:
             raw = parts[_RAW][-1]
             count = (raw.end - raw.content) // dtype.itemsize
             return name, np.frombuffer(data, dtype, count, raw.content).reshape(shape)
-        stored = np.uint16 if dtype == np.float16 else dtype  # its bits are kept as integers
+        stored = np.uint16 if dtype == np.float16 else dtype  # stored as integers
         numbers = [
             number
             for key, layout in _NUMBERS.items()
@@ -222,7 +222,7 @@ class _Reader:
         return np.frombuffer(self._weights, dtype, length // dtype.itemsize, offset)
 
     def _attribute(self, field: Field) -> Tuple[str, Any]:
-        """Its name, and a number, text, array, or list of numbers or texts."""
+        """An attribute's name and value: a number, text, array, or list of numbers or texts."""
         read: Dict[int, Callable[[Field], Any]] = {
             2: lambda part: float(_numbers(self.data, part, "<f")[0]),
             3: lambda part: _integer(self.data, part),
@@ -256,7 +256,7 @@ def _tensors(data: Data, message: str, parts: Iterator[Field]) -> Iterator[Field
 
 
 def _entries(data: Data, tensor: Field) -> Iterator[Tuple[str, str]]:
-    """What a tensor says of data outside the file: key and value, every value of a key."""
+    """The external data entries of a tensor: every key and value, duplicates included."""
     for part in _parts(data, tensor):
         if part.number == _EXTERNAL and part.kind == _BYTES:
             found: Dict[int, List[str]] = {_KEY: [], _VALUE: []}
@@ -267,12 +267,12 @@ def _entries(data: Data, tensor: Field) -> Iterator[Tuple[str, str]]:
 
 
 def fields(data: Data, start: int = 0, end: Optional[int] = None) -> Iterator[Field]:
-    """The fields of the message from ``start`` to ``end``. Raises ValueError for what is none."""
+    """The fields of the message from ``start`` to ``end``. Raises ValueError if it is malformed."""
     end = len(data) if end is None else end
     while start < end:
         tag, content = _varint(data, start)
-        if tag > _LARGEST_TAG:  # protobuf would take its lower bits
-            raise ValueError("a field has a number that is too large")
+        if tag > _LARGEST_TAG:  # protobuf would use its lower bits
+            raise ValueError("a field number is too large")
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
             _, stop = _varint(data, content)
@@ -282,15 +282,15 @@ def fields(data: Data, start: int = 0, end: Optional[int] = None) -> Iterator[Fi
         elif kind in _SIZES:
             stop = content + _SIZES[kind]
         else:
-            raise ValueError("a field is of an unknown kind")
+            raise ValueError("a field has an unknown wire type")
         if stop > end:
-            raise ValueError("a field goes on behind its message")
+            raise ValueError("a field extends beyond its message")
         yield Field(number, kind, content, stop)
         start = stop
 
 
 def _varint(data: Data, position: int) -> Tuple[int, int]:
-    """A number of seven bits a byte, and where it ends. Raises ValueError."""
+    """A varint (seven bits per byte) and the position after it. Raises ValueError."""
     number = shift = 0
     while position < len(data) and shift <= _MOST_BITS:
         byte = data[position]
@@ -299,7 +299,7 @@ def _varint(data: Data, position: int) -> Tuple[int, int]:
         shift += 7
         if byte < 0x80:  # noqa: PLR2004 - the high bit says that more follow
             return number, position
-    raise ValueError("a number is too long, or has no end")
+    raise ValueError("a varint is too long or incomplete")
 
 
 def _parts(data: Data, field: Field) -> Iterator[Field]:
@@ -320,7 +320,7 @@ def _integer(data: Data, field: Field) -> int:
 
 
 def _numbers(data: Data, field: Field, layout: str) -> List[Any]:
-    """The numbers of a field, one or packed; ``layout`` as of struct, empty for varints."""
+    """The numbers of a field, single or packed; ``layout`` is a struct format, "" for varints."""
     if layout:
         return [number for (number,) in struct.iter_unpack(layout, data[field.content : field.end])]
     found = []

@@ -1,4 +1,4 @@
-"""Texts to predictions: the one path for every server, handler and check."""
+"""Texts to predictions. Every server, handler and check uses this code."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Job:
         self.done = done
 
     def cancel(self) -> None:
-        """Remove what still waits from the queue; ``done`` is no longer called."""
+        """Remove its waiting items from the queue; ``done`` is no longer called."""
         self.cancelled = True
 
 
@@ -120,11 +120,11 @@ class RequestQueue:
 
     @property
     def fills_a_run(self) -> bool:
-        """Whether as many tokens are queued as one run may have."""
+        """Whether the queued tokens would fill a run."""
         return self._backlog >= self._limits.tokens
 
     def admit(self, tokens: int) -> None:
-        """Raise Overloaded if a request of so many tokens would wait too long."""
+        """Raise Overloaded if a request of ``tokens`` tokens would wait too long."""
         if not self._line:
             return
         if self._due > self._due_limit:
@@ -145,7 +145,7 @@ class RequestQueue:
         self._backlog += tokens
 
     def drop_cancelled(self, now: float) -> None:
-        """Drop what nobody waits for any more."""
+        """Drop the items of cancelled requests."""
         left = [each for each in self._line if not each.job.cancelled]
         if len(left) < len(self._line):
             self._line = left

@@ -54,7 +54,7 @@ def listen(port: int) -> socket.socket:
 
 
 class HttpServer(uvicorn.Server):
-    """Serves an ASGI application until it is told to stop.
+    """Serves an ASGI application until ``end`` is called.
 
     ``ready`` is called when requests are answered; ``grace`` is how many seconds requests in flight
     get at the end. ``hosts`` and ``refused_early`` are those of Connection. ``log_file`` is the

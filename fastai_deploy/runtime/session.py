@@ -10,7 +10,7 @@ from .bundle import Bundle, ModelError
 from .hardware import Hardware
 
 SLOWER = ("SkipLayerNormFusion", "BiasGeluFusion")
-"""ONNX Runtime's fusions that cost more than they save: see docs/quantization.md."""
+"""Fusions of ONNX Runtime that cost more than they save; docs/quantization.md has the figures."""
 
 _MEMORY_FACTOR = 1.2
 
@@ -18,20 +18,20 @@ _MEMORY_FACTOR = 1.2
 def open_session(
     bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool
 ) -> onnxruntime.InferenceSession:
-    """Load the model; its ``run`` may be called from many threads.
+    """Load the model. The session's ``run`` is thread-safe.
 
-    Large weights stay in their file, which ONNX Runtime maps: sessions, and processes, have those
-    that they use as they are (the embeddings) in memory once. ``alone`` says that the machine has
-    nothing else to do, as an endpoint's has: threads may then spin while a run lasts. Raises
-    ModelError when the graph is not the manifest's or does not fit into the memory; where its
-    weights are is not looked at here (``onnx_graph.check_weights``).
+    ONNX Runtime maps the file of large weights, so weights that it uses unchanged (the embeddings)
+    are in memory once, however many sessions and processes read them. With ``alone``, no other
+    process needs the cores (as on an endpoint), so threads may spin during a run. Raises ModelError
+    if the graph differs from the manifest or does not fit into memory. Call
+    ``onnx_graph.check_weights`` first: this function does not check which files hold the weights.
     """
     path = bundle.folder / bundle.model_file
     needed = int(bundle.model_bytes * _MEMORY_FACTOR)
     if hardware.memory is not None and needed > hardware.memory:
         raise ModelError(
-            f"{bundle.model_file} needs about {needed >> 20} MB of memory; "
-            f"{hardware.memory >> 20} MB are there"
+            f"{bundle.model_file} needs about {needed >> 20} MB of memory, "
+            f"but only {hardware.memory >> 20} MB are available"
         )
     try:
         session = onnxruntime.InferenceSession(
@@ -52,12 +52,12 @@ def _options(threads: int, *, alone: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what fails is raised as well, and told in the server's own log
-    # Plans are kept for every shape ever seen, and texts come in hundreds of shapes.
+    options.log_severity_level = 4  # errors are raised too, and the server logs them itself
+    # ONNX Runtime keeps a memory plan for every shape it has seen; texts come in hundreds of them.
     options.enable_mem_pattern = False
-    # Threads that spin between operators answer faster (int8 RoBERTa-base, 12 tokens, 2 cores: 6.0
-    # ms against 7.4), unless others need the cores: then each turn of theirs stops a run that spins
-    # (8 x 12 tokens: 111 texts a second against 209). Between runs they always sleep.
+    # Threads that spin between operators are faster (int8 RoBERTa-base, 12 tokens, 2 cores: 6.0 ms
+    # against 7.4), but not if other processes need the cores, because each of those interrupts the
+    # run (8 x 12 tokens: 111 texts a second against 209). Between runs, threads always sleep.
     if alone:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     else:
@@ -67,4 +67,6 @@ def _options(threads: int, *, alone: bool) -> Any:
 
 def _check_names(what: str, expected: Any, found: List[str]) -> None:
     if sorted(expected) != sorted(found):
-        raise ModelError(f"the {what} of the graph are {found}; the manifest says {list(expected)}")
+        raise ModelError(
+            f"the {what} of the graph are {found}, but the manifest has {list(expected)}"
+        )

@@ -1,4 +1,4 @@
-"""Text to token ids, as if the whole text were tokenized, without doing so for long texts."""
+"""Text to token ids, with the result of tokenizing the whole text but the work of a prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operators of ONNX graphs in torch: arithmetic, layers, attention, shapes and gathering."""
+"""ONNX operators in torch: arithmetic, layers, attention, shapes and gathering."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch.nn import functional
 Tensor = torch.Tensor
 Attributes = Mapping[str, Any]
 Output = Any
-"""A tensor, or a tuple of tensors, with None for one that nobody reads."""
+"""A tensor, or a tuple of tensors in which None is an output that no node reads."""
 Operator = Callable[[List[Any], Attributes], Output]
-"""From inputs, with None for one that is left out."""
+"""Computes an output from inputs (None for an omitted one) and attributes."""
 
 
 def together(*values: Tensor) -> List[Tensor]:
-    """The same values on one device: those on the processor follow the others."""
+    """Move the values to one device: the GPU if any of them is there."""
     away = _away(values)
     return [value if away is None else value.to(away) for value in values]
 
 
 def plain(function: Callable[..., Any]) -> Operator:
-    """An operator that has no attributes, and works number by number on inputs that meet.
+    """An elementwise operator without attributes, from a torch function.
 
-    Single numbers stay where they are: torch takes them from the processor.
+    Scalars stay on the CPU, which torch accepts beside tensors on a GPU.
     """
 
     def work(inputs: List[Any], _: Attributes) -> Any:
@@ -38,23 +38,23 @@ def plain(function: Callable[..., Any]) -> Operator:
 
 
 def _away(values: Sequence[Tensor]) -> Optional[torch.device]:
-    """The device of the values that are not on the processor; None where all of them are."""
+    """The device of the values that are not on the CPU; None if all are."""
     return next((value.device for value in values if value.device.type != "cpu"), None)
 
 
 def integers(value: Tensor) -> List[int]:
-    """The numbers of a shape, or of a list of axes."""
+    """A tensor of integers, such as a shape or axes, as a list."""
     return [int(each) for each in value.reshape(-1).tolist()]
 
 
 def axes_of(inputs: List[Any], attributes: Attributes) -> List[int]:
-    """The axes that an operator is given, as an input or an attribute; [] for none."""
+    """An operator's axes, which are its second input or an attribute; [] if it has neither."""
     if len(inputs) > 1 and inputs[1] is not None:
         return integers(inputs[1])
     return list(attributes.get("axes") or [])
 
 
-_BOOL, _FLOATS = 9, (1, 10, 11)  # kinds of numbers, as onnx.proto counts them
+_BOOL, _FLOATS = 9, (1, 10, 11)  # TensorProto.DataType in onnx.proto
 _INTEGERS = {2: torch.uint8, 3: torch.int8, 6: torch.int32, 7: torch.int64}
 
 
@@ -83,7 +83,7 @@ def _range(inputs: List[Any], _: Attributes) -> Output:
 def _eye_like(inputs: List[Any], attributes: Attributes) -> Output:
     rows, columns = inputs[0].shape
     if attributes.get("k") or attributes.get("dtype", 1) not in _FLOATS:
-        raise ValueError("EyeLike beside the diagonal, or of integers, is not computed here")
+        raise ValueError("EyeLike off the main diagonal, or of integers, is not supported")
     return torch.eye(rows, columns, device=inputs[0].device)
 
 
@@ -102,7 +102,7 @@ def _flatten(inputs: List[Any], attributes: Attributes) -> Output:
 
 def _expand(inputs: List[Any], _: Attributes) -> Output:
     data, shape = inputs[0], integers(inputs[1])
-    # Either may be the longer one, and a 1 in either leaves the other's size.
+    # The data may have more dimensions than the shape, and a 1 in either takes the other's size.
     return data.expand(torch.broadcast_shapes(data.shape, shape))  # type: ignore[no-untyped-call]
 
 
@@ -132,7 +132,7 @@ def _split(inputs: List[Any], attributes: Attributes) -> Output:
     axis = attributes.get("axis", 0)
     sizes = attributes.get("split") or (integers(inputs[1]) if len(inputs) > 1 else None)
     if sizes is None:
-        raise ValueError("Split without sizes is not computed here")
+        raise ValueError("Split without sizes is not supported")
     return inputs[0].split(sizes, axis)
 
 
@@ -166,14 +166,14 @@ def _gather_elements(inputs: List[Any], attributes: Attributes) -> Output:
 
 def _gather_nd(inputs: List[Any], attributes: Attributes) -> Output:
     if attributes.get("batch_dims"):
-        raise ValueError("GatherND over batches is not computed here")
+        raise ValueError("GatherND with batch_dims is not supported")
     data, indices = together(*inputs)
     return data[tuple(indices.unbind(-1))]
 
 
 def _scatter_nd(inputs: List[Any], attributes: Attributes) -> Output:
     if attributes.get("reduction", "none") not in ("none", b"none"):
-        raise ValueError("ScatterND that adds up is not computed here")
+        raise ValueError("ScatterND with a reduction is not supported")
     data, indices, updates = together(*inputs)
     data = data.clone()
     data[tuple(indices.unbind(-1))] = updates.to(data.dtype)
@@ -181,16 +181,16 @@ def _scatter_nd(inputs: List[Any], attributes: Attributes) -> Output:
 
 
 def _positive(indices: Tensor, size: int) -> Tensor:
-    """Indices that count from the end, counted from the beginning."""
+    """Indices with negative ones, which count from the end, made positive."""
     return torch.where(indices < 0, indices + size, indices)
 
 
 def _pad(inputs: List[Any], attributes: Attributes) -> Output:
     data, pads, value, axes = (*inputs, None, None)[:4]
     if attributes.get("mode", "constant") != "constant" or axes is not None:
-        raise ValueError("Pad other than with a constant on every axis is not computed here")
+        raise ValueError("Pad is supported only with a constant and on every axis")
     sizes = integers(pads)
-    # ONNX has all beginnings before all ends; torch has pairs, those of the last axis first.
+    # ONNX lists all beginnings, then all ends; torch lists pairs, starting with the last axis.
     half = len(sizes) // 2
     pairs = [size for axis in reversed(range(half)) for size in (sizes[axis], sizes[axis + half])]
     return functional.pad(data, pairs, value=float(value.item()) if value is not None else 0.0)
@@ -198,7 +198,7 @@ def _pad(inputs: List[Any], attributes: Attributes) -> Output:
 
 def _one_hot(inputs: List[Any], attributes: Attributes) -> Output:
     if attributes.get("axis", -1) != -1:
-        raise ValueError("OneHot on another axis than the last is not computed here")
+        raise ValueError("OneHot is supported only on the last axis")
     indices, depth, values = inputs
     off, on = together(indices, *values.unbind())[1:]
     count = integers(depth)[0]
@@ -235,17 +235,17 @@ MOVES: Dict[str, Operator] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
-"""By the name that ONNX gives them."""
+"""Operators that move or select values, by their ONNX name."""
 
 
 PRODUCTS = frozenset(("Attention", "Conv", "Gemm", "LSTM", "MatMul"))
-"""The operators that take weights in half precision."""
+"""The operators that use weights in half precision."""
 
-_MASKED = -10000.0  # what Attention adds for a token that is masked, unless it says otherwise
+_MASKED = -10000.0  # the default of Attention's mask_filter_value
 
 
 def _alike(*values: Any) -> List[Any]:
-    """Factors on one device, in half precision if one of them is."""
+    """Factors on one device, all in half precision if any of them is."""
     there = [value for value in values if value is not None]
     half = any(value.dtype == torch.float16 for value in there)
     met = iter(value.half() if half else value for value in together(*there))
@@ -270,7 +270,7 @@ def _convolution(inputs: List[Any], attributes: Attributes) -> Output:
     pads = attributes.get("pads") or [0] * 2 * (data.dim() - 2)
     half = len(pads) // 2
     if attributes.get("auto_pad", "NOTSET") != "NOTSET" or pads[:half] != pads[half:]:
-        raise ValueError("Conv with another padding before than behind is not computed here")
+        raise ValueError("Conv with asymmetric padding is not supported")
     convolve = (functional.conv1d, functional.conv2d)[data.dim() - 3]
     return convolve(
         data,
@@ -284,10 +284,10 @@ def _convolution(inputs: List[Any], attributes: Attributes) -> Output:
 
 
 def _attention(inputs: List[Any], attributes: Attributes) -> Output:
-    """Self-attention of ``(batch, sequence, hidden)`` with one matrix for queries, keys, values."""
+    """Self-attention of ``(batch, sequence, hidden)`` with one matrix for query, key and value."""
     data, weight, bias, mask = (*inputs, None)[:4]
     if attributes.get("unidirectional") or any(each is not None for each in inputs[4:]):
-        raise ValueError("Attention with a past or to one side is not computed here")
+        raise ValueError("Attention that is unidirectional or has a past is not supported")
     batch, sequence, _ = data.shape
     heads = attributes["num_heads"]
     size = weight.shape[1] // 3 // heads
@@ -295,12 +295,12 @@ def _attention(inputs: List[Any], attributes: Attributes) -> Output:
     made = functional.linear(data, weight.t(), bias).reshape(batch, sequence, 3, heads, size)
     query, key, value = made.permute(2, 0, 3, 1, 4)
     scale = attributes.get("scale")
-    if scale:  # other than the one that _attend takes by itself
+    if scale:  # replaces the default scale, which _attend applies
         query = query * (scale * math.sqrt(size))
     added = None
     if mask is not None:
         if mask.shape != (batch, sequence):
-            raise ValueError("Attention with another mask than one of tokens is not computed here")
+            raise ValueError("Attention is supported only with a mask of shape (batch, sequence)")
         lowest = attributes.get("mask_filter_value", _MASKED)
         hidden_tokens = (mask == 0).to(made.dtype) * max(lowest, torch.finfo(made.dtype).min)
         added = hidden_tokens[:, None, None, :].expand(batch, 1, sequence, sequence)
@@ -309,7 +309,7 @@ def _attention(inputs: List[Any], attributes: Attributes) -> Output:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, added: Any) -> Any:
-    """Scaled by the root of the size of a head, which is how torch does it by itself."""
+    """Scaled dot-product attention; the scale is torch's default, 1 / sqrt(head size)."""
     fused = getattr(functional, "scaled_dot_product_attention", None)  # since torch 2.0
     if fused is not None:
         return fused(query, key, value, attn_mask=added)
@@ -319,16 +319,15 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, added: Any) -> Any:
 
 
 def _lstm(inputs: List[Any], attributes: Attributes) -> Output:
-    """One layer that reads forwards.
+    """One forward LSTM layer, ``(sequence, batch, input)`` to ``(sequence, 1, batch, hidden)``.
 
-    Of shape ``(sequence, batch, input)`` to ``(sequence, 1, batch, hidden)``; states are of
-    ``(1, batch, hidden)``. Lengths, which graphs of format 1 give, are not looked at: what stands
-    behind a text is computed, and read by nobody.
+    States have the shape ``(1, batch, hidden)``. The sequence lengths in graphs of bundle format 1
+    are ignored: outputs after the end of a text are computed too, but no node reads them.
     """
     if attributes.get("direction", "forward") != "forward" or any(
         each is not None for each in inputs[7:]
     ):
-        raise ValueError("LSTM that reads backwards or has peepholes is not computed here")
+        raise ValueError("LSTM with peepholes, or not forward, is not supported")
     data, entering, recurrent, bias = _alike(*inputs[:4])
     weights = [_gates(each) for each in (entering[0], recurrent[0], *bias[0].chunk(2))]
     zeros = data.new_zeros(1, data.shape[1], attributes["hidden_size"])
@@ -339,7 +338,7 @@ def _lstm(inputs: List[Any], attributes: Attributes) -> Output:
 
 
 def _gates(weight: Tensor) -> Tensor:
-    """Rows by gate: ONNX has input, output, forget, cell; torch has input, forget, cell, output."""
+    """Reorder rows: ONNX has input, output, forget, cell; torch has input, forget, cell, output."""
     entering, leaving, forget, cell = weight.chunk(4)
     return torch.cat((entering, forget, cell, leaving))
 
@@ -367,12 +366,12 @@ def _batch_normalization(inputs: List[Any], attributes: Attributes) -> Output:
 
 
 def _gelu(approximate: str) -> Operator:
-    """Gaussian error linear units."""
+    """Gelu, exact or approximated."""
     return lambda inputs, _: functional.gelu(inputs[0], approximate=approximate)
 
 
 def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
-    """An operator of any number of inputs, taken two at a time."""
+    """An operator of any number of inputs, combined from left to right."""
 
     def fold(inputs: List[Any], _: Attributes) -> Output:
         first, *others = together(*inputs)
@@ -384,7 +383,7 @@ def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
 
 
 def _reduced(function: Callable[..., Tensor]) -> Operator:
-    """An operator along axes; along all of them where none is named."""
+    """A reduction along the given axes, or along all of them if none is given."""
 
     def reduce(inputs: List[Any], attributes: Attributes) -> Output:
         axes = axes_of(inputs, attributes) or list(range(inputs[0].dim()))
@@ -395,14 +394,14 @@ def _reduced(function: Callable[..., Tensor]) -> Operator:
 
 def _largest(inputs: List[Any], attributes: Attributes) -> Output:
     if attributes.get("select_last_index"):
-        raise ValueError("ArgMax that takes the last is not computed here")
+        raise ValueError("ArgMax with select_last_index is not supported")
     axis, kept = attributes.get("axis", 0), bool(attributes.get("keepdims", 1))
     return torch.argmax(inputs[0], axis, kept)
 
 
 def _running_sum(inputs: List[Any], attributes: Attributes) -> Output:
     if attributes.get("exclusive") or attributes.get("reverse"):
-        raise ValueError("CumSum other than from the first to each is not computed here")
+        raise ValueError("CumSum with exclusive or reverse is not supported")
     return inputs[0].cumsum(integers(inputs[1])[0], dtype=inputs[0].dtype)
 
 
@@ -480,4 +479,4 @@ OPERATORS: Dict[str, Operator] = {
     "Tanh": plain(torch.tanh),
     "Where": _where,
 }
-"""By the name that ONNX, or ONNX Runtime, gives them."""
+"""All operators, by the name in ONNX or ONNX Runtime."""

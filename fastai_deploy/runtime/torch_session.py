@@ -1,7 +1,7 @@
-"""An ONNX graph computed by torch, node by node: for GPUs, whose images all have torch.
+"""Runs an ONNX graph in torch, node by node, on GPUs; every GPU image has torch.
 
-ONNX Runtime for GPUs would be 300 MB more in every artifact, for one version of CUDA. With torch
-the same graph runs in every GPU image, from torch 1.12 on.
+ONNX Runtime for GPUs would add 300 MB to every artifact, and each build supports one version of
+CUDA. With torch, the same graph runs in every GPU image, from torch 1.12 on.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import torch
 from .onnx_graph import Node, OnnxGraph, read_graph
 from .torch_operators import OPERATORS, PRODUCTS
 
-_SMALL = 32  # numbers of a list of axes, a shape or the like, which stays on the processor
+_SMALL = 32  # numbers; shorter integer lists (shapes, axes) stay on the CPU
 
 
 class UnknownOperator(Exception):
-    """A graph has operators that are not computed here; the message names them."""
+    """A graph has operators that fdeploy does not implement in torch; the message names them."""
 
 
 class TorchSession:
     """A graph on a device, with the ``run`` of an ONNX Runtime session. Thread-safe.
 
-    ``half``: products of matrices work in half precision. Raises UnknownOperator.
+    ``half``: multiply matrices in half precision. Raises UnknownOperator.
     """
 
     def __init__(self, graph: OnnxGraph, device: str, *, half: bool) -> None:
         unknown = sorted({node.operator for node in graph.nodes} - OPERATORS.keys() - {"Constant"})
         if unknown:
-            raise UnknownOperator(f"operators of the graph are unknown here: {', '.join(unknown)}")
+            raise UnknownOperator(f"the graph has unsupported operators: {', '.join(unknown)}")
         constants = {
             node.outputs[0]: _constant(node) for node in graph.nodes if node.operator == "Constant"
         }
@@ -55,7 +55,7 @@ class TorchSession:
     def run(
         self, outputs: Optional[Sequence[str]], feed: Mapping[str, Any]
     ) -> List[np.ndarray[Any, Any]]:
-        """The outputs (all of them for None) as float32, for inputs that are numpy arrays."""
+        """The named outputs, or all for None, as float32; ``feed`` holds numpy arrays by name."""
         with torch.inference_mode():
             values: Dict[str, Any] = dict(self._weights)
             for name, array in feed.items():
@@ -74,12 +74,12 @@ class TorchSession:
             return [values[name].float().cpu().numpy() for name in outputs or self._outputs]
 
     def _read(self, node: Node) -> Set[str]:
-        """The inputs of a node that are not there in half precision."""
+        """The inputs that a node reads in full precision."""
         return set(node.inputs) - (self._halves.keys() if node.operator in PRODUCTS else set())
 
     def _placed(self, array: Any) -> torch.Tensor:
-        """Single numbers, shapes and the like stay on the processor."""
-        with warnings.catch_warnings():  # of numbers that lie in the file, which nobody writes to
+        """A tensor on the device; scalars, shapes and axes stay on the CPU."""
+        with warnings.catch_warnings():  # torch warns that the mapped file is read-only
             warnings.simplefilter("ignore")
             value = torch.from_numpy(array)
         few = array.ndim == 1 and array.size <= _SMALL and array.dtype.kind in "iub"
@@ -87,12 +87,12 @@ class TorchSession:
 
 
 def open_torch(path: Path, device: str, *, half: bool) -> TorchSession:
-    """Load the graph of a file. Raises UnknownOperator, ValueError for no graph, or OSError."""
+    """Load the graph in a file. Raises UnknownOperator, OSError, and ValueError if it has none."""
     return TorchSession(read_graph(path), device, half=half)
 
 
 def _constant(node: Node) -> Any:
-    """The value of a Constant, as a numpy array."""
+    """The value of a Constant node, as a numpy array."""
     ((kind, value),) = node.attributes.items()
     if kind == "value":
         return value
@@ -100,7 +100,7 @@ def _constant(node: Node) -> Any:
 
 
 def _last_uses(nodes: Sequence[Node], kept: Set[str]) -> List[List[str]]:
-    """For each node, the values that nothing behind it reads."""
+    """For each node, the values that no later node reads."""
     seen = set(kept)
     found: List[List[str]] = []
     for node in reversed(nodes):

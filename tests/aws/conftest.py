@@ -37,7 +37,7 @@ def world(double: Double, tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def opened(double: Double, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
-    """Makes project folders for the real commands, in a fresh account or in one that is named."""
+    """Makes project folders for the real commands, in a fresh account or in a given one."""
     accounts: set[str] = set()
 
     def make(model: Model, account: str = "") -> Stage:

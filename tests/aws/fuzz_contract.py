@@ -1,8 +1,8 @@
 """The double of AWS for schemathesis: ``python -m tests.aws.fuzz_contract [--examples 30]``.
 
-What answers is API Gateway as the template makes it (ministack's), the Lambda's own package, and
-the model server: no answer may be a 5xx, and none may be one that the served OpenAPI document does
-not have. The key is that of the API.
+The answers come from ministack's API Gateway as the template configures it, the Lambda's package
+and the model server. None may be a 5xx, and each must be one that the served OpenAPI document
+lists. Requests have the API's key.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tests.aws_double.process import REGION, running_double
 from tests.gateway.fuzz_contract import ask_everything
 from tests.packaged import bring, write_model
 
-# Else most answers are 429, as they should be.
+# With the default limits, most answers would correctly be 429.
 _SETTINGS = "[api]\nrate = 10000.0\nburst = 5000\nquota = 1000000\npage = true\n"
 
 
 def serve(stage: Stage) -> str:
-    """Make a stage's API; its URL."""
+    """Create a stage's API and return its URL."""
     stage.folder.joinpath("fdeploy.toml").write_text(_SETTINGS)
     stage.run.ok("upload", "--region", REGION)
     stage.run.ok("deploy")
@@ -41,9 +41,9 @@ def fuzz(
     phases: str = "examples,coverage,fuzzing",
     document: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run schemathesis against the API at a URL; a return code not 0 is a finding.
+    """Run schemathesis against the API at a URL; a return code other than 0 is a finding.
 
-    ``document`` is the API's own, unless it is a file.
+    ``document`` is a file; the default is the API's own document.
     """
     parts = urlsplit(url)
     prefix = parts.path.rpartition("/")[0]
@@ -58,7 +58,7 @@ def fuzz(
 
 
 def main() -> None:
-    """Fuzz for long, and say what was found."""
+    """Run many examples and print the findings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""A project folder as a user has it, with an account of the double for the real commands."""
+"""A user's project folder, with an account of the double for the real commands."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Stage:
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """The command while it runs."""
+        """The running command."""
         with subprocess.Popen(
             [sys.executable, "-m", "fastai_deploy", *arguments],
             cwd=self.folder,
@@ -65,7 +65,7 @@ class Stage:
 
 
 def fresh_account() -> str:
-    """12 digits that no other test has."""
+    """An account id of 12 digits that no other test uses."""
     return f"77{os.getpid() % 10**5:05}{next(ACCOUNTS):05}"
 
 

@@ -61,7 +61,7 @@ def test_in_the_first_region_of_aws_too(world: World) -> None:
 
 
 def test_another_accounts_bucket_is_refused(world: World, tmp_path: Path) -> None:
-    """Somebody else has taken our name: nothing of ours may go there."""
+    """Someone else owns the bucket with our name: nothing may be uploaded to it."""
     stranger = World(world.double, tmp_path)
     name = f"fdeploy-{world.account}-{world.region}"
     stranger.client("s3").create_bucket(

@@ -1,4 +1,4 @@
-"""The real commands on a model that does not fit into the memory of its endpoint."""
+"""The real commands on a model that does not fit into its endpoint's memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GIB = 1 << 30
 
 
 def weigh(stage: Stage, size: int) -> None:
-    """Let the manifest say that the model has so many bytes."""
+    """Set the model's size in the manifest, in bytes."""
     path = Workspace(stage.folder, "dev").bundle / "manifest.json"
     manifest = json.loads(path.read_bytes())
     manifest["files"][manifest["model"]["file"]]["bytes"] = size

@@ -1,4 +1,4 @@
-"""The real command against the double: from a real learner to an API, and back to nothing."""
+"""The real command against the double: a real learner becomes an API and is torn down again."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_from_a_learner_to_an_api_on_aws(double: Double, tmp_path: Path) -> None
     again = fdeploy.ok("deploy", "--instance", "ml.m5.large", "--json")
     assert "project-dev-endpoint is up to date" in again.stderr
 
-    # As the article has it: the last image that supports its GPU, and a word about that.
+    # As in the article: the last image that supports the GPU, with a warning.
     old = fdeploy.ok("deploy", "--instance", "ml.p2.xlarge", "--json").stderr
     assert "pytorch-inference:1.12.1-gpu-py38" in old
     assert re.search(r"AWS has deprecated P2.*ml\.g\w+\.", old)
-    # Packed again, for its GPU; there is none here, so that the processor answers.
+    # Packed again for the GPU; there is none here, so the CPU answers.
     assert "packing the float32 graph for the GPU" in old
     unpack(folder / ".fdeploy/dev/model.tar.gz", tmp_path / "packed")
     packed = json.loads((tmp_path / "packed/manifest.json").read_bytes())

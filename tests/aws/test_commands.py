@@ -23,7 +23,7 @@ AWS = ("--target", "aws")
 
 @pytest.fixture(scope="module")
 def live(opened: Open, model: Model) -> Stage:
-    """A stage that serves; nobody may change it."""
+    """A running stage; tests must not change it."""
     stage = opened(model, "")
     stage.double.behave(stage.account, price={"ml.m5.large": "0.138"}, quota={"ml.m5.large": 2})
     stage.run.ok("upload", "--region", REGION)
@@ -55,7 +55,7 @@ def test_a_plan_says_what_would_change_and_what_it_costs(
 
 
 def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) -> None:
-    """A stack of its own: added, kept with another date, or removed with the setting."""
+    """The expiry stack in the plan: added, kept with another date, or removed with the setting."""
     new = opened(model, "").run("plan", "--region", REGION, "--ttl", "2d", "--json").json
     added = [each["name"] for each in new["changes"] if each["stack"] == "demo-dev-ttl"]
     assert added == ["EndApi", "EndEndpoint", "TtlGroup", "TtlRole"]
@@ -161,7 +161,7 @@ def test_a_doctor_who_finds_nothing(live: Stage) -> None:
     checked = live.run.ok("doctor", "--json").json
     assert checked["ok"]
     outcomes = {check["name"]: check["outcome"] for check in checked["checks"]}
-    # The model was packed for no image: the double's servers have the libraries.
+    # The model was not packed for an image, because the double's servers have the libraries.
     assert {name for name, outcome in outcomes.items() if outcome != "passed"} == {"artifact"}
     assert {"credentials", "bucket", "image", "quota", "limits", "artifact"} <= set(outcomes)
 
@@ -175,7 +175,7 @@ def test_an_unchanged_deploy_says_so(live: Stage) -> None:
 def test_back_and_forth_and_away(opened: Open, model: Model, other_model: Model) -> None:
     stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
-    # What follows is in the same region, whatever the environment says now.
+    # The later commands use the same region, whatever the environment says now.
     elsewhere = {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
     run = Fdeploy(stage.folder, {**stage.environ, **elsewhere})
     first = run.ok("deploy", "--json").json
@@ -206,7 +206,7 @@ def test_ctrl_c_says_what_goes_on_and_the_same_command_goes_on(opened: Open, mod
         assert deploying.stderr is not None
         while "SageMaker::Endpoint Endpoint" not in deploying.stderr.readline():
             pass
-        # A second deploy by somebody else is told who is at work.
+        # A concurrent deploy by someone else says who is deploying.
         eve = Fdeploy(stage.folder.parent / "eve", {**stage.environ, "LOGNAME": "eve"})
         eve.folder.mkdir()
         bring(model, eve.folder)
@@ -238,7 +238,7 @@ def error_of(stage: Stage, *arguments: str, **environ: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def stored(opened: Open, model: Model) -> Stage:
-    """A stage whose artifact is stored, and that was never deployed."""
+    """A stage whose artifact is stored, but not deployed."""
     stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
     return stage
@@ -344,7 +344,7 @@ def test_a_name_that_is_too_long(stored: Stage) -> None:
 
 
 def test_a_name_that_is_taken(opened: Open, model: Model) -> None:
-    """By an endpoint that no stack of ours made, and by a stack of somebody else's."""
+    """By an endpoint that none of our stacks created, and by someone else's stack."""
     stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
     stage.client("cloudformation").create_stack(

@@ -54,7 +54,7 @@ def test_a_learner_as_it_is_decides_the_image(opened: Open, model: Model) -> Non
     (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (bundle / "requirements.txt").write_text("fastai==2.8.12\n", encoding="utf-8")
     repack(stage)
-    # What was packed by hand is for another Python; the image is chosen for the learner.
+    # The artifact was packed by hand for another Python; the image follows the learner's.
     told = artifact(stage)["message"]
     assert "it is packed for Python 3.13" in told
     assert "the torchserve image has Python 3.11 on manylinux_2_35_x86_64" in told

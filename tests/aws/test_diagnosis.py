@@ -1,4 +1,4 @@
-"""Names, tokens, causes: what is made of texts."""
+"""Names, request tokens and likely causes, derived from texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A domain of the user's own before the API, by the real commands: made, looked at, and gone."""
+"""A custom domain for the API, by the real commands: created, inspected and removed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_rest_api_has_the_domain(stage: Stage) -> None:
         api["id"],
         "dev",
     )
-    # The DNS entry is the user's: what it must be is told.
+    # The user must create the DNS entry; the command prints it.
     assert f"https://{DOMAIN}" in made.stderr
     record = f"a CNAME (or alias) from {DOMAIN} to {domain['regionalDomainName']}"
     assert record in made.stderr
@@ -82,7 +82,7 @@ def test_an_http_api_has_the_domain(stage: Stage) -> None:
     assert (mapping["ApiId"], mapping.get("ApiMappingKey", "")) == (api["ApiId"], "")
     assert configuration["ApiGatewayDomainName"] in made.stderr
 
-    # Without the setting the next deploy takes it away, and leaves the API.
+    # Without the setting, the next deploy removes the domain and keeps the API.
     stage.folder.joinpath("fdeploy.toml").write_text('[api]\ntype = "http"\nauth = "iam"\n')
     assert stage.run.ok("create-api", "--json").json["url"] == made.json["url"]
     assert gateway.get_domain_names()["Items"] == []

@@ -1,4 +1,4 @@
-"""The double refuses what AWS refuses; where it leaves ministack's way, AWS's is followed."""
+"""The double refuses what AWS refuses; where it differs from ministack, it follows AWS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROLE = {
 
 
 def create(world: World, resources: dict[str, Any], **options: Any) -> list[str]:
-    """Create a stack; the reasons of what failed, when AWS is done."""
+    """Create a stack, wait for it, and return the reasons of its failures."""
     formation = world.client("cloudformation")
     body = json.dumps({"Resources": resources})
     formation.create_stack(StackName="a-stack", TemplateBody=body, **options)
@@ -152,7 +152,7 @@ def test_strict_checks_see_what_botocore_lets_through(world: World) -> None:
 
 
 def test_the_real_commands_are_checked_as_strictly(world: World) -> None:
-    """By a variable of botocore's, which says nothing where it finds no plugin."""
+    """By botocore's variable for plugins; botocore ignores a missing plugin silently."""
     call = "boto3.client('sagemaker').describe_endpoint(EndpointName='not a name')"
     done = subprocess.run(
         [sys.executable, "-c", f"import boto3; {call}"],

@@ -1,4 +1,4 @@
-"""Deploys that fail: what was serving before still is, and the reason is told."""
+"""Deploys that fail: the previous version still serves, and the error has the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.runtime.bundles import write_bundle
 
 @pytest.fixture(scope="module")
 def sick_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Its goldens are wrong: the server, which asks itself them, does not start."""
+    """A model with wrong goldens, so that the server's own check fails and it does not start."""
     folder = tmp_path_factory.mktemp("sick")
     bundle = write_bundle(folder / "sick", layers=1)
     wrong = {"negative": 1.0, "neutral": 0.0, "positive": 0.0}

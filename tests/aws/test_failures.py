@@ -1,4 +1,4 @@
-"""Every exception of botocore becomes an error of ours, and says what to type next."""
+"""Every exception of botocore becomes an error of fdeploy, with a hint what to type next."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EXCEPTIONS = sorted(
 
 
 def made(kind: type[Exception]) -> Exception:
-    """One of them, however it is made."""
+    """An instance of an exception class, whatever arguments it takes."""
     error = kind.__new__(kind)
     Exception.__init__(error, "made by a test")
     if isinstance(error, ClientError):

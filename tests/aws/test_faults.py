@@ -16,7 +16,7 @@ from tests.aws_double.faults import Fault
 from tests.aws_double.process import Double
 from tests.packaged import Model
 
-# The calls that change something: a second run must repair what they leave half done.
+# The calls that change something: a second run must repair what they left incomplete.
 CHANGING = (
     "s3 PUT bucket",
     "s3 PUT bucket?tagging",
@@ -33,7 +33,7 @@ def calls(double: Double, model: Model, tmp_path_factory: pytest.TempPathFactory
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a fault is tried; ``calls`` are those of an ``up`` without faults."""
+    """The setup for trying faults; ``calls`` are those of an ``up`` without faults."""
 
     double: Double
     model: Model

@@ -81,7 +81,7 @@ def test_an_unchanged_deploy_changes_nothing(world: World, model: Model) -> None
 
 
 def inner_state(world: World) -> dict[str, Any]:
-    """What would differ if anything had been touched."""
+    """State that would differ if anything had been changed."""
     formation = world.client("cloudformation")
     pages = formation.get_paginator("list_stack_resources")
     return {
@@ -146,7 +146,7 @@ def test_an_update_never_interrupts_the_service(
 
 
 def test_the_users_tags_reach_what_is_in_the_stacks(world: World, model: Model) -> None:
-    """By the tags of the stack: the templates have fdeploy's own alone."""
+    """They are tags of the stack; the templates have only fdeploy's own tags."""
     world.flags = {("project", "tags"): {"team": "nlp"}}
     up(world, model)
     function = world.client("lambda").get_function(FunctionName="demo-dev-api")
@@ -158,7 +158,7 @@ def test_the_users_tags_reach_what_is_in_the_stacks(world: World, model: Model) 
 
 
 def test_another_instance_while_it_is_autoscaled(world: World, model: Model) -> None:
-    """SageMaker refuses that; pausing autoscaling for it."""
+    """SageMaker refuses that, so autoscaling is paused for the update."""
     world.flags = {("endpoint", "max_instances"): 3}
     up(world, model)
     world.flags = {**world.flags, ("endpoint", "instance"): "ml.c6i.large"}
@@ -182,7 +182,7 @@ def test_two_stages_stand_side_by_side(world: World, model: Model, tmp_path: Pat
     endpoint, api = up(prod, model)
     assert endpoint.name == "demo-prod"
     assert world.target().teardown(artifacts=True).left == ()
-    # What the other stage needs is still there, and serves.
+    # The other stage still has everything it needs, and serves.
     assert prod.target().call_api(api, {"text": "no"})["model"]["version"] == endpoint.version
     target = prod.target()
     target.deploy(target.upload(model.artifact), model.verify)

@@ -1,4 +1,4 @@
-"""Schemathesis against the double: the API of the template, from the document that it serves."""
+"""Schemathesis against the double: the template's API, tested by the document that it serves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_api_answers_as_documented(stage: Stage, url: str) -> None:
 
 
 def test_an_undocumented_answer_is_found(stage: Stage, url: str) -> None:
-    """Another function answers, with nothing in it."""
+    """Another Lambda function answers, with an empty body."""
     module, _, name = HANDLER.rpartition(".")
     code = io.BytesIO()
     with zipfile.ZipFile(code, "w") as package:

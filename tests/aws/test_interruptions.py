@@ -1,4 +1,4 @@
-"""Ctrl-C and lost connections: AWS goes on, the user is told so, and the same command goes on."""
+"""Ctrl-C and lost connections: AWS continues, the message says so, and a second run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Above 51,200 bytes CloudFormation reads a template from the bucket, and nothing stays there."""
+"""CloudFormation reads templates above 51,200 bytes from the bucket; none is left there."""
 
 from __future__ import annotations
 

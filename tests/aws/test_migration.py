@@ -1,6 +1,6 @@
-"""A stage that an earlier fdeploy deployed is updated, put back and torn down.
+"""A stage that an earlier fdeploy deployed is updated, rolled back and torn down.
 
-``before/`` holds its templates: the routes of an API are resources of their own in them.
+``before/`` holds its templates, in which each route of an API is a resource.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KINDS = pytest.mark.parametrize("kind", ["rest", "http"])
 
 @dataclass(frozen=True)
 class Old:
-    """A stage of the old templates, and what must stay of it."""
+    """A stage deployed with the old templates, and the parts of it that must survive."""
 
     world: World
     endpoint: Endpoint
@@ -55,7 +55,7 @@ class Old:
         return context.definitions.api(code, digest).template
 
     def statuses(self) -> tuple[int, int]:
-        """What the API answers to who brings no credentials, and to who asks whether it is up."""
+        """The status of a request without credentials, and of one to the health route."""
         health = self.url.replace("/classify", "/health")
         return ask(self.world, self.url, "POST", {})[0], ask(self.world, health, "GET", {})[0]
 
@@ -161,7 +161,7 @@ def test_no_change_set_replaces_the_endpoint_or_the_api(
 
 @KINDS
 def test_in_one_step_the_old_routes_would_take_the_new_ones_along(old: Deploy, kind: str) -> None:
-    """What the double takes on trust of AWS: else the first step would prove nothing."""
+    """The double's worst-case assumption about AWS, without which the first step proves nothing."""
     stage = old(kind)
     stage.deployment.apply(StackRequest("demo-dev-api", stage.wanted, stage.world.owner.tags))
     assert stage.statuses() != (403, 200)

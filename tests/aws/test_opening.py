@@ -13,7 +13,7 @@ from tests.packaged import Model
 
 
 def test_the_users_environment_is_enough(opened: Open, model: Model) -> None:
-    """The region and the credentials stand in it, and nowhere else."""
+    """The region and the credentials are only in the environment."""
     stage = opened(model, "")
     for command in ("upload", "deploy", "create-api"):
         stage.run.ok(command, "--target", "aws")

@@ -1,4 +1,4 @@
-"""The commands beside the flow: plan, status, logs, versions, rollback, doctor."""
+"""The operations commands: plan, status, logs, versions, rollback, doctor."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_plan_before_anything_is_there(world: World, model: Model) -> None:
     assert {change.action for change in plan.changes} == {"add"}
     assert {change.stack for change in plan.changes} == {"demo-dev-endpoint", "demo-dev-api"}
     assert not any(change.interrupts for change in plan.changes)
-    assert plan.cost.least_per_hour is None  # the double has no price list: unknown, and not 0
+    assert plan.cost.least_per_hour is None  # the double has no price list, so unknown, not 0
     assert world.everything() == []
 
 
@@ -81,7 +81,7 @@ def test_status(world: World, model: Model) -> None:
 
 
 def test_what_it_costs_is_told_where_aws_says_it(world: World, model: Model) -> None:
-    # The price list of this region is in eu-central-1, which is also where the stage is.
+    # This region's price list is in eu-central-1, like the stage itself.
     world.double.behave(world.account, price={"ml.m5.large": "0.1380000000"})
     deploy(world, model)
     bill = care(world).status().bill
@@ -152,7 +152,7 @@ def test_back_to_the_version_before(world: World, model: Model, other_model: Mod
     deploy(world, model)
     deploy(world, other_model)
     ends = care(world).status().ends
-    world.flags = {}  # as when --ttl was given to deploy alone
+    world.flags = {}  # as if --ttl had been given to deploy only
     listed = care(world).versions()
     assert [(item.version, item.live) for item in listed] == [
         (other_model.artifact.version, True),

@@ -1,7 +1,7 @@
-"""Whether the caller may do what a deploy needs: policies that are evaluated, and what is said.
+"""The check of the caller's permissions: policies are evaluated, and missing actions reported.
 
-The documents that ``doctor --policy`` prints are attached as they are to a user or a role of the
-double, whole or with something left out.
+The documents that ``doctor --policy`` prints are attached to a user or a role of the double,
+complete or with a part removed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SSO_PATH = "/aws-reserved/sso.amazonaws.com/"
 
 @dataclass
 class Caller:
-    """An account whose caller has the policies that it is given."""
+    """An account whose caller has exactly the attached policies."""
 
     world: World
     model: Model
 
     def allowed(self, change: Callable[[Json], None] = lambda _statement: None) -> dict[str, Json]:
-        """The printed documents; ``change`` is told each statement, and may change it."""
+        """The printed documents; ``change`` may edit each statement."""
         printed = AwsOperations(self.world.target()).policies().documents
         documents: dict[str, Json] = json.loads(json.dumps(printed))
         for document in documents.values():
@@ -67,7 +67,7 @@ class Caller:
         self.world.double.behave(self.world.account, **behaviour)
 
     def check(self) -> Check:
-        """What the doctor says of permissions."""
+        """The doctor's check of the permissions."""
         checks = AwsOperations(self.world.target()).doctor(self.model.artifact).checks
         (check,) = [check for check in checks if check.name == "permissions"]
         return check
@@ -110,14 +110,14 @@ def test_what_is_missing_is_named(caller: Caller) -> None:
     assert checked.status == 13
     assert f"permissions: {check.message}" in checked.stdout
     assert f"try: {check.hint}" in checked.stdout
-    # Before every plan, too, which goes on.
+    # A plan makes the same check first, and continues.
     planned = caller.run()("plan", "--region", REGION)
     assert planned.status == 2
     assert "no policy allows apigateway:PATCH" in planned.stderr
 
 
 def test_a_policy_for_other_places_does_not_count(caller: Caller) -> None:
-    """Of another project, another service that the role is passed to, one kind of resource."""
+    """A policy for another project, another service to pass the role to, or one resource type."""
 
     def elsewhere(statement: Json) -> None:
         if "sagemaker:CreateModel" in statement["Action"]:

@@ -1,4 +1,4 @@
-"""What callers of an API are given, against the double: documents, a page, a new key."""
+"""What API callers get, against the double: documents, the demo page, a new key."""
 
 from __future__ import annotations
 

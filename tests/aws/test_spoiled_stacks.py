@@ -1,7 +1,7 @@
-"""The real commands on a stage whose stack is in a state that no deploy left: they converge, or say
-what to type.
+"""The real commands on a stage whose stack is in a state that no deploy leaves: they repair it, or
+say what to type.
 
-The states are made by CloudFormation itself, from templates with the tags of the stage.
+CloudFormation itself creates these states, from templates with the stage's tags.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HANDLE = {"Type": "AWS::CloudFormation::WaitConditionHandle"}
 
 
 def waiting(seconds: int, **more: Any) -> dict[str, Any]:
-    """Something that takes so long, and fails then."""
+    """A resource that takes ``seconds`` and then fails."""
     properties = {"Handle": {"Ref": "Handle"}, "Timeout": f"{seconds}"}
     return {"Type": "AWS::CloudFormation::WaitCondition", "Properties": properties, **more}
 
@@ -54,7 +54,7 @@ def stage(opened: Open, model: Model) -> Stage:
 
 
 def of_stack(stage: Stage) -> dict[str, Any]:
-    """What the doctor says of the stack."""
+    """The doctor's check of the stack."""
     checks = stage.run("doctor", "--json").json["checks"]
     (check,) = [check for check in checks if check["name"] == f"stack {NAME}"]
     return dict(check)
@@ -105,7 +105,7 @@ def test_one_that_could_not_be_deleted(stage: Stage) -> None:
 
 
 def test_one_whose_rollback_aws_gave_up(stage: Stage) -> None:
-    """What an update had changed was deleted by hand, so that it cannot be changed back."""
+    """A changed resource was deleted by hand, so that the rollback cannot change it back."""
 
     def api(name: str) -> dict[str, Any]:
         return {"Type": "AWS::ApiGateway::RestApi", "Properties": {"Name": name}}
@@ -131,7 +131,7 @@ def test_one_whose_rollback_aws_gave_up(stage: Stage) -> None:
 
 
 def test_one_that_somebody_else_is_creating(stage: Stage) -> None:
-    """By hand, from the stage's own template: fdeploy waits for nothing that it has not begun."""
+    """By hand, from the stage's own template: fdeploy waits only for what it has started."""
     stage.double.behave(stage.account, hold=True)
     template = stage.run.ok("template", "--json").json[NAME]
     stage.client("cloudformation").create_stack(

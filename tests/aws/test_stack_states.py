@@ -1,4 +1,4 @@
-"""Deploys that find a stack in another state than a finished one, and others at work on it."""
+"""Deploys that find a stack in an unfinished state, or someone else changing it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def log_group(retention: int = 30, **more: Any) -> dict[str, Any]:
 
 
 def request(world: World, *, retention: int = 30, **resources: Any) -> StackRequest:
-    """A stack of one log group, and what else is wanted."""
+    """A stack with one log group, and further resources."""
     template = {"Resources": {"Group": log_group(retention), **resources}}
     return StackRequest(NAME, Template(json.dumps(template)), world.owner.tags)
 
@@ -70,7 +70,7 @@ def test_a_plan_leaves_nothing_behind(world: World) -> None:
 
 
 def test_a_plan_that_was_left_is_no_obstacle(world: World) -> None:
-    """Somebody interrupted fdeploy after it had made a change set of a new stack."""
+    """fdeploy was interrupted after it had created the change set of a new stack."""
     world.client("cloudformation").create_change_set(
         StackName=NAME,
         ChangeSetName="fdeploy-left",
@@ -107,7 +107,7 @@ def test_a_stack_that_could_not_be_deleted_is_deleted_again(world: World) -> Non
 
 
 def stick(world: World) -> None:
-    """A stack with a bucket, which cannot be deleted because somebody put a file there."""
+    """A stack with a bucket that cannot be deleted, because someone put a file into it."""
     bucket = {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": f"stuck-{world.account}"}}
     deployment(world).apply(request(world, Bucket=bucket))
     world.client("s3").put_object(Bucket=f"stuck-{world.account}", Key="file", Body=b"")
@@ -162,7 +162,7 @@ def test_a_rollback_that_aws_gave_up_is_gone_on_with(world: World) -> None:
     gateway = world.client("apigateway")
     while gateway.get_rest_apis()["items"][0]["name"] != "after":
         pass
-    # What was changed already is deleted by hand: it cannot be changed back.
+    # A changed resource is deleted by hand, so it cannot be changed back.
     gateway.delete_rest_api(restApiId=gateway.get_rest_apis()["items"][0]["id"])
     wait_until(world, "UPDATE_ROLLBACK_FAILED")
     with pytest.raises(StackFailed, match="UPDATE_ROLLBACK_FAILED"):
@@ -191,7 +191,7 @@ def test_somebody_elses_stack_is_refused(world: World) -> None:
 
 
 def test_another_stage_of_that_name_is_refused(world: World) -> None:
-    """Projects a-b, stage c, and a, stage b-c, have stacks of one name."""
+    """Project a-b with stage c and project a with stage b-c have stacks of the same name."""
     theirs = {**world.owner.tags, "fdeploy:project": "dem"}
     world.client("cloudformation").create_stack(
         StackName=NAME,
@@ -204,7 +204,7 @@ def test_another_stage_of_that_name_is_refused(world: World) -> None:
 
 @contextmanager
 def slow_deploy(world: World, model: Model) -> Iterator[list[Applied]]:
-    """A deploy by the world's operator, which is at work in AWS while the block runs."""
+    """A deploy by the world's operator, still in progress at AWS while the block runs."""
     world.double.behave(world.account, hold=True)
     target = world.target()
     stored = target.upload(model.artifact)
@@ -228,7 +228,7 @@ def let_go_on(world: World) -> None:
 
 
 def attached(world: World) -> Reporter:
-    """Lets AWS go on when somebody has begun to wait for it."""
+    """Lets AWS continue once someone waits for it."""
 
     def report(event: Event) -> None:
         world.events.append(event)

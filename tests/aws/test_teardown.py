@@ -1,4 +1,4 @@
-"""Nothing is left: whatever state the stage is in, and whatever was done to it by hand."""
+"""A teardown leaves nothing, whatever the stage's state and whatever was changed by hand."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_what_was_deleted_by_hand_is_no_obstacle(world: World, model: Model) -> 
 
 
 def test_log_groups_that_came_back_are_found_by_name(world: World, model: Model) -> None:
-    """A container that ends after its log group was deleted makes a new one, without tags."""
+    """A container that stops after its log group was deleted creates a new one without tags."""
     deploy(world, model)
     world.target().teardown(artifacts=True)
     group = "/aws/sagemaker/Endpoints/demo-dev"
@@ -95,7 +95,7 @@ def test_a_log_group_that_comes_back_meanwhile_goes_again(world: World, model: M
 
 
 def test_what_no_stack_holds_any_more_is_found_by_its_tags(world: World, model: Model) -> None:
-    """A stack that could not delete its endpoint has let go of it."""
+    """A stack that could not delete its endpoint no longer contains it."""
     deploy(world, model)
     keep_endpoint(world)
     assert "endpoint demo-dev InService" in world.everything()
@@ -106,7 +106,7 @@ def test_what_no_stack_holds_any_more_is_found_by_its_tags(world: World, model: 
 
 
 def keep_endpoint(world: World) -> None:
-    """Delete the stack while its endpoint is being updated, which makes it let go of it."""
+    """Delete the stack while its endpoint is being updated, so that the endpoint is retained."""
     sagemaker, formation = world.client("sagemaker"), world.client("cloudformation")
     world.double.behave(world.account, hold=True)
     config = sagemaker.describe_endpoint(EndpointName="demo-dev")["EndpointConfigName"]
@@ -129,7 +129,7 @@ def stack_status(formation: Any) -> str:
 
 
 def test_an_endpoint_in_the_making_is_waited_for(world: World, model: Model) -> None:
-    """It cannot be deleted before it is made, or has failed."""
+    """It cannot be deleted before it is in service or has failed."""
     deploy(world, model)
     world.double.behave(world.account, seconds=1.5)
     sagemaker = world.client("sagemaker")
@@ -164,7 +164,7 @@ def test_a_protected_stage_needs_a_word(world: World, model: Model) -> None:
 
 
 def test_what_cannot_be_removed_is_named(world: World, model: Model) -> None:
-    """Somebody may delete stacks, and not what they let go of."""
+    """The caller may delete stacks, but not the resources that they retained."""
     deploy(world, model)
     world.target().teardown(artifacts=True)
     group = "/aws/sagemaker/Endpoints/demo-dev"

@@ -17,7 +17,7 @@ KEY = "models/model.tar.gz"
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """Three parts, the last one short; every part is another."""
+    """Three different parts, the last one short."""
     path = tmp_path / "large.tar.gz"
     with path.open("wb") as file:
         for number in (1, 2):
@@ -44,7 +44,7 @@ def stored(world: World) -> bytes:
 
 
 def sent(world: World) -> list[str]:
-    """The calls that carried bytes."""
+    """The calls that sent data."""
     calls = world.double.calls(world.account)
     return [call["operation"] for call in calls if call["operation"].startswith("PUT object")]
 
@@ -91,7 +91,7 @@ def test_what_stands_there_and_is_another_is_replaced(world: World, tmp_path: Pa
 
 
 def test_a_broken_off_upload_goes_on(world: World, large: Path) -> None:
-    """The connection breaks for good after a part was stored: not even tidying up gets through."""
+    """After a stored part the connection breaks for good, so not even the cleanup gets through."""
     begin_upload(world, large)
     world.double.do_wrong(world.account)
     send(world, large)
@@ -103,7 +103,7 @@ def test_a_broken_off_upload_goes_on(world: World, large: Path) -> None:
 
 
 def begin_upload(world: World, path: Path) -> None:
-    """Store the first part, as a run does that is killed then."""
+    """Store the first part, like a run that is killed afterwards."""
     uploads(world)
     s3 = world.client("s3")
     name = f"fdeploy-{world.account}-{world.region}"

@@ -1,4 +1,4 @@
-"""An account of the double, a project in it, and the artifacts to deploy."""
+"""An account of the double, with a project and the artifacts to deploy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class World:
-    """One account, one stage of a project, and what fdeploy said."""
+    """One account, one stage of a project, and fdeploy's events."""
 
     double: Double
     root: Path
@@ -56,7 +56,7 @@ class World:
         return self.double.session(self.account, self.region)
 
     def client(self, service: str) -> Any:
-        """A client beside fdeploy's."""
+        """A client of the test's own session."""
         make: Any = self._beside.client
         return make(service)
 
@@ -85,7 +85,7 @@ class World:
         )
 
     def target(self, report: Reporter | None = None) -> AwsTarget:
-        """A target as a new command makes it: it remembers nothing."""
+        """A new target, as each command creates it, without state from earlier calls."""
         aws, bundle = self.aws(), self.root / "bundle"
         return AwsTarget(
             Context(
@@ -105,5 +105,5 @@ class World:
 
     @property
     def said(self) -> str:
-        """What fdeploy has said so far, one event a line."""
+        """fdeploy's events so far, one per line."""
         return "\n".join(getattr(event, "message", "") for event in self.events)

@@ -1,4 +1,4 @@
-"""Everything that there is in an account of the double, by the services' own lists."""
+"""Everything in an account of the double, according to the services' own lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SCALING = "sagemaker"
 
 
 def everything(session: boto3.Session) -> list[str]:
-    """What there is, one line each; an account that was never used has nothing."""
+    """The account's resources, one line each; an unused account has none."""
     return sorted(_everything(session))
 
 

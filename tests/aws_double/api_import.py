@@ -1,14 +1,14 @@
 """APIs that CloudFormation imports from an OpenAPI body, as API Gateway does it.
 
-A changed ``Body`` overwrites the API in place: its id, its URL, its stages and its keys stay. What
-the body describes takes the place of what was there. A resource of a path, and a route of a key,
-that is there already keeps its id; so CloudFormation, when it deletes what an older template had
-as resources of their own, deletes what the body has described.
+A changed ``Body`` overwrites the API in place: its id, URL, stages and keys stay, and the body's
+content replaces the old one. A resource with the same path, or a route with the same key, keeps its
+id. So when CloudFormation deletes resources of an older template that declared paths and routes
+separately, it deletes what the body has described.
 
 Sources: the API references of PutRestApi (mode ``overwrite``) and ReimportApi, and the pages of
 AWS::ApiGateway::RestApi and AWS::ApiGatewayV2::Api. That ids stay is the worst case for a
-migration; AWS does not say whether they do. Nothing here validates bodies: what the request
-validator refuses is not known to the double.
+migration; AWS does not document whether they do. The double does not validate request bodies, so
+it lacks API Gateway's request validator.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _put_rest_api(make: dict[str, Any], api: str, body: Json) -> None:
 
 
 def _resource(make: dict[str, Any], api: str, path: str) -> str:
-    """The id of the resource of a path, which is made where it is not there."""
+    """The id of a path's resource, which is created if it is missing."""
     resources = emulator.rest_gateway._resources[api]  # noqa: SLF001 - the emulator's store
     found = {resource["path"]: identifier for identifier, resource in resources.items()}
     if path not in found:
@@ -167,7 +167,7 @@ def _reimport_api(make: dict[str, Any], api: str, body: Json) -> None:
 
 
 def _authorizers(make: dict[str, Any], api: str, body: Json) -> Iterator[tuple[str, Json]]:
-    """What a route has by the name of a security scheme."""
+    """The authorizer settings of a route, by the name of the security scheme."""
     for name, scheme in body.get("components", {}).get("securitySchemes", {}).items():
         if scheme.get("x-amazon-apigateway-authtype") == "awsSigv4":
             yield name, {"AuthorizationType": "AWS_IAM"}
@@ -192,7 +192,7 @@ def _access(security: Json, authorizers: dict[str, Json]) -> Json:
 
 
 def _refuse_second_ones(table: dict[str, Any]) -> None:
-    """A second resource of a path, and a second route of a key, are conflicts."""
+    """A second resource with the same path, or route with the same key, is a conflict."""
     resource, route = table["AWS::ApiGateway::Resource"], table["AWS::ApiGatewayV2::Route"]
     make_resource, make_route = resource["create"], route["create"]
 

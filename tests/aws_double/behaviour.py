@@ -1,4 +1,4 @@
-"""How one account of the double is treated; set through the double's control path."""
+"""Settings of one account of the double, changed through the double's control path."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The container of an endpoint: the artifact's own model server, in a process of its own.
+"""The container of an endpoint: the artifact's own model server, in a separate process.
 
-What SageMaker does with a real one (AWS: "Use Your Own Inference Code with Hosting Services"): the
-artifact is unpacked into the model folder, the server must answer ``GET /ping`` with 200, and what
-it writes goes to the log group of the endpoint.
+It is treated as SageMaker treats a container (AWS: "Use Your Own Inference Code with Hosting
+Services"): the artifact is unpacked into the model folder, the server must answer ``GET /ping``
+with 200, and its output goes to the endpoint's log group.
 """
 
 from __future__ import annotations

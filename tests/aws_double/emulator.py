@@ -1,7 +1,7 @@
-"""The parts of ministack that the double uses; this module alone imports it.
+"""The parts of ministack that the double uses; only this module imports ministack.
 
-Only the double's own process can: ministack is installed in no other environment. Most of it is
-private to ministack, whose version is therefore pinned.
+It is installed only in the environment of the double's process. Most of these parts are private, so
+ministack's version is pinned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _part(module: str, name: str) -> Any:
 
 
 def replace_part(module: str, name: str, build: Callable[[Any], Any]) -> None:
-    """Put something else in the place of a part; ``build`` makes it from the part."""
+    """Replace a part by the result of ``build``, which is given the part."""
     home = import_module(module)
     setattr(home, name, build(getattr(home, name)))
 

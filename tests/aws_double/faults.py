@@ -1,4 +1,4 @@
-"""What the double does wrong when it is told to, per call, in the protocol of the call.
+"""Faults that the double injects into calls on request, in the protocol of the call.
 
     throttle   the service asks for fewer requests        reset   the connection breaks off first
     deny       access denied                              lost    done, but the answer never comes

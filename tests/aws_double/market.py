@@ -1,6 +1,6 @@
-"""What an account may have, and what it costs: Service Quotas and the price list.
+"""Quotas and prices: Service Quotas and the price list.
 
-Both say what the behaviour of the account's SageMaker says, and nothing of what it does not.
+Both answer from the behaviour of the account's SageMaker, and have nothing else.
 Sources: the API references of ListServiceQuotas and GetProducts; "Reading the service price list
 file" for the shape of a product.
 """

@@ -1,4 +1,4 @@
-"""Who calls, and what IAM's policy simulator says that they may.
+"""The caller's identity, and the answers of IAM's policy simulator about it.
 
 ministack knows one caller of an account, and its simulator one resource and no context. Here
 policies are evaluated by ministack, once for each action and resource, in the shape that AWS

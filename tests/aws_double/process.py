@@ -1,4 +1,4 @@
-"""The double as a test sees it: started, told what to do wrong, asked what was called, ended."""
+"""The double for tests: start it, inject faults, read its journal of calls, stop it."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class Double:
         }
 
     def do_wrong(self, account: str, *faults: Fault) -> None:
-        """Let faults happen to an account from now on, in the place of those before."""
+        """Inject these faults into an account's calls from now on, instead of earlier ones."""
         self._ask("POST", f"{account}/faults", [asdict(fault) for fault in faults])
 
     def calls(self, account: str) -> list[dict[str, Any]]:
-        """What the account's fdeploy has called since :meth:`do_wrong`."""
+        """The calls of the account's fdeploy since :meth:`do_wrong`."""
         calls: list[dict[str, Any]] = self._ask("GET", f"{account}/calls")
         return calls
 
@@ -88,7 +88,7 @@ class Double:
 
 
 class DoubleSession(boto3.Session):  # type: ignore[misc]
-    """A session that knows one endpoint for all services."""
+    """A session with one endpoint for all services."""
 
     def __init__(self, double: Double, account: str, region: str) -> None:
         core = botocore.session.Session()
@@ -116,7 +116,7 @@ class DoubleSession(boto3.Session):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def running_double() -> Iterator[Double]:
-    """The double, for as long as the block takes."""
+    """The double, running inside the block."""
     with tempfile.TemporaryDirectory(prefix="double-") as folder:
         announce = Path(folder) / "announce.json"
         with (Path(folder) / "log").open("w+b") as log:

@@ -1,8 +1,8 @@
-"""ECR as far as it says whether an image of AWS's own registries is there.
+"""The part of ECR that answers whether an image exists in AWS's own registries.
 
-The double takes it that AWS has every tag of its serving repositories, but for those that the
-behaviour of the account names. Source: the API reference of BatchGetImage, whose answer lists what
-is not there under ``failures``; an unknown repository is an error.
+The double assumes that AWS has every tag of its serving repositories except those in the account's
+behaviour. Source: the API reference of BatchGetImage, whose answer lists missing images under
+``failures``; an unknown repository is an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The SageMaker runtime: InvokeEndpoint and InvokeEndpointAsync reach the real model server.
+"""The SageMaker runtime: InvokeEndpoint and InvokeEndpointAsync call the real model server.
 
-Sources: the API references of the two, with their errors; "Asynchronous inference" for the places
-of answers and failures. The answer of an asynchronous invocation is there when the call returns.
+Sources: their API references, including the errors; "Asynchronous inference" for the locations of
+answers and failures. The answer of an asynchronous invocation exists when the call returns.
 """
 
 from __future__ import annotations

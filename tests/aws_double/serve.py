@@ -1,7 +1,7 @@
 """The double's process: ``python -m tests.aws_double.serve --announce FILE --python PYTHON``.
 
-FILE appears when it listens, as ``{"pid": ..., "port": ...}``. It listens on 127.0.0.1, and ends
-when its standard input does, so that it never outlives who started it.
+FILE appears once it listens, as ``{"pid": ..., "port": ...}``. It listens on 127.0.0.1, and exits
+when its standard input is closed, so it never outlives the process that started it.
 
     POST /_double/<account>/faults      [{"kind": "lost", "call": 7}]; begins a new journal
     GET  /_double/<account>/calls       the journal
@@ -33,7 +33,7 @@ Handle = Callable[[str, bytes], tuple[int, Any]]
 
 
 class Double:
-    """Answers every request, or does what the faults say; made once the port is known."""
+    """Answers every request, or injects a fault; created once the port is known."""
 
     def __init__(self, port: int, python: str) -> None:
         # ministack reads the environment when it is imported: how a function finds the door back.
@@ -88,7 +88,7 @@ class Double:
         await started.wait()
 
     async def respond(self, request: Request) -> Answer:
-        """Answer a request, or what stands for no answer."""
+        """Answer a request, or return the marker for no answer."""
         if request.path.startswith("/_double/"):
             return self._control(request)
         operation = operation_of(request)

@@ -1,7 +1,8 @@
 """Requests checked against the services' own models, more strictly than botocore does itself.
 
-botocore checks types and what is required; enumerations, patterns and bounds it leaves to AWS. Here
-they are checked before anything is sent, so that what the double lets through AWS would, too.
+botocore checks types and required members, and leaves enumerations, patterns and bounds to AWS.
+Here they are checked before anything is sent, so the double accepts no request that AWS's model
+forbids.
 """
 
 from __future__ import annotations

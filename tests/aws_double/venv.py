@@ -1,6 +1,6 @@
 """The virtual environment of the double: ``python -m tests.aws_double.venv`` makes it.
 
-It stands in ``.venv-double`` beside the tests and is made once, which takes some ten seconds.
+It is created once in ``.venv-double`` beside the tests, which takes about ten seconds.
 """
 
 from __future__ import annotations

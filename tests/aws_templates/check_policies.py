@@ -1,7 +1,7 @@
 """Parliament over every policy of the scenarios: ``make check-templates`` runs it.
 
-It runs in parliament's own environment, so that it imports nothing of the project. It prints each
-finding, and ends with 1 where there is one, or where there was no policy to look at.
+It runs in parliament's own environment, so it imports nothing of the project. It prints each
+finding, and exits with 1 if there is one, or if there was no policy to check.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PSEUDO = {
     "AWS::AccountId": "123456789012",
     "AWS::URLSuffix": "amazonaws.com",
 }
-# What is no defect: document, kind of finding, words in it; and why.
+# Accepted findings: document, kind of finding, words in it; and why.
 ACCEPTED = {
     ("user-policy-bucket", "RESOURCE_POLICY_PRIVILEGE_ESCALATION", "s3:"): (
         "who makes the bucket sets its policy and lifecycle; it is a document of its own, which "
@@ -50,7 +50,7 @@ def resolved(value: Any) -> Any:
 
 
 def policies(document: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every policy that allows something to whom it is attached, and where it stands."""
+    """Every permissions policy, which unlike a trust policy names resources, with its location."""
     if isinstance(document, list):
         for index, item in enumerate(document):
             yield from policies(item, f"{where}[{index}]")
@@ -75,7 +75,7 @@ def findings() -> Iterator[tuple[str, Any]]:
 
 
 def main() -> int:
-    """Tell what is wrong, and which exceptions nothing needs any more."""
+    """Print the findings, and the exceptions that are no longer needed."""
     needed = set()
     looked = wrong = 0
     for where, told in findings():

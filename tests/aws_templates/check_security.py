@@ -1,7 +1,7 @@
 """Checkov over the templates of the scenarios: ``make check-templates`` runs it.
 
-It runs in checkov's own environment, so that it imports nothing of the project. It prints each
-failed check that no exception accepts and each exception that nothing needs, and then ends with 1.
+It runs in checkov's own environment, so it imports nothing of the project. It prints each failed
+check without an exception and each exception that is not needed; if there are any, it exits with 1.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ ACCEPTED = (
 
 
 def failed_checks() -> list[Any]:
-    """What checkov finds, one record a check, file and resource."""
+    """checkov's findings, one record per check, file and resource."""
     command = [
         *(str(Path(sys.executable).parent / "checkov"), "--directory", str(TEMPLATES)),
         *("--framework", "cloudformation", "--output", "json", "--quiet"),
     ]
-    # It would ask the package index whether there is a newer checkov.
+    # Keeps checkov from asking the package index for a newer version.
     environ = {**os.environ, "CKV_SKIP_PACKAGE_UPDATE_CHECK": "true"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
@@ -113,7 +113,7 @@ def failed_checks() -> list[Any]:
 
 
 def main() -> int:
-    """Tell what is wrong."""
+    """Print the findings."""
     needed: set[Accepted] = set()
     wrong = 0
     for check in failed_checks():

@@ -1,7 +1,7 @@
-"""Write the golden documents anew: ``python -m tests.aws_templates.golden``.
+"""Rewrite the golden documents: ``python -m tests.aws_templates.golden``.
 
-The golden files show what a few stages' templates give, without their parameters, for a reviewer
-to read. With a folder, every document is written there, as JSON: for checkov and parliament.
+The golden files show a reviewer the resources of a few stages, with all parameters resolved. With a
+folder as argument, every document is written there as JSON, for checkov and parliament.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KEPT = ("endpoint-real-time-cpu", "endpoint-async", "api-rest-full", "api-http-j
 
 
 def kept() -> dict[str, str]:
-    """The golden files by name, as they should be."""
+    """The expected golden files, by name."""
     return {name(golden): rendered(golden) for golden in goldens() if is_kept(golden)}
 
 
@@ -34,14 +34,14 @@ def name(golden: Golden) -> str:
 
 
 def rendered(golden: Golden) -> str:
-    """A document as its golden file holds it."""
+    """A document in the format of its golden file."""
     if golden.template is None:
         return json.dumps(golden.document, indent=2) + "\n"
     return str(yaml.safe_dump(golden.document, sort_keys=False, width=100, allow_unicode=True))
 
 
 def write() -> None:
-    """Write the golden files, and remove those of documents that are gone."""
+    """Write the golden files, and remove those without a document."""
     wanted = kept()
     for path in GOLDEN.iterdir():
         if path.name not in wanted:

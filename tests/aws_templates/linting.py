@@ -1,4 +1,4 @@
-"""cfn-lint, asked in this process: what it finds in a template, in words."""
+"""cfn-lint in this process: its findings in a template, as text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def findings(template: Json, region: str = "eu-central-1") -> list[str]:
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """What CloudFormation's registry says of a resource type."""
+    """The schema of a resource type in CloudFormation's registry."""
     found: dict[str, Any] = _schemas.get_resource_schema(
         region="us-east-1", resource_type=kind
     ).schema

@@ -1,4 +1,4 @@
-"""The stages whose templates are kept as golden files: one project file each."""
+"""The stages whose templates are stored as golden files, one project file each."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ APIS = {
 
 @dataclass(frozen=True)
 class Golden:
-    """A document of a stage: what its template gives, or a policy."""
+    """A document of a stage: its resolved template, or a policy."""
 
     name: str
     document: Any

@@ -1,4 +1,4 @@
-"""What the API's stack promises: who may call, how it refuses, and that it calls one endpoint."""
+"""The API's stack: who may call, how it refuses, and that it can call only one endpoint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def spec_of(toml: str) -> ApiSpec:
 
 
 def api_template(spec: ApiSpec) -> Json:
-    """What the stack of a spec would have."""
+    """The stack of a spec, as a template without parameters."""
     return render.api_template(spec).evaluated()
 
 
@@ -188,7 +188,7 @@ def test_the_lambda_is_arm_and_reserves_what_is_asked() -> None:
     assert usual["Properties"]["Handler"] == HANDLER
 
 
-# What the gateway refuses itself
+# Errors from the gateway itself
 
 
 def answers(document: Json) -> dict[str, tuple[int | None, dict[str, str], dict[str, str]]]:

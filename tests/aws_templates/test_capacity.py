@@ -1,4 +1,4 @@
-"""How much memory an instance has, and whether a model fits into it."""
+"""The memory of an instance, and whether a model fits into it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_what_describe_instance_types_answers(name: str, gib: float) -> None:
 
 def test_every_type_that_can_serve_is_known() -> None:
     unknown = {Instance(name).family for name in KNOWN if instance_memory(name) is None}
-    # These have no image, and are refused before.
+    # These have no image and are refused earlier.
     assert unknown == {"dl1", "inf1", "inf2", "p6e-gb200", "trn1", "trn1n", "trn2"}
 
 

@@ -1,4 +1,4 @@
-"""Settings that cannot be together are refused when they are read, with the way out."""
+"""Conflicting settings are refused when they are read, with a hint."""
 
 from __future__ import annotations
 

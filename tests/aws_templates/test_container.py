@@ -1,4 +1,4 @@
-"""Which container an artifact is packed for."""
+"""The container that an artifact is packed for."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_an_image_of_ones_own_is_asked_for_its_python(tmp_path: Path) -> None:
 
 
 def write_learner(folder: Path, python: str) -> None:
-    """A bundle whose learner is served as it is."""
+    """A bundle with an original learner."""
     (folder / "bundle").mkdir()
     manifest = {
         "runtime": {"python": python},
@@ -126,5 +126,5 @@ def test_a_learner_whose_python_no_image_has(tmp_path: Path) -> None:
     assert "--instance, such as ml.m5.large" in no.value.hint
     with pytest.raises(SettingsError, match=r"needs Python 3.11, but the image .* has 3.12"):
         container(tmp_path, f'image = "{IMAGE}:1.0-py312"')
-    # A name that does not tell is taken at its user's word.
+    # If the image's name does not show it, the user's setting counts.
     assert container(tmp_path, f'image = "{IMAGE}:latest"').python == "3.11"

@@ -1,4 +1,4 @@
-"""What the endpoint's stack promises: little permission, no interruption, no leftovers."""
+"""The endpoint's stack: least privilege, no interruption, no leftovers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def spec_of(toml: str) -> EndpointSpec:
 
 
 def endpoint_template(spec: EndpointSpec) -> Json:
-    """What the stack of a spec would have."""
+    """The stack of a spec, as a template without parameters."""
     return render.endpoint_template(spec).evaluated()
 
 
@@ -188,7 +188,7 @@ def test_an_update_is_blue_green_and_goes_back_by_itself() -> None:
 
 
 def test_the_alarms_that_take_back_look_at_the_new_version_alone() -> None:
-    """Else a version whose alarms are on could never be replaced."""
+    """Otherwise a version in alarm could never be replaced."""
     before, after = versions()
     names = set()
     for document in (before, after):

@@ -1,4 +1,4 @@
-"""The templates are what they were; on purpose they change by ``python -m …golden``."""
+"""The templates match the golden files; ``python -m …golden`` rewrites those on purpose."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_nothing_of_this_machine_or_day_is_in_a_document(golden: Golden) -> None
     "golden", [one for one in DOCUMENTS if "Resources" in one.document], ids=lambda one: one.name
 )
 def test_accounts_and_regions_are_pseudo_parameters(golden: Golden) -> None:
-    """So that a template can be taken away; what the user named is as it was named."""
+    """So that a template works anywhere; only names that the user gave are literal."""
     for text in texts(golden.document["Resources"]):
         if "123456789012" in text or "eu-central-1" in text:
             assert any(own in text for own in (BUCKET, CERTIFICATE, KMS_KEY, TOPIC, ".dkr.ecr.")), (

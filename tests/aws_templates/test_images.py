@@ -1,4 +1,4 @@
-"""Which container image is chosen, compared with what AWS's own SDK says."""
+"""The choice of the container image, compared with AWS's own SDK."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GPU_AMI, NEW_GPU_AMI = (
 
 @dataclass(frozen=True)
 class Expected:
-    """What an instance type gets in a region."""
+    """The expected image of an instance type in a region."""
 
     name: str
     region: str
@@ -222,7 +222,7 @@ def has_image(name: str) -> bool:
 
 
 def test_the_sdk_would_take_the_same_images() -> None:
-    """In a process of its own: the SDK's core imports half of the world."""
+    """In a separate process, because the SDK's core imports many libraries."""
     asked = [
         ("ml.p2.xlarge", "1.12.1", "py38", "us-east-1"),
         ("ml.p3.2xlarge", "2.6.0", "py312", "us-west-2"),

@@ -1,5 +1,5 @@
-"""cfn-lint finds nothing in the golden templates, in any kind of region, and CloudFormation's
-limits are kept."""
+"""cfn-lint finds nothing in the golden templates, in any kind of region, and they stay within
+CloudFormation's limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_cfn_lint_finds_nothing(golden: Golden) -> None:
 
 @pytest.mark.parametrize("name", KEPT)
 def test_neither_in_what_is_printed(name: str) -> None:
-    """With its parameters and conditions, of which each of the files has all."""
+    """With all parameters and conditions, which are in each of the files."""
     template = next(golden.template for golden in TEMPLATES if golden.name == name)
     assert template is not None
     assert findings(template.with_defaults()) == []

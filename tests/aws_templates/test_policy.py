@@ -1,4 +1,4 @@
-"""The policy to copy allows what is needed, and is short enough for a managed policy."""
+"""The printed policy allows what a deploy needs, and fits into a managed policy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ UNUSED = {
 
 
 def actions(needs: Needs) -> set[str]:
-    """Everything that the documents allow."""
+    """All actions that the documents allow."""
     return {
         action
         for document in user_policies(needs).values()

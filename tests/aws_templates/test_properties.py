@@ -1,4 +1,4 @@
-"""Whatever settings are valid, their templates are, too."""
+"""All valid settings give valid templates."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ HTTP: Choices = {
 
 @strategies.composite
 def some_settings(draw: DrawFn) -> Settings:
-    """Settings of a kind of endpoint and a kind of API, all else at random."""
+    """Settings with a given kind of endpoint and of API, otherwise random."""
     sections = {
         "project": PROJECT,
         "endpoint": ENDPOINT | draw(sampled_from([INSTANCES, INSTANCES, SERVERLESS])),

@@ -1,4 +1,4 @@
-"""From settings to what the stacks are to be."""
+"""From settings to the specifications of the stacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage deletes itself at the time, with a role that may delete nothing else."""
+"""The stage deletes itself on time, with a role that may delete nothing else."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def of_before(name: str) -> Json:
 
 @pytest.mark.parametrize("name", ["endpoint", "api-rest", "api-http"])
 def test_what_an_earlier_version_made_keeps_its_names(name: str) -> None:
-    """Names that end in a hash, too: an unchanged stage moves to no new model."""
+    """Also names that end in a hash, so an unchanged stage gets no new model."""
     toml = 'type = "http"\nauth = "iam"\n' if name == "api-http" else ""
     now = template("") if name == "endpoint" else api(toml)
     before, after = of_before(name), resources(now)

@@ -69,7 +69,7 @@ def test_an_open_loop_sends_what_is_due_and_waits_for_it(server: ThreadingHTTPSe
     assert sum(met.statuses.values()) == pytest.approx(100, abs=30)
 
 
-def test_nobody_there_is_no_answer() -> None:
+def test_an_unreachable_server_gives_no_answer() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Answerer) as gone:
         port = gone.server_port
     met = open_loop(port, requests_of(TEXTS, "/any"), 100.0, 0.2, settle=0.0, wait=True)

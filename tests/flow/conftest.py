@@ -16,12 +16,12 @@ from tests.flow.learners import bring
 
 @dataclass(frozen=True)
 class Exports:
-    """Learners that the real command exported, each once a run, for all workers of pytest."""
+    """Learners exported by the real command, each once per run for all workers of pytest."""
 
     folder: Path
 
     def bring(self, name: str, folder: Path) -> None:
-        """Copy a learner, its goldens and what the export made of them into a project folder."""
+        """Copy a learner, its goldens and the result of its export into a project folder."""
         made = self.folder / name.replace("/", "-")
         record = Path(".fdeploy", "dev", "export.json")
         with _locked(made.with_suffix(".lock")):
@@ -37,7 +37,7 @@ class Exports:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the file's lock, which ends with the process that holds it."""
+    """Hold a lock on the file, which the system releases when the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -46,7 +46,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
-    """The exports of this run. Each worker of pytest-xdist has a folder in the run's own."""
+    """The exports of this run, in the folder that all workers of pytest-xdist share."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

@@ -18,8 +18,8 @@ CONVERTIBLE = (
     "v2/v2_hfwrapper_f2712_py39_plainpickle",
 )
 ULMFIT = ("v1/awdlstm_fastai1061_zip", "v2/v2_awdlstm_f2812")
-# Transformers 2.1 put a random special token in the place of a blank text, another in each process:
-# such an answer cannot be reproduced, and the answer to the empty text stands in for it.
+# transformers 2.1 replaces a blank text by a random special token, which differs between processes.
+# That answer cannot be reproduced, so the answer to the empty text is used instead.
 BLANK_BY_CHANCE = ("v1/roberta_fastai1052_t211", "v1/bert_multilabel_fastai1052_t211")
 
 
@@ -32,7 +32,7 @@ class Golden:
 
 
 def goldens(name: str) -> list[Golden]:
-    """What ``learn.predict`` of the reloaded learner answered."""
+    """The answers of the reloaded learner's ``learn.predict``."""
     document: dict[str, Any] = json.loads((LEARNERS / f"{name}.golden.json").read_bytes())
     labels = [str(label) for label in document["meta"]["classes"]]
     return [
@@ -42,7 +42,7 @@ def goldens(name: str) -> list[Golden]:
 
 
 def answers(name: str) -> list[Golden]:
-    """What fdeploy answers: the goldens, but for the blank text where the original left it open."""
+    """fdeploy's answers: the goldens, except for the blank text if the original's is random."""
     known = goldens(name)
     empty = next(golden for golden in known if golden.text == "")
     by_chance = name in BLANK_BY_CHANCE

@@ -67,12 +67,12 @@ def test_a_folder_in_place_of_a_file(fdeploy: Fdeploy) -> None:
     assert fdeploy("export", "learner.pkl", "--json").error["exit_code"] == 4
 
 
-def test_a_pickle_that_is_no_learner(fdeploy: Fdeploy) -> None:
+def test_a_pickle_that_is_not_a_learner(fdeploy: Fdeploy) -> None:
     (fdeploy.folder / "learner.pkl").write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
     assert fdeploy("export", "learner.pkl", "--json").error["code"] == "not-a-learner"
 
 
-def test_a_checkpoint_that_is_no_learner(fdeploy: Fdeploy) -> None:
+def test_a_checkpoint_that_is_not_a_learner(fdeploy: Fdeploy) -> None:
     code = "import torch; torch.save({'layer.weight': torch.zeros(2, 2)}, 'learner.pkl')"
     subprocess.run([sys.executable, "-c", code], cwd=fdeploy.folder, check=True)
     error = fdeploy("export", "learner.pkl", "--json").error
@@ -88,7 +88,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(fdeploy: Fdeploy, protocol: int
     assert error["code"] == "dangerous-learner"
     assert "exec" in error["message"]
     assert not (fdeploy.folder / "pwned").exists()
-    # The pickle is a live one: this is what load_learner would have done.
+    # The pickle is really harmful: load_learner would have done this.
     subprocess.run(
         [sys.executable, "-c", "import pickle; pickle.load(open('learner.pkl', 'rb'))"],
         cwd=fdeploy.folder,
@@ -105,7 +105,7 @@ def test_a_hostile_pickle_in_a_zip(fdeploy: Fdeploy) -> None:
     assert not (fdeploy.folder / "pwned").exists()
 
 
-def test_a_custom_head_is_refused_with_the_way_out(fdeploy: Fdeploy) -> None:
+def test_a_custom_head_is_refused_with_a_hint(fdeploy: Fdeploy) -> None:
     bring("v1/roberta_customhead_fastai1052_t211", fdeploy.folder)
     error = fdeploy("export", "learner.pkl", "--json").error
     assert error["code"] == "unsupported-learner"
@@ -136,7 +136,7 @@ def test_golden_texts_that_cannot_be_used(
 
 
 def obey_permissions() -> None:
-    """Make root an ordinary user where files are concerned, in the process to be started.
+    """Make file permissions apply to root, too, in the process to be started.
 
     PR_CAPBSET_DROP (24) of CAP_DAC_OVERRIDE (1), see capabilities(7); others obey them anyway.
     """
@@ -204,6 +204,27 @@ def test_a_stage_before_its_turn_names_every_command(
     outcome = fdeploy(*arguments, "--json")
     assert outcome.status == 7
     assert outcome.error["hint"] == f"run fdeploy {needed}"
+
+
+def test_the_hint_of_a_fresh_folder_names_the_whole_way(fdeploy: Fdeploy) -> None:
+    (fdeploy.folder / "fdeploy.toml").write_text("[stages.prod]\n")
+    (fdeploy.folder / "sentiment.pkl").touch()
+    asked = fdeploy("deploy", "--instance", "ml.p2.xlarge", "--stage", "prod", "--json")
+    assert asked.status == 7
+    assert asked.error["hint"] == (
+        "run fdeploy up sentiment.pkl --stage prod --instance ml.p2.xlarge "
+        "--region eu-central-1 (or another region)"
+    )
+    fdeploy.environ["FDEPLOY_STAGE"] = "prod"
+    asked = fdeploy("create-api", "--json")
+    assert asked.error["hint"] == "run fdeploy up sentiment.pkl --stage prod"
+
+
+def test_a_missing_region_repeats_the_command(fdeploy: Fdeploy) -> None:
+    asked = fdeploy("status", "--target", "aws", "--json")
+    assert asked.error["hint"].startswith(
+        "run fdeploy status --target aws --json --region eu-central-1 (or another region)"
+    )
 
 
 def test_a_learner_that_changed_since(fdeploy: Fdeploy, exports: Exports) -> None:

@@ -59,7 +59,7 @@ def test_what_is_broken_is_named(fdeploy: Fdeploy, name: str, deep_recursion: No
     refused(fdeploy, code, message)
 
 
-def test_weights_that_are_no_numbers(fdeploy: Fdeploy, deep_recursion: None) -> None:
+def test_weights_that_are_not_numbers(fdeploy: Fdeploy, deep_recursion: None) -> None:
     del deep_recursion
     rewritten(DISTILBERT, fdeploy.folder / "learner.pkl", storage=nan)
     refused(fdeploy, "unsupported-learner", "contains NaN or infinite numbers")
@@ -81,7 +81,7 @@ def test_two_learners_in_one_file(fdeploy: Fdeploy, deep_recursion: None) -> Non
 
 @pytest.mark.parametrize("names", [CONVERTIBLE[:2], CONVERTIBLE[4:], CONVERTIBLE[:5:4]])
 def test_two_files_in_one(fdeploy: Fdeploy, names: tuple[str, str]) -> None:
-    """As ``cat a.pkl b.pkl`` makes it: which of the two is meant is not guessed."""
+    """A file made by ``cat a.pkl b.pkl``: fdeploy does not guess which learner is meant."""
     first, second = (LEARNERS / f"{name}.pkl" for name in names)
     (fdeploy.folder / "learner.pkl").write_bytes(first.read_bytes() + second.read_bytes())
     outcome = fdeploy("export", "learner.pkl", "--json")

@@ -45,7 +45,7 @@ def test_up_after_the_servers_were_killed(exported: Fdeploy) -> None:
     exported.ok("invoke", "a text", "--api")
 
 
-def test_teardown_finds_what_no_file_remembers(exported: Fdeploy) -> None:
+def test_teardown_finds_unrecorded_servers(exported: Fdeploy) -> None:
     exported.ok("up")
     for path in (exported.folder / ".fdeploy/dev/local").glob("*.json"):
         path.unlink()
@@ -138,7 +138,7 @@ def test_a_server_that_dies_at_start_shows_its_last_words(exported: Fdeploy) -> 
 
 
 def forge_goldens(stage: Path) -> None:
-    """A bundle that is sound, but whose model does not answer as its goldens say."""
+    """Make a valid bundle whose model does not reproduce its goldens."""
     path = stage / "bundle/goldens.json"
     document = json.loads(path.read_bytes())
     first = document["goldens"][0]["probabilities"]
@@ -172,7 +172,7 @@ def test_two_at_once(exported: Fdeploy) -> None:
     assert first.stderr is not None
     with first.stderr as stderr:
         assert stderr.readline() == "deploy:\n"
-        first.send_signal(signal.SIGSTOP)  # or it might be done before the second has begun
+        first.send_signal(signal.SIGSTOP)  # else it might finish before the second starts
         try:
             second = exported("teardown", "--json")
         finally:

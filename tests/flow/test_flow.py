@@ -78,7 +78,7 @@ def test_stage_by_stage(fdeploy: Fdeploy) -> None:
     assert proof["left"] == []
     assert len(proof["deleted"]) == len(proof["found"]) > 5
     assert not (fdeploy.folder / ".fdeploy/dev/local").exists()
-    # Their ports are not asked: another server of this machine may have got one meanwhile.
+    # Do not call their ports: another server on this machine may have taken one.
     assert servers(fdeploy) == set()
     assert fdeploy.ok("teardown", "--json").json["found"] == []
 
@@ -112,7 +112,7 @@ def test_another_learner_takes_the_place_of_the_first(fdeploy: Fdeploy, exports:
     before = servers(fdeploy)
     exports.bring(CONVERTIBLE[1], fdeploy.folder)
     second = fdeploy.ok("up", "learner.pkl", "--golden", "golden.jsonl", "--json").json
-    # Callers keep their URL and their key; behind them both servers are new: the gateway's document
+    # Callers keep their URL and key. Both servers are new, the gateway because its OpenAPI document
     # names the labels.
     assert (second["url"], second["key_file"]) == (first["url"], first["key_file"])
     assert len(servers(fdeploy)) == 2
@@ -150,7 +150,7 @@ def test_two_stages_stand_side_by_side(fdeploy: Fdeploy, exports: Exports) -> No
 
 
 def servers(fdeploy: Fdeploy) -> set[int]:
-    """The processes that serve a project, found without fdeploy's help."""
+    """The processes that serve a project, found without fdeploy."""
     home = str(fdeploy.folder / ".fdeploy")
     found = set()
     for process in psutil.process_iter(["cmdline", "status"]):

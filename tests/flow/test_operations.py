@@ -83,7 +83,7 @@ def test_logs_are_read_and_followed(fdeploy: Fdeploy, models: tuple[Model, Model
         assert following.stdout is not None
         while "ready" not in following.stdout.readline():
             pass
-        deploy(fdeploy, models[1])  # another server, which begins its log anew
+        deploy(fdeploy, models[1])  # another server, with a new log
         while "ready" not in following.stdout.readline():
             pass
         following.send_signal(signal.SIGINT)

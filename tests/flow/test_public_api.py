@@ -76,7 +76,7 @@ def test_what_is_missing_is_asked_and_nothing_else(served: Fdeploy) -> None:
     first = served.ok("invoke", "texts.jsonl", "--output", "answers.jsonl", "--json").json
     assert (first["texts"], first["reused"], first["failed"]) == (120, 0, [])
     whole = output.read_bytes()
-    # As if it had been interrupted: some answers, in another order, and half of one.
+    # As after an interruption: some answers, in another order, and half of one.
     lines = whole.splitlines(keepends=True)
     output.write_bytes(b"".join([*lines[40:60], *lines[:20], lines[25][:30]]))
     again = served.ok("invoke", "texts.jsonl", "--output", "answers.jsonl")
@@ -100,7 +100,7 @@ def test_a_text_that_is_too_large_fails_alone(served: Fdeploy) -> None:
     found = answers(served.folder / "large.out")
     assert [each["row"] for each in found] == [1, 2, 3]
     assert found[1]["error"]["code"] == "too_large"
-    # The endpoint itself takes it; what was answered is not asked again.
+    # The endpoint accepts it directly; texts that have an answer are not sent again.
     assert served.ok("invoke", "large.jsonl", "--output", "large.out", "--json").json["reused"] == 2
 
 
@@ -165,7 +165,7 @@ def test_without_an_api_there_is_no_key(tmp_path: Path) -> None:
     assert outcome.error["hint"] == "run fdeploy create-api"
 
 
-# What create-api prints
+# The output of create-api
 
 
 def snippets(served: Fdeploy) -> tuple[str, str]:
@@ -263,7 +263,7 @@ def fetch(
         connection.close()
 
 
-# Who is answered
+# Who may call
 
 
 def ask(url: str, key: str, kind: str, body: str, **headers: str) -> tuple[int, object]:
@@ -283,7 +283,7 @@ def urls(served: Fdeploy) -> list[str]:
     return [api_of(served)["url"], f"http://127.0.0.1:{endpoint['port']}/invocations"]
 
 
-def test_what_fetch_sends_is_the_request_that_it_is(served: Fdeploy) -> None:
+def test_json_from_fetch_is_accepted(served: Fdeploy) -> None:
     key = served.ok("key", "show").stdout.strip()
     body = json.dumps({"text": TEXTS[0]})
     for url in urls(served):
@@ -292,7 +292,7 @@ def test_what_fetch_sends_is_the_request_that_it_is(served: Fdeploy) -> None:
         assert plain[0] == 200
 
 
-def test_both_servers_answer_this_machine_alone(served: Fdeploy) -> None:
+def test_both_servers_answer_only_this_machine(served: Fdeploy) -> None:
     key = served.ok("key", "show").stdout.strip()
     text = json.dumps({"text": "good"})
     settings = served.folder / "fdeploy.toml"

@@ -29,7 +29,7 @@ def changed(
     change: Callable[[Any], None],
     storage: Callable[[bytes], bytes] = lambda data: data,
 ) -> str:
-    """A real learner in which something was changed, in a folder; its file name."""
+    """Write a real learner with a change into a folder; return its file name."""
     with open_archive(LEARNERS / f"{name}.pkl") as (_, archive):
         root = archive.pickled.root
         change(root)
@@ -102,7 +102,7 @@ def test_weights_that_are_not_finite(fdeploy: Fdeploy) -> None:
 
 
 def test_without_spacy_the_extra_is_named(fdeploy: Fdeploy) -> None:
-    """A Python in which spaCy is not to be found."""
+    """In a Python without spaCy."""
     blocked = fdeploy.folder / "blocked"
     blocked.mkdir()
     (blocked / "sitecustomize.py").write_text("import sys; sys.modules['spacy'] = None\n")

@@ -18,8 +18,8 @@ from tests.flow.learners import CONVERTIBLE, bring, goldens
 
 LEGACY, _, ZIP, TAGS, IN_FILE, PLAIN = CONVERTIBLE
 COMMAND = "fdeploy export learner.pkl"
-# A learner as it is in a notebook: `learn.predict` of the rebuilt model, behind fastai's own form.
-# As long as the learner's own code is what the rebuilt model takes it to be, both answer alike.
+# A learner as in a notebook: `learn.predict` of the rebuilt model, with fastai's return values. It
+# answers as the original does, provided that the original's own code does what the model assumes.
 STUB = """
 import sys
 from pathlib import Path
@@ -62,7 +62,7 @@ exec(compile(Path("cell.py").read_text(encoding="utf-8"), "cell.py", "exec"))
 
 
 def run_cell(folder: Path, cell: str) -> list[dict[str, Any]]:
-    """Run the printed cell in a process that has a ``learn``, and read what it wrote."""
+    """Run the printed cell in a process with a ``learn``, and read the file that it wrote."""
     (folder / "cell.py").write_text(cell, encoding="utf-8")
     subprocess.run([sys.executable, "-c", STUB], cwd=folder, check=True, timeout=240)
     lines = (folder / "golden.jsonl").read_text(encoding="utf-8").splitlines()
@@ -99,7 +99,7 @@ def test_the_printed_cell_writes_the_goldens_that_prove_it(fdeploy: Fdeploy, nam
     rows = run_cell(fdeploy.folder, cell)
     assert max(len(row["text"].split()) for row in rows) > 512
     assert any("[SEP]" in row["text"] or "</s>" in row["text"] for row in rows)
-    # Transformers 2.1 answers an empty text by chance, so that it is not asked.
+    # transformers 2.1 answers an empty text at random, so it is left out.
     assert ("" in [row["text"] for row in rows]) is (name != TAGS)
     assert all("predicted" in row for row in rows)
     record = fdeploy.ok("export", "learner.pkl", "--golden", "golden.jsonl", "--json").json
@@ -108,7 +108,7 @@ def test_the_printed_cell_writes_the_goldens_that_prove_it(fdeploy: Fdeploy, nam
     assert "unproven" not in manifest
 
 
-def test_answers_by_another_name_are_told(fdeploy: Fdeploy) -> None:
+def test_answers_under_another_label_are_reported(fdeploy: Fdeploy) -> None:
     """The learner says ``negative`` where its probabilities say ``positive``: own decodes()."""
     bring(ZIP, fdeploy.folder)
     first = goldens(ZIP)[0]
@@ -122,7 +122,7 @@ def test_answers_by_another_name_are_told(fdeploy: Fdeploy) -> None:
 
 
 def short(folder: Path, name: str) -> None:
-    """Goldens of which none is longer than the learner reads."""
+    """Write goldens that the learner reads in full."""
     rows = [
         json.dumps({"text": each.text, "probabilities": each.probabilities})
         for each in goldens(name)
@@ -169,7 +169,7 @@ def test_a_learner_that_fails_on_long_texts_is_proven_to(fdeploy: Fdeploy) -> No
     )
 
 
-def test_a_learner_that_fails_on_every_text_is_told(fdeploy: Fdeploy) -> None:
+def test_a_learner_that_fails_on_every_text_is_reported(fdeploy: Fdeploy) -> None:
     bring(ZIP, fdeploy.folder)
     row = json.dumps({"text": "a film", "error": "KeyError('title')"})
     (fdeploy.folder / "golden.jsonl").write_text(row, encoding="utf-8")
@@ -193,7 +193,7 @@ def test_goldens_that_disagree_are_not_blamed(fdeploy: Fdeploy) -> None:
 
 
 def test_goldens_of_another_model_are_called_that(fdeploy: Fdeploy) -> None:
-    """All code is in the file, so that there is nothing in the learner to blame."""
+    """All code is in the file, so the learner cannot be the cause."""
     bring(IN_FILE, fdeploy.folder)
     row = {"text": "a fine film", "probabilities": [0.2, 0.3, 0.5]}
     (fdeploy.folder / "golden.jsonl").write_text(json.dumps(row), encoding="utf-8")
@@ -258,7 +258,7 @@ def bring_loss(name: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["focal_raw", "own_focal_raw"])
 def test_raw_scores_are_taken_as_scores(fdeploy: Fdeploy, name: str) -> None:
-    """fastai's own FocalLoss has no activation; a class of the user's of that name has none."""
+    """Neither fastai's own FocalLoss nor a user's class of that name has an activation."""
     bring_loss(name, fdeploy.folder)
     outcome = fdeploy.ok("export", "learner.pkl", "--golden", "golden.jsonl", "--json")
     assert "the goldens hold raw scores; softmax turns them into probabilities" in outcome.stderr

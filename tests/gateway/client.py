@@ -1,4 +1,4 @@
-"""An HTTP client that sends exactly what a test says."""
+"""An HTTP client that sends exactly the bytes of a test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HttpAnswer:
 
 
 class Client:
-    """Talks to a gateway with a key."""
+    """Calls a gateway with a key."""
 
     def __init__(self, port: int, key: str) -> None:
         self._port = port
@@ -46,7 +46,7 @@ class Client:
         content_type: str | None = "application/json",
         with_key: bool = True,
     ) -> HttpAnswer:
-        """One request on a connection of its own."""
+        """One request on a new connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_SECONDS)
         every = dict(headers or {})
         if with_key:
@@ -62,7 +62,7 @@ class Client:
             connection.close()
 
     def raw(self, data: bytes) -> bytes:
-        """All that the gateway answers to some bytes until it ends the connection."""
+        """Everything that the gateway answers to some bytes before it closes the connection."""
         with socket.create_connection(("127.0.0.1", self._port), timeout=_SECONDS) as connection:
             answer = bytearray()
             try:
@@ -70,5 +70,5 @@ class Client:
                 while chunk := connection.recv(65_536):
                     answer += chunk
             except ConnectionError:
-                pass  # it did not want to read all
+                pass  # the gateway did not read everything
         return bytes(answer)

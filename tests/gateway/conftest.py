@@ -20,7 +20,7 @@ MODULE = "fastai_deploy.targets.local.gateway"
 
 
 class GatewayProcess:
-    """A gateway in a process of its own, started as the local target starts it."""
+    """A gateway process, started as the local target starts it."""
 
     def __init__(
         self, folder: Path, config: GatewayConfig, key: str, environ: Mapping[str, str]
@@ -55,7 +55,7 @@ class GatewayProcess:
         raise AssertionError("the gateway was never ready")
 
     def end(self) -> int:
-        """Ask it to end, and insist only if it does not."""
+        """Terminate the process, and kill it only if that fails."""
         self.process.terminate()
         try:
             return self.process.wait(20)
@@ -78,7 +78,7 @@ class GatewayProcess:
 
 
 class Start(Protocol):
-    """Starts a gateway with some settings changed; it is ended when the test ends."""
+    """Starts a gateway with some settings changed; it ends with the test."""
 
     def __call__(
         self, *, environ: Mapping[str, str] | None = None, **changes: Any

@@ -61,7 +61,7 @@ class FakeContext:
 
 @dataclass
 class World:
-    """A gateway and all that it touches."""
+    """A gateway with fakes for everything that it calls."""
 
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
     settings: GatewaySettings = SETTINGS
@@ -90,7 +90,7 @@ class World:
 
 
 class Response:
-    """A proxy response, checked to be one."""
+    """A valid proxy response; anything else fails the test."""
 
     def __init__(self, value: Mapping[str, Any]) -> None:
         json.dumps(value)  # Lambda does the same

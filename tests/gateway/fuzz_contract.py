@@ -44,7 +44,7 @@ def fuzz(
     script: Script = reviews,
     phases: str = "examples,coverage,fuzzing",
 ) -> subprocess.CompletedProcess[str]:
-    """Run schemathesis against a gateway before ``script``; a return code not 0 is a finding."""
+    """Run schemathesis against a gateway in front of ``script``; not 0 if it finds something."""
     package = folder / "lambda.zip"
     documents = {"openapi.json": encoded(FACE), "page.html": page(FACE, ["a text"])}
     package.write_bytes(build_lambda_package(documents))
@@ -61,7 +61,7 @@ def fuzz(
 def ask_everything(
     document: str, headers: Mapping[str, str], folder: Path, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run schemathesis against the API that an OpenAPI document at a URL describes."""
+    """Run schemathesis against the API described by the OpenAPI document at a URL."""
     return subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", document, "--no-color"),
@@ -76,7 +76,7 @@ def ask_everything(
 
 
 def main() -> None:
-    """Fuzz for long, and say what was found."""
+    """Run many examples and print the findings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -38,7 +38,7 @@ class _Invocation:
 
 
 class RuntimeApi:
-    """Hands events to the function that asks for them, and its answers back."""
+    """The Runtime API: passes events to the function and returns its answers."""
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[_Invocation | None] = queue.Queue()
@@ -109,7 +109,7 @@ class RuntimeApi:
             self._server.server_close()
 
     def invoke(self, event: Any) -> tuple[str, Any]:
-        """``("response", answer)``, or ``("error", what Lambda is told)``."""
+        """``("response", answer)``, or ``("error", the report to Lambda)``."""
         invocation = _Invocation(event)
         self._running[invocation.id] = invocation
         self._waiting.put(invocation)
@@ -120,7 +120,7 @@ class RuntimeApi:
 def function(
     package: bytes, folder: Path, environ: Mapping[str, str], log: Path
 ) -> Iterator[RuntimeApi]:
-    """The function in a process of its own, as Lambda starts it; it is ended at the end."""
+    """The function in its own process, started as Lambda does; it ends with the block."""
     task = folder / "task"
     with zipfile.ZipFile(BytesIO(package)) as archive:
         archive.extractall(task)

@@ -32,7 +32,7 @@ Script = Callable[[Received], Reply]
 
 
 def echo(received: Received) -> Reply:
-    """A model whose label is the text: every client can tell its own answer."""
+    """A model whose label is the text, so that each client recognizes its own answer."""
     request = json.loads(received.body)
     texts = request["texts"] if "texts" in request else [request["text"]]
     answers = [{"label": text, "score": 1.0} for text in texts]
@@ -45,7 +45,7 @@ def refusing(status: int, body: Any) -> Script:
 
 
 class Server:
-    """Answers every POST with what ``script`` says, and remembers what it was sent."""
+    """Answers every POST with the result of ``script``, and records the requests."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -85,7 +85,7 @@ class Server:
 
     @property
     def state(self) -> bytes:
-        """What ``deploy`` writes of a live model server: this process, at this port."""
+        """The record that ``deploy`` writes for a running model server: this process and port."""
         return processes.Server.of("model server", os.getpid(), self.port).encode()
 
     @contextmanager

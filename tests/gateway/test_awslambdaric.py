@@ -96,7 +96,7 @@ def test_a_model_that_fails_is_an_answer_and_no_error_of_the_function(deployed: 
 
 
 @pytest.mark.parametrize("event", [None, [], "text", 1, {"Records": []}])
-def test_what_is_no_event_is_answered_too(deployed: Lambda, event: Any) -> None:
+def test_an_invalid_event_gets_an_answer(deployed: Lambda, event: Any) -> None:
     assert deployed.answer(event).status == 404
 
 

@@ -1,4 +1,4 @@
-"""The documents that the handler serves: their own URL, and what the page may do."""
+"""The documents that the handler serves: the URL in them, and the page's security headers."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_failures_of_sagemaker_are_translated(
     assert response.headers["access-control-allow-origin"] == "https://app.example"
 
 
-def test_a_missing_permission_is_named_in_the_log_alone(sagemaker: Server) -> None:
+def test_a_missing_permission_is_named_only_in_the_log(sagemaker: Server) -> None:
     message = "User: arn:aws:sts::1:role is not authorized to perform: sagemaker:InvokeEndpoint"
     response, world = ask(sagemaker, failing(403, "AccessDeniedException", Message=message))
     assert "sagemaker" not in response.text

@@ -149,9 +149,7 @@ def test_a_preflight_needs_no_key(gateway: GatewayProcess) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"with_key": False}, {"path": "/x"}, {"method": "PUT"}])
-def test_cors_headers_stand_on_every_answer(
-    gateway: GatewayProcess, arguments: dict[str, Any]
-) -> None:
+def test_every_answer_has_cors_headers(gateway: GatewayProcess, arguments: dict[str, Any]) -> None:
     answer = gateway.client().send(headers={"Origin": "https://app.example"}, **arguments)
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
     assert answer.headers["vary"] == "origin"
@@ -164,7 +162,7 @@ def test_the_models_own_refusal_is_passed_on(gateway: GatewayProcess, model: Ser
     assert (answer.status, answer.json) == (422, said)
 
 
-def test_a_failing_model_is_told_apart(gateway: GatewayProcess, model: Server) -> None:
+def test_a_failing_model_has_its_own_error(gateway: GatewayProcess, model: Server) -> None:
     model.script = refusing(500, b"Traceback (most recent call last): my-private-diary")
     answer = gateway.client().send()
     assert (answer.status, answer.code) == (500, "model_error")

@@ -11,7 +11,7 @@ from tests.gateway.servers import Received, Reply, Server, echo
 
 
 class Gate:
-    """A model that answers only when it is let."""
+    """A model that answers only after the test opens the gate."""
 
     def __init__(self) -> None:
         self.arrived = threading.Semaphore(0)

@@ -52,7 +52,7 @@ def test_a_taken_port_is_said_clearly(start: Start, taken: int) -> None:
 
 def test_small_answers_do_not_wait_for_the_kernel() -> None:
     with listen(0) as listener:
-        # asyncio sets TCP_NODELAY for sockets that name their protocol, and for no others.
+        # asyncio sets TCP_NODELAY only on sockets with an explicit protocol.
         assert listener.proto == socket.IPPROTO_TCP
 
 
@@ -106,7 +106,7 @@ def test_it_runs_the_package_that_is_uploaded(start: Start, tmp_path: Path) -> N
     for path in (tmp_path / "expected").rglob("*.py"):
         mine = unpacked / path.relative_to(tmp_path / "expected")
         assert mine.read_bytes() == path.read_bytes()
-        # Python leaves its byte code beside what it has imported.
+        # Python writes bytecode beside the modules that it imports.
         assert list(mine.parent.glob(f"__pycache__/{mine.stem}.*.pyc"))
 
 
@@ -156,7 +156,7 @@ def test_it_ends_though_the_model_never_answers(start: Start, model: Server) -> 
         assert isinstance(answer.exception(), OSError) or answer.result().status >= 500
 
 
-def test_the_announcement_is_whole_and_says_no_more_than_it_must(start: Start) -> None:
+def test_the_announcement_is_complete_and_minimal(start: Start) -> None:
     gateway = start()
     announced = json.loads(gateway.announce.read_text())
     assert announced == {"pid": gateway.process.pid, "port": gateway.port}

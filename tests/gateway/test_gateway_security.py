@@ -1,4 +1,4 @@
-"""Attacks on the local gateway, each with its answer."""
+"""Attacks on the local gateway, each with the expected answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.gateway.servers import Server
 
 
 def closed(gateway: GatewayProcess, model: Server) -> None:
-    """Nothing came through, and the key is in no log, announcement or command line."""
+    """No request reached the model, and no log, announcement or command line contains the key."""
     assert model.received == []
     assert gateway.key not in gateway.log
     assert gateway.key not in gateway.announce.read_text()
@@ -61,7 +61,7 @@ def raw_request(*lines: str, body: str = '{"text": "a"}') -> bytes:
     return ("\r\n".join(head) + "\r\n\r\n" + body).encode("latin-1")
 
 
-def test_two_keys_are_no_key(gateway: GatewayProcess, model: Server) -> None:
+def test_two_keys_are_refused(gateway: GatewayProcess, model: Server) -> None:
     key = f"x-api-key: {gateway.key}"
     for lines in ((key, key), (key, "x-api-key: other"), ("x-api-key: other", key)):
         answer = gateway.client().raw(

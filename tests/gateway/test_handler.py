@@ -50,7 +50,7 @@ def test_an_answer_is_passed_on(kind: Builder) -> None:
         ("text/plain", "söß".encode(), {"text": "söß"}),
         ("text/plain; charset=iso-8859-1", "söß".encode("latin-1"), {"text": "söß"}),
         ("text/plain", b"", {"text": ""}),
-        # What fetch() calls a string.
+        # The content type that fetch() gives to a string.
         ("text/plain;charset=UTF-8", b' {"text": "a", "top_k": 1}', None),
         ("text/plain; charset=utf-16", '{"texts": ["a"]}'.encode("utf-16"), {"texts": ["a"]}),
         ("text/plain", b"{smiles} and more", {"text": "{smiles} and more"}),
@@ -66,7 +66,7 @@ def test_an_answer_is_passed_on(kind: Builder) -> None:
             b"text=a&top_k=00" + b"9" * 300_000,
             {"text": "a", "top_k": 10**18},
         ),
-        # What `curl -d '{"text": "..."}'` sends.
+        # The content type that `curl -d '{"text": "..."}'` sends.
         ("application/x-www-form-urlencoded", b'{"text": "a=b&c"}', None),
     ],
 )
@@ -229,7 +229,7 @@ def test_a_preflight_is_answered(kind: Builder) -> None:
 
 
 @pytest.mark.parametrize("body", ['{"text": "a"}', "not JSON"])
-def test_cors_headers_stand_on_answers_and_errors(kind: Builder, body: str) -> None:
+def test_answers_and_errors_have_cors_headers(kind: Builder, body: str) -> None:
     world = World()
     ours = world.answer(kind(body, headers={"Origin": "https://app.example"}))
     assert ours.headers["access-control-allow-origin"] == "https://app.example"
@@ -313,7 +313,7 @@ def test_an_answer_survives_a_closed_log() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"", b"\xff", b"[" * 100_000])
-def test_an_answer_that_is_no_json_is_a_defect(answer: bytes) -> None:
+def test_an_answer_that_is_not_json_is_a_defect(answer: bytes) -> None:
     response = World(FakeRuntime(answer)).answer(rest())
     assert (response.status, response.code) == (500, "internal")
 

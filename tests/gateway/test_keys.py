@@ -19,7 +19,7 @@ def ring(tmp_path: Path) -> KeyRing:
     return KeyRing([tmp_path / "one", tmp_path / "two"])
 
 
-def test_new_keys_are_long_and_never_alike() -> None:
+def test_new_keys_are_long_and_unique() -> None:
     keys = {new_key() for _ in range(100)}
     assert len(keys) == 100
     assert all(re.fullmatch("[A-Za-z0-9]{40}", key) for key in keys)
@@ -58,7 +58,7 @@ def test_an_empty_file_lets_nobody_in(tmp_path: Path, content: str) -> None:
     assert ring.identify(None) is None
 
 
-def test_a_missing_file_is_told_when_the_gateway_starts(ring: KeyRing, tmp_path: Path) -> None:
+def test_a_missing_key_file_is_reported_at_start(ring: KeyRing, tmp_path: Path) -> None:
     ring.check()
     (tmp_path / "two").unlink()
     with pytest.raises(FileMissing):
@@ -71,6 +71,6 @@ def test_the_configuration_survives_its_file() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"endpoint": "e", "colour": 1}', b"\xff"])
-def test_another_file_is_no_configuration(data: bytes) -> None:
+def test_another_file_is_not_a_configuration(data: bytes) -> None:
     with pytest.raises(SettingsError):
         GatewayConfig.decode(data)

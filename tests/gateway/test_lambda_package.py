@@ -54,7 +54,7 @@ def test_the_sources_keep_to_the_syntax_of_python_3_8() -> None:
 
 
 def call(tmp_path: Path, environ: dict[str, str], *events: Any) -> tuple[list[Response], str, Any]:
-    """What the handler answers in a fresh interpreter, its log, and the modules that it loaded."""
+    """The handler's answers in a fresh interpreter, its log, and the modules that it loaded."""
     archive = tmp_path / "lambda.zip"
     archive.write_bytes(build_lambda_package())
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}

@@ -48,7 +48,7 @@ CONTENT_TYPES = st.sampled_from(
 
 def check(event: Any) -> None:
     world = World()
-    response = world.answer(event)  # which checks that it is a valid proxy response
+    response = world.answer(event)  # also checks that it is a valid proxy response
     if response.status >= 400:
         assert response.code
     assert len(world.entries) == 1

@@ -13,7 +13,7 @@ from fastai_deploy.targets.local.gateway.requests import RequestBody
 
 
 class Sender:
-    """Sends ``chunks`` pieces of ten bytes, or pieces without end."""
+    """Sends ``chunks`` chunks of ten bytes, or an endless number of them."""
 
     def __init__(self, chunks: int | None) -> None:
         self._chunks = chunks
@@ -62,7 +62,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(length: str) -> None:
     assert sender.sent == 0
 
 
-def test_a_length_that_is_no_number_says_nothing() -> None:
+def test_an_invalid_content_length_is_ignored() -> None:
     assert read(Sender(1), 10, ("content-length", "²")) == b"a" * 10
 
 
@@ -71,6 +71,6 @@ def test_a_body_that_never_comes_is_not_waited_for() -> None:
     assert (error.status, error.code) == (504, "timeout")
 
 
-def test_half_a_body_of_a_client_that_is_gone_is_no_body() -> None:
+def test_half_a_body_from_a_lost_client_is_discarded() -> None:
     error = refused(nobody, 25)
     assert (error.status, error.code) == (408, "timeout")

@@ -53,7 +53,7 @@ def test_a_late_lambda_has_less_time_to_try_again() -> None:
     assert clock.slept == [0.1, 0.2]
 
 
-def test_a_lambda_with_more_time_than_it_was_told_does_not_use_it() -> None:
+def test_a_lambda_with_extra_time_does_not_use_it() -> None:
     clock = FakeClock()
     settings = GatewaySettings("demo-dev", timeout_ms=2_000)
     world = World(FakeRuntime(ConnectTimeoutError(endpoint_url="x")), settings, clock)

@@ -28,7 +28,7 @@ Json = Any
 
 
 class Door:
-    """Answers with the text as the label; ``refuse`` may say otherwise."""
+    """Answers with the text as the label, unless ``refuse`` returns an error."""
 
     def __init__(self, refuse: Callable[[list[str], int], InvocationError | None]) -> None:
         self._refuse = refuse
@@ -131,7 +131,7 @@ def test_too_much_at_once_is_tried_again_later(status: int) -> None:
     [refused(403, "forbidden"), refused(429, "quota_exceeded"), refused(0), refused(404)],
     ids=str,
 )
-def test_what_all_would_fail_of_costs_one_request(error: InvocationError) -> None:
+def test_a_failure_common_to_all_texts_costs_one_request(error: InvocationError) -> None:
     door = Door(lambda _texts, _number: error)
     with pytest.raises(InvocationError) as caught:
         ask_all(door, rows(*NUMBERS))
@@ -140,13 +140,13 @@ def test_what_all_would_fail_of_costs_one_request(error: InvocationError) -> Non
     assert door.slept == []
 
 
-def test_an_answer_of_another_length_is_no_answer() -> None:
+def test_a_response_with_the_wrong_number_of_answers_is_an_error() -> None:
     work = AskOptions(ask=lambda _request: [{}], sleep=lambda _s: None, limit=1_000)
     with pytest.raises(InvocationError, match="not a list of that length"):
         list(answers(rows("a", "b"), work))
 
 
-# The file of answers
+# The answer file
 
 FITS = Fits("v1", None)
 

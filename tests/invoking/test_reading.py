@@ -166,7 +166,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read(str(tmp_path / "dangling.csv"))
 
 
-def test_what_is_there_and_no_file(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_regular_file(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
     for path, said in (
@@ -214,7 +214,7 @@ def test_a_table_without_a_header(tmp_path: Path) -> None:
         of_file(tmp_path, "a.jsonl", '"a"', header=False)
 
 
-def test_what_was_decided_is_told(tmp_path: Path) -> None:
+def test_decisions_are_reported(tmp_path: Path) -> None:
     told: list[str] = []
     assert of_file(tmp_path, "a.csv", "review\na\n", told=told) == ["a"]
     assert of_file(tmp_path, "a.csv", "sep=;\nid;text\n1;a\n", told=told) == ["a"]
@@ -237,7 +237,7 @@ def test_answers_do_not_go_where_the_texts_are(tmp_path: Path) -> None:
         for_output(tmp_path / "link.jsonl", str(path))
 
 
-# What JSON and CSV can hold, as their own writers write it.
+# Arbitrary texts, written by the json and csv modules.
 TEXTS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1)
 
 

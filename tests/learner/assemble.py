@@ -18,12 +18,12 @@ _STORAGE_CLASS = {name: cls for cls, (name, _) in DTYPES.items()}
 
 
 class Assembler:
-    """Writes protocol 2, as torch does; shared nodes and cycles stay what they are."""
+    """Writes protocol 2, as torch does, and preserves shared nodes and cycles."""
 
     def __init__(self) -> None:
         self.out = bytearray(b"\x80\x02")
         self.memo: dict[int, int] = {}
-        self.kept: list[object] = []  # so that no identity is used twice
+        self.kept: list[object] = []  # keeps objects alive, so that no id is reused
 
     def finish(self, root: object) -> bytes:
         self.write(root)

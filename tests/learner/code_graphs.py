@@ -13,7 +13,7 @@ CODE_TYPE = Call(Global(PICKLE, "_builtin_type"), ("CodeType",))
 MODULE = Global("torch.nn.modules.module", "Module")
 TORCH = Call(Global(PICKLE, "subimport"), ("torch",))
 FUNCTIONAL = Call(Global(PICKLE, "subimport"), ("torch.nn.functional",))
-# What the snippets of learners' code find under global names.
+# The global names in the snippets of learners' code.
 GLOBALS: dict[str, object] = {
     "torch": TORCH,
     "F": FUNCTIONAL,
@@ -71,13 +71,13 @@ def compiled(code: types.CodeType) -> Call:
 
 
 class Graph:
-    """The calls of a pickle, to which functions, classes and objects are added."""
+    """Collects the calls of a pickle while functions, classes and objects are added."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
     def function(self, code: Call, found: AnyMapping[str, object] | None = None) -> Call:
-        """A function stored by value, which finds ``found`` under global names."""
+        """A function stored by value; ``found`` are its globals."""
         made = Call(Global(PICKLE, "_make_function"), (code, mapping({}), None, None, None))
         slots = mapping({"__globals__": mapping(GLOBALS | dict(found or {}))})
         self.calls += [made, Call(Global(PICKLE, "_function_setstate"), (made, (None, slots)))]

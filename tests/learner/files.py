@@ -34,8 +34,8 @@ USER_RULE = "v1/v1_awdlstm_user_rule"
 LANGUAGE_MODEL = "v1/v1_awdlstm_language_model"
 ALL = (*CONVERTIBLE, CUSTOM_HEAD, *AWD_LSTM)
 
-# transformers 2.1 puts a random special token in the place of a blank text, another one in every
-# process (it depends on PYTHONHASHSEED): there is no answer to reproduce.
+# transformers 2.1 replaces a blank text by a random special token, which differs between processes
+# (it depends on PYTHONHASHSEED), so there is no answer to reproduce.
 UNDEFINED = {
     "v1/roberta_fastai1052_t211": {"space"},
     "v1/bert_multilabel_fastai1052_t211": {"space"},
@@ -45,7 +45,7 @@ UNDEFINED = {
 
 @dataclass(frozen=True)
 class Golden:
-    """A text, and the ids and probabilities of the reloaded learner."""
+    """A text, with the reloaded learner's ids and probabilities."""
 
     id: str
     text: str
@@ -59,14 +59,14 @@ def learner(name: str) -> Path:
 
 
 def document(name: str) -> dict[str, Any]:
-    """What was recorded beside the pickle."""
+    """The recorded answers of a learner."""
     path = LEARNERS / f"{name}.golden.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
 def goldens(name: str) -> list[Golden]:
-    """The texts that the learner has an answer to."""
+    """The texts with an answer of the learner."""
     return [
         Golden(each["id"], each["text"], tuple(each["ids"]), tuple(each["probs"]))
         for each in document(name)["golden"]
@@ -75,7 +75,7 @@ def goldens(name: str) -> list[Golden]:
 
 
 def write_goldens(name: str, path: Path) -> Path:
-    """The goldens as a user would hand them in."""
+    """Write the goldens in the format of a user's golden file."""
     lines = [
         json.dumps({"text": each.text, "probabilities": each.probabilities})
         for each in goldens(name)

@@ -1,9 +1,9 @@
-"""Fuzzing the reader: mutated learners and pickles, of which only a LearnerError may come.
+"""Fuzz the reader with mutated learners and pickles: it may raise nothing but LearnerError.
 
 Run ``make fuzz``, or ``python -m tests.learner.fuzz --executions 1000000 --seed 1``; the same seed
-gives the same inputs. An input that breaks a rule is written beside the working directory and
-named: another exception than a LearnerError, more than a second for an input of at most a megabyte,
-or more memory than twice the input and ``SPARE``.
+gives the same inputs. The rules: no exception other than LearnerError, at most a second for an
+input of at most a megabyte, and no more memory than twice the input plus ``SPARE``. An input that
+breaks a rule is saved and named.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from tests.learner.mutations import (
 LEARNERS = Path(__file__).parent.parent / "learners"
 TINY = ("added_tokens_bpe", "multi_label", "regression", "wrapper_bare", "xlnet")
 SLOW = 1.0  # seconds for an input of at most a megabyte
-SPARE = 192 << 20  # bytes: three times what ``limits_of`` lets the graph of a small file take
+SPARE = 192 << 20  # bytes: three times the limit of ``limits_of`` for the graph of a small file
 ADDRESS_SPACE = 3 << 30
-LEARNER = 500  # opcodes; a pickle with more is one of a learner
+LEARNER = 500  # opcodes; a pickle with more counts as a learner's
 LONG, KEPT = 60, 20  # entries of a dict or elements of a list in a shrunk learner
-# What every module has and no test needs: hooks, and the second of two layers that are alike.
+# Parts of every module that no test needs: hooks, and the second of two equal layers.
 NOISE = {
     "_backward_hooks",
     "_state_dict_hooks",
@@ -67,9 +67,9 @@ NOISE = {
 
 
 def run(data: bytes) -> str:
-    """Read, examine and sort one input; the name of the error that came of it, or the verdict.
+    """Read and examine one input; return the name of its error, or the verdict.
 
-    Anything but a LearnerError goes through.
+    Exceptions other than LearnerError propagate.
     """
     try:
         archive = read_archive(BytesSource(data))
@@ -88,7 +88,7 @@ def run(data: bytes) -> str:
 
 
 def corpus() -> list[bytes]:
-    """Real learners, the pickles within them, and small pickles of every protocol."""
+    """Real learners, the pickles inside them, and small pickles of every protocol."""
     files = [path.read_bytes() for path in _learners()]
     found = list(files)
     for data in files:
@@ -106,7 +106,7 @@ def _learners() -> list[Path]:
 
 
 def shrunk_learners() -> list[bytes]:
-    """The real learners with all that is long cut short: quick to read, and still learners."""
+    """The real learners with long values shortened: quick to read, and still learners."""
     found: list[bytes] = []
     for path in _learners():
         with open_archive(path) as (_, archive):
@@ -153,7 +153,7 @@ def _small_zip(archive: zipfile.ZipFile, name: str) -> bytes:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is mutated: whole files, by size, and pickles cut into their opcodes."""
+    """The inputs to mutate: whole files, by size, and pickles split into opcodes."""
 
     small: Many[bytes]
     middle: Many[bytes]
@@ -176,7 +176,7 @@ def inputs(files: Many[bytes]) -> Inputs:
 
 
 def mutated(rng: random.Random, found: Inputs) -> bytes:
-    """A mutated input; whole learners, which take long to read, far less often than small ones."""
+    """A mutated input; whole learners are slow to read, so they are much rarer than small ones."""
     if rng.random() < 0.5:
         pickled = mutate_opcodes(rng, rng.choice((found.pickles, found.learners)), found.pickles)
         return in_a_zip(rng, pickled) if rng.random() < 0.25 else pickled
@@ -187,9 +187,9 @@ def mutated(rng: random.Random, found: Inputs) -> bytes:
 
 
 def fuzz(executions: int, seed: int, told: Callable[[str], None]) -> Counter[str]:
-    """Run mutated inputs; the count of each outcome. Raises what breaks a rule."""
+    """Run mutated inputs and count the outcomes. Raises an error if one breaks a rule."""
     rng = random.Random(seed)  # noqa: S311 - the same inputs for the same seed
-    sys.setrecursionlimit(20_000)  # for the assembler; the reader recurses on nothing
+    sys.setrecursionlimit(20_000)  # for the assembler; the reader does not recurse
     found = inputs(corpus())
     sys.setrecursionlimit(1_000)
     outcomes: Counter[str] = Counter()
@@ -217,7 +217,7 @@ def fuzz(executions: int, seed: int, told: Callable[[str], None]) -> Counter[str
 
 
 def _peak() -> int:
-    """The largest memory that this process ever had, in bytes (as Linux counts it)."""
+    """This process's peak memory in bytes, as Linux counts it."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
@@ -226,13 +226,13 @@ def _keep(name: str, data: bytes) -> None:
 
 
 def tell(line: str) -> None:
-    """Write a line at once, also when the output goes to a file."""
+    """Print a line and flush it, also if the output goes to a file."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """The command line; ends with 1 when an input was slow or large."""
+    """The command line; exits with 1 if an input took too much time or memory."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--executions", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)

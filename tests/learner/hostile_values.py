@@ -40,11 +40,11 @@ BERT, ALBERT, DISTILBERT, XLNET, T5, MODERNBERT, ROBERTA = (
     for name in ("bert", "albert", "distilbert", "xlnet", "t5", "modernbert", "roberta")
 )
 ULMFIT = "v2/v2_awdlstm_f2812"
-HANGS = r"^(?:(?:\w|[a-z])+)+$(?<=\x01)"  # on any word, for ever
+HANGS = r"^(?:(?:\w|[a-z])+)+$(?<=\x01)"  # backtracks forever on any word
 EXIT = 5  # a LearnerError
 
-# A process that replaces a copy of its parent keeps the parent's peak of memory as its own, and
-# the parent may be a large test process. So a small one starts the command and measures it.
+# After fork and exec, a process inherits the peak memory of its parent, and the parent may be a
+# large test process. So a small process starts the command and measures it.
 MEASURE = """
 import json, os, subprocess, sys
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
@@ -58,7 +58,7 @@ Change = Callable[[object], None]
 
 @dataclass(frozen=True)
 class Hostile:
-    """A learner in which one value was changed; ``kind`` is what the value belongs to."""
+    """A learner with one changed value; ``kind`` is the part of the learner that it belongs to."""
 
     kind: str
     base: str
@@ -67,10 +67,10 @@ class Hostile:
 
 @dataclass(frozen=True)
 class Ran:
-    """What one run of the command came to.
+    """The result of one run of the command.
 
-    ``seconds`` are on the clock, ``processor`` those that it and its processes worked; ``memory``
-    is the largest that one of them had, in bytes.
+    ``seconds`` is wall time, ``processor`` the CPU seconds of the command and its processes;
+    ``memory`` is the largest peak of one of them, in bytes.
     """
 
     status: int
@@ -140,14 +140,14 @@ def _labels(*names: object) -> Change:
 
 
 def _numpy_text(text: str) -> Call:
-    """A text as NumPy pickles it; the same object many times is one in the file."""
+    """A text as NumPy pickles it; repeated references to one object are stored once."""
     dtype = Call(Global("numpy", "dtype"), (f"U{len(text)}", False, True))
     raw = Call(Global("_codecs", "encode"), (text.encode("utf-32-le").decode("latin-1"), "latin1"))
     return Call(Global("numpy.core.multiarray", "scalar"), (dtype, raw))
 
 
 def _tokenizer(edit: Callable[[dict[str, Any]], object]) -> Change:
-    """Change the ``tokenizer.json`` in a learner; a text that ``edit`` returns takes its place."""
+    """Edit the ``tokenizer.json`` in a learner; a text from ``edit`` replaces it."""
 
     def change(root: object) -> None:
         for value in walk(root):
@@ -177,7 +177,7 @@ def _replacing(*patterns: tuple[str, str]) -> Change:
 
 
 def _pattern(place: int, pattern: str, flags: int = 32) -> Change:
-    """Another pattern in the spaCy tokenizer: 0 prefix, 1 suffix, 2 infix."""
+    """Replace a pattern of the spaCy tokenizer: 0 prefix, 1 suffix, 2 infix."""
 
     def change(root: object) -> None:
         for value in walk(root):
@@ -192,7 +192,7 @@ def _pattern(place: int, pattern: str, flags: int = 32) -> Change:
 
 
 def _special(text: str, *parts: str) -> Change:
-    """Another special case of the spaCy tokenizer."""
+    """Add a special case to the spaCy tokenizer."""
 
     def change(root: object) -> None:
         for value in walk(root):
@@ -205,7 +205,7 @@ def _special(text: str, *parts: str) -> Change:
 
 
 def _shared_weights(root: object) -> None:
-    """A thousand layers more, which are all the same bytes of the file."""
+    """Add a thousand layers that all use the same bytes of the file."""
     for node in walk(root):
         layers = attributes(node).get("_modules")
         names = [key for key, _ in entries(layers)]
@@ -216,7 +216,7 @@ def _shared_weights(root: object) -> None:
 
 
 def _sinusoidal(root: object) -> None:
-    """Positions that the model's class computes number by number."""
+    """Positions that the model's class computes one number at a time."""
     for name, value in (
         ("sinusoidal_pos_embds", True),
         ("dim", 1_024),

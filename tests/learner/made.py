@@ -1,4 +1,4 @@
-"""Convert one of the tiny learners, of which every architecture has some, and check the result.
+"""Convert one of the tiny learners, which cover every architecture, and check the result.
 
 ``generators/`` has the scripts that made them. ``NAME.golden.json`` beside ``NAME.pkl`` holds the
 answers of the reloaded learner to the texts of ``golden_texts.json``, by their ids.
@@ -19,15 +19,15 @@ from fastai_deploy.progress import Event, Step
 LEARNERS = Path(__file__).parent.parent / "learners"
 MADE = LEARNERS / "v2" / "tiny"
 TOLERANCE = 1e-4
-# Weights of half precision: the learner's own answers are rounded after three digits.
+# For weights in half precision, which round the learner's own answers to three digits.
 HALF_TOLERANCE = 5e-3
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a learner: ``proven``, with the largest |Δprobability|, or ``refused``.
+    """The outcome for a learner: ``proven``, with the largest |Δprobability|, or ``refused``.
 
-    ``gpu``: a GPU can compute it; None where that was not looked at.
+    ``gpu``: whether a GPU can run its graph; None if that was not checked.
     """
 
     architecture: str
@@ -50,19 +50,19 @@ def names(folder: Path = MADE) -> list[str]:
 
 
 def document(name: str, folder: Path = MADE) -> dict[str, Any]:
-    """What was recorded beside the pickle."""
+    """The recorded answers of a learner."""
     found: dict[str, Any] = json.loads((folder / f"{name}.golden.json").read_text("utf-8"))
     return found
 
 
 def golden_texts() -> list[dict[str, str]]:
-    """The texts that every learner was asked, each with its ``id``."""
+    """The texts that every learner was given, each with its ``id``."""
     found: list[dict[str, str]] = json.loads((MADE / "golden_texts.json").read_text("utf-8"))
     return found
 
 
 def answered(name: str, folder: Path = MADE) -> list[tuple[str, tuple[float, ...]]]:
-    """The texts with the learner's answers; those on which it failed are left out."""
+    """The texts with the learner's answers, without those on which it failed."""
     found = document(name, folder)
     texts = {each["id"]: each["text"] for each in (*golden_texts(), *found["texts"])}
     return [
@@ -73,12 +73,12 @@ def answered(name: str, folder: Path = MADE) -> list[tuple[str, tuple[float, ...
 
 
 def tokenizer_folder(name: str, folder: Path = MADE) -> Path | None:
-    """The tokenizer to hand in, for a learner that lost its own."""
+    """The folder for ``--tokenizer``, for a learner that lost its own tokenizer."""
     return folder / name if (folder / name).is_dir() else None
 
 
 def write_goldens(name: str, path: Path, folder: Path = MADE) -> int:
-    """The goldens as a user would hand them in; how many they are."""
+    """Write the goldens in the format of a user's golden file; return their number."""
     lines = [
         json.dumps({"text": text, "probabilities": answer})
         for text, answer in answered(name, folder)
@@ -109,7 +109,7 @@ def outcome(name: str, scratch: Path, folder: Path = MADE) -> Outcome:
         bundle = convert(
             folder / f"{name}.pkl",
             scratch / name,
-            golden=golden if meta["labels"] else None,  # a regression answers no probabilities
+            golden=golden if meta["labels"] else None,  # a regression has no probabilities
             tolerance=HALF_TOLERANCE if meta["wrapper"] == "half" else TOLERANCE,
             name=name,
             report=tell,

@@ -16,20 +16,20 @@ from tests.learner.assemble import torch_zip
 
 OPCODES = b"".join(opcode.code.encode("latin-1") for opcode in pickletools.opcodes)
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**56, 2**63)
-LARGEST_PICKLE = 60_000  # bytes of a pickle that is taken apart: a step over it stays quick
+LARGEST_PICKLE = 60_000  # bytes; larger pickles are too slow to split into opcodes
 
 Mutation = Callable[[random.Random, bytearray, Many[bytes]], None]
 
 
 @dataclass(frozen=True)
 class Pickle:
-    """A pickle, cut into its opcodes, each with what follows it."""
+    """A pickle split into opcodes, each with its argument."""
 
     opcodes: tuple[bytes, ...]
 
 
 def take_apart(data: bytes) -> Pickle | None:
-    """The opcodes of a pickle; None for anything else."""
+    """The opcodes of a pickle; None if the data is not a pickle."""
     try:
         starts = [position or 0 for _, _, position in pickletools.genops(data)]
     except Exception:  # noqa: BLE001 - pickletools raises ValueError, struct.error, UnicodeError
@@ -92,7 +92,7 @@ def mutate_bytes(rng: random.Random, data: bytearray, corpus: Many[bytes]) -> No
             rng.choice(BYTES)(rng, data, corpus)
 
 
-# Opcodes that no real learner needs to hold in such places.
+# Opcodes that real learners do not have in such places.
 CRAFTED: tuple[bytes, ...] = (
     b"(", b"0", b"1", b"2", b")", b"]", b"}", b"\x8f", b"N", b"t", b"l", b"d", b"R", b"\x81",
     b"\x92", b"o", b"b", b"Q", b"a", b"e", b"s", b"u", b"\x90", b"\x91", b"\x94", b"\x93", b".",
@@ -109,7 +109,7 @@ Step = Callable[[random.Random, list[bytes], Many[Pickle]], None]
 
 
 def _run(rng: random.Random, opcodes: list[bytes]) -> slice:
-    """One opcode, or a few, or many in a row."""
+    """A range of one, a few or many opcodes."""
     start = rng.randrange(len(opcodes))
     return slice(start, start + rng.choice((1, 1, 1, 2, 5, 40)))
 
@@ -148,13 +148,13 @@ def _transplant(rng: random.Random, opcodes: list[bytes], others: Many[Pickle]) 
 
 
 def _recode(rng: random.Random, opcodes: list[bytes], _others: Many[Pickle]) -> None:
-    """Another opcode before the same argument."""
+    """Replace an opcode and keep its argument."""
     at = rng.randrange(len(opcodes))
     opcodes[at] = bytes([rng.choice(OPCODES)]) + opcodes[at][1:]
 
 
 def _argument(rng: random.Random, opcodes: list[bytes], _others: Many[Pickle]) -> None:
-    """The same opcode with another length or number, or with a byte of its text changed."""
+    """Change an opcode's length or number, or a byte of its text."""
     long = [index for index in (rng.randrange(len(opcodes)) for _ in range(8))
             if len(opcodes[index]) > 1]  # fmt: skip
     if long:
@@ -165,7 +165,7 @@ def _argument(rng: random.Random, opcodes: list[bytes], _others: Many[Pickle]) -
 
 
 def _recall(rng: random.Random, opcodes: list[bytes], _others: Many[Pickle]) -> None:
-    """Something that the pickle already holds, in the place of something else: also within it."""
+    """Replace a value by another value of the pickle, perhaps by one that contains it."""
     number = rng.choice((rng.randrange(8), rng.randrange(400), rng.randrange(70_000)))
     at = rng.randrange(len(opcodes))
     opcodes[at] = b"j" + struct.pack("<I", number)
@@ -187,7 +187,7 @@ def mutate_opcodes(rng: random.Random, pickles: Many[Pickle], others: Many[Pickl
 
 
 def in_a_zip(rng: random.Random, pickled: bytes) -> bytes:
-    """A pickle in an archive with a few storages, whose directory is perhaps damaged as well."""
+    """A pickle in an archive with a few storages, perhaps with a damaged directory."""
     data = bytearray(
         torch_zip(pickled, {str(key): b"\0" * 64 for key in range(rng.choice((0, 4)))})
     )

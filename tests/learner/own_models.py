@@ -43,7 +43,7 @@ class Recurrent(nn.Module):
 
 
 class Attentive(nn.Module):
-    """Torch's own encoder, which keeps a function and defaults of its version."""
+    """torch's own encoder, which stores a function and attributes that depend on its version."""
 
     def __init__(self, labels: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Attentive(nn.Module):
 
 
 class Pooled(BertPreTrainedModel):  # type: ignore[no-untyped-call]
-    """A class of the user's that owns the configuration, with a bare encoder in it."""
+    """A user-defined class that has the configuration, with a bare encoder in it."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -73,7 +73,7 @@ class Pooled(BertPreTrainedModel):  # type: ignore[no-untyped-call]
 
 
 class Wrapper(nn.Module):
-    """What notebooks write around a transformer."""
+    """A wrapper around a transformer, as in many notebooks."""
 
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__()

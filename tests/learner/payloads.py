@@ -1,4 +1,4 @@
-"""Pickles that do harm, or could, when they are loaded. None is ever loaded here.
+"""Pickles that do harm, or could, if they are loaded. The tests never load them.
 
 ``docs/security.md`` counts them. Each is a whole pickle, as a file would hold it.
 """
@@ -13,7 +13,7 @@ from itertools import product
 from fastai_deploy.learner.reading.graph import Call, Global, Mapping
 from tests.learner.assemble import assemble, listing, mapping, new, torch_zip
 
-# Names that are dangerous to import, whatever is done with them.
+# Names that are dangerous to import, however they are used.
 NAMES = [
     "os system", "os popen", "os execvp", "os remove", "posix system", "nt system", "os environ",
     "subprocess Popen", "subprocess run", "subprocess check_output", "builtins eval",
@@ -70,8 +70,8 @@ PATHS = [
     ("fastai.learner", "Learner.__reduce__"),
     ("__main__", "Thing.__globals__"),
 ]
-# Calls of the standard library and of known libraries that used to count as harmless, with
-# everything in their modules.
+# Calls of the standard library and of known libraries that used to count as harmless, because
+# everything in their modules did.
 ONCE_HARMLESS: dict[str, object] = {
     "dataclasses._create_fn": ("f", listing("x=__import__('os').system('id')"), listing("pass")),
     "dataclasses.make_dataclass": ("C", listing("x")),
@@ -202,7 +202,7 @@ def module_by_value(name: str = "os") -> Call:
     return Call(Global("cloudpickle.cloudpickle", "subimport"), (name,))
 
 
-# What is called with "x".
+# Functions that are called with "x".
 FUNCTIONS: dict[str, object] = {
     "partial": Call(_PARTIAL, (Global("builtins", "print"),)),
     "partial of a partial": Call(_PARTIAL, (Call(_PARTIAL, (_CREATE, "f")),)),
@@ -234,7 +234,7 @@ def _with(made: Call, state: object) -> Call:
 
 
 def _swapped() -> Call:
-    """A partial of something harmless, whose function its state exchanges."""
+    """A partial of a harmless function, which its state replaces by another."""
     partial = Call(_PARTIAL, (Global("pandas.core.internals.blocks", "new_block"),))
     return Call(_with(partial, (_CREATE, ("f",), Mapping([]), None)), ("x",))
 
@@ -256,7 +256,7 @@ def _rebuilt(func: object, *args: object) -> Call:
     return Call(rebuild, (func, Global("torch", "Tensor"), args, None))
 
 
-# Calls that other calls hide: what is called in the end is not what the pickle names first.
+# Calls hidden behind other calls: the pickle first names another function than the one called.
 HIDDEN: dict[str, Callable[[], object]] = {
     "a partial with another function in its state": _swapped,
     "a partial with a state that is made": lambda: _with(
@@ -374,12 +374,12 @@ HIDDEN: dict[str, Callable[[], object]] = {
 
 
 def text(value: str) -> bytes:
-    """A text, as protocols 1 and later spell it."""
+    """A text, as protocol 1 and later encode it."""
     data = value.encode()
     return b"X" + struct.pack("<I", len(data)) + data
 
 
-# How a function comes onto the stack.
+# Ways to push a function onto the stack.
 NAMED: dict[str, bytes] = {
     "GLOBAL": b"cos\nmkdir\n",
     "STACK_GLOBAL": text("os") + text("mkdir") + b"\x93",
@@ -388,7 +388,7 @@ NAMED: dict[str, bytes] = {
     "getattr": b"cbuiltins\ngetattr\ncposix\n__spec__\n" + text("mkdir") + b"\x86R",
     "GLOBAL of Python 2": b"cposix\nmkdir\n",
 }
-# How it is called with the argument, both given.
+# Ways to call it with the argument.
 CALLED: dict[str, Callable[[bytes, bytes], bytes]] = {
     "REDUCE": lambda name, argument: name + argument + b"\x85R",
     "NEWOBJ": lambda name, argument: name + argument + b"\x85\x81",
@@ -398,7 +398,7 @@ CALLED: dict[str, Callable[[bytes, bytes], bytes]] = {
     "APPEND": lambda name, argument: name + b")R" + argument + b"a",
     "SETITEM": lambda name, argument: name + b")R" + argument + b"Ns",
 }
-# Where it is hidden.
+# Places to hide it.
 PLACES: dict[str, Callable[[bytes], bytes]] = {
     "the root": lambda call: call + b".",
     "thrown away by POP": lambda call: b"N" + call + b"0.",

@@ -26,13 +26,13 @@ Rows = dict[str, dict[str, Any]]
 
 
 def read_outcomes() -> Rows:
-    """What is written down, by the names of the learners."""
+    """The recorded outcomes, by learner."""
     found: Rows = json.loads(OUTCOMES.read_text(encoding="utf-8"))
     return found
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table of the documentation."""
+    """The table for docs/learners.md."""
     return "\n".join(_lines(rows))
 
 
@@ -54,7 +54,7 @@ def _lines(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def write_page(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put the table into the documentation."""
+    """Write the table into docs/learners.md."""
     page = PAGE.read_text(encoding="utf-8")
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)
@@ -62,7 +62,7 @@ def write_page(rows: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def main(folders: list[str]) -> int:
-    """Convert and write down; the exit code."""
+    """Convert the learners and record the outcomes; return the exit code."""
     rows, lost = read_outcomes(), []
     for folder in (MADE, *map(Path, folders)):
         for name in names(folder):

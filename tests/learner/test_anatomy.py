@@ -139,7 +139,7 @@ def test_sources_and_sizes() -> None:
     assert (classifier.cls, classifier.parameters) == ("RobertaClassificationHead", 1_221)
 
 
-def test_a_head_of_its_own_is_refused_with_the_way_out() -> None:
+def test_a_custom_head_is_refused_with_a_hint() -> None:
     verdict = anatomy(CUSTOM_HEAD).verdict
     assert verdict.kind == "with-definitions"
     assert "outside the transformer" in verdict.reason
@@ -353,7 +353,7 @@ OTHER_TASKS = {
 
 
 @pytest.mark.parametrize("module", OTHER_TASKS)
-def test_a_learner_of_another_task_is_told(module: str) -> None:
+def test_a_learner_for_another_task_is_reported(module: str) -> None:
     model = new("torch.nn", "Linear", {"_modules": Mapping([]), "_parameters": Mapping([])})
     dls = new("fastai.data.core", "DataLoaders", {"x": Global(module, "Thing")})
     root = new("fastai.learner", "Learner", {"dls": dls, "model": model})
@@ -362,7 +362,7 @@ def test_a_learner_of_another_task_is_told(module: str) -> None:
     assert OTHER_TASKS[module] in verdict.reason
 
 
-def test_a_language_model_is_told() -> None:
+def test_a_language_model_is_reported() -> None:
     model = new("torch.nn", "Linear", {"_modules": Mapping([]), "_parameters": Mapping([])})
     root = new("fastai.text.learner", "LMLearner", {"dls": None, "model": model})
     assert "language model" in examine(read_archive(BytesSource(assemble(root))), 0).verdict.reason
@@ -392,7 +392,7 @@ NO_LEARNERS: dict[str, tuple[object, str]] = {
 
 
 @pytest.mark.parametrize("name", NO_LEARNERS)
-def test_what_is_no_learner_is_named(name: str) -> None:
+def test_a_file_that_is_not_a_learner_is_named(name: str) -> None:
     root, message = NO_LEARNERS[name]
     with pytest.raises(NotALearner, match=message.replace("(", r"\(").replace(")", r"\)")):
         examine(read_archive(BytesSource(assemble(root))), 0)

@@ -54,8 +54,8 @@ CHANGED = {
     "callback_temperature": "answers 28 of 28 texts differently",
     "wrapper_softened": "answers 28 of 28 texts differently",
 }
-# What rounding may make. MobileBERT's layers have no norm that would dampen it: it was 5.5e-6 on an
-# AMD EPYC, and 1.01e-5 on an Intel Xeon, for the same code.
+# Tolerances for rounding. MobileBERT's layers have no norm to dampen it: the same code was off by
+# 5.5e-6 on an AMD EPYC and by 1.01e-5 on an Intel Xeon.
 ROUNDING = {"half": HALF_TOLERANCE, "mobilebert": 2e-5}
 UNMASKED = {"blurr", "callback_by_name", "wrapper_bare", "wrapper_unmasked"}
 
@@ -107,7 +107,7 @@ def test_the_rebuilt_model_answers_as_the_learner_did(name: str) -> None:
 
 @pytest.mark.parametrize("name", [each for each in names() if each != "regression"])
 def test_the_goldens_tell_texts_apart(name: str) -> None:
-    """A model that answers every text alike would prove nothing."""
+    """A model that gives every text the same answer would prove nothing."""
     columns = zip(*(answer for _, answer in answered(name)), strict=True)
     assert max(max(column) - min(column) for column in columns) > 0.2
 
@@ -116,8 +116,8 @@ SLOW_IDS = json.loads((MADE / "slow_ids.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("name", SLOW_IDS)
-def test_a_tokenizer_that_is_handed_in_gives_the_same_ids(name: str) -> None:
-    """As transformers 4.30 gave them, on every golden text."""
+def test_a_supplied_tokenizer_gives_the_same_ids(name: str) -> None:
+    """The ids that transformers 4.30 gave, for every golden text."""
     folder = tokenizer_folder(f"slow_{name}")
     assert folder is not None
     with open_archive(MADE / f"slow_{name}.pkl") as (_, archive):
@@ -159,14 +159,14 @@ def test_a_lost_tokenizer_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_in_the_pickle_needs_no_other() -> None:
-    """XLM-RoBERTa's slow tokenizer carries the bytes of its model."""
+    """XLM-RoBERTa's slow tokenizer contains the bytes of its SentencePiece model."""
     assert tokenizer_folder("slow_xlm_roberta") is None
     with open_archive(MADE / "slow_xlm_roberta.pkl") as (source, archive):
         assert examine(archive, source.size).verdict.kind == "with-goldens"
 
 
 def piece(text: bytes, score: bytes = b"") -> bytes:
-    """A piece in the bytes of a SentencePiece model."""
+    """A piece, encoded as in a SentencePiece model."""
     inner = b"\x0a" + bytes([len(text)]) + text + score
     return b"\x0a" + bytes([len(inner)]) + inner
 
@@ -196,14 +196,14 @@ NO_MODEL = {
 
 
 @pytest.mark.parametrize("what", NO_MODEL)
-def test_what_is_no_sentencepiece_model_is_refused(what: str) -> None:
-    expected = "unigram kind" if what == "a BPE model" else "no SentencePiece model, or damaged"
+def test_files_that_are_not_sentencepiece_models_are_refused(what: str) -> None:
+    expected = "not a unigram model" if what == "a BPE model" else "not a SentencePiece model"
     with pytest.raises(UnsupportedLearner, match=expected):
         read_sentencepiece(NO_MODEL[what])
 
 
 @pytest.mark.parametrize("held", ["{", "[]", '{"model": 1}', "[" * 100_000])
-def test_what_is_no_tokenizer_json_is_refused(held: str, tmp_path: Path) -> None:
+def test_invalid_tokenizer_json_is_refused(held: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(held)
     with pytest.raises(UnsupportedLearner, match=r"not a tokenizer\.json"):
         read_user_tokenizer(tmp_path)

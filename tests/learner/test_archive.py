@@ -160,13 +160,13 @@ WRONG: dict[bytes, str] = {
 
 
 @pytest.mark.parametrize("data", WRONG, ids=WRONG.values())
-def test_other_files_are_told_apart(data: bytes) -> None:
+def test_other_files_are_distinguished(data: bytes) -> None:
     with pytest.raises(NotAPickle, match=WRONG[data]) as caught:
         read(data)
     assert caught.value.hint
 
 
-def test_other_zips_are_told_apart() -> None:
+def test_other_zips_are_distinguished() -> None:
     buffer = io.BytesIO()
     np.savez(buffer, a=np.zeros(3))
     with pytest.raises(NotAPickle, match="zip"):

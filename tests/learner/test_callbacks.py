@@ -24,14 +24,14 @@ BASE = Global("fastai.callback.core", "Callback")
 
 
 def in_file(name: str) -> list[tuple[str, bool, tuple[str, ...], str]]:
-    """The callbacks of a learner, and what they do."""
+    """The callbacks of a learner, and the verdict on each."""
     with open_archive(MADE / f"{name}.pkl") as (source, archive):
         found = examine(archive, source.size).callbacks
     return [(each.cls, each.in_file, each.events, each.effect) for each in found]
 
 
 def test_the_callbacks_of_real_learners() -> None:
-    """By value in ``__main__`` and by name in a module, as cloudpickle wrote them."""
+    """Stored by value from ``__main__`` and by name from a module, as cloudpickle wrote them."""
     plain = ("__main__.PlainIds", True, ("before_batch",), "none")
     assert in_file("wrapper_bare") == [
         plain,
@@ -51,7 +51,7 @@ def test_the_callbacks_of_real_learners() -> None:
 
 
 def callback(graph: Graph, body: dict[str, object], *bases: object, **own: object) -> Callback:
-    """What is found of a callback with these methods."""
+    """The verdict on a callback with these methods."""
     node = graph.instance(graph.cls("Mine", body, *(bases or (BASE,))), **own)
     objects = Objects(graph.calls)
     around = CallbackSemantics(objects, graph.transformer(), "bert", None, 3)
@@ -99,7 +99,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("statement", UNKNOWN)
-def test_what_is_not_understood_is_told(statement: str) -> None:
+def test_code_that_is_not_understood_is_reported(statement: str) -> None:
     found = with_statement(statement)
     assert (found.effect, found.events) == ("unknown", ("after_pred",))
     assert found.unproven is not None
@@ -121,7 +121,7 @@ def test_what_a_method_calls_counts_as_well() -> None:
 
 
 def test_callbacks_run_one_after_the_other() -> None:
-    """The second is given what the first left."""
+    """The second one sees the changes of the first."""
     graph = Graph()
     takes = graph.source("def after_pred(self):\n    self.learn.pred = self.pred[0]")
     first = graph.instance(graph.cls("First", {"after_pred": takes}, BASE), order=1)
@@ -180,7 +180,7 @@ def test_fastai_1_holds_the_names_alone() -> None:
 
 
 def test_scores_that_a_callback_changes_are_asked_for(fdeploy: Fdeploy) -> None:
-    """``learn.predict`` divides the scores by two: no conversion without, none with the goldens."""
+    """``learn.predict`` halves the scores: no conversion, with or without goldens."""
     shutil.copyfile(MADE / "callback_temperature.pkl", fdeploy.folder / "learner.pkl")
     found = fdeploy.ok("inspect", "learner.pkl", "--json").json
     assert found["callbacks"] == [
@@ -203,7 +203,7 @@ def test_scores_that_a_callback_changes_are_asked_for(fdeploy: Fdeploy) -> None:
     assert not (fdeploy.folder / "bundle").exists()
 
 
-def test_a_callback_that_is_not_in_the_file_is_told_of(fdeploy: Fdeploy) -> None:
+def test_a_callback_missing_from_the_file_is_reported(fdeploy: Fdeploy) -> None:
     shutil.copyfile(MADE / "callback_by_name.pkl", fdeploy.folder / "learner.pkl")
     told = fdeploy.ok("export", "learner.pkl", "--unproven", "--quantize", "none", "--json")
     notes = [line for line in told.stderr.splitlines() if "own_callbacks.TakesScores" in line]

@@ -32,15 +32,15 @@ from tests.learner.code_graphs import Graph, compiled, listed, recorded
 FOLDER = Path(__file__).parent.parent / "learners" / "bytecode"
 HERE: Version = (sys.version_info.major, sys.version_info.minor)
 SCORES = (Term("scores", Run("from-ids", 1)), Term("scores", Run("none")))
-# Harmless, and not worth knowing: refused without goldens, like anything unknown.
-NOT_FOLLOWED = {"identity_module", "counted"}  # their __init__ is not among what was recorded
+# Harmless, but rare: refused without goldens, like everything unknown.
+NOT_FOLLOWED = {"identity_module", "counted"}  # their __init__ was not recorded
 
 
 def snippets(version: str) -> list[dict[str, Any]]:
     held = json.loads((FOLDER / f"py{version}.json").read_text(encoding="utf-8"))
     assert held["python"].replace(".", "").startswith(version)
     found: list[dict[str, Any]] = held["snippets"]
-    # Of a wrapper around a wrapper only the outer one's code was recorded.
+    # For a wrapper around a wrapper, only the outer one's code was recorded.
     return [each for each in found if (each["form"], each["method"]) != ("nested", "forward")]
 
 
@@ -62,7 +62,7 @@ def scores(graph: Graph, model: Call, transformer: Call, version: Version = HERE
 
 
 def follow(snippet: dict[str, Any], version: Version) -> object:
-    """What the code of a snippet comes to, or "not understood"."""
+    """The result of following a snippet's code, or "not understood"."""
     graph = Graph()
     function = graph.function(recorded(snippet["code"]))
     method = snippet["method"]
@@ -97,7 +97,7 @@ def understood(outcome: object) -> bool:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_code_of_every_python_means_what_it_does(version: str) -> None:
-    """A hundred snippets: what changes an answer is never understood, what is harmless is."""
+    """A hundred snippets: harmless ones are understood, those that change an answer never are."""
     python: Version = (3, int(version[1:]))
     harmless = 0
     for snippet in snippets(version):
@@ -111,7 +111,7 @@ def test_code_of_every_python_means_what_it_does(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_python_is_told_by_the_code(version: str) -> None:
+def test_the_code_shows_the_python_version(version: str) -> None:
     codes = [code_object(recorded(each["code"])) for each in snippets(version)]
     python: Version = (3, int(version[1:]))
     found = versions_of([each for each in codes if each is not None])
@@ -164,7 +164,7 @@ def test_an_unknown_python_is_not_guessed() -> None:
 
 
 def forward(body: str, **own: object) -> Value:
-    """What a wrapper's ``forward`` comes to."""
+    """The result of following a wrapper's ``forward``."""
     graph = Graph()
     lines = "\n".join(f"    {line}" for line in body.split("; "))
     model, inner = wrapper(graph, graph.source(f"def forward(self, ids, mask=None):\n{lines}"))
@@ -241,7 +241,7 @@ def test_what_is_not_understood_is_no_answer(body: str) -> None:
 
 
 def reason_of(body: str) -> str:
-    """Why it is not understood; empty where it is."""
+    """Why it is not understood; empty if it is."""
     try:
         found = forward(body)
     except NotUnderstood as error:
@@ -267,7 +267,7 @@ def test_the_expression_is_shown_as_it_was_written(body: str) -> None:
 
 
 def test_following_ends() -> None:
-    """Code that would run for ever, or fork without end, is given up."""
+    """Following stops at code that would loop forever or branch without end."""
     with pytest.raises(NotUnderstood, match="too long to follow"):
         forward("while True:\n        print(ids); return self.hf(ids).logits")
     forks = "; ".join(f"if ids.sum() > {n}:\n        print({n})" for n in range(80))
@@ -278,7 +278,7 @@ def test_following_ends() -> None:
 
 
 def test_values_that_hold_one_another_many_times_over() -> None:
-    """What would take ages to compare, or to spell, is not followed."""
+    """Values that would take too long to compare or to write out are not followed."""
     doubled = "; ".join(["both = (ids, ids)", *["both = (both, both)"] * 60])
     with pytest.raises(NotUnderstood, match="too large to follow"):
         forward(f"{doubled}; return both")

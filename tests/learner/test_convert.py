@@ -54,7 +54,7 @@ ROBERTA, BERT, DISTILBERT, TAGS, V2_CLOUDPICKLE, V2_PLAIN = CONVERTIBLE
 
 
 def served(bundle: Bundle, texts: Sequence[str]) -> list[tuple[float, ...]]:
-    """What the bundle answers, by its manifest, its tokenizer and its graph alone."""
+    """The bundle's answers, computed only from its manifest, tokenizer and graph."""
     manifest, _ = read_bundle(bundle.path)
     tokenizer = tokenizers.Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
     tokenizer.enable_truncation(manifest.text.max_length)
@@ -229,7 +229,7 @@ def refused(
     return caught.value
 
 
-def test_a_custom_head_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_custom_head_is_refused_with_a_hint(tmp_path: Path) -> None:
     error = refused(CUSTOM_HEAD, tmp_path, UnsupportedLearner, "outside the transformer")
     assert "--definitions model_def.py" in error.hint
     assert "MeanPoolClassifier" in error.hint
@@ -284,7 +284,7 @@ def rewritten(
     change: Callable[[Any], None] = lambda _root: None,
     storage: Callable[[str, bytes], bytes] = lambda _key, data: data,
 ) -> Path:
-    """A learner of one's own making: a real one in which something was changed."""
+    """A real learner in which something was changed."""
     with open_archive(learner(name)) as (_, archive):
         root = archive.pickled.root
         change(root)

@@ -87,7 +87,7 @@ def _distilbert() -> DistilBertForSequenceClassification:
 
 
 def _exchanged() -> nn.Module:
-    """A transformer whose head the user exchanged."""
+    """A transformer whose head the user replaced."""
     inner = _distilbert()
     inner.classifier = nn.Sequential(  # type: ignore[assignment] # that is the point
         nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 2)
@@ -117,7 +117,7 @@ def test_models_of_every_kind_answer_as_before(name: str, tmp_path: Path) -> Non
             theirs = (model.module if isinstance(model, nn.DataParallel) else model)(ids)
             scores = theirs[0] if isinstance(theirs, tuple) else theirs
             assert torch.allclose(found.classifier(ids), scores, atol=1e-6)
-        if name == "attentive":  # the exporter that traces cannot; what is not proven is refused
+        if name == "attentive":  # tracing cannot export it, so it is refused
             with pytest.raises(UnsupportedLearner) as caught:
                 found.export(tmp_path / "model.onnx")
             assert "--runtime learner" in caught.value.hint
@@ -222,7 +222,7 @@ def test_definitions_that_nothing_needs_are_not_run(tmp_path: Path) -> None:
 def test_the_pickle_is_not_run_and_the_definitions_are_not_trusted_with_it(
     tmp_path: Path, definitions: Path
 ) -> None:
-    """A file of definitions does not open the way for a dangerous pickle."""
+    """A dangerous pickle is refused even with a definitions file."""
     data = tmp_path / "learner.pkl"
     data.write_bytes(b"cposix\nsystem\n(S'touch " + str(tmp_path / "pwned").encode() + b"'\ntR.")
     with pytest.raises(LearnerError) as caught:

@@ -21,7 +21,7 @@ from tests.runtime.bundles import write_bundle
 from tests.runtime.one_device import ELSEWHERE, OneDevice
 from tests.runtime.test_torch_session import FEED
 
-HALF = 0.01  # |Δprobability| that half precision may cost these tiny models
+HALF = 0.01  # |Δprobability|; tolerance for half precision in these tiny models
 
 
 @pytest.mark.parametrize("name", [*CONVERTIBLE[:3], *ULMFIT])

@@ -34,7 +34,7 @@ from tests.learner.payloads import FUNCTIONS, NAMES, PATHS, PYTHON_2
 
 
 class Payload:
-    """An object whose loading leaves a file behind."""
+    """An object that creates a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -52,7 +52,7 @@ def test_a_payload_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None
     assert not mark.exists()
     assert list(tmp_path.iterdir()) == [file]
 
-    # The same file, loaded as fastai loads it, does leave its mark.
+    # Loaded as fastai loads it, the same file does create it.
     subprocess.run([sys.executable, "-c", f"import pickle; pickle.load(open({str(file)!r}, 'rb'))"],
                    check=True)  # fmt: skip
     assert mark.exists()
@@ -232,7 +232,7 @@ def test_a_tensor_that_repeats_its_numbers_is_refused() -> None:
         examine(read_archive(BytesSource(data)), len(data))
 
 
-def test_no_learner_error_is_without_a_way_out() -> None:
+def test_every_learner_error_has_a_hint() -> None:
     with pytest.raises(NotALearner) as caught:
         examine(read_archive(BytesSource(pickle.dumps([1, 2]))), 0)
     assert isinstance(caught.value, LearnerError)

@@ -27,7 +27,7 @@ from tests.learner.payloads import CALLED, NAMED, PLACES, text
 
 
 def check(data: bytes) -> None:
-    """Read a file in full, as export does up to the point where it would trust it."""
+    """Read a whole file, as an export does before it decides whether to trust it."""
     archive = read_archive(BytesSource(data))
     refuse_danger(archive.pickled)
     examine(archive, len(data))
@@ -49,8 +49,8 @@ def test_no_way_to_call_is_taken(named: str, called: str, protocol: int, tmp_pat
 
 @pytest.mark.parametrize("called", CALLED)
 @pytest.mark.parametrize("rest", [b"", b"\xff", b"X\xff\xff\xff\xff", b"h\x63", b"\x97"], ids=repr)
-def test_a_damaged_rest_runs_nothing(called: str, rest: bytes, tmp_path: Path) -> None:
-    """A payload before the damage is run by Python, which reads on until it meets it."""
+def test_damage_after_a_payload_runs_nothing(called: str, rest: bytes, tmp_path: Path) -> None:
+    """Python runs a payload before the damage, because it unpickles until it reaches the damage."""
     mark = tmp_path / "mark"
     data = b"\x80\x04" + CALLED[called](NAMED["GLOBAL"], text(str(mark))) + rest
     with pytest.raises(LearnerError):
@@ -93,7 +93,7 @@ def test_a_length_that_the_file_does_not_have_is_refused(claim: bytes) -> None:
         check(b"\x80\x05" + claim + b"abc.")
 
 
-# Values that hold themselves, each through the memo.
+# Values that contain themselves, by way of the memo.
 RECURSIVE: dict[str, bytes] = {
     "a list": b"]q\x00h\x00a.",
     "a dict": b"}q\x00" + text("x") + b"h\x00s.",
@@ -111,7 +111,7 @@ RECURSIVE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", RECURSIVE)
-def test_what_holds_itself_is_read_or_refused(what: str) -> None:
+def test_recursive_values_are_read_or_refused(what: str) -> None:
     with pytest.raises(LearnerError):
         check(b"\x80\x04" + RECURSIVE[what])
 
@@ -167,7 +167,7 @@ PAYLOAD = b"\x80\x02" + CALLED["REDUCE"](NAMED["GLOBAL"], text("/nowhere/mark"))
 
 
 def _renamed(name: bytes) -> bytes:
-    """An archive in which a member has a name that no pickler gives it."""
+    """An archive with a member whose name no pickler would write."""
     return torch_zip(b"\x80\x02N.", {}).replace(b"archive/version", name)
 
 
@@ -207,7 +207,7 @@ def test_flags_of_an_archive_hide_nothing(flag: int) -> None:
 
 
 def test_the_table_would_run_if_it_were_loaded(tmp_path: Path) -> None:
-    """Python itself obeys: the payloads are real."""
+    """The payloads are real: Python itself runs them."""
     for index, called in enumerate(("REDUCE", "OBJ", "BUILD")):
         mark = tmp_path / str(index)
         with suppress(Exception):

@@ -1,4 +1,4 @@
-"""A live learner becomes a bundle; fastai is replaced by what it would write and answer."""
+"""A live learner becomes a bundle; a fake writes and answers what the real fastai learner would."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = CONVERTIBLE[4]  # fastai 2.8
 
 
 class Live:
-    """Exports the real file and gives the answers that the real learner gave."""
+    """Exports the real learner's file and gives the real learner's answers."""
 
     def __init__(self) -> None:
         self.answers = {each.text: each.probabilities for each in goldens(NAME)}
@@ -54,7 +54,7 @@ def test_its_own_answers_are_the_goldens(fdeploy: Fdeploy) -> None:
     assert {each["source"] for each in stored} == {"learner"}
     assert (fdeploy.folder / "bundle-parity.html").exists()
 
-    # In the same folder the command goes on from it, without being told where it is.
+    # In the same folder, the command finds it without a path.
     outcome = fdeploy.ok("export", "--json")
     assert "using the bundle bundle/" in outcome.stderr
     assert outcome.json["proven"] == len(texts)
@@ -69,7 +69,7 @@ def test_its_own_answers_are_the_goldens(fdeploy: Fdeploy) -> None:
 
 
 class Fixed(Live):
-    """A learner in a file, with numbers for its texts; it fails on all others."""
+    """A learner in a file, with fixed answers to its texts; it fails on all others."""
 
     def __init__(self, file: Path, answers: dict[str, tuple[float, ...]]) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def raw_scores() -> dict[str, tuple[float, ...]]:
 
 
 def test_raw_scores_of_a_live_learner_become_probabilities(tmp_path: Path) -> None:
-    """fastai's own FocalLoss has no activation, so that ``learn.predict`` answers scores."""
+    """fastai's own FocalLoss has no activation, so ``learn.predict`` returns raw scores."""
     scores = raw_scores()
     made = export_learner(Fixed(RAW, scores), tmp_path / "bundle", goldens=list(scores))
     assert made.max_difference <= 1e-5
@@ -114,14 +114,14 @@ def test_a_live_learner_is_asked_what_its_file_does_not_prove(tmp_path: Path) ->
 
 
 class First:
-    """What a learner of fastai 1 has."""
+    """The attributes of a learner of fastai 1."""
 
     data = None
 
     def export(self) -> None: ...
 
 
-def test_what_is_no_live_learner_is_told(tmp_path: Path) -> None:
+def test_an_object_that_is_not_a_learner_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotALearner, match="but int"):
         export_learner(3, tmp_path / "bundle")
     with pytest.raises(UsageError, match="fastai 1"):
@@ -135,9 +135,7 @@ def factory(folder: Path, source: str) -> Any:
     return f"{name}:make"
 
 
-def test_a_function_is_run_and_that_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_function_is_run_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told: list[Event] = []
     spec = factory(tmp_path, "def make():\n    print('training')\n    return 'a learner'\n")
     assert run_factory(spec, tmp_path, told.append) == "a learner"

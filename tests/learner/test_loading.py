@@ -1,4 +1,4 @@
-"""What loading a learner would do, in three kinds: dangerous, unknown, harmless."""
+"""What loading a learner would do, classified as dangerous, unknown or harmless."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.learner.payloads import ONCE_HARMLESS, PAYLOADS, attribute, module_by
 
 LEARNERS = Path(__file__).parent.parent / "learners"
 SECURITY = LEARNERS.parent.parent / "docs" / "security.md"
-# Imported from a module of the user's own, by a learner that was made to hold such a name.
+# A name in the user's own module, put into a learner for this test.
 OWN_MODULE = "own_callbacks.TakesScores"
 EVERY = sorted(path.relative_to(LEARNERS).as_posix() for path in LEARNERS.rglob("*.pkl"))
 
@@ -32,7 +32,7 @@ def read(data: bytes) -> LoadEffects:
 
 
 def kind(data: bytes) -> str:
-    """The gravest kind of all that loading would do; a file that is not even read is dangerous."""
+    """The most severe class of anything that loading would do; "dangerous" if reading fails."""
     try:
         found = read(data)
     except DangerousLearner:
@@ -167,7 +167,7 @@ def test_what_is_unknown_is_named_as_it_would_be_allowed(name: str) -> None:
 @pytest.mark.parametrize(
     "written", ["os.system", "torch.hub.load", "builtins.eval", "a.b.__globals__", "joblib.Memory"]
 )
-def test_a_dangerous_name_is_told_however_it_is_split(written: str) -> None:
+def test_a_dangerous_name_is_found_however_it_is_split(written: str) -> None:
     assert names.ever_dangerous(written)
 
 
@@ -183,17 +183,17 @@ PLACES: dict[str, tuple[Callable[[object], object], str]] = {
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_a_danger_is_told_with_its_place(name: str) -> None:
+def test_a_danger_is_reported_with_its_location(name: str) -> None:
     wrap, place = PLACES[name]
     assert read(assemble(wrap(Call(Global("os", "system"), ("x",))))).culprit.startswith(place)
 
 
-def test_a_danger_that_is_thrown_away_has_no_place() -> None:
+def test_a_discarded_danger_has_no_location() -> None:
     assert read(b"\x80\x02cos\nsystem\n0N.").culprit == ""
 
 
 def test_the_names_that_code_of_the_users_refers_to_are_part_of_it() -> None:
-    """A function of a notebook may use getattr and partial like any other."""
+    """A function from a notebook may use getattr and partial."""
     code = Call(Call(Global("cloudpickle.cloudpickle", "_builtin_type"), ("CodeType",)), (0,))
     function = Call(Global("cloudpickle.cloudpickle", "_make_function"), (code, Mapping([])))
     around = mapping({"__globals__": mapping({"reduce": Global("functools", "reduce")})})

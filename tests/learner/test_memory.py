@@ -1,4 +1,4 @@
-"""Weights that are offloaded to a file while others need the memory."""
+"""Weights that are offloaded to a file to free memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_place_that_is_not_there(tmp_path: Path) -> None:
         OffloadedWeights(nn.Linear(2, 2), tmp_path / "gone")
 
 
-def test_what_rests_is_not_in_memory(tmp_path: Path) -> None:
+def test_evicted_weights_are_not_in_memory(tmp_path: Path) -> None:
     module = nn.Embedding(1 << 14, 1 << 10).requires_grad_(requires_grad=False)
     size = module.weight.numel() * module.weight.element_size()
     trim_memory()

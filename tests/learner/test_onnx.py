@@ -85,7 +85,7 @@ def test_a_graph_of_small_weights_is_one_file(tmp_path: Path) -> None:
 
 
 class Model(nn.Module):
-    """As much of a transformer as the exporter asks for; ``limit`` hides a trap in it."""
+    """The parts of a transformer that the exporter needs, with a branch at ``limit`` tokens."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Model(nn.Module):
     ) -> tuple[torch.Tensor]:
         assert not return_dict
         hidden = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
-        if input_ids.shape[1] > self.limit:  # a trace keeps one of the two ways
+        if input_ids.shape[1] > self.limit:  # a trace keeps only one branch
             hidden = hidden * 2
         return (self.head(hidden.sum(1)),)
 
@@ -152,7 +152,7 @@ def test_attention_is_fused_and_no_sum_with_what_follows_it(tmp_path: Path) -> N
 
 
 def test_attention_too_large_for_the_optimizer_is_not_fused(tmp_path: Path) -> None:
-    """What no protobuf message can hold: 2 GiB, or what is said here."""
+    """Above the limit of a protobuf message, 2 GiB, or the lower limit that the test sets."""
     graph = export_onnx(*_with_path(tmp_path), most=4_096)
     assert graph.fused == 0
     assert graph.difference < 1e-5
@@ -165,7 +165,7 @@ def _with_path(folder: Path) -> tuple[Classifier, Path, Checks]:
 
 
 class Recurrent(Exportable):
-    """An LSTM, whose gates ONNX has in another order than torch."""
+    """An LSTM, because ONNX and torch order its gates differently."""
 
     inputs = ("input_ids", "attention_mask")
     name = "Recurrent"

@@ -1,4 +1,4 @@
-"""The pickle reader agrees with Python's own unpickler, and bounds what pickletools does not."""
+"""The pickle reader agrees with Python's unpickler, and has the limits that pickletools lacks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read(pickled: bytes, limits: Limits | None = None) -> Pickled:
 
 
 def loaded(value: object) -> Any:
-    """What a graph of plain data stands for."""
+    """The Python value of a graph of plain data."""
     if isinstance(value, tuple):
         return tuple(loaded(item) for item in value)
     if isinstance(value, Mapping):
@@ -101,7 +101,7 @@ def test_shared_and_circular_values_keep_their_identity() -> None:
 
 
 class Thing:
-    """An object with attributes and slots' worth of state."""
+    """An object with attributes, and state for slots."""
 
     def __init__(self) -> None:
         self.name, self.numbers = "a", (1, 2)
@@ -155,7 +155,7 @@ def test_calls_whose_results_are_thrown_away_are_noted() -> None:
     assert [str(call.func) for call in pickled.calls] == ["os.system"]
 
 
-def test_the_position_behind_the_pickle_is_told() -> None:
+def test_the_position_after_the_pickle_is_returned() -> None:
     stream = Stream(BytesSource(pickle.dumps(1) + pickle.dumps(2)))
     first = read_pickle(stream)
     assert (first.root, first.end) == (1, stream.offset)
@@ -232,7 +232,7 @@ def test_no_memory_is_taken_for_a_size_that_the_file_does_not_have(opcode: bytes
 
 
 class CountingSource:
-    """Bytes in memory that count how many of them are read."""
+    """Bytes in memory; counts how many are read."""
 
     def __init__(self, data: bytes) -> None:
         self.size, self.asked, self._source = len(data), 0, BytesSource(data)
@@ -253,7 +253,7 @@ def test_a_memo_index_costs_nothing_for_its_size() -> None:
     assert read(pickled + b"\x86.").root is not None
 
 
-def test_depth_is_no_matter() -> None:
+def test_depth_does_not_matter() -> None:
     depth = 200_000
     root = read(b"(" * depth + b"t" * depth + b".").root
     assert isinstance(root, tuple)

@@ -1,4 +1,4 @@
-"""int8: the graph, and the gate before it."""
+"""int8: the quantized graph, and the gate that decides whether to serve it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TEXTS = ("a great film", "no", "the plot is thin but I like it", "what a movie "
 def write_graph(path: Path) -> None:
     random = np.random.default_rng(0)
     table = random.standard_normal((3_000, 32)).astype(np.float32)
-    table[7] *= 50  # an outlier, which a scale for the whole table would make everybody pay for
+    table[7] *= 50  # an outlier; one scale for the whole table would make every row inaccurate
     weights = random.standard_normal((32, 8)).astype(np.float32)
     graph = helper.make_graph(
         [
@@ -50,7 +50,7 @@ def answers(path: Path, ids: list[int]) -> np.ndarray[tuple[int, ...], np.dtype[
     return np.asarray(onnxruntime.InferenceSession(path).run(None, {"ids": np.array(ids)})[0])
 
 
-def test_tables_and_matrices_shrink_and_answer_alike(tmp_path: Path) -> None:
+def test_tables_and_matrices_shrink_and_answer_the_same(tmp_path: Path) -> None:
     source, made, again = (tmp_path / name for name in ("s.onnx", "1/m.onnx", "2/m.onnx"))
     write_graph(source)
     quantize(source, made)
@@ -163,7 +163,7 @@ def decide(
     off: float = 0.0,
     tolerance: float | None = None,
 ) -> tuple[Served, list[Event]]:
-    """The choice for goldens whose probabilities are ``off`` by so much."""
+    """The choice if the goldens' probabilities are off by ``off``."""
     graph = rebuilt.export(folder / "model.onnx")
     goldens = [
         Golden(text, (found[0] + off, *found[1:]), "rebuilt")
@@ -176,7 +176,7 @@ def decide(
     return served, events
 
 
-def test_auto_serves_int8_when_it_answers_alike(rebuilt: Rebuilt, tmp_path: Path) -> None:
+def test_auto_serves_int8_if_it_is_accurate(rebuilt: Rebuilt, tmp_path: Path) -> None:
     served, _ = decide(rebuilt, tmp_path, "auto", worthwhile=0)
     assert served.graph.path.name == "model.int8.onnx"
     assert (served.precision, served.tolerance) == ("int8", TOLERANCE)

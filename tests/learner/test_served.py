@@ -46,7 +46,7 @@ def test_a_roberta_of_every_era_is_served_as_it_was_converted(
     assert served.deviation < 1e-6
     encode = Encoder(open_bundle(bundle.path))
     assert encode.encode("film").ids == encode.encode(" film").ids
-    # Up to 2.3, white space around a text did not count at all.
+    # Up to 2.3, white space around a text was ignored.
     alike = encode.encode("\nfilm").ids == encode.encode("film").ids
     assert alike == (era == "padding_side")
 

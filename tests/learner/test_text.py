@@ -20,8 +20,8 @@ from tests.learner.assemble import mapping, new
 from tests.learner.files import CONVERTIBLE, LEARNERS, goldens, learner
 
 DIALECTS = sorted((LEARNERS / "tokenizer_dialects").glob("*.json"))
-# In the file, 2.4 cannot be told from 2.5; 2.1 answers a blank text at random; 3 has no tokens for
-# a blank text. The bundle's residues say so.
+# Files of 2.4 and 2.5 look the same; 2.1 answers a blank text at random; 3 has no tokens for a
+# blank text. The bundle's residues say so.
 KNOWN = {
     "2.1.1": {" "},
     "2.4.1": {"  the   ending\twas  dull  ", "<s>  the film</s>good <mask>", "a  </s>  b"},
@@ -60,7 +60,7 @@ def test_the_ids_of_every_golden(name: str) -> None:
 def specials(
     roles: dict[str, str], document: dict[str, Any], *, loaded: bool = True
 ) -> dict[str, object]:
-    """``loaded``: by from_pretrained, which says at which tokens texts are cut."""
+    """``loaded``: created by from_pretrained, which sets the tokens at which texts are split."""
     version = document["v"]
     found: dict[str, object] = {
         name: Sequence("list", [*roles.values()] if loaded else [])
@@ -145,7 +145,7 @@ ERAS = {"2.1.1": "2.1", "2.2.2": "2.2", "2.4.1": "2.5", "2.5.1": "2.5", "2.8.0":
 
 
 @pytest.mark.parametrize("path", DIALECTS, ids=lambda path: path.stem)
-def test_the_era_is_told_by_attributes(path: Path) -> None:
+def test_attributes_show_the_transformers_version(path: Path) -> None:
     document = json.loads(path.read_text(encoding="utf-8"))
     assert roberta(document).era == ERAS[document["v"]]
 

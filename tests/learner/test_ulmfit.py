@@ -49,7 +49,7 @@ def anatomy(path: Path) -> Anatomy:
 
 @pytest.fixture(scope="module")
 def loaded(converted: Callable[[str], Bundle]) -> Callable[[str], Loaded]:
-    """Each of them served once."""
+    """Loads each bundle for serving, once."""
     made: dict[str, Loaded] = {}
 
     def serve(name: str) -> Loaded:
@@ -61,7 +61,7 @@ def loaded(converted: Callable[[str], Bundle]) -> Callable[[str], Loaded]:
 
 
 def rebuilt(name: str) -> RebuiltUlmfit:
-    """The learner in torch, its direction settled by its goldens."""
+    """The learner in torch; its goldens decide its direction."""
     cases = [Case(each.text, each.probabilities, None, 0) for each in goldens(name)]
     with open_archive(learner(name)) as (source, archive):
         return rebuild_ulmfit(examine(archive, source.size), cases)
@@ -187,7 +187,7 @@ def test_without_goldens_the_direction_is_an_assumption(tmp_path: Path) -> None:
 
 
 def test_the_rules_in_the_file_are_those_of_its_spacy() -> None:
-    """The German learner was made with spaCy 3.8, whose rules did not change since."""
+    """The German learner was made with spaCy 3.8, whose rules have not changed since."""
     found = anatomy(learner(V2_GERMAN)).ulmfit
     assert found is not None
     assert found.words.language == "de"
@@ -204,7 +204,7 @@ def refused(
     return caught.value
 
 
-def test_a_rule_of_the_users_own_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_users_own_rule_is_refused_with_a_hint(tmp_path: Path) -> None:
     error = refused(USER_RULE, tmp_path, UnsupportedLearner, r"user-defined rule \(shout\)")
     assert "--runtime learner --definitions model_def.py" in error.hint
 
@@ -316,7 +316,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, deep_recursion:
 
 
 def test_the_weights_before_dropout_are_used(tmp_path: Path, deep_recursion: None) -> None:
-    """What the LSTM itself holds is what dropout left of them in the last step of training."""
+    """The LSTM's own copies are what dropout left of them in the last training step."""
     del deep_recursion
     with open_archive(learner(V1)) as (_, archive):
         root = archive.pickled.root
@@ -335,7 +335,7 @@ def test_the_weights_before_dropout_are_used(tmp_path: Path, deep_recursion: Non
 
 
 def _separate_copies(root: Any) -> None:
-    """The LSTM's own recurrent weights become other numbers, its input weights' first rows."""
+    """Replace the LSTM's own recurrent weights by its input weights, which are other numbers."""
     for lstm in objects(root, "LSTM"):
         pairs = attributes(lstm)["_parameters"].pairs  # type: ignore[attr-defined]
         weights = dict(pairs)

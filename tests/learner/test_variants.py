@@ -29,7 +29,7 @@ CHANGING = (
 
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
-    """The variants that are kept, by the operation that was inserted."""
+    """The stored variants, by inserted operation."""
     folder = tmp_path_factory.mktemp("variants")
     with tarfile.open(LEARNERS / "variants.tar.xz") as archive:
         archive.extractall(folder, filter="data")

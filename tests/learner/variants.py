@@ -38,8 +38,8 @@ from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import load
 from tests.learner.made import HALF_TOLERANCE, LEARNERS, TOLERANCE
 
-ENOUGH = 0.9  # of the harmless variants that are converted without goldens
-TOLERANCES = {"half": HALF_TOLERANCE, "bfloat16": 4e-2}  # of types that round the learner's answers
+ENOUGH = 0.9  # the required share of harmless variants that convert without goldens
+TOLERANCES = {"half": HALF_TOLERANCE, "bfloat16": 4e-2}  # for types that round the answers
 # Learners in tests/learners whose code changes answers, or is another library's and not in the
 # file, or which have no labels.
 NOT_STANDARD = {"blurr", "callback_temperature", "v1_awdlstm_language_model", "wrapper_softened"}
@@ -50,7 +50,7 @@ OUTCOMES: tuple[Outcome, ...] = ("same answers", "other answers", "wants goldens
 
 @dataclass(frozen=True)
 class Answer:
-    """What the learner says of a text: its label, and the probability of each label."""
+    """The learner's answer to a text: its label, and the probability of each label."""
 
     text: str
     predicted: str
@@ -81,11 +81,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of a variant.
+    """The outcome for a variant.
 
-    ``difference`` is the largest |Δprobability| of the bundle that was converted without goldens,
-    ``reason`` the error where there is none. ``gate`` is the outcome with the learner's own answers
-    as goldens; None where that was not tried.
+    ``difference`` is the largest |Δprobability| of the bundle converted without goldens; if there
+    is none, ``reason`` is the error. ``gate`` is the outcome with the learner's own answers as
+    goldens; None if that was not tried.
     """
 
     variant: Variant
@@ -96,7 +96,7 @@ class Judged:
 
 
 def read_variants(folder: Path) -> list[Variant]:
-    """The variants in a folder; those that could not be made are left out."""
+    """The variants in a folder, without those that could not be made."""
     lines = (folder / "variants.jsonl").read_text("utf-8").splitlines()
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     return [_variant(row, folder) for row in rows if "failed" not in row]
@@ -114,9 +114,9 @@ def _variant(row: dict[str, Any], folder: Path) -> Variant:
 
 
 def judge(variant: Variant, *, quick: bool = False) -> Judged:
-    """Convert a variant without goldens, and with them where it is not converted right.
+    """Convert a variant without goldens, and if that fails or is wrong, with them.
 
-    ``quick``: only as far as its model in torch, and not with goldens.
+    ``quick``: rebuild only the model in torch, and do not try goldens.
     """
     outcome, difference, reason = _outcome(variant, None, quick=quick)
     if quick or outcome == "same answers" or not variant.answers:
@@ -134,7 +134,7 @@ def _outcome(
         return "wants goldens", None, _unproven(error)
     except FdeployError as error:
         return "refused", None, error.message.splitlines()[0]
-    # A learner that itself answers none of these texts is not to be converted unseen.
+    # A learner that fails on all of these texts must not convert without goldens.
     right = difference <= variant.tolerance and bool(variant.answers)
     return "same answers" if right else "other answers", difference, ""
 
@@ -178,7 +178,7 @@ def _rebuilt(variant: Variant) -> float:
 
 
 def _furthest(variant: Variant, given: Iterable[dict[str, float] | None]) -> float:
-    """The largest |Δprobability|; infinite where there is no answer, or another label."""
+    """The largest |Δprobability|; infinite if there is no answer, or another label."""
     worst = 0.0
     for answer, found in zip(variant.answers, given, strict=True):
         if found is None or found.keys() != answer.probabilities.keys():
@@ -194,7 +194,7 @@ def _furthest(variant: Variant, given: Iterable[dict[str, float] | None]) -> flo
 def standard_learners() -> list[Path]:
     """The learners of ``tests/learners`` in standard forms whose code is in the file.
 
-    Those of the libraries' classes alone have no other code, and are among them.
+    These include learners made only of library classes, which have no code of their own.
     """
     outcomes = json.loads((LEARNERS / "outcomes.json").read_text("utf-8"))
     return [
@@ -207,14 +207,14 @@ def standard_learners() -> list[Path]:
 
 
 def _holds_its_code(path: Path) -> bool:
-    """Whether nothing of the user's is only named in the file."""
+    """Whether the file contains all of the user's code, instead of naming some of it."""
     with open_archive(path) as (source, archive):
         imports = examine(archive, source.size).imports
     return not any(each.kind == "user" for each in imports)
 
 
 def problem(path: Path, *, quick: bool = False) -> str:
-    """Why a standard learner is not converted without goldens; an empty text where it is."""
+    """Why a standard learner does not convert without goldens; empty if it does."""
     if quick:
         return _not_proven(path)
     with tempfile.TemporaryDirectory() as scratch:
@@ -241,7 +241,7 @@ def _not_proven(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of all variants and standard learners."""
+    """The outcomes of all variants and standard learners."""
 
     variants: tuple[Judged, ...]
     standard: int
@@ -249,17 +249,17 @@ class Tally:
 
     @property
     def wrong(self) -> list[Judged]:
-        """Converted without goldens, and answering differently."""
+        """Variants that were converted without goldens and answer differently."""
         return [each for each in self.variants if each.outcome == "other answers"]
 
     @property
     def let_through(self) -> list[Judged]:
-        """Converted with the learner's own answers as goldens, and answering differently."""
+        """Variants that were converted with the learner's answers as goldens and differ."""
         return [each for each in self.variants if each.gate == "other answers"]
 
     @property
     def missed(self) -> list[Judged]:
-        """Harmless, and not converted without goldens."""
+        """Harmless variants that were not converted without goldens."""
         return [each for each in self._harmless if each.outcome != "same answers"]
 
     @property
@@ -268,7 +268,7 @@ class Tally:
 
     @property
     def passed(self) -> bool:
-        """Whether the promise holds."""
+        """Whether all three requirements are met."""
         few_missed = len(self.missed) <= (1 - ENOUGH) * len(self._harmless)
         return not (self.wrong or self.let_through or self.problems) and few_missed
 

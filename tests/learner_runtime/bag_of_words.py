@@ -1,11 +1,11 @@
 """A learner of a library that is not fastai, small enough to be loaded in a test.
 
-It has what ``learn.predict`` of fastai has (one text at a time, a label, its index, a probability
-for each label) and what its pickle has (the learner with its model, its data and its loss), and
-nothing of fastai's code: serving it takes a ``load_learner`` of the user's own, below. Its labels
-and its loss have fastai's names, module included, by which they are told. Run as a
-script it writes the pickle, so that its classes are looked up in ``__main__``, as in a notebook;
-with a second argument it keeps objects of classes that fdeploy does not know.
+It has the interface of fastai's ``learn.predict`` (one text at a time; a label, its index, and the
+probability of each label) and the structure of its pickle (the learner with its model, data and
+loss), but none of fastai's code: to serve it, the user needs the ``load_learner`` below. Its labels
+and its loss have fastai's names, including the module, because fdeploy recognizes them by name.
+Run as a script, it writes the pickle, so that its classes are looked up in ``__main__``, as in a
+notebook; with a second argument, the learner also holds objects of classes unknown to fdeploy.
 """
 
 import sys
@@ -28,14 +28,14 @@ class Categorize:
 
 
 class DataLoaders:
-    """What the learner knows of its data."""
+    """The learner's description of its data."""
 
     def __init__(self, vocab: list[str]) -> None:
         self.categorize = Categorize(vocab)
 
 
 class CrossEntropyLossFlat:
-    """A loss by the name that fastai has for one whose activation is softmax."""
+    """A loss with the name of fastai's loss whose activation is softmax."""
 
     def __init__(self) -> None:
         self.axis = -1
@@ -67,7 +67,7 @@ class Bag(nn.Module):
 
 
 class Learner:
-    """A model, and what it takes to ask it."""
+    """A model with its tokenizer and labels."""
 
     def __init__(self) -> None:
         self.model = Bag().eval()

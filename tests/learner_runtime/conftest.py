@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parent / "bag_of_words.py"
 
 @pytest.fixture(scope="session")
 def pickled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The learner, pickled by a process whose ``__main__`` has its classes."""
+    """The learner, pickled by a process whose ``__main__`` defines its classes."""
     path = tmp_path_factory.mktemp("learner") / "words.pkl"
     subprocess.run([sys.executable, str(SOURCE), str(path)], check=True)
     return path
@@ -23,7 +23,7 @@ def pickled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def odd(project: Fdeploy) -> Fdeploy:
-    """The same with a learner that keeps objects of classes that fdeploy does not know."""
+    """A project with a learner that holds objects of classes unknown to fdeploy."""
     path = project.folder / "words.pkl"
     subprocess.run([sys.executable, str(SOURCE), str(path), "odd"], check=True)
     return project

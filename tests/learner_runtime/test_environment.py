@@ -31,7 +31,7 @@ TINY = parse_requirements("fdeploy-tiny==1.0\n", "requirements.txt")
 CONTAINER = Container("ray image", running(), "manylinux_2_34_x86_64")
 SOURCES = {
     "fdeploy_tiny": ("fdeploy_tiny", "1.0", "ANSWER = 42\n"),
-    # One that was built for another torch fails on import, as this does.
+    # A package built for another torch fails on import, like this one.
     "torchvision": ("torchvision", "0.0.1", "raise RuntimeError('operator does not exist')\n"),
 }
 
@@ -93,20 +93,20 @@ def test_an_environment_is_made_once_and_mended(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Made:
-    """An environment with the tiny wheel and the one that it needs; ``lock`` is what it kept."""
+    """An environment with the tiny wheel and its dependency; ``lock`` is its lock file."""
 
     shop: Path
     python: Path
     lock: LearnerLock
 
     def kept(self, folder: Path) -> Path:
-        """The lock as a file, as a bundle has it."""
+        """Write the lock file as in a bundle."""
         path = folder / LOCK
         path.write_text(self.lock.text)
         return path
 
     def own_shop(self, folder: Path) -> Path:
-        """A copy of the shop, to be changed."""
+        """A copy of the shop that a test may change."""
         return shutil.copytree(self.shop, folder / "shop")
 
 
@@ -141,7 +141,7 @@ def test_everything_that_is_installed_is_locked(made: Made) -> None:
     assert tiny.hashes == {files.sha256(wheel_of(made.shop, "fdeploy_tiny", "1.0"))}
     assert made.lock.platform == f"{platform.system()} {platform.machine()}"
     assert parse(made.lock.text) == made.lock.pins
-    # The server's packages are locked as well, but are no concern of the learner's containers.
+    # The server's packages are locked too, but the learner's containers do not install them.
     assert versions(made.python) == {
         "fdeploy-part==2.0", "fdeploy-tiny==1.0", "fdeploy-server==1.0"
     }  # fmt: skip
@@ -175,7 +175,7 @@ def test_an_environment_of_another_lock_is_made_anew(made: Made, tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["", "fdeploy-tiny==1.0\n", "# Python 3.11 on Linux m68k\na>=1\n"])
-def test_what_is_no_lock(tmp_path: Path, text: str) -> None:
+def test_invalid_locks(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK).write_text(text)
     with pytest.raises(FileError, match="is not a lock"):
         environments(tmp_path, silent).interpreter(running(), PINNED, tmp_path / LOCK)
@@ -207,9 +207,9 @@ def test_a_container_is_given_its_own_files_of_the_same_versions(
         lock_for_container(linux, CONTAINER, made.python, run=run)
 
 
-def test_what_pip_says_is_shown_and_nothing_half_made_is_used(tmp_path: Path) -> None:
+def test_pips_output_is_shown_and_no_partial_environment_is_used(tmp_path: Path) -> None:
     made = environments(tmp_path, silent)
-    for _ in range(2):  # the second time must not take the half-made one
+    for _ in range(2):  # the second run must not use the incomplete one
         with pytest.raises(RuntimeUnproven) as caught:
             made.interpreter(running(), PINNED)
         assert "pip cannot install the requirements" in caught.value.message

@@ -50,7 +50,7 @@ def test_it_becomes_an_api_on_this_machine(project: Fdeploy) -> None:
                                    "requirements.txt"}  # fmt: skip
     assert "its code runs now" in exported.stderr
 
-    project.ok("up")  # unchanged: nothing is loaded again, and no leave is needed again
+    project.ok("up")  # unchanged: nothing is loaded, and no permission is needed
     assert project.ok("invoke", "such a lovely thing", "--json").json["label"] == "pos"
 
     def ask(number: int) -> Any:
@@ -87,7 +87,7 @@ def test_its_container_installs_from_a_lock_with_hashes(project: Fdeploy, tmp_pa
     assert "pip cannot install the requirements" in error["message"]
 
 
-def test_without_leave_nothing_runs(project: Fdeploy) -> None:
+def test_without_permission_nothing_runs(project: Fdeploy) -> None:
     error = project(*EXPORT, "--json").error
     assert error["code"] == "untrusted-learner"
     assert "loading runs whatever code it contains" in error["message"]
@@ -129,10 +129,10 @@ def test_unknown_names_are_allowed_by_a_setting(odd: Fdeploy) -> None:
     odd.ok(*TRUSTED)
 
 
-def test_conversion_needs_no_leave_for_unknown_names(odd: Fdeploy) -> None:
+def test_conversion_needs_no_permission_for_unknown_names(odd: Fdeploy) -> None:
     error = odd("export", "words.pkl", "--json").error
     assert "allow-import" not in error["hint"]
-    assert error["code"] == "unsupported-learner"  # for its model, which is of no library
+    assert error["code"] == "unsupported-learner"  # its model is of no known library
 
 
 @pytest.mark.parametrize("where", ["--allow-import", "fdeploy.toml:2"])
@@ -157,7 +157,7 @@ def test_a_bundle_with_unknown_names_needs_the_same_leave(odd: Fdeploy) -> None:
 
 
 def test_a_bundle_with_a_dangerous_pickle_is_refused(project: Fdeploy) -> None:
-    """Whoever made the bundle, and whatever its manifest says."""
+    """Regardless of who made the bundle and what its manifest says."""
     project.ok(*TRUSTED)
     made = project.folder / "made"
     (project.folder / ".fdeploy/dev/bundle").rename(made)
@@ -254,7 +254,7 @@ def test_a_python_that_is_not_there(project: Fdeploy) -> None:
 
 
 def test_one_text_at_a_time(project: Fdeploy) -> None:
-    """Eight clients at once: the learner, which fails when it is asked two texts, fails on none."""
+    """Eight concurrent clients; the learner would fail on two texts at once."""
     golden = goldens(project, *({"text": text} for text in TEXTS))
     project.ok(*TRUSTED, "--golden", golden)
     endpoint = project.ok("up", "--json").json

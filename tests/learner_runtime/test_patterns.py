@@ -1,4 +1,4 @@
-"""Compiled patterns in a pickle, as the tokenizers of GPT-2 and RoBERTa hold them."""
+"""Compiled patterns in a pickle, as in the tokenizers of GPT-2 and RoBERTa."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ regex: Any = importlib.import_module("regex")  # which transformers brings
 
 
 class Written:
-    """Pickled as the ``regex`` package pickles a pattern, with other instructions than its text."""
+    """Pickles like a pattern of the ``regex`` package, but its code does not match its text."""
 
     def __init__(self, text: str, instructions: str) -> None:
         mine, others = regex.compile(text), regex.compile(instructions)
@@ -31,7 +31,7 @@ def read(written: bytes) -> Any:
 
 def test_the_text_of_a_pattern_counts() -> None:
     written = pickle.dumps(Written(r" ?\p{L}+", r"\d"))
-    assert read(written).findall("two 2s") == ["2"]  # what another version may do
+    assert read(written).findall("two 2s") == ["2"]  # as another version might do
     with patterns_from_text():
         found = read(written)
         assert found.findall("two 2s") == ["two", "s"]

@@ -15,7 +15,7 @@ def was_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def stage(was_up: Stage) -> Iterator[Stage]:
-    """The stage as it was when it was up, its servers ended; what a test starts is ended."""
+    """The stage after ``up``, with its servers stopped; stops what the test starts."""
     was_up.restore()
     yield was_up
     was_up.clear()

@@ -1,7 +1,7 @@
-"""A local stage that is up, restored as often as a test needs it, and the command to run in it.
+"""A local stage that can be restored to its state after ``up``, and the command to run in it.
 
-The command runs in this process. Its effects on files and servers are real, and a hundred runs take
-seconds.
+The command runs in this process, so that a hundred runs take seconds. Its effects on files and
+servers are real.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.packaged import SMALL_BURST, write_model
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command answered."""
+    """The result of a command."""
 
     command: str
     status: int
@@ -37,7 +37,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Stage:
-    """A project with two models, of which the first was up; ``kept`` is its workspace of then."""
+    """A project with two models; the first was up, and ``kept`` is a copy of that workspace."""
 
     folder: Path
     kept: Path
@@ -67,12 +67,12 @@ class Stage:
         return ran
 
     def restore(self) -> None:
-        """The workspace as it was when the stage was up; its servers have ended since."""
+        """Restore the workspace to its state after ``up``; the servers have stopped since."""
         self.clear()
         shutil.copytree(self.kept, self.home)
 
     def clear(self) -> None:
-        """Remove the workspace, whatever a test made of it."""
+        """Remove the workspace, in whatever state a test left it."""
         if self.home.is_symlink():
             self.home.unlink()
         shutil.rmtree(self.home, ignore_errors=True)
@@ -80,7 +80,7 @@ class Stage:
 
 @contextlib.contextmanager
 def stage_that_was_up(folder: Path) -> Iterator[Stage]:
-    """Two tiny bundles, ``first`` and ``second``; the first was exported, deployed and public."""
+    """Two tiny bundles, ``first`` and ``second``; the first is deployed with an API."""
     project = folder / "project"
     project.mkdir()
     for name, layers in (("first", 2), ("second", 3)):

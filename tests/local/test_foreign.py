@@ -1,4 +1,4 @@
-"""Processes and ports of others: never stopped, and never sent a key or a text."""
+"""Foreign processes and ports: fdeploy never stops them, and sends them neither key nor text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLEEP = "import time; print(flush=True); time.sleep(600)"
 
 
 class Listener:
-    """Another program on a port; ``heard`` is all that it was sent."""
+    """Another program on a port; ``heard`` is everything that it received."""
 
     def __init__(self, port: int = 0) -> None:
         self._socket = socket.create_server(("127.0.0.1", port))
@@ -67,7 +67,7 @@ Start = Callable[..., psutil.Process]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a program of somebody else, with arguments and environment as wished."""
+    """Starts a foreign program with the given arguments and environment."""
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(
@@ -96,7 +96,7 @@ def running(process: psutil.Process) -> bool:
 
 
 def servers(stage: Stage) -> dict[str, Server]:
-    """What was recorded when the servers were started, by kind."""
+    """The records written when the servers were started, by kind."""
     found = (json.loads(path.read_bytes()) for path in (stage.local / "servers").glob("*.json"))
     return {values["kind"]: Server(**values) for values in found}
 
@@ -135,7 +135,7 @@ def test_a_copy_of_a_servers_environment_is_left_alone(up: Stage, start: Start) 
 
 
 def test_a_process_that_has_a_servers_number_is_left_alone(stage: Stage, start: Start) -> None:
-    """Its number was given anew, and the port that was recorded is another program's."""
+    """The process id was reused, and another program has the recorded port."""
     process = start()
     with listening() as listener:
         for path in [stage.local / "endpoint.json", *(stage.local / "servers").glob("*.json")]:
@@ -152,7 +152,7 @@ def test_a_process_that_has_a_servers_number_is_left_alone(stage: Stage, start: 
 
 
 def test_even_with_its_start_and_its_port(stage: Stage) -> None:
-    """This very process, recorded in full, was not started as a server of the stage."""
+    """The test's own process, fully recorded, was not started as a server of the stage."""
     with listening() as listener:
         for kind in ("model server", "gateway"):
             server = Server.of(kind, os.getpid(), listener.port, "0" * 32)
@@ -174,7 +174,7 @@ def test_the_port_of_a_dead_server_gets_no_text_and_no_key(up: Stage) -> None:
         assert error["hint"] == "run fdeploy deploy"
         assert f"process {model.pid}, port {model.port}" in error["message"]
         assert "nothing was sent" in error["message"]
-        # Through the gateway, which lives: it sends the text to nobody either.
+        # The gateway is running; it does not send the text anywhere either.
         assert up("invoke", "a secret text", "--api").error["exit_code"] == 10
         assert json.loads(up.ok("status").out)["version"] == ""
         assert up("create-api").status == 10
@@ -218,7 +218,7 @@ def test_servers_are_found_though_the_folder_is_gone(up: Stage) -> None:
 
 
 def test_a_server_that_was_not_recorded_is_ended(stage: Stage, start: Start) -> None:
-    """Its command was killed between the start of the server and the record of it."""
+    """The command was killed after it started the server and before it wrote the record."""
     mark = f"model server:{'1' * 32}:{stage.local}"
     process = start(environ={MARK: mark}, cwd=stage.local)
     other = start(environ={MARK: f"{mark}-2"}, cwd=stage.local)
@@ -229,7 +229,7 @@ def test_a_server_that_was_not_recorded_is_ended(stage: Stage, start: Start) -> 
 
 
 def test_a_servers_own_child_is_ended_with_it(tmp_path: Path, start: Start) -> None:
-    """A server is the leader of a session, and what it starts is in that session."""
+    """A server leads a session, and its children belong to that session."""
     home = tmp_path / ".fdeploy" / "dev" / "local"
     (home / "servers").mkdir(parents=True)
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}]).wait()"

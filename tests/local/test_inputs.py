@@ -15,7 +15,7 @@ KINDS = ("pipe", "/dev/zero", "socket", "huge")
 
 
 def odd(folder: Path, kind: str, suffix: str = ".jsonl") -> Path:
-    """Something at a path that is no file of a usual size."""
+    """Create something other than a regular file of normal size, and return its path."""
     path = folder / f"odd{suffix}"
     if kind == "pipe":
         os.mkfifo(path)

@@ -31,7 +31,7 @@ HEADERLESS = "this is a good film\r\nthis is a bad film\r\n"
 
 @dataclass(frozen=True)
 class File:
-    """A file that is handed in, with options."""
+    """An input file, with options."""
 
     name: str
     content: str
@@ -79,7 +79,7 @@ def test_a_file_is_a_file(serving: Stage, tmp_path: Path, file: File, expected: 
         (File("data.parquet", "PAR1"), 4, ("a binary table", "CSV")),
     ],
 )
-def test_what_could_be_meant_in_two_ways_is_refused(
+def test_ambiguous_arguments_are_refused(
     serving: Stage, tmp_path: Path, file: File, status: int, said: tuple[str, str]
 ) -> None:
     ran = handed(serving, tmp_path, file)
@@ -99,7 +99,7 @@ def test_what_could_be_meant_in_two_ways_is_refused(
         ("/", 4, "choose a file in it"),
     ],
 )
-def test_what_is_not_there_is_no_text(
+def test_a_missing_file_is_not_a_text(
     serving: Stage, argument: str, status: int, hint: str
 ) -> None:
     ran = serving("invoke", argument)

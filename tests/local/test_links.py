@@ -1,4 +1,4 @@
-"""Links, pipes and mounts where fdeploy would write: it touches nothing that is not its own."""
+"""Links, pipes and mounts where fdeploy would write: it changes only its own files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastai_deploy import files
 from fastai_deploy.errors import FileError
 from tests.local.stage import Stage
 
-# Of the folders, by a name that does not change from run to run.
+# Folders, by patterns that match in every run.
 FOLDERS = (
     ".fdeploy",
     "dev",
@@ -58,7 +58,7 @@ FILES = (
     "dev/package.json",
     "dev/upload.json",
 )
-# What is there only while a command works, or after one was killed.
+# Files that exist only while a command runs, or after one was killed.
 PASSING = (
     "dev/.bundle.old",
     "dev/.bundle.partial",
@@ -91,13 +91,13 @@ WRITING = (
     ("rollback",),
     ("teardown",),
 )
-# Done, refused with the path, or nothing is running, deployed or right to start from.
+# Success; refused, with the path; or nothing is running, deployed or ready.
 FINE = {0, 2, 4, 7, 9, 10}
 
 
 @dataclass(frozen=True)
 class Precious:
-    """A file and a folder outside of the project, and what is in them."""
+    """A file and a folder outside the project, with their contents."""
 
     folder: Path
 
@@ -131,7 +131,7 @@ def precious(tmp_path: Path) -> Iterator[Precious]:
 
 
 def place_of(stage: Stage, pattern: str) -> Path:
-    """The path of a pattern in the workspace; its first match, where it has a star."""
+    """The path that a pattern matches in the workspace; with a star, the first match."""
     if pattern == ".fdeploy":
         return stage.home
     return next(iter(sorted(stage.home.glob(pattern))), stage.home / pattern)
@@ -145,7 +145,7 @@ def clear(place: Path) -> None:
 
 
 def try_everything(stage: Stage, precious: Precious, place: Path) -> None:
-    """Every command leaves what is foreign alone, and ends well or names the place."""
+    """No command changes foreign files, and each succeeds or names the path."""
     before = precious.state()
     for command in (*READING, *WRITING):
         given = [str(stage.folder / each) if each == "second" else each for each in command]
@@ -190,7 +190,7 @@ def test_a_link_to_a_folder(stage: Stage, precious: Precious, pattern: str) -> N
 def test_a_link_to_another_workspace_leaves_it_alone(
     stage: Stage, precious: Precious, pattern: str
 ) -> None:
-    """The folder that a link points to may look as if it were the stage's own."""
+    """The target of a link may look like the stage's own folder."""
     place = place_of(stage, pattern)
     moved = precious.folder.parent / "elsewhere"
     shutil.move(place, moved)
@@ -231,7 +231,7 @@ def test_a_socket_in_the_place_of_a_file(stage: Stage, tmp_path: Path) -> None:
     place = stage.dev / "deploy.json"
     place.unlink()
     with socket.socket(socket.AF_UNIX) as bound:
-        os.chdir(stage.dev)  # the address of a socket is short
+        os.chdir(stage.dev)  # the path of a socket must be short
         try:
             bound.bind("deploy.json")
         finally:
@@ -241,7 +241,7 @@ def test_a_socket_in_the_place_of_a_file(stage: Stage, tmp_path: Path) -> None:
     assert f"rm -r {place}" in error["hint"]
 
 
-def test_links_in_what_is_removed_go_and_are_not_entered(stage: Stage, precious: Precious) -> None:
+def test_links_are_removed_and_not_followed(stage: Stage, precious: Precious) -> None:
     (stage.local / "models" / "deep").symlink_to(precious.folder)
     (stage.local / "store" / "file").symlink_to(precious.file)
     (stage.local / "store" / "dangling").symlink_to("nowhere")
@@ -251,7 +251,7 @@ def test_links_in_what_is_removed_go_and_are_not_entered(stage: Stage, precious:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser mounts")
-def test_what_is_mounted_is_not_removed(stage: Stage, precious: Precious) -> None:
+def test_mounted_files_are_not_removed(stage: Stage, precious: Precious) -> None:
     place = stage.local / "store" / "with blank"
     place.mkdir()
     mounted = subprocess.run(
@@ -281,7 +281,7 @@ def test_the_folder_of_another_user_is_not_used(stage: Stage) -> None:
 
 
 def test_a_link_that_comes_and_goes(tmp_path: Path) -> None:
-    """Whatever the moment in which a folder becomes a link, nothing is written or removed there."""
+    """If a folder becomes a link at any moment, nothing is written or removed behind the link."""
     precious = Precious.made(tmp_path / "precious")
     before = precious.state()
     home = tmp_path / ".fdeploy" / "dev" / "local"
@@ -293,7 +293,7 @@ def test_a_link_that_comes_and_goes(tmp_path: Path) -> None:
     def swap() -> None:
         while not done.is_set():
             shutil.rmtree(aside, ignore_errors=True)
-            with contextlib.suppress(OSError):  # who is tried makes the folder where it is missing
+            with contextlib.suppress(OSError):  # the writer creates a missing folder
                 place.rename(aside)
                 place.symlink_to(precious.folder / "deep")
             if place.is_symlink():
@@ -321,8 +321,8 @@ def test_a_link_that_comes_and_goes(tmp_path: Path) -> None:
     assert finished
 
 
-def test_an_output_that_is_no_file_of_its_own(stage: Stage, precious: Precious) -> None:
-    """Where answers are kept is refused before anything is asked, as nothing is running."""
+def test_an_output_path_that_is_not_a_plain_file(stage: Stage, precious: Precious) -> None:
+    """The path for the answers is refused before the check that a server is running."""
     (stage.folder / "texts.jsonl").write_text('"a"\n')
     pipe, link = stage.folder / "pipe", stage.folder / "link.jsonl"
     clear(pipe)

@@ -1,4 +1,4 @@
-"""Records edited by hand or damaged: an error with a way out, never a crash."""
+"""Records edited by hand or damaged: an error that says what to do, never a crash."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from tests.local.stage import Ran, Stage
 
 SEED = 12
-EACH = 30  # mutations of a file
-# Each file, with the commands that read it and start no server where it is right.
+EACH = 30  # mutations per file
+# Each file, with the commands that read it and start no server if it is valid.
 READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "dev/export.json": (("package",), ("openapi",), ("plan",)),
     "dev/package.json": (("upload",), ("plan",), ("doctor",)),
@@ -73,7 +73,7 @@ VALUES: tuple[Any, ...] = (
 
 
 def paths_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where each value of a document stands."""
+    """The path of each value in a document."""
     entries = value.items() if isinstance(value, dict) else enumerate(value)
     for key, each in entries:
         yield (*path, key)
@@ -82,7 +82,7 @@ def paths_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 
 def mutated(data: bytes, choose: random.Random) -> tuple[str, bytes]:
-    """The content of a file, changed in one place; and what was done."""
+    """A description of one random change, and the changed content of the file."""
     kind = choose.choice(("whole", "cut", "key", "value", "value", "value", "unknown"))
     if kind == "whole":
         content = choose.choice(WHOLE)
@@ -152,7 +152,7 @@ def test_an_edited_record_is_no_defect(stage: Stage, name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("content", [b'{"a": 1}\n', b"[" * 50_000, b"\xff", b'{"a": 1, "a": 2}'])
-def test_a_damaged_record_is_named_with_the_way_out(
+def test_a_damaged_record_is_named_with_a_hint(
     stage: Stage, name: str, command: tuple[str, ...], way_out: str, content: bytes
 ) -> None:
     path = stage.home / name
@@ -163,8 +163,8 @@ def test_a_damaged_record_is_named_with_the_way_out(
     assert way_out in ran.error["hint"]
 
 
-def test_a_target_that_no_record_tells_is_not_guessed(stage: Stage) -> None:
-    """A teardown of the wrong target would find nothing and call that a proof."""
+def test_an_unrecorded_target_is_not_guessed(stage: Stage) -> None:
+    """A teardown of the wrong target would find nothing and report success."""
     (stage.dev / "deploy.json").write_text("{")
     named = run_open(stage, "teardown")
     assert named.status == 4
@@ -173,7 +173,7 @@ def test_a_target_that_no_record_tells_is_not_guessed(stage: Stage) -> None:
 
 
 def run_open(stage: Stage, *arguments: str) -> Ran:
-    """A command in the same workspace, with settings that leave the target open."""
+    """Run a command in the same workspace, with settings that name no target."""
     kept = (stage.folder / "fdeploy.toml").read_text()
     (stage.folder / "fdeploy.toml").write_text("")
     try:
@@ -186,7 +186,7 @@ def run_open(stage: Stage, *arguments: str) -> Ran:
     "content",
     [b"a = " + b"[" * 100_000, b"a = " + b"9" * 10_000, b"\xff", b"a = {", b"#" * (2 << 20)],
 )
-def test_a_project_file_that_is_none(stage: Stage, content: bytes) -> None:
+def test_an_invalid_project_file(stage: Stage, content: bytes) -> None:
     path = stage.folder / "fdeploy.toml"
     kept = path.read_bytes()
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The page to try an API, as people use it: `make test-page` runs this in a real Chromium."""
+"""The demo page as people use it: `make test-page` runs this in a real Chromium."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_text_is_classified_and_explained(
     expect(page.get_by_label("API key")).to_have_value("")
 
 
-def test_with_the_keyboard_alone(context: BrowserContext, gateway: GatewayProcess) -> None:
+def test_keyboard_only(context: BrowserContext, gateway: GatewayProcess) -> None:
     page = opened(context, gateway)
     page.keyboard.press("Tab")
     expect(page.get_by_label("Text")).to_be_focused()
@@ -164,7 +164,7 @@ def test_markup_stays_text(context: BrowserContext, gateway: GatewayProcess, mod
     assert "run" not in page.title()
 
 
-def test_what_is_injected_does_not_run(context: BrowserContext, gateway: GatewayProcess) -> None:
+def test_injected_code_does_not_run(context: BrowserContext, gateway: GatewayProcess) -> None:
     page = opened(context, gateway)
     page.evaluate(
         """() => {
@@ -192,7 +192,7 @@ def test_everybody_can_use_it_at_any_width(
 ) -> None:
     page = opened(context, gateway)
     colours: Literal["light", "dark"] = "dark" if scheme == "dark" else "light"
-    # Without motion: a bar that grows has another contrast.
+    # Without animation, because a growing bar has another contrast.
     page.emulate_media(color_scheme=colours, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 700})
     accessible(page)

@@ -16,7 +16,7 @@ PICTURE = Path(__file__).parents[2] / "docs/page.png"
 
 
 def paint() -> None:
-    """Classify an example, explain it, and keep what the page looks like then."""
+    """Classify an example, explain it, and save a screenshot."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Server(reviews).running() as model,
@@ -32,7 +32,7 @@ def paint() -> None:
         page.goto(f"http://127.0.0.1:{gateway.port}/")
         page.get_by_role("button", name=EXAMPLES[0]).click()
         page.get_by_label("API key").fill(gateway.key)
-        for _ in range(2):  # the second answer has the latency of a connection that is there
+        for _ in range(2):  # the second answer has the latency of an open connection
             page.get_by_role("button", name="Classify").click()
             page.locator("#verdict").filter(has_text="positive").wait_for()
         page.get_by_role("button", name="Which words mattered?").click()

@@ -57,7 +57,7 @@ def schema(name: str, described_api: ApiDescription = SAMPLE) -> Any:
     )
 
 
-# The keys and values that matter, and whatever else JSON has.
+# The keys and values that matter, and any other JSON.
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -79,7 +79,7 @@ def test_the_schema_takes_what_the_contract_takes(value: Any) -> None:
     except RequestError as error:
         taken, refused = False, (error.status, error.code)
     else:
-        # A bad item of a list is answered in its place.
+        # A bad item of a list gets an error in its place.
         taken = not any(isinstance(item, RequestError) for item in request.items)
         refused = (422, "invalid_request")
     assert refused == (422, "invalid_request")

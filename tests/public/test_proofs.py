@@ -60,7 +60,7 @@ def test_an_origin_that_is_let_in(answer: Answer) -> None:
 
 
 def throttle(reply: Callable[[int], Reply], burst: int = 10) -> tuple[int, str]:
-    """How many requests were sent, and what was told."""
+    """The number of requests sent, and the message."""
     sent: list[bytes | None] = []
     told: list[Event] = []
 

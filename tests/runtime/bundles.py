@@ -46,7 +46,7 @@ HIDDEN = 16
 
 @dataclass(frozen=True)
 class TinyBundle:
-    """A written bundle, and the answers that it must give."""
+    """A bundle on disk, with the answers that it must give."""
 
     folder: Path
     tokenizer: Tokenizer
@@ -78,7 +78,7 @@ class TinyBundle:
         self.edit_manifest(text={**text, **changes})
 
     def write_goldens(self, goldens: Sequence[Mapping[str, Any]]) -> None:
-        """Put other goldens in place, listed as they are."""
+        """Replace the goldens, and their hash in the manifest."""
         (self.folder / "goldens.json").write_text(json.dumps({"goldens": list(goldens)}))
         self.edit_manifest(files=_files(self.folder))
 
@@ -97,7 +97,7 @@ class Weights:
     head: Floats
 
     def logits(self, ids: Sequence[int]) -> Floats:
-        """What the graph gives for one text."""
+        """The graph's logits for one text."""
         hidden = self.embedding[list(ids)] @ np.linalg.matrix_power(self.rotation, self.layers)
         return np.asarray(hidden.mean(axis=0) @ self.head)
 
@@ -115,7 +115,8 @@ def write_bundle(
 ) -> TinyBundle:
     """Write a bundle; with ``equal_length`` its graph has no mask and averages over padding too.
 
-    The last tokens have no row in the embedding if so many are left out: the graph fails on them.
+    ``rows_left_out`` removes the rows of that many last tokens from the embedding, so that the
+    graph fails on them.
     """
     folder.mkdir(parents=True)
     tokenizer = tokenizer or wordpiece()
@@ -171,7 +172,7 @@ def wordpiece() -> Tokenizer:
 
 
 PANIC = "zqz " + "the acting was superb " * 8
-"""A text on which the tokenizer of ``panicking()`` panics in Rust; any other is encoded."""
+"""A text on which the tokenizer of ``panicking()`` panics in Rust; it encodes all others."""
 
 
 def panicking() -> Tokenizer:

@@ -15,9 +15,9 @@ ELSEWHERE = "meta"
 
 
 class OneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it, an operator that is given values of both devices fails, as on a GPU.
+    """Inside the block, an operator whose inputs are on both devices fails, as on a GPU.
 
-    Single numbers of the processor may meet any value there.
+    Scalars on the CPU are accepted beside values on the other device.
     """
 
     def __init__(self) -> None:

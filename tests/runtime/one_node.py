@@ -19,7 +19,7 @@ CONTRIBUTED = ("Attention", "FastGelu", "Gelu")
 
 @dataclass(frozen=True)
 class Case:
-    """An operator on inputs: a name ending in "!" is a weight; None is an input left out."""
+    """An operator with inputs: a name ending in "!" is a weight; None is an omitted input."""
 
     operator: str
     inputs: tuple[tuple[str, np.ndarray[Any, Any]] | None, ...]
@@ -53,11 +53,11 @@ class Case:
 
 
 def by_onnx_runtime(path: Path, case: Case) -> list[Any]:
-    """What ONNX Runtime answers."""
+    """ONNX Runtime's outputs."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return list(session.run(None, case.feed))
 
 
 def by_torch(path: Path, case: Case) -> list[Any]:
-    """What torch answers."""
+    """The torch backend's outputs."""
     return list(open_torch(path, "cpu", half=False).run(None, case.feed))

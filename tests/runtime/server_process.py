@@ -1,4 +1,4 @@
-"""The real model server, as a process, with its log read line by line."""
+"""The real model server as a process, whose log is read line by line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-PATIENCE = 60.0  # seconds until a test that hangs is given up
+PATIENCE = 60.0  # seconds before a hanging test fails
 MODULE = "fastai_deploy.runtime.server"
 
 
@@ -36,12 +36,12 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """The code of an error."""
+        """The error code."""
         return cast("str", self.json["error"]["code"])
 
 
 class ServerProcess:
-    """A server that was started; ``log`` holds its lines so far."""
+    """A server process; ``log`` holds its lines so far."""
 
     def __init__(self, process: subprocess.Popen[str], announced: Path) -> None:
         self.process = process
@@ -53,7 +53,7 @@ class ServerProcess:
         self.port = 0
 
     def wait_for(self, event: str) -> dict[str, Any]:
-        """The next log line with this event. Fails when the process ends before it."""
+        """The next log line with this event. Fails if the process ends first."""
         while (line := self._lines.get(timeout=PATIENCE)) is not None:
             record: dict[str, Any] = json.loads(line)
             if record["event"] == event:
@@ -61,7 +61,7 @@ class ServerProcess:
         raise AssertionError(f"no {event!r} in {self.log}")
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection of its own."""
+        """A new connection."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
 
     def request(
@@ -83,7 +83,7 @@ class ServerProcess:
         return self.request("POST", "/invocations", json.dumps(value).encode(), headers)
 
     def metric(self, name: str) -> int:
-        """A counter, 0 while it is not there."""
+        """A counter; 0 if it is missing."""
         for line in self.request("GET", "/metrics").body.decode().splitlines():
             if line.startswith(f"{name} "):
                 return int(line.split()[-1])
@@ -108,7 +108,7 @@ class ServerProcess:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Ask until the answer is yes. Fails when it never is."""
+    """Poll until the condition holds. Fails after ``PATIENCE``."""
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
@@ -121,7 +121,7 @@ def ask(
     body: bytes | Iterator[bytes] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Reply:
-    """One request on a connection that stays open."""
+    """One request on an open connection."""
     connection.request(method, path, body, dict(headers or {}))
     answer = connection.getresponse()
     return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
@@ -137,9 +137,9 @@ def started(
     cwd: Path | None = None,
     descriptors: int | None = None,
 ) -> Iterator[ServerProcess]:
-    """A server's process, ready or not; ended when the block ends.
+    """A server process, perhaps not ready yet; it ends with the block.
 
-    It may open so many ``descriptors``, where that is said.
+    ``descriptors`` limits its open files.
     """
     limited = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"] if descriptors else []
     command: Sequence[str] = [

@@ -16,7 +16,7 @@ from fastai_deploy.runtime.loading import Loaded, load
 from tests.runtime.bundles import TinyBundle, write_bundle
 
 HARDWARE = Hardware(cores=1, memory=None)
-# The processor in the place of a GPU: torch computes the same there.
+# The CPU in place of a GPU; torch computes the same there.
 NEW = Gpu("a new GPU", "cpu", halves=True)
 OLD = Gpu("an old GPU", "cpu", halves=False)
 
@@ -69,7 +69,7 @@ def test_a_gpu_takes_more_texts_at_a_time(tiny: TinyBundle) -> None:
     assert on_gpu.predictor.limits.tokens > 10 * on_processor.predictor.limits.tokens
 
 
-def test_the_processor_where_there_is_no_gpu(tiny: TinyBundle) -> None:
+def test_without_a_gpu_the_cpu_serves(tiny: TinyBundle) -> None:
     loaded = served(tiny, lambda: None)
     assert (loaded.way, loaded.skipped) == ("processor", ())
 
@@ -83,7 +83,7 @@ def test_the_processor_where_the_gpu_fails(tiny: TinyBundle) -> None:
     ]
 
 
-def test_no_gpu_is_looked_for_where_the_artifact_is_for_none(tmp_path: Path) -> None:
+def test_an_artifact_without_a_gpu_does_not_look_for_one(tmp_path: Path) -> None:
     def find() -> Gpu:
         raise AssertionError("looked for")
 

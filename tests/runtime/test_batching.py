@@ -11,11 +11,11 @@ from fastai_deploy.runtime.request_queue import Capacity, Job, Limits, Overloade
 from tests.runtime.server_process import until
 
 Results = list[str | Exception]
-PATIENCE = 30.0  # seconds until a test that hangs is given up
+PATIENCE = 30.0  # seconds before a hanging test fails
 
 
 class GatedModel:
-    """Answers in capitals, each run when the test lets it; an item is as many tokens as letters."""
+    """Answers in capitals, one run each time the test allows it; an item has a token per letter."""
 
     def __init__(self) -> None:
         self.runs: list[list[str]] = []
@@ -37,7 +37,7 @@ class GatedModel:
 
 
 class Clock:
-    """A clock that stands still; tells when it was asked from a thread of the batcher."""
+    """A clock that stands still; ``asked`` is set when a thread of the batcher reads it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -61,7 +61,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def start(model: GatedModel, clock: Clock) -> Iterator[Callable[..., Batcher[str, str]]]:
-    """Starts batchers over the gated model; opens the gate and closes them at the end."""
+    """Starts batchers with the gated model; opens the gate and closes them afterwards."""
     batchers: list[Batcher[str, str]] = []
 
     def batcher(
@@ -101,7 +101,7 @@ def test_a_lone_request_is_run_at_once(model: GatedModel, start: Start) -> None:
     assert model.runs == [["a"], ["b"], ["c"]]
 
 
-def test_what_waits_while_the_model_is_busy_goes_together(model: GatedModel, start: Start) -> None:
+def test_requests_that_wait_together_run_together(model: GatedModel, start: Start) -> None:
     batcher = start()
     futures = [submit(batcher, "a")]
     model.wait_for_run()
@@ -174,12 +174,12 @@ def test_after_several_answers_as_many_requests_are_waited_for(
     pair = [submit(batcher, "b"), submit(batcher, "c")]
     model.finish()
     model.wait_for_run()
-    clock.now += 1.0  # how long the run of two takes
+    clock.now += 1.0  # the run of two takes this long
     model.finish()
     assert [result(future) for future in pair] == [["B"], ["C"]]
     clock.asked.clear()
     first = submit(batcher, "d")
-    assert clock.asked.wait(PATIENCE)  # the worker has seen it, and waits for one more
+    assert clock.asked.wait(PATIENCE)  # the worker has seen it, and waits for another
     second = submit(batcher, "e")
     model.wait_for_run()
     model.finish()
@@ -221,7 +221,7 @@ def test_a_full_queue_refuses_and_recovers(model: GatedModel, start: Start) -> N
 
 def test_work_that_cannot_be_done_in_time_is_refused(model: GatedModel, start: Start) -> None:
     batcher = start(capacity=Capacity(tokens_per_second=1.0, max_backlog=10.0))
-    submit(batcher, *"ab")  # an idle model takes any request
+    submit(batcher, *"ab")  # an idle model accepts any request
     model.wait_for_run()
     waiting = submit(batcher, *"cdefgh")
     with pytest.raises(Overloaded) as caught:
@@ -289,7 +289,7 @@ def test_too_few_results_are_an_error() -> None:
     assert str(failed) == "0 results for 1 items"
 
 
-def test_closing_answers_everything_that_waits(model: GatedModel) -> None:
+def test_closing_answers_everything_queued(model: GatedModel) -> None:
     with Batcher(model, Limits(2), Capacity(1e9)) as batcher:
         futures = [submit(batcher, item) for item in "abcdefg"]
         model.finish(7)
@@ -314,7 +314,7 @@ def test_workers_run_at_the_same_time() -> None:
         assert result(submit(batcher, "a", "b")) == ["a", "b"]
 
 
-def test_idle_workers_share_what_waits() -> None:
+def test_idle_workers_share_the_queue() -> None:
     runs: list[list[str]] = []
     both = threading.Barrier(2)
 

@@ -60,7 +60,7 @@ def test_a_model_is_not_in_memory_twice_where_it_would_not_fit(tiny: TinyBundle)
 def test_a_tampered_file_is_named(tiny: TinyBundle, name: str) -> None:
     with (tiny.folder / name).open("ab") as file:
         file.write(b" ")
-    assert f"{name} is not the file that manifest.json names" in refusal(tiny)
+    assert f"{name} does not match manifest.json" in refusal(tiny)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "goldens.json", "manifest.json"])
@@ -69,7 +69,7 @@ def test_a_missing_file_is_named(tiny: TinyBundle, name: str) -> None:
     assert f"{name} is missing from the model folder" in refusal(tiny)
 
 
-def test_a_file_that_nothing_vouches_for(tiny: TinyBundle) -> None:
+def test_an_unlisted_file(tiny: TinyBundle) -> None:
     files = json.loads((tiny.folder / "manifest.json").read_text())["files"]
     del files["tokenizer.json"]
     tiny.edit_manifest(files=files)
@@ -89,7 +89,7 @@ def test_a_file_outside_the_folder_is_not_even_read(tiny: TinyBundle, name: str)
         ({"format": 3}, "a format that this server does not know"),
         ({"task": "regression"}, "has a task that this server does not know: 'regression'"),
         ({"labels": []}, "no labels"),
-        ({"labels": ["a", "a"]}, "one twice"),
+        ({"labels": ["a", "a"]}, "duplicate ones"),
         ({"labels": None}, "wrong type"),
         ({"text": {}}, "lacks the key 'steps'"),
         ({"model": "model.onnx"}, "wrong type"),
@@ -115,30 +115,30 @@ def test_a_manifest_that_is_not_json(tiny: TinyBundle) -> None:
     assert "manifest.json is damaged" in refusal(tiny)
 
 
-def test_a_graph_that_is_not_the_manifests(tiny: TinyBundle) -> None:
+def test_a_graph_that_differs_from_the_manifest(tiny: TinyBundle) -> None:
     model = json.loads((tiny.folder / "manifest.json").read_text())["model"]
     tiny.edit_manifest(model={**model, "inputs": ["input_ids"]})
     assert "the inputs of the graph are" in refusal(tiny)
 
 
-def test_a_file_that_is_no_graph(tiny: TinyBundle) -> None:
+def test_a_file_that_is_not_a_graph(tiny: TinyBundle) -> None:
     (tiny.folder / "model.onnx").write_bytes(b"not a graph")
     tiny.write_goldens([tiny.golden("the")])
     assert "model.onnx cannot be loaded" in refusal(tiny)
 
 
-def test_a_file_that_is_no_tokenizer(tiny: TinyBundle) -> None:
+def test_a_file_that_is_not_a_tokenizer(tiny: TinyBundle) -> None:
     (tiny.folder / "tokenizer.json").write_text("{}")
     tiny.write_goldens([tiny.golden("the")])
     assert "tokenizer.json cannot be loaded" in refusal(tiny)
 
 
 def test_a_model_that_does_not_fit(tiny: TinyBundle) -> None:
-    with pytest.raises(ModelError, match="needs about 0 MB of memory; 0 MB are there"):
+    with pytest.raises(ModelError, match="needs about 0 MB of memory, but only 0 MB are available"):
         load(tiny.folder, Hardware(cores=1, memory=100), 1)
 
 
-def test_goldens_that_differ_are_told_without_the_whole_text(tiny: TinyBundle) -> None:
+def test_the_error_about_a_golden_does_not_quote_the_whole_text(tiny: TinyBundle) -> None:
     wrong = {**tiny.golden("a secret story that nobody may read"), "probabilities": {}}
     wrong["probabilities"] = {**tiny.expected("no"), "positive": 0.9}
     tiny.write_goldens([tiny.golden("the"), wrong, tiny.golden("and")])
@@ -155,7 +155,7 @@ def test_goldens_of_other_labels(tiny: TinyBundle) -> None:
 @pytest.mark.parametrize(
     ("goldens", "reason"),
     [
-        ([], "holds no golden"),
+        ([], "holds no goldens"),
         ([{"text": "the"}], "goldens.json is damaged (KeyError)"),
         ([{"text": "the", "probabilities": [1]}], "goldens.json is damaged (AttributeError)"),
         ([{"text": "the", "probabilities": {"a": "b"}}], "goldens.json is damaged (ValueError)"),

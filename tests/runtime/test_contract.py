@@ -48,7 +48,7 @@ def one(body: bytes, content_type: str | None = JSON) -> Request:
 
 def test_one_text() -> None:
     assert one(b'{"text": "a", "top_k": 2}') == Request(("a",), single=True, top_k=2)
-    for whole in (b"2.0", b"2e0", b"0.2E1"):  # whole numbers, as JSON Schema has them
+    for whole in (b"2.0", b"2e0", b"0.2E1"):  # integers, according to JSON Schema
         assert one(b'{"text": "a", "top_k": ' + whole + b"}").top_k == 2
 
 
@@ -70,7 +70,7 @@ def test_json_is_the_default(content_type: str | None) -> None:
     assert one(b'{"text": "a"}', content_type).items == ("a",)
 
 
-def test_a_byte_order_mark_is_no_text() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_text() -> None:
     assert one(b'\xef\xbb\xbf{"text": "a"}').items == ("a",)
     assert one(b"\xef\xbb\xbfa", "text/plain").items == ("a",)
 
@@ -98,7 +98,7 @@ def test_plain_text_in_its_charset(charset: str, codec: str) -> None:
         (' \t\r\n{"texts": ["a", "b"], "top_k": 2}\n', ("a", "b"), 2),
     ],
 )
-def test_json_that_is_called_plain_text_is_json(
+def test_json_sent_as_plain_text_is_parsed_as_json(
     charset: str, sent: str, texts: tuple[str, ...], top_k: int | None
 ) -> None:
     request = one(sent.encode(charset), f"text/plain;charset={charset}")
@@ -119,7 +119,7 @@ def test_json_that_is_called_plain_text_is_json(
         (b'{"text": "a", "top_k": NaN}', (400, "invalid_json")),
     ],
 )
-def test_json_that_is_called_plain_text_is_checked(body: bytes, error: tuple[int, str]) -> None:
+def test_json_sent_as_plain_text_is_validated(body: bytes, error: tuple[int, str]) -> None:
     assert refused(body, "text/plain") == error == refused(body, "application/json")
 
 
@@ -194,7 +194,7 @@ def test_types_that_are_not_the_contracts(content_type: str) -> None:
         b"{'text': 'a'}",
     ],
 )
-def test_what_is_not_json(body: bytes) -> None:
+def test_invalid_json(body: bytes) -> None:
     assert refused(body) == (400, "invalid_json")
 
 
@@ -222,7 +222,7 @@ def test_what_is_not_json(body: bytes) -> None:
         b'{"text": "a", "top_k": "1"}',
     ],
 )
-def test_json_that_is_no_request(body: bytes) -> None:
+def test_json_that_is_not_a_request(body: bytes) -> None:
     assert refused(body) == (422, "invalid_request")
 
 
@@ -232,7 +232,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one() -> None:
     assert caught.value.hint == 'did you mean "top_k"?'
 
 
-def test_a_number_of_many_digits_is_read_in_no_time() -> None:
+def test_a_number_with_many_digits_is_read_quickly() -> None:
     digits = b"9" * 1_000_000
     assert one(b'{"text": "a", "top_k": ' + digits + b"}").top_k == 10**18
     assert refused(b'{"text": "a", "top_k": -' + digits + b"}")[0] == 422
@@ -248,7 +248,7 @@ def test_too_many_texts() -> None:
     assert refused(lines, "application/jsonlines") == (413, "too_large")
 
 
-def test_brackets_within_a_text_are_no_parts() -> None:
+def test_brackets_inside_a_text_do_not_count() -> None:
     text = '[{"\\' * MAX_PARTS
     assert one(json.dumps({"text": text}).encode()).items == (text,)
 
@@ -306,7 +306,7 @@ def test_what_is_sent_is_what_is_read(text: str, top_k: int | None) -> None:
 
 
 def checked(body: bytes, content_type: str | None) -> None:
-    """Parse; whatever comes out must be sound."""
+    """Parse a body, and check that the result is valid."""
     outcome = parsed(body, content_type)
     if isinstance(outcome, RequestError):
         assert outcome.status in (400, 413, 415, 422)
@@ -363,7 +363,7 @@ def test_a_multi_label_answer_may_be_empty_or_hold_several() -> None:
     assert "label" not in several
 
 
-def test_errors_stand_in_their_places() -> None:
+def test_errors_are_in_the_places_of_their_texts() -> None:
     request = one(b'{"texts": ["a", 1, "b"]}')
     failed = RequestError(500, "internal", "the model failed", "look")
     answers = render([prediction(0, 0, 1), failed], request, MODEL)

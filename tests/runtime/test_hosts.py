@@ -1,4 +1,4 @@
-"""Every host of the model must start with only the learner's own libraries installed."""
+"""Every host module must start with only the learner's own libraries installed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ WITHOUT = "import sys; sys.modules.update(onnxruntime=None, tokenizers=None); "
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_needs_no_library_of_converted_models(host: str) -> None:
-    """A learner that is served as it is brings torch and fastai, and neither of these."""
+def test_a_host_imports_no_library_of_converted_models(host: str) -> None:
+    """The environment of an original learner has torch and fastai, but none of these libraries."""
     command = f"{WITHOUT}import fastai_deploy.runtime.{host}"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

@@ -22,7 +22,7 @@ REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """Notes what it is told."""
+    """Records what the protocol does with the transport."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def test_each_step_has_its_own_write() -> None:
 
 
 class App:
-    """Answers with the body, in capitals; refuses while it is full."""
+    """Answers with the body in capitals; refuses requests while it is full."""
 
     full = True
 
@@ -141,7 +141,7 @@ LIMITS = ConnectionLimits(
 
 
 class Server:
-    """The connections of a server to the app, and a clock that is set."""
+    """A server's connections to the app, and a clock that the test sets."""
 
     def __init__(self, app: App, hosts: HostCheck | None = None) -> None:
         self.now = 0.0
@@ -169,7 +169,7 @@ class Server:
 
 
 class Connection:
-    """A connection to the app; ``send`` tells what it has written since."""
+    """A connection to the app; ``send`` returns what it has written since the last call."""
 
     def __init__(self, protocol: Served) -> None:
         self.wire = Wire()
@@ -225,7 +225,7 @@ def test_a_refusal_goes_out_at_once_and_the_connection_serves_on() -> None:
     asyncio.run(connected(use))
 
 
-def test_the_body_of_what_is_refused_is_skipped() -> None:
+def test_the_body_of_a_refused_request_is_skipped() -> None:
     async def use(connection: Connection, app: App) -> None:
         whole = request(b"POST / HTTP/1.1")
         assert await connection.send(whole[:-9]) == [REFUSAL]
@@ -267,7 +267,7 @@ def test_what_needs_care_goes_the_long_way(header: bytes) -> None:
 
 
 def refusal(status: int, code: str, told: list[Any]) -> bool:
-    """Whether this is a refusal in the contract's form, and the last that is sent."""
+    """Whether this is a refusal in the contract's format, with nothing after it."""
     answer, *end = told
     head, _, body = answer.partition(b"\r\n\r\n")
     return (
@@ -279,7 +279,7 @@ def refusal(status: int, code: str, told: list[Any]) -> bool:
 
 
 def served(use: Callable[[Server], Any], hosts: HostCheck | None = None) -> None:
-    """Use a server whose app answers; no connection may leave anything behind."""
+    """Run ``use`` on a server whose app answers; no connection may leave anything behind."""
     app = App()
     app.full = False
 
@@ -336,7 +336,7 @@ def test_a_head_at_the_limit_is_read_also_where_a_body_comes_with_it() -> None:
     served(use)
 
 
-def test_trailers_are_no_headers() -> None:
+def test_trailers_are_not_headers() -> None:
     async def use(server: Server) -> None:
         connection = server.connect()
         answers = await connection.send(CHUNKED + b"3\r\none\r\n0\r\nx-late: 1\r\n\r\n")
@@ -359,7 +359,7 @@ def test_trailers_are_no_headers() -> None:
         (HEAD + b"content-length: 1\r\n\r\na", LIMITS.idle, ["close"]),
     ],
 )
-def test_what_does_not_go_on_is_ended_in_time(
+def test_stalled_connections_are_closed_in_time(
     sent: bytes, seconds: float, told: list[Any] | int
 ) -> None:
     async def use(server: Server) -> None:
@@ -375,7 +375,7 @@ def test_what_does_not_go_on_is_ended_in_time(
     served(use)
 
 
-def test_a_client_that_reset_its_connection_harms_nobody() -> None:
+def test_a_client_that_resets_its_connection_does_no_harm() -> None:
     async def use(server: Server) -> None:
         connection = server.connect()
         await connection.send(b"GET /")
@@ -411,7 +411,7 @@ def test_a_body_that_goes_on_is_waited_for() -> None:
     served(use)
 
 
-def test_an_answer_that_nobody_takes_is_not_kept() -> None:
+def test_an_unread_answer_is_not_kept() -> None:
     async def use(server: Server) -> None:
         connection = server.connect()
         await connection.send(request(b"one"))
@@ -426,7 +426,7 @@ def test_an_answer_that_nobody_takes_is_not_kept() -> None:
     served(use)
 
 
-def test_what_follows_an_early_answer_is_not_waited_for() -> None:
+def test_data_after_an_early_answer_is_not_awaited() -> None:
     async def use(server: Server) -> None:
         server.app.full = True
         connection = server.connect()
@@ -440,7 +440,7 @@ def test_what_follows_an_early_answer_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST", request(b"one")])
-def test_beyond_the_bound_who_has_no_request_makes_room(sent: bytes) -> None:
+def test_above_the_limit_connections_without_a_request_are_closed(sent: bytes) -> None:
     async def use(server: Server) -> None:
         for _ in range(3):
             await server.connect().send(BUSY)
@@ -470,7 +470,7 @@ def test_beyond_the_bound_of_busy_connections_it_is_overloaded() -> None:
     served(use)
 
 
-def test_when_very_many_are_refused_they_are_not_told_why() -> None:
+def test_a_flood_of_refused_connections_gets_no_reason() -> None:
     async def use(server: Server) -> None:
         for _ in range(4):
             await server.connect().send(BUSY)
@@ -490,11 +490,11 @@ def test_unfinished_bodies_are_bounded_together(head: bytes) -> None:
         first, second = server.connect(), server.connect()
         for connection in (first, second):
             assert await connection.send(head + part(80)) == []
-            assert await connection.send(part(220)) == []  # beside 100 that are free: 200
+            assert await connection.send(part(220)) == []  # 100 are not counted, 200 are
         told = await second.send(part(120))
         assert b"retry-after: 1" in told[0]
         assert refusal(503, "overloaded", told)
-        assert await first.send(part(300)) == []  # the room of the other one is free
+        assert await first.send(part(300)) == []  # the other connection has freed its share
         first.drop()
         second.drop()
         again = server.connect()

@@ -1,4 +1,4 @@
-"""The servers' real connections: closed in time, and bounded in number and memory."""
+"""Real connections to the servers: closed in time, and limited in number and memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def hello(_scope: Any, receive: Any, send: Any) -> None:
 
 @contextmanager
 def running(limits: ConnectionLimits) -> Iterator[int]:
-    """A server in a thread; the value is its port."""
+    """A server in a thread; yields its port."""
     started = threading.Event()
     with listen(0) as listener:
         server = HttpServer(hello, Log(io.StringIO()), ready=started.set, grace=1, limits=limits)
@@ -60,7 +60,7 @@ def connect(port: int) -> socket.socket:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What comes until the server ends the connection; fails when it never does."""
+    """Everything received until the server closes the connection; fails if it never does."""
     with connection:
         received = b""
         while data := connection.recv(65_536):
@@ -88,7 +88,7 @@ def test_connections_are_ended_in_time(sent: bytes, status: bytes) -> None:
 def test_a_head_of_80_megabytes_is_refused_at_once() -> None:
     with running(ConnectionLimits(10)) as port:
         connection = connect(port)
-        with contextlib.suppress(OSError):  # it does not want to read all
+        with contextlib.suppress(OSError):  # the server does not read everything
             for _ in range(80):
                 connection.sendall(b"GET / HTTP/1.1\r\na: " + b"b" * MEGABYTE)
         with contextlib.suppress(ConnectionError):
@@ -112,7 +112,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield server
 
 
-def test_more_connections_than_descriptors_harm_nobody(few: ServerProcess) -> None:
+def test_more_connections_than_descriptors_do_no_harm(few: ServerProcess) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(2 * DESCRIPTORS):
             stack.enter_context(connect(few.port))
@@ -148,7 +148,7 @@ def test_unfinished_bodies_are_bounded_and_their_memory_is_given_back(few: Serve
     until(lambda: process.memory_info().rss - before < 30 * MEGABYTE)
 
 
-def test_the_model_server_checks_hosts_where_it_is_told_to(few: ServerProcess) -> None:
+def test_the_model_server_checks_hosts_if_configured(few: ServerProcess) -> None:
     for path in ("/ping", "/metrics", "/invocations", "/nowhere"):
         refused = few.request("GET", path, headers={"host": "evil.example"})
         assert (refused.status, refused.code) == (403, "forbidden")
@@ -177,7 +177,7 @@ def test_a_log_is_rotated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "swap", ["path.symlink_to(sys.argv[2])", "path.hardlink_to(sys.argv[2])", "os.mkfifo(path)"]
 )
-def test_a_rotation_leaves_alone_what_took_the_place_of_the_log(tmp_path: Path, swap: str) -> None:
+def test_rotation_does_not_touch_a_file_that_replaced_the_log(tmp_path: Path, swap: str) -> None:
     log, elsewhere = tmp_path / "server.log", tmp_path / "elsewhere"
     elsewhere.write_text("mine")
     code = (

@@ -18,12 +18,12 @@ from tests.runtime.bundles import PANIC, TinyBundle, panicking, write_bundle
 
 @dataclass
 class Context:
-    """What TorchServe hands over; remembers the status that was set."""
+    """TorchServe's context; records the status that was set."""
 
     statuses: list[tuple[int, str]] = field(default_factory=list)
 
     def set_response_status(self, code: int = 200, phrase: str = "") -> None:
-        """Take the status of the answer."""
+        """Record the status of the answer."""
         self.statuses.append((code, phrase))
 
 
@@ -48,7 +48,7 @@ def test_it_says_how_it_serves(tiny: TinyBundle, capfd: pytest.CaptureFixture[st
     model_fn(str(tiny.folder))
     ready = json.loads(capfd.readouterr().err.splitlines()[-1])
     assert (ready["event"], ready["way"], ready["passed_over"]) == ("ready", "processor", [])
-    assert ready["threads"] == 1  # a worker for every core is what the toolkit starts
+    assert ready["threads"] == 1  # the toolkit starts a worker per core
 
 
 def test_json_comes_as_text(tiny: TinyBundle, model: Predicting) -> None:

@@ -91,7 +91,7 @@ def test_attributes_of_every_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"no graph at all", b"\x3a\xff\xff\xff\xff\x7f", b"\x00", b"\x3a\x00"]
 )
-def test_what_is_no_graph_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_files_without_a_graph_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     path.write_bytes(content)
     with pytest.raises(ValueError):  # noqa: PT011 - whichever part of the reader says it
@@ -111,7 +111,7 @@ def test_what_is_no_graph_is_refused(content: bytes, tmp_path: Path) -> None:
         ({"length": "4"}, "reshape"),
     ],
 )
-def test_weights_are_read_from_their_own_file_alone(
+def test_weights_are_read_only_from_their_own_file(
     changes: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     weight = np.arange(6, dtype=np.float32)
@@ -169,7 +169,7 @@ def test_data_outside_is_found_wherever_it_can_be(tmp_path: Path) -> None:
 
 
 def test_each_location_that_a_tensor_states_counts(tmp_path: Path) -> None:
-    """The last one is used; and all count where no location is said to be used."""
+    """ONNX Runtime uses the last one; all count, even if data_location is not EXTERNAL."""
     tensor = _external("w", [1], {"location": "first"})
     tensor.external_data.add(key="location", value="second")
     tensor.data_location = TensorProto.DEFAULT
@@ -178,7 +178,7 @@ def test_each_location_that_a_tensor_states_counts(tmp_path: Path) -> None:
 
 
 def test_a_field_whose_number_protobuf_would_cut_is_refused(tmp_path: Path) -> None:
-    """A tag of 33 bits, of which protobuf reads 32: the graph of a model."""
+    """A tag of 33 bits, of which protobuf reads 32; those are the tag of a model's graph."""
     path = tmp_path / "graph.onnx"
     path.write_bytes(b"\xba\x80\x80\x80\x10\x00")
     with pytest.raises(ValueError, match="too large"):
@@ -207,14 +207,14 @@ def test_each_field_of_a_message_and_where_it_is() -> None:
     "damaged",
     [b"\x08", b"\x08\x80", b"\x12\x04abc", b"\x0b\x00", b"\x1d123", b"\x08" + b"\xff" * 11],
 )
-def test_what_is_no_message(damaged: bytes) -> None:
-    with pytest.raises(ValueError, match=r"number|field"):
+def test_malformed_messages_are_refused(damaged: bytes) -> None:
+    with pytest.raises(ValueError, match=r"varint|field"):
         list(fields(damaged))
 
 
 def test_a_weight_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, weights=[TensorProto(name="w", data_type=TensorProto.STRING)])
-    with pytest.raises(ValueError, match="'w' is of a type that is not read here"):
+    with pytest.raises(ValueError, match="'w' has a type that fdeploy does not read"):
         read_graph(tmp_path / "graph.onnx")
 
 
@@ -225,7 +225,7 @@ def _write(folder: Path, weights: Sequence[Any] = (), **attributes: Any) -> None
 
 
 def _external(name: str, shape: Sequence[int], entries: dict[str, str]) -> TensorProto:
-    """A tensor of floats whose numbers are in another file."""
+    """A float tensor whose data is in another file."""
     made = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
     made.data_location = TensorProto.EXTERNAL
     for key, value in entries.items():

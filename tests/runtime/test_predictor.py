@@ -38,7 +38,7 @@ NOISE = 1e-6
 
 
 class FakeSession:
-    """A session whose logits are the first three ids, NaN for id 7; it cannot take id 8."""
+    """A session whose logits are the first three ids, or NaN for id 7; it fails on id 8."""
 
     def __init__(self) -> None:
         self.fed: list[Mapping[str, Integers]] = []
@@ -69,7 +69,7 @@ def probabilities(outcome: Outcome) -> dict[str, float]:
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("equal_length", [False, True])
 @pytest.mark.parametrize("tokenizer", [wordpiece(), byte_level()])
-def test_answers_are_right_alone_and_in_company(
+def test_answers_are_right_alone_and_in_batches(
     tmp_path: Path, *, multi_label: bool, equal_length: bool, tokenizer: Any
 ) -> None:
     tiny = write_bundle(
@@ -87,7 +87,7 @@ def test_answers_are_right_alone_and_in_company(
         assert list(probabilities(outcome)) == list(LABELS)
 
 
-def test_truncation_is_told(tmp_path: Path) -> None:
+def test_truncation_is_reported(tmp_path: Path) -> None:
     predictor = loaded(write_bundle(tmp_path / "bundle"))
     short, long = predictor.predict(["the", "the " * 100_000])
     assert isinstance(short, Prediction)
@@ -153,7 +153,7 @@ def test_huge_logits_do_not_overflow(tmp_path: Path, *, multi_label: bool) -> No
 
 def test_a_text_without_tokens_is_an_error_in_its_place(tmp_path: Path) -> None:
     tokenizer = wordpiece()
-    tokenizer.post_processor = None  # so that nothing is added to nothing
+    tokenizer.post_processor = None  # adds no special tokens to an empty text
     tiny = write_bundle(tmp_path / "bundle", tokenizer=tokenizer, goldens=["the"])
     good, empty, other = loaded(tiny).predict(["a great film", " ", "no"])
     assert isinstance(empty, RequestError)

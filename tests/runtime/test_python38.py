@@ -1,4 +1,4 @@
-"""The oldest supported container has Python 3.8."""
+"""The runtime works with Python 3.8, which the oldest supported container has."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def put(waiting: RequestQueue, *lengths: int, now: float) -> Job:
     return job
 
 
-def test_what_is_taken_makes_room() -> None:
+def test_taken_items_free_their_space() -> None:
     waiting = line(max_backlog=1.2)
     put(waiting, 8, now=0.0)
     put(waiting, 4, now=0.0)
@@ -29,7 +29,7 @@ def test_what_is_taken_makes_room() -> None:
     waiting.admit(1)
 
 
-def test_what_is_cancelled_makes_room() -> None:
+def test_cancelled_items_free_their_space() -> None:
     waiting = line(max_backlog=1.2)
     put(waiting, 8, now=0.0)
     put(waiting, 4, now=0.0).cancel()
@@ -51,7 +51,7 @@ def test_the_tail_of_a_large_request_is_due_when_its_turn_comes() -> None:
     waiting.admit(1)  # 8 are
 
 
-def test_it_knows_at_any_time_what_waits() -> None:
+def test_the_counters_always_match_the_queue() -> None:
     chance = random.Random(1)  # noqa: S311
     waiting, jobs = line(), []
     for step in range(300):
@@ -63,7 +63,7 @@ def test_it_knows_at_any_time_what_waits() -> None:
         if waiting and chance.random() < 0.5:
             waiting.take_group(now)
         waiting.drop_cancelled(now)
-        left = waiting._line  # noqa: SLF001  # what is counted, against the count
+        left = waiting._line  # noqa: SLF001  # compares the counters with the queue itself
         assert waiting._backlog == sum(len(each.item) for each in left)  # noqa: SLF001
         due = sum(len(each.item) for each in left if each.urgency <= now)
         assert waiting._due == due  # noqa: SLF001

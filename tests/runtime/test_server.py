@@ -1,4 +1,4 @@
-"""The real server process over real HTTP: what it answers."""
+"""The real server process over real HTTP: its answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tiny:
     server: ServerProcess
 
     def right(self, answer: Any, text: str) -> bool:
-        """Whether an answer is the one for this text."""
+        """Whether an answer is correct for this text."""
         expected = pytest.approx(self.bundle.expected(text), abs=NOISE)
         return bool(answer["probabilities"] == expected)
 
@@ -48,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
 
 
 def untakeable_tokenizer() -> Any:
-    """A tokenizer whose last word has no row in the embedding: the model fails on it."""
+    """A tokenizer whose last word has no row in the embedding, so that the model fails on it."""
     tokenizer = wordpiece()
     tokenizer.add_tokens([UNTAKEABLE])
     return tokenizer
@@ -110,7 +110,7 @@ def test_a_text_that_the_model_cannot_take(tiny: Tiny) -> None:
         found = [json.loads(line) for line in tiny.server.log if '"defect"' in line]
         return [each["error"] for each in found if each["request"] == "lookup-1"]
 
-    until(defects)  # the log is read by a thread of its own, and may come after the answer
+    until(defects)  # another thread reads the log, perhaps after the answer
     assert all(defects())
 
 
@@ -203,7 +203,7 @@ def ask_in_chunks(server: ServerProcess, chunks: list[bytes]) -> Reply:
     return server.request("POST", "/invocations", iter(chunks))
 
 
-def test_a_body_that_is_far_too_large_is_not_even_read(tiny: Tiny) -> None:
+def test_a_far_too_large_body_is_not_read(tiny: Tiny) -> None:
     connection = tiny.server.connect()
     connection.putrequest("POST", "/invocations")
     connection.putheader("content-length", str(10**12))
@@ -287,7 +287,7 @@ def test_the_log_is_json_without_a_word_of_the_users(tiny: Tiny) -> None:
     assert os.fspath(tiny.bundle.folder.parent) not in "".join(tiny.server.log)
 
 
-def test_a_connection_that_is_dropped_halfway_harms_nobody(tiny: Tiny) -> None:
+def test_a_connection_dropped_halfway_does_no_harm(tiny: Tiny) -> None:
     connection = tiny.server.connect()
     connection.putrequest("POST", "/invocations")
     connection.putheader("content-length", "100")

@@ -50,7 +50,7 @@ def test_a_tampered_file(tiny: TinyBundle, announced: Path) -> None:
         file.write(b"\0")
     status, reason = refusal(tiny.folder, announced)
     assert status == 3
-    assert reason == "model.onnx is not the file that manifest.json names: its SHA-256 differs"
+    assert reason == "model.onnx does not match manifest.json: its SHA-256 differs"
 
 
 def test_goldens_that_are_not_reproduced(tiny: TinyBundle, announced: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_shipped_copy_serves_without_the_package(
     assert len(answer["model"]["version"]) == 12
 
 
-def test_a_signal_ends_it_and_nothing_of_it_is_left(tiny: TinyBundle, announced: Path) -> None:
+def test_a_signal_stops_the_server_without_remains(tiny: TinyBundle, announced: Path) -> None:
     with serving(tiny.folder, announced) as server:
         idle = server.connect()
         idle.connect()
@@ -119,7 +119,7 @@ def test_a_signal_ends_it_and_nothing_of_it_is_left(tiny: TinyBundle, announced:
         assert not any(process.is_running() for process in whole)
 
 
-def test_a_signal_lets_what_is_in_flight_finish(slow: TinyBundle, announced: Path) -> None:
+def test_a_signal_lets_requests_in_flight_finish(slow: TinyBundle, announced: Path) -> None:
     with serving(slow.folder, announced) as server, ThreadPoolExecutor(3) as clients:
         answers = in_flight(server, clients, lambda: server.post({"text": LONG}))
         server.terminate()

@@ -1,4 +1,4 @@
-"""Several sessions of one graph, and the memory that they share."""
+"""Sessions of one graph, and the memory that they share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEED = {"input_ids": np.array([[2, 3]]), "attention_mask": np.array([[1, 1]])}
 
 @pytest.fixture
 def wide(tmp_path: Path) -> TinyBundle:
-    """A bundle whose embeddings have a tenth of a megabyte."""
+    """A bundle with 0.1 MB of embeddings."""
     return write_bundle(tmp_path / "bundle", hidden=256)
 
 
@@ -45,7 +45,7 @@ def test_sessions_map_the_embeddings_and_have_no_copy_of_them(wide: TinyBundle) 
 
 
 def _mappings(ending: str) -> Iterator[dict[str, int]]:
-    """What Linux says of this process's mappings of a file, in kB."""
+    """The sizes that Linux reports for this process's mappings of a file, in kB."""
     lines = Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines()
     starts = [n for n, line in enumerate(lines) if line.endswith(ending)]
     for start in starts:
@@ -86,17 +86,17 @@ def test_weights_that_the_manifest_does_not_list_are_not_read(wide: TinyBundle) 
 
 
 def test_a_model_of_another_kind_of_file_is_not_opened(wide: TinyBundle) -> None:
-    """ONNX Runtime goes by the ending: ``.ort`` is a format of its own, with its own references."""
+    """ONNX Runtime goes by the suffix: ``.ort`` is another format, with its own file references."""
     document = json.loads((wide.folder / "manifest.json").read_bytes())
     (wide.folder / "model.ort").write_bytes((wide.folder / "model.onnx").read_bytes())
     wide.edit_manifest(model={**document["model"], "file": "model.ort"})
     wide.write_goldens([wide.golden("the")])
-    with pytest.raises(ModelError, match=r"no graph: 'model.ort'"):
+    with pytest.raises(ModelError, match=r"not a graph: 'model.ort'"):
         open_bundle(wide.folder)
 
 
 def fused(folder: Path, without: Sequence[str]) -> set[str]:
-    """What ONNX Runtime makes of x -> x + bias -> GELU -> + x -> LayerNorm."""
+    """The operators that ONNX Runtime makes of x -> x + bias -> GELU -> + x -> LayerNorm."""
     one = np.ones(8, np.float32)
     weights = {"bias": one, "scale": one, "shift": one, "root": np.float32(2**0.5),
                "unit": np.float32(1), "half": np.float32(0.5)}  # fmt: skip
@@ -118,7 +118,7 @@ def fused(folder: Path, without: Sequence[str]) -> set[str]:
         ir_version=8,
     )
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns that the file is for this processor
+    options.log_severity_level = 3  # hides a warning that the file is specific to this CPU
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     onnxruntime.InferenceSession(
         model.SerializeToString(), options, ["CPUExecutionProvider"], disabled_optimizers=without
@@ -126,7 +126,7 @@ def fused(folder: Path, without: Sequence[str]) -> set[str]:
     return {node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node}
 
 
-def test_onnx_runtime_knows_the_fusions_that_it_is_told_to_leave(tmp_path: Path) -> None:
+def test_onnx_runtime_knows_the_disabled_fusions(tmp_path: Path) -> None:
     slow = {"SkipLayerNormalization", "BiasGelu"}
     assert fused(tmp_path, ()) & slow == slow
     assert not fused(tmp_path, SLOWER) & slow

@@ -8,11 +8,11 @@ import pytest
 
 from fastai_deploy.runtime.predictor import SharedCores
 
-PATIENCE = 30.0  # seconds until a test that hangs is given up
+PATIENCE = 30.0  # seconds before a hanging test fails
 
 
 class Session:
-    """Answers with its name, after it has done what it is told to."""
+    """Answers with its name, after it has run the test's callback."""
 
     def __init__(self, name: str, act: Callable[[], object] = lambda: None) -> None:
         self.name = name
@@ -23,7 +23,7 @@ class Session:
         return self.name
 
 
-def test_a_run_that_is_alone_has_all_cores() -> None:
+def test_a_single_run_uses_all_cores() -> None:
     shared = SharedCores(Session("whole"), Session("part"))
     assert [shared.run(None, {}) for _ in range(3)] == ["whole"] * 3
 

@@ -1,4 +1,4 @@
-"""Words are split as by spaCy itself, with rules that were frozen from it."""
+"""Words are split as spaCy splits them, by rules extracted from it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TEXT = st.lists(
 
 @cache
 def both(language: str) -> tuple[Callable[[str], list[str]], RuleSplitter]:
-    """SpaCy's way and ours, made from the same rules."""
+    """spaCy's splitter and ours, built from the same rules."""
     tokenizer = spacy.blank(language).tokenizer
     for mark in MARKS:
         tokenizer.add_special_case(mark, [{ORTH: mark}])  # type: ignore[union-attr]

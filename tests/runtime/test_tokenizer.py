@@ -15,7 +15,7 @@ from tests.runtime.bundles import MAX_LENGTH, WORDS, byte_level, wordpiece, writ
 Encode = Callable[[str], Encoded]
 Pair = tuple[Encode, Encode]
 
-# Words, signs and characters at which tokenizers differ; long enough to be cut several times.
+# Words and characters on which tokenizers differ; long enough to be cut several times.
 _SIGNS = (
     " \n\t.,!?'\"-_/#0123\r\x00\x1c\x85\xa0\u00ad\u0301\u0130\u03a3\u2028\u200d\u3000\u3002\uff0c"
 )
@@ -26,7 +26,7 @@ TEXTS = st.lists(PIECES, max_size=300).map("".join) | st.lists(PIECES, max_size=
 
 
 def plain(tokenizer: Tokenizer) -> Encode:
-    """The plain way: the whole text, cut by the library itself."""
+    """The reference: the library tokenizes and truncates the whole text."""
     whole = Tokenizer.from_str(tokenizer.to_str())
     whole.enable_truncation(MAX_LENGTH)
 
@@ -38,7 +38,7 @@ def plain(tokenizer: Tokenizer) -> Encode:
 
 
 def old_byte_level() -> Tokenizer:
-    """As exporters write the slow tokenizers of the first versions: greedy special tokens."""
+    """A slow tokenizer of the first versions, as exporters write it: greedy special tokens."""
     tokenizer = byte_level()
     tokenizer.add_special_tokens(
         [AddedToken(token, lstrip=True, rstrip=True) for token in ("<s>", "</s>")]
@@ -48,14 +48,14 @@ def old_byte_level() -> Tokenizer:
 
 
 def old_byte_level_that_deletes() -> Tokenizer:
-    """The same, with characters that vanish."""
+    """The same, with a normalizer that deletes characters."""
     tokenizer = old_byte_level()
     tokenizer.normalizer = normalizers.Sequence([deleting(), normalizers.Strip()])
     return tokenizer
 
 
 def old_wordpiece() -> Tokenizer:
-    """As exporters write them for BERT: what Unicode did not know at the time vanishes."""
+    """BERT's, as exporters write it: deletes characters that Unicode did not have at the time."""
     tokenizer = wordpiece()
     tokenizer.normalizer = normalizers.Sequence([deleting(), normalizers.BertNormalizer()])
     return tokenizer
@@ -77,7 +77,7 @@ TOKENIZERS = {
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """The encoder and the plain way, over the same tokenizer."""
+    """The encoder and the reference, with the same tokenizer."""
     tokenizer = TOKENIZERS[request.param]
     assert word_end(tokenizer) is not None
     folder = tmp_path_factory.mktemp("encoding") / "bundle"
@@ -132,7 +132,7 @@ def test_lengths_around_the_limit(pair: Pair, text: str) -> None:
     assert encode(text) == whole(text)
 
 
-def test_what_is_cut_is_told(pair: Pair) -> None:
+def test_truncated_texts_are_reported(pair: Pair) -> None:
     encode, _ = pair
     room = MAX_LENGTH - 2
     assert encode(" ".join(["the"] * room)) == Encoded(encode("the " * room).ids, truncated=False)
@@ -182,7 +182,7 @@ def set_normalizer(normalizer: normalizers.Normalizer) -> Callable[[Tokenizer], 
         lambda tokenizer: tokenizer.add_tokens([AddedToken("a\u00a0b", normalized=True)]),
     ],
 )
-def test_where_no_cut_is_sure_there_is_none(change: Callable[[Tokenizer], object]) -> None:
+def test_no_cut_without_a_certain_position(change: Callable[[Tokenizer], object]) -> None:
     assert word_end(tokenizer_with(change)) is None
 
 

@@ -39,7 +39,7 @@ def test_half_precision_is_near_and_not_the_same(tiny: TinyBundle) -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_everything_meets_on_the_device(tiny: TinyBundle, *, half: bool) -> None:
+def test_all_values_are_on_one_device(tiny: TinyBundle, *, half: bool) -> None:
     session = open_torch(tiny.folder / "model.onnx", ELSEWHERE, half=half)
     with OneDevice(), pytest.raises(NotImplementedError, match="no data"):
         session.run(None, FEED)  # fetches the answer from where nothing is: all else is done

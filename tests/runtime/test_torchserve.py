@@ -16,7 +16,7 @@ from tests.runtime.bundles import PANIC, TinyBundle, panicking, write_bundle
 
 @dataclass
 class Context:
-    """What TorchServe hands over: the model's folder, each request's content type, the answers'."""
+    """TorchServe's context: the model's folder, and the content types of requests and answers."""
 
     folder: Path
     kinds: list[str] = field(default_factory=list)

@@ -85,7 +85,7 @@ def test_another_platform_is_refused(tmp_path: Path, changes: dict[str, Any], me
     assert message in done.stderr
 
 
-def test_a_tampered_wheel_is_refused_and_nothing_of_it_stays(tmp_path: Path) -> None:
+def test_a_tampered_wheel_is_refused_and_removed(tmp_path: Path) -> None:
     code, scratch = write_code(tmp_path), tmp_path / "scratch"
     with (code / "wheels" / "thing-1-py3-none-any.whl").open("ab") as file:
         file.write(b"x")

@@ -18,7 +18,7 @@ STEP, LONGEST = 10, 40
 
 
 def recorded(major: int) -> dict[str, list[list[Any]]]:
-    """What fastai itself made of many texts, by rule."""
+    """fastai's own output for many texts, by rule."""
     document = json.loads((RULES / f"fastai{major}.json").read_bytes())
     found: dict[str, list[list[Any]]] = document["rules"]
     return found
@@ -94,6 +94,6 @@ def test_a_text_without_end_is_cut_before_it_is_split(*, backwards: bool) -> Non
         {"ids": {"a": "b"}},
     ],
 )
-def test_a_description_that_is_not_sound_is_refused(changes: dict[str, Any]) -> None:
+def test_an_invalid_description_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises((KeyError, ValueError)):
         words(**changes)

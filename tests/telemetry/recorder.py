@@ -29,7 +29,7 @@ _DNS = 53
 _SYN, _SYN_ACK = 0x02, 0x12
 _ONLY_DNS = {
     "/etc/resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
-    # Not by a resolver on this machine's other side of a Unix socket, which no namespace closes.
+    # Bypasses a system resolver behind a Unix socket, which a network namespace does not block.
     "/etc/nsswitch.conf": "hosts: files dns\n",
 }
 
@@ -58,7 +58,7 @@ def main(report: Path, command: list[str]) -> int:
 
 
 def _read(packets: socket.socket, found: set[str], ended: threading.Event) -> None:
-    """Read packets until the command has ended and none is left."""
+    """Read packets until the command has ended and the socket is empty."""
     packets.settimeout(0.1)
     while True:
         was_over = ended.is_set()
@@ -73,7 +73,7 @@ def _read(packets: socket.socket, found: set[str], ended: threading.Event) -> No
 
 
 def _attempt(packet: bytes) -> str | None:
-    """What a packet tries to reach; None for what is within this machine."""
+    """The destination of a packet; None if it is on this machine."""
     if packet[0] >> 4 == 4:
         start, protocol = (packet[0] & 15) * 4, packet[9]
         address = ipaddress.ip_address(packet[16:20])
@@ -102,7 +102,7 @@ def _asked_name(query: bytes) -> str:
 
 
 def _lost(packets: socket.socket) -> int:
-    """How many packets the kernel dropped: PACKET_STATISTICS (packet(7)), which counts anew."""
+    """How many packets the kernel dropped: PACKET_STATISTICS (packet(7)) since the last call."""
     return int(struct.unpack("II", packets.getsockopt(263, 6, 8))[1])
 
 

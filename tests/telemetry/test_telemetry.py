@@ -109,13 +109,13 @@ def test_the_recorder_sees_every_attempt(tmp_path: Path) -> None:
     ]
 
 
-def test_a_converted_learner_phones_nobody(tmp_path: Path) -> None:
+def test_a_converted_learner_sends_no_telemetry(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     learner, golden = bring(CONVERTIBLE[2], tmp_path / "project")
     nothing_was_tried(record(tmp_path, "sh", "-c", FLOW, "sh", learner, "--golden", golden))
 
 
-def test_a_learner_served_from_its_pickle_phones_nobody(tmp_path: Path) -> None:
+def test_a_learner_served_from_its_pickle_sends_no_telemetry(tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
     definitions = shutil.copyfile(BAG_OF_WORDS, project / "model_def.py")

@@ -59,7 +59,7 @@ class Encoder:
 
 @contextmanager
 def _refusals(what: str) -> Iterator[None]:
-    """Turn what the tokenizers library raises, also panics in Rust, into UnsupportedLearner."""
+    """Turn errors of the tokenizers library, including panics in Rust, into UnsupportedLearner."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,8 +1,8 @@
 """The AWD-LSTM classifier in torch.
 
-``AwdLstmClassifier`` runs one text as fastai does: chunk by chunk, then pooled. What is exported is
-``BatchedAwdLstm``, which runs a batch at once, without a loop that a trace would fix; the graph's
-answers are compared with those of the first.
+``AwdLstmClassifier`` runs one text as fastai does: chunk by chunk, then pooling.
+``BatchedAwdLstm`` runs a batch at once, without a loop whose length a trace would fix; it is the
+one that is exported, and its graph's answers are compared with those of ``AwdLstmClassifier``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class AwdLstmClassifier(nn.Module):
     """Ids of one text, ``(1, sequence)``, to logits ``(1, labels)``."""
 
     def __init__(self, described: AwdLstm, weights: Mapping[str, torch.Tensor]) -> None:
-        """``weights`` are by their names in the learner, in float32."""
+        """``weights`` are in float32, by their names in the learner."""
         super().__init__()
         self.described = described
         embedding = weights[f"{described.path}.encoder.weight"]
@@ -98,10 +98,10 @@ class AwdLstmClassifier(nn.Module):
 class BatchedAwdLstm(Exportable):
     """The same model for texts padded on the right: ids and mask ``(batch, sequence)`` to logits.
 
-    fastai runs a text in chunks and carries the state on, which for an LSTM that reads forwards is
-    one run over the whole text. The direction that reads backwards turns round within each chunk:
-    for it the tokens of each chunk are turned round before, and its outputs again after. Padding
-    stands behind a text, so that no output within the text depends on it.
+    fastai runs a text in chunks and passes the state on. For a forward LSTM that equals one run
+    over the whole text. A backward LSTM reads each chunk from its end, so the tokens of each chunk
+    are reversed before it runs, and its outputs afterwards. Padding follows the text, so no output
+    within the text depends on it.
     """
 
     inputs = ("input_ids", "attention_mask")
@@ -136,12 +136,12 @@ class BatchedAwdLstm(Exportable):
         return scores
 
     def _chunk(self, positions: torch.Tensor) -> torch.Tensor:
-        """Where the chunks of positions begin."""
+        """For each position, the start of its chunk."""
         step = self.described.bptt
         return torch.div(positions, step, rounding_mode="trunc") * step
 
     def _turned(self, positions: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Where each token goes when each chunk is turned round: ``(batch, sequence)``."""
+        """The positions with every chunk of a text reversed, ``(batch, sequence)``."""
         start = self._chunk(positions)
         end = torch.minimum(start + self.described.bptt, lengths)
         return torch.where(positions < lengths, start + end - 1 - positions, positions)
@@ -153,7 +153,7 @@ class BatchedAwdLstm(Exportable):
         positions: torch.Tensor,
         lengths: torch.Tensor,
     ) -> torch.Tensor:
-        """Last, maximum and mean of what is pooled: ``(batch, 3 x size)``."""
+        """The last output, and the maximum and mean of the pooled ones: ``(batch, 3 x size)``."""
         described = self.described
         pooled = positions < lengths
         last = lengths - 1
@@ -180,7 +180,7 @@ class BatchedAwdLstm(Exportable):
 class AwdLstmChecks(Compared):
     """Batches of random texts, with the answers of the learner's model to each text alone.
 
-    Their lengths lie on both sides of every border: a chunk, what is pooled, the longest text
+    The lengths are just below and above every boundary: a chunk, the pooled part, the longest text
     (``longest``, in tokens).
     """
 
@@ -218,7 +218,7 @@ class AwdLstmChecks(Compared):
 
 
 def _one_way(rnn: nn.Module, end: str) -> nn.LSTM:
-    """One direction of an LSTM, as one that reads forwards."""
+    """One direction of an LSTM, as a forward LSTM."""
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     weights = {name: rnn.get_parameter(name + end) for name in names}
     rows, columns = weights["weight_ih_l0"].shape
@@ -228,12 +228,12 @@ def _one_way(rnn: nn.Module, end: str) -> nn.LSTM:
 
 
 def _at(value: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Of a value ``(batch, sequence, size)``, the rows at these places of the sequence."""
+    """The rows of a value ``(batch, sequence, size)`` at these positions of the sequence."""
     return value.gather(1, places[:, :, None].expand(-1, -1, value.shape[2]))
 
 
 def _random_batch(described: AwdLstm, lengths: Sequence[int], seed: int) -> tuple[Ids, Ids]:
-    """Ids and mask of texts; a padding id stands in longer ones, but not at their ends."""
+    """Ids and mask of texts; longer ones contain a padding id, but not at an end."""
     pad = described.pad_id or 0
     shape = (len(lengths), max(lengths))
     ids = np.random.default_rng(seed).integers(0, described.vocabulary, shape)
@@ -249,7 +249,7 @@ def _random_batch(described: AwdLstm, lengths: Sequence[int], seed: int) -> tupl
 def rebuild_awd_lstm(described: AwdLstm, tensors: Mapping[str, Tensor]) -> AwdLstmClassifier:
     """The classifier with the learner's weights.
 
-    Raises UnsupportedLearner unless names and shapes agree and every number is finite.
+    Raises UnsupportedLearner unless names and shapes match and every number is finite.
     """
     used = weights_of(tensors)
     wanted = {*described.raw_weights, *head_weights(described, used)}
@@ -257,7 +257,7 @@ def rebuild_awd_lstm(described: AwdLstm, tensors: Mapping[str, Tensor]) -> AwdLs
     check_shared({name: used[name] for name in wanted})
     _check_sizes(described, used)
     try:
-        with torch.device("meta"):  # whose tensors have shapes alone: do they fit its sizes?
+        with torch.device("meta"):  # compares shapes without allocating memory
             AwdLstmClassifier(described, {name: torch.empty(used[name].shape) for name in wanted})
         weights = {name: read_finite(name, used[name]).float() for name in wanted}
         return AwdLstmClassifier(described, weights)
@@ -269,7 +269,7 @@ def rebuild_awd_lstm(described: AwdLstm, tensors: Mapping[str, Tensor]) -> AwdLs
 
 
 def _check_sizes(described: AwdLstm, used: Mapping[str, Tensor]) -> None:
-    """Raise UnsupportedLearner where the weights of an LSTM are not of the sizes that it claims."""
+    """Raise UnsupportedLearner if the weights of an LSTM differ from its declared sizes."""
     inputs = described.emb_sz
     for layer, hidden in enumerate(described.hidden):
         for end in ("", "_reverse") if described.bidirectional else ("",):
@@ -285,7 +285,7 @@ def _check_sizes(described: AwdLstm, used: Mapping[str, Tensor]) -> None:
 
 
 def head_weights(described: AwdLstm, found: Mapping[str, object]) -> list[str]:
-    """The names of the weights of the head; a linear layer may have no bias."""
+    """The names of the head's weights; a linear layer may have no bias."""
     names: list[str] = []
     for layer in described.head:
         if layer.kind == "batch norm":

@@ -1,4 +1,4 @@
-"""Exports the rebuilt classifier to ONNX, and proves the graph equal to torch before it is kept."""
+"""Exports the rebuilt classifier to ONNX and checks that the graph answers as torch does."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from fastai_deploy.runtime.hardware import trim_memory
 from fastai_deploy.runtime.torch_operators import OPERATORS
 from fastai_deploy.runtime.torch_session import open_torch
 
-ALIGNMENT = 64  # bytes: a line of a processor's cache
+ALIGNMENT = 64  # bytes, one cache line
 
 
 class OffloadedWeights:
-    """The parameters of a module, in a file that is mapped in their place.
+    """Moves the parameters of a module to a memory-mapped file.
 
-    The module works as before; between its uses :meth:`rest` takes them out of memory. The file has
-    no name and ends with the module. Where the system cannot do that, all stays in memory.
+    The module works as before; :meth:`evict` frees their memory while it is not in use. The file is
+    anonymous and disappears with the module. On systems without ``madvise``, nothing is moved.
     """
 
     def __init__(self, module: nn.Module, folder: Path) -> None:
@@ -57,7 +57,7 @@ class OffloadedWeights:
                 whole = each.detach().contiguous().flatten()
                 file.write(whole.view(torch.uint8).numpy().data)
             file.flush()
-            # Writes to a parameter, which nobody makes, would not reach the file.
+            # Copy on write: a change to a parameter would not reach the file.
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         for each, start in zip(parameters, starts, strict=True):
             mapped = torch.frombuffer(self._map, dtype=each.dtype, count=each.numel(), offset=start)
@@ -65,18 +65,18 @@ class OffloadedWeights:
         trim_memory()
 
     def evict(self) -> None:
-        """Out of memory; the next use reads them from the file again."""
+        """Free the memory of the parameters; the next use reads them from the file again."""
         if self._map is not None:
             self._map.madvise(mmap.MADV_DONTNEED)
         trim_memory()
 
 
-# float32 rounds after 7 digits, and sums in another order; a wrong graph is off by far more.
+# float32 has 7 digits, and the order of additions differs; a wrong graph is off by far more.
 AGREEMENT = 1e-4
-SHAPES = ((1, 2), (1, 7), (4, 16))  # (batch, sequence); one text of full length comes on top
-# Tokens of that text at most: attention takes memory with the square, 0.8 GB in a BERT-base.
+SHAPES = ((1, 2), (1, 7), (4, 16))  # (batch, sequence); a text of maximum length is added
+# The limit for that text, in tokens: attention needs quadratic memory, 0.8 GB in a BERT-base.
 LONGEST = 4_096
-_MIDDLE = 3  # tokens that a text must have for a padding id to stand in the middle of it
+_MIDDLE = 3  # tokens; shorter texts get no padding id in the middle
 
 FAILURES = (
     RuntimeError,
@@ -84,19 +84,19 @@ FAILURES = (
     TypeError,
     ValueError,
     OverflowError,
-)  # of a model on ids it cannot take
+)  # what models raise on ids that they do not support
 
 Array: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"
 Ids: TypeAlias = "np.ndarray[tuple[int, ...], np.dtype[np.int64]]"
 Session: TypeAlias = Any
-"""A session of ONNX Runtime, or what has its ``run``."""
+"""A session of ONNX Runtime, or anything with its ``run``."""
 
 
 class Compared(ABC):
-    """What a graph must answer: texts, with torch's answers to them."""
+    """Texts with torch's answers, which a graph must reproduce."""
 
     def difference(self, graph: Path) -> float:
-        """Of ONNX Runtime's answers; infinite where it cannot use the graph."""
+        """The difference of ONNX Runtime's answers; infinite if it cannot run the graph."""
         try:
             return self.difference_of(open_graph(graph))
         except Exception:  # noqa: BLE001 - its errors have no common base
@@ -108,11 +108,10 @@ class Compared(ABC):
 
 
 class Checks(Compared):
-    """Random texts, padded on the right, with torch's answers to them.
+    """Random texts, padded on the right, with torch's answers.
 
-    ``vocabulary`` is the number of ids, ``max_length`` the tokens of the longest text, of which at
-    most ``LONGEST`` are asked, and ``pad`` the padding id, which also stands in the middle of a
-    text.
+    ``vocabulary`` is the number of ids; ``max_length`` is the length of the longest text in tokens,
+    capped at ``LONGEST``; ``pad`` is the padding id, which also occurs in the middle of a text.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class Checks(Compared):
             try:
                 self._answers.append(_answer(classifier, ids, mask))
             except FAILURES as error:
-                if shape == SHAPES[0]:  # a text of two tokens, which some models cannot pool
+                if shape == SHAPES[0]:  # some models cannot pool a text of two tokens
                     continue
                 raise _failed(shape, error) from error
             arguments = classifier.arguments(torch.from_numpy(ids), torch.from_numpy(mask))
@@ -143,9 +142,9 @@ class Checks(Compared):
 
 
 def masks_padding(classifier: Classifier, *, vocabulary: int, pad: int) -> bool:
-    """Whether a text is answered the same alone as padded on the right beside longer ones.
+    """Whether a text gets the same answer alone and padded on the right in a batch.
 
-    It is not where a model takes its answer from the last place (XLNet), mixes all of them
+    It does not if a model reads its answer at the last position (XLNet), mixes positions
     (convolutions, pooling), or was trained without a mask.
     """
     ids, mask = _texts(SHAPES[-1], vocabulary, pad, seed=len(SHAPES))
@@ -167,7 +166,7 @@ def _answer(classifier: Exportable, ids: Ids, mask: Ids) -> Array:
 
 
 def relative_difference(ours: Array, theirs: Array) -> float:
-    """The largest difference, relative to the largest number where that is above 1."""
+    """The largest difference, relative to the largest number if that exceeds 1."""
     return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
 
 
@@ -179,14 +178,14 @@ def _failed(shape: tuple[int, int], error: Exception) -> UnsupportedLearner:
 
 
 def open_graph(graph: Path) -> onnxruntime.InferenceSession:
-    """A session on the processor, which writes nothing to the terminal."""
+    """A session on the CPU that logs nothing."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised as well
+    options.log_severity_level = 4  # errors are raised too
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _texts(shape: tuple[int, int], vocabulary: int, pad: int, seed: int) -> tuple[Ids, Ids]:
-    """Ids and mask of texts of falling lengths."""
+    """Ids and mask of a batch of texts, longest first."""
     batch, sequence = shape
     ids = np.random.default_rng(seed).integers(0, vocabulary, shape)
     mask = np.ones(shape, dtype=np.int64)
@@ -199,11 +198,11 @@ def _texts(shape: tuple[int, int], vocabulary: int, pad: int, seed: int) -> tupl
 
 
 OPSET = 17  # the first with LayerNormalization; ONNX Runtime 1.13 and later read it
-MESSAGE = 2 << 30  # bytes; what one protobuf message can hold
-SMALL = 1 << 14  # elements of a weight that may be copied without a thought
+MESSAGE = 2 << 30  # bytes; the limit of one protobuf message
+SMALL = 1 << 14  # elements; smaller weights may be copied freely
 _REARRANGING = ("Concat", "Slice", "Transpose", "Unsqueeze")
-_OUTPUT = 1  # the descriptor
-_EXAMPLE = (2, 9)  # (batch, sequence) of the trace
+_OUTPUT = 1  # the file descriptor of stdout
+_EXAMPLE = (2, 9)  # (batch, sequence) of the traced call
 
 Weights = dict[str, torch.Tensor]
 
@@ -212,9 +211,9 @@ Weights = dict[str, torch.Tensor]
 class Graph:
     """An exported model.
 
-    ``path`` is the file of the graph; ``fused`` counts the attention nodes that were fused;
-    ``difference`` is the largest relative |Δlogit| to torch that was seen. ``gpu`` is the name of
-    the file that a GPU can compute, None where there is none.
+    ``path`` is the graph's file; ``fused`` is the number of fused attention nodes; ``difference``
+    is the largest relative |Δlogit| against torch. ``gpu`` is the name of the file that the torch
+    backend runs on a GPU, or None.
     """
 
     path: Path
@@ -229,11 +228,11 @@ def export_onnx(
 ) -> Graph:
     """Write the graph of a classifier to ``path``, and its weights beside it.
 
-    Where the weights of attention have ``most`` bytes or more, the optimizer cannot hold them, and
-    attention is not fused.
+    If the weights of attention have ``most`` bytes or more, they exceed what the optimizer can
+    handle, and attention is not fused.
 
-    The same classifier gives the same bytes. Raises UnsupportedLearner when its graph would answer
-    differently, and FileError.
+    The same classifier gives the same bytes. Raises UnsupportedLearner if the graph answers
+    differently from torch, and FileError.
     """
     difference = float("inf")
     offloaded = OffloadedWeights(classifier, path.parent)
@@ -259,7 +258,7 @@ def export_onnx(
 
 
 def _trace(classifier: Exportable, path: Path) -> tuple[onnx.ModelProto, Weights]:
-    """The graph, whose weights are inputs like the ids, and the weights by the names of these."""
+    """Trace the classifier. The graph takes its weights as inputs; they are returned by name."""
     ids = torch.ones(_EXAMPLE, dtype=torch.int64).cumsum(dim=1) + 3
     axes = {name: {0: "batch", 1: "sequence"} for name in classifier.inputs}
     traced = path.with_name(".traced.onnx")
@@ -292,9 +291,9 @@ def _trace(classifier: Exportable, path: Path) -> tuple[onnx.ModelProto, Weights
 
 
 def _rearrange(weights: Weights, model: onnx.ModelProto) -> Weights:
-    """The weights, with what the graph only rearranges of them rearranged beforehand.
+    """Apply the graph's rearrangements of weights once, and remove those nodes from the graph.
 
-    Linear layers turn theirs round, and an LSTM orders its gates as ONNX has them.
+    Linear layers transpose their weights, and LSTMs reorder their gates for ONNX.
     """
     nodes = model.graph.node
     constants: Weights = {}
@@ -340,10 +339,10 @@ def _fuse(
     offloaded: OffloadedWeights,
     most: int,
 ) -> tuple[onnx.ModelProto, int]:
-    """The graph with fused attention, and the number of its nodes: 0 where nothing was fused.
+    """The graph with fused attention, and the number of fused nodes, which may be 0.
 
-    The optimizer joins the projections of an attention, so those are handed to it; it copies what
-    it is given several times, so the larger weights are not.
+    The optimizer merges the projections of an attention, so it needs their weights. It gets no
+    larger ones, because it copies everything several times.
     """
     hidden = _size(classifier, "hidden_size")
     largest = max(hidden * hidden, SMALL)
@@ -356,10 +355,10 @@ def _fuse(
     inner = _with_initializers(model, given)
     offloaded.evict()
     options = FusionOptions("bert")
-    # The mask itself instead of the length of the text: padding may stand in the middle of it.
+    # Pass the mask, not the length of the text: there may be padding in the middle of a text.
     options.use_raw_attention_mask(use_raw_mask=True)
     options.enable_embed_layer_norm = False  # it would derive that length from the mask
-    # The parts are quicker than the whole: see ``SLOWER`` in ``runtime.session``.
+    # These fusions are slower than their parts: see ``SLOWER`` in ``runtime.session``.
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
     options.enable_bias_gelu = False
     try:
@@ -377,12 +376,12 @@ def _fuse(
         return model, 0
     attention = sum(int(statistics.get(name, 0)) for name in ("Attention", "MultiHeadAttention"))
     compact = onnx.ModelProto()
-    compact.CopyFrom(made.model)  # what was removed from a message stays in memory with it
+    compact.CopyFrom(made.model)  # a message keeps the memory of fields removed from it
     return compact, attention
 
 
 def _with_initializers(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
-    """A copy of the graph in which these weights are no inputs any more, but part of it."""
+    """A copy of the graph that contains these weights instead of taking them as inputs."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     for name, weight in _take(made, weights).items():
@@ -402,25 +401,25 @@ def _take(model: onnx.ModelProto, weights: Weights) -> Weights:
 
 
 def _size(classifier: Exportable, name: str) -> int:
-    """A number of the configuration; 0 lets the optimizer find it out."""
+    """A number in the configuration; with 0 the optimizer determines it itself."""
     value = getattr(classifier.config, name, 0)
     return value if isinstance(value, int) else 0
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporter and the optimizer say of themselves; nothing of it outlives this.
+    """Silence the exporter and the optimizer inside the block.
 
-    The shapes that a trace might have fixed are what ``Checks`` looks at.
+    Their warnings about shapes fixed by a trace are not needed, because ``Checks`` tests for that.
     """
     disabled = logging.root.manager.disable
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter itself
-        warnings.filterwarnings("ignore", category=UserWarning)  # of models that are traced
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # in the exporter itself
+        warnings.filterwarnings("ignore", category=UserWarning)  # in traced models
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined] # public, but torch does not list it
-        logging.disable(logging.WARNING)  # the optimizer logs under a dozen names of its own
+        logging.disable(logging.WARNING)  # the optimizer uses a dozen loggers
         try:
-            with redirect_stdout(io.StringIO()), _no_output():  # where they print what they fail on
+            with redirect_stdout(io.StringIO()), _no_output():  # on failure they print the graph
                 yield
         finally:
             logging.disable(disabled)
@@ -428,10 +427,10 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _no_output() -> Iterator[None]:
-    """Without what C++ writes to the standard output: a whole graph, when an export fails."""
+    """Discard what C++ code writes to stdout: the whole graph if an export fails."""
     try:
         kept = os.dup(_OUTPUT)
-    except OSError:  # there is no standard output
+    except OSError:  # stdout is closed
         yield
         return
     try:
@@ -440,18 +439,18 @@ def _no_output() -> Iterator[None]:
         yield
     finally:
         if sys.platform != "win32":
-            ctypes.CDLL(None).fflush(None)  # what was written may not have left the process yet
+            ctypes.CDLL(None).fflush(None)  # C's buffer may still hold output
         os.dup2(kept, _OUTPUT)
         os.close(kept)
 
 
 def gpu_form(path: Path, difference: Callable[[Session], float]) -> str | None:
-    """The name of the file, if torch computes its graph alike, node by node; else None.
+    """The name of the file if torch, node by node, computes the same answers; else None.
 
-    ``difference`` asks a session, and gives its largest difference from the model.
+    ``difference`` returns a session's largest difference from the model.
     """
     try:
         alike = difference(open_torch(path, "cpu", half=False)) <= AGREEMENT
-    except Exception:  # noqa: BLE001 - torch's errors have no common base; the processor is left
+    except Exception:  # noqa: BLE001 - torch's errors have no common base; the CPU can serve
         return None
     return path.name if alike else None

@@ -1,7 +1,7 @@
 """ONNX files in two parts: the graph, and its larger weights in ONNX's external data format.
 
-The weights are written and read one by one, so that never all of them are in memory, and their file
-may be of any size. Each begins at a page of its own, so that ONNX Runtime can map it.
+Weights are written and read one by one, so they are never all in memory, and their file may have
+any size. Each starts on a page boundary, so that ONNX Runtime can map it.
 
 Source: "External Data" in the ONNX documentation.
 """
@@ -27,7 +27,7 @@ PAGE = 1 << 12  # bytes
 
 
 def write_onnx(path: Path, model: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
-    """Write ``model`` with ``weights`` as more initializers of its graph; it is left as it is.
+    """Write ``model`` with ``weights`` as additional initializers; ``model`` itself is unchanged.
 
     The same model and weights give the same bytes. Raises FileError.
     """
@@ -51,9 +51,9 @@ def write_onnx(path: Path, model: onnx.ModelProto, weights: Mapping[str, Array])
 
 
 def read_onnx(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """The graph of a file that ``write_onnx`` wrote, without its initializers; and those, by name.
+    """Read what ``write_onnx`` wrote: the graph without its initializers, and those by name.
 
-    Large ones stay in their file, which must not change: what is looked at is read.
+    Large weights are mapped and read on access, so their file must not change.
     """
     model = onnx.load(path, load_external_data=False)
     weights = {each.name: _array(each, path) for each in model.graph.initializer}
@@ -62,13 +62,13 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
 
 
 def remove_onnx(path: Path) -> None:
-    """Remove a graph and its weights, where they are."""
+    """Remove a graph and its weights, if they exist."""
     for each in (path, path.with_name(weights_file(path.name))):
         each.unlink(missing_ok=True)
 
 
 def _external(name: str, weight: Array, location: str, start: int) -> onnx.TensorProto:
-    """A tensor that says where its numbers are."""
+    """A tensor that refers to its data in another file."""
     kind = np_dtype_to_tensor_dtype(weight.dtype)
     tensor = onnx.TensorProto(name=name, data_type=kind, dims=list(weight.shape))
     tensor.data_location = onnx.TensorProto.EXTERNAL

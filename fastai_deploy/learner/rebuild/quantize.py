@@ -1,13 +1,14 @@
-"""An ONNX graph in dynamic int8: the same answers on every processor.
+"""Dynamic int8 quantization of an ONNX graph, with the same answers on every processor.
 
-Weights get seven bits and a scale for each column. Seven, because processors without VNNI add
-products up in 16 bits, which eight bits overflow; with seven, the whole-number part is exact
-everywhere, so that a parity gate passed on this machine holds for the instance that will serve.
-A scale for each column, because it more than makes up for the bit (see docs/quantization.md).
-Embeddings are looked up in int8 with a scale for each row, and multiplied out.
+Weights get seven bits and a scale per column. Seven, because processors without VNNI add products
+in 16 bits, which eight-bit weights overflow. With seven bits the integer arithmetic is exact
+everywhere, so a parity gate passed on this machine also holds on the instance that will serve. The
+scale per column more than makes up for the lost bit (see docs/quantization.md). Embeddings are
+stored in int8 with a scale per row, and dequantized after the lookup.
 
 The graph is the one that ONNX Runtime's own ``quantize_dynamic`` makes, number for number, so that
-its kernels are chosen; that function needs 3.8 times the graph's size in memory, this one 1.3.
+ONNX Runtime selects the same kernels. That function needs 3.8 times the graph's size in memory,
+this one 1.3 times.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.rebuild.onnx_file import Array, read_onnx, write_onnx
 from fastai_deploy.runtime.hardware import trim_memory
 
-_LARGE = 1 << 16  # elements of a table that is worth it
+_LARGE = 1 << 16  # elements; smaller embedding tables stay in float32
 _MATRIX = 2
 _WEIGHT_STEPS = 64  # of a column, on either side of zero
-_TABLE_STEPS = 127  # of a row, which is multiplied out before anything is added up
+_TABLE_STEPS = 127  # of a row; rows are dequantized before any sum, so eight bits are safe
 _CONTRIB = "com.microsoft"
 _QATTENTION = ("num_heads", "unidirectional", "mask_filter_value", "scale")
-_ATTENTION_INPUTS = 5  # a bias behind these is one that QAttention cannot take
+_ATTENTION_INPUTS = 5  # QAttention has no counterpart for inputs after these
 
 
 def quantize(source: Path, destination: Path) -> None:
     """Write the int8 form of a graph; the same graph gives the same bytes.
 
-    Raises UnsupportedLearner when there is nothing in the graph to quantize, and FileError.
+    Raises UnsupportedLearner if the graph has nothing to quantize, and FileError.
     """
     model, weights = read_onnx(source)
     rewriting = _Rewriting(weights)
     nodes = [made for node in model.graph.node for made in rewriting.node(node)]
     if not rewriting.found:
         raise UnsupportedLearner(
-            "the model cannot be quantized: its graph multiplies by no matrix of weights",
+            "the model cannot be quantized: its graph has no weight matrices",
             hint='set quantize to "none" in [model]',
         )
     del model.graph.node[:]
@@ -58,9 +59,10 @@ def quantize(source: Path, destination: Path) -> None:
 
 
 class _Rewriting:
-    """The nodes of a graph one after the other, in whole numbers where that is possible.
+    """Rewrites the nodes of a graph one by one, with integer arithmetic if possible.
 
-    ``weights`` are the float ones and, in time, the whole ones; ``found`` says whether any were.
+    ``weights`` are the float weights, to which the quantized ones are added; ``found``: at least
+    one matrix was quantized.
     """
 
     def __init__(self, weights: dict[str, Array]) -> None:
@@ -69,7 +71,7 @@ class _Rewriting:
         self._activations: set[str] = set()
 
     def node(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """What stands in the place of a node: itself, where it has no weights of the right kind."""
+        """The nodes that replace a node, or the node itself if it cannot be quantized."""
         kind = node.op_type
         if kind == "Gather" and self._is_table(node):
             yield from self._lookup(node)
@@ -104,7 +106,7 @@ class _Rewriting:
         )
 
     def _lookup(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """Rows in int8, each with its scale, multiplied out."""
+        """Look up int8 rows and their scales, and dequantize them."""
         table, ids = node.input
         whole, scale = f"{table}_row_int8", f"{table}_row_scale"
         if whole not in self.weights:
@@ -117,7 +119,7 @@ class _Rewriting:
         yield make_node("Mul", [wide, factor], [node.output[0]])
 
     def _linear(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """A Gemm as a product and a sum."""
+        """Split a Gemm into a product and a sum."""
         weight = node.input[1]
         if _attributes(node).get("transB"):
             weight = f"{node.input[1]}_turned"
@@ -155,14 +157,14 @@ class _Rewriting:
         yield made
 
     def _activation(self, name: str) -> Iterator[onnx.NodeProto]:
-        """What comes in, in whole numbers from 0 to 255, whose scale is found at that time."""
+        """Quantize an activation to 0..255, with a scale determined at run time."""
         if name not in self._activations:
             self._activations.add(name)
             made = [f"{name}_int8", f"{name}_scale", f"{name}_zero_point"]
             yield make_node("DynamicQuantizeLinear", [name], made)
 
     def _matrix(self, name: str) -> None:
-        """The columns of a matrix of weights in int8, each with its scale."""
+        """Quantize a weight matrix to int8, with a scale per column."""
         self.found = True
         if f"{name}_int8" not in self.weights:
             columns, scales = _whole(self.weights[name], axis=0, steps=_WEIGHT_STEPS)
@@ -172,7 +174,7 @@ class _Rewriting:
 
 
 def _whole(values: Array, *, axis: int, steps: int) -> tuple[Array, Array]:
-    """Whole numbers of so many steps on either side of zero, and the scales along ``axis``."""
+    """Integers of at most ``steps`` on either side of zero, and the scales along ``axis``."""
     scales = np.abs(values).max(axis=axis, keepdims=True) / np.float32(steps)
     scales[scales < np.finfo(np.float32).tiny] = 1.0
     return np.rint(values / scales).astype(np.int8), scales
@@ -183,7 +185,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node and the graphs within it read."""
+    """The names that a node and its nested graphs read."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

@@ -39,7 +39,7 @@ Made = TypeVar("Made", bound=nn.Module)
 def sketched(
     build: Callable[[], Made], config: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> Made:
-    """What ``build`` returns, without memory for its tensors and without initialising them.
+    """The result of ``build``, without memory for its tensors and without initialising them.
 
     Raises UnsupportedLearner for a model with more parts than the weights allow, and whatever
     ``build`` raises.

@@ -40,7 +40,7 @@ class Exportable(nn.Module, ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What errors call the model."""
+        """The model's name in error messages."""
 
     @property
     @abstractmethod
@@ -49,12 +49,12 @@ class Exportable(nn.Module, ABC):
 
     @property
     def config(self) -> object:
-        """The configuration of the transformer in it; None where there is none."""
+        """The configuration of the transformer in it, or None."""
         return None
 
     @abstractmethod
     def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What ``forward`` is called with, in the order of ``inputs``."""
+        """The arguments of ``forward``, in the order of ``inputs``."""
 
 
 class Classifier(Exportable):
@@ -278,7 +278,7 @@ def _config(
 
 
 def _around(anatomy: Anatomy, transformer: Transformer) -> dict[str, Any]:
-    """What the rest of the learner says about the configuration: its labels and its padding."""
+    """The settings that follow from the rest of the learner: its labels and its padding."""
     padding = _padding(anatomy.tree, transformer)
     names = anatomy.labels.names
     return {

@@ -121,7 +121,7 @@ class Assembly:
         return made
 
     def _of_transformers(self, module: Module) -> nn.Module:
-        """A transformers model, or a part of one that the user used alone."""
+        """A transformers model, or a part of one used on its own."""
         own = configured(module)
         if own is None:
             return self._part(module)

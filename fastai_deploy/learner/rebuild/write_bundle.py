@@ -34,7 +34,7 @@ _NAMES = {
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors in the order of their names. Raises FileError or LearnerTruncated."""
+    """Write tensors, sorted by name. Raises FileError or LearnerTruncated."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name in sorted(tensors):
@@ -55,7 +55,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _contiguous(tensor: Tensor) -> bytes:
-    """The elements in order."""
+    """A tensor's elements in row-major order."""
     if tensor.contiguous or tensor.count == 0:
         return tensor.read() if tensor.count else b""
     size = tensor.storage.item_size
@@ -105,7 +105,7 @@ def manifest(
 
 
 def model_spec(served: Served, architecture: str, classifier: nn.Module) -> ModelSpec:
-    """What the manifest says of the graph to serve."""
+    """The manifest's description of the graph to serve."""
     return ModelSpec(
         file=served.graph.path.name,
         inputs=served.graph.inputs,
@@ -127,7 +127,7 @@ def assemble(
     residues: tuple[str, ...],
     provenance: Provenance,
 ) -> Manifest:
-    """The manifest of any family, with what the learner says of its task and labels."""
+    """The manifest of a learner of any family; task, labels and threshold are the learner's."""
     return Manifest(
         name=name,
         task="multi-label" if anatomy.task == "multi-label" else "single-label",
@@ -149,7 +149,10 @@ def _residues(rebuilt: Rebuilt, *, proven: bool) -> tuple[str, ...]:
     )
     handed = anatomy.handed
     if handed is not None:
-        found.append(f"the tokenizer was handed in ({handed.file.name}); the learner lost its own")
+        found.append(
+            f"the tokenizer is the one passed with --tokenizer ({handed.file.name}), because the "
+            "learner lost its own"
+        )
     model = sentencepiece_of(anatomy.tokenizer, handed) if anatomy.tokenizer else None
     if anatomy.tokenizer is not None and model is not None:
         found.extend(unigram_residues(anatomy.tokenizer, model))
@@ -165,12 +168,12 @@ def _residues(rebuilt: Rebuilt, *, proven: bool) -> tuple[str, ...]:
 
 
 def general_residues(anatomy: Anatomy) -> list[str]:
-    """Where the answers may differ, whatever the model is."""
+    """Where the answers may differ, for any kind of model."""
     found: list[str] = []
     if anatomy.loss.raw:
         found.append(raw_scores(anatomy.loss))
     if any(tensor.dtype in ("float16", "bfloat16") for tensor in anatomy.weights.values()):
-        found.append("the learner's weights are of half precision; here they work in float32")
+        found.append("the learner has weights in half precision; the bundle computes in float32")
     return found
 
 
@@ -185,7 +188,7 @@ def _tokenizer_config(rebuilt: Rebuilt) -> Json:
 
 
 def converter() -> dict[str, str]:
-    """The versions, without the build (``+cpu``): it changes nothing of what is written."""
+    """The libraries' versions without the build (``+cpu``), which does not affect the output."""
     installed = {name: version(name).partition("+")[0] for name in _CONVERTERS}
     return {"fastai-deploy": fastai_deploy.__version__, **installed}
 

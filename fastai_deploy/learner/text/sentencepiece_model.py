@@ -1,6 +1,6 @@
-"""Reading a SentencePiece model: its pieces and how it normalizes, without Google's library.
+"""Reads a SentencePiece model, its pieces and its normalization, without Google's library.
 
-The file is one protobuf message, whose schema transformers ships.
+The file is one protobuf message; transformers ships its schema.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ class Piece:
 class SentencePieceModel:
     """A unigram model.
 
-    ``characters`` is the compiled table of characters that are replaced by others; ``prefix``:
-    whether a space is put before a text; ``collapse``: whether spaces at the ends and beside
-    others vanish.
+    ``characters`` is the compiled table of character replacements; ``prefix``: a space is put
+    before a text; ``collapse``: leading, trailing and repeated spaces are removed.
     """
 
     pieces: tuple[Piece, ...]
@@ -46,9 +45,9 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(held: bytes) -> SentencePieceModel:
-    """The model in a file.
+    """Read the model in a file.
 
-    Raises UnsupportedLearner for one that is damaged or no unigram, and ExtraMissing.
+    Raises UnsupportedLearner if it is damaged or not a unigram model, and ExtraMissing.
     """
     need_extra("convert", "transformers", "onnx")  # which brings protobuf
     from google.protobuf.message import DecodeError  # noqa: PLC0415 - only for such a learner
@@ -73,7 +72,7 @@ def _model(message: Any) -> SentencePieceModel:
     if len(message.pieces) > MAX_PIECES:
         raise ValueError("it has more pieces than any model")
     if trainer.model_type != _UNIGRAM:
-        raise _unusable("it is none of the unigram kind, which alone fdeploy rebuilds exactly")
+        raise _unusable("it is not a unigram model, the only kind that fdeploy rebuilds exactly")
     if trainer.treat_whitespace_as_suffix or not normalizer.escape_whitespaces:
         raise _unusable("it treats spaces in a way that fdeploy does not rebuild")
     return SentencePieceModel(
@@ -87,30 +86,30 @@ def _model(message: Any) -> SentencePieceModel:
 def _piece(message: Any) -> Piece:
     _check_fields(message)
     text = message.piece
-    if not isinstance(text, str):  # protobuf gives bytes where they are no UTF-8
-        raise ValueError("a piece is no text")  # noqa: TRY004 - of a file, not of an argument
+    if not isinstance(text, str):  # protobuf returns bytes if they are not UTF-8
+        raise ValueError("a piece is not text")  # noqa: TRY004 - of a file, not of an argument
     return Piece(text, message.score, _KINDS[message.type])
 
 
 def _check_fields(message: Any) -> None:
-    """Raise ValueError where protobuf reads a default for a field that holds something else.
+    """Raise ValueError if protobuf replaced a field's value by the default.
 
-    It does so for a field of another type, and for a number that its enumeration does not have.
+    It does so for a value of the wrong type and for a number outside the field's enumeration.
     """
     from google.protobuf.unknown_fields import UnknownFieldSet  # noqa: PLC0415
 
     known = message.DESCRIPTOR.fields_by_number
     wrong = [each.field_number for each in UnknownFieldSet(message) if each.field_number in known]
     if wrong:
-        raise ValueError(f"its field {known[wrong[0]].name} holds what no model holds")
+        raise ValueError(f"its field {known[wrong[0]].name} has an invalid value")
 
 
 def _damaged(why: str) -> UnsupportedLearner:
-    return _unusable(f"it is no SentencePiece model, or damaged ({why})")
+    return _unusable(f"it is not a SentencePiece model, or it is damaged ({why})")
 
 
 def _unusable(why: str) -> UnsupportedLearner:
     return UnsupportedLearner(
         f"the SentencePiece model of the tokenizer cannot be used: {why}",
-        hint="hand in the tokenizer's own folder: fdeploy export --tokenizer DIR",
+        hint="pass the tokenizer's folder: fdeploy export --tokenizer DIR",
     )

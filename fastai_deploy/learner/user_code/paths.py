@@ -39,7 +39,7 @@ _CLEANING: Final = frozenset(
 _UNCONDITIONAL: Final = frozenset(
     {"JUMP_FORWARD", "JUMP_ABSOLUTE", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"}
 )
-# Instructions after a loop that find its iterator gone: END_FOR, and what belongs to it.
+# The instructions after a loop that clean up its iterator: END_FOR and those that go with it.
 _LOOP_ENDS: Final = {(3, 12): 1, (3, 13): 2, (3, 14): 1}
 
 

@@ -247,7 +247,7 @@ def items_of(kind: ItemsKind, items: Iterable[Value]) -> Items:
 
 
 def argument_text(value: Value) -> str:
-    """A value's text where it needs no parentheses, as between commas."""
+    """A value's text for a place that needs no parentheses, such as between commas."""
     return value.text if _is_tuple(value) else bare(value.text)
 
 

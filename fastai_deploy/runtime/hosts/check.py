@@ -5,7 +5,7 @@
     --texts FILE      a JSON list of texts to answer; with --check, the bundle's goldens
     --answers FILE    where to write the answers: {"answers": [[...], ...], "python": "3.11.7"}
 
-Exit codes: 0 answered, 3 the learner did not load or did not answer, which stderr explains.
+Exit codes: 0 the texts were answered; 3 the learner did not load or failed on a text (see stderr).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The four functions of the SageMaker PyTorch toolkit, around the same predictor.
+"""The four functions that the SageMaker PyTorch toolkit calls, around the same predictor.
 
 The toolkit calls ``model_fn`` once, then ``input_fn`` -> ``predict_fn`` -> ``output_fn`` for each
 request. It answers exceptions with status 500 and a traceback, so these functions raise none for a

@@ -1,4 +1,4 @@
-"""Train a tiny learner with blurr (ohmeow-blurr), export it, and note what it answers.
+"""Train a tiny learner with blurr (ohmeow-blurr), export it, and record its answers.
 
 With Python 3.9, fastai 2.7.12, torch 1.13.1, transformers 4.30.2 and ohmeow-blurr 1.0.5, in a copy
 of this folder: python blurr_learner.py DATA VOCAB OUT

@@ -1,4 +1,4 @@
-"""Train tiny fastai 2 learners around transformers, export them, and note what they answer.
+"""Train tiny fastai 2 learners around transformers, export them, and record their answers.
 
 With Python 3.11, fastai 2.8.12, torch 2.13.0, transformers 5.23 and sentencepiece, in this folder:
 
@@ -42,7 +42,7 @@ from tiny_tokenizers import LENGTH, sentences, tokenizer_of
 from torch import nn
 import transformers
 
-ROWS = 256  # of the training table that are used
+ROWS = 256  # used from the training table
 LABELS = ["negative", "neutral", "positive"]
 
 
@@ -125,14 +125,14 @@ class Softened(nn.Module):
 
 
 class DropOutput(Callback):
-    """Takes the scores out of what the transformer answers."""
+    """Takes the scores from the transformer's output."""
 
     def after_pred(self):
         self.learn.pred = self.pred[0]
 
 
 class PlainIds(Callback):
-    """Hands the transformer plain tensors."""
+    """Passes plain tensors to the transformer."""
 
     order = -10
 
@@ -181,7 +181,7 @@ WRAPPERS = {
 
 
 def small(name, tokenizer):
-    """A tiny model of an architecture, with random weights that tell texts apart."""
+    """A tiny model of an architecture, with random weights that distinguish texts."""
     config_class, settings, _ = ARCHITECTURES[name]
     padding = {"pad_token_id": tokenizer.pad_token_id}
     config = getattr(transformers, config_class)(
@@ -196,7 +196,7 @@ def small(name, tokenizer):
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     if sum(p.numel() for p in model.parameters()) > 1_000_000:
         return model
-    with torch.no_grad():  # tiny models with small weights answer every text alike
+    with torch.no_grad():  # tiny models with small weights give every text the same answer
         for part, value in model.named_parameters():
             if value.dim() > 1 and value.std() < 0.3:
                 value.normal_(std=0.4)
@@ -222,7 +222,7 @@ def learner(folder, model, tokenizer, wrapper="masked", kind="one"):
     wrap, callbacks = WRAPPERS[wrapper]
     text = TransformBlock(
         type_tfms=[TransformersTokenizer(tokenizer, LENGTH)],
-        # fastai's own default is 1, which is T5's end of a text.
+        # fastai's default is 1, which is T5's end-of-text token.
         dls_kwargs={"before_batch": partial(pad_input, pad_idx=tokenizer.pad_token_id)},
     )
     blocks = DataBlock(
@@ -244,14 +244,14 @@ def learner(folder, model, tokenizer, wrapper="masked", kind="one"):
 
 
 def answers(path, texts):
-    """What the reloaded learner says of each text, by its id; the error where it fails."""
+    """The reloaded learner's answer to each text, by its id, or the error if it fails."""
     learn = load_learner(path)
     found = {}
     with learn.no_bar(), learn.no_logging():
         for each in texts:
             try:
                 found[each["id"]] = [float(p) for p in learn.predict(each["text"])[2].float()]
-            except Exception as error:  # what the original cannot do is no golden
+            except Exception as error:  # a text on which the original fails is not a golden
                 found[each["id"]] = f"{type(error).__name__}: {error}"[:120]
     return found
 
@@ -282,7 +282,7 @@ def make(name, folder, out):
     texts = json.loads((folder / "golden_texts.json").read_text(encoding="utf-8"))
     if change == "added":
         texts += [{"id": "added", "text": "a brilliant[NUM]plot, xxunk and [NUM]"}]
-    # A relative path: the learner holds it.
+    # A relative path, because the learner stores it.
     scratch = Path("tokenizer-folder")
     tokenizer = tokenizer_of(ARCHITECTURES[architecture][2], sentences(folder / "train.csv"),
                              scratch)  # fmt: skip
@@ -322,7 +322,7 @@ def make(name, folder, out):
 
 
 def write(path, document):
-    """A line for each text."""
+    """Write one line per text."""
     rows = ",\n".join(
         f"  {json.dumps(key)}: "
         + json.dumps([float(f"{p:.9g}") for p in row] if isinstance(row, list) else row)

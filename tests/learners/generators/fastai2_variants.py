@@ -3,14 +3,14 @@
     python fastai2_variants.py TRAIN_CSV OUT COUNT SEED
     python fastai2_variants.py TRAIN_CSV OUT OPERATION,OPERATION,... SEED
 
-Needs fastai 2.8.12, torch, transformers 5.23, pandas and sentencepiece. ``variant_sources.py`` says
-what a variant is. Writes ``NAME.pkl`` and ``NAME.golden.jsonl`` for each, and ``variants.jsonl``
+Needs fastai 2.8.12, torch, transformers 5.23, pandas and sentencepiece. ``variant_sources.py``
+defines variants. Writes ``NAME.pkl`` and ``NAME.golden.jsonl`` for each, and ``variants.jsonl``
 with a line for each: its kind (``harmless``, ``effect``, ``unknown``), the place and the source of
-the inserted operation, by how much the answers differ from those of the learner without it, and
-the texts on which ``learn.predict`` itself fails. Ends with 1 if a harmless variant answers
-differently from the learner without the operation: the label would be wrong.
+the inserted operation, how much the answers differ from those of the learner without it, and the
+texts on which ``learn.predict`` itself fails. Exits with 1 if a harmless variant answers
+differently from the learner without the operation, because its label would then be wrong.
 
-Each learner is made in a process of its own and answers in another one, which has only the pickle.
+One process makes each learner, and another, which has only the pickle, asks it for answers.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from tiny_tokenizers import tokenizer_of
 from torch import nn
 from variant_sources import BASES, EFFECT, HARMLESS, UNKNOWN, choose, compose
 
-ROWS = 24  # of the training table
+ROWS = 24  # used from the training table
 SETTINGS = {"num_hidden_layers": 1, "n_layers": 1, "max_position_embeddings": 66}
 ALIKE = 1e-5  # |Δprobability| up to which answers count as the same
 NORMAL = [
@@ -55,7 +55,7 @@ def texts_for(tokenizer, chance):
 
 
 def parts(variant, tokenizers):
-    """A tokenizer and a tiny transformer with random weights that tell texts apart."""
+    """A tokenizer and a tiny transformer with random weights that distinguish texts."""
     name = variant["chosen"]["architecture"]
     tokenizer = tokenizers[ARCHITECTURES[name][2]]
     config_class, settings, _ = ARCHITECTURES[name]
@@ -110,7 +110,7 @@ def build(variant, tokenizers, rows):
 
 
 def answers(learn, texts):
-    """What ``learn.predict`` says of each text, as rows of a golden file; its error where it fails."""
+    """``learn.predict``'s answer to each text, as rows of a golden file, or its error."""
     labels = list(map(str, learn.dls.vocab))
     rows = []
     with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(io.StringIO()):
@@ -121,14 +121,14 @@ def answers(learn, texts):
                 if not all(map(math.isfinite, found)):
                     raise ValueError(f"not finite: {found}")
                 row = {"predicted": str(label), "probabilities": dict(zip(labels, found))}
-            except Exception as error:  # what the original cannot do is no golden
+            except Exception as error:  # a text on which the original fails is not a golden
                 row = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:150]}
             rows.append({"text": text, **row})
     return rows
 
 
 def make(variant, tokenizers, rows, texts, path):
-    """Export the variant; what the learner without the operation answers."""
+    """Export the variant; return the answers of the learner without the operation."""
     standard = compose(None, variant["seed"], like=variant)
     before = answers(build(standard, tokenizers, rows), texts)
     learn = build(variant, tokenizers, rows)
@@ -137,12 +137,12 @@ def make(variant, tokenizers, rows, texts, path):
 
 
 def reload_and_answer(path, texts):
-    """What the reloaded learner answers."""
+    """The reloaded learner's answers."""
     return answers(load_learner(path), texts)
 
 
 def apart(one, other):
-    """The largest |Δprobability| of two rows; None where either has no answer."""
+    """The largest |Δprobability| between two rows; None if either has no answer."""
     if "error" in one or "error" in other:
         return None
     one, other = (list(each["probabilities"].values()) for each in (one, other))
@@ -186,7 +186,7 @@ def write(variant, name, tokenizers, rows, out):
         return {**line, "failed": after}
     lines = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in after)
     path.with_suffix(".golden.jsonl").write_text(lines, encoding="utf-8")
-    # A text with the padding token is the one that tells one standard form of mask from another.
+    # Only a text with the padding token distinguishes some standard forms of the mask.
     compared = [apart(one, other) for one, other in zip(before, after)
                 if tokenizer.pad_token not in one["text"]]  # fmt: skip
     known = [each for each in compared if each is not None]

@@ -1,10 +1,10 @@
-"""A callback in a module of the user's own: a pickle holds its name, and not its code."""
+"""A callback in the user's own module: a pickle contains its name, but not its code."""
 
 from fastai.text.all import Callback
 
 
 class TakesScores(Callback):
-    """Takes the scores out of what the transformer answers."""
+    """Takes the scores from the transformer's output."""
 
     def after_pred(self):
         self.learn.pred = self.pred[0]

@@ -1,4 +1,4 @@
-"""Compile snippets of learners' code with this Python, and write down what the compiler made.
+"""Compile snippets of learners' code with this Python, and record the bytecode.
 
     python record_bytecode.py ../bytecode
 
@@ -55,7 +55,7 @@ NEWER = ["qualname", "linetable", "exceptiontable"]  # of some Pythons; lnotab i
 
 
 def written(value):
-    """A constant as JSON; what JSON has no form for is a list of its kind and its value."""
+    """A constant as JSON; values that JSON lacks become a list of kind and value."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (tuple, frozenset)):
@@ -95,7 +95,7 @@ def methods(code):
 
 
 def record(operation, seed):
-    """A snippet: its source, what it does to answers, and the code of the method that it is in."""
+    """A snippet: its source, its effect on answers, and the code of its method."""
     made = compose(operation, seed)
     method = METHODS.get(made["place"], "forward")
     if made["place"] == "callback":

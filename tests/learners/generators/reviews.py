@@ -1,4 +1,4 @@
-"""What the generators share; runs on the Python of any fastai since 2019."""
+"""Code shared by the generators; runs on the Python of any fastai since 2019."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Tiny configurations of transformers' classifiers, and what each of them tokenizes with.
+"""Tiny configurations of transformers' classifiers, and their kinds of tokenizer.
 
 ``ARCHITECTURES`` maps a name to its configuration class, the settings that make it tiny, and the
 kind of tokenizer that its library gives it. Everything else about a model is its class's default.

@@ -1,4 +1,4 @@
-"""What each text rule of fastai makes of many texts, asked of fastai itself.
+"""Record the output of fastai's text rules for many texts, by running fastai itself.
 
     python ulmfit_rules.py OUT.json
 

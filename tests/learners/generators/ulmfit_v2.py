@@ -1,4 +1,4 @@
-"""ULMFiT learners of fastai 2, tiny, with what ``learn.predict`` of the reloaded file answers.
+"""Tiny ULMFiT learners of fastai 2, with the answers of the reloaded file's ``learn.predict``.
 
     python ulmfit_v2.py GOLDENS.golden.json OUT_FOLDER [VARIANT ...]
 
