@@ -98,7 +98,7 @@ def test_one_that_could_not_be_deleted(stage: Stage) -> None:
     assert error["code"] == "stack-failed"
     assert "DELETE_FAILED" in error["message"]
     assert "not empty" in error["message"]
-    assert "then run the same command again" in error["hint"]
+    assert "then run fdeploy deploy --json again" in error["hint"]
     stage.client("s3").delete_object(Bucket=bucket, Key="file")
     stage.run.ok("deploy")
     assert f"stack {NAME} CREATE_COMPLETE" in stage.everything()

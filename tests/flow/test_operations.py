@@ -106,6 +106,8 @@ def test_before_anything_is_there(fdeploy: Fdeploy) -> None:
     assert asked.error["code"] == "usage"
     assert asked.error["hint"].startswith("run fdeploy plan --json learner.pkl, or set learner")
     assert fdeploy("rollback", "--json").error["code"] == "usage"
+    assert fdeploy("status", "--json").error["code"] == "no-project"
+    (fdeploy.folder / "fdeploy.toml").touch()
     assert "nothing is deployed" in fdeploy.ok("status").stdout
     assert "no version has been deployed yet" in fdeploy.ok("versions").stdout
     assert "nothing is packaged yet" in fdeploy.ok("doctor").stdout
