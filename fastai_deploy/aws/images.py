@@ -118,7 +118,8 @@ class Image:
     """A container image and what an artifact must match.
 
     ``python`` is such as ``3.13``, None if unknown; ``platform`` is the newest manylinux tag whose
-    wheels run in it; ``inference_ami`` is the AMI that the production variant must set.
+    wheels run in it; ``inference_ami`` is the AMI that the production variant must set; ``tagged``
+    is the URI with its tag, if ``uri`` has the digest.
     """
 
     uri: str
@@ -129,6 +130,7 @@ class Image:
     inference_ami: str | None
     reason: str
     warnings: tuple[str, ...] = ()
+    tagged: str = ""
 
     @property
     def registry(self) -> str:

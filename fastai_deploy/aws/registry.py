@@ -78,8 +78,4 @@ def pinned(aws: Aws, image: Image) -> Image:
             "and a rollback then gets the newer one"
         )
         return replace(image, warnings=(*image.warnings, warning))
-    return replace(
-        image,
-        uri=f"{image.uri.rpartition(':')[0]}@{digest}",
-        reason=f"{image.uri.rpartition(':')[2]}, {image.reason}",
-    )
+    return replace(image, uri=f"{image.uri.rpartition(':')[0]}@{digest}", tagged=image.uri)

@@ -195,7 +195,9 @@ class SettingsStackDefinitions:
         """The endpoint, on the image that fits, or the one that this version was proven in."""
         spec = self.endpoint_spec(stored)
         _, image = self._machine(stored)
-        note = f"image {image.uri}: {image.reason}"
+        note = f"image {image.tagged or image.uri}: {image.reason}"
+        if image.tagged:
+            note += f" ({image.uri.partition('@')[2]})"
         return StackDefinition(
             endpoint_template(spec), spec.name, spec.version, (note,), spec.warnings
         )
