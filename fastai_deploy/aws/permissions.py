@@ -140,10 +140,9 @@ def _grants(needs: Needs) -> Iterator[_Grant]:
     )
     yield _Grant(
         "iam",
-        "GetRole",
-        "DeleteRole DeleteRolePolicy DetachRolePolicy GetRolePolicy ListAttachedRolePolicies "
-        "ListRolePolicies TagRole UntagRole UpdateAssumeRolePolicy UpdateRole "
-        "UpdateRoleDescription",
+        "GetRole GetRolePolicy ListRolePolicies",
+        "DeleteRole DeleteRolePolicy DetachRolePolicy ListAttachedRolePolicies TagRole UntagRole "
+        "UpdateAssumeRolePolicy UpdateRole UpdateRoleDescription",
         _own_roles(needs),
     )
     yield _Grant(
