@@ -1,4 +1,4 @@
-"""The flow: one function per command.
+"""The flow: one function per command that builds, deploys, calls or deletes a stage.
 
     learner.pkl --export--> Bundle --package--> Artifact --upload--> StoredArtifact
                 --deploy--> Endpoint --create_api--> Api            (up: all five in order)
@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,9 @@ from fastai_deploy.records import (
     Api,
     Artifact,
     Bundle,
-    Checkup,
     Endpoint,
-    LogLine,
-    Policies,
-    StagePlan,
-    Status,
     StoredArtifact,
     Teardown,
-    Templates,
-    Version,
     counted,
 )
 from fastai_deploy.settings import Settings, identity
@@ -252,21 +244,22 @@ def deploy(project: Project, stored: StoredArtifact) -> Endpoint:
     Raises DeployError or ParityError; the previous version then keeps serving.
     """
     with _stage(project, "deploy") as ending:
-        _warn_of_reverted(project)
+        warn_of_reverted(project)
         verify = verifier(project.workspace.bundle, "the endpoint", project.report)
         record = project.target.deploy(stored, verify)
-        record = replace(record, **_kept_flags(project.settings))
+        record = replace(record, **kept_flags(project.settings))
         project.workspace.save(record)
         ending.summary = f"{record.name} at {record.url}"
     return record
 
 
-def _warn_of_reverted(project: Project) -> None:
+def warn_of_reverted(project: Project) -> None:
+    """Warn of what the settings change back that a flag of the last deploy had set."""
     for change in project.settings.reverted:
         project.report(Warned(change, "add that flag to this command to keep it"))
 
 
-def _kept_flags(settings: Settings) -> dict[str, str]:
+def kept_flags(settings: Settings) -> dict[str, str]:
     """The flags of this deploy, or of an earlier one, that the next deploy repeats."""
     return {
         key[1]: value
@@ -395,7 +388,7 @@ def teardown(
         project.target.claim(creates=False)
         proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed, wait=wait)
         if not proof.found:
-            _need_project(project, proof.where)
+            need_project(project, proof.where)
         if not proof.begun and not proof.left:
             _forget(project, proof)
         ending.summary = proof.summary
@@ -413,7 +406,7 @@ def teardown(
     return proof
 
 
-def _need_project(project: Project, searched: str) -> None:
+def need_project(project: Project, searched: str) -> None:
     """Raise NoProject unless the folder is a project."""
     if project.exists:
         return
@@ -525,83 +518,3 @@ def _is_whole(artifact: Artifact) -> bool:
 
 def _about(bundle: Bundle) -> str:
     return f"{bundle.name}: {bundle.task}, {len(bundle.labels)} labels"
-
-
-def plan(project: Project) -> StagePlan:
-    """What ``up`` would change. Exports and packages first, which changes only the workspace.
-
-    Warns if callers would notice. Raises the errors of ``export`` and ``package``, and DeployError.
-    """
-    project.target.check_access()
-    _warn_of_reverted(project)
-    found = project.operations.plan(_would_deploy(project))
-    change = found.model.breaks_callers if found.model else ""
-    if change:
-        project.report(Warned(f"{change}: callers may depend on the old answers", _TRY_FIRST))
-    return found
-
-
-_TRY_FIRST = "deploy it to a stage of its own first (--stage), or tell your callers"
-
-
-def _would_deploy(project: Project) -> Artifact:
-    """The artifact that ``up`` would make; a factory that has run is not run again."""
-    made = project.workspace.find(Bundle)
-    stated = project.settings.sections.model.learner is not None
-    if made is None and not stated and project.workspace.find(Artifact):
-        return freshness.artifact(project)  # another machine made it
-    if made is None or stated or Path(made.source.path).exists():
-        wanted = export_source.export_request(project)
-        if made is None or wanted.kind != "factory":
-            made = export(project)
-    return package(project, freshness.bundle(project))
-
-
-def status(project: Project) -> Status:
-    """What is deployed, how it is doing and what it costs. Raises AwsError or NoProject."""
-    found = project.operations.status()
-    if not found.parts:
-        _need_project(project, found.where)
-    return found
-
-
-def logs(
-    project: Project, *, api: bool = False, since: timedelta, follow: bool = False
-) -> Iterator[LogLine]:
-    """The log lines of the last ``since``; ``follow`` never ends. Raises AwsError."""
-    return project.operations.logs(api=api, since=since, follow=follow)
-
-
-def versions(project: Project) -> tuple[Version, ...]:
-    """The deployed versions, newest first. Raises AwsError."""
-    return project.operations.versions()
-
-
-def rollback(project: Project, *, to: str | None = None) -> Endpoint:
-    """Deploy the version before the live one, or the one whose digits start with ``to``.
-
-    Raises UsageError if there is none, and the errors of ``deploy``.
-    """
-    began = project.clock()
-    project.report(StageStarted("rollback"))
-    project = claimed(project)
-    record = replace(project.operations.rollback(to), **_kept_flags(project.settings))
-    project.workspace.save(record)
-    summary = f"version {record.version} is live again"
-    project.report(StageFinished("rollback", summary, project.clock() - began))
-    return record
-
-
-def doctor(project: Project) -> Checkup:
-    """Check that a deploy would work, packaged or not. Raises SettingsError."""
-    return project.operations.doctor(project.workspace.find(Artifact))
-
-
-def policies(project: Project) -> Policies:
-    """The IAM permissions that a deploy needs. Raises UsageError for the local target."""
-    return project.operations.policies()
-
-
-def template(project: Project) -> Templates:
-    """The stacks of the packaged artifact. Raises StageError, or UsageError if target is local."""
-    return project.operations.template(freshness.artifact(project))

@@ -254,17 +254,17 @@ def plan(
     ttl: opt.Ttl = None,
 ) -> "StagePlan":
     """Show what up would change (exit code 2 if anything)."""
-    from fastai_deploy import stages
+    from fastai_deploy import operations
 
-    return stages.plan(project)
+    return operations.plan(project)
 
 
 @command(app, locked=False)
 def status(project: "Project", region: opt.Region = None) -> "Status":
     """Show what is deployed, its health and its cost."""
-    from fastai_deploy import stages
+    from fastai_deploy import operations
 
-    return stages.status(project)
+    return operations.status(project)
 
 
 @command(app, locked=False)
@@ -276,20 +276,20 @@ def logs(
     region: opt.Region = None,
 ) -> "Lines":
     """Show the logs of the endpoint or the API."""
-    from fastai_deploy import stages
+    from fastai_deploy import operations
     from fastai_deploy.cli.results import Lines
     from fastai_deploy.settings.sections import duration
 
-    return Lines(stages.logs(project, api=api, since=duration(since), follow=follow))
+    return Lines(operations.logs(project, api=api, since=duration(since), follow=follow))
 
 
 @command(app, locked=False)
 def versions(project: "Project", region: opt.Region = None) -> "Versions":
     """List the deployed versions and mark the live one."""
-    from fastai_deploy import stages
+    from fastai_deploy import operations
     from fastai_deploy.cli.results import Versions
 
-    return Versions(stages.versions(project))
+    return Versions(operations.versions(project))
 
 
 @command(app)
@@ -300,9 +300,9 @@ def rollback(
     adopt: opt.Adopt = False,  # noqa: FBT002
 ) -> "Endpoint":
     """Go back to the previous version."""
-    from fastai_deploy import stages
+    from fastai_deploy import operations
 
-    return stages.rollback(project, to=to)
+    return operations.rollback(project, to=to)
 
 
 @command(app, locked=False)
@@ -314,9 +314,9 @@ def doctor(
     ttl: opt.Ttl = None,
 ) -> "Checkup | Policies":
     """Check that a deploy would work."""
-    from fastai_deploy import stages
+    from fastai_deploy import operations
 
-    return stages.policies(project) if policy else stages.doctor(project)
+    return operations.policies(project) if policy else operations.doctor(project)
 
 
 @command(app, locked=False)
@@ -327,6 +327,6 @@ def template(
     ttl: opt.Ttl = None,
 ) -> "Templates":
     """Print the CloudFormation templates, with their parameters."""
-    from fastai_deploy import stages
+    from fastai_deploy import operations
 
-    return stages.template(project)
+    return operations.template(project)

@@ -279,6 +279,9 @@ def remember(settings: Settings, last: Mapping[Key, str]) -> Settings:
     for key, value in last.items():
         flag = REMEMBERED[key]
         origin = settings.origins.get(key)
+        if key[1] == "instance" and settings.sections.endpoint.kind == "serverless":
+            reverted.append(f"a serverless endpoint has no instance; the last deploy used {value}")
+            continue
         if origin is None:
             settings = _with(
                 settings, key, value, Origin("remembered", f"{flag} of the last deploy")

@@ -42,8 +42,8 @@ def test_from_a_learner_to_an_api_on_aws(double: Double, tmp_path: Path) -> None
     assert fdeploy.ok("invoke", text, "--json").json["label"] == answer["label"]
     for kind in ("serverless", "async"):
         fdeploy.environ["FDEPLOY_ENDPOINT_KIND"] = kind
-        # The instance of the deploy before would be remembered, and serverless has no GPU.
-        name = fdeploy.ok("deploy", "--instance", "ml.m5.large", "--json").json["name"]
+        # A serverless endpoint drops the instance of the deploy before.
+        name = fdeploy.ok("deploy", "--json").json["name"]
         assert name == f"project-dev-{kind}"
         found = fdeploy.ok("invoke", text, "--json").json
         # Serverless has another image, so the artifact is packed again: another version.

@@ -41,7 +41,7 @@ def test_an_artifact_of_another_image_is_pointed_out(opened: Open, model: Model)
     assert moved["outcome"] == "warned"
     assert "it is packed for Python 3.13" in moved["message"]
     assert "the torchserve image has Python 3.8 on manylinux_2_31_x86_64" in moved["message"]
-    assert moved["hint"] == "run fdeploy package with these settings"
+    assert moved["hint"] == "run fdeploy package --instance ml.p2.xlarge --region eu-central-1"
     Workspace(stage.folder, "dev").artifact.write_bytes(b"cut off")
     assert artifact(stage)["outcome"] == "failed"
 

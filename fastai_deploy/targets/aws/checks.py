@@ -38,7 +38,7 @@ from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.stacks import chosen_image, served_model
 
-_AGAIN = "run fdeploy package with these settings"
+_AGAIN = "run fdeploy package"
 
 
 def artifact_check(artifact: Artifact | None, container: Container) -> Check:
