@@ -109,7 +109,8 @@ def test_what_is_missing_is_named(caller: Caller) -> None:
     checked = caller.run()("doctor", "--region", REGION)
     assert checked.status == 13
     assert f"permissions: {check.message}" in checked.stdout
-    assert f"try: {check.hint}" in checked.stdout
+    completed = check.hint.replace("doctor", f"doctor --region {REGION}")
+    assert f"try: {completed}" in checked.stdout
     # A plan makes the same check first, and continues.
     planned = caller.run()("plan", "--region", REGION)
     assert planned.status == 2

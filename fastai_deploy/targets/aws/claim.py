@@ -1,12 +1,14 @@
 """Whose a stage is, and what is asked before it is made or deleted.
 
-no stacks yet               the stage will carry the project's id; in a terminal, a project
-without one gets one, and the user is asked
-stacks with the same id     they are the project's
-stacks without an id        made by an earlier version, or without a terminal: those of a
-project without an id, too; one with an id takes them over after
-asking, and without a terminal only with --adopt
-stacks with another id      refused, unless with --adopt
+| stacks            | what a claim does                                                           |
+|-------------------|-----------------------------------------------------------------------------|
+| none yet          | The stage will carry the project's id. In a terminal, a project without one |
+|                   | gets one, and the user is asked.                                            |
+| with the same id  | They are the project's.                                                     |
+| without an id     | An earlier version made them, or a run without a terminal. They belong to a |
+|                   | project without an id; one with an id takes them over after asking, and     |
+|                   | without a terminal only with ``--adopt``.                                   |
+| with another id   | They are refused, except with ``--adopt``.                                  |
 """
 
 from __future__ import annotations
@@ -35,10 +37,8 @@ def claim(context: Context, *, creates: bool) -> Claim:
     Raises NotOurs for another project's stage, UsageError for a refused question, or AwsError.
     """
     owner, consent = context.owner, context.consent
-    ids = set(_ids(context))
+    ids = refuse_another_projects(context)
     theirs = sorted(ids - {"", owner.id})
-    if theirs and not consent.adopt:
-        raise of_another_id(owner, theirs[0])
     if owner.id and ids == {""}:
         _take_over(context)
     id_ = owner.id or next(iter(theirs), "")
@@ -49,6 +49,16 @@ def claim(context: Context, *, creates: bool) -> Claim:
         id_ = id_ or suggested
     _agree_to_first_deploy(context, id_)
     return Claim(id_, suggested="" if id_ else suggested)
+
+
+def refuse_another_projects(context: Context) -> frozenset[str]:
+    """The ids of the stage's stacks. Raises NotOurs if one is another project's, or AwsError."""
+    owner = context.owner
+    ids = frozenset(_ids(context))
+    theirs = sorted(ids - {"", owner.id})
+    if theirs and not context.consent.adopt:
+        raise of_another_id(owner, theirs[0])
+    return ids
 
 
 def _ids(context: Context) -> Iterator[str]:

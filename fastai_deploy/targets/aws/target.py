@@ -55,9 +55,12 @@ class AwsTarget:
         return claim.claim(self.context, creates=creates)
 
     def check_access(self) -> None:
-        """Ask AWS whose credentials these are. Raises AwsError, or AwsWrongAccount."""
-        _ = self.context.aws.account
+        """Check the credentials, and that the stage is not another project's.
+
+        Raises AwsError, AwsWrongAccount or NotOurs.
+        """
         self.context.aws.check_account()
+        claim.refuse_another_projects(self.context)
 
     def container(self) -> Container:
         """The container, from the image that the settings select, that an artifact must fit."""
