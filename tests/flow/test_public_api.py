@@ -162,7 +162,7 @@ def test_the_key_is_shown_and_replaced(served: Fdeploy) -> None:
 def test_without_an_api_there_is_no_key(tmp_path: Path) -> None:
     outcome = Fdeploy(tmp_path)("key", "show", "--json")
     assert outcome.status == 7
-    assert outcome.error["hint"] == "run fdeploy create-api"
+    assert outcome.error["hint"] == "run fdeploy up learner.pkl"
 
 
 # The output of create-api
