@@ -193,6 +193,9 @@ def claimed(project: Project, *, creates: bool = False) -> Project:
     """
     claim = project.target.claim(creates=creates)
     settings = project.settings
+    if creates and settings.reverted:
+        warn_of_reverted(project)
+        project.consent.agree("Change this back?", refused="nothing was changed")
     values = {"id": claim.id or claim.suggested}
     if ("project", "name") not in settings.origins:
         values = {"name": settings.project_name, **values}
@@ -244,7 +247,6 @@ def deploy(project: Project, stored: StoredArtifact) -> Endpoint:
     Raises DeployError or ParityError; the previous version then keeps serving.
     """
     with _stage(project, "deploy") as ending:
-        warn_of_reverted(project)
         verify = verifier(project.workspace.bundle, "the endpoint", project.report)
         record = project.target.deploy(stored, verify)
         record = replace(record, **kept_flags(project.settings))

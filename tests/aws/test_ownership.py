@@ -131,6 +131,30 @@ def test_the_first_deploy_in_a_terminal_asks_and_makes_an_id(folders: Folders) -
     assert f"nothing to delete in account {ada.account}, region {REGION}" in none.stdout
 
 
+def test_what_the_settings_change_back_is_asked(folders: Folders) -> None:
+    """A deploy that would quietly end a stage's time to live, or move it to another instance."""
+    ada = folders.make("ada")
+    ada.run.ok("upload", "--region", REGION)
+    assert ada.typed("", "deploy", "--yes", "--ttl", "4h").status == 0
+    project = ada.path / "fdeploy.toml"
+    project.write_text(project.read_text() + 'ttl = "7d"\n')
+    ends = ada.run.ok("status", "--json").json["ends"]
+
+    no = ada.typed("n", "deploy")
+    assert no.status == 2
+    assert "project.ttl becomes 7d (fdeploy.toml:4); the last deploy used --ttl 4h" in no.shown
+    assert "Change this back? [y/N]" in no.shown
+    assert ada.run.ok("status", "--json").json["ends"] == ends
+
+    kept = ada.typed("", "deploy", "--ttl", "4h")
+    assert kept.status == 0
+    assert "[y/N]" not in kept.shown
+    yes = ada.typed("y", "deploy")
+    assert yes.status == 0, yes.shown
+    assert ada.run.ok("status", "--json").json["ends"] > ends
+    ada.run.ok("teardown", "--artifacts")
+
+
 def test_yes_skips_the_question_and_nothing_else(folders: Folders) -> None:
     ada = folders.make("ada")
     ada.run.ok("upload", "--region", REGION)
@@ -260,7 +284,6 @@ def test_nothing_is_found_outside_of_a_project(folders: Folders, tmp_path: Path)
     for command in ("status", "teardown"):
         error = run(command, "--region", REGION, "--json").error
         assert error["code"] == "no-project"
-        assert f"nothing was found in account {folders.account}, region {REGION}, for" not in error
         assert (
             f"in account {folders.account}, region {REGION} for project empty, stage dev"
             in (error["message"])
