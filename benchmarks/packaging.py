@@ -19,7 +19,7 @@ SIZE = 500_000_000
 ROUNDS = 3
 PACK = (
     "from pathlib import Path; from fastai_deploy.packaging.artifact import write_artifact\n"
-    "write_artifact(Path('bundle'), Path('model.tar.gz'), name='n', told=lambda *_: None)"
+    "write_artifact(Path('bundle'), Path('model.tar.gz'), name='n', notify=lambda *_: None)"
 )
 
 

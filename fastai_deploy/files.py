@@ -144,12 +144,12 @@ def sha256(
     path: Path,
     *,
     most: int | None = None,
-    told: Callable[[int], None] = lambda _bytes: None,
+    notify: Callable[[int], None] = lambda _bytes: None,
 ) -> str:
     """The SHA-256 of a regular file in hexadecimal.
 
-    ``told`` is called with the number of bytes read so far. Raises FileError, also if the file has
-    more than ``most`` bytes.
+    ``notify`` is called with the number of bytes read so far. Raises FileError, also if the file
+    has more than ``most`` bytes.
     """
     digest = hashlib.sha256()
     done = 0
@@ -159,7 +159,7 @@ def sha256(
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             done += len(chunk)
-            told(done)
+            notify(done)
     return digest.hexdigest()
 
 

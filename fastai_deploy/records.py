@@ -426,9 +426,9 @@ class ModelChange:
         if self.before.task != self.after.task:
             return f"the model becomes {self.after.task} instead of {self.before.task}"
         added, removed = self.labels
-        told = [f"adds {some_names(added)}"] * bool(added)
-        told += [f"removes {some_names(removed)}"] * bool(removed)
-        return f"the new version {' and '.join(told)}" if told else ""
+        message = [f"adds {some_names(added)}"] * bool(added)
+        message += [f"removes {some_names(removed)}"] * bool(removed)
+        return f"the new version {' and '.join(message)}" if message else ""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 container,
                 serving_versions(Path(bundle.path)),
                 cache=default_cache(),
-                told=lambda message: project.report(Step(message)),
+                notify=lambda message: project.report(Step(message)),
             )
             written = write_artifact(
                 Path(bundle.path),
@@ -137,7 +137,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 wheels=wheels or (),
                 lock=_learner_lock(project, Path(bundle.path), container) if container else None,
                 name=project.settings.sections.package.name or bundle.name,
-                told=lambda done, total: project.report(Advanced("package", done, total)),
+                notify=lambda done, total: project.report(Advanced("package", done, total)),
             )
             record = Artifact(
                 str(project.workspace.artifact),

@@ -53,7 +53,7 @@ def pack(bundle: TinyBundle, path: Path) -> Model:
         model={**manifest["model"], "architecture": "tiny", "parameters": 1},
     )
     written = write_artifact(
-        bundle.folder, path, name=path.name.partition(".")[0], told=lambda _done, _total: None
+        bundle.folder, path, name=path.name.partition(".")[0], notify=lambda _done, _total: None
     )
     return Model(bundle, Artifact(str(path), written.sha256, written.bytes, "test"))
 

@@ -40,9 +40,9 @@ def silent(_done: int, _total: int) -> None:
 
 
 def test_the_same_bundle_gives_the_same_bytes(tmp_path: Path, bundle: Path) -> None:
-    one = write_artifact(bundle, tmp_path / "1.tar.gz", name="n", told=silent)
+    one = write_artifact(bundle, tmp_path / "1.tar.gz", name="n", notify=silent)
     (bundle / "tokenizer.json").touch()
-    two = write_artifact(bundle, tmp_path / "2.tar.gz", name="n", told=silent)
+    two = write_artifact(bundle, tmp_path / "2.tar.gz", name="n", notify=silent)
     data = (tmp_path / "1.tar.gz").read_bytes()
     assert one == two
     assert (tmp_path / "2.tar.gz").read_bytes() == data
@@ -51,7 +51,7 @@ def test_the_same_bundle_gives_the_same_bytes(tmp_path: Path, bundle: Path) -> N
 
 
 def test_what_is_in_it(tmp_path: Path, bundle: Path) -> None:
-    write_artifact(bundle, tmp_path / "m.tar.gz", name="renamed", told=silent)
+    write_artifact(bundle, tmp_path / "m.tar.gz", name="renamed", notify=silent)
     unpack(tmp_path / "m.tar.gz", tmp_path / "out")
     out = tmp_path / "out"
     manifest = json.loads((out / "manifest.json").read_bytes())
@@ -70,7 +70,7 @@ def test_what_is_in_it(tmp_path: Path, bundle: Path) -> None:
 def test_container_entry_points_import_existing_names(
     tmp_path: Path, bundle: Path, path: str
 ) -> None:
-    write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=silent)
+    write_artifact(bundle, tmp_path / "m.tar.gz", name="n", notify=silent)
     unpack(tmp_path / "m.tar.gz", tmp_path / "out")
     imports = [
         node
@@ -97,7 +97,7 @@ def test_a_gpu_is_given_its_own_graph(tmp_path: Path, bundle: Path) -> None:
     for gpu in (False, True):
         container = Container("an image", "3.13", "manylinux_2_34_x86_64", gpu=gpu)
         artifact = tmp_path / f"{gpu}.tar.gz"
-        write_artifact(bundle, artifact, name="n", told=silent, container=container)
+        write_artifact(bundle, artifact, name="n", notify=silent, container=container)
         unpack(artifact, tmp_path / str(gpu))
         packed = json.loads((tmp_path / str(gpu) / "manifest.json").read_bytes())
         model = packed["model"]
@@ -113,7 +113,7 @@ def test_a_gpu_is_given_its_own_graph(tmp_path: Path, bundle: Path) -> None:
 
 def test_progress_ends_at_the_total(tmp_path: Path, bundle: Path) -> None:
     seen: list[tuple[int, int]] = []
-    write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=lambda *at: seen.append(at))
+    write_artifact(bundle, tmp_path / "m.tar.gz", name="n", notify=lambda *at: seen.append(at))
     assert seen[-1][0] == seen[-1][1]
     assert seen == sorted(seen)
 
@@ -121,7 +121,7 @@ def test_progress_ends_at_the_total(tmp_path: Path, bundle: Path) -> None:
 def test_a_bundle_that_changed_is_refused(tmp_path: Path, bundle: Path) -> None:
     (bundle / "tokenizer.json").write_bytes(b"[]")
     with pytest.raises(FileError, match=r"tokenizer.json has changed") as caught:
-        write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=silent)
+        write_artifact(bundle, tmp_path / "m.tar.gz", name="n", notify=silent)
     assert caught.value.hint == "run fdeploy export"
     assert not (tmp_path / "m.tar.gz").exists()
 
@@ -129,7 +129,7 @@ def test_a_bundle_that_changed_is_refused(tmp_path: Path, bundle: Path) -> None:
 def test_a_bundle_without_its_files(tmp_path: Path, bundle: Path) -> None:
     (bundle / "model.onnx").unlink()
     with pytest.raises(FileMissing, match=r"model.onnx"):
-        write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=silent)
+        write_artifact(bundle, tmp_path / "m.tar.gz", name="n", notify=silent)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/absolute", "a/../../outside"])
@@ -154,7 +154,7 @@ def test_a_link_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 5, 1000])
 def test_half_an_archive_is_refused(tmp_path: Path, bundle: Path, keep: int) -> None:
-    write_artifact(bundle, tmp_path / "m.tar.gz", name="n", told=silent)
+    write_artifact(bundle, tmp_path / "m.tar.gz", name="n", notify=silent)
     half = tmp_path / "half.tar.gz"
     half.write_bytes((tmp_path / "m.tar.gz").read_bytes()[:keep])
     with pytest.raises(FileError, match=r"is damaged or not an artifact"):

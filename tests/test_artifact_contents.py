@@ -47,7 +47,7 @@ def pack(
         bundle,
         folder / "model.tar.gz",
         name="demo",
-        told=lambda _done, _total: None,
+        notify=lambda _done, _total: None,
         container=container,
         wheels=wheels,
     )
@@ -59,13 +59,13 @@ def test_an_artifact_fits_what_it_was_packed_for_alone(tmp_path: Path) -> None:
     assert packed == ArtifactContents(
         "3.13", "x86_64", tuple(sorted(OF_RAY, key=OF_RAY.index)), None
     )
-    assert list(packed.misfits(RAY)) == []
+    assert list(packed.mismatches(RAY)) == []
     onnxruntime, tokenizers, _ = OF_RAY
-    assert list(packed.misfits(P2)) == [
+    assert list(packed.mismatches(P2)) == [
         "it is packed for Python 3.13",
         f"these wheels in it do not run there: {onnxruntime}, {tokenizers}",
     ]
-    assert list(packed.misfits(ARM)) == [
+    assert list(packed.mismatches(ARM)) == [
         "it is packed for Python 3.13",
         "it is packed for x86_64",
         f"these wheels in it do not run there: {onnxruntime}, {tokenizers}",
@@ -76,20 +76,20 @@ def test_the_stable_abi_runs_in_later_pythons(tmp_path: Path) -> None:
     packed = pack(tmp_path, None, ())
     assert packed == ArtifactContents(None, None, (), None)
     stable = ArtifactContents("3.12", "aarch64", ("t-1-cp39-abi3-manylinux2014_aarch64.whl",), None)
-    assert list(stable.misfits(ARM)) == []
+    assert list(stable.mismatches(ARM)) == []
     newer = ArtifactContents("3.12", "aarch64", ("t-1-cp313-abi3-manylinux2014_aarch64.whl",), None)
-    assert len(list(newer.misfits(ARM))) == 1
+    assert len(list(newer.mismatches(ARM))) == 1
 
 
 def test_a_glibc_that_is_newer_than_the_images(tmp_path: Path) -> None:
     packed = pack(tmp_path, P2, ("o-1-cp38-cp38-manylinux_2_34_x86_64.whl",))
-    assert [reason[:15] for reason in packed.misfits(P2)] == ["these wheels in"]
+    assert [reason[:15] for reason in packed.mismatches(P2)] == ["these wheels in"]
 
 
 def test_an_original_learner_needs_its_python(tmp_path: Path) -> None:
     packed = pack(tmp_path, RAY, (), learner="3.11")
     assert packed.learner == "3.11"
-    assert list(packed.misfits(RAY)) == ["its learner needs Python 3.11"]
+    assert list(packed.mismatches(RAY)) == ["its learner needs Python 3.11"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive"])

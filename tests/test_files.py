@@ -99,5 +99,5 @@ def test_the_hash_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     told: list[int] = []
-    assert files.sha256(path, told=told.append) == hashlib.sha256(data).hexdigest()
+    assert files.sha256(path, notify=told.append) == hashlib.sha256(data).hexdigest()
     assert told == [files.CHUNK, len(data)]

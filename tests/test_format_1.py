@@ -37,7 +37,7 @@ def test_it_is_served_by_two_sessions() -> None:
 
 
 def test_it_is_packed_as_it_is(tmp_path: Path) -> None:
-    write_artifact(BUNDLE, tmp_path / "a.tar.gz", name="reviews", told=lambda _done, _total: None)
+    write_artifact(BUNDLE, tmp_path / "a.tar.gz", name="reviews", notify=lambda _done, _total: None)
     unpack(tmp_path / "a.tar.gz", tmp_path / "model")
     assert json.loads((tmp_path / "model" / "manifest.json").read_bytes())["format"] == 1
     assert load(tmp_path / "model", TWO_CORES, 1).deviation < 1e-5

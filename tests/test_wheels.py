@@ -77,7 +77,7 @@ def fetched(
     index: Index, cache: Path, container: Container = RAY, lock: Sequence[Pin] = LOCK
 ) -> tuple[tuple[Wheel, ...], list[str]]:
     told: list[str] = []
-    found = fetch(container, VERSIONS, cache=cache, told=told.append, lock=lock, run=index)
+    found = fetch(container, VERSIONS, cache=cache, notify=told.append, lock=lock, run=index)
     return found, told
 
 
@@ -201,7 +201,7 @@ def test_pip_itself_refuses_a_wheel_with_another_byte(tmp_path: Path) -> None:
 
     def packed(cache: str) -> str:
         (found,) = fetch(
-            RAY, {"tokenizers": "0.0.1"}, cache=tmp_path / cache, told=print, lock=lock, run=real
+            RAY, {"tokenizers": "0.0.1"}, cache=tmp_path / cache, notify=print, lock=lock, run=real
         )
         return found.sha256
 

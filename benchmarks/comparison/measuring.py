@@ -169,5 +169,5 @@ def _told(met: load.Load) -> dict[str, Any]:
 
 
 def _say(what: str, rates: Mapping[str, float]) -> None:
-    told = "  ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
-    print(f"{time.strftime('%H:%M:%S')} {what}: {told}", flush=True)
+    message = "  ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
+    print(f"{time.strftime('%H:%M:%S')} {what}: {message}", flush=True)

@@ -220,13 +220,13 @@ class MemoryEstimate:
     larger: str | None
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """The estimate, for people."""
         need = self.need
-        told = f"the model needs about {_mb(need.needed)} (its file has {_mb(need.weights)})"
+        message = f"the model needs about {_mb(need.needed)} (its file has {_mb(need.weights)})"
         if self.memory is None:
-            return f"{told}; the memory of {self.place} is unknown"
-        return f"{told}, and {self.place} has {_mb(self.memory)}"
+            return f"{message}; the memory of {self.place} is unknown"
+        return f"{message}, and {self.place} has {_mb(self.memory)}"
 
     @property
     def impossible(self) -> bool:
@@ -250,12 +250,12 @@ class MemoryEstimate:
         outcome: Outcome = "warned" if self.tight else "passed"
         if self.impossible:
             outcome = "failed"
-        return Check("memory", outcome, self.told, "" if outcome == "passed" else self.hint)
+        return Check("memory", outcome, self.message, "" if outcome == "passed" else self.hint)
 
     def require(self) -> None:
         """Raise SettingsError if not even the weights fit."""
         if self.impossible:
-            raise SettingsError(self.told, hint=self.hint)
+            raise SettingsError(self.message, hint=self.hint)
 
 
 def on_instance(name: str, need: MemoryNeed, known: Sequence[str]) -> MemoryEstimate:

@@ -166,11 +166,11 @@ class Doctor:
     def _bucket(self, chosen: str | None) -> Check:
         bucket = find_bucket(self._aws, chosen)
         if bucket is not None:
-            told = f"{bucket.name} exists and belongs to this account"
+            message = f"{bucket.name} exists and belongs to this account"
             key = bucket_key(self._aws, bucket)
             if key:
-                told += f"; its objects have the key {key}, which the endpoint's role may use"
-            return Check("bucket", "passed", told)
+                message += f"; its objects have the key {key}, which the endpoint's role may use"
+            return Check("bucket", "passed", message)
         if chosen is None:
             name = default_bucket(self._aws)
             return Check("bucket", "passed", f"the first upload will create {name}")
@@ -238,9 +238,9 @@ class Doctor:
             )
         used, hidden = self._in_use(instance)
         value = float(quota["Value"])
-        told = f"the account's quota is {value:g} {instance}, {used} of them in use"
+        message = f"the account's quota is {value:g} {instance}, {used} of them in use"
         if hidden:
-            told += f" (without {counted(hidden, 'endpoint')} that you may not look at)"
+            message += f" (without {counted(hidden, 'endpoint')} that you may not look at)"
         if subject.count and value < used + subject.count:
             beside = " beside the old ones, which serve until the new ones do" if used else ""
             hint = self._more(quota, used + subject.count)
@@ -249,8 +249,8 @@ class Doctor:
                     f"set rolling = true in [endpoint], which needs only {subject.rolling} more, "
                     f"or {hint}"
                 )
-            raise AwsQuota(f"{told}, and the settings need {subject.count}{beside}", hint=hint)
-        return Check("quota", "passed", told)
+            raise AwsQuota(f"{message}, and the settings need {subject.count}{beside}", hint=hint)
+        return Check("quota", "passed", message)
 
     def _more(self, quota: Mapping[str, Any], wanted: int) -> str:
         """How to ask for a higher quota."""
@@ -320,17 +320,17 @@ def _trusts(policy: Any, service: str) -> bool:
 
 def _limits(limits: Limits) -> Check:
     """Check that no timeout exceeds the one behind it, and that the largest request fits."""
-    told = f"an endpoint answers within {limits.endpoint_seconds:g} s"
+    message = f"an endpoint answers within {limits.endpoint_seconds:g} s"
     if limits.function_seconds is None or limits.gateway_seconds is None:
-        return Check("limits", "passed", f"{told}, and has no API in front of it")
-    told = (
+        return Check("limits", "passed", f"{message}, and has no API in front of it")
+    message = (
         f"the Lambda waits {limits.function_seconds:g} s, API Gateway "
-        f"{limits.gateway_seconds:g} s, {told}"
+        f"{limits.gateway_seconds:g} s, {message}"
     )
     if limits.function_seconds > min(limits.gateway_seconds, limits.endpoint_seconds):
-        return Check("limits", "failed", told, "set a smaller timeout in [api]")
+        return Check("limits", "failed", message, "set a smaller timeout in [api]")
     largest = limits.largest_request or 0
-    told += f"; a request has at most {largest:,} of {limits.endpoint_takes:,} allowed bytes"
+    message += f"; a request has at most {largest:,} of {limits.endpoint_takes:,} allowed bytes"
     if largest > limits.endpoint_takes:
-        return Check("limits", "failed", told, "set a smaller max_body in [api]")
-    return Check("limits", "passed", told)
+        return Check("limits", "failed", message, "set a smaller max_body in [api]")
+    return Check("limits", "passed", message)

@@ -194,9 +194,9 @@ class Queue:
 
 
 def invoke_async(
-    aws: Aws, name: str, queue: Queue, request: Json, *, told: Callable[[str], None]
+    aws: Aws, name: str, queue: Queue, request: Json, *, notify: Callable[[str], None]
 ) -> Json:
-    """Send one request and wait for its answer; ``told`` receives where it will be stored.
+    """Send one request and wait for its answer; ``notify`` receives where it will be stored.
 
     Raises InvocationError, or NoAnswer if there is no answer within two hours.
     """
@@ -222,7 +222,7 @@ def invoke_async(
         )
     except AwsError as error:
         raise passed_on(name, error) from None
-    told(f"the answer will be stored at {accepted['OutputLocation']}")
+    notify(f"the answer will be stored at {accepted['OutputLocation']}")
     return _awaited(aws, name, queue.bucket, accepted)
 
 

@@ -217,14 +217,14 @@ def _allowed_by(one: Any, result: Any, detail: str, name: str) -> bool:
 
 
 def _lacking(principal: str, missing: Mapping[str, set[str]]) -> Check:
-    told = "; ".join(f"{reason} {_named(sorted(missing[reason]))}" for reason in sorted(missing))
+    message = "; ".join(f"{reason} {_named(sorted(missing[reason]))}" for reason in sorted(missing))
     attach = f"attach the policies that fdeploy doctor --policy prints to {principal}"
     if set(missing) == {_NOBODY}:
         hint = attach
     else:
         hint = "ask the account's administrator: no further policy can allow what is denied"
         hint += f"; for the other actions, {attach}" if _NOBODY in missing else ""
-    return Check("permissions", "failed", f"for {principal}, {told}", hint)
+    return Check("permissions", "failed", f"for {principal}, {message}", hint)
 
 
 def _named(actions: Sequence[str]) -> str:

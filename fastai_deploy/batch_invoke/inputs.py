@@ -70,11 +70,13 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://\S+")
 _PATH = re.compile(r"(\.{1,2}|~)/\S*")
 _NAME_MAX = 255  # bytes of a file name, see limits.h
 
-Told = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
-def read_texts(argument: str, wanted: ColumnChoice, stdin: BinaryIO, told: Told) -> str | list[str]:
-    """Read one text, or the texts of a table or JSON file; ``told`` receives what was decided.
+def read_texts(
+    argument: str, wanted: ColumnChoice, stdin: BinaryIO, notify: Notify
+) -> str | list[str]:
+    """Read one text, or the texts of a table or JSON file; ``notify`` receives what was decided.
 
     Raises UsageError or FileError, naming the line.
     """
@@ -92,7 +94,7 @@ def read_texts(argument: str, wanted: ColumnChoice, stdin: BinaryIO, told: Told)
         raise _foreign(path, suffix)
     content = _content(path)
     if suffix in _TABLES:
-        return _some(path, read_table_texts(path, content, wanted, told))
+        return _some(path, read_table_texts(path, content, wanted, notify))
     if not wanted.header:
         raise UsageError(
             f"{path} is not a table", hint="use --no-header only with .csv and .tsv files"
@@ -103,7 +105,7 @@ def read_texts(argument: str, wanted: ColumnChoice, stdin: BinaryIO, told: Told)
         return _some(path, _json(path, content, wanted.column))
     _check_plain(wanted, str(path))
     if suffix not in _PLAIN:
-        told(
+        notify(
             f"{argument} is a file and is classified as one text; for many texts, use a .csv, "
             ".tsv, .json or .jsonl file"
         )

@@ -43,13 +43,13 @@ class ColumnChoice:
 
 
 def read_table_texts(
-    path: Path, content: str, wanted: ColumnChoice, told: Callable[[str], None]
+    path: Path, content: str, wanted: ColumnChoice, notify: Callable[[str], None]
 ) -> Iterator[str]:
     """Yield the texts of the chosen column, by default ``text`` or the only column.
 
-    ``told`` receives what was decided. Raises FileError or UsageError, naming the line.
+    ``notify`` receives what was decided. Raises FileError or UsageError, naming the line.
     """
-    separator, skipped = _separator(path, content, told)
+    separator, skipped = _separator(path, content, notify)
     rows = csv.reader(io.StringIO(content[skipped:], newline=""), delimiter=separator, strict=True)
     line = 1 if skipped else 0
     with _long_fields():
@@ -59,7 +59,7 @@ def read_table_texts(
                 raise FileError(f"{path} is empty", hint="use a file with at least one text")
             place = line + rows.line_num
             if wanted.header:
-                at = _column(path, first, wanted.column, place, told)
+                at = _column(path, first, wanted.column, place, notify)
             else:
                 at = _numbered(path, first, wanted.column, place)
                 yield first[at]
@@ -102,11 +102,11 @@ def no_column(path: Path, wanted: str, names: Sequence[str], number: int) -> Usa
     )
 
 
-def _separator(path: Path, content: str, told: Callable[[str], None]) -> tuple[str, int]:
+def _separator(path: Path, content: str, notify: Callable[[str], None]) -> tuple[str, int]:
     """The field separator, and the number of characters to skip because they only state it."""
     stated = _EXCEL.match(content)
     if stated is not None:
-        told(f'{path.name}, line 1: "{stated[0].strip()}" sets the separator and is not a text')
+        notify(f'{path.name}, line 1: "{stated[0].strip()}" sets the separator and is not a text')
         return stated[1], stated.end()
     if path.suffix.lower() == ".tsv":
         return "\t", 0
@@ -119,7 +119,7 @@ def _column(
     names: Sequence[str],
     column: str | None,
     place: int,
-    told: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> int:
     """The index of the column, according to the header."""
     if column is None and len(names) == 1 and names[0] != COLUMN:
@@ -129,7 +129,7 @@ def _column(
                 f"{path}, line {place}: there is one column, and {shown} may be its name or a text",
                 hint=f"add --no-header if it is a text, or --column {shown} if it is the name",
             )
-        told(f"{path.name}, line {place}: using {_quoted(names[0])} as the column name")
+        notify(f"{path.name}, line {place}: using {_quoted(names[0])} as the column name")
         return 0
     wanted = column or COLUMN
     found = [at for at, name in enumerate(names) if name == wanted]

@@ -146,8 +146,8 @@ class Proof:
             for each in self.needed
             if each.part == "text"
         )
-        told = (case for case in cases if case.probabilities is not None or case.error)
-        if not unasked or any(is_cut(case.text) for case in told):
+        message = (case for case in cases if case.probabilities is not None or case.error)
+        if not unasked or any(is_cut(case.text) for case in message):
             return ()
         if not self.waived:
             raise self.refusal(_NOT_ALL_PROVEN, unasked)
@@ -215,8 +215,8 @@ def listed(items: Sequence[Unproven]) -> str:
     """The pieces of code, wrapped to fit a terminal of 80 columns."""
     lines = []
     for each in items[:_MOST_SHOWN]:
-        told = str(replace(each, code=""))
-        lines += textwrap.wrap(told, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+        message = str(replace(each, code=""))
+        lines += textwrap.wrap(message, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
         if each.code:
             code = printable(each.code)
             lines += textwrap.wrap(code, _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 12)

@@ -97,7 +97,7 @@ class ArtifactContents:
     wheels: tuple[str, ...]
     learner: str | None
 
-    def misfits(self, container: Container) -> Iterator[str]:
+    def mismatches(self, container: Container) -> Iterator[str]:
         """Each reason why the artifact cannot be served in a container."""
         if self.learner and self.learner != container.python:
             yield f"its learner needs Python {self.learner}"
@@ -179,14 +179,14 @@ def write_artifact(
     destination: Path,
     *,
     name: str,
-    told: Callable[[int, int], None],
+    notify: Callable[[int, int], None],
     container: Container | None = None,
     wheels: Sequence[Wheel] = (),
     lock: str | None = None,
 ) -> Written:
     """Pack a bundle; ``destination`` is replaced atomically once the whole file is written.
 
-    ``name`` is the model's name in answers; ``told`` is called with the bytes packed so far and
+    ``name`` is the model's name in answers; ``notify`` is called with the bytes packed so far and
     in all; ``wheels`` are those for ``container``, which is None if the libraries are already
     installed; ``lock`` lists what the container installs for an original learner.
     Raises FileError if a file of the bundle differs from its manifest.
@@ -199,7 +199,7 @@ def write_artifact(
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        told(done, total)
+        notify(done, total)
 
     with files.replacing(destination) as raw:
         hashed = _Hashed(raw)

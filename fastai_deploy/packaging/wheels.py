@@ -92,7 +92,7 @@ def fetch(
     versions: Mapping[str, str],
     *,
     cache: Path,
-    told: Callable[[str], None],
+    notify: Callable[[str], None],
     lock: Sequence[Pin] | None = None,
     run: Run = run_command,
 ) -> tuple[Wheel, ...]:
@@ -104,7 +104,7 @@ def fetch(
     goldens decide at start whether it works.
     Raises WheelMissing, HashMismatch, ExtraMissing or FileError.
     """
-    fetcher = _Fetcher(container, shipped_lock() if lock is None else lock, told, run)
+    fetcher = _Fetcher(container, shipped_lock() if lock is None else lock, notify, run)
     return tuple(
         fetcher.wheel(package, versions[package], cache)
         for package in SERVING
@@ -122,11 +122,11 @@ class _Fetcher:
     """Fetches the wheels of one container; ``lock`` lists the files accepted."""
 
     def __init__(
-        self, container: Container, lock: Sequence[Pin], told: Callable[[str], None], run: Run
+        self, container: Container, lock: Sequence[Pin], notify: Callable[[str], None], run: Run
     ) -> None:
         self._container = container
         self._known = {(pin.name, pin.version): pin for pin in lock}
-        self._told = told
+        self._told = notify
         self._run = run
 
     def wheel(self, package: str, version: str, cache: Path) -> Wheel:

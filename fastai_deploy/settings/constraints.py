@@ -197,5 +197,5 @@ def check_constraints(sections: Sections, where: Callable[[Key], str]) -> None:
     for rule in RULES:
         if rule.broken(sections):
             keys = dict.fromkeys(rule.keys)
-            told = " and ".join(f"{'.'.join(key)} ({where(key)})" for key in keys)
-            raise SettingsError(f"{told}: {rule.reason}", hint=rule.hint)
+            message = " and ".join(f"{'.'.join(key)} ({where(key)})" for key in keys)
+            raise SettingsError(f"{message}: {rule.reason}", hint=rule.hint)

@@ -289,8 +289,8 @@ def remember(settings: Settings, last: Mapping[Key, str]) -> Settings:
             continue
         now = getattr(attrgetter(key[0])(settings.sections), key[1])
         if origin.kind != "flag" and now != value:
-            told = f"{'.'.join(key)} becomes {now or 'never'} ({origin.where})"
-            reverted.append(f"{told}; the last deploy used {flag} {value}")
+            message = f"{'.'.join(key)} becomes {now or 'never'} ({origin.where})"
+            reverted.append(f"{message}; the last deploy used {flag} {value}")
     return replace(settings, reverted=tuple(reverted))
 
 

@@ -27,7 +27,7 @@ def repack(stage: Stage) -> None:
         workspace.bundle,
         workspace.artifact,
         name="demo",
-        told=lambda _done, _total: None,
+        notify=lambda _done, _total: None,
         container=RAY,
     )
 

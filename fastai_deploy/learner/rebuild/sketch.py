@@ -55,9 +55,9 @@ def sketched(
             return build()
     except _TooMany as error:
         claimed = sorted(numbers(config), key=lambda found: -abs(found[1]))[:3]
-        told = ", ".join(f"{name} = {shown(number)}" for name, number in claimed)
+        message = ", ".join(f"{name} = {shown(number)}" for name, number in claimed)
         raise UnsupportedLearner(
-            f"the learner's configuration ({told}) builds a model of far more parts than the "
+            f"the learner's configuration ({message}) builds a model of far more parts than the "
             f"{len(weights):,} weights in the file",
             hint=RUNTIME,
         ) from error
@@ -99,7 +99,7 @@ def check_shared(weights: Mapping[str, Tensor]) -> None:
     _check(wanted, weights, _SPARE, "the learner's weights build a model")
 
 
-def _check(wanted: int, weights: Mapping[str, Tensor], spare: int, told: str) -> None:
+def _check(wanted: int, weights: Mapping[str, Tensor], spare: int, message: str) -> None:
     stored: dict[int, int] = {}
     for tensor in weights.values():
         place = id(tensor.storage.data)
@@ -107,5 +107,5 @@ def _check(wanted: int, weights: Mapping[str, Tensor], spare: int, told: str) ->
     held = sum(stored.values())
     if wanted > _TIED * held + spare:
         raise UnsupportedLearner(
-            f"{told} of {wanted:,} numbers, but the file holds {held:,}", hint=RUNTIME
+            f"{message} of {wanted:,} numbers, but the file holds {held:,}", hint=RUNTIME
         )

@@ -362,16 +362,16 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             )
 
 
-def check_names(wanted: AbstractSet[str], found: AbstractSet[str], told: str) -> None:
+def check_names(wanted: AbstractSet[str], found: AbstractSet[str], message: str) -> None:
     """Raise UnsupportedLearner unless the weights have exactly these names.
 
-    ``told`` describes the mismatch, after "the learner's weights".
+    ``message`` describes the mismatch, after "the learner's weights".
     """
     missing, unknown = sorted(wanted - found), sorted(found - wanted)
     if missing or unknown:
         what = f"{missing[0]} is missing" if missing else f"{unknown[0]} is not in the model"
         raise UnsupportedLearner(
-            f"the learner's weights {told}: {what} "
+            f"the learner's weights {message}: {what} "
             f"({len(missing)} missing, {len(unknown)} unexpected)",
             hint=RUNTIME,
         )

@@ -52,14 +52,16 @@ def artifact_check(artifact: Artifact | None, container: Container) -> Check:
         return Check(name, "failed", error.message, error.hint)
     image = f"the {container.name} has Python {container.python} on {container.platform}"
     about = f"version {artifact.version}"
-    wrong = list(packed.misfits(container))
+    wrong = list(packed.mismatches(container))
     if wrong:
         return Check(name, "warned", f"{about} does not fit: {'; '.join(wrong)}; {image}", _AGAIN)
     if packed.learner:
         return Check(name, "passed", f"{about} is a learner for Python {packed.learner}; {image}")
     if packed.python is None:
-        told = f"{about} has no wheels: the container would install them when it starts; {image}"
-        return Check(name, "warned", told, _AGAIN)
+        sentence = (
+            f"{about} has no wheels: the container would install them when it starts; {image}"
+        )
+        return Check(name, "warned", sentence, _AGAIN)
     return Check(name, "passed", f"{about} has {len(packed.wheels)} wheels; {image}")
 
 

@@ -236,7 +236,7 @@ class AwsTarget:
             name,
             Queue(bucket, prefix, context.settings.sections.project.kms_key),
             request,
-            told=lambda message: context.report(Step(message)),
+            notify=lambda message: context.report(Step(message)),
         )
 
     def _expire_data(self, bucket: Bucket) -> None:

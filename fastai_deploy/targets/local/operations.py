@@ -239,10 +239,12 @@ class LocalOperations:
     def _disk(self, artifact: Artifact | None) -> Check:
         free = shutil.disk_usage(self._settings.root).free
         needed = _COPIES * artifact.bytes if artifact else 0
-        told = f"{free:,} bytes are free"
+        message = f"{free:,} bytes are free"
         if free < needed:
-            return Check("disk", "failed", f"{told}, but {needed:,} are needed", "free some space")
-        return Check("disk", "passed", told)
+            return Check(
+                "disk", "failed", f"{message}, but {needed:,} are needed", "free some space"
+            )
+        return Check("disk", "passed", message)
 
     def _port(self) -> Check:
         wanted = self._api_settings.port
