@@ -310,13 +310,20 @@ _SERVERLESS_REGIONS = frozenset(
 
 
 def check_region(settings: Settings, region: str) -> None:
-    """Raise SettingsError for a serverless endpoint where AWS has none, as in China."""
-    if settings.sections.endpoint.kind == "serverless" and region not in _SERVERLESS_REGIONS:
+    """Raise SettingsError for a serverless endpoint in China or GovCloud, where AWS has none."""
+    if settings.sections.endpoint.kind == "serverless" and region.startswith(("cn-", "us-gov-")):
         raise SettingsError(
-            f"AWS does not list {region} among the regions that have serverless endpoints",
-            hint=f"set kind to real-time in [endpoint], or choose one of these regions: "
-            f"{', '.join(sorted(_SERVERLESS_REGIONS))}",
+            f"AWS has no serverless endpoints in {region}",
+            hint="set kind to real-time in [endpoint], or choose another region, such as "
+            "eu-central-1",
         )
+
+
+def region_warnings(settings: Settings, region: str) -> tuple[str, ...]:
+    """A warning for a serverless endpoint in a region that may have none."""
+    if settings.sections.endpoint.kind != "serverless" or region in _SERVERLESS_REGIONS:
+        return ()
+    return (f"AWS did not list {region} among the regions with serverless endpoints",)
 
 
 def endpoint_spec(

@@ -16,6 +16,7 @@ from fastai_deploy.aws.specs import (
     Serverless,
     check_region,
     endpoint_spec,
+    region_warnings,
     wanted_instance,
 )
 from fastai_deploy.aws.templates.api_body import api_body
@@ -217,6 +218,14 @@ def test_a_serverless_endpoint_is_refused_where_aws_has_none() -> None:
             check_region(settings, region)
         assert "eu-central-1" in refused.value.hint
         check_region(settings_of(section("endpoint", "")), region)
+
+
+def test_a_region_that_may_have_no_serverless_endpoints_is_warned_about() -> None:
+    settings = settings_of(section("endpoint", 'kind = "serverless"\n'))
+    assert region_warnings(settings, "eu-central-1") == ()
+    (warning,) = region_warnings(settings, "ap-southeast-7")
+    assert "ap-southeast-7" in warning
+    assert region_warnings(settings_of(section("endpoint", "")), "ap-southeast-7") == ()
 
 
 def test_a_serverless_endpoint_has_an_image_that_starts_there() -> None:

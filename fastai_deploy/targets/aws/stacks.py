@@ -23,6 +23,7 @@ from fastai_deploy.aws.specs import (
     api_spec,
     check_region,
     endpoint_spec,
+    region_warnings,
     ttl_spec,
     wanted_instance,
     wanted_roles,
@@ -199,7 +200,11 @@ class SettingsStackDefinitions:
         if image.tagged:
             note += f" ({image.uri.partition('@')[2]})"
         return StackDefinition(
-            endpoint_template(spec), spec.name, spec.version, (note,), spec.warnings
+            endpoint_template(spec),
+            spec.name,
+            spec.version,
+            (note,),
+            (*spec.warnings, *region_warnings(self._settings, self._aws.region)),
         )
 
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
