@@ -27,22 +27,19 @@ from tests.packaged import Model, write_model
 
 @dataclass(frozen=True)
 class Kind:
-    """A fault, how many attempts of a call it hits (0: all), and of which calls (every n-th)."""
+    """A fault, and how many attempts of a call it hits (0: all)."""
 
     fault: str
     attempts: int
-    every: int
 
 
-# "lost" hits every call, because a call that is carried out without an answer leaves most behind.
-# The other faults leave nothing or an error, so every fifth call is enough.
 KINDS = {
-    "lost": Kind("lost", 0, 1),
-    "lost once": Kind("lost", 1, 5),
-    "reset": Kind("reset", 0, 5),
-    "throttle": Kind("throttle", 0, 5),
-    "server error": Kind("unwell", 0, 5),
-    "deny": Kind("deny", 0, 5),
+    "lost": Kind("lost", 0),
+    "lost once": Kind("lost", 1),
+    "reset": Kind("reset", 0),
+    "throttle": Kind("throttle", 0),
+    "server error": Kind("unwell", 0),
+    "deny": Kind("deny", 0),
 }
 _AT_ONCE = 3
 _HEAD = """\
@@ -67,7 +64,6 @@ The test runs against the AWS double (`tests/aws_double/`), over real HTTP, with
 
 ## Summary
 
-"lost" is tried on every call, because it leaves most behind; the other faults on every fifth call.
 The first run ends with the error named below, or succeeds: some calls may fail without harm, such
 as those for the price.
 
@@ -144,7 +140,7 @@ def rows(model: Model, kind: str, report: Callable[[Row], None]) -> list[Row]:
     """The rows of one kind of fault, on its own double; ``report`` gets each as it is done."""
     found: list[Row] = []
     with running_double() as double:
-        for number in itertools.count(1, KINDS[kind].every):
+        for number in itertools.count(1):
             with tempfile.TemporaryDirectory() as folder:
                 row = disturbed(double, model, Path(folder), kind, number)
             if row is None:
