@@ -164,3 +164,36 @@ def test_the_real_commands_are_checked_as_strictly(world: World) -> None:
     )
     assert "AssertionError: DescribeEndpoint" in done.stderr
     assert "'not a name' does not match" in done.stderr
+
+
+def test_a_change_set_lists_only_what_its_conditions_let_exist(world: World) -> None:
+    formation = world.client("cloudformation")
+    group = {"Type": "AWS::Logs::LogGroup", "Condition": "IsWanted"}
+    template = {
+        "Parameters": {"Wanted": {"Type": "String"}},
+        "Conditions": {"IsWanted": {"Fn::Equals": [{"Ref": "Wanted"}, "yes"]}},
+        "Resources": {"Always": {"Type": "AWS::Logs::LogGroup"}, "Sometimes": group},
+    }
+
+    def changes(kind: str, wanted: str) -> dict[str, str]:
+        name = f"set-{kind}-{wanted}"
+        formation.create_change_set(
+            StackName="a-stack",
+            ChangeSetName=name,
+            ChangeSetType=kind,
+            TemplateBody=json.dumps(template),
+            Parameters=[{"ParameterKey": "Wanted", "ParameterValue": wanted}],
+        )
+        made = {"StackName": "a-stack", "ChangeSetName": name}
+        soon = {"Delay": 0.1, "MaxAttempts": 300}
+        formation.get_waiter("change_set_create_complete").wait(**made, WaiterConfig=soon)
+        found = formation.describe_change_set(**made)["Changes"]
+        formation.execute_change_set(**made)
+        ended = formation.get_waiter(f"stack_{kind.lower()}_complete")
+        ended.wait(StackName="a-stack", WaiterConfig=soon)
+        each = [change["ResourceChange"] for change in found]
+        return {change["LogicalResourceId"]: change["Action"] for change in each}
+
+    assert changes("CREATE", "no") == {"Always": "Add"}
+    assert changes("UPDATE", "yes") == {"Sometimes": "Add"}
+    assert changes("UPDATE", "no") == {"Sometimes": "Remove"}

@@ -39,6 +39,7 @@ HANDLERS = f"{_FORMATION}.handlers"
 CHANGE_SETS = f"{_FORMATION}.changesets"
 actions: Any = _part(HANDLERS, "_ACTION_HANDLERS")
 find_change_set: Any = _part(CHANGE_SETS, "_find_change_set")
+evaluated_conditions: Any = _part(CHANGE_SETS, "_evaluate_conditions")
 resolved_resources: Any = _part(CHANGE_SETS, "_resolve_props_for_diff")
 stacks: Any = _part(_FORMATION, "_stacks")
 operation_event: Any = _part(STACKS, "_operation_event")

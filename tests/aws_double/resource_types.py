@@ -88,6 +88,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
     _let_rollbacks_take_time()
     _changed_policies_alone_are_no_change()
     _parameters_count_by_what_they_give()
+    _conditions_decide_what_changes()
     emulator.replace_part(emulator.HANDLERS, "_capabilities_enforced", lambda _: lambda: True)
     _give_roles_their_boundary(table["AWS::IAM::Role"])
     _refuse_functions_without_code(table["AWS::Lambda::Function"])
@@ -274,6 +275,31 @@ def _parameters_count_by_what_they_give() -> None:
         return diffed
 
     emulator.replace_part(emulator.CHANGE_SETS, "_diff_resources", by_value)
+
+
+def _conditions_decide_what_changes() -> None:
+    """A resource whose condition is false is not in the stack, so no change set adds it.
+
+    ministack lists it. Source: "Conditions" in the CloudFormation guide: a resource is created only
+    if its condition is true, and "CreateChangeSet" lists what the stack's resources would become.
+    """
+
+    def without_the_others(resolve: Callable[..., Json]) -> Callable[..., Json]:
+        def resolved(template: Json, parameters: Json, *stack: str) -> Json:
+            found = resolve(template, parameters, *stack)
+            if not found:
+                return found
+            given = emulator.evaluated_conditions(template, parameters)
+            kept = {
+                name: resource
+                for name, resource in found["Resources"].items()
+                if given.get(resource.get("Condition", ""), True)
+            }
+            return {**found, "Resources": kept}
+
+        return resolved
+
+    emulator.replace_part(emulator.CHANGE_SETS, "_resolve_props_for_diff", without_the_others)
 
 
 def _validate_early(actions: dict[str, Any]) -> None:
