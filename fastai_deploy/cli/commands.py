@@ -46,6 +46,11 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def version(version: opt.Version = False) -> None:  # noqa: FBT002 - the option itself answers
+    """Options of fdeploy itself."""
+
+
 @command(app, locked=False)
 def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
     """Show what is in a learner, without running it."""

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from fastai_deploy import __version__
+
 _COMMON = "Common options"
 
 
@@ -187,6 +189,20 @@ Adopt = Annotated[
 EvenIfProtected = Annotated[
     bool,
     typer.Option("--even-if-protected", help="Delete a stage that has protect = true."),
+]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes it like this
+    if wanted:
+        typer.echo(f"fdeploy {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
 ]
 
 

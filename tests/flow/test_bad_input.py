@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fastai_deploy import __version__
 from tests.conftest import Fdeploy
 from tests.flow.conftest import Exports
 from tests.flow.learners import CONVERTIBLE, LEARNERS, bring
@@ -253,6 +254,11 @@ def test_a_wrong_command_line(fdeploy: Fdeploy, arguments: list[str]) -> None:
     assert outcome.status == 2
     assert "Traceback" not in outcome.stderr
     assert "--help" in outcome.stderr
+
+
+def test_the_version_is_that_of_the_package(fdeploy: Fdeploy) -> None:
+    assert fdeploy.ok("--version").stdout == f"fdeploy {__version__}\n"
+    assert "--version" in fdeploy.ok("--help").stdout
 
 
 @pytest.fixture(scope="module")
