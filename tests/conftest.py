@@ -23,7 +23,13 @@ LEARNERS = Path(__file__).parent / "learners"
 SLOW = (
     *("aws", "aws_templates", "benchmarks", "flow", "gateway", "ci_examples", "learner"),
     *("learner_runtime", "local", "page", "runtime", "telemetry"),
-    *("test_inspect.py", "test_limited_process.py", "test_project_folder.py", "test_settings.py"),
+    *(
+        "test_format_1.py",
+        "test_inspect.py",
+        "test_limited_process.py",
+        "test_project_folder.py",
+        "test_settings.py",
+    ),
     "test_wheels.py",
 )
 
