@@ -426,9 +426,9 @@ class ModelChange:
         if self.before.task != self.after.task:
             return f"the model becomes {self.after.task} instead of {self.before.task}"
         added, removed = self.labels
-        message = [f"adds {some_names(added)}"] * bool(added)
-        message += [f"removes {some_names(removed)}"] * bool(removed)
-        return f"the new version {' and '.join(message)}" if message else ""
+        clauses = [f"adds {some_names(added)}"] * bool(added)
+        clauses += [f"removes {some_names(removed)}"] * bool(removed)
+        return f"the new version {' and '.join(clauses)}" if clauses else ""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastai_deploy.errors import ParityError, UsageError
-from fastai_deploy.records import Deployed, Version
+from fastai_deploy.records import Artifact, Deployed, ModelChange, Version
 
 
 def list_versions(versions: Sequence[Deployed], live: str) -> tuple[Version, ...]:
@@ -15,6 +15,20 @@ def list_versions(versions: Sequence[Deployed], live: str) -> tuple[Version, ...
         Version(each.version, each.at, each.by, each.bytes, each.uri, each.version == live)
         for each in versions
     )
+
+
+def model_change(
+    artifact: Artifact, live: str, deployed: Callable[[], Iterable[Deployed]]
+) -> ModelChange | None:
+    """What an artifact would change of the ``live`` version, empty for none; None for nothing.
+
+    ``deployed`` lists the versions; it is called only if there is another one to compare with.
+    """
+    if live == artifact.version:
+        return None
+    versions = deployed() if live else ()
+    before = next((each.model for each in versions if each.version == live), None)
+    return ModelChange(live, artifact.version, before, artifact.model)
 
 
 def previous_version(versions: Sequence[Deployed], live: str, wanted: str | None) -> Deployed:

@@ -97,7 +97,7 @@ def _words(command: Any, rest: str) -> list[str]:
 def test_every_hint_of_the_package_acts_on_the_same_stage(
     flags: dict[str, tuple[str, ...]],
 ) -> None:
-    line = CommandLine(("up",), flags, ACCEPTED)
+    line = CommandLine(("up",), flags, lambda: ACCEPTED)
     assert len(HINTS) > 60
     for hint in HINTS:
         own = dict(enumerate(commands(hint)))
@@ -136,21 +136,21 @@ def test_every_hint_of_the_package_acts_on_the_same_stage(
 )
 def test_what_was_typed_is_repeated(hint: str, completed: str) -> None:
     flags = {"LEARNER": ("a.pkl",), "--stage": ("-s", "x"), "--golden": ("--golden", "g h.csv")}
-    assert CommandLine(("up", "-s", "x"), flags, ACCEPTED).complete(hint) == completed
+    assert CommandLine(("up", "-s", "x"), flags, lambda: ACCEPTED).complete(hint) == completed
 
 
 def test_a_bundle_folder_is_not_named_twice() -> None:
-    line = CommandLine((), {"LEARNER": ("my bundle",)}, ACCEPTED)
+    line = CommandLine((), {"LEARNER": ("my bundle",)}, lambda: ACCEPTED)
     assert line.complete("fdeploy export 'my bundle' again") == "fdeploy export 'my bundle' again"
 
 
 def test_a_text_of_the_user_is_not_repeated() -> None:
-    line = CommandLine(("invoke", "my secret"), {}, ACCEPTED)
+    line = CommandLine(("invoke", "my secret"), {}, lambda: ACCEPTED)
     assert line.complete("run the same command again") == "run the same command again"
 
 
 def test_what_is_told_on_the_way_is_completed_too() -> None:
-    line = CommandLine((), {"--stage": ("--stage", "prod")}, ACCEPTED)
+    line = CommandLine((), {"--stage": ("--stage", "prod")}, lambda: ACCEPTED)
     told = "run fdeploy teardown again; fdeploy deploy has run"
     completed = "run fdeploy teardown --stage prod again; fdeploy deploy has run"
     assert line.event(Step(told)) == Step(completed)

@@ -356,12 +356,12 @@ def _schemes(described_api: ApiDescription) -> dict[str, Json]:
         }
     if described_api.auth == "jwt":
         scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-        message = (
+        description = (
             {"description": f"A token issued by {described_api.issuer}."}
             if described_api.issuer
             else {}
         )
-        return {"token": {**scheme, **message}}
+        return {"token": {**scheme, **description}}
     return {}
 
 

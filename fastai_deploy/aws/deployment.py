@@ -20,12 +20,12 @@ from fastai_deploy.aws.stacks import (
     StackRequest,
     TemplateFolder,
     adopt_settings,
+    adoption_message,
     create_change_set,
     delete_change_set,
     execute_change_set,
     our_stack,
     planned,
-    told_adoption,
 )
 from fastai_deploy.errors import AwsError, AwsMissing, FdeployError, StackBusy, StackFailed
 from fastai_deploy.progress import Happened, Planned, Reporter, Step, Warned
@@ -473,5 +473,5 @@ class Deployment:
             role=self._role,
         )
         for name in change_set.adopted if change_set else ():
-            self._report(Step(told_adoption(name, self._aws.region)))
+            self._report(Step(adoption_message(name, self._aws.region)))
         return change_set

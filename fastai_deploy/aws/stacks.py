@@ -492,7 +492,7 @@ def adopt_settings(aws: Aws, request: StackRequest, adopted: Sequence[str]) -> N
                 aws.call("logs", "associate_kms_key", logGroupName=name, kmsKeyId=key)
 
 
-def told_adoption(name: str, region: str) -> str:
+def adoption_message(name: str, region: str) -> str:
     """What is said about an adopted log group."""
     return (
         f"adopting the log group {name}, which is there already; to begin with an empty one, "

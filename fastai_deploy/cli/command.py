@@ -165,7 +165,7 @@ def _command_line(
     return CommandLine(
         tuple(sys.argv[1:]),
         {flag: words for flag, value in given.items() if (words := _words(flag, value))},
-        accepted_flags(app),
+        lambda: accepted_flags(app),
     )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from fastai_deploy.progress import Event, StageFinished, Step, Warned
 from fastai_deploy.records import Checkup
@@ -26,17 +27,23 @@ class CommandLine:
     """What was typed after ``fdeploy``.
 
     ``flags`` maps each flag that chooses a setting, a stage or a project file to its words as
-    typed: ``{"--stage": ("--stage", "prod")}``. ``accepted`` has the flags of every command.
+    typed: ``{"--stage": ("--stage", "prod")}``. ``accepts`` returns the flags of every command; it
+    is called only for a text that names one.
     """
 
     typed: tuple[str, ...]
     flags: Mapping[str, Sequence[str]]
-    accepted: Mapping[str, Collection[str]]
+    accepts: Callable[[], Mapping[str, Collection[str]]]
+
+    @cached_property
+    def accepted(self) -> Mapping[str, Collection[str]]:
+        """The flags of every command."""
+        return self.accepts()
 
     def complete(self, hint: str, *, sentence: bool = False) -> str:
         """Complete the commands in a hint; in a ``sentence`` only those after "run"."""
-        if not self.accepted:
-            return hint
+        if "fdeploy " not in hint or not self.accepted:
+            return self._spelled_out(hint)
         before = r"(?<=\brun )" if sentence else r"\b"
         names = "|".join(sorted(self.accepted, key=len, reverse=True))
         commands = list(re.finditer(rf"{before}fdeploy ({names})(?![\w-])", hint))
@@ -95,7 +102,7 @@ class CommandLine:
         return _SAME.sub(lambda _: f"run fdeploy {typed}", text)
 
 
-UNKNOWN_LINE = CommandLine((), {}, {})
+UNKNOWN_LINE = CommandLine((), {}, dict)
 """For use as a library: hints stay as they are."""
 
 

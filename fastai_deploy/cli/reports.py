@@ -174,8 +174,8 @@ def _model_change(change: ModelChange) -> Iterator[str]:
         return
     added, removed = change.labels
     if added or removed:
-        message = (*(f"+{label}" for label in added), *(f"-{label}" for label in removed))
-        yield f"labels      CHANGED: {some(message, _NAMES)}"
+        differences = (*(f"+{label}" for label in added), *(f"-{label}" for label in removed))
+        yield f"labels      CHANGED: {some(differences, _NAMES)}"
     else:
         same = ", unchanged" if before else ""
         yield f"labels      {len(after.labels)}{same}: {some(after.labels, _NAMES)}"

@@ -124,8 +124,8 @@ def convert(
             origin = LearnerSpec(learner.name, digest, source.size, str(anatomy.fastai))
             proven = any(each.source == "learner" for each in goldens)
             described = manifest(rebuilt, served, name=name, origin=origin, proven=proven)
-            message = (*described.residues, *unshown(cases, rebuilt.cuts))
-            seal(folder, replace(described, residues=message, unproven=tuple(map(str, left))))
+            residues = (*described.residues, *unshown(cases, rebuilt.cuts))
+            seal(folder, replace(described, residues=residues, unproven=tuple(map(str, left))))
             source.check_unchanged()
             if _hash(source, "checking the learner again", report) != digest:
                 raise source.changed()

@@ -146,8 +146,8 @@ class Proof:
             for each in self.needed
             if each.part == "text"
         )
-        message = (case for case in cases if case.probabilities is not None or case.error)
-        if not unasked or any(is_cut(case.text) for case in message):
+        answered = (case for case in cases if case.probabilities is not None or case.error)
+        if not unasked or any(is_cut(case.text) for case in answered):
             return ()
         if not self.waived:
             raise self.refusal(_NOT_ALL_PROVEN, unasked)

@@ -45,8 +45,8 @@ class Log:
         frames = traceback.extract_tb(error.__traceback__)[-5:]
         at = " < ".join(f"{_file(frame)}:{frame.lineno} {frame.name}" for frame in reversed(frames))
         kind = type(error)
-        sentence = kind.__module__.startswith("onnxruntime")
-        message = " ".join(str(error).split())[:300] if sentence else ""
+        is_harmless = kind.__module__.startswith("onnxruntime")
+        message = " ".join(str(error).split())[:300] if is_harmless else ""
         self("defect", request=request, error=kind.__name__, message=message, at=at)
 
 

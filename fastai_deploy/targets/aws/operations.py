@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from fastai_deploy import naming
@@ -24,9 +24,9 @@ from fastai_deploy.progress import Step, Warned
 from fastai_deploy.records import (
     Artifact,
     Checkup,
+    Deployed,
     Endpoint,
     LogLine,
-    ModelChange,
     PlannedChange,
     Policies,
     StagePlan,
@@ -39,7 +39,12 @@ from fastai_deploy.targets.aws import checks, expiry
 from fastai_deploy.targets.aws.checks import artifact_check
 from fastai_deploy.targets.aws.stacks import StackDefinition
 from fastai_deploy.targets.aws.target import AwsTarget
-from fastai_deploy.versions import answers_as, list_versions, previous_version
+from fastai_deploy.versions import (
+    answers_as,
+    list_versions,
+    model_change,
+    previous_version,
+)
 
 # A placeholder until an artifact is packaged; no check depends on its values.
 _NO_ARTIFACT = Artifact("", "0" * 64, 0, "")
@@ -81,17 +86,8 @@ class AwsOperations:
         end = expiry.planned_end(context, stored.sha256)
         templates = [definition.template for _, definition in blueprints]
         cost = checks.cost(context, spec, templates, state.instances if state else 0)
-        model = self._model_change(artifact)
+        model = model_change(artifact, self._live_version(), self._deployed)
         return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now, model)
-
-    def _model_change(self, artifact: Artifact) -> ModelChange | None:
-        live = self._live_version()
-        if live == artifact.version:
-            return None
-        bucket = find_bucket(self._context.aws, self._context.settings.sections.project.bucket)
-        listed = self._context.deployments(bucket).listed() if bucket and live else ()
-        before = next((each.model for each in listed if each.version == live), None)
-        return ModelChange(live, artifact.version, before, artifact.model)
 
     def _report_patch(self, stack: Stack | None, image: str) -> None:
         """Report that the tag of the image names another build than the one that runs."""
@@ -136,10 +132,13 @@ class AwsOperations:
 
     def versions(self) -> tuple[Version, ...]:
         """The deployed versions, newest first. Raises AwsError."""
+        return list_versions(self._deployed(), self._live_version())
+
+    def _deployed(self) -> Sequence[Deployed]:
+        """The verified versions, newest first; none without a bucket."""
         context = self._context
         bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
-        live = self._live_version()
-        return list_versions(context.deployments(bucket).listed() if bucket else (), live)
+        return context.deployments(bucket).listed() if bucket else ()
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again.

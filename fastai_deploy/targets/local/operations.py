@@ -27,7 +27,6 @@ from fastai_deploy.records import (
     Endpoint,
     LastHour,
     LogLine,
-    ModelChange,
     Part,
     PlannedChange,
     Policies,
@@ -40,7 +39,12 @@ from fastai_deploy.runtime.log import rotated
 from fastai_deploy.settings import ApiSettings, Settings
 from fastai_deploy.targets.local.api import taken
 from fastai_deploy.targets.local.target import LocalTarget
-from fastai_deploy.versions import answers_as, list_versions, previous_version
+from fastai_deploy.versions import (
+    answers_as,
+    list_versions,
+    model_change,
+    previous_version,
+)
 
 _FOLLOW_SECONDS = 0.2
 _MOST = 256 << 20  # bytes of a log that are searched
@@ -155,11 +159,7 @@ class LocalOperations:
         action = self._target.api.pending(self._name, self._api_settings)
         if action is not None:
             changes.append(_change("gateway", action, (), interrupts=action == "change"))
-        model = None
-        if live != version:
-            listed = self._target.history.newest_first() if live else ()
-            before = next((each.model for each in listed if each.version == live), None)
-            model = ModelChange(live, version, before, artifact.model)
+        model = model_change(artifact, live, self._target.history.newest_first)
         return StagePlan(tuple(changes), Cost(Decimal(0), Decimal(0), "USD", _FREE), model=model)
 
     def status(self) -> Status:
