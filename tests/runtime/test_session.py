@@ -41,7 +41,8 @@ def test_sessions_map_the_embeddings_and_have_no_copy_of_them(wide: TinyBundle) 
     assert len(mappings) == len(sessions)
     for each in mappings:
         assert each["Rss"] > 0
-        assert each["Private_Dirty"] == each["Anonymous"] == 0
+        # Not Private_Dirty: that counts pages of the file that the kernel has yet to write, too.
+        assert each["Anonymous"] == 0
 
 
 def _mappings(ending: str) -> Iterator[dict[str, int]]:
