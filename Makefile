@@ -145,7 +145,7 @@ lock: $(VENV)/.dev
 	echo 'torch==2.13.0' | $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev \
 		--constraint - --no-annotate --no-header pyproject.toml >> constraints.txt
 	echo '# What containers are given, for every Python that one has; `make lock` writes this file.' > $(WHEELS)
-	printf 'numpy\nonnxruntime\ntokenizers\npip<25.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.8 \
+	printf 'numpy\nonnxruntime\nopenvino\ntokenizers\npip<25.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.8 \
 		--no-deps --only-binary :all: --generate-hashes --no-annotate --no-header - >> $(WHEELS)
 
 dist:

@@ -22,14 +22,16 @@ from fastai_deploy.environments.serving_process import check_bundle
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import ParityError, SettingsError, UsageError, need_extra
 from fastai_deploy.learner.text.user_tokenizer import tokenizer_digest
+from fastai_deploy.parity.compare import Gate
 from fastai_deploy.parity.report import report_files
 from fastai_deploy.progress import Step
 from fastai_deploy.project import Project
 from fastai_deploy.records import Bundle, Source
+from fastai_deploy.runtime.parity import Rules
 from fastai_deploy.settings import Settings
+from fastai_deploy.settings.project_file import ModelSettings
 
 if TYPE_CHECKING:
-    from fastai_deploy.learner.rebuild.precision import Choice
     from fastai_deploy.learner.serve_original import PickleTrust
 
 
@@ -47,8 +49,7 @@ class ExportRequest:
     trusted: bool
     allowed: tuple[str, ...]
     tolerance: float
-    quantize: Choice
-    tolerance_stated: bool
+    gate: Gate
     unproven: bool = False
 
     @property
@@ -85,9 +86,22 @@ def export_request(project: Project) -> ExportRequest:
         trusted=model.trust_pickle,
         allowed=_allowed(settings),
         tolerance=model.tolerance,
-        quantize=model.quantize,
-        tolerance_stated=("model", "tolerance") in settings.origins,
+        gate=_gate(model),
         unproven=model.unproven,
+    )
+
+
+def _gate(model: ModelSettings) -> Gate:
+    gate = model.gate
+    labels, differences = ("labels" in gate.rules), ("differences" in gate.rules)
+    return Gate(
+        quantize=model.quantize,
+        rules=Rules(
+            margin=gate.margin if labels else None,
+            mean=gate.mean if differences else None,
+            p99=gate.p99 if differences else None,
+        ),
+        max_accuracy_drop=gate.max_accuracy_drop if "accuracy" in gate.rules else None,
     )
 
 
@@ -131,8 +145,7 @@ def digest(wanted: ExportRequest, start: Source) -> str:
         tokenizer,
         wanted.runtime,
         wanted.python,
-        wanted.quantize,
-        str(wanted.tolerance_stated),
+        repr(wanted.gate),
     )
     return freshness.export_digest(start.sha256, golden, wanted.tolerance, *others)
 
@@ -153,8 +166,8 @@ def make(project: Project, wanted: ExportRequest) -> bundles.Bundle:
             place,
             wanted.golden,
             definitions=wanted.definitions,
-            tolerance=wanted.tolerance if wanted.tolerance_stated else None,
-            quantize=wanted.quantize,
+            tolerance=wanted.tolerance,
+            gate=wanted.gate,
             name=spec.partition(":")[2],
             report=project.report,
             unproven=wanted.unproven,
@@ -172,8 +185,7 @@ def make(project: Project, wanted: ExportRequest) -> bundles.Bundle:
         report=project.report,
         definitions=wanted.definitions,
         tokenizer=wanted.tokenizer,
-        quantize=wanted.quantize,
-        int8_tolerance=wanted.tolerance if wanted.tolerance_stated else None,
+        gate=wanted.gate,
         unproven=wanted.unproven,
     )
 

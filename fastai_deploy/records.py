@@ -64,8 +64,9 @@ class Bundle:
 class ModelSummary:
     """What callers notice of a model, to compare one version with another.
 
-    ``precision`` is the form that is served: ``float32``, ``int8``, or ``learner`` for an original
-    pickle. ``accuracy`` is that on the ``labelled`` goldens, those with true labels; None without.
+    ``precision`` lists the forms that may be served, such as ``bf16, fp32``; ``learner`` is an
+    original pickle. ``accuracy`` is that of the first form on the ``labelled`` goldens, those with
+    true labels; None without.
     """
 
     task: str

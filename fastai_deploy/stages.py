@@ -126,7 +126,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 project.report(Step("packing the float32 graph for the GPU"))
             wheels = container and fetch(
                 container,
-                serving_versions(Path(bundle.path)),
+                serving_versions(Path(bundle.path), container),
                 cache=default_cache(),
                 notify=lambda message: project.report(Step(message)),
             )

@@ -10,29 +10,27 @@ from pathlib import Path
 import pytest
 
 from fastai_deploy.errors import FileError, FileMissing
-from fastai_deploy.packaging.artifact import unpack, write_artifact
+from fastai_deploy.packaging.artifact import serving_versions, unpack, write_artifact
 from fastai_deploy.packaging.wheels import Container
+from fastai_deploy.parity.goldens import CARRIED
+from fastai_deploy.runtime.bundle import open_bundle, read_goldens
+from fastai_deploy.runtime.parity import undecided
+from tests.runtime.bundles import WORDS, TinyBundle, form, write_bundle
 
-FILES = {
-    "model.onnx": b"onnx",
-    "model.onnx.data": b"numbers" * 50_000,
-    "tokenizer.json": b"{}",
-    "model.safetensors": b"weights",
-}
+KEPT = {"goldens.json", "model.onnx", "model.onnx.data", "tokenizer.json"}
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    entries = {}
-    for name, data in FILES.items():
-        (folder / name).write_bytes(data)
-        entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    versions = {"numpy": "2.0", "onnxruntime": "1.0", "tokenizers": "0.1", "torch": "2.0"}
-    manifest = {"name": "learner", "files": entries, "provenance": {"converter": versions}}
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    return folder
+def tiny(tmp_path: Path) -> TinyBundle:
+    made = write_bundle(tmp_path / "bundle")
+    (made.folder / "model.safetensors").write_bytes(b"weights")
+    made.list_files()
+    return made
+
+
+@pytest.fixture
+def bundle(tiny: TinyBundle) -> Path:
+    return tiny.folder
 
 
 def silent(_done: int, _total: int) -> None:
@@ -56,14 +54,14 @@ def test_what_is_in_it(tmp_path: Path, bundle: Path) -> None:
     out = tmp_path / "out"
     manifest = json.loads((out / "manifest.json").read_bytes())
     assert manifest["name"] == "renamed"
-    assert set(manifest["files"]) == {"model.onnx", "model.onnx.data", "tokenizer.json"}
-    for name in manifest["files"]:
-        assert (out / name).read_bytes() == FILES[name]
+    assert set(manifest["files"]) == KEPT
+    for name in KEPT - {"goldens.json"}:
+        assert (out / name).read_bytes() == (bundle / name).read_bytes()
     assert not (out / "model.safetensors").exists()
     assert (out / "code/fdeploy_runtime/contract.py").exists()
     assert "input_fn" in (out / "code/inference.py").read_text()
     requirements = (out / "code/requirements.txt").read_text()
-    assert requirements == "numpy==2.0\nonnxruntime==1.0\ntokenizers==0.1\n"
+    assert requirements == "numpy==2.2.6\nonnxruntime==1.22.0\ntokenizers==0.22.0\n"
 
 
 @pytest.mark.parametrize("path", ["code/inference.py", "code/handler.py", "deployment.py"])
@@ -84,31 +82,80 @@ def test_container_entry_points_import_existing_names(
         assert {each.name for each in node.names} <= defined, module
 
 
-def test_a_gpu_is_given_its_own_graph(tmp_path: Path, bundle: Path) -> None:
-    path, data = bundle / "manifest.json", b"int8"
-    manifest = json.loads(path.read_bytes())
-    digest = hashlib.sha256(data).hexdigest()
-    for name in ("model.int8.onnx", "model.int8.onnx.data"):
-        (bundle / name).write_bytes(data)
-        manifest["files"][name] = {"sha256": digest, "bytes": len(data)}
-    manifest["model"] = {"file": "model.int8.onnx", "precision": "int8", "gpu": "model.onnx"}
-    path.write_text(json.dumps(manifest), encoding="utf-8")
-    given = {}
-    for gpu in (False, True):
-        container = Container("an image", "3.13", "manylinux_2_34_x86_64", gpu=gpu)
-        artifact = tmp_path / f"{gpu}.tar.gz"
-        write_artifact(bundle, artifact, name="n", notify=silent, container=container)
-        unpack(artifact, tmp_path / str(gpu))
-        packed = json.loads((tmp_path / str(gpu) / "manifest.json").read_bytes())
-        model = packed["model"]
-        given[gpu] = (model["file"], model["precision"], model.get("device"))
-        parts = {name for name in packed["files"] if ".onnx" in name}
-        assert parts == {file.name for file in (tmp_path / str(gpu)).glob("*.onnx*")}
-        assert parts == {model["file"], f"{model['file']}.data"}
-    assert given == {
-        False: ("model.int8.onnx", "int8", None),
-        True: ("model.onnx", "fp32", "gpu"),
-    }
+def with_forms(tiny: TinyBundle, *precisions: str) -> None:
+    """Give a bundle a graph for each form; bf16 takes that of fp32."""
+    forms = []
+    for precision in precisions:
+        file = f"model.{precision}.onnx" if precision.startswith("int8") else "model.onnx"
+        for name in (file, f"{file}.data"):
+            if not (tiny.folder / name).exists():
+                (tiny.folder / name).write_bytes(precision.encode())
+        forms.append(form(precision, file))
+    tiny.edit_model(forms=forms, gpu="model.onnx")
+    tiny.list_files()
+
+
+INTEL = Container("an image", "3.13", "manylinux_2_34_x86_64")
+GRAVITON = Container("an image", "3.13", "manylinux_2_34_aarch64")
+NVIDIA = Container("an image", "3.13", "manylinux_2_34_x86_64", gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("forms", "container", "packed"),
+    [
+        (("int8",), INTEL, ["int8"]),
+        (("int8",), NVIDIA, ["fp32"]),
+        (("int8-weights", "bf16", "fp32"), INTEL, ["int8-weights", "bf16", "fp32"]),
+        (("int8-weights", "bf16", "fp32"), GRAVITON, ["bf16", "fp32"]),
+        (("int8-weights", "fp32"), NVIDIA, ["fp32"]),
+        (("fp32",), INTEL, ["fp32"]),
+    ],
+)
+def test_an_artifact_has_the_forms_that_its_container_can_compute(
+    tmp_path: Path,
+    tiny: TinyBundle,
+    forms: tuple[str, ...],
+    container: Container,
+    packed: list[str],
+) -> None:
+    with_forms(tiny, *forms)
+    write_artifact(tiny.folder, tmp_path / "m.tar.gz", name="n", notify=silent, container=container)
+    out = tmp_path / "out"
+    unpack(tmp_path / "m.tar.gz", out)
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    model = manifest["model"]
+    assert [each["precision"] for each in model["forms"]] == packed
+    assert model.get("device") == ("gpu" if container.gpu else None)
+    graphs = {each["file"] for each in model["forms"]}
+    graphs |= {f"{file}.data" for file in graphs}
+    assert {file.name for file in out.glob("*.onnx*")} == graphs
+    assert {name for name in manifest["files"] if ".onnx" in name} == graphs
+    wheels = serving_versions(tiny.folder, container)
+    assert ("openvino" in wheels) == ("bf16" in packed and container is INTEL)
+
+
+def test_an_artifact_carries_some_of_many_goldens(tmp_path: Path, tiny: TinyBundle) -> None:
+    texts = [f"a {word} film and {other}" for word in WORDS[:20] for other in WORDS[:20]]
+    tiny.write_goldens([tiny.golden(text) for text in texts])
+    write_artifact(tiny.folder, tmp_path / "m.tar.gz", name="n", notify=silent)
+    unpack(tmp_path / "m.tar.gz", tmp_path / "out")
+    bundle = open_bundle(tmp_path / "out")  # which checks the hashes
+    goldens = read_goldens(bundle)
+    assert len(goldens) == CARRIED
+    margins = [undecided(list(each.probabilities.values()), None) for each in goldens]
+    assert margins == sorted(margins)
+    assert {each.text for each in goldens} < set(texts)
+
+
+def test_a_bundle_of_format_2_is_packed_with_its_one_form(tmp_path: Path, tiny: TinyBundle) -> None:
+    document = json.loads((tiny.folder / "manifest.json").read_bytes())
+    del document["gate"], document["model"]["forms"]
+    document["model"].update(file="model.onnx", precision="fp32")
+    document["format"] = 2
+    (tiny.folder / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    write_artifact(tiny.folder, tmp_path / "m.tar.gz", name="n", notify=silent)
+    unpack(tmp_path / "m.tar.gz", tmp_path / "out")
+    assert [each.precision for each in open_bundle(tmp_path / "out").forms] == ["fp32"]
 
 
 def test_progress_ends_at_the_total(tmp_path: Path, bundle: Path) -> None:

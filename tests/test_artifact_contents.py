@@ -12,7 +12,7 @@ from fastai_deploy import files
 from fastai_deploy.errors import FileError
 from fastai_deploy.packaging.artifact import ArtifactContents, read_contents, write_artifact
 from fastai_deploy.packaging.wheels import Container, Wheel
-from tests.runtime.bundles import write_bundle
+from tests.runtime.bundles import form, write_bundle
 
 RAY = Container("ray-serve image", "3.13", "manylinux_2_34_x86_64")
 P2 = Container("torchserve image", "3.8", "manylinux_2_31_x86_64")
@@ -30,14 +30,13 @@ def pack(
     bundle = write_bundle(folder / "bundle").folder
     if learner:
         manifest = json.loads((bundle / "manifest.json").read_bytes())
-        manifest["runtime"] = {"python": learner}
+        manifest["runtime"] = {
+            "kind": "learner", "python": learner, "fastai": "2", "definitions": None, "names": [],
+            "activation": None,
+        }  # fmt: skip
+        manifest["model"]["forms"] = [form("learner")]
         (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         (bundle / "requirements.txt").write_text("fastai==2.8.12\n", encoding="utf-8")
-    else:
-        manifest = json.loads((bundle / "manifest.json").read_bytes())
-        versions = {"numpy": "2", "onnxruntime": "1", "tokenizers": "0"}
-        manifest["provenance"] = {"converter": versions}
-        (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     wheels = []
     for name in names:
         path = folder / name

@@ -20,6 +20,8 @@ from fastai_deploy.bundle import (
     seal,
 )
 from fastai_deploy.errors import FileDenied, FileError, FileMissing
+from fastai_deploy.runtime.bundle import Form
+from fastai_deploy.runtime.parity import Rules
 
 MANIFEST = Manifest(
     name="reviews",
@@ -27,8 +29,10 @@ MANIFEST = Manifest(
     labels=("neg", "pos"),
     threshold=None,
     text=TextSpec("transformers", ("drop-trailing-nul",), 512, "mask", 1),
-    model=ModelSpec("model.onnx", ("input_ids",), "logits", "RobertaForSequenceClassification", 9,
-                    "fp32"),
+    model=ModelSpec(
+        (Form("bf16", "model.onnx", proven=False), Form("fp32", "model.onnx")), ("input_ids",),
+        "logits", "RobertaForSequenceClassification", 9,
+    ),
     tolerance=1e-4,
     residues=("a blank text",),
     provenance=Provenance(LearnerSpec("a.pkl", "0" * 64, 3, "1"), {"torch": "2"}),
@@ -50,6 +54,19 @@ def test_a_bundle_is_read_as_it_was_written(tmp_path: Path) -> None:
     data = (tmp_path / "bundle" / "manifest.json").read_bytes()
     assert version == hashlib.sha256(data).hexdigest()
     assert sorted(os.listdir(tmp_path)) == ["bundle"]
+
+
+def test_a_manifest_of_format_2_has_one_form_and_one_tolerance(tmp_path: Path) -> None:
+    build(tmp_path / "bundle")
+    path = tmp_path / "bundle" / "manifest.json"
+    document = json.loads(path.read_bytes())
+    del document["gate"], document["model"]["forms"]
+    document["model"].update(file="model.onnx", precision="int8")
+    path.write_text(json.dumps({**document, "format": 2, "tolerance": 0.04}), encoding="utf-8")
+    manifest, _ = read_bundle(tmp_path / "bundle")
+    assert manifest.model.forms == (Form("int8", "model.onnx"),)
+    assert manifest.rules("int8") == Rules(most=0.04, margin=0.08)
+    assert manifest.rules("fp32") == Rules(most=0.04, margin=0.0)
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -173,7 +190,7 @@ def _drop(*path: str) -> Callable[[dict[str, Any]], None]:
 
 
 WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "another format": (_set("format", to=3), "format: this fdeploy reads formats 1, 2"),
+    "another format": (_set("format", to=4), "format: this fdeploy reads formats 1, 2, 3"),
     "no name": (_drop("name"), "name: missing"),
     "no text": (_set("text", to=3), "text: expected an object"),
     "no length": (_drop("text", "max_length"), "text.max_length: missing"),
@@ -190,6 +207,16 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no tolerance": (_set("tolerance", to=0), "tolerance: it must be between"),
     "a wrong tolerance": (_set("tolerance", to="x"), "tolerance: expected a number"),
     "no ids": (_set("model", "inputs", to=["mask"]), "input_ids is missing"),
+    "no forms": (_set("model", "forms", to=[]), "model.forms: there must be at least one"),
+    "an unknown form": (
+        _set("model", "forms", to=[{"precision": "int4", "file": "model.onnx", "proven": True}]),
+        r"model.forms\[0\].precision: expected one of: int8, int8-weights, bf16, fp32",
+    ),
+    "a form without its graph": (
+        _set("model", "forms", to=[{"precision": "fp32", "file": "x.onnx", "proven": True}]),
+        "x.onnx is missing",
+    ),
+    "a gate that is no number": (_set("gate", "mean", to="small"), "gate.mean: expected a number"),
     "no graph": (_drop("files", "model.onnx"), "model.onnx is missing"),
     "a file elsewhere": (_set("files", "../x", to={"sha256": "", "bytes": 1}), "valid file name"),
     "a file without hash": (_set("files", "x", to={}), "files.x.sha256: missing"),

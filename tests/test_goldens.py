@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[str, str | bytes, Labels, str]] = {
     "suffix": ("a.xlsx", "x", ONE, "unknown suffix"),
     "empty": ("a.txt", "\n \n", ONE, "contains no text"),
     "empty csv": ("a.csv", "", ONE, "contains no text"),
-    "too many": ("a.txt", "x\n" * (MOST + 1), ONE, "the limit is 1,000"),
+    "too many": ("a.txt", "x\n" * (MOST + 1), ONE, "the limit is 10,000"),
     "not UTF-8": ("a.txt", b"good\nb\xe9d\n", ONE, "line 2: not valid UTF-8"),
     "not JSON": ("a.jsonl", '{"text": "a"}\n{', ONE, "line 2: invalid JSON"),
     "deep JSON": ("a.jsonl", "[" * 100_000, ONE, "line 1: invalid JSON"),

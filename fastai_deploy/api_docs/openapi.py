@@ -71,7 +71,7 @@ def describe_api(settings: Settings, bundle: Path, *, target: str) -> ApiDescrip
 
 Json = Any
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 """The version of the contract; the first number changes when callers have to change."""
 
 SAMPLE = ApiDescription(
@@ -322,13 +322,19 @@ def _answer(*, several: bool) -> Json:
 
 
 def _model() -> Json:
-    """The model in an answer; only an unproven one has a third key."""
+    """The model in an answer; older servers do not name the precision."""
     closed = _closed({"name": {"type": "string"}, "version": {"type": "string"}})
     unproven = {
         "const": True,
         "description": "Present if some answers are not proven to match the original learner's.",
     }
-    return {**closed, "properties": {**closed["properties"], "unproven": unproven}}
+    precision = {
+        "type": "string",
+        "description": "What the model computed in: fp32 (float32), or a form with fewer bits that "
+        "passed the parity gate, such as bf16 or int8-weights; learner for the original learner.",
+    }
+    more = {"precision": precision, "unproven": unproven}
+    return {**closed, "properties": {**closed["properties"], **more}}
 
 
 def _closed(properties: Mapping[str, Json]) -> Json:

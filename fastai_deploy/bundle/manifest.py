@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from fastai_deploy.json_reader import Reader
-from fastai_deploy.runtime.bundle import FORMATS
+from fastai_deploy.runtime.bundle import FORMATS, FP32, PRECISIONS, Form
+from fastai_deploy.runtime.bundle import LEARNER as LEARNER_PRECISION
+from fastai_deploy.runtime.parity import REDUCED, Rules
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -36,7 +38,7 @@ class RuntimeSpec:
     kind: str = KIND
 
 
-FORMAT = 2
+FORMAT = 3
 EXPORT_AGAIN = "run fdeploy export again"
 
 Task = Literal["single-label", "multi-label"]
@@ -56,17 +58,17 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The graph: int64 inputs of shape (batch, sequence), one float32 output (batch, labels).
+    """The graphs: int64 inputs of shape (batch, sequence), one float32 output (batch, labels).
 
+    ``forms`` are those that may be served, the fastest first; the last one runs on any processor.
     ``gpu`` is the file of the graph that runs on a GPU, None if there is none.
     """
 
-    file: str
+    forms: tuple[Form, ...]
     inputs: tuple[str, ...]
     output: str
     architecture: str
     parameters: int
-    precision: str
     gpu: str | None = None
 
 
@@ -100,6 +102,7 @@ class FileEntry:
 class Manifest:
     """All of ``manifest.json``; ``threshold`` is None for single-label models.
 
+    ``tolerance`` is that of float32, ``gate`` holds the rules for forms with fewer bits.
     ``unproven`` lists what neither the learner's file nor its own answers prove; the key is omitted
     if the list is empty. ``runtime`` is None for a converted learner, and the key is then omitted.
     """
@@ -117,6 +120,12 @@ class Manifest:
     format: int = FORMAT
     runtime: RuntimeSpec | None = None
     unproven: tuple[str, ...] = ()
+    gate: Rules = REDUCED
+
+    def rules(self, precision: str) -> Rules:
+        """What answers computed in a precision must keep to."""
+        exact = precision in (FP32, LEARNER_PRECISION)
+        return Rules.exact(self.tolerance) if exact else self.gate
 
     def listing(self, files: Mapping[str, FileEntry]) -> Manifest:
         """The same with these files."""
@@ -126,6 +135,9 @@ class Manifest:
 def render_manifest(manifest: Manifest) -> bytes:
     """The bytes of ``manifest.json``; the same manifest gives the same bytes."""
     values = asdict(manifest)
+    for form in values["model"]["forms"]:
+        del form["weights_file"]  # the name follows from the graph's
+    del values["gate"]["most"]  # only float32 has one, the tolerance
     if manifest.runtime is None:
         del values["runtime"]
     if not manifest.unproven:
@@ -161,12 +173,11 @@ def parse_manifest(value: Any, where: str) -> Manifest:
             pad_token_id=text.whole("pad_token_id"),
         ),
         model=ModelSpec(
-            file=model.text("file"),
+            forms=_forms(model, original="runtime" in top.value),
             inputs=model.texts("inputs"),
             output=model.text("output"),
             architecture=model.text("architecture"),
             parameters=model.whole("parameters"),
-            precision=model.text("precision"),
             gpu=model.text("gpu") if model.has("gpu") else None,
         ),
         tolerance=top.number("tolerance"),
@@ -187,9 +198,39 @@ def parse_manifest(value: Any, where: str) -> Manifest:
         runtime=_runtime(top.section("runtime")) if "runtime" in top.value else None,
         unproven=top.texts("unproven") if "unproven" in top.value else (),
         format=top.whole("format"),
+        gate=_gate(top),
     )
     _check(top, manifest)
     return manifest
+
+
+def _forms(model: Reader, *, original: bool) -> tuple[Form, ...]:
+    """The forms of the model; formats 1 and 2 have one."""
+    if not model.has("forms"):
+        return (
+            Form(LEARNER_PRECISION if original else model.text("precision"), model.text("file")),
+        )
+    known = (LEARNER_PRECISION,) if original else PRECISIONS
+    return tuple(
+        Form(
+            precision=each.choice("precision", *known),
+            file=each.text("file"),
+            proven=each.truth("proven"),
+        )
+        for each in model.sections("forms")
+    )
+
+
+def _gate(top: Reader) -> Rules:
+    if not top.has("gate"):
+        tolerance = top.number("tolerance")
+        return Rules(most=tolerance, margin=2 * tolerance)
+    gate = top.section("gate")
+    return Rules(
+        margin=gate.number("margin") if gate.has("margin") else None,
+        mean=gate.number("mean") if gate.has("mean") else None,
+        p99=gate.number("p99") if gate.has("p99") else None,
+    )
 
 
 def _runtime(section: Reader) -> RuntimeSpec:
@@ -216,8 +257,11 @@ def _check(top: Reader, manifest: Manifest) -> None:
         top.wrong("tolerance", "it must be between 0 and 1")
     if "input_ids" not in manifest.model.inputs and manifest.runtime is None:
         top.wrong("model.inputs", "input_ids is missing")
-    if manifest.model.file not in manifest.files:
-        top.wrong("files", f"{manifest.model.file} is missing")
+    if not manifest.model.forms:
+        top.wrong("model.forms", "there must be at least one")
+    for form in manifest.model.forms:
+        if form.file not in manifest.files:
+            top.wrong("files", f"{form.file} is missing")
     for name in manifest.files:
         if name.startswith(".") or "/" in name or "\\" in name:
             top.wrong("files", f"{name!r} is not a valid file name in a bundle")

@@ -95,12 +95,12 @@ Tokenizer = Annotated[
 ]
 Tolerance = Annotated[
     float | None,
-    typer.Option(help="Largest difference at which two probabilities count as equal."),
+    typer.Option(help="Largest difference of probabilities that counts as equal, in float32."),
     Sets("model", "tolerance", "--tolerance"),
 ]
 Quantize = Annotated[
     str | None,
-    typer.Option(help="Whether to serve an int8 model: auto, int8 or none."),
+    typer.Option(help="Forms to serve: auto, int8, int8-weights, bf16, or none for float32."),
     Sets("model", "quantize", "--quantize"),
 ]
 Instance = Annotated[

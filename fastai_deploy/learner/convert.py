@@ -27,18 +27,21 @@ from fastai_deploy.learner.rebuild.libraries import CONVERT, require
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.learner.text.trial import try_text
 from fastai_deploy.learner.text.user_tokenizer import read_user_tokenizer
-from fastai_deploy.parity.compare import answer, check, compare
+from fastai_deploy.parity.compare import Gate, check
 from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels, answered, read_cases, render
 from fastai_deploy.parity.report import Comparison, comparing
 from fastai_deploy.progress import Advanced, Reporter, Step, Warned
+from fastai_deploy.runtime.bundle import FP32, Form
+from fastai_deploy.runtime.parity import Rules, answer, compare
 
 if TYPE_CHECKING:
     from fastai_deploy.learner.reading.sources import FileSource
     from fastai_deploy.learner.rebuild.families import AnyRebuilt
     from fastai_deploy.learner.rebuild.onnx_export import Graph
-    from fastai_deploy.learner.rebuild.precision import Choice
 
 CHUNK = 1 << 22  # bytes hashed at a time
+_ALL_FORMS = Gate()
+_AT_ONCE = 100  # goldens answered before the progress is reported
 CHANCE = 1e-5  # a larger difference on a blank text means that a random token was in its place
 _BRING = "the learner's own answers would prove it: --golden golden.jsonl"
 
@@ -53,8 +56,7 @@ def convert(
     report: Reporter,
     definitions: Path | None = None,
     tokenizer: Path | None = None,
-    quantize: Choice = "auto",
-    int8_tolerance: float | None = None,
+    gate: Gate = _ALL_FORMS,
     unproven: bool = False,
 ) -> Bundle:
     """Convert ``learner`` into a bundle at ``destination`` without running anything in it.
@@ -63,8 +65,8 @@ def convert(
     probabilities, the torch model and the ONNX graph must reproduce them within ``tolerance``.
     ``definitions`` is a Python file with the user's classes; that file is run, the learner is not.
     ``tokenizer`` is a folder or file with the tokenizer of a learner whose file lacks it.
-    ``quantize`` says whether the bundle may serve int8 weights (``rebuild/precision.py``), which
-    must stay within ``int8_tolerance``. ``unproven`` accepts what neither the file nor the goldens
+    ``gate`` says in which forms with fewer bits the bundle may be served; the default tries them
+    all (``rebuild/precision.py``). ``unproven`` accepts what neither the file nor the goldens
     prove, and records it in the bundle.
     Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing. On an error, an
     existing bundle is left unchanged.
@@ -99,7 +101,7 @@ def convert(
             rebuild,
             write_model,
         )
-        from fastai_deploy.learner.rebuild.precision import Int8, Served  # noqa: PLC0415
+        from fastai_deploy.learner.rebuild.precision import Served  # noqa: PLC0415
 
         report(Step(f"rebuilding {_architecture(anatomy)} in torch"))
         with (
@@ -116,9 +118,12 @@ def convert(
             report(Step("exporting to ONNX"))
             graph = rebuilt.export(folder / "model.onnx")
             difference = _check_graph(rebuilt, graph, goldens, found, report)
-            reference = Served(graph, "fp32", tolerance, difference)
-            wish = Int8(quantize, int8_tolerance)
-            served = choose(rebuilt, reference, goldens, wish, report)
+            reference = Served(graph, (Form(FP32, graph.path.name),), tolerance, difference)
+            own = sum(case.text not in PROBES for case in cases)
+            served = choose(
+                rebuilt, reference, goldens, gate=gate, own=own, found=found, report=report
+            )
+            found.serve(served.forms[0].precision)
             write_model(folder, rebuilt)
             write(folder / "goldens.json", render(goldens, labels))
             origin = LearnerSpec(learner.name, digest, source.size, str(anatomy.fastai))
@@ -176,7 +181,7 @@ def _answer(
 ) -> tuple[Golden, ...]:
     """The goldens, with the learner's own answers where given; the model must reproduce those."""
     cases = [case for case in cases if not case.error]
-    given = rebuilt.answer([case.text for case in cases])
+    given = _in_torch(rebuilt, cases, report)
     cases = _without_chance(rebuilt, cases, given, report)
     found.begin(rebuilt.anatomy.labels.names, rebuilt.anatomy.threshold, tolerance, cases)
     found.add("torch", given)
@@ -190,7 +195,7 @@ def _answer(
             threshold=rebuilt.anatomy.threshold,
         )
         try:
-            check(parity, tolerance)
+            check(parity, Rules.exact(tolerance))
         except ParityError as error:
             raise proof.disproved(error) from error
         report(Step(f"{len(known)} of the learner's own answers reproduced in torch: "
@@ -204,6 +209,18 @@ def _answer(
                "learner" if case.probabilities else "rebuilt", case.expected)
         for case, mine in zip(cases, given, strict=True)
     )  # fmt: skip
+
+
+def _in_torch(
+    rebuilt: AnyRebuilt, cases: Sequence[Case], report: Reporter
+) -> list[tuple[float, ...]]:
+    """The rebuilt model's answers, one text at a time as the learner's ``predict`` gets them."""
+    given: list[tuple[float, ...]] = []
+    for start in range(0, len(cases), _AT_ONCE):
+        given += rebuilt.answer([case.text for case in cases[start : start + _AT_ONCE]])
+        if len(cases) > _AT_ONCE:
+            report(Advanced("answering the goldens in torch", len(given), len(cases), "texts"))
+    return given
 
 
 def _without_chance(
@@ -269,7 +286,7 @@ def _check_graph(
         answers,
         threshold=rebuilt.anatomy.threshold,
     )
-    check(parity, found.tolerance, subject="the ONNX model")
+    check(parity, Rules.exact(found.tolerance), subject="the ONNX model")
     report(Step(f"{len(texts)} goldens reproduced in ONNX Runtime: max |Δprobability| "
                 f"{parity.max_difference:.1e}, 0 answers changed"))  # fmt: skip
     return parity.max_difference

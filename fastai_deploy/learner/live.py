@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastai_deploy.bundle import Bundle
 from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
@@ -22,14 +22,13 @@ from fastai_deploy.learner.convert import convert, refuse
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.proof import telling_texts
 from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.parity.compare import Gate
 from fastai_deploy.parity.goldens import PROBES, Case, read_cases
 from fastai_deploy.progress import Reporter, Step, silent
 
-if TYPE_CHECKING:
-    from fastai_deploy.learner.rebuild.precision import Choice
-
 FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
 TOLERANCE = 1e-4
+_ALL_FORMS = Gate()
 _FILE = "learner.pkl"
 
 
@@ -40,7 +39,7 @@ def export_learner(
     *,
     definitions: str | Path | None = None,
     tolerance: float | None = None,
-    quantize: Choice = "auto",
+    gate: Gate = _ALL_FORMS,
     name: str | None = None,
     report: Reporter = silent,
     unproven: bool = False,
@@ -49,7 +48,7 @@ def export_learner(
 
     ``goldens`` are texts, or a file of them (.txt, .jsonl or .csv, with or without labels), for
     ``learn.predict`` to answer; the default is fdeploy's own texts. ``definitions`` is a file with
-    the classes of a custom model. ``tolerance`` and ``quantize`` are as in the settings.
+    the classes of a custom model. ``tolerance`` and ``gate`` are as in the settings.
     ``unproven`` converts a learner even where its answers do not prove everything.
     The learner is not changed.
     Raises what ``fdeploy export`` raises: a LearnerError, GoldenError, ParityError or FileError.
@@ -71,8 +70,7 @@ def export_learner(
             place,
             golden=_answered(learn, goldens, anatomy, within),
             tolerance=within,
-            int8_tolerance=tolerance,
-            quantize=quantize,
+            gate=gate,
             name=name or place.resolve().name,
             report=report,
             definitions=Path(definitions) if definitions is not None else None,

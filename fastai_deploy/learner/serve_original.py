@@ -43,10 +43,13 @@ from fastai_deploy.learner.convert import refuse_dangerous
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.text.rules import blank_residue
-from fastai_deploy.parity.compare import check, compare
+from fastai_deploy.parity.compare import check
 from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels, read_cases, render
 from fastai_deploy.parity.report import Comparison, comparing
 from fastai_deploy.progress import Reporter, Step, Warned
+from fastai_deploy.runtime.bundle import LEARNER as LEARNER_PRECISION
+from fastai_deploy.runtime.bundle import Form
+from fastai_deploy.runtime.parity import Rules, compare
 
 TRUST, ALLOW = "--trust-pickle", "--allow-import"
 _SHOWN = 12  # names that the message lists; the command lists all
@@ -385,7 +388,7 @@ def _goldens(
         [mine for _, _, mine in brought],
         threshold=anatomy.threshold,
     )
-    check(parity, tolerance, subject="the learner in a fresh process")
+    check(parity, Rules.exact(tolerance), subject="the learner in a fresh process")
     return tuple(
         Golden(case.text, case.probabilities or mine, "learner", case.expected)
         for case, mine in zip(cases, answers, strict=True)
@@ -414,7 +417,9 @@ def _manifest(
         labels=anatomy.labels.names,
         threshold=anatomy.threshold,
         text=TextSpec(KIND, (), 0, "equal-length", 0),
-        model=ModelSpec(LEARNER, (), "probabilities", root, anatomy.parameters, "as exported"),
+        model=ModelSpec(
+            (Form(LEARNER_PRECISION, LEARNER),), (), "probabilities", root, anatomy.parameters
+        ),
         tolerance=tolerance,
         residues=_RESIDUES,
         provenance=Provenance(

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import shutil
 import struct
 import tarfile
@@ -24,12 +25,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol, cast
 
 from fastai_deploy import files
+from fastai_deploy.bundle import Manifest, read_manifest
 from fastai_deploy.bundle.manifest import EXPORT_AGAIN
 from fastai_deploy.errors import FileError
 from fastai_deploy.json_reader import parse, read_object
 from fastai_deploy.packaging.container_files import ADAPTERS
-from fastai_deploy.packaging.wheels import SERVING, Container, Wheel
-from fastai_deploy.runtime.bundle import GRAPH_SUFFIX, weights_file
+from fastai_deploy.packaging.lock_files import shipped_lock
+from fastai_deploy.packaging.wheels import OPENVINO, SERVING, Container, Wheel
+from fastai_deploy.parity.gate import GOLDENS, stored_goldens
+from fastai_deploy.parity.goldens import Labels, carried, render
+from fastai_deploy.runtime.backends import computable, in_openvino
+from fastai_deploy.runtime.bundle import FP32, GRAPH_SUFFIX, Form, weights_file
 
 # RFC 1952: magic, deflate, no flags, no time, no extra flags, unknown operating system.
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
@@ -253,42 +259,58 @@ def runtime_digest() -> str:
     return digest.hexdigest()
 
 
-def serving_versions(bundle: Path) -> dict[str, str]:
+def serving_versions(bundle: Path, container: Container | None = None) -> dict[str, str]:
     """The versions of the serving libraries with which the bundle passed the parity gate.
 
-    Empty for an original learner, which has its own requirements.
+    OpenVINO is one of them if a form in the artifact needs it. Empty for an original learner,
+    which has its own requirements.
     """
-    manifest = _manifest(bundle)
-    if _is_learner(manifest):
+    manifest, _ = read_manifest(bundle)
+    if manifest.runtime is not None:
         return {}
-    versions = manifest["provenance"]["converter"]
-    missing = [package for package in SERVING if package not in versions]
+    machine = container.machine if container is not None else platform.machine()
+    forms = packed_forms(manifest, container)
+    extra = [OPENVINO] if any(in_openvino(form.precision, machine) for form in forms) else []
+    locked = [pin.version for pin in shipped_lock() if pin.name == OPENVINO]
+    # A machine that has no OpenVINO exports forms that are proven where they are served.
+    versions = {OPENVINO: max(locked, key=_numeric), **manifest.provenance.converter}
+    needed = [*SERVING, *extra]
+    missing = [package for package in needed if package not in versions]
     if missing:
         raise FileError(
             f"{bundle / 'manifest.json'}: provenance.converter lacks {', '.join(missing)}",
             hint=EXPORT_AGAIN,
         )
-    return {package: versions[package] for package in SERVING}
+    return {package: versions[package] for package in needed}
+
+
+def _numeric(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def _members(
     bundle: Path, name: str, container: Container | None, lock: str | None
 ) -> Iterator[_Member]:
     manifest = _manifest(bundle)
+    goldens = _goldens(bundle)
     manifest["name"] = name
-    if container is not None and container.gpu:
-        model = manifest["model"]
-        manifest["model"] = {**model, "file": model["gpu"], "precision": "fp32", "device": "gpu"}
-    served = manifest.get("model", {}).get("file", "model.onnx")
+    if not _is_learner(manifest):
+        manifest["model"] = _packed_model(bundle, container)
+    served = {form["file"] for form in manifest["model"].get("forms", ())}
+    served |= {weights_file(file) for file in served}
     manifest["files"] = {
-        path: entry
+        path: {"sha256": hashlib.sha256(goldens).hexdigest(), "bytes": len(goldens)}
+        if path == GOLDENS
+        else entry
         for path, entry in manifest["files"].items()
-        if path in (served, weights_file(served)) or not path.endswith(_MODELS)
+        if path in served or not path.endswith(_MODELS)
     }
     text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     yield _from_bytes("manifest.json", text.encode())
+    yield _from_bytes(GOLDENS, goldens)
     for path, entry in manifest["files"].items():
-        yield _from_file(path, bundle / path, entry["sha256"])
+        if path != GOLDENS:
+            yield _from_file(path, bundle / path, entry["sha256"])
     for path, data in ADAPTERS.items():
         yield _from_bytes(path, data)
     if container is None or _is_learner(manifest):
@@ -297,6 +319,34 @@ def _members(
         yield _from_bytes("code/requirements.txt", listed.encode())
     for source in _runtime_sources():
         yield _from_file(f"code/fdeploy_runtime/{source.relative_to(_RUNTIME).as_posix()}", source)
+
+
+def packed_forms(manifest: Manifest, container: Container | None) -> tuple[Form, ...]:
+    """The forms that go into an artifact: those that can be computed where it is served."""
+    if container is not None and container.gpu and manifest.model.gpu:
+        return (Form(FP32, manifest.model.gpu),)
+    machine = container.machine if container is not None else platform.machine()
+    return tuple(form for form in manifest.model.forms if computable(form.precision, machine))
+
+
+def _packed_model(bundle: Path, container: Container | None) -> dict[str, Any]:
+    """The manifest's model section with the forms of the artifact, in the newest format."""
+    manifest, _ = read_manifest(bundle)
+    model = _manifest(bundle)["model"]
+    forms = [
+        {"precision": form.precision, "file": form.file, "proven": form.proven}
+        for form in packed_forms(manifest, container)
+    ]
+    device = {"device": "gpu"} if container is not None and container.gpu else {}
+    kept = {key: value for key, value in model.items() if key not in ("file", "precision")}
+    return {**kept, "forms": forms, **device}
+
+
+def _goldens(bundle: Path) -> bytes:
+    """The goldens that the server asks when it starts, checked against the manifest."""
+    manifest, goldens = stored_goldens(bundle)
+    labels = Labels(manifest.labels, several=manifest.task == "multi-label")
+    return render(carried(goldens, manifest.threshold), labels)
 
 
 def _manifest(bundle: Path) -> dict[str, Any]:

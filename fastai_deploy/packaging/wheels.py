@@ -32,6 +32,7 @@ from fastai_deploy.packaging.lock_files import (
 # What the serving code imports. Their dependencies are not needed: they serve ONNX Runtime's tools
 # and the hub downloads of the tokenizers library.
 SERVING = ("numpy", "onnxruntime", "tokenizers")
+OPENVINO = "openvino"  # only for forms that ONNX Runtime does not have
 _PLATFORM = re.compile(r"manylinux_2_(\d+)_(\w+)")
 _OLDEST_GLIBC = 17
 # Older names of platforms, from before PEP 600.
@@ -107,7 +108,7 @@ def fetch(
     fetcher = _Fetcher(container, shipped_lock() if lock is None else lock, notify, run)
     return tuple(
         fetcher.wheel(package, versions[package], cache)
-        for package in SERVING
+        for package in (*SERVING, OPENVINO)
         if package in versions and package not in container.has
     )
 

@@ -10,11 +10,13 @@ from fastai_deploy import files
 from fastai_deploy.bundle import Manifest, read_manifest
 from fastai_deploy.bundle.manifest import EXPORT_AGAIN
 from fastai_deploy.errors import FileError, InvocationError, NoAnswer
-from fastai_deploy.parity import Invoke, Json, Verify, compare
-from fastai_deploy.parity.goldens import Golden, Labels, load_goldens
+from fastai_deploy.parity import Invoke, Json, Verify
+from fastai_deploy.parity.compare import check
+from fastai_deploy.parity.goldens import Golden, Labels, carried, load_goldens
 from fastai_deploy.parity.report import served_accuracy
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import ModelSummary
+from fastai_deploy.runtime.parity import compare
 
 # Well below the body limit of every target; a text that is larger goes alone.
 _REQUEST_BYTES = 100_000
@@ -40,32 +42,33 @@ def model_summary(bundle: Path) -> ModelSummary:
     """What callers notice of a bundle's model. Raises FileError for a damaged manifest."""
     manifest, _ = read_manifest(bundle)
     accuracy, labelled = served_accuracy(bundle)
-    precision = "learner" if manifest.runtime else manifest.model.precision
+    precision = ", ".join(form.precision for form in manifest.model.forms)
     return ModelSummary(manifest.task, manifest.labels, precision, accuracy, labelled)
 
 
 def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:
-    """Return a check that sends every golden of a bundle; ``subject`` names what is checked.
+    """Return a check that sends the goldens of a bundle's artifact; ``subject`` is what is checked.
 
-    The check raises ParityError if an answer differs and InvocationError if there is none.
+    The answers name the precision that they were computed in, whose rules they must keep to. The
+    check raises ParityError if they do not and InvocationError if there is no answer.
     """
-    manifest, goldens = stored_goldens(bundle)
+    manifest, stored = stored_goldens(bundle)
+    goldens = carried(stored, manifest.threshold)
     model = "learner" if any(golden.source == "learner" for golden in goldens) else "rebuilt model"
 
     def verify(invoke: Invoke) -> None:
         answers = [answer for chunk in _chunks(goldens) for answer in _ask(invoke, chunk)]
-        result = compare.compare(
+        result = compare(
             [golden.text for golden in goldens],
             [golden.probabilities for golden in goldens],
             [_probabilities(answer, manifest.labels) for answer in answers],
             threshold=manifest.threshold,
         )
-        # An int8 model's answer depends slightly on the other texts in its batch.
-        ties = manifest.model.precision == "int8"
-        compare.check(result, manifest.tolerance, subject=subject, ties=ties)
+        precision = _precision(answers) or manifest.model.forms[0].precision
+        check(result, manifest.rules(precision), subject=subject)
         report(
             Step(
-                f"{subject} matches the {model} on {len(goldens)} goldens: "
+                f"{subject} matches the {model} on {len(goldens)} goldens in {precision}: "
                 f"max |Δprobability| {result.max_difference:.1e}"
             )
         )
@@ -121,6 +124,16 @@ def _ask(invoke: Invoke, texts: list[str]) -> list[Json]:
             hint="run fdeploy teardown, then fdeploy up",
         )
     return answers
+
+
+def _precision(answers: Sequence[Json]) -> str:
+    """The precision in the first answer that names one; older servers name none."""
+    for answer in answers:
+        model = answer.get("model") if isinstance(answer, dict) else None
+        found = model.get("precision") if isinstance(model, dict) else None
+        if isinstance(found, str):
+            return found
+    return ""
 
 
 def _probabilities(answer: Json, labels: Sequence[str]) -> tuple[float, ...]:

@@ -18,8 +18,9 @@ from fastai_deploy.errors import FileError, GoldenError
 from fastai_deploy.files import read
 from fastai_deploy.json_reader import BadJson, Reader
 from fastai_deploy.json_reader import parse as parse_json
+from fastai_deploy.runtime.parity import undecided
 
-MOST = 1_000  # texts; every form of the model must answer all of them before it is trusted
+MOST = 10_000  # texts; every form of the model must answer all of them before it is trusted
 ROUNDED = 1e-3  # how far the sum of rounded single-label probabilities may be from 1
 LONGEST = 1 << 20  # bytes of a text: the default request limit of an API
 
@@ -169,6 +170,21 @@ def render(goldens: Sequence[Golden], labels: Labels) -> bytes:
         entries.append(entry)
     text = json.dumps({"goldens": entries}, ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8") + b"\n"
+
+
+CARRIED = 256
+"""The goldens that an artifact carries: enough for the 99th percentile, soon answered."""
+
+
+def near_ties(goldens: Sequence[Golden], threshold: float | None) -> list[int]:
+    """The places of the goldens, those first whose answer is nearest to another one."""
+    margins = [undecided(each.probabilities, threshold) for each in goldens]
+    return sorted(range(len(goldens)), key=margins.__getitem__)
+
+
+def carried(goldens: Sequence[Golden], threshold: float | None) -> tuple[Golden, ...]:
+    """The goldens that go into an artifact, near ties first, because labels change there first."""
+    return tuple(goldens[place] for place in near_ties(goldens, threshold)[:CARRIED])
 
 
 def load_goldens(path: Path, labels: Labels) -> tuple[Golden, ...]:

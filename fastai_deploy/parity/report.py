@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,53 @@ from typing import Any
 from fastai_deploy.errors import FileError, ParityError
 from fastai_deploy.files import read, write
 from fastai_deploy.json_reader import BadJson, parse
-from fastai_deploy.parity.compare import answer, compare
 from fastai_deploy.parity.goldens import Case
+from fastai_deploy.runtime.bundle import FP32
+from fastai_deploy.runtime.parity import answer, compare
 
 LEARNER = "learner"
 
 Answers = Sequence[Sequence[float]]
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A form that was tried, and what the gate found; a number is None if it was not computed.
+
+    ``outcome`` is ``passes``, ``fails`` or ``to be proven``; ``speed`` is in texts a second on the
+    exporting machine, ``gain`` that of float32's; ``widest`` is the largest margin of a changed
+    label; ``most``, ``mean`` and ``p99`` are |Δprobability|; ``interval`` says how exactly the
+    labelled goldens show a change of accuracy, in points; ``broken`` are the broken rules.
+    """
+
+    precision: str
+    outcome: str
+    speed: float | None = None
+    gain: float | None = None
+    changed: int | None = None
+    widest: float | None = None
+    mean: float | None = None
+    p99: float | None = None
+    most: float | None = None
+    interval: float | None = None
+    broken: tuple[str, ...] = ()
+
+
 @dataclass
 class Comparison:
-    """Collects the answers of each form; ``threshold`` is None for single-label models."""
+    """Collects the answers of each form; ``threshold`` is None for single-label models.
+
+    ``served`` is the precision whose answers the rows are judged by; until there is one, those of
+    the last form that was added.
+    """
 
     labels: tuple[str, ...] = ()
     threshold: float | None = None
     tolerance: float = 0.0
     cases: tuple[Case, ...] = ()
     answers: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
+    forms: list[Tried] = field(default_factory=list)
+    served: str = ""
 
     def begin(
         self,
@@ -50,6 +80,19 @@ class Comparison:
         """Add the answers of one form of the model, in the order of the texts."""
         self.answers[form] = [tuple(each) for each in answers]
 
+    def tried(self, form: Tried) -> None:
+        """Add what the gate found about a form with fewer bits, or about float32."""
+        self.forms.append(form)
+
+    def serve(self, precision: str) -> None:
+        """Set the form that is served."""
+        self.served = precision
+
+    @property
+    def judged(self) -> str:
+        """The name under which the answers of the served form are kept."""
+        return self.served if self.served in self.answers else next(reversed(self.answers), "")
+
     def summary(self) -> dict[str, Any]:
         """The comparison as plain data, rows by descending difference, changed answers first."""
         rows = [self._row(place, case) for place, case in enumerate(self.cases)]
@@ -63,6 +106,8 @@ class Comparison:
             "changed": sum(row["changed"] for row in rows),
             "max_difference": {form: self._largest(form) for form in self.answers},
             "accuracy": self._accuracy(),
+            "served": self.judged,
+            "forms": [_finite(asdict(form)) for form in self.forms],
             "rows": rows,
         }
 
@@ -72,10 +117,8 @@ class Comparison:
             forms[LEARNER] = case.probabilities
         forms.update((form, each[place]) for form, each in self.answers.items())
         first = next(iter(forms.values()), ())
-        difference, changed = 0.0, False
-        for found in forms.values():
-            row = compare([case.text], [first], [found], threshold=self.threshold).rows[0]
-            difference, changed = max(difference, row.difference), changed or row.changed
+        found = forms.get(self.judged, first)
+        row = compare([case.text], [first], [found], threshold=self.threshold).rows[0]
         return {
             "text": case.text,
             "expected": None if case.expected is None else list(case.expected),
@@ -86,8 +129,8 @@ class Comparison:
                 }
                 for form, found in forms.items()
             },
-            "difference": _plain(difference),
-            "changed": changed,
+            "difference": _plain(row.difference),
+            "changed": row.changed,
         }
 
     def _labels(self, found: Sequence[float]) -> list[str]:
@@ -149,7 +192,8 @@ def served_accuracy(bundle: Path) -> tuple[float | None, int]:
     """
     data, _ = report_files(bundle)
     try:
-        *_, (_, served) = parse(read(data))["accuracy"].items()
+        summary = parse(read(data))
+        served = summary["accuracy"][summary["served"]]
         return float(served["accuracy"]), int(served["texts"])
     except (FileError, BadJson, LookupError, TypeError, AttributeError, ValueError):
         return None, 0
@@ -162,6 +206,10 @@ def _write(bundle: Path, found: Comparison) -> Path:
     write(data, text.encode("utf-8", "replace") + b"\n")
     write(shown, page(summary).encode("utf-8", "replace"))
     return shown
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: _plain(v) if isinstance(v, float) else v for k, v in values.items()}
 
 
 def _plain(number: float) -> float | None:
@@ -185,7 +233,8 @@ tr.changed{background:#4a2320}text{fill:#aaa}}
 """
 _WIDTH, _HEIGHT, _MARGIN = 900, 170, 60
 _DECADES = (-9, 0)  # |Δ| from 1e-9 to 1, on a logarithmic scale
-_BARS = 200  # texts in the chart; the table has all of them
+_BARS = 200  # texts in the chart
+_ROWS = 1_000  # texts in the table; the JSON file has all of them
 _SHORT = 400  # characters shown of a text in the table
 
 
@@ -198,6 +247,7 @@ def page(summary: Mapping[str, Any]) -> str:
             "style-src 'unsafe-inline'\">",
             f"<style>{_STYLE}</style><h1>Parity report</h1>",
             *(f"<p>{escape(line)}" for line in headline(summary)),
+            _forms_table(summary),
             _chart(summary["rows"], summary["tolerance"]),
             _table(summary["rows"]),
             "</html>\n",
@@ -216,6 +266,49 @@ def headline(summary: Mapping[str, Any]) -> Iterator[str]:
             yield f"{form}: max |Δprobability| {difference:.1e} from the learner"
     for form, found in summary["accuracy"].items():
         yield f"{form}: accuracy {found['accuracy']:.3f} on {found['texts']} labelled texts"
+
+
+def _forms_table(summary: Mapping[str, Any]) -> str:
+    """Every form that was tried, with what it gains and what it changes."""
+    if not summary["forms"]:
+        return ""
+    head = "".join(
+        f"<th>{name}"
+        for name in ("form", "gate", "times float32's speed", "texts/s", "accuracy",
+                     "labels changed", "widest margin", "mean |Δ|", "99th percentile", "largest")
+    )  # fmt: skip
+    body = "".join(
+        f"<tr><td>{escape(form['precision'])}<td class=t>{escape(_outcome(form, summary))}"
+        f"<td class=n>{_cell(form['gain'], '.1f')}<td class=n>{_cell(form['speed'], '.0f')}"
+        f"<td class=n>{escape(_accuracy_of(form, summary))}"
+        f"<td class=n>{_cell(form['changed'], 'd')}"
+        + "".join(f"<td class=n>{_cell(form[k], '.3f')}" for k in ("widest", "mean", "p99", "most"))
+        for form in summary["forms"]
+    )
+    return (
+        f"<h2>Forms</h2><table><tr>{head}{body}</table><p>Speeds are those of the machine that "
+        "exported; the server measures again and takes the fastest form that passes."
+    )
+
+
+def _outcome(form: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    served = " (served first)" if form["precision"] == summary["served"] else ""
+    reasons = f": {'; '.join(form['broken'])}" if form["broken"] else ""
+    return f"{form['outcome']}{served}{reasons}"
+
+
+def _accuracy_of(form: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    name = "onnx" if form["precision"] == FP32 else form["precision"]
+    found = summary["accuracy"].get(name)
+    if found is None:
+        return "—"
+    shown = f"{found['accuracy']:.3f}"
+    interval = form["interval"]
+    return shown if interval is None else f"{shown} (change known to ±{interval:.1f} points)"
+
+
+def _cell(value: float | None, layout: str) -> str:
+    return "—" if value is None else format(value, layout)
 
 
 def _chart(rows: Sequence[Mapping[str, Any]], tolerance: float) -> str:
@@ -254,10 +347,12 @@ def _height(difference: float | None) -> float:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    left = f"<p>and {len(rows) - _ROWS:,} more in the JSON file" if len(rows) > _ROWS else ""
+    rows = rows[:_ROWS]
     forms = list(dict.fromkeys(form for row in rows for form in row["answers"]))
     head = "".join(f"<th>{escape(form)}" for form in forms)
     body = "".join(_table_row(row, forms) for row in rows)
-    return f"<table><tr><th>text<th>expected{head}<th>|Δ|{body}</table>"
+    return f"<table><tr><th>text<th>expected{head}<th>|Δ|{body}</table>{left}"
 
 
 def _table_row(row: Mapping[str, Any], forms: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from .batching import Batcher, Closed
 from .codec import Answer, ParsedBody, read, refuse, write
 from .contract import Encoded, Outcome, RequestError, encode
 from .error_responses import too_large
-from .loading import Predicting
+from .golden_check import Predicting
 from .log import Log
 from .request_queue import Overloaded
 

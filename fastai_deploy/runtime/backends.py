@@ -1,16 +1,19 @@
-"""The backends that can run a model, fastest first. The first that reproduces the goldens serves.
+"""The backends that can run a model on this machine.
 
 GPU, half precision    if the GPU has hardware for it, as all have since Volta (2017)
 GPU, float32
-CPU                    ONNX Runtime; the only backend of an artifact not packaged for a GPU
+OpenVINO               the forms that ONNX Runtime lacks on x86: bfloat16, and int8 weights
+ONNX Runtime           float32, int8, and bfloat16 on Arm
+
+An artifact that is not packaged for a GPU runs on the processor.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Callable, Iterator, List, Optional
+from dataclasses import dataclass, replace
+from typing import Any, Callable, FrozenSet, Iterator, Mapping, Optional, Tuple
 
-from .bundle import KIND_WORDS, Bundle
+from .bundle import BF16, FP16, INT8_WEIGHTS, KIND_WORDS, Bundle
 from .hardware import Hardware
 from .request_queue import Limits
 
@@ -35,15 +38,24 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to run a model; ``limits`` are those of one run.
+    """A way to run a model; ``bundle`` is in the form that it computes.
 
-    ``open`` loads the model and returns its sessions: one, or two, of which the first is for a run
-    without a concurrent one and the second for concurrent runs.
+    ``open`` loads the model and returns a session for a run without a concurrent one;
+    ``open_concurrent`` returns one for concurrent runs, and is None if the first is for those too.
+    ``limits`` are those of one run. ``openvino``: OpenVINO runs it.
     """
 
     name: str
-    open: Callable[[], List[Any]]
+    bundle: Bundle
+    open: Callable[[], Any]
     limits: Limits
+    open_concurrent: Optional[Callable[[], Any]] = None
+    openvino: bool = False
+
+    @property
+    def runs(self) -> int:
+        """The number of concurrent runs with the best throughput."""
+        return _RUNS if self.open_concurrent else 1
 
 
 def find_gpu() -> Optional[Gpu]:
@@ -58,26 +70,103 @@ def find_gpu() -> Optional[Gpu]:
     return Gpu(torch.cuda.get_device_name(0), "cuda:0", major >= _FIRST_WITH_TENSOR_CORES)
 
 
-def backends(
-    bundle: Bundle,
-    hardware: Hardware,
-    threads: int,
-    *,
-    alone: bool,
-    most_runs: int,
-    find: Callable[[], Optional[Gpu]] = find_gpu,
-) -> Iterator[Backend]:
-    """The backends for an artifact on this machine, fastest first; the last is always the CPU."""
+def gpu_backends(bundle: Bundle, find: Callable[[], Optional[Gpu]]) -> Iterator[Backend]:
+    """The backends of the GPU, the faster one first; none if there is no GPU to use."""
     gpu = find() if bundle.gpu else None
-    if gpu is not None:
-        limits = Limits(_TOKENS_PER_GPU, bundle.equal_length, _GPU_OVERHEAD)
-        for half in (True, False) if gpu.halves else (False,):
-            name = f"{gpu.name}, {'float16' if half else 'float32'}"
-            yield Backend(name, _on_gpu(bundle, gpu.device, half=half), limits)
-    yield Backend(
-        "processor",
-        lambda: _on_processor(bundle, hardware, threads, alone=alone, most_runs=most_runs),
+    if gpu is None:
+        return
+    limits = Limits(_TOKENS_PER_GPU, bundle.equal_length, _GPU_OVERHEAD)
+    for half in (True, False) if gpu.halves else (False,):
+        served = replace(bundle.form, precision=FP16) if half else bundle.form
+        yield Backend(
+            f"{gpu.name}, {'float16' if half else 'float32'}",
+            bundle.serving(served),
+            _on_gpu(bundle, gpu.device, half=half),
+            limits,
+        )
+
+
+_HELPFUL: Mapping[Tuple[str, str], FrozenSet[str]] = {
+    (INT8_WEIGHTS, "x86_64"): frozenset({"avx512_vnni", "avx_vnni"}),
+    (BF16, "x86_64"): frozenset({"avx512_bf16", "amx_bf16"}),
+    (BF16, "aarch64"): frozenset({"bf16"}),
+}
+"""The extensions, any of which makes a form faster than float32 on a machine."""
+
+
+def can_gain(precision: str, hardware: Hardware) -> bool:
+    """Whether a form can be faster than float32 on this processor; int8 is on all of them."""
+    helpful = _HELPFUL.get((precision, hardware.machine))
+    if helpful is None:
+        return precision not in (INT8_WEIGHTS, BF16)
+    return not helpful.isdisjoint(hardware.instructions)
+
+
+def computable(precision: str, machine: str) -> bool:
+    """Whether any processor of an architecture gains by a form; float32 and int8 run anywhere."""
+    return precision not in (INT8_WEIGHTS, BF16) or (precision, machine) in _HELPFUL
+
+
+def in_openvino(precision: str, machine: str) -> bool:
+    """Whether OpenVINO, rather than ONNX Runtime, computes a form on a machine."""
+    return precision in (INT8_WEIGHTS, BF16) and machine == "x86_64"
+
+
+def processor_backends(
+    bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, most_runs: int
+) -> Iterator[Backend]:
+    """The backends of the processor: its forms that can gain something here, and the last one."""
+    for form in bundle.forms:
+        if form is not bundle.forms[-1] and not can_gain(form.precision, hardware):
+            continue
+        served = bundle.serving(form)
+        twice = min(threads, most_runs) >= _RUNS and _pays_twice(served, hardware)
+        make = _openvino if in_openvino(form.precision, hardware.machine) else _onnxruntime
+        yield make(served, hardware, threads, alone=alone, twice=twice)
+
+
+def _onnxruntime(
+    bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, twice: bool
+) -> Backend:
+    def opened(share: int) -> Callable[[], Any]:
+        def load() -> Any:
+            # A container that serves the original learner has no ONNX Runtime.
+            from .session import open_session  # noqa: PLC0415
+
+            return open_session(bundle, hardware, share, alone=alone)
+
+        return load
+
+    return Backend(
+        f"ONNX Runtime, {bundle.form.precision}",
+        bundle,
+        opened(threads),
         limits_for(bundle, threads),
+        open_concurrent=opened(threads // _RUNS) if twice else None,
+    )
+
+
+def _openvino(
+    bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, twice: bool
+) -> Backend:
+    del alone  # its threads never spin
+
+    def opened(runs: int) -> Callable[[], Any]:
+        def load() -> Any:
+            # Only artifacts with a form for it hold its wheel.
+            from .openvino_session import open_openvino  # noqa: PLC0415
+
+            return open_openvino(bundle, hardware, threads, runs)
+
+        return load
+
+    return Backend(
+        f"OpenVINO, {bundle.form.precision}",
+        bundle,
+        opened(1),
+        limits_for(bundle, threads),
+        open_concurrent=opened(_RUNS) if twice else None,
+        openvino=True,
     )
 
 
@@ -90,30 +179,17 @@ def limits_for(bundle: Bundle, threads: int) -> Limits:
     return Limits(max(2, threads) * _TOKENS_PER_THREAD, equal_length=bundle.equal_length)
 
 
-def _on_gpu(bundle: Bundle, device: str, *, half: bool) -> Callable[[], List[Any]]:
-    def opened() -> List[Any]:
+def _on_gpu(bundle: Bundle, device: str, *, half: bool) -> Callable[[], Any]:
+    def opened() -> Any:
         import torch  # noqa: PLC0415  # only GPU images have it
 
         from .torch_session import open_torch  # noqa: PLC0415
 
         # TF32 would round float32 to three digits, like half precision.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        return [open_torch(bundle.folder / bundle.model_file, device, half=half)]
+        return open_torch(bundle.folder / bundle.form.file, device, half=half)
 
     return opened
-
-
-def _on_processor(
-    bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, most_runs: int
-) -> List[Any]:
-    # A container that serves the original learner has no ONNX Runtime.
-    from .session import open_session  # noqa: PLC0415
-
-    if min(threads, most_runs) < _RUNS or not _pays_twice(bundle, hardware):
-        return [open_session(bundle, hardware, threads, alone=alone)]
-    return [
-        open_session(bundle, hardware, each, alone=alone) for each in (threads, threads // _RUNS)
-    ]
 
 
 def _pays_twice(bundle: Bundle, hardware: Hardware) -> bool:

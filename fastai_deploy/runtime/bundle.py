@@ -12,9 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from .contract import Model
+from .parity import Rules
 
-FORMATS = (1, 2)
-"""The formats that can be read. In format 1, the graph's file holds all weights."""
+FORMATS = (1, 2, 3)
+"""The formats that can be read. In format 1, the graph's file holds all weights; formats 1 and 2
+have one form of the model, and one tolerance for it."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 WORDS = "words.json"
@@ -49,6 +51,33 @@ class Golden:
     probabilities: Mapping[str, float]
 
 
+FP32, BF16, FP16, INT8, INT8_WEIGHTS = "fp32", "bf16", "fp16", "int8", "int8-weights"
+LEARNER = "learner"
+PRECISIONS = (INT8, INT8_WEIGHTS, BF16, FP32)
+"""The forms in which a processor can compute a converted model, the fastest first.
+
+int8            weights and activations, with one scale for each activation
+int8-weights    weights; activations in groups of their own scale
+bf16            the float32 model's matrices multiplied in bfloat16
+fp32            float32
+"""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of the model that may be served: what it computes in, and its graph.
+
+    ``weights_file`` holds the larger weights of the graph; it is None if the graph holds them all.
+    ``proven`` is false if the exporting machine could not compute it; the goldens then prove it
+    where it is served.
+    """
+
+    precision: str
+    file: str
+    weights_file: Optional[str] = None
+    proven: bool = True
+
+
 @dataclass(frozen=True)
 class Bundle:
     """The parts of the manifest that serving needs.
@@ -56,8 +85,8 @@ class Bundle:
     ``max_length`` is in tokens, including special ones. ``kind`` selects what turns texts into ids.
     ``gpu``: the graph is meant for a GPU. ``runtime`` tells how to load an original learner; it is
     empty for a converted one. ``unproven``: part of the conversion is proven neither by the
-    learner's file nor by its own answers. ``weights_file`` holds the larger weights of the graph;
-    it is None if the graph holds them all.
+    learner's file nor by its own answers. ``forms`` are those that may be served, the last one on
+    any processor; ``form`` is the one that is. ``exact`` holds for float32, ``reduced`` for others.
     """
 
     folder: Path
@@ -69,26 +98,36 @@ class Bundle:
     max_length: int
     equal_length: bool
     pad_token_id: int
-    model_file: str
     inputs: Tuple[str, ...]
     output: str
-    tolerance: float
+    forms: Tuple[Form, ...]
+    form: Form
+    exact: Rules
+    reduced: Rules
     kind: str = KIND_TRANSFORMERS
     gpu: bool = False
     runtime: Mapping[str, Any] = field(default_factory=dict)
     unproven: bool = False
-    weights_file: Optional[str] = None
+
+    def serving(self, form: Form) -> Bundle:
+        """The same bundle, served in another form."""
+        return replace(self, form=form)
+
+    @property
+    def rules(self) -> Rules:
+        """What the answers to the goldens must keep to."""
+        return self.exact if self.form.precision in (FP32, LEARNER) else self.reduced
 
     @property
     def model_bytes(self) -> int:
         """The size of the graph and its weights file."""
-        names = (self.model_file, self.weights_file)
+        names = (self.form.file, self.form.weights_file)
         return sum((self.folder / name).stat().st_size for name in names if name)
 
     @property
     def answered_as(self) -> Model:
         """The model as described in the answers."""
-        return Model(self.name, self.version, self.threshold, self.unproven)
+        return Model(self.name, self.version, self.threshold, self.unproven, self.form.precision)
 
 
 def weights_file(graph: str) -> str:
@@ -107,7 +146,8 @@ def open_bundle(folder: Path, version: Optional[str] = None) -> Bundle:
         raise ModelError(f"{MANIFEST} has a format that this server does not know")
     bundle = _bundle(folder, manifest, version or hashlib.sha256(raw).hexdigest()[:_VERSION_DIGITS])
     text_file = TEXT_FILES[bundle.kind]
-    needed = [bundle.model_file, GOLDENS, *([text_file] if text_file else [])]
+    graphs = [form.file for form in bundle.forms]
+    needed = [*graphs, GOLDENS, *([text_file] if text_file else [])]
     _verify(folder, manifest.get("files"), needed=tuple(needed))
     return bundle
 
@@ -130,6 +170,8 @@ def read_goldens(bundle: Bundle) -> Tuple[Golden, ...]:
 def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
     try:
         task, text, model = manifest["task"], manifest["text"], manifest["model"]
+        forms = _forms(manifest)
+        exact, reduced = _rules(manifest)
         bundle = Bundle(
             folder=folder,
             name=str(manifest["name"]),
@@ -141,18 +183,17 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
             equal_length=_known("text.padding", text["padding"], (PADDED, EQUAL_LENGTH))
             == EQUAL_LENGTH,
             pad_token_id=int(text.get("pad_token_id") or 0),
-            model_file=str(model["file"]),
             inputs=tuple(model["inputs"]),
             output=str(model["output"]),
-            tolerance=float(manifest["tolerance"]),
+            forms=forms,
+            form=forms[-1],
+            exact=exact,
+            reduced=reduced,
             kind=str(text["kind"]),
             gpu=_known("model.device", model.get("device", _CPU), (_CPU, _GPU)) == _GPU,
             runtime=dict(manifest.get("runtime") or {}),
             unproven=bool(manifest.get("unproven")),
         )
-        beside = weights_file(bundle.model_file)
-        if beside in _object(manifest.get("files"), f"{MANIFEST}: files"):
-            bundle = replace(bundle, weights_file=beside)
     except KeyError as error:
         raise ModelError(f"{MANIFEST} lacks the key {error.args[0]!r}") from None
     except (TypeError, ValueError, AttributeError):
@@ -164,11 +205,52 @@ def _bundle(folder: Path, manifest: Mapping[str, Any], version: str) -> Bundle:
         _known("text.steps", step, STEPS)
     for name in bundle.inputs:
         _known("model.inputs", name, INPUTS)
-    if not bundle.runtime and not bundle.model_file.endswith(GRAPH_SUFFIX):
-        raise ModelError(f"{MANIFEST} has a model.file that is not a graph: {bundle.model_file!r}")
+    for form in bundle.forms:
+        _known("model.forms", form.precision, (*PRECISIONS, LEARNER))
+        if not bundle.runtime and not form.file.endswith(GRAPH_SUFFIX):
+            raise ModelError(f"{MANIFEST} has a model file that is not a graph: {form.file!r}")
     if not bundle.labels or len(set(bundle.labels)) != len(bundle.labels):
         raise ModelError(f"{MANIFEST} has no labels, or duplicate ones")
     return bundle
+
+
+def _forms(manifest: Mapping[str, Any]) -> Tuple[Form, ...]:
+    """The forms of the model. Raises KeyError, TypeError or ModelError."""
+    model = manifest["model"]
+    listed = _object(manifest.get("files"), f"{MANIFEST}: files")
+    entries = model.get("forms") or [
+        {
+            "file": model["file"],
+            "precision": LEARNER if manifest.get("runtime") else model.get("precision", FP32),
+        }
+    ]
+    forms = []
+    for entry in entries:
+        name = str(entry["file"])
+        beside = weights_file(name)
+        forms.append(
+            Form(
+                precision=str(entry["precision"]),
+                file=name,
+                weights_file=beside if beside in listed else None,
+                proven=bool(entry.get("proven", True)),
+            )
+        )
+    return tuple(forms)
+
+
+def _rules(manifest: Mapping[str, Any]) -> Tuple[Rules, Rules]:
+    """The rules for float32, and for forms with fewer bits. Raises KeyError or TypeError."""
+    tolerance = float(manifest["tolerance"])
+    if "gate" not in manifest:
+        # Formats 1 and 2: a label may change between two that are tied within the tolerance.
+        return Rules.exact(tolerance), Rules(most=tolerance, margin=2 * tolerance)
+    limits = {
+        name: None if limit is None else float(limit)
+        for name, limit in manifest["gate"].items()
+        if name in ("margin", "mean", "p99")
+    }
+    return Rules.exact(tolerance), Rules(**limits)
 
 
 def _known(key: str, value: Any, known: Tuple[str, ...]) -> Any:

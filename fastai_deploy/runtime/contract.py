@@ -187,13 +187,15 @@ Outcome = Union[Prediction, RequestError]
 class Model:
     """The ``model`` object of an answer; ``threshold`` is None for single-label models.
 
-    ``unproven``: some of the learner's code was assumed rather than proven.
+    ``unproven``: some of the learner's code was assumed rather than proven. ``precision``: what
+    the model computes in, such as ``bf16``; empty if that is not known.
     """
 
     name: str
     version: str
     threshold: Optional[float] = None
     unproven: bool = False
+    precision: str = ""
 
 
 def parse(body: bytes, content_type: Optional[str]) -> List[Request]:
@@ -251,6 +253,8 @@ def answer(prediction: Prediction, top_k: Optional[int], model: Model) -> Dict[s
     body["probabilities"] = dict(ranked[:top_k])
     body["truncated"] = prediction.truncated
     body["model"] = {"name": model.name, "version": model.version}
+    if model.precision:
+        body["model"]["precision"] = model.precision
     if model.unproven:
         body["model"]["unproven"] = True
     return body

@@ -5,20 +5,27 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import AbstractSet, Iterator, Optional
+from typing import AbstractSet, FrozenSet, Iterator, Optional
 
 _UNLIMITED = 1 << 60  # cgroup v1 writes a number of this size for "no limit"
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """The available hardware; ``memory`` in bytes, None if it is not known."""
+    """The available hardware; ``memory`` in bytes, None if it is not known.
+
+    ``machine`` is the architecture (``x86_64``, ``aarch64``), ``instructions`` are the processor's
+    extensions as Linux names them, such as ``avx512_bf16``; empty on other systems.
+    """
 
     cores: int
     memory: Optional[int]
+    machine: str = ""
+    instructions: FrozenSet[str] = frozenset()
 
 
 def detect(root: Path = Path("/")) -> Hardware:
@@ -31,7 +38,12 @@ def detect(root: Path = Path("/")) -> Hardware:
     quota = min(_cpu_quotas(root), default=None)
     if quota is not None:
         cores = min(cores, max(1, int(quota)))
-    return Hardware(cores=cores, memory=min(_memory_limits(root), default=None))
+    return Hardware(
+        cores=cores,
+        memory=min(_memory_limits(root), default=None),
+        machine=platform.machine(),
+        instructions=_instructions(root),
+    )
 
 
 def _allowed_cpus() -> AbstractSet[int]:
@@ -70,6 +82,15 @@ def _memory_limits(root: Path) -> Iterator[int]:
     for line in (_read(root / "proc/meminfo") or "").splitlines():
         if line.startswith("MemTotal:"):
             yield int(line.split()[1]) * 1024
+
+
+def _instructions(root: Path) -> FrozenSet[str]:
+    """The processor's extensions: ``flags`` on x86, ``Features`` on Arm."""
+    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
+        name, _, values = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(values.split())
+    return frozenset()
 
 
 def _cgroups(root: Path, controller: str) -> Iterator[Path]:

@@ -5,84 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import hardware
-from .backends import Backend, Gpu, backends, find_gpu
-from .bundle import Bundle, Golden, ModelError, open_bundle, read_goldens
-from .contract import Encoded, Outcome, Prediction, RequestError
+from .backends import Backend, Gpu, find_gpu, gpu_backends, processor_backends
+from .bundle import Bundle, Golden, open_bundle, read_goldens
+from .choice import rank
+from .contract import Encoded
+from .golden_check import PATIENCE, Predicting, check_goldens
 from .hardware import Hardware, ThreadPlan, freeze_gc, plan_threads
 from .log import Log
-from .request_queue import Limits
-
-
-class Predicting(Protocol):
-    """A model that answers texts. Thread-safe."""
-
-    bundle: Bundle
-    limits: Limits
-
-    def encode(self, text: str) -> Union[Encoded, RequestError]:
-        """The input for one text, or the error to answer it with. Raises nothing."""
-        ...
-
-    def run(self, texts: Sequence[Encoded]) -> List[Outcome]:
-        """Answer texts in one run; a failed text gets an error in its place."""
-        ...
-
-    def predict(self, texts: Sequence[str]) -> List[Outcome]:
-        """Answer texts in order."""
-        ...
-
-    def predict_encoded(
-        self, texts: Sequence[Encoded], run_all: Callable[..., Iterable[List[Outcome]]] = map
-    ) -> List[Outcome]:
-        """Answer encoded texts in order; ``run_all`` maps :meth:`run` over groups."""
-        ...
-
-
-_SHOWN_TEXT = 24
-
-
-def check_goldens(predictor: Predicting, goldens: Sequence[Golden]) -> float:
-    """Predict every golden and return the largest |Δprobability|.
-
-    Raises ModelError if one exceeds the manifest's tolerance or gets no answer. The message shows
-    the beginning of the first such text, at most half of it.
-    """
-    tolerance = predictor.bundle.tolerance
-    deviations = [
-        _deviation(golden, outcome)
-        for golden, outcome in zip(  # noqa: B905  # not in Python 3.8
-            goldens, predictor.predict([golden.text for golden in goldens])
-        )
-    ]
-    wrong = [place for place, deviation in enumerate(deviations) if not deviation <= tolerance]
-    if wrong:
-        first = wrong[0]
-        raise ModelError(
-            f"{len(wrong)} of {len(goldens)} goldens are not reproduced; the first, "
-            f"{_shortened(goldens[first].text)}, is off by {deviations[first]:.3g} "
-            f"(tolerance {tolerance:g})"
-        )
-    return max(deviations)
-
-
-def _deviation(golden: Golden, outcome: object) -> float:
-    """|Δprobability| of one golden; infinite if there is no prediction with the same labels."""
-    if not isinstance(outcome, Prediction):
-        return float("inf")
-    found = dict(outcome.probabilities)
-    if found.keys() != golden.probabilities.keys():
-        return float("inf")
-    return max(abs(found[label] - golden.probabilities[label]) for label in found)
-
-
-def _shortened(text: str) -> str:
-    return repr(text[: min(_SHOWN_TEXT, (len(text) + 1) // 2)] + "...")
-
 
 VERSION_VARIABLE = "FDEPLOY_VERSION"
 """The environment variable with the version in the answers; the default is the manifest's hash."""
@@ -96,7 +30,8 @@ class Loaded:
     """A warm predictor that reproduced its goldens; ``deviation`` is the largest |Δprobability|.
 
     ``way`` is the name of the backend; ``skipped`` are faster backends, each with the reason it was
-    skipped. ``runs`` is the number of concurrent runs with the best throughput.
+    skipped; ``measured`` are the speeds by which it was chosen, in texts a second. ``runs`` is the
+    number of concurrent runs with the best throughput.
     """
 
     predictor: Predicting
@@ -105,6 +40,7 @@ class Loaded:
     deviation: float
     way: str
     skipped: Tuple[str, ...] = ()
+    measured: Mapping[str, float] = field(default_factory=dict)
     runs: int = 1
 
     @property
@@ -115,6 +51,7 @@ class Loaded:
             "deviation": self.deviation,
             "way": self.way,
             "passed_over": self.skipped,
+            "measured": {name: round(speed) for name, speed in self.measured.items()},
         }
 
 
@@ -126,21 +63,22 @@ def load(
     alone: bool = False,
     most_runs: int = 1,
     version: Optional[str] = None,
+    patience: float = PATIENCE,
     clock: Callable[[], float] = time.perf_counter,
     find: Callable[[], Optional[Gpu]] = find_gpu,
 ) -> Loaded:
     """Open the model, check every golden (which warms it up) and measure its speed.
 
     ``alone``: no other process needs the cores. ``most_runs``: the maximum number of concurrent
-    runs to prepare for. ``find`` looks for a GPU. Raises ModelError if the folder differs from the
-    manifest in any way, or the model from its goldens.
+    runs to prepare for. ``patience`` is for the goldens. ``find`` looks for a GPU. Raises
+    ModelError if the folder differs from the manifest in any way, or the model from its goldens.
     """
     # Texts are tokenized one by one; by default each would go to another thread and back.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     bundle = open_bundle(folder, version)
     goldens = read_goldens(bundle)
     if bundle.runtime:
-        return _load_learner(bundle, goldens, threads, clock)
+        return _load_learner(bundle, goldens, threads, patience, clock)
     # A container that serves the original learner has neither ONNX Runtime nor tokenizers.
     from .onnx_graph import check_weights  # noqa: PLC0415
     from .predictor import Predictor, SharedCores  # noqa: PLC0415
@@ -151,32 +89,66 @@ def load(
     sample = encoder.encode(goldens[0].text)
     skipped: List[str] = []
 
-    def verified(backend: Backend) -> Loaded:
-        sessions = backend.open()
-        predictors = [Predictor(bundle, encoder, session, backend.limits) for session in sessions]
-        deviation = max(check_goldens(predictor, goldens) for predictor in predictors)
-        predictor = Predictor(bundle, encoder, SharedCores(*sessions), backend.limits)
+    def predictor(backend: Backend, session: Any) -> Predictor:
+        return Predictor(backend.bundle, encoder, session, backend.limits)
+
+    def verified(backend: Backend, session: Any, measured: Mapping[str, float]) -> Loaded:
+        sessions = [session]
+        if backend.open_concurrent is not None:
+            sessions.append(backend.open_concurrent())
+        checks = [
+            check_goldens(
+                predictor(backend, each), goldens, patience=patience / len(sessions), clock=clock
+            )
+            for each in sessions
+        ]
+        serving = predictor(backend, SharedCores(*sessions))
         return Loaded(
-            predictor,
-            _tokens_per_second(predictor, sample, clock),
-            len(goldens),
-            deviation,
+            serving,
+            _tokens_per_second(serving, sample, clock),
+            min(check.goldens for check in checks),
+            max(check.deviation for check in checks),
             backend.name,
             tuple(skipped),
-            runs=len(sessions),
+            measured,
+            runs=backend.runs,
         )
 
-    *faster, last = backends(bundle, hardware, threads, alone=alone, most_runs=most_runs, find=find)
-    for backend in faster:
+    for backend in gpu_backends(bundle, find):
         try:
-            return verified(backend)
+            return verified(backend, backend.open(), {})
         except Exception as error:  # noqa: BLE001, PERF203  # torch's errors have no common base
             skipped.append(f"{backend.name}: {str(error)[:_SHOWN]}")
-    return verified(last)
+
+    *others, last = processor_backends(bundle, hardware, threads, alone=alone, most_runs=most_runs)
+    ranked = (
+        rank(
+            (*others, last),
+            predictor,
+            sample,
+            clock=clock,
+            skipped=skipped,
+            memory=hardware.memory,
+        )
+        if others
+        else ()
+    )
+    for each in ranked:
+        try:
+            return verified(each.backend, each.open(), each.speeds)
+        except Exception as error:  # noqa: PERF203  # OpenVINO's errors have no common base
+            if each.backend is last:
+                raise
+            skipped.append(f"{each.backend.name}: {str(error)[:_SHOWN]}")
+    return verified(last, last.open(), {})
 
 
 def _load_learner(
-    bundle: Bundle, goldens: Sequence[Golden], threads: int, clock: Callable[[], float]
+    bundle: Bundle,
+    goldens: Sequence[Golden],
+    threads: int,
+    patience: float,
+    clock: Callable[[], float],
 ) -> Loaded:
     """Load the original learner; nothing else imports its libraries."""
     from .learner_predictor import LearnerPredictor, open_learner  # noqa: PLC0415
@@ -186,13 +158,13 @@ def _load_learner(
     if torch is not None:
         torch.set_num_threads(threads)
     predictor = LearnerPredictor(bundle, ask)
-    deviation = check_goldens(predictor, goldens)
+    check = check_goldens(predictor, goldens, patience=patience, clock=clock)
     sample = predictor.encode(goldens[0].text)
     started = clock()
     predictor.run([sample] if isinstance(sample, Encoded) else [])
     tokens = len(sample) if isinstance(sample, Encoded) else 1
     speed = tokens / max(clock() - started, 1e-6)
-    return Loaded(predictor, speed, len(goldens), deviation, "the learner itself")
+    return Loaded(predictor, speed, check.goldens, check.deviation, "the learner itself")
 
 
 def _tokens_per_second(predictor: Predicting, sample: Encoded, clock: Callable[[], float]) -> float:

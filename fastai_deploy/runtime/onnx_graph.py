@@ -101,15 +101,16 @@ def check_weights(bundle: Bundle) -> None:
 
     Only later versions of ONNX Runtime refuse files outside the model's folder.
     """
-    try:
-        found = external_files(bundle.folder / bundle.model_file)
-    except ValueError as error:
-        raise ModelError(f"{bundle.model_file} cannot be loaded: {error}") from None
-    foreign = sorted(found - {bundle.weights_file})
-    if foreign:
-        raise ModelError(
-            f"{bundle.model_file} takes weights from {foreign[0]!r}, which does not belong to it"
-        )
+    for form in bundle.forms:
+        try:
+            found = external_files(bundle.folder / form.file)
+        except ValueError as error:
+            raise ModelError(f"{form.file} cannot be loaded: {error}") from None
+        foreign = sorted(found - {form.weights_file})
+        if foreign:
+            raise ModelError(
+                f"{form.file} takes weights from {foreign[0]!r}, which does not belong to it"
+            )
 
 
 def external_files(path: Path) -> Set[str]:

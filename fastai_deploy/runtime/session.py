@@ -6,7 +6,7 @@ from typing import Any, List
 
 import onnxruntime
 
-from .bundle import Bundle, ModelError
+from .bundle import BF16, Bundle, ModelError
 from .hardware import Hardware
 
 SLOWER = ("SkipLayerNormFusion", "BiasGeluFusion")
@@ -18,7 +18,7 @@ _MEMORY_FACTOR = 1.2
 def open_session(
     bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool
 ) -> onnxruntime.InferenceSession:
-    """Load the model. The session's ``run`` is thread-safe.
+    """Load the form of the model that the bundle serves. The session's ``run`` is thread-safe.
 
     ONNX Runtime maps the file of large weights, so weights that it uses unchanged (the embeddings)
     are in memory once, however many sessions and processes read them. With ``alone``, no other
@@ -26,29 +26,29 @@ def open_session(
     if the graph differs from the manifest or does not fit into memory. Call
     ``onnx_graph.check_weights`` first: this function does not check which files hold the weights.
     """
-    path = bundle.folder / bundle.model_file
+    path = bundle.folder / bundle.form.file
     needed = int(bundle.model_bytes * _MEMORY_FACTOR)
     if hardware.memory is not None and needed > hardware.memory:
         raise ModelError(
-            f"{bundle.model_file} needs about {needed >> 20} MB of memory, "
+            f"{bundle.form.file} needs about {needed >> 20} MB of memory, "
             f"but only {hardware.memory >> 20} MB are available"
         )
     try:
         session = onnxruntime.InferenceSession(
             str(path),
-            _options(threads, alone=alone),
+            _options(threads, alone=alone, bf16=bundle.form.precision == BF16),
             providers=["CPUExecutionProvider"],
             disabled_optimizers=SLOWER,
         )
     except Exception as error:  # noqa: BLE001  # its errors have no common base
         reason = str(error).splitlines()[0][:300]
-        raise ModelError(f"{bundle.model_file} cannot be loaded: {reason}") from None
+        raise ModelError(f"{bundle.form.file} cannot be loaded: {reason}") from None
     _check_names("inputs", bundle.inputs, [node.name for node in session.get_inputs()])
     _check_names("output", (bundle.output,), [node.name for node in session.get_outputs()])
     return session
 
 
-def _options(threads: int, *, alone: bool) -> Any:
+def _options(threads: int, *, alone: bool, bf16: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -62,6 +62,8 @@ def _options(threads: int, *, alone: bool) -> Any:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     else:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if bf16:  # on Arm only; on x86 ONNX Runtime has no bfloat16
+        options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
     return options
 
 

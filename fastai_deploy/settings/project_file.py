@@ -10,8 +10,45 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from fastai_deploy.runtime.parity import MARGIN, MEAN, P99
 from fastai_deploy.settings.aws_sections import AlarmSettings, ApiSettings, EndpointSettings
 from fastai_deploy.settings.sections import ProjectSettings, Section
+
+
+class GateSettings(Section):
+    """What a model in fewer bits than float32 must keep to on your goldens, or it is not served."""
+
+    rules: Annotated[
+        tuple[Literal["labels", "differences", "accuracy"], ...],
+        Field(
+            description="The rules that matter to you. labels: margin. differences: mean and p99. "
+            "accuracy: max_accuracy_drop."
+        ),
+    ] = ("labels", "differences", "accuracy")
+    margin: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="A label may change only where the learner's two best probabilities are "
+            "nearer than this (for several labels: a probability nearer than half of this to 0.5).",
+        ),
+    ] = MARGIN
+    mean: Annotated[
+        float, Field(gt=0, lt=1, description="Mean difference of the probabilities.")
+    ] = MEAN
+    p99: Annotated[
+        float,
+        Field(gt=0, lt=1, description="Difference that 99 of 100 texts must not exceed."),
+    ] = P99
+    max_accuracy_drop: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=100,
+            description="Points of accuracy that may be lost on goldens with true labels.",
+        ),
+    ] = 0.5
 
 
 class ModelSettings(Section):
@@ -102,18 +139,19 @@ class ModelSettings(Section):
         Field(
             gt=0,
             lt=0.5,
-            description="Largest difference at which two probabilities count as equal.",
+            description="Largest difference at which two probabilities count as equal, in float32.",
         ),
     ] = 1e-4
     quantize: Annotated[
-        Literal["auto", "int8", "none"],
+        Literal["auto", "int8", "int8-weights", "bf16", "none"],
         Field(
-            description="Whether to serve an int8 model, which is two to three times as fast. "
-            "auto: int8 if it predicts the same labels for every golden, with probabilities off by "
-            "at most 0.02 (or half of a tolerance that you set), else float32. int8: int8 or an "
-            "error. none: float32."
+            description="The forms with fewer bits than float32, which are two to three times as "
+            "fast, that may be served. auto: all that pass the rules of [model.gate]; the server "
+            "takes the one that is fastest on its processor. int8, int8-weights or bf16: this one "
+            "or an error. none: float32 only."
         ),
     ] = "auto"
+    gate: GateSettings = GateSettings()
 
 
 class PackageSettings(Section):

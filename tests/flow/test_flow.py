@@ -65,7 +65,11 @@ def test_stage_by_stage(fdeploy: Fdeploy) -> None:
     assert endpoint["version"] == artifact["sha256"][:12]
     answer = fdeploy.ok("invoke", "the movie was brilliant", "--top-k", "2", "--json").json
     assert len(answer["probabilities"]) == 2
-    assert answer["model"] == {"name": "learner", "version": endpoint["version"]}
+    assert answer["model"] == {
+        "name": "learner",
+        "version": endpoint["version"],
+        "precision": "fp32",
+    }
     api = fdeploy.ok("create-api", "--json").json
     assert api["url"].startswith("http://127.0.0.1:")
     through = fdeploy.ok("invoke", "the movie was brilliant", "--api", "--json").json

@@ -27,9 +27,9 @@ from fastai_deploy.learner.text.sentencepiece_model import (
 from fastai_deploy.learner.text.tokenizer import find_tokenizers
 from fastai_deploy.learner.text.tokenizer_json import tokenizer_json
 from fastai_deploy.learner.text.user_tokenizer import read_user_tokenizer
-from fastai_deploy.parity.compare import compare
 from fastai_deploy.parity.goldens import Case
 from fastai_deploy.progress import silent
+from fastai_deploy.runtime.parity import compare
 from tests.learner.made import (
     HALF_TOLERANCE,
     MADE,

@@ -35,9 +35,10 @@ from fastai_deploy.learner.reading.graph import Call, Global, Mapping, attribute
 from fastai_deploy.learner.reading.tensors import Storage
 from fastai_deploy.learner.rebuild.answers import STEPS
 from fastai_deploy.learner.rebuild.rebuilt import rebuild_learner
-from fastai_deploy.parity.compare import compare
+from fastai_deploy.parity.compare import Gate
 from fastai_deploy.parity.goldens import Case
 from fastai_deploy.progress import Event, Step, Warned, silent
+from fastai_deploy.runtime.parity import compare
 from tests.learner.assemble import assemble, new, torch_zip
 from tests.learner.files import (
     CONVERTIBLE,
@@ -58,7 +59,7 @@ def served(bundle: Bundle, texts: Sequence[str]) -> list[tuple[float, ...]]:
     manifest, _ = read_bundle(bundle.path)
     tokenizer = tokenizers.Tokenizer.from_file(str(bundle.path / "tokenizer.json"))
     tokenizer.enable_truncation(manifest.text.max_length)
-    session = onnxruntime.InferenceSession(bundle.path / manifest.model.file)
+    session = onnxruntime.InferenceSession(bundle.path / manifest.model.forms[-1].file)
     answers = []
     for each in texts:
         text = each
@@ -139,7 +140,7 @@ def test_padding_does_not_change_an_answer(converted: Callable[[str], Bundle]) -
     for name in (ROBERTA, DISTILBERT):
         bundle = converted(name)
         manifest, _ = read_bundle(bundle.path)
-        session = onnxruntime.InferenceSession(bundle.path / manifest.model.file)
+        session = onnxruntime.InferenceSession(bundle.path / manifest.model.forms[-1].file)
         short, long = (np.array(goldens(name)[index].ids) for index in (0, 5))
         batch = np.full((2, max(len(short), len(long)) + 9), manifest.text.pad_token_id)
         batch[0, : len(short)], batch[1, : len(long)] = short, long
@@ -182,7 +183,7 @@ def test_a_compiled_learner_converts(tmp_path: Path) -> None:
     """``learn.model = torch.compile(learn.model)``: the weights' names begin with ``_orig_mod``."""
     file = learner("v2/v2_compiled_f2812")
     bundle = convert(file, tmp_path / "bundle", golden=None, tolerance=1e-4, name="x",
-                     report=silent, quantize="none")  # fmt: skip
+                     report=silent, gate=Gate("none"))  # fmt: skip
     with open_archive(file) as (source, archive):
         anatomy = examine(archive, source.size)
     assert anatomy.transformer is not None

@@ -38,10 +38,11 @@ def test_a_learner_answers_on_a_gpu(name: str, tmp_path: Path) -> None:
         session.run(None, feed)
 
     path = bundle.path / "manifest.json"
-    for tolerance, halves, way in ((1e-4, False, "float32"), (HALF, True, "float16")):
+    gate = {"margin": HALF, "mean": HALF, "p99": HALF}
+    for halves, way in ((False, "float32"), (True, "float16")):
         document = json.loads(path.read_bytes())
         document["model"]["device"] = "gpu"
-        path.write_text(json.dumps({**document, "tolerance": tolerance}), encoding="utf-8")
+        path.write_text(json.dumps({**document, "gate": gate}), encoding="utf-8")
         gpu = Gpu("a GPU", "cpu", halves)
         loaded = load(bundle.path, Hardware(1, None), 1, find=lambda gpu=gpu: gpu)  # type: ignore[misc]
         assert loaded.way == f"a GPU, {way}"

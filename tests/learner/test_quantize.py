@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,16 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from fastai_deploy.errors import ParityError, UnsupportedLearner
 from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.reading.formats import open_archive
-from fastai_deploy.learner.rebuild.precision import TOLERANCE, Choice, Int8, Served, choose
-from fastai_deploy.learner.rebuild.quantize import quantize
+from fastai_deploy.learner.rebuild.precision import ENOUGH, Served, choose
+from fastai_deploy.learner.rebuild.quantize import quantize, quantize_weights
 from fastai_deploy.learner.rebuild.rebuilt import Rebuilt, rebuild_learner
-from fastai_deploy.parity.goldens import Golden
-from fastai_deploy.progress import Event, Warned
+from fastai_deploy.parity.compare import Choice, Gate
+from fastai_deploy.parity.goldens import Case, Golden
+from fastai_deploy.parity.report import Comparison
+from fastai_deploy.progress import Event, Step, Warned
+from fastai_deploy.runtime.bundle import Form
+from fastai_deploy.runtime.hardware import Hardware, detect
+from fastai_deploy.runtime.parity import P99, REDUCED, Rules
 from tests.learner.files import CONVERTIBLE, learner
 
 TEXTS = ("a great film", "no", "the plot is thin but I like it", "what a movie " * 20)
@@ -148,63 +154,173 @@ def test_a_graph_without_weights_to_quantize_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "m.onnx").exists()
 
 
+def test_int8_weights_alone(tmp_path: Path) -> None:
+    source, made = tmp_path / "model.onnx", tmp_path / "model.int8-weights.onnx"
+    write_graph(source)
+    quantize_weights(source, made)
+    ids = [0, 7, 7, 2_999]
+    exact, found = answers(source, ids), answers(made, ids)
+    assert 0 < np.abs(found - exact).max() < 0.02 * np.abs(exact).max()
+    kinds = Counter(node.op_type for node in onnx.load(made).graph.node)
+    assert (kinds["DequantizeLinear"], kinds["MatMul"], kinds["Gather"]) == (1, 1, 2)
+    again = tmp_path / "again" / made.name
+    again.parent.mkdir()
+    quantize_weights(source, again)
+    assert again.read_bytes() == made.read_bytes()
+
+
 @pytest.fixture
 def rebuilt() -> Iterator[Rebuilt]:
     with open_archive(learner(CONVERTIBLE[2])) as (source, archive):
         yield rebuild_learner(examine(archive, source.size), ())
 
 
+PLAIN = Hardware(cores=2, memory=None, machine="x86_64")
+WITH_BF16 = replace(PLAIN, instructions=frozenset({"avx512_vnni", "avx512_bf16"}))
+HERE = detect()
+COMPUTES_BF16 = pytest.mark.skipif(
+    HERE.machine != "x86_64" or "avx512f" not in HERE.instructions,
+    reason="OpenVINO computes bfloat16, if slowly, from AVX-512 on",
+)
+
+
+@dataclass
+class Decision:
+    """What was chosen, what was reported, and the report page's comparison."""
+
+    served: Served
+    events: list[Event]
+    found: Comparison
+
+    @property
+    def precisions(self) -> list[str]:
+        return [form.precision for form in self.served.forms]
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        return {form.precision: form.outcome for form in self.found.forms}
+
+
 def decide(
     rebuilt: Rebuilt,
     folder: Path,
-    choice: Choice,
+    choice: Choice = "auto",
     *,
-    worthwhile: int,
+    worthwhile: int = 0,
     off: float = 0.0,
-    tolerance: float | None = None,
-) -> tuple[Served, list[Event]]:
+    own: int = ENOUGH,
+    rules: Rules = REDUCED,
+    hardware: Hardware = WITH_BF16,
+    labels: Sequence[str] | None = None,
+    max_accuracy_drop: float | None = 0.5,
+) -> Decision:
     """The choice if the goldens' probabilities are off by ``off``."""
     graph = rebuilt.export(folder / "model.onnx")
+    answers = rebuilt.answer(TEXTS)
     goldens = [
-        Golden(text, (found[0] + off, *found[1:]), "rebuilt")
-        for text, found in zip(TEXTS, rebuilt.answer(TEXTS), strict=True)
+        Golden(text, (found[0] + off, *found[1:]), "rebuilt", (labels[place],) if labels else None)
+        for place, (text, found) in enumerate(zip(TEXTS, answers, strict=True))
     ]
     events: list[Event] = []
-    reference = Served(graph, "fp32", 1e-4, 0.0)
-    wish = Int8(choice, tolerance)
-    served = choose(rebuilt, reference, goldens, wish, events.append, worthwhile=worthwhile)
-    return served, events
+    comparison = Comparison()
+    cases = [Case(each.text, None, each.expected, 0) for each in goldens]
+    comparison.begin(rebuilt.anatomy.labels.names, rebuilt.anatomy.threshold, 1e-4, cases)
+    served = choose(
+        rebuilt,
+        Served(graph, (Form("fp32", "model.onnx"),), 1e-4, 0.0),
+        goldens,
+        gate=Gate(choice, rules, max_accuracy_drop),
+        own=own,
+        hardware=hardware,
+        found=comparison,
+        report=events.append,
+        worthwhile=worthwhile,
+    )
+    return Decision(served, events, comparison)
 
 
-def test_auto_serves_int8_if_it_is_accurate(rebuilt: Rebuilt, tmp_path: Path) -> None:
-    served, _ = decide(rebuilt, tmp_path, "auto", worthwhile=0)
-    assert served.graph.path.name == "model.int8.onnx"
-    assert (served.precision, served.tolerance) == ("int8", TOLERANCE)
-    assert 0 < served.difference < TOLERANCE / 2
+def test_int8_that_passes_is_the_only_form(rebuilt: Rebuilt, tmp_path: Path) -> None:
+    made = decide(rebuilt, tmp_path)
+    assert made.served.forms == (Form("int8", "model.int8.onnx"),)
+    assert made.outcomes == {"fp32": "passes", "int8": "passes"}
+    assert 0 < made.served.difference < P99
 
 
-def test_auto_serves_float32_when_it_does_not_and_says_so(rebuilt: Rebuilt, tmp_path: Path) -> None:
-    served, events = decide(rebuilt, tmp_path, "auto", worthwhile=0, off=2 * TOLERANCE)
-    assert (served.precision, served.tolerance) == ("fp32", 1e-4)
-    (warned,) = [event for event in events if isinstance(event, Warned)]
-    assert "serving float32, because int8 is not accurate enough" in warned.message
+@COMPUTES_BF16
+def test_forms_that_pass_where_int8_fails(rebuilt: Rebuilt, tmp_path: Path) -> None:
+    report = decide(rebuilt, tmp_path).found.forms[1]
+    assert report.precision == "int8"
+    assert report.mean
+    made = decide(rebuilt, tmp_path, rules=Rules(mean=report.mean * 0.9))
+    assert made.served.forms[-2:] == (Form("bf16", "model.onnx"), Form("fp32", "model.onnx"))
+    assert made.outcomes.keys() == {"fp32", "int8", "int8-weights", "bf16"}
+    assert (made.outcomes["int8"], made.outcomes["bf16"]) == ("fails", "passes")
     assert not list(tmp_path.glob("model.int8.*"))
+    said = [event.message for event in made.events if isinstance(event, Step)]
+    assert any("int8 is not served: the int8 model does not pass the gate" in each for each in said)
+    assert any("goldens reproduced in bf16: |Δprobability|" in each for each in said)
 
 
-def test_int8_or_nothing(rebuilt: Rebuilt, tmp_path: Path) -> None:
-    with pytest.raises(ParityError, match="the int8 model answers 4 of 4 texts differently"):
-        decide(rebuilt, tmp_path, "int8", worthwhile=0, off=2 * TOLERANCE)
-    assert not (tmp_path / "model.int8.onnx").exists()
+def test_a_form_that_this_processor_lacks_is_to_be_proven(rebuilt: Rebuilt, tmp_path: Path) -> None:
+    made = decide(rebuilt, tmp_path, hardware=PLAIN, rules=Rules(mean=1e-12))
+    assert [(form.precision, form.proven) for form in made.served.forms] == [
+        ("int8-weights", False),
+        ("bf16", False),
+        ("fp32", True),
+    ]
+    assert made.outcomes["bf16"] == "to be proven"
+
+
+@COMPUTES_BF16
+def test_float32_where_nothing_else_passes(rebuilt: Rebuilt, tmp_path: Path) -> None:
+    made = decide(rebuilt, tmp_path, off=0.2)
+    assert made.precisions == ["fp32"]
+    assert set(made.outcomes.values()) == {"passes", "fails"}
+    assert not list(tmp_path.glob("model.int8*"))
+
+
+@COMPUTES_BF16
+@pytest.mark.parametrize("choice", ["int8", "int8-weights", "bf16"])
+def test_this_form_or_nothing(rebuilt: Rebuilt, tmp_path: Path, choice: Choice) -> None:
+    with pytest.raises(ParityError, match=f"the {choice} model does not pass the gate: the mean"):
+        decide(rebuilt, tmp_path, choice, off=0.2)
+    assert not list(tmp_path.glob("model.int8*"))
+    chosen = decide(rebuilt, tmp_path, choice)
+    assert chosen.precisions == (["int8"] if choice == "int8" else [choice, "fp32"])
+
+
+@COMPUTES_BF16
+def test_without_texts_of_ones_own_int8_is_not_tried(rebuilt: Rebuilt, tmp_path: Path) -> None:
+    made = decide(rebuilt, tmp_path, own=ENOUGH - 1)
+    assert made.precisions == ["bf16", "fp32"]
+    (warned,) = [event for event in made.events if isinstance(event, Warned)]
+    assert "only 99 of the goldens are texts of your own" in warned.message
+    assert "--golden texts.txt" in warned.hint
+    assert decide(rebuilt, tmp_path, "int8", own=0).precisions == ["int8"]
+
+
+def test_a_form_that_loses_accuracy(rebuilt: Rebuilt, tmp_path: Path) -> None:
+    names = rebuilt.anatomy.labels.names
+    right = [names[0]] * len(TEXTS)  # what the goldens say, and the model does not
+    with pytest.raises(ParityError, match=r"accuracy drops by [0-9.]+ points on 4 labelled texts"):
+        decide(rebuilt, tmp_path, "int8", off=1.0, labels=right, rules=Rules())
+    allowed = decide(
+        rebuilt, tmp_path, "int8", off=1.0, labels=right, rules=Rules(), max_accuracy_drop=None
+    )
+    assert allowed.precisions == ["int8"]
+    assert allowed.found.summary()["accuracy"]["int8"]["texts"] == len(TEXTS)
+
+
+def test_goldens_of_one_label_do_not_let_int8_pass(rebuilt: Rebuilt, tmp_path: Path) -> None:
+    made = decide(rebuilt, tmp_path, off=1.0, rules=Rules())
+    assert "int8" not in made.outcomes
+    (warned,) = [event for event in made.events if isinstance(event, Warned)]
+    assert "gives every golden the same label" in warned.message
 
 
 @pytest.mark.parametrize(("choice", "worthwhile"), [("auto", 10**9), ("none", 0)])
 def test_a_small_model_is_not_tried(
     rebuilt: Rebuilt, tmp_path: Path, choice: Choice, worthwhile: int
 ) -> None:
-    served, events = decide(rebuilt, tmp_path, choice, worthwhile=worthwhile)
-    assert (served.precision, events) == ("fp32", [])
-
-
-def test_a_tolerance_that_is_stated_holds_for_int8(rebuilt: Rebuilt, tmp_path: Path) -> None:
-    served, _ = decide(rebuilt, tmp_path, "auto", worthwhile=0, tolerance=1e-9)
-    assert (served.precision, served.tolerance) == ("fp32", 1e-4)
+    made = decide(rebuilt, tmp_path, choice, worthwhile=worthwhile)
+    assert (made.precisions, made.events) == (["fp32"], [])

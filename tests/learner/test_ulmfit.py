@@ -20,6 +20,7 @@ from fastai_deploy.learner.reading.graph import Call, Global, Mapping, attribute
 from fastai_deploy.learner.reading.tensors import Storage
 from fastai_deploy.learner.rebuild.ulmfit import RebuiltUlmfit, rebuild_ulmfit
 from fastai_deploy.learner.text.spacy_rules import rules_of_language
+from fastai_deploy.parity.compare import Gate
 from fastai_deploy.parity.goldens import Case
 from fastai_deploy.progress import Event, Warned, silent
 from fastai_deploy.runtime.contract import Prediction
@@ -157,7 +158,7 @@ def test_a_learner_that_keeps_a_pandas_table_converts(tmp_path: Path) -> None:
     file = learner("v2/v2_awdlstm_f256_table")
     golden = file.with_suffix(".golden.jsonl")
     bundle = convert(file, tmp_path / "bundle", golden=golden, tolerance=1e-4, name="x",
-                     report=silent, quantize="none")  # fmt: skip
+                     report=silent, gate=Gate("none"))  # fmt: skip
     assert bundle.max_difference < 1e-5
 
 

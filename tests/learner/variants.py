@@ -31,6 +31,7 @@ from fastai_deploy.learner.convert import convert, refuse
 from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.proof import Proof
 from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.parity.compare import Gate
 from fastai_deploy.parity.goldens import Case
 from fastai_deploy.progress import silent
 from fastai_deploy.runtime.contract import RequestError
@@ -155,7 +156,7 @@ def _converted(variant: Variant, golden: Path | None) -> float:
             tolerance=variant.tolerance,
             name="variant",
             report=silent,
-            quantize="none",
+            gate=Gate("none"),
         )
         predictor = load(bundle.path, Hardware(cores=1, memory=None), 1).predictor
         found = predictor.predict([each.text for each in variant.answers])
@@ -226,7 +227,7 @@ def problem(path: Path, *, quick: bool = False) -> str:
                 tolerance=TOLERANCE,
                 name="learner",
                 report=silent,
-                quantize="none",
+                gate=Gate("none"),
             )
         except FdeployError as error:
             return f"{path.stem}: {error.message}"

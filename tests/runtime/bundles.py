@@ -77,9 +77,18 @@ class TinyBundle:
         text = json.loads((self.folder / "manifest.json").read_text())["text"]
         self.edit_manifest(text={**text, **changes})
 
+    def edit_model(self, **changes: Any) -> None:
+        """Change keys of the manifest's ``model``."""
+        model = json.loads((self.folder / "manifest.json").read_text())["model"]
+        self.edit_manifest(model={**model, **changes})
+
     def write_goldens(self, goldens: Sequence[Mapping[str, Any]]) -> None:
         """Replace the goldens, and their hash in the manifest."""
         (self.folder / "goldens.json").write_text(json.dumps({"goldens": list(goldens)}))
+        self.list_files()
+
+    def list_files(self) -> None:
+        """List the folder's files in the manifest, with their hashes."""
         self.edit_manifest(files=_files(self.folder))
 
     def golden(self, text: str) -> dict[str, Any]:
@@ -129,7 +138,7 @@ def write_bundle(
         location="model.onnx.data",
     )
     manifest = {
-        "format": 2,
+        "format": 3,
         "name": "tiny",
         "task": "multi-label" if multi_label else "single-label",
         "labels": list(LABELS),
@@ -142,19 +151,29 @@ def write_bundle(
             "pad_token_id": 1,
         },
         "model": {
-            "file": "model.onnx",
+            "forms": [form("fp32")],
             "inputs": ["input_ids"] if equal_length else ["input_ids", "attention_mask"],
             "output": "logits",
-            "precision": "fp32",
+            "architecture": "Tiny",
+            "parameters": 0,
         },
         "tolerance": 0.0001,
+        "gate": {"margin": 0.05, "mean": 0.01, "p99": 0.05},
         "residues": [],
-        "provenance": {},
+        "provenance": {
+            "learner": {"file": "tiny.pkl", "sha256": "0" * 64, "bytes": 1, "fastai": "2"},
+            "converter": {"numpy": "2.2.6", "onnxruntime": "1.22.0", "tokenizers": "0.22.0"},
+        },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     bundle = TinyBundle(folder, tokenizer, weights, multi_label)
     bundle.write_goldens([bundle.golden(text) for text in goldens])
     return bundle
+
+
+def form(precision: str, file: str = "model.onnx") -> dict[str, Any]:
+    """An entry of ``model.forms``."""
+    return {"precision": precision, "file": file, "proven": True}
 
 
 def wordpiece() -> Tokenizer:

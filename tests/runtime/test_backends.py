@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,13 +24,8 @@ OLD = Gpu("an old GPU", "cpu", halves=False)
 def tiny(tmp_path: Path) -> TinyBundle:
     """A bundle for a GPU."""
     bundle = write_bundle(tmp_path / "bundle")
-    _edit_model(bundle, device="gpu")
+    bundle.edit_model(device="gpu")
     return bundle
-
-
-def _edit_model(bundle: TinyBundle, **changes: str) -> None:
-    model = json.loads((bundle.folder / "manifest.json").read_text())["model"]
-    bundle.edit_manifest(model={**model, **changes})
 
 
 def served(bundle: TinyBundle, find: Callable[[], Gpu | None]) -> Loaded:
@@ -43,14 +37,14 @@ def served(bundle: TinyBundle, find: Callable[[], Gpu | None]) -> Loaded:
 
 
 def test_half_precision_where_it_is_good_enough(tiny: TinyBundle) -> None:
-    tiny.edit_manifest(tolerance=0.04)
     loaded = served(tiny, lambda: NEW)
     assert (loaded.way, loaded.skipped) == ("a new GPU, float16", ())
     assert loaded.deviation > 0
+    assert loaded.predictor.bundle.answered_as.precision == "fp16"
 
 
 def test_float32_where_half_precision_is_off(tiny: TinyBundle) -> None:
-    tiny.edit_manifest(tolerance=1e-6)
+    tiny.edit_manifest(gate={"margin": 0.05, "mean": 1e-6, "p99": 0.05})
     loaded = served(tiny, lambda: NEW)
     assert loaded.way == "a new GPU, float32"
     (why,) = loaded.skipped
@@ -59,7 +53,6 @@ def test_float32_where_half_precision_is_off(tiny: TinyBundle) -> None:
 
 
 def test_float32_on_a_gpu_that_is_no_faster_in_half_precision(tiny: TinyBundle) -> None:
-    tiny.edit_manifest(tolerance=0.04)
     loaded = served(tiny, lambda: OLD)
     assert (loaded.way, loaded.skipped) == ("an old GPU, float32", ())
 
@@ -71,12 +64,12 @@ def test_a_gpu_takes_more_texts_at_a_time(tiny: TinyBundle) -> None:
 
 def test_without_a_gpu_the_cpu_serves(tiny: TinyBundle) -> None:
     loaded = served(tiny, lambda: None)
-    assert (loaded.way, loaded.skipped) == ("processor", ())
+    assert (loaded.way, loaded.skipped) == ("ONNX Runtime, fp32", ())
 
 
 def test_the_processor_where_the_gpu_fails(tiny: TinyBundle) -> None:
     loaded = served(tiny, lambda: Gpu("a broken GPU", "no such device", halves=True))
-    assert loaded.way == "processor"
+    assert loaded.way == "ONNX Runtime, fp32"
     assert [why.partition(":")[0] for why in loaded.skipped] == [
         "a broken GPU, float16",
         "a broken GPU, float32",
@@ -87,7 +80,7 @@ def test_an_artifact_without_a_gpu_does_not_look_for_one(tmp_path: Path) -> None
     def find() -> Gpu:
         raise AssertionError("looked for")
 
-    assert served(write_bundle(tmp_path / "bundle"), find).way == "processor"
+    assert served(write_bundle(tmp_path / "bundle"), find).way == "ONNX Runtime, fp32"
 
 
 def test_a_model_that_is_wrong_everywhere_is_refused(tiny: TinyBundle) -> None:
@@ -98,6 +91,6 @@ def test_a_model_that_is_wrong_everywhere_is_refused(tiny: TinyBundle) -> None:
 
 
 def test_an_unknown_device_is_refused(tiny: TinyBundle) -> None:
-    _edit_model(tiny, device="abacus")
+    tiny.edit_model(device="abacus")
     with pytest.raises(ModelError, match=r"model\.device"):
         load(tiny.folder, HARDWARE, 1)

@@ -86,7 +86,7 @@ def test_a_file_outside_the_folder_is_not_even_read(tiny: TinyBundle, name: str)
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 3}, "a format that this server does not know"),
+        ({"format": 4}, "a format that this server does not know"),
         ({"task": "regression"}, "has a task that this server does not know: 'regression'"),
         ({"labels": []}, "no labels"),
         ({"labels": ["a", "a"]}, "duplicate ones"),

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fastai_deploy.runtime.bundle import ModelError
+from fastai_deploy.runtime.golden_check import Predicting
 from fastai_deploy.runtime.hosts.toolkit import input_fn, model_fn, output_fn, predict_fn
-from fastai_deploy.runtime.loading import Predicting
 from tests.runtime.bundles import PANIC, TinyBundle, panicking, write_bundle
 
 
@@ -47,7 +47,11 @@ def invoke(
 def test_it_says_how_it_serves(tiny: TinyBundle, capfd: pytest.CaptureFixture[str]) -> None:
     model_fn(str(tiny.folder))
     ready = json.loads(capfd.readouterr().err.splitlines()[-1])
-    assert (ready["event"], ready["way"], ready["passed_over"]) == ("ready", "processor", [])
+    assert (ready["event"], ready["way"], ready["passed_over"]) == (
+        "ready",
+        "ONNX Runtime, fp32",
+        [],
+    )
     assert ready["threads"] == 1  # the toolkit starts a worker per core
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from fastai_deploy.runtime.bundle import open_bundle
 from fastai_deploy.runtime.contract import Outcome, Prediction, RequestError
+from fastai_deploy.runtime.golden_check import Predicting
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.learner_predictor import LearnerPredictor
-from fastai_deploy.runtime.loading import Predicting, load
+from fastai_deploy.runtime.loading import load
 from fastai_deploy.runtime.predictor import Predictor
 from fastai_deploy.runtime.request_queue import Limits
 from fastai_deploy.runtime.tokenizer import Encoded, Encoder, TokenizerFailed

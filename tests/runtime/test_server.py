@@ -84,7 +84,7 @@ def test_one_text(tiny: Tiny) -> None:
     assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
     assert answer["score"] == answer["probabilities"][answer["label"]]
     assert answer["truncated"] is False
-    assert answer["model"] == {"name": "tiny", "version": "3f2a9c01b7de"}
+    assert answer["model"] == {"name": "tiny", "version": "3f2a9c01b7de", "precision": "fp32"}
 
 
 def test_a_batch_with_bad_items(tiny: Tiny) -> None:

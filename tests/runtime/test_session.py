@@ -18,7 +18,7 @@ from fastai_deploy.runtime.bundle import ModelError, open_bundle
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import load
 from fastai_deploy.runtime.session import SLOWER, open_session
-from tests.runtime.bundles import TinyBundle, write_bundle
+from tests.runtime.bundles import TinyBundle, form, write_bundle
 
 HARDWARE = Hardware(cores=2, memory=None)
 FEED = {"input_ids": np.array([[2, 3]]), "attention_mask": np.array([[1, 1]])}
@@ -88,9 +88,8 @@ def test_weights_that_the_manifest_does_not_list_are_not_read(wide: TinyBundle) 
 
 def test_a_model_of_another_kind_of_file_is_not_opened(wide: TinyBundle) -> None:
     """ONNX Runtime goes by the suffix: ``.ort`` is another format, with its own file references."""
-    document = json.loads((wide.folder / "manifest.json").read_bytes())
     (wide.folder / "model.ort").write_bytes((wide.folder / "model.onnx").read_bytes())
-    wide.edit_manifest(model={**document["model"], "file": "model.ort"})
+    wide.edit_model(forms=[form("fp32", "model.ort")])
     wide.write_goldens([wide.golden("the")])
     with pytest.raises(ModelError, match=r"not a graph: 'model.ort'"):
         open_bundle(wide.folder)

@@ -6,9 +6,9 @@ A learner's ``predict`` gets one text at a time, without padding; so do these.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import tokenizers
@@ -17,7 +17,7 @@ import torch
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.labels import Activation
 from fastai_deploy.learner.examine.unproven import RUNTIME
-from fastai_deploy.learner.rebuild.onnx_export import FAILURES, open_graph
+from fastai_deploy.learner.rebuild.onnx_export import FAILURES
 from fastai_deploy.learner.rebuild.transformer import Classifier
 from fastai_deploy.learner.text.rules import DROP_TRAILING_NUL, PREFIX_SPACE
 from fastai_deploy.learner.text.tokenizer_json import OWN_TOKENIZER, Json
@@ -104,36 +104,53 @@ def torch_scores(classifier: Classifier) -> Scores:
     return scores
 
 
-def onnx_scores(graph: Path, inputs: Iterable[str]) -> Scores:
-    """Scores from the exported graph in ONNX Runtime."""
-    session = open_graph(graph)
+class Session(Protocol):
+    """A session of ONNX Runtime, or of OpenVINO with the same ``run``."""
+
+    def run(self, outputs: Sequence[str] | None, feed: Mapping[str, Any]) -> Sequence[Any]:
+        """The named outputs, or all."""
+        ...
+
+
+def feed(inputs: Iterable[str], texts: Sequence[Ids], pad: int) -> dict[str, Any]:
+    """The inputs of a graph for one batch, padded on the right; each ``(batch, sequence)``."""
+    ids = np.full((len(texts), max(map(len, texts))), pad, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    known = {"input_ids": ids, "attention_mask": mask}
+    return {name: known[name] if name in known else np.zeros_like(ids) for name in inputs}
+
+
+def session_scores(session: Session, inputs: Iterable[str]) -> Scores:
+    """Scores from a session."""
     names = tuple(inputs)
 
     def scores(ids: Ids) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        row = np.array([ids], dtype=np.int64)
-        feed = {name: row if name == "input_ids" else np.ones_like(row) for name in names}
-        return np.asarray(session.run(None, feed)[0][0], dtype=np.float64)
+        return np.asarray(session.run(None, feed(names, [ids], 0))[0][0], dtype=np.float64)
 
     return scores
 
 
-def onnx_batch_scores(graph: Path, inputs: Iterable[str], pad: int, texts: Sequence[Ids]) -> Rows:
-    """Scores of all texts, in order, from the graph in batches of similar length."""
-    session = open_graph(graph)
+def batch_scores(
+    session: Session, inputs: Iterable[str], pad: int, texts: Sequence[Ids], *, equal_length: bool
+) -> Rows:
+    """Scores of all texts, in order, in batches of similar length, or of equal length."""
     names = tuple(inputs)
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     rows: Rows = [np.empty(0)] * len(texts)
-    for start in range(0, len(order), BATCH):
+    start = 0
+    while start < len(order):
         members = order[start : start + BATCH]
-        ids = np.full((len(members), len(texts[members[-1]])), pad, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, member in enumerate(members):
-            ids[row, : len(texts[member])] = texts[member]
-            mask[row, : len(texts[member])] = 1
-        feed = {name: ids if name == "input_ids" else mask for name in names}
-        found = np.asarray(session.run(None, feed)[0], dtype=np.float64)
+        if equal_length:
+            first = len(texts[members[0]])
+            members = [member for member in members if len(texts[member]) == first]
+        fed = feed(names, [texts[member] for member in members], pad)
+        found = np.asarray(session.run(None, fed)[0], dtype=np.float64)
         for row, member in enumerate(members):
             rows[member] = found[row]
+        start += len(members)
     return rows
 
 

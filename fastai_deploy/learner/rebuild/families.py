@@ -10,11 +10,14 @@ from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.definitions import Definitions
 from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.rebuild import precision, write_bundle
-from fastai_deploy.learner.rebuild.precision import Int8, Served
+from fastai_deploy.learner.rebuild.precision import Served
 from fastai_deploy.learner.rebuild.rebuilt import Rebuilt, rebuild_learner
 from fastai_deploy.learner.rebuild.ulmfit import RebuiltUlmfit, rebuild_ulmfit
+from fastai_deploy.parity.compare import Gate
 from fastai_deploy.parity.goldens import Case, Golden
+from fastai_deploy.parity.report import Comparison
 from fastai_deploy.progress import Reporter
+from fastai_deploy.runtime import hardware
 
 AnyRebuilt = Rebuilt | RebuiltUlmfit
 
@@ -35,16 +38,31 @@ def choose(
     rebuilt: AnyRebuilt,
     reference: Served,
     goldens: Sequence[Golden],
-    wish: Int8,
+    *,
+    gate: Gate,
+    own: int,
+    found: Comparison,
     report: Reporter,
 ) -> Served:
-    """The graph to serve. Raises ParityError or UnsupportedLearner if int8 is not possible."""
+    """The forms to serve; ``own`` is the number of goldens that are the user's own texts.
+
+    Raises ParityError or UnsupportedLearner if a form is demanded and not possible.
+    """
     if isinstance(rebuilt, Rebuilt):
-        return precision.choose(rebuilt, reference, goldens, wish, report)
-    if wish.choice == "int8":
+        return precision.choose(
+            rebuilt,
+            reference,
+            goldens,
+            gate=gate,
+            own=own,
+            hardware=hardware.detect(),
+            found=found,
+            report=report,
+        )
+    if gate.quantize not in ("auto", "none"):
         raise UnsupportedLearner(
             "an AWD-LSTM (ULMFiT) is served in float32 only",
-            hint='leave out --quantize int8, or set quantize = "auto" in [model]',
+            hint=f'leave out --quantize {gate.quantize}, or set quantize = "auto" in [model]',
         )
     return reference
 

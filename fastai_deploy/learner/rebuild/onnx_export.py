@@ -177,10 +177,12 @@ def _failed(shape: tuple[int, int], error: Exception) -> UnsupportedLearner:
     )
 
 
-def open_graph(graph: Path) -> onnxruntime.InferenceSession:
-    """A session on the CPU that logs nothing."""
+def open_graph(graph: Path, *, bf16: bool = False) -> onnxruntime.InferenceSession:
+    """A session on the CPU that logs nothing; ``bf16`` has an effect on Arm only."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised too
+    if bf16:
+        options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 

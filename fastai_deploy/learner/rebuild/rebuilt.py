@@ -16,13 +16,17 @@ from fastai_deploy.learner.examine.architecture import Transformer
 from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.rebuild.answers import (
     Encoder,
-    activated,
-    onnx_batch_scores,
-    onnx_scores,
     probabilities,
+    session_scores,
     torch_scores,
 )
-from fastai_deploy.learner.rebuild.onnx_export import Checks, Graph, export_onnx, masks_padding
+from fastai_deploy.learner.rebuild.onnx_export import (
+    Checks,
+    Graph,
+    export_onnx,
+    masks_padding,
+    open_graph,
+)
 from fastai_deploy.learner.rebuild.transformer import Classifier, first_position, rebuild
 from fastai_deploy.learner.rebuild.user_model import (
     check_outputs,
@@ -32,8 +36,8 @@ from fastai_deploy.learner.rebuild.user_model import (
 from fastai_deploy.learner.text.rules import TextRules
 from fastai_deploy.learner.text.tokenizer import NO_LIMIT, Tokenizer, fast_vocabulary
 from fastai_deploy.learner.text.tokenizer_json import Json, tokenizer_json
-from fastai_deploy.parity.compare import compare
 from fastai_deploy.parity.goldens import Case
+from fastai_deploy.runtime.parity import compare
 
 Answers = list[tuple[float, ...]]
 SAME = 1e-5  # smaller differences of probabilities are float32 rounding
@@ -71,14 +75,8 @@ class Rebuilt:
     def answer_onnx(self, graph: Graph, texts: Iterable[str]) -> Answers:
         """Probabilities from the exported graph."""
         encoded = [self.encoder(text) for text in texts]
-        scores = onnx_scores(graph.path, graph.inputs)
+        scores = session_scores(open_graph(graph.path), graph.inputs)
         return probabilities(encoded, scores, self.anatomy.loss.activation)
-
-    def answer_onnx_batched(self, graph: Graph, texts: Iterable[str]) -> Answers:
-        """Probabilities from the exported graph, in padded batches."""
-        encoded = [self.encoder(text) for text in texts]
-        rows = onnx_batch_scores(graph.path, graph.inputs, self.pad_token_id, encoded)
-        return activated(rows, self.anatomy.loss.activation)
 
     def export(self, path: Path) -> Graph:
         """Write the model as an ONNX graph. Raises UnsupportedLearner or FileError."""

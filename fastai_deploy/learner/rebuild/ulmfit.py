@@ -15,18 +15,18 @@ from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.awd_lstm import Ulmfit
 from fastai_deploy.learner.examine.unproven import RUNTIME
-from fastai_deploy.learner.rebuild.answers import Ids, Scores, onnx_scores, probabilities
+from fastai_deploy.learner.rebuild.answers import Ids, Scores, probabilities, session_scores
 from fastai_deploy.learner.rebuild.awd_lstm import (
     AwdLstmChecks,
     AwdLstmClassifier,
     BatchedAwdLstm,
     rebuild_awd_lstm,
 )
-from fastai_deploy.learner.rebuild.onnx_export import Graph, export_onnx
+from fastai_deploy.learner.rebuild.onnx_export import Graph, export_onnx, open_graph
 from fastai_deploy.learner.text.spacy_rules import rules_of_language
 from fastai_deploy.learner.text.words import UNKNOWN, WordRules
-from fastai_deploy.parity.compare import compare
 from fastai_deploy.parity.goldens import Case
+from fastai_deploy.runtime.parity import compare
 from fastai_deploy.runtime.word_tokenizer import WordTokenizer, describe
 
 Answers = list[tuple[float, ...]]
@@ -72,7 +72,7 @@ class RebuiltUlmfit:
     def answer_onnx(self, graph: Graph, texts: Iterable[str]) -> Answers:
         """Probabilities from the exported graph."""
         encoded = [self._ids(text) for text in texts]
-        scores = onnx_scores(graph.path, graph.inputs)
+        scores = session_scores(open_graph(graph.path), graph.inputs)
         return probabilities(encoded, scores, self.anatomy.loss.activation)
 
     def export(self, path: Path) -> Graph:

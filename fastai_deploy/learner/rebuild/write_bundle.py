@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,9 @@ def _contiguous(tensor: Tensor) -> bytes:
     return np.lib.stride_tricks.as_strided(flat, tensor.shape, steps, writeable=False).tobytes()
 
 
-_CONVERTERS = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+_CONVERTERS = (
+    "numpy", "onnx", "onnxruntime", "openvino", "tokenizers", "torch", "transformers",
+)  # fmt: skip
 
 
 def write_model(folder: Path, rebuilt: Rebuilt) -> None:
@@ -107,12 +110,11 @@ def manifest(
 def model_spec(served: Served, architecture: str, classifier: nn.Module) -> ModelSpec:
     """The manifest's description of the graph to serve."""
     return ModelSpec(
-        file=served.graph.path.name,
+        forms=served.forms,
         inputs=served.graph.inputs,
         output=OUTPUT,
         architecture=architecture,
         parameters=sum(each.numel() for each in classifier.parameters()),
-        precision=served.precision,
         gpu=served.graph.gpu,
     )
 
@@ -136,6 +138,7 @@ def assemble(
         text=text,
         model=model,
         tolerance=served.tolerance,
+        gate=served.rules,
         residues=residues,
         provenance=provenance,
     )
@@ -189,7 +192,8 @@ def _tokenizer_config(rebuilt: Rebuilt) -> Json:
 
 def converter() -> dict[str, str]:
     """The libraries' versions without the build (``+cpu``), which does not affect the output."""
-    installed = {name: version(name).partition("+")[0] for name in _CONVERTERS}
+    present = (name for name in _CONVERTERS if find_spec(name) is not None)
+    installed = {name: version(name).partition("+")[0] for name in present}
     return {"fastai-deploy": fastai_deploy.__version__, **installed}
 
 

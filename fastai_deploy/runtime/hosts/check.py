@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import sys
 import traceback
@@ -39,7 +40,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     try:
         if options.check:
             found = hardware.detect()
-            answered["deviation"] = load(options.model_dir, found, found.cores).deviation
+            answered["deviation"] = load(
+                options.model_dir, found, found.cores, patience=math.inf
+            ).deviation
         else:
             answered["answers"] = _answers(options)
     except ModelError as error:

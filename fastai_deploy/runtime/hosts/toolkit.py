@@ -17,7 +17,8 @@ from typing import Any, Optional, Tuple, Union
 from .. import error_responses, hardware
 from ..codec import Answer, read, refuse, write
 from ..contract import RequestError
-from ..loading import Predicting, start
+from ..golden_check import Predicting
+from ..loading import start
 from ..log import Log
 
 _WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"

@@ -18,7 +18,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from .. import error_responses
 from ..codec import Answer, ParsedBody, read, refuse, write
 from ..contract import Encoded, Outcome, RequestError
-from ..loading import Predicting, start
+from ..golden_check import Predicting
+from ..loading import start
 from ..log import Log
 
 _BODY = "body"

@@ -95,12 +95,17 @@ def served_model(bundle: Path) -> ServedModel | None:
         listed, model = manifest["files"], manifest["model"]
         gpu = model.get("gpu")
         return ServedModel(
-            bytes=_size(listed, model["file"]),
+            bytes=max(_size(listed, file) for file in _graphs(model)),
             gpu_bytes=_size(listed, gpu) if gpu else None,
             python=str(python) if python else None,
         )
     except (FileError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
+
+
+def _graphs(model: Mapping[str, Any]) -> list[str]:
+    """The graphs that may be served; formats 1 and 2 have one."""
+    return [form["file"] for form in model["forms"]] if "forms" in model else [model["file"]]
 
 
 def _size(listed: Mapping[str, Mapping[str, int]], graph: str) -> int:

@@ -1,0 +1,90 @@
+"""A model in OpenVINO, with the ``run`` of an ONNX Runtime session.
+
+OpenVINO computes in bfloat16 on x86 processors, and multiplies int8 weights by activations that it
+quantizes in groups; ONNX Runtime does neither.
+"""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+from typing import Any, List, Mapping, Optional, Sequence
+
+import numpy as np
+import openvino
+
+from .bundle import BF16, Bundle, ModelError
+from .hardware import Hardware
+
+GROUP = 32
+"""Activations that share a scale. Larger groups are faster and less accurate; a group of 32 keeps
+fine-tuned models within the gate (docs/quantization.md)."""
+
+_SHOWN = 300  # characters
+_MEMORY_FACTOR = 1.5  # OpenVINO keeps what it has read of the file until the matrices are packed
+
+
+class OpenVinoSession:
+    """A compiled model; ``run`` is thread-safe, for as many runs at a time as it has streams."""
+
+    def __init__(self, compiled: Any, streams: int) -> None:
+        self.inputs = {name for port in compiled.inputs for name in port.names}
+        self._outputs = {name: port for port in compiled.outputs for name in port.names}
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(streams):
+            self._requests.put(compiled.create_infer_request())
+
+    def run(self, outputs: Optional[Sequence[str]], feed: Mapping[str, Any]) -> List[Any]:
+        """The named outputs, or all of them, for int64 inputs ``(batch, sequence)``."""
+        request = self._requests.get()
+        try:
+            found = request.infer(feed, share_inputs=True)
+            # Copies, because the request's own arrays are overwritten by its next run.
+            return [np.array(found[self._outputs[name]]) for name in outputs or self._outputs]
+        finally:
+            self._requests.put(request)
+
+
+def open_openvino(bundle: Bundle, hardware: Hardware, threads: int, runs: int) -> OpenVinoSession:
+    """Compile the bundle's form for ``runs`` concurrent runs, which share ``threads`` threads.
+
+    Raises ModelError if the graph differs from the manifest, does not fit into memory, or cannot
+    be compiled.
+    """
+    path = bundle.folder / bundle.form.file
+    needed = int(bundle.model_bytes * _MEMORY_FACTOR)
+    if hardware.memory is not None and needed > hardware.memory:
+        raise ModelError(
+            f"{path.name} needs about {needed >> 20} MB of memory in OpenVINO, "
+            f"but only {hardware.memory >> 20} MB are available"
+        )
+    try:
+        session = compile_graph(path, bundle.form.precision, threads, runs)
+    except Exception as error:  # noqa: BLE001  # RuntimeError, and pybind11's own
+        raise ModelError(f"OpenVINO cannot compile {path.name}: {reason(error)}") from None
+    if session.inputs != set(bundle.inputs):
+        raise ModelError(
+            f"the inputs of the graph are {sorted(session.inputs)}, but the manifest has "
+            f"{list(bundle.inputs)}"
+        )
+    return session
+
+
+def compile_graph(path: Path, precision: str, threads: int, runs: int) -> OpenVinoSession:
+    """Compile an ONNX file. Raises RuntimeError if OpenVINO cannot."""
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == BF16 else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": runs,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP,
+        # Its threads would be tied to the first cores, also where another container's are.
+        "ENABLE_CPU_PINNING": False,
+    }
+    return OpenVinoSession(openvino.Core().compile_model(str(path), "CPU", settings), runs)
+
+
+def reason(error: Exception) -> str:
+    """An error's message in one line, without the places in OpenVINO's source that come first."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]
+    return " ".join(told)[:_SHOWN]
