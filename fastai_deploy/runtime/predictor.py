@@ -155,7 +155,7 @@ class Predictor:
     def _run(self, texts: Sequence[Encoded]) -> List[Outcome]:
         output = self._session.run([self.bundle.output], self._feed(texts))[0]
         logits = np.asarray(output, dtype=np.float64)
-        finite = np.isfinite(logits).all(axis=1).tolist()
+        finite = map(bool, np.isfinite(logits).all(axis=1))
         rows = self._probabilities(logits).tolist()
         return [
             Prediction(tuple(zip(self.bundle.labels, row)), text.truncated)  # noqa: B905
