@@ -61,6 +61,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     a task: at once, whatever its body says, which is then skipped; or when the body is complete.
     """
 
+    cycle: Any  # uvicorn's RequestResponseCycle, or an _Exchange
+
     def __init__(
         self,
         *arguments: Any,

@@ -155,13 +155,13 @@ class Predictor:
     def _run(self, texts: Sequence[Encoded]) -> List[Outcome]:
         output = self._session.run([self.bundle.output], self._feed(texts))[0]
         logits = np.asarray(output, dtype=np.float64)
-        finite = map(bool, np.isfinite(logits).all(axis=1))
+        finite: Any = np.isfinite(logits).all(axis=1)
         rows = self._probabilities(logits).tolist()
         return [
             Prediction(tuple(zip(self.bundle.labels, row)), text.truncated)  # noqa: B905
             if is_finite
             else _failed("the model returned no finite number for this text")
-            for text, row, is_finite in zip(texts, rows, finite)  # noqa: B905  # not in Python 3.8
+            for text, row, is_finite in zip(texts, rows, finite.tolist())  # noqa: B905  # not in Python 3.8
         ]
 
     def _feed(self, texts: Sequence[Encoded]) -> Dict[str, npt.NDArray[np.int64]]:
