@@ -10,7 +10,7 @@ BENCHMARKS = (
     ["startup"],
     ["packaging"],
     ["gateway_local"],
-    ["serving_local", "MODEL", "--build"],
+    ["serving_local", "MODEL", "--build", "roberta-base"],
 )
 
 

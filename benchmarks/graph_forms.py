@@ -24,7 +24,7 @@ import onnxruntime
 import torch
 from onnxruntime.transformers import optimizer
 
-from benchmarks.roberta_base import checks, classifier
+from benchmarks.shapes import checks, classifier
 from fastai_deploy.learner.rebuild.onnx_export import export_onnx, quiet
 from fastai_deploy.learner.rebuild.quantize import quantize
 from fastai_deploy.learner.rebuild.transformer import OUTPUT
@@ -73,7 +73,7 @@ def main() -> None:
 
 def made(folder: Path, layers: int, threads: int) -> dict[str, Answer]:
     """Every form as a function from ids to logits; the first is the reference."""
-    eager, fast = classifier(layers, "eager"), classifier(layers, "sdpa")
+    eager, fast = classifier(layers=layers), classifier(layers=layers, attention="sdpa")
     fast.load_state_dict(eager.state_dict())
     forms: dict[str, Answer] = {"torch": eager, "torch, fused attention (SDPA)": fast}
     ids = torch.arange(5, 37).reshape(2, 16)

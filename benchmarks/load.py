@@ -24,6 +24,7 @@ import numpy as np
 
 _MOST_CONNECTIONS = 12_000
 _SEED = 20261125
+WARM_UP = 0.2  # of the time of a closed loop, before it
 _PATIENCE = 10.0  # seconds to wait for outstanding answers after the end
 _Done = Callable[[int, int], None]  # status (0: no answer), 1 if there was a Retry-After
 
@@ -192,7 +193,7 @@ class _Closed:
     def run(self, clients: int, seconds: float, least: int, most: float) -> Load:
         for _ in range(clients):
             self._ask()
-        self._until(time.perf_counter() + seconds / 5)
+        self._until(time.perf_counter() + seconds * WARM_UP)
         self._counting = True
         began, used = time.perf_counter(), time.process_time()
         while (passed := time.perf_counter() - began) < most:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import onnx
 
-from benchmarks.roberta_base import checks, classifier
+from benchmarks.shapes import checks, classifier
 from fastai_deploy.learner.rebuild.onnx_export import export_onnx
 from fastai_deploy.learner.rebuild.quantize import quantize
 
@@ -79,7 +79,7 @@ def main() -> None:
 
 def made(folder: Path, layers: int) -> dict[tuple[str, str], Path]:
     """The graphs by form and layout."""
-    model = classifier(layers)
+    model = classifier(layers=layers)
     graph = export_onnx(model, folder / "float32.onnx", checks(model))
     quantize(graph.path, folder / "int8.onnx")
     forms = {}

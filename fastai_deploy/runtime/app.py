@@ -19,7 +19,7 @@ from .contract import Encoded, Outcome, RequestError, encode
 from .error_responses import too_large
 from .golden_check import Predicting
 from .log import Log
-from .request_queue import Overloaded
+from .request_queue import Job, Overloaded
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -116,7 +116,26 @@ _MOST_READING = 64
 _ROUTES = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _UNWATCHED = 0.25  # seconds
+_UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding"))
 _CLIENT_CLOSED = 499  # status in logs and counters for a client that disconnected
+
+
+class Invocation:
+    """A request to ``/invocations`` that is answered by callbacks on the event loop.
+
+    A task with its futures, and ASGI's messages, take longer than everything else that the server
+    does for one text.
+    """
+
+    __slots__ = ("content_type", "id", "job", "over", "started", "timer")
+
+    def __init__(self, request: str, content_type: Optional[str], started: float) -> None:
+        self.id = request
+        self.content_type = content_type
+        self.started = started
+        self.over = False
+        self.job: Optional[Job] = None
+        self.timer: Optional[asyncio.TimerHandle] = None
 
 
 class App:
@@ -156,12 +175,13 @@ class App:
         self._count(answer.status, request, clock() - started)
         await send_answer(send, answer, extra)
 
-    def refused(
+    def begin(
         self, method: bytes, url: bytes, headers: Sequence[Tuple[bytes, bytes]]
-    ) -> Optional[bytes]:
-        """The HTTP/1.1 answer to a request that is refused whatever its body says, or None.
+    ) -> Union[Invocation, bytes, None]:
+        """How to answer a request without calling the application; None if there is no way.
 
-        Only for bodies that can be skipped quickly. Under overload, most requests end here.
+        Under overload, when most requests end here: the whole HTTP/1.1 answer, whatever the body
+        says, if the body can be skipped quickly. Otherwise, if the body is small, an invocation.
         """
         if url != b"/invocations" or method != b"POST":
             return None
@@ -169,14 +189,77 @@ class App:
         length = found.get(b"content-length", b"")
         if not length.isdigit() or int(length) > _SKIPPED_BYTES:
             return None
+        given = found.get(b"x-request-id")
+        request = _request_id(given.decode("latin-1") if given else None)
         try:
             self._batcher.refuse_if_full()
         except Overloaded as error:
-            given = found.get(b"x-request-id")
-            request = _request_id(given.decode("latin-1") if given else None)
             self._count(HTTPStatus.SERVICE_UNAVAILABLE, request, 0.0)
             return _http_refusal(error.retry_after) % request.encode()
-        return None
+        repeated = len(found) < len(headers)
+        if int(length) > _INLINE_BYTES or repeated or not _UNUSUAL.isdisjoint(found):
+            return None
+        kind = found.get(b"content-type")
+        return Invocation(request, kind.decode("latin-1") if kind else None, time.perf_counter())
+
+    def invoke(self, invocation: Invocation, body: bytes, reply: Callable[[Answer], None]) -> None:
+        """Answer an invocation: call ``reply`` once, perhaps at once, unless it is abandoned."""
+
+        def end(answer: Answer) -> None:
+            if not invocation.over:
+                self._over(invocation, answer.status)
+                reply(answer)
+
+        try:
+            self._batcher.refuse_if_full()
+            parsed = self._read(body, invocation.content_type, invocation.id)
+            invocation.job = self._batcher.submit(
+                parsed.encoded,
+                lambda outcomes: self._answered(invocation.id, parsed, outcomes, end),
+            )
+        except Exception as error:  # noqa: BLE001  # the client is never shown a traceback
+            end(refuse(self._refusal(error, invocation.id)))
+            return
+        if not invocation.over:
+            loop = asyncio.get_running_loop()
+            invocation.timer = loop.call_later(self._timeout, end, _late())
+
+    def abandon(self, invocation: Invocation) -> None:
+        """The client has disconnected."""
+        if not invocation.over:
+            self._over(invocation, _CLIENT_CLOSED)
+
+    def _answered(
+        self,
+        request: str,
+        parsed: ParsedBody,
+        outcomes: Sequence[Union[Outcome, Exception]],
+        end: Callable[[Answer], None],
+    ) -> None:
+        answers = [self._logged(outcome, request) for outcome in outcomes]
+        self._texts += len(parsed.texts)
+
+        def written(write_it: Callable[[], Answer]) -> None:
+            try:
+                end(write_it())
+            except Exception as error:  # noqa: BLE001  # as above
+                end(refuse(self._refusal(error, request)))
+
+        if len(answers) > _INLINE_TEXTS:
+            loop = asyncio.get_running_loop()
+            writing = loop.run_in_executor(self._readers, write, parsed, answers, self._model)
+            writing.add_done_callback(lambda done: written(done.result))
+        else:
+            written(lambda: write(parsed, answers, self._model))
+
+    def _over(self, invocation: Invocation, status: int) -> None:
+        invocation.over = True
+        if invocation.timer is not None:
+            invocation.timer.cancel()
+        if invocation.job is not None:
+            invocation.job.cancel()
+            invocation.job = None  # which refers to the invocation
+        self._count(status, invocation.id, time.perf_counter() - invocation.started)
 
     async def _answer(
         self, scope: Scope, receive: Receive, request: str, extra: Dict[str, str]
@@ -224,11 +307,9 @@ class App:
         self._batcher.refuse_if_full()
         kind = header(scope, b"content-type")
         if len(body) <= _INLINE_BYTES:
-            parsed = read(body, kind, self._predictor.encode)
+            parsed = self._read(body, kind, request)
         else:
-            parsed = await self._read_aside(body, kind)
-        for error in parsed.failures:
-            self._log.defect(request, error)
+            parsed = await self._read_aside(body, kind, request)
         outcomes = await self._ask(parsed, receive, deadline - loop.time())
         answers = [self._logged(outcome, request) for outcome in outcomes]
         self._texts += len(parsed.texts)
@@ -236,14 +317,22 @@ class App:
             return write(parsed, answers, self._model)
         return await loop.run_in_executor(self._readers, write, parsed, answers, self._model)
 
-    async def _read_aside(self, body: bytes, content_type: Optional[str]) -> ParsedBody:
+    def _read(self, body: bytes, content_type: Optional[str], request: str) -> ParsedBody:
+        parsed = read(body, content_type, self._predictor.encode)
+        for error in parsed.failures:
+            self._log.defect(request, error)
+        return parsed
+
+    async def _read_aside(
+        self, body: bytes, content_type: Optional[str], request: str
+    ) -> ParsedBody:
         """Read a large body on a thread; few may wait for one, because they occupy memory."""
         if self._reading >= _MOST_READING:
             raise Overloaded(1)
         self._reading += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._readers, read, body, content_type, self._predictor.encode
+                self._readers, self._read, body, content_type, request
             )
         finally:
             self._reading -= 1
@@ -312,6 +401,11 @@ class App:
             f"fdeploy_queued_texts {done.queued}",
         ]
         return ("\n".join(lines) + "\n").encode()
+
+
+@lru_cache(maxsize=1)
+def _late() -> Answer:
+    return refuse(error_responses.timed_out())
 
 
 @lru_cache(maxsize=16)

@@ -18,17 +18,32 @@ from __future__ import annotations
 import asyncio
 import os
 from http import HTTPStatus
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Protocol, Sequence, Tuple, Union
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from . import error_responses
-from .codec import refuse
+from .app import Invocation
+from .codec import Answer, refuse
 from .connections import NEVER, Connections
 from .error_responses import RequestError
 from .host_check import HostCheck
 
-RefusedEarly = Callable[[bytes, bytes, Sequence[Tuple[bytes, bytes]]], Optional[bytes]]
+
+class Direct(Protocol):
+    """What answers requests without the application; see ``App``."""
+
+    def begin(
+        self, method: bytes, url: bytes, headers: Sequence[Tuple[bytes, bytes]]
+    ) -> Union[Invocation, bytes, None]:
+        """The whole answer, or an invocation, or None to call the application."""
+
+    def invoke(self, invocation: Invocation, body: bytes, reply: Callable[[Answer], None]) -> None:
+        """Answer an invocation."""
+
+    def abandon(self, invocation: Invocation) -> None:
+        """Drop an invocation."""
+
 
 # All connections read into this buffer in turn. asyncio would allocate 256 KiB for each read and
 # return most of it: a third of the cost of a refusal, and each time the cores that run the model
@@ -42,26 +57,27 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     """uvicorn's protocol, on a transport that gathers writes.
 
     ``connections`` holds the limits and counts what all connections use; ``hosts`` decides who is
-    answered (None: everybody). ``refused_early(method, target, headers)`` may return the whole
-    answer to a request that is refused whatever its body says: it is sent at once, without a task,
-    and the body is skipped.
+    answered (None: everybody). ``direct`` may answer a request in place of the application, without
+    a task: at once, whatever its body says, which is then skipped; or when the body is complete.
     """
+
+    cycle: Any  # uvicorn's RequestResponseCycle, or an _Exchange
 
     def __init__(
         self,
         *arguments: Any,
         connections: Connections,
         hosts: Optional[HostCheck] = None,
-        refused_early: Optional[RefusedEarly] = None,
+        direct: Optional[Direct] = None,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._all = connections
         self._limits = connections.limits
         self._hosts = hosts
-        self._refused_early = refused_early
+        self._direct = direct
         self._state = _IDLE
-        self._skipped = False  # refused early
+        self._skipped = False  # answered before its body arrived
         self._chunk = 0  # bytes that are being parsed now
         self._head = 0  # bytes of the head before that chunk
         self._barren = 0  # bytes since the last body data: chunk sizes, extensions, trailers
@@ -98,6 +114,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Optional[Exception]) -> None:
         """Forget the connection and its memory."""
         self._let_go()
+        if isinstance(self.cycle, _Exchange):
+            self.cycle.abandon()
         self._all.leave(self)
         super().connection_lost(exc)
 
@@ -135,14 +153,16 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             return
         self._body = self._barren = 0
         self._state, self.expires = _BODY, self._all.now + self._limits.body
-        answer = self._early_refusal()
-        self._skipped = answer is not None
-        if answer is None:
+        begun = self._begun()
+        self._skipped = isinstance(begun, bytes)
+        if begun is None:
             super().on_headers_complete()
-            self.headers = []  # collects trailers, which are not headers of the request
-        else:
-            self.transport.write(answer)
+        elif isinstance(begun, bytes):
+            self.transport.write(begun)
             self._enter(_REST, self._limits.rest)
+        else:
+            self.cycle = _Exchange(self, self._direct, begun)
+        self.headers = []  # collects trailers, which are not headers of the request
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, if there is room for it."""
@@ -171,6 +191,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._skipped:
             self._skipped = False
             self.on_response_complete()
+        elif isinstance(self.cycle, _Exchange):
+            self.cycle.start()
         else:
             super().on_message_complete()
 
@@ -223,6 +245,17 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         else:
             self.transport.abort()
 
+    def send(self, answer: Answer, request: str, *, keep_alive: bool) -> None:
+        """Send the whole answer to the request whose turn it is."""
+        if not self.transport.is_closing():
+            self.transport.write(
+                _head(answer, request, self.server_state.default_headers, keep_alive=keep_alive)
+                + answer.body
+            )
+            if not keep_alive:
+                self.transport.close()
+        self.on_response_complete()
+
     def _enter(self, state: int, seconds: float) -> None:
         self._state = state
         self.expires = self._all.now + seconds
@@ -246,15 +279,17 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             return None
         return self._hosts.refusal(self.parser.get_http_version, self.url, self.headers)
 
-    def _early_refusal(self) -> Optional[bytes]:
-        """The refusal of a request; None for all that uvicorn must handle."""
-        if self._refused_early is None:
+    def _begun(self) -> Union[Invocation, bytes, None]:
+        """What the request is answered with directly; None for all that uvicorn must handle."""
+        if self._direct is None:
             return None
         if self.cycle is not None and not self.cycle.response_complete:  # it must wait its turn
             return None
         if self.expect_100_continue or not self.parser.should_keep_alive():
             return None
-        return self._refused_early(self.parser.get_method(), self.url, self.headers)
+        if self.flow.write_paused or self.parser.should_upgrade():
+            return None
+        return self._direct.begin(self.parser.get_method(), self.url, self.headers)
 
     def _refuse(self, error: RequestError) -> None:
         """Answer with an error, then close; an earlier request is still answered, this one not."""
@@ -281,19 +316,68 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.transport.write_eof()
 
 
+class _Exchange:
+    """An invocation and its answer, in the place of uvicorn's ``RequestResponseCycle``."""
+
+    response_started = False  # both parts of the answer are sent together
+
+    def __init__(self, connection: Connection, direct: Any, invocation: Invocation) -> None:
+        self.response_complete = self.disconnected = self.waiting_for_100_continue = False
+        self.keep_alive = True
+        self.body = b""
+        self.message_event = _NOBODY_WAITS
+        self._connection = connection
+        self._direct = direct
+        self._invocation = invocation
+
+    def start(self) -> None:
+        """The body is complete."""
+        self._direct.invoke(self._invocation, self.body, self._reply)
+
+    def abandon(self) -> None:
+        """The client is gone."""
+        self._direct.abandon(self._invocation)
+
+    def _reply(self, answer: Answer) -> None:
+        self.response_complete = True
+        self._connection.send(answer, self._invocation.id, keep_alive=self.keep_alive)
+
+
+class _Event:
+    """Stands in for an event that nobody waits for."""
+
+    def set(self) -> None:
+        """Do nothing."""
+
+
+_NOBODY_WAITS = _Event()
+
+
 def _as_bytes(error: RequestError, *, with_body: bool) -> bytes:
     """An error as the last answer of a connection."""
     answer = refuse(error)
+    head = _head(answer, os.urandom(8).hex(), (), keep_alive=False)
+    return head + answer.body if with_body else head
+
+
+def _head(
+    answer: Answer, request: str, headers: Sequence[Tuple[bytes, bytes]], *, keep_alive: bool
+) -> bytes:
+    """The status line and headers of an answer; ``request`` is its id."""
     lines = [
-        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        f"HTTP/1.1 {_STATUS_LINES[answer.status]}",
+        *(f"{name.decode()}: {value.decode()}" for name, value in headers),
         f"content-type: {answer.content_type}",
         f"content-length: {len(answer.body)}",
-        *([] if error.retry_after is None else [f"retry-after: {error.retry_after}"]),
-        f"x-request-id: {os.urandom(8).hex()}",
-        "connection: close",
+        *([] if answer.retry_after is None else [f"retry-after: {answer.retry_after}"]),
+        f"x-request-id: {request}",
+        *([] if keep_alive else ["connection: close"]),
+        "\r\n",
     ]
-    head = "\r\n".join(lines).encode("ascii") + b"\r\n\r\n"
-    return head + answer.body if with_body else head
+    return "\r\n".join(lines).encode("ascii")
+
+
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 class Gathering(asyncio.Transport):

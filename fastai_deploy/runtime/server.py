@@ -27,7 +27,7 @@ from .connections import ConnectionLimits, Connections, most_connections
 from .contract import Encoded, Outcome
 from .hardware import freeze_gc, plan_threads
 from .host_check import CLIENTS_VARIABLE, HostCheck
-from .http_connection import Connection, RefusedEarly
+from .http_connection import Connection, Direct
 from .loading import VERSION_VARIABLE, Loaded, load
 from .log import LOG_VARIABLE, Log, LoggingBridge, LogRotation, OncePerMinute
 from .request_queue import Capacity
@@ -57,7 +57,7 @@ class HttpServer(uvicorn.Server):
     """Serves an ASGI application until ``end`` is called.
 
     ``ready`` is called when requests are answered; ``grace`` is how many seconds requests in flight
-    get at the end. ``hosts`` and ``refused_early`` are those of Connection. ``log_file`` is the
+    get at the end. ``hosts`` and ``direct`` are those of Connection. ``log_file`` is the
     file of stdout and stderr, if it is to be rotated.
     """
 
@@ -69,7 +69,7 @@ class HttpServer(uvicorn.Server):
         ready: Callable[[], None],
         grace: int,
         hosts: Optional[HostCheck] = None,
-        refused_early: Optional[RefusedEarly] = None,
+        direct: Optional[Direct] = None,
         log_file: Optional[Path] = None,
         limits: Optional[ConnectionLimits] = None,
     ) -> None:
@@ -78,7 +78,7 @@ class HttpServer(uvicorn.Server):
         self._report = OncePerMinute(log)
         connections = Connections(limits, self._report, time.monotonic)
         protocol: Any = functools.partial(
-            Connection, connections=connections, hosts=hosts, refused_early=refused_early
+            Connection, connections=connections, hosts=hosts, direct=direct
         )
 
         rotation = LogRotation(log_file) if log_file else None
@@ -221,7 +221,7 @@ async def _serve(
             ready=ready,
             grace=int(options.timeout) + 1,
             hosts=hosts,
-            refused_early=app.refused,
+            direct=app,
             log_file=Path(log_file) if log_file else None,
         )
         for number in (signal.SIGTERM, signal.SIGINT):

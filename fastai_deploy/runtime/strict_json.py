@@ -29,13 +29,7 @@ def load(text: str) -> Json:
     if _parts(text) > MAX_PARTS:
         bad_json(_TOO_DEEP)
     try:
-        return json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_constant,
-            parse_int=_integer,
-            parse_float=_fraction,
-        )
+        return _STRICT.decode(text)
     except RecursionError:
         bad_json(_TOO_DEEP)
     except ValueError:
@@ -50,7 +44,7 @@ def is_object_with(text: str, keys: Sequence[str]) -> bool:
     if text.lstrip(_BLANKS)[:1] != "{" or _parts(text) > MAX_PARTS:
         return False
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=_fraction)
+        value = _LENIENT.decode(text)
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and any(key in value for key in keys)
@@ -58,8 +52,7 @@ def is_object_with(text: str, keys: Sequence[str]) -> bool:
 
 def encode(value: Json) -> bytes:
     """Compact UTF-8 JSON; raises ValueError for NaN and infinities, which are not JSON."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8")
+    return _COMPACT.encode(value).encode("utf-8")
 
 
 def bad_json(message: str, hint: str = 'send {"text": "..."} as UTF-8 JSON') -> NoReturn:
@@ -105,3 +98,14 @@ def _fraction(digits: str) -> Union[int, float]:
 
 def _constant(_name: str) -> NoReturn:
     bad_json("NaN and Infinity are not JSON")
+
+
+# Created once: json.loads and json.dumps with options create one for each call.
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_constant=_constant,
+    parse_int=_integer,
+    parse_float=_fraction,
+)
+_LENIENT = json.JSONDecoder(parse_int=_integer, parse_float=_fraction)
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -11,7 +11,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from fastai_deploy.runtime.app import Receive, Scope, Send
+from fastai_deploy.runtime.app import Invocation, Receive, Scope, Send
+from fastai_deploy.runtime.codec import Answer
 from fastai_deploy.runtime.connections import ConnectionLimits, Connections
 from fastai_deploy.runtime.host_check import HostCheck
 from fastai_deploy.runtime.http_connection import Connection as Served
@@ -107,19 +108,39 @@ def test_each_step_has_its_own_write() -> None:
 
 
 class App:
-    """Answers with the body in capitals; refuses requests while it is full."""
+    """Answers with the body in capitals; refuses requests while it is full.
+
+    While it is ``direct``, it does so without the application, when the test calls ``reply``.
+    """
 
     full = True
+    direct = False
 
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, bytes, dict[bytes, bytes]]] = []
         self.headers: list[list[tuple[bytes, bytes]]] = []
+        self.invoked: list[bytes] = []
+        self.abandoned: list[str] = []
+        self._replies: list[Callable[[], None]] = []
 
-    def refused(
+    def begin(
         self, method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
-    ) -> bytes | None:
+    ) -> Invocation | bytes | None:
         self.asked.append((method, url, dict(headers)))
-        return REFUSAL if self.full else None
+        if self.full:
+            return REFUSAL
+        return Invocation("id-1", None, 0.0) if self.direct else None
+
+    def invoke(self, _invocation: Invocation, body: bytes, reply: Callable[[Answer], None]) -> None:
+        self.invoked.append(body)
+        self._replies.append(lambda: reply(Answer(200, body.upper())))
+
+    def abandon(self, invocation: Invocation) -> None:
+        self.abandoned.append(invocation.id)
+
+    def reply(self) -> None:
+        """Answer the oldest request that is under way."""
+        self._replies.pop(0)()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -159,7 +180,7 @@ class Server:
             {},
             connections=self.all,
             hosts=self._hosts,
-            refused_early=self.app.refused,
+            direct=self.app,
         )
         return Connection(protocol)
 
@@ -264,6 +285,106 @@ def test_what_needs_care_goes_the_long_way(header: bytes) -> None:
         assert not app.asked
 
     asyncio.run(connected(use))
+
+
+async def directly(use: Callable[[Connection, App], Any]) -> None:
+    async def with_direct_answers(connection: Connection, app: App) -> None:
+        app.full, app.direct = False, True
+        await use(connection, app)
+
+    await connected(with_direct_answers)
+
+
+def test_a_direct_answer_is_one_write_and_the_connection_serves_on() -> None:
+    async def use(connection: Connection, app: App) -> None:
+        for body in (b"one", b"two"):
+            whole = request(body)
+            assert await connection.send(whole[:-1]) == []
+            assert await connection.send(whole[-1:]) == []
+            app.reply()
+            (answer,) = await connection.told()
+            head = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
+            assert head[0] == b"HTTP/1.1 200 OK"
+            assert {b"content-length: 3", b"x-request-id: id-1"} < set(head)
+            assert answer.endswith(answered(body.upper()))
+        assert app.invoked == [b"one", b"two"]
+        assert not app.headers  # the application has not been called
+
+    asyncio.run(directly(use))
+
+
+def test_a_request_behind_a_direct_one_waits_for_its_turn() -> None:
+    async def use(connection: Connection, app: App) -> None:
+        assert await connection.send(request(b"first") + request(b"second")) == []
+        app.reply()
+        both = b"".join(await connection.told())
+        assert [part.partition(b"HTTP")[0] for part in both.split(b"\r\n\r\n")[1:]] == [
+            b"FIRST",
+            b"SECOND",
+        ]
+        assert app.invoked == [b"first"]
+
+    asyncio.run(directly(use))
+
+
+def test_a_direct_request_is_abandoned_when_the_client_goes() -> None:
+    async def use(connection: Connection, app: App) -> None:
+        assert await connection.send(request(b"one")) == []
+        connection.drop()
+        assert app.abandoned == ["id-1"]
+
+    asyncio.run(directly(use))
+
+
+def test_the_answer_to_a_direct_request_is_the_last_after_bytes_that_are_not_http() -> None:
+    async def use(connection: Connection, app: App) -> None:
+        assert await connection.send(request(b"one") + b"\x16\x03\x01\r\n\r\n") == []
+        app.reply()
+        answer, end = await connection.told()
+        assert b"\r\nconnection: close\r\n" in answer
+        assert end == "close"
+
+    asyncio.run(directly(use))
+
+
+def test_a_server_that_ends_answers_direct_requests_first() -> None:
+    async def use(connection: Connection, app: App) -> None:
+        whole = request(b"one")
+        await connection.send(whole[:-1])
+        connection.protocol.shutdown()
+        assert await connection.send(whole[-1:]) == []
+        app.reply()
+        answer, end = await connection.told()
+        assert answer.endswith(answered(b"ONE"))
+        assert b"\r\nconnection: close\r\n" in answer
+        assert end == "close"
+
+    asyncio.run(directly(use))
+
+
+def test_the_body_of_a_direct_request_must_arrive_in_time() -> None:
+    async def use() -> None:
+        app = App()
+        app.full, app.direct = False, True
+        server = Server(app)
+        connection = server.connect()
+        assert await connection.send(request(b"one")[:-1]) == []
+        server.after(LIMITS.body)
+        assert refusal(408, "timeout", await connection.told())
+        assert not app.invoked
+
+    asyncio.run(use())
+
+
+def test_nothing_is_answered_directly_while_the_client_does_not_read() -> None:
+    async def use(connection: Connection, app: App) -> None:
+        connection.protocol.pause_writing()
+        assert await connection.send(request(b"one")) == []
+        connection.protocol.resume_writing()
+        assert answered(b"ONE") in b"".join(await connection.told())
+        assert not app.invoked
+
+    asyncio.run(directly(use))
 
 
 def refusal(status: int, code: str, told: list[Any]) -> bool:

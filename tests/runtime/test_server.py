@@ -302,3 +302,30 @@ def test_requests_in_a_row_on_one_connection(tiny: Tiny) -> None:
         body = json.dumps({"text": text}).encode()
         assert tiny.right(ask(connection, "POST", "/invocations", body).json, text)
     connection.close()
+
+
+def test_many_short_texts_in_a_small_body(tiny: Tiny) -> None:
+    answers = tiny.server.post({"texts": ["no"] * 200, "top_k": 1}).json
+    assert len(answers) == 200
+    assert all(answer["label"] == answers[0]["label"] for answer in answers)
+
+
+def test_a_repeated_header_is_read_as_one(tiny: Tiny) -> None:
+    connection = tiny.server.connect()
+    connection.putrequest("POST", "/invocations")
+    for kind in ("application/json", "text/plain"):
+        connection.putheader("content-type", kind)
+    connection.putheader("content-length", "2")
+    connection.endheaders(b"no")
+    assert connection.getresponse().status == 415
+    connection.close()
+
+
+def test_who_hangs_up_before_the_body_is_complete_is_counted(tiny: Tiny) -> None:
+    before = tiny.server.metric('fdeploy_requests_total{status="499"}')
+    connection = tiny.server.connect()
+    connection.putrequest("POST", "/invocations")
+    connection.putheader("content-length", "100")
+    connection.endheaders(b'{"text": ')
+    connection.close()
+    until(lambda: tiny.server.metric('fdeploy_requests_total{status="499"}') == before + 1)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from fastai_deploy.runtime.predictor import SharedCores
 
 PATIENCE = 30.0  # seconds before a hanging test fails
+TRIES = 6  # runs until both sessions have been timed
 
 
 class Session:
@@ -23,9 +25,52 @@ class Session:
         return self.name
 
 
-def test_a_single_run_uses_all_cores() -> None:
-    shared = SharedCores(Session("whole"), Session("part"))
-    assert [shared.run(None, {}) for _ in range(3)] == ["whole"] * 3
+class Timed:
+    """Two sessions that take so many seconds of a clock for a run of so many tokens."""
+
+    def __init__(self, whole: Mapping[int, float], part: Mapping[int, float]) -> None:
+        self.now = 0.0
+        self.tokens = 0
+        self.whole, self.part = whole, part
+        self.shared = SharedCores(
+            Session("whole", lambda: self.take(self.whole)),
+            Session("part", lambda: self.take(self.part)),
+            clock=lambda: self.now,
+        )
+
+    def take(self, seconds: Mapping[int, float]) -> None:
+        self.now += seconds[self.tokens]
+
+    def run(self, tokens: int) -> str:
+        self.tokens = tokens
+        answer: str = self.shared.run(None, {"input_ids": np.ones((1, tokens))})
+        return answer
+
+
+def test_a_single_run_uses_all_cores_where_that_is_faster() -> None:
+    sessions = Timed(whole={12: 3.5, 400: 60}, part={12: 3.0, 400: 110})
+    for tokens, best in ((12, "part"), (400, "whole")):
+        tried = [sessions.run(tokens) for _ in range(TRIES)]
+        assert set(tried) == {"whole", "part"}
+        assert {sessions.run(tokens) for _ in range(20)} == {best}
+
+
+def test_all_cores_are_not_worth_a_small_gain() -> None:
+    sessions = Timed(whole={12: 0.9}, part={12: 1.0})
+    for _ in range(TRIES):
+        sessions.run(12)
+    assert {sessions.run(12) for _ in range(20)} == {"part"}
+
+
+def test_sessions_are_timed_anew_from_time_to_time() -> None:
+    sessions = Timed(whole={12: 0.5}, part={12: 1.0})
+    for _ in range(TRIES):
+        sessions.run(12)
+    assert sessions.run(12) == "whole"
+    sessions.whole = {12: 2.0}
+    for _ in range(600):
+        sessions.run(12)
+    assert sessions.run(12) == "part"
 
 
 def test_a_run_beside_another_has_a_part() -> None:
@@ -38,7 +83,25 @@ def test_a_run_beside_another_has_a_part() -> None:
         assert sorted(run.result() for run in runs) == ["part", "whole"]
 
 
-def test_a_run_that_fails_is_over() -> None:
+def test_the_time_of_a_run_that_is_not_alone_does_not_count() -> None:
+    now = 0.0
+    runs: list[str] = []
+    shared: SharedCores
+
+    def whole() -> None:
+        nonlocal now
+        now += 1.0
+        if len(runs) < TRIES:
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(shared.run, None, {}).result(PATIENCE) == "part"
+
+    shared = SharedCores(Session("whole", whole), Session("part"), clock=lambda: now)
+    while len(runs) < TRIES:
+        runs.append(shared.run(None, {}))
+    assert set(runs) == {"whole"}  # it has not been timed yet
+
+
+def test_a_run_that_fails_is_over_and_its_time_does_not_count() -> None:
     def fail() -> None:
         raise ValueError("bad")
 
