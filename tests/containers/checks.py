@@ -88,7 +88,7 @@ class Checks:
     def _on_ray(self) -> None:
         with start(self._family, self._python, self._base) as server:
             self._check("a slow model", lambda: self._slow(server))
-        with socket.create_server((HOST, BACKEND)) as other:
+        with _taken(BACKEND) as other:
             with start(self._family, self._python, self._base) as server:
                 self._check("a port that is taken at first", lambda: self._freed(server, other))
         without = {"RAYSERVE_BACKEND_URL": "http://127.0.0.1:8000"}  # the adapter's own default
@@ -266,6 +266,17 @@ class Checks:
             time.sleep(0.2)
         assert not _answers(), "a tampered model answers"
         return f"refused, the log says why, /ping says {_get('/ping') or 'nothing'}"
+
+
+def _taken(port: int) -> socket.socket:
+    """A socket that listens and answers nothing, as soon as the container before has let go."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return socket.create_server((HOST, port))
+        except OSError:  # noqa: PERF203
+            assert time.monotonic() < end, f"port {port} stays taken"
+            time.sleep(0.1)
 
 
 def _answers() -> bool:

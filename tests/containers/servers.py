@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -195,12 +194,8 @@ def _is_of(process: psutil.Process, base: Path) -> bool:
 
 def _end(process: subprocess.Popen[bytes], base: Path) -> None:
     """End the server and what it left behind."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    process.kill()
+    process.wait()
     left = [other for other in psutil.process_iter() if _is_of(other, base)]
     for other in left:
         with suppress(psutil.Error):

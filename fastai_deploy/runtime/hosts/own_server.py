@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 from ..bundle import ModelError
 from ..log import Log
@@ -23,7 +23,8 @@ class OwnServer:
 
     A server that ends is started again at once; one that ends again within a minute, after a pause
     (``pause`` seconds, longer each time). If that does not help, or the model cannot be served,
-    ``gave_up`` is called on a thread. The server ends with this process, however that ends.
+    ``gave_up`` is called on a thread. The server ends with this process, however that ends. It logs
+    to ``stderr``, by default this process's.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class OwnServer:
         gave_up: Callable[[], None],
         *,
         environment: Mapping[str, str],
+        stderr: Optional[int] = None,
         pause: float = 1.0,
     ) -> None:
         self._announced = Path(tempfile.mkdtemp(prefix="fdeploy-"), "announced.json")
@@ -40,6 +42,7 @@ class OwnServer:
         self._log = log
         self._gave_up = gave_up
         self._environment = dict(environment)
+        self._stderr = stderr
         self._pause = pause
         self._ending = threading.Event()
         self._process = self._start()
@@ -61,7 +64,9 @@ class OwnServer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         # The server reads this pipe until it is closed; nothing is written to it.
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE, env=self._environment)
+        return subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stderr=self._stderr, env=self._environment
+        )
 
     def _keep(self) -> None:
         try:

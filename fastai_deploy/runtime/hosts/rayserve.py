@@ -18,7 +18,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import httpx
 import ray
@@ -47,8 +47,13 @@ class Model:
     """The replica: it starts the server, and passes on what Ray receives."""
 
     def __init__(self, folder: str, port: int) -> None:
+        stderr = _container_stderr()
         self._server = OwnServer(
-            _command(Path(folder), port), Log(sys.stderr), _shut_down, environment=_environment()
+            _command(Path(folder), port),
+            Log(sys.stderr if stderr is None else os.fdopen(stderr, "w", encoding="utf-8")),
+            _shut_down,
+            environment=_environment(),
+            stderr=stderr,
         )
         self._server.until_ready()
         self._client = httpx.AsyncClient(
@@ -105,6 +110,18 @@ def _environment() -> Dict[str, str]:
         for name, value in os.environ.items()
         if not (hidden and name == "CUDA_VISIBLE_DEVICES")
     }
+
+
+def _container_stderr() -> Optional[int]:
+    """The standard error of the container's first process; None if it cannot be had.
+
+    A replica's own goes through a file, three of Ray's processes and a line that begins with the
+    replica's name, which takes as long as the HTTP of a request.
+    """
+    try:
+        return os.open("/proc/1/fd/2", os.O_WRONLY | os.O_APPEND)
+    except OSError:
+        return None
 
 
 def _shut_down() -> None:
