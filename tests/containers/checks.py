@@ -7,13 +7,14 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.load import closed_loop, open_loop, requests_of
 from fastai_deploy.packaging.container_files import BACKEND_URL
 from tests.containers.families import Family
 from tests.containers.servers import (
@@ -57,6 +58,7 @@ class Checks:
                 ("a bad item among good ones", self._bad_item),
                 ("a text of 100,000 words", self._long_text),
                 (f"{CLIENTS} clients at once", self._together),
+                ("ten times the peak", self._overloaded),
                 ("a worker killed", lambda: self._killed(server.worker())),
             ):
                 self._check(name, check)
@@ -207,6 +209,19 @@ class Checks:
             assert difference <= TOLERANCE, (text[:20], difference)
         return f"{len(asked)} requests, each its own answer"
 
+    def _overloaded(self) -> str:
+        """Every request is answered or refused, /ping stays 200, and all is well afterwards."""
+        requests = requests_of([golden["text"] for golden in self._goldens], "/invocations")
+        peak = closed_loop(PORT, requests, CLIENTS, 3, least=1, most=60).rate
+        with ThreadPoolExecutor(1) as other:
+            ping = other.submit(lambda: [_get("/ping") for _ in _seconds(5)])
+            load = open_loop(PORT, requests, 10 * peak, 5, settle=1, wait=True)
+        assert load.statuses.keys() <= {200, 503}, load.statuses
+        assert set(ping.result()) == {200}, ping.result()
+        assert _answers(), "it does not answer afterwards"
+        kept = load.rate / peak
+        return f"peak {peak:.0f} requests/s, {kept:.2f} of it under load, {dict(load.statuses)}"
+
     @staticmethod
     def _killed(worker: psutil.Process) -> str:
         print(f"       kill -9 {worker.pid}", flush=True)
@@ -277,6 +292,13 @@ def _taken(port: int) -> socket.socket:
         except OSError:  # noqa: PERF203
             assert time.monotonic() < end, f"port {port} stays taken"
             time.sleep(0.1)
+
+
+def _seconds(number: int) -> Iterator[None]:
+    """Once a second."""
+    for _ in range(number):
+        yield
+        time.sleep(1)
 
 
 def _answers() -> bool:

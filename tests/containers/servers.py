@@ -146,6 +146,7 @@ def _torchserve(base: Path) -> dict[str, str]:
         "SAGEMAKER_PROGRAM": "inference.py",
         "SAGEMAKER_BIND_TO_PORT": str(PORT),
         "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "LOG_LOCATION": str(base / "logs"),
         "METRICS_LOCATION": str(base / "metrics"),
         "PYTHONPATH": f"{base / 'model'}:{base / 'model' / 'code'}",
@@ -159,6 +160,8 @@ def _ray(python: Path, base: Path) -> dict[str, str]:
         "VENV": str(python.parents[1]),
         "RAYSERVE_BACKEND_URL": BACKEND_URL,
         "RAYSERVE_BACKEND_TIMEOUT": "60",
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
         "RAY_raylet_start_wait_time_s": "300",
     }
 
