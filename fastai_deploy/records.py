@@ -81,8 +81,10 @@ class Artifact:
     """``model.tar.gz``; ``made_from`` is a digest of the bundle and the package settings.
 
     ``fits`` names the Python and the platform of the container image its wheels are for; empty if
-    it has none. ``unproven``: some answers are not proven, and every answer says so. ``model`` is
-    None in the records of older versions of fdeploy, here and in what is made from an artifact.
+    it has none. ``unproven``: some answers are not proven, and every answer says so. AWS's adapter
+    reaches its model server beside Ray Serve at ``backend_url``. ``model`` is None and
+    ``backend_url`` empty in the records of older versions of fdeploy, here and in what is made from
+    an artifact; such an artifact answers through Ray.
     """
 
     path: str
@@ -92,6 +94,7 @@ class Artifact:
     fits: str = ""
     unproven: bool = False
     model: ModelSummary | None = None
+    backend_url: str = ""
 
     @property
     def version(self) -> str:
@@ -119,6 +122,7 @@ class StoredArtifact:
     image: str = ""
     instance: str = ""
     model: ModelSummary | None = None
+    backend_url: str = ""
 
     @classmethod
     def of(
@@ -135,6 +139,7 @@ class StoredArtifact:
             unproven=artifact.unproven,
             account=account,
             model=artifact.model,
+            backend_url=artifact.backend_url,
         )
 
     @property
@@ -172,6 +177,7 @@ class Deployed:
     image: str = ""
     instance: str = ""
     model: ModelSummary | None = None
+    backend_url: str = ""
 
     @classmethod
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
@@ -187,6 +193,7 @@ class Deployed:
             image=stored.image,
             instance=stored.instance,
             model=stored.model,
+            backend_url=stored.backend_url,
         )
 
     def stored(self, target: str) -> StoredArtifact:
@@ -201,6 +208,7 @@ class Deployed:
             image=self.image,
             instance=self.instance,
             model=self.model,
+            backend_url=self.backend_url,
         )
 
 

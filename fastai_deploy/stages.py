@@ -35,6 +35,7 @@ from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import LeftoverError, NoProject, UsageError
 from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
+from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.packaging.wheels import Container, default_cache, fetch
 from fastai_deploy.parity import Json
 from fastai_deploy.parity.gate import model_summary, stored_goldens, verifier
@@ -147,6 +148,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 freshness.compatibility(project),
                 unproven=bool(bundle.unproven),
                 model=model_summary(Path(bundle.path)),
+                backend_url=BACKEND_URL,
             )
             ending.summary = f"version {record.version}, {record.bytes:,} bytes"
         project.workspace.save(record)

@@ -304,6 +304,8 @@ _ANYTHING = (lambda _text: True, "text")
 _HASH = (re.compile("[0-9a-f]{0,64}").fullmatch, "a SHA-256 in hexadecimal")
 _ADDRESS = (_is_url, "a URL")
 _ACCOUNT = (re.compile("([0-9]{12})?").fullmatch, "an AWS account of 12 digits")
+# Texts are sent there, so a record must not name another machine.
+_BACKEND = (re.compile(r"(http://127\.0\.0\.1:[0-9]{1,5})?").fullmatch, "a URL on 127.0.0.1")
 _FORMS: Mapping[str, tuple[Callable[[str], object], str]] = {
     "path": _PATH,
     "key_file": _PATH,
@@ -317,4 +319,5 @@ _FORMS: Mapping[str, tuple[Callable[[str], object], str]] = {
     "document": _ADDRESS,
     "page": _ADDRESS,
     "account": _ACCOUNT,
+    "backend_url": _BACKEND,
 }

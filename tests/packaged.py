@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fastai_deploy.errors import ParityError
 from fastai_deploy.packaging.artifact import write_artifact
+from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.parity import Invoke
 from fastai_deploy.records import Artifact
 from fastai_deploy.workspace import Workspace
@@ -55,7 +58,20 @@ def pack(bundle: TinyBundle, path: Path) -> Model:
     written = write_artifact(
         bundle.folder, path, name=path.name.partition(".")[0], notify=lambda _done, _total: None
     )
-    return Model(bundle, Artifact(str(path), written.sha256, written.bytes, "test"))
+    return Model(
+        bundle,
+        Artifact(str(path), written.sha256, written.bytes, "test", backend_url=BACKEND_URL),
+    )
+
+
+def of_earlier_version(model: Model, path: Path) -> Model:
+    """The model as an earlier version packed it: it answers through Ray, without its own port."""
+    with tarfile.open(model.artifact.path) as packed, tarfile.open(path, "w:gz") as written:
+        for member in packed:
+            if member.name != "code/model_server.py":
+                written.addfile(member, packed.extractfile(member))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Model(model.bundle, Artifact(str(path), sha256, path.stat().st_size, "test"))
 
 
 def bring(model: Model, folder: Path, stage: str = "dev") -> Path:

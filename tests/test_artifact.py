@@ -64,9 +64,17 @@ def test_what_is_in_it(tmp_path: Path, bundle: Path) -> None:
     assert requirements == "numpy==2.2.6\nonnxruntime==1.22.0\ntokenizers==0.22.0\n"
 
 
-@pytest.mark.parametrize("path", ["code/inference.py", "code/handler.py", "deployment.py"])
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        ("code/inference.py", 2),
+        ("code/handler.py", 2),
+        ("code/model_server.py", 2),
+        ("deployment.py", 1),  # Ray's replica needs no wheels
+    ],
+)
 def test_container_entry_points_import_existing_names(
-    tmp_path: Path, bundle: Path, path: str
+    tmp_path: Path, bundle: Path, path: str, number: int
 ) -> None:
     write_artifact(bundle, tmp_path / "m.tar.gz", name="n", notify=silent)
     unpack(tmp_path / "m.tar.gz", tmp_path / "out")
@@ -75,7 +83,7 @@ def test_container_entry_points_import_existing_names(
         for node in ast.parse((tmp_path / "out" / path).read_text()).body
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fdeploy_runtime")
     ]
-    assert len(imports) == 2
+    assert len(imports) == number
     for node in imports:
         module = tmp_path / "out/code" / f"{(node.module or '').replace('.', '/')}.py"
         defined = {getattr(each, "name", None) for each in ast.parse(module.read_text()).body}

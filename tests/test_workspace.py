@@ -26,7 +26,7 @@ BUNDLE = Bundle(
 )
 RECORDS: list[Record] = [
     BUNDLE,
-    Artifact("/p/model.tar.gz", "ab", 5, "m"),
+    Artifact("/p/model.tar.gz", "ab", 5, "m", backend_url="http://127.0.0.1:8001"),
     StoredArtifact("local", "file:///p", "ab", 5, "ab"),
     Endpoint("local", "n-dev", "http://127.0.0.1:1", "ab", "ab"),
     Api("local", "http://127.0.0.1:2/classify", "n-dev", "/p/key", "n-dev"),
@@ -67,6 +67,7 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     [
         *({"path": 1}, {"path": "a\0b"}, {"path": "x" * 5_000}, {"sha256": "../../etc"}),
         *({"bytes": "5"}, {"bytes": True}, {"bytes": 10**29}, {"fits": None}, {"more": 1}),
+        {"backend_url": "http://elsewhere.example:8001"},
     ],
 )
 def test_a_value_of_another_type_is_named(tmp_path: Path, change: dict[str, object]) -> None:

@@ -85,6 +85,8 @@ class ModelSpec:
     """A container and its artifact; ``registry`` is the account that owns its repository.
 
     ``bucket_key``: the KMS key with which a bucket of the user's own encrypts by default.
+    ``backend_url``: where the artifact's model server listens beside Ray Serve; empty if it answers
+    through Ray, as the artifacts of earlier versions do.
     """
 
     image: str
@@ -95,6 +97,7 @@ class ModelSpec:
     isolated: bool
     vpc: Vpc | None = None
     bucket_key: str | None = None
+    backend_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -359,6 +362,7 @@ def endpoint_spec(
             isolated=endpoint.network_isolation and endpoint.kind != "serverless",
             vpc=Vpc(endpoint.subnets, endpoint.security_groups) if endpoint.subnets else None,
             bucket_key=None if bucket_key == settings.sections.project.kms_key else bucket_key,
+            backend_url=stored.backend_url,
         ),
         capacity=_capacity(settings, image, on),
         rollout=Rollout(endpoint.canary, endpoint.bake, endpoint.rolling),

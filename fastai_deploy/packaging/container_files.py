@@ -3,9 +3,11 @@
     code/inference.py                        the four functions of the SageMaker PyTorch toolkit
     MAR-INF/MANIFEST.json, model-config.yaml
     code/handler.py                          TorchServe's native handler
-    config.yaml, deployment.py               Ray Serve
+    config.yaml, deployment.py               Ray Serve, which starts
+    code/model_server.py                     fdeploy's own model server
 
-Each adds the artifact's wheels to the path before importing anything that needs them.
+Each adds the artifact's wheels to the path before importing anything that needs them; Ray's needs
+none.
 """
 
 from __future__ import annotations
@@ -42,20 +44,27 @@ from fdeploy_runtime.hosts.torchserve import Handler
 handle = Handler()
 """
 
-_DEPLOYMENT = """\
+_MODEL_SERVER = f"""{_WHEELS}\
+from fdeploy_runtime.server import main
+
+raise SystemExit(main())
+"""
+
+_BACKEND_PORT = 8001  # free in AWS's image: Ray Serve has 8000, and AWS's adapter 8080
+BACKEND_URL = f"http://127.0.0.1:{_BACKEND_PORT}"
+"""Where the model server listens beside Ray Serve, for ``RAYSERVE_BACKEND_URL``."""
+
+# Ray's own processes run with the image's packages alone; the model server adds the wheels.
+_DEPLOYMENT = f"""\
 import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER / "code"))
 
-from fdeploy_runtime.vendored import add_to_path
-
-add_to_path(FOLDER / "code")
-
 from fdeploy_runtime.hosts.rayserve import bind
 
-app = bind(FOLDER)
+app = bind(FOLDER, port={_BACKEND_PORT})
 """
 
 _MANIFEST = {
@@ -92,6 +101,7 @@ ADAPTERS = {
     "MAR-INF/MANIFEST.json": (json.dumps(_MANIFEST, indent=2) + "\n").encode(),
     "code/handler.py": _HANDLER.encode(),
     "code/inference.py": _INFERENCE.encode(),
+    "code/model_server.py": _MODEL_SERVER.encode(),
     "config.yaml": _RAY_CONFIG.encode(),
     "deployment.py": _DEPLOYMENT.encode(),
     "model-config.yaml": _MODEL_CONFIG.encode(),

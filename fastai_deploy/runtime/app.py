@@ -113,7 +113,10 @@ _INLINE_BYTES = 4096  # a body this small is read and tokenized in under a milli
 _INLINE_TEXTS = 64
 _SKIPPED_BYTES = 65_536
 _MOST_READING = 64
-_ROUTES = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
+_INVOCATIONS = "/invocations"
+ROUTES = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), _INVOCATIONS: ("POST",)}
+"""The methods of each route."""
+
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _UNWATCHED = 0.25  # seconds
 _UNUSUAL = frozenset((b"content-encoding", b"transfer-encoding"))
@@ -139,7 +142,10 @@ class Invocation:
 
 
 class App:
-    """Answers requests; ``timeout`` is in seconds, ``readers`` run slow reads."""
+    """Answers requests; ``timeout`` is in seconds, ``readers`` run slow reads.
+
+    ``aliases`` are further paths, each with its route.
+    """
 
     def __init__(
         self,
@@ -149,7 +155,10 @@ class App:
         log: Log,
         *,
         timeout: float,
+        aliases: Optional[Mapping[str, str]] = None,
     ) -> None:
+        self._routes = {**{path: path for path in ROUTES}, **(aliases or {})}
+        self._invoked = {path.encode() for path, to in self._routes.items() if to == _INVOCATIONS}
         self._predictor = predictor
         self._model = predictor.bundle.answered_as
         self._batcher = batcher
@@ -183,7 +192,7 @@ class App:
         Under overload, when most requests end here: the whole HTTP/1.1 answer, whatever the body
         says, if the body can be skipped quickly. Otherwise, if the body is small, an invocation.
         """
-        if url != b"/invocations" or method != b"POST":
+        if url not in self._invoked or method != b"POST":
             return None
         found = dict(headers)
         length = found.get(b"content-length", b"")
@@ -264,16 +273,16 @@ class App:
     async def _answer(
         self, scope: Scope, receive: Receive, request: str, extra: Dict[str, str]
     ) -> Answer:
-        path, method = scope["path"], scope["method"]
-        allowed = _ROUTES.get(path)
-        if allowed is None:
+        route, method = self._routes.get(scope["path"]), scope["method"]
+        if route is None:
             return refuse(error_responses.not_found())
+        allowed = ROUTES[route]
         if method not in allowed:
             extra["allow"] = ", ".join(allowed)
             return refuse(error_responses.method_not_allowed(allowed))
-        if path == "/invocations":
+        if route == _INVOCATIONS:
             return await self._invocation(scope, receive, request)
-        if path == "/metrics":
+        if route == "/metrics":
             return Answer(200, self._metrics(), "text/plain; version=0.0.4")
         model = {"name": self._model.name, "version": self._model.version}
         return Answer(200, encode({"status": "ready", "model": model}))

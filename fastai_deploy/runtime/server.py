@@ -12,15 +12,16 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import uvicorn
 
 from . import hardware
-from .app import App
+from .app import ROUTES, App
 from .batching import Batcher
 from .bundle import ModelError
 from .connections import ConnectionLimits, Connections, most_connections
@@ -38,14 +39,26 @@ _BACKLOG = 2048
 _ACCEPTED_AT_ONCE = 100
 
 
-def listen(port: int) -> socket.socket:
-    """A socket listening on 127.0.0.1; port 0 takes a free one. Raises OSError."""
+def bind(port: int) -> socket.socket:
+    """A socket bound to 127.0.0.1, which refuses connections until it listens.
+
+    Port 0 takes a free one. Raises OSError if another socket listens on the port.
+    """
     # asyncio disables Nagle's delay (40 ms per answer) only if the protocol is given explicitly.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
-        # Binding is not enough: two sockets may bind one port as long as neither listens.
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def listen(port: int) -> socket.socket:
+    """A socket listening on 127.0.0.1; port 0 takes a free one. Raises OSError."""
+    listener = bind(port)
+    try:
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
@@ -140,6 +153,7 @@ EXIT_MODEL = 3
 EXIT_PORT = 4
 
 _READERS = 2
+_STDIN = 0
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -148,13 +162,19 @@ def main(arguments: Optional[List[str]] = None) -> int:
     options = parser.parse_args(arguments)
     if not options.announce.parent.is_dir():
         parser.error(f"the folder {options.announce.parent} for --announce does not exist")
+    if options.until_eof:
+        _end_with_stdin()
     log = Log(sys.stderr)
     logging.getLogger().addHandler(LoggingBridge(log))
-    try:
-        listener = listen(options.port)
-    except OSError as error:
+
+    def port_refused(error: OSError) -> int:
         log("refused", reason=f"port {options.port} cannot be used: {error.strerror}")
         return EXIT_PORT
+
+    try:
+        listener = bind(options.port)
+    except OSError as error:
+        return port_refused(error)
     with listener:
         started = time.perf_counter()
         found = hardware.detect()
@@ -174,6 +194,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
             return EXIT_MODEL
         workers = options.workers or max(planned.workers, loaded.runs)
         freeze_gc()
+        try:
+            # Not before: until the model answers, whoever asks is refused instead of kept waiting.
+            listener.listen(_BACKLOG)
+        except OSError as error:  # two sockets may bind a port as long as neither listens
+            return port_refused(error)
 
         def ready() -> None:
             port = listener.getsockname()[1]
@@ -214,7 +239,9 @@ async def _serve(
     hosts = HostCheck(**json.loads(clients)) if clients else None
     log_file = os.environ.get(LOG_VARIABLE)
     with batcher, ThreadPoolExecutor(_READERS) as readers:
-        app = App(predictor, batcher, readers, log, timeout=options.timeout)
+        app = App(
+            predictor, batcher, readers, log, timeout=options.timeout, aliases=dict(options.alias)
+        )
         server = HttpServer(
             app,
             log,
@@ -227,6 +254,25 @@ async def _serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.end)
         await server.serve(sockets=[listener])
+
+
+def _end_with_stdin() -> None:
+    """End this process when standard input is closed, at the latest by the end of its parent."""
+
+    def wait() -> None:
+        # Not sys.stdin: its lock, held by a thread that waits, makes the end of Python fatal.
+        while os.read(_STDIN, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="stdin", daemon=True).start()
+
+
+def _alias(text: str) -> Tuple[str, str]:
+    path, _, route = text.partition("=")
+    if route not in ROUTES:
+        raise argparse.ArgumentTypeError(f"{route!r} is not one of {', '.join(ROUTES)}")
+    return path, route
 
 
 def _announce(path: Path, port: int) -> None:
@@ -252,6 +298,17 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=float(os.environ.get("FDEPLOY_TIMEOUT", "60")),
         help="seconds; default FDEPLOY_TIMEOUT, else 60, as for InvokeEndpoint",
+    )
+    parser.add_argument(
+        "--alias",
+        type=_alias,
+        action="append",
+        default=[],
+        metavar="PATH=ROUTE",
+        help="another path of a route, for hosts that ask other paths than SageMaker",
+    )
+    parser.add_argument(
+        "--until-eof", action="store_true", help="end when standard input is closed"
     )
     parser.add_argument("--max-wait", type=float, default=5.0, help="maximum seconds in the queue")
     return parser

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
 from tests.aws_double.registry import digest
-from tests.packaged import Model
+from tests.packaged import Model, of_earlier_version
 
 HOUR = timedelta(hours=1)
 
@@ -169,6 +170,19 @@ def test_back_to_the_version_before(world: World, model: Model, other_model: Mod
     assert care(world).rollback(other_model.artifact.version[:6]).version == (
         other_model.artifact.version
     )
+
+
+def test_back_to_an_artifact_of_an_earlier_version(
+    world: World, model: Model, other_model: Model, tmp_path: Path
+) -> None:
+    """AWS's adapter must not be sent to a server that the old artifact does not start."""
+    old = of_earlier_version(other_model, tmp_path / "old.tar.gz")
+    deploy(world, old)
+    deploy(world, model)
+    endpoint = care(world).rollback(None)
+    assert endpoint.version == old.artifact.version
+    old.verify(lambda request: world.target().invoke(endpoint, request))
+    assert care(world).rollback(None).version == model.artifact.version
 
 
 def test_rollbacks_that_cannot_be(world: World, model: Model, other_model: Model) -> None:

@@ -3,6 +3,10 @@
 It is treated as SageMaker treats a container (AWS: "Use Your Own Inference Code with Hosting
 Services"): the artifact is unpacked into the model folder, the server must answer ``GET /ping``
 with 200, and its output goes to the endpoint's log group.
+
+In AWS's Ray Serve image, an adapter asks Ray for ``/ping``, or what ``RAYSERVE_BACKEND_URL`` names
+(aws/deep-learning-containers, ``scripts/docker/ray/sagemaker_serve.py``). Only artifacts with a
+server of their own listen there.
 """
 
 from __future__ import annotations
@@ -50,6 +54,7 @@ class Container:
         """Start it and wait until it is healthy; its log so far. Raises NotHealthy."""
         try:
             self._unpack()
+            self._check_backend()
             self._run(seconds)
         except BaseException:
             self.stop()
@@ -89,6 +94,11 @@ class Container:
                     tar.extractall(self._folder)  # noqa: S202 - it is the project's own
         except (tarfile.TarError, OSError, EOFError) as error:
             raise NotHealthy([f"the artifact cannot be unpacked: {error}"]) from None
+
+    def _check_backend(self) -> None:
+        own = self._folder / "code" / "model_server.py"
+        if "RAYSERVE_BACKEND_URL" in self._environment and not own.exists():
+            raise NotHealthy(["Health check failed: All connection attempts failed"])
 
     def _run(self, seconds: float) -> None:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}

@@ -24,6 +24,7 @@ from fastai_deploy.aws.specs import (
 from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.naming import artifact_key, code_key
+from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings, load_settings
 from fastai_deploy.targets.aws.stacks import chosen_image
@@ -119,12 +120,13 @@ def section(name: str, toml: str, *, region: str = "eu-central-1") -> str:
     return f"{project}[{name}]\n{toml}"
 
 
-def endpoint_of(settings: Settings) -> EndpointSpec:
+def endpoint_of(settings: Settings, backend_url: str = BACKEND_URL) -> EndpointSpec:
     """The endpoint of some settings, with the real image tables."""
     region = settings.sections.project.region or "eu-central-1"
     found, image = chosen_image(settings, region, None)
     uri = Location(BUCKET, artifact_key(settings.project_name, SHA256)).uri
-    return endpoint_spec(settings, StoredArtifact("aws", uri, SHA256, 1, SHA256), image, found)
+    stored = StoredArtifact("aws", uri, SHA256, 1, SHA256, backend_url=backend_url)
+    return endpoint_spec(settings, stored, image, found)
 
 
 def api_of(settings: Settings, *, gateway_logs: bool = True) -> ApiSpec:

@@ -41,12 +41,13 @@ from tests.aws_templates.scenarios import (
 )
 
 
-def endpoint(toml: str) -> Any:
-    return endpoint_of(settings_of(section("endpoint", toml)))
+def endpoint(toml: str, **options: str) -> Any:
+    return endpoint_of(settings_of(section("endpoint", toml)), **options)
 
 
-def environment(toml: str) -> Any:
-    (model,) = of_type(endpoint_template(endpoint(toml)).evaluated(), "AWS::SageMaker::Model")
+def environment(toml: str, **options: str) -> Any:
+    template = endpoint_template(endpoint(toml, **options))
+    (model,) = of_type(template.evaluated(), "AWS::SageMaker::Model")
     return model["Properties"]["PrimaryContainer"]["Environment"]
 
 
@@ -73,10 +74,18 @@ def test_what_aws_gets_when_only_a_region_is_named() -> None:
 def test_the_container_is_told_its_version_and_its_time() -> None:
     ray = environment("")
     version = {"FDEPLOY_VERSION": SHA256[:12], "RAYSERVE_BACKEND_TIMEOUT": "60"}
-    assert ray == {**version, **SWITCHES}
+    own_server = {
+        "RAYSERVE_BACKEND_URL": "http://127.0.0.1:8001",
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
+    }
+    assert ray == {**version, **SWITCHES, **own_server}
+    assert environment("", backend_url="") == {**version, **SWITCHES}
     torchserve = environment('server = "torchserve"\n')
+    assert "RAYSERVE_BACKEND_URL" not in torchserve
     assert torchserve["SAGEMAKER_PROGRAM"] == "inference.py"
     assert torchserve["SAGEMAKER_MODEL_SERVER_WORKERS"] == "1"
+    assert torchserve["JAVA_TOOL_OPTIONS"] == "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     hour = environment('kind = "async"\n')
     assert hour["RAYSERVE_BACKEND_TIMEOUT"] == hour["FDEPLOY_TIMEOUT"] == "3600"
 

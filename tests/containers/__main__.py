@@ -1,6 +1,6 @@
 """The packaged artifact in the software of AWS's images, without a network: `make test-containers`.
 
-    python -m tests.containers FAMILY [--venvs FOLDER] [--interpreter PYTHON]
+    python -m tests.containers FAMILY [--venvs FOLDER] [--interpreter PYTHON] [--aws-scripts FOLDER]
 
 It creates the environment and packs the artifact with network access. Then it runs itself again in
 a network namespace without a route (`unshare -n`, which needs root), starts the image's own server
@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from fastai_deploy.packaging.artifact import unpack
+from tests.containers import aws_scripts
 from tests.containers.checks import Checks
 from tests.containers.families import FAMILIES, Family, environment
 from tests.flow.learners import CONVERTIBLE, bring
@@ -42,6 +43,9 @@ def main() -> int:
         base = Path(scratch, "ml")
         unpack(artifact, base / "model")
         shutil.copyfile(artifact.parents[2] / "golden.jsonl", base / "golden.jsonl")
+        if family.server == "ray-serve":
+            whose = aws_scripts.bring(base / "app", options.aws_scripts)
+            print(f"start script and adapter: {whose}", flush=True)
         inside = [sys.executable, "-m", "tests.containers", family.name]
         inside += ["--inside", str(base), "--python", str(python)]
         command = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *inside]
@@ -75,6 +79,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("family", choices=sorted(FAMILIES))
     parser.add_argument("--venvs", type=Path, default=Path(".venv-containers"))
     parser.add_argument("--interpreter", help="the Python to make the environment with")
+    parser.add_argument(
+        "--aws-scripts",
+        type=Path,
+        help="a folder with AWS's sagemaker_entrypoint.sh and sagemaker_serve.py; else they are "
+        "downloaded",
+    )
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--python", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()

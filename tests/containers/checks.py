@@ -5,17 +5,31 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.load import closed_loop, open_loop, requests_of
+from fastai_deploy.packaging.container_files import BACKEND_URL
 from tests.containers.families import Family
-from tests.containers.servers import PORT, Server, functions_answer, start, way_on_gpu
+from tests.containers.servers import (
+    MODEL_SERVER,
+    PORT,
+    REPLICA,
+    Server,
+    functions_answer,
+    start,
+    way_on_gpu,
+)
 
+HOST = "127.0.0.1"
+RAY = 8000
+BACKEND = int(BACKEND_URL.rpartition(":")[2])
 TOLERANCE = 1e-4
 PATIENCE = 600.0  # seconds; the machine may be busy
 CLIENTS = 16
@@ -44,9 +58,16 @@ class Checks:
                 ("a bad item among good ones", self._bad_item),
                 ("a text of 100,000 words", self._long_text),
                 (f"{CLIENTS} clients at once", self._together),
-                ("a worker killed", lambda: self._killed(server)),
+                ("ten times the peak", self._overloaded),
+                ("a worker killed", lambda: self._killed(server.worker())),
             ):
                 self._check(name, check)
+            if self._family.server == "ray-serve":
+                self._check("killed again at once", lambda: self._killed_twice(server))
+                self._check("Ray's replica killed", lambda: self._replica_killed(server))
+                self._check("Ray asked directly", self._through_ray)
+        if self._family.server == "ray-serve":
+            self._on_ray()
         self._tamper()
         with start(self._family, self._python, self._base) as server:
             self._check("a tampered model", lambda: self._refused(server))
@@ -65,6 +86,52 @@ class Checks:
     @staticmethod
     def _say(name: str, seconds: float, detail: str = "") -> None:
         print(f"ok     {name}: {seconds:.1f} s {detail}".rstrip(), flush=True)
+
+    def _on_ray(self) -> None:
+        with start(self._family, self._python, self._base) as server:
+            self._check("a slow model", lambda: self._slow(server))
+        with _taken(BACKEND) as other:
+            with start(self._family, self._python, self._base) as server:
+                self._check("a port that is taken at first", lambda: self._freed(server, other))
+        without = {"RAYSERVE_BACKEND_URL": "http://127.0.0.1:8000"}  # the adapter's own default
+        with start(self._family, self._python, self._base, without) as server:
+            self._check("an environment of an earlier version", lambda: self._first_answer(server))
+            self._check("its goldens", self._goldens_alike)
+
+    def _slow(self, server: Server) -> str:
+        """As long as the server loads, here because it is stopped, /ping fails, and at once."""
+        while (loading := server.find(MODEL_SERVER)) is None:
+            assert server.age < PATIENCE, server.tail
+            time.sleep(0.01)
+        loading.suspend()
+        assert '"event": "ready"' not in server.log, "it was stopped too late"
+        while _get("/ping") == 0:
+            assert server.age < PATIENCE, server.tail
+            time.sleep(0.1)
+        pings = []
+        for _ in range(50):
+            began = time.monotonic()
+            status = _get("/ping")
+            pings.append(time.monotonic() - began)
+            assert status == http.HTTPStatus.SERVICE_UNAVAILABLE, status
+            assert not _answers(), "it answers"
+        loading.resume()
+        while _get("/ping") != http.HTTPStatus.OK:
+            assert server.age < PATIENCE, server.tail
+            time.sleep(0.01)
+        assert _answers(), "/ping is 200, and the model does not answer"
+        return f"/ping is 503 within {max(pings) * 1000:.0f} ms until the model answers"
+
+    @staticmethod
+    def _freed(server: Server, other: socket.socket) -> str:
+        while '"event": "server_ended"' not in server.log:
+            assert server.age < PATIENCE, server.tail
+            time.sleep(0.1)
+        other.close()
+        while not _answers():
+            assert server.age < PATIENCE, server.tail
+            time.sleep(0.1)
+        return "answers once it is free"
 
     def _on_gpu(self) -> str:
         way, skipped, goldens, deviation = way_on_gpu(self._python, self._base)
@@ -142,17 +209,58 @@ class Checks:
             assert difference <= TOLERANCE, (text[:20], difference)
         return f"{len(asked)} requests, each its own answer"
 
+    def _overloaded(self) -> str:
+        """Every request is answered or refused, /ping stays 200, and all is well afterwards."""
+        requests = requests_of([golden["text"] for golden in self._goldens], "/invocations")
+        peak = closed_loop(PORT, requests, CLIENTS, 3, least=1, most=60).rate
+        with ThreadPoolExecutor(1) as other:
+            ping = other.submit(lambda: [_get("/ping") for _ in _seconds(5)])
+            load = open_loop(PORT, requests, 10 * peak, 5, settle=1, wait=True)
+        assert load.statuses.keys() <= {200, 503}, load.statuses
+        assert set(ping.result()) == {200}, ping.result()
+        assert _answers(), "it does not answer afterwards"
+        kept = load.rate / peak
+        return f"peak {peak:.0f} requests/s, {kept:.2f} of it under load, {dict(load.statuses)}"
+
     @staticmethod
-    def _killed(server: Server) -> str:
-        worker = server.worker()
+    def _killed(worker: psutil.Process) -> str:
         print(f"       kill -9 {worker.pid}", flush=True)
         worker.send_signal(signal.SIGKILL)
         psutil.wait_procs([worker], timeout=10)
+        refused = 0
         began = time.monotonic()
         while not _answers():
-            assert time.monotonic() - began < PATIENCE, server.tail
+            refused += 1
+            assert time.monotonic() - began < PATIENCE, "it does not come back"
             time.sleep(0.1)
-        return "answers again"
+        return f"answers again, after {refused} requests without an answer"
+
+    def _killed_twice(self, server: Server) -> str:
+        first = server.worker()
+        first.send_signal(signal.SIGKILL)
+        while (second := server.find(MODEL_SERVER)) is None or second.pid == first.pid:
+            time.sleep(0.01)
+        return self._killed(second)
+
+    def _replica_killed(self, server: Server) -> str:
+        """Its model server ends with it, and the next replica starts another."""
+        first = server.worker()
+        server.process(REPLICA).send_signal(signal.SIGKILL)
+        assert psutil.wait_procs([first], timeout=PATIENCE)[1] == []
+        while not _answers():
+            assert server.age < PATIENCE, server.tail
+            time.sleep(0.1)
+        return "its server ended too; answers again"
+
+    def _through_ray(self) -> str:
+        text = self._goldens[0]["text"]
+        for path, status in (("/", 200), ("/nowhere", 404)):
+            body = json.dumps({"text": text}).encode()
+            found, answer = _post_raw(body, "application/json", port=RAY, path=path)
+            assert found == status, (found, answer)
+        found, answer = _post_raw(b"no json", "application/json", port=RAY, path="/")
+        assert found == http.HTTPStatus.BAD_REQUEST, (found, answer)
+        return "200, 400, 404"
 
     def _tamper(self) -> None:
         path = self._base / "model" / "model.onnx"
@@ -175,6 +283,24 @@ class Checks:
         return f"refused, the log says why, /ping says {_get('/ping') or 'nothing'}"
 
 
+def _taken(port: int) -> socket.socket:
+    """A socket that listens and answers nothing, as soon as the container before has let go."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return socket.create_server((HOST, port))
+        except OSError:  # noqa: PERF203
+            assert time.monotonic() < end, f"port {port} stays taken"
+            time.sleep(0.1)
+
+
+def _seconds(number: int) -> Iterator[None]:
+    """Once a second."""
+    for _ in range(number):
+        yield
+        time.sleep(1)
+
+
 def _answers() -> bool:
     return _post({"text": "ready?"})[0] == http.HTTPStatus.OK
 
@@ -183,11 +309,13 @@ def _post(value: Any) -> tuple[int, Any]:
     return _post_raw(json.dumps(value).encode(), "application/json")
 
 
-def _post_raw(data: bytes, kind: str) -> tuple[int, Any]:
+def _post_raw(
+    data: bytes, kind: str, *, port: int = PORT, path: str = "/invocations"
+) -> tuple[int, Any]:
     """Status and JSON; status 0 where there is no answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+    connection = http.client.HTTPConnection(HOST, port, timeout=60)
     try:
-        connection.request("POST", "/invocations", data, {"content-type": kind})
+        connection.request("POST", path, data, {"content-type": kind})
         answer = connection.getresponse()
         body = answer.read()
         return answer.status, json.loads(body)
@@ -200,7 +328,7 @@ def _post_raw(data: bytes, kind: str) -> tuple[int, Any]:
 
 
 def _get(path: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+    connection = http.client.HTTPConnection(HOST, PORT, timeout=60)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

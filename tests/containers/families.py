@@ -39,7 +39,10 @@ FAMILIES = {
         Family(
             "ray-serve",
             "3.13",
-            ("ray[serve]==2.57.0", "jinja2", "numpy==2.5.2", "torch==2.10.0"),
+            (
+                *("ray[serve]==2.57.0", "uvicorn[standard]==0.41.0", "fastapi==0.133.1"),
+                *("httpx==0.28.1", "boto3==1.43.68", "numpy==2.5.2", "torch==2.10.0"),
+            ),
             'instance = "ml.g5.xlarge"\nserver = "ray-serve"',
             "ray-serve",
         ),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +13,7 @@ from typing import Any, cast
 
 import psutil
 
+from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.runtime.telemetry import SWITCHES
 from tests.containers.families import Family
 
@@ -44,23 +43,19 @@ import torch
 loaded = load(folder, detect(), 2, find=lambda: Gpu("torch " + torch.__version__, "cpu", False))
 print(json.dumps([loaded.way, loaded.skipped, loaded.goldens, loaded.deviation]))
 """
-# As AWS's start script has it: the cluster, Serve, the application, then the adapter.
-_RAY = """\
-set -e
-ray start --head --disable-usage-stats --include-dashboard=false --temp-dir="$RAY_TMP"
-serve start --http-host 127.0.0.1 --http-port 8000
-serve run --non-blocking config.yaml
-exec "$ADAPTER_PYTHON" -m tests.containers.ray_adapter
-"""
+_CONTAINER = Path(__file__).with_name("ray_container.sh")
+MODEL_SERVER, REPLICA = "model_server.py", "ServeReplica"
+_WORKERS = {"torchserve": "model_service_worker", "ray-serve": MODEL_SERVER}
 
 
 class Server:
     """A server and everything that it started."""
 
-    def __init__(self, process: subprocess.Popen[bytes], base: Path) -> None:
+    def __init__(self, family: Family, process: subprocess.Popen[bytes], base: Path) -> None:
+        self._family = family
         self._process = process
         self._base = base
-        self._logs = (base / "server.log", base / "logs", base / "ray")
+        self._logs = (base / "server.log", base / "logs")
         self._began = time.monotonic()
 
     @property
@@ -87,26 +82,42 @@ class Server:
         return self.log[-2_000:]
 
     def worker(self) -> psutil.Process:
-        """The process that holds the model; one of this server's own, whose HOME is its folder."""
+        """The process that holds the model."""
+        return self.process(_WORKERS[self._family.server])
+
+    def process(self, named: str) -> psutil.Process:
+        """A process of this server, whose HOME is its folder, by a part of its command line."""
+        found = self.find(named)
+        assert found is not None, f"there is no {named}"
+        return found
+
+    def find(self, named: str) -> psutil.Process | None:
+        """The process, if there is one."""
         for process in psutil.process_iter():
             if not _is_of(process, self._base):
                 continue
             with suppress(psutil.Error):
-                line = " ".join(process.cmdline())
-                if "model_service_worker" in line or "ServeReplica" in line:
+                if named in " ".join(process.cmdline()):
                     return process
-        raise AssertionError("there is no worker")
+        return None
 
 
 @contextmanager
-def start(family: Family, python: Path, base: Path) -> Iterator[Server]:
-    """The server of a family; every process of it is ended with the block."""
+def start(
+    family: Family, python: Path, base: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """The server of a family; every process of it is ended with the block.
+
+    ``variables`` replace those of the model's environment.
+    """
     log = base / "server.log"
     commands: Mapping[str, list[str]] = {
         "torchserve": [str(python), "-c", _TORCHSERVE],
-        "ray-serve": ["sh", "-c", _RAY],
+        "ray-serve": [
+            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", str(_CONTAINER))
+        ],
     }
-    code = base / "model" / "code"
+    environment = _torchserve(base) if family.server == "torchserve" else _ray(python, base)
     with log.open("wb") as output:
         process = subprocess.Popen(
             commands[family.server],
@@ -114,28 +125,45 @@ def start(family: Family, python: Path, base: Path) -> Iterator[Server]:
             env={
                 "PATH": f"{python.parent}:{os.environ['PATH']}",
                 "HOME": str(base),
-                "SAGEMAKER_BASE_DIR": str(base),
-                "SAGEMAKER_PROGRAM": "inference.py",
-                "SAGEMAKER_BIND_TO_PORT": str(PORT),
-                "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
-                "LOG_LOCATION": str(base / "logs"),
-                "METRICS_LOCATION": str(base / "metrics"),
-                "PYTHONPATH": f"{base / 'model'}:{code}:{Path(__file__).parents[2]}",
-                "RAY_ADDRESS": "auto" if family.server == "ray-serve" else "",
-                "RAY_TMP": str(base / "ray"),
-                "RAY_raylet_start_wait_time_s": "300",
-                "ADAPTER_PYTHON": sys.executable,
                 "FDEPLOY_VERSION": "container",
                 **SWITCHES,
+                **environment,
+                **(variables or {}),
             },
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
-            yield Server(process, base)
+            yield Server(family, process, base)
         finally:
             _end(process, base)
+
+
+def _torchserve(base: Path) -> dict[str, str]:
+    return {
+        "SAGEMAKER_BASE_DIR": str(base),
+        "SAGEMAKER_PROGRAM": "inference.py",
+        "SAGEMAKER_BIND_TO_PORT": str(PORT),
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "LOG_LOCATION": str(base / "logs"),
+        "METRICS_LOCATION": str(base / "metrics"),
+        "PYTHONPATH": f"{base / 'model'}:{base / 'model' / 'code'}",
+    }
+
+
+def _ray(python: Path, base: Path) -> dict[str, str]:
+    return {
+        "BASE": str(base),
+        "APP": str(base / "app"),
+        "VENV": str(python.parents[1]),
+        "RAYSERVE_BACKEND_URL": BACKEND_URL,
+        "RAYSERVE_BACKEND_TIMEOUT": "60",
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
+        "RAY_raylet_start_wait_time_s": "300",
+    }
 
 
 def functions_answer(python: Path, base: Path, texts: list[str]) -> list[Any]:
@@ -169,12 +197,8 @@ def _is_of(process: psutil.Process, base: Path) -> bool:
 
 def _end(process: subprocess.Popen[bytes], base: Path) -> None:
     """End the server and what it left behind."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    process.kill()
+    process.wait()
     left = [other for other in psutil.process_iter() if _is_of(other, base)]
     for other in left:
         with suppress(psutil.Error):

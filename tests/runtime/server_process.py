@@ -136,10 +136,11 @@ def started(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     descriptors: int | None = None,
+    stdin: int | None = None,
 ) -> Iterator[ServerProcess]:
     """A server process, perhaps not ready yet; it ends with the block.
 
-    ``descriptors`` limits its open files.
+    ``descriptors`` limits its open files; ``stdin`` is that of ``Popen``.
     """
     limited = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh"] if descriptors else []
     command: Sequence[str] = [
@@ -148,7 +149,12 @@ def started(
         *("--model-dir", str(folder), "--announce", str(announced), *arguments),
     ]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environ or {})}, cwd=cwd
+        command,
+        stdin=stdin,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environ or {})},
+        cwd=cwd,
     )
     server = ServerProcess(process, announced)
     try:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HOSTS = ("server", "hosts.toolkit", "hosts.torchserve", "hosts.replica")
+HOSTS = ("server", "hosts.toolkit", "hosts.torchserve", "hosts.own_server")
 # None in sys.modules is how Python itself says that a module cannot be imported.
 WITHOUT = "import sys; sys.modules.update(onnxruntime=None, tokenizers=None); "
 

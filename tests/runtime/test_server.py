@@ -42,7 +42,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     folder = tmp_path_factory.mktemp("server")
     bundle = write_bundle(folder / "bundle", rows_left_out=1, tokenizer=untakeable_tokenizer())
     with serving(
-        folder / "bundle", folder / "announced", environ={"FDEPLOY_VERSION": "3f2a9c01b7de"}
+        folder / "bundle",
+        folder / "announced",
+        *("--alias", "/ask=/invocations", "--alias", "/-/healthz=/ping"),
+        environ={"FDEPLOY_VERSION": "3f2a9c01b7de"},
     ) as server:
         yield Tiny(bundle, server)
 
@@ -52,6 +55,16 @@ def untakeable_tokenizer() -> Any:
     tokenizer = wordpiece()
     tokenizer.add_tokens([UNTAKEABLE])
     return tokenizer
+
+
+def test_further_paths_of_a_route(tiny: Tiny) -> None:
+    text = "a great film"
+    answer = tiny.server.request("POST", "/ask", json.dumps({"text": text}).encode())
+    assert answer.status == 200
+    assert tiny.right(answer.json, text)
+    assert tiny.server.request("GET", "/-/healthz").json == tiny.server.request("GET", "/ping").json
+    refused = tiny.server.request("GET", "/ask")
+    assert (refused.status, refused.headers["allow"]) == (405, "POST")
 
 
 def test_it_announces_its_pid_and_port(tiny: Tiny) -> None:

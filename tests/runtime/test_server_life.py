@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 import fastai_deploy.runtime
+from fastai_deploy.runtime.server import listen
 from tests.runtime.bundles import MAX_LENGTH, TinyBundle, write_bundle
 from tests.runtime.server_process import Reply, ServerProcess, serving, started, until
 
@@ -88,6 +91,53 @@ def test_the_port_that_was_asked_for(tiny: TinyBundle, announced: Path, free_por
         assert server.port == free_port
 
 
+def test_connections_are_refused_until_the_model_answers(
+    tiny: TinyBundle, announced: Path, free_port: int
+) -> None:
+    manifest = tiny.folder / "manifest.json"
+    written = manifest.read_bytes()
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with started(tiny.folder, announced, "--port", str(free_port)) as server:
+        with manifest.open("wb") as file:  # which waits for the server to read it
+            with (
+                pytest.raises(ConnectionRefusedError),
+                socket.create_connection(("127.0.0.1", free_port)),
+            ):
+                pass
+            file.write(written)
+        server.port = server.wait_for("ready")["port"]
+        assert server.request("GET", "/ping").status == 200
+
+
+def test_another_server_takes_the_port_during_the_load(
+    tiny: TinyBundle, announced: Path, free_port: int
+) -> None:
+    manifest = tiny.folder / "manifest.json"
+    written = manifest.read_bytes()
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with started(tiny.folder, announced, "--port", str(free_port)) as server:
+        with manifest.open("wb") as file, listen(free_port):
+            file.write(written)
+            file.close()
+            assert "cannot be used" in server.wait_for("refused")["reason"]
+        assert server.wait() == 4
+
+
+def test_a_server_ends_with_its_standard_input(tiny: TinyBundle, announced: Path) -> None:
+    with serving(tiny.folder, announced, "--until-eof", stdin=subprocess.PIPE) as server:
+        assert server.process.stdin is not None
+        assert server.request("GET", "/ping").status == 200
+        server.process.stdin.close()
+        assert server.wait() == 0
+
+
+def test_an_alias_of_no_route(tiny: TinyBundle, announced: Path) -> None:
+    with started(tiny.folder, announced, "--alias", "/=/nowhere") as server:
+        assert server.process.wait(60) == 2
+
+
 def test_the_shipped_copy_serves_without_the_package(
     tiny: TinyBundle, announced: Path, tmp_path: Path
 ) -> None:
@@ -130,11 +180,14 @@ def test_a_signal_lets_requests_in_flight_finish(slow: TinyBundle, announced: Pa
 def test_overload_is_refused_with_a_hint_when_to_come_back(
     slow: TinyBundle, announced: Path
 ) -> None:
-    with serving(slow.folder, announced, "--max-wait", "0") as server:
+    alias = ("--alias", "/=/invocations")
+    with serving(slow.folder, announced, "--max-wait", "0", *alias) as server:
         names = [f"request-{number}" for number in range(24)]
 
         def ask(name: str) -> Reply:
-            return server.post({"text": LONG}, **{"x-request-id": name})
+            path = "/" if int(name[-1]) % 2 else "/invocations"
+            body = json.dumps({"text": LONG}).encode()
+            return server.request("POST", path, body, {"x-request-id": name})
 
         with ThreadPoolExecutor(12) as clients:
             replies = list(clients.map(ask, names))

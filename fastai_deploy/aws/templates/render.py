@@ -123,6 +123,7 @@ def _endpoint_parameters(spec: EndpointSpec) -> Parameters:
         "ImageRegistry": model.registry,
         "ImageRepository": model.repository,
         "Server": model.server,
+        "BackendUrl": model.backend_url,
         "Bucket": model.artifact.bucket,
         "ArtifactKey": model.artifact.key,
         "BucketKey": model.bucket_key or "",
