@@ -1,12 +1,14 @@
 """Measure which backend is fastest on this machine.
 
 What a form gains depends on the processor: its instructions, its caches, how many cores a container
-may use. So each is timed with a single text and with a batch, for about a second in all. Loading
-takes longer than that; only the fastest so far is kept in memory.
+may use. So the backends are timed with a single text and with a batch, for about a second in all.
+Two are timed at a time, in turns, because a container is busy with other things when it starts; the
+slower of them is freed before the next is loaded.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
@@ -27,7 +29,7 @@ _SHOWN = 300  # characters of the error of a skipped backend
 
 @dataclass(frozen=True)
 class Ranked:
-    """A backend that works; ``speeds`` are those of all, in texts a second, by their names.
+    """A backend that works; ``speeds`` are those that were measured, in texts a second, by name.
 
     ``session`` is the loaded one of the fastest backend, None for others.
     """
@@ -55,36 +57,45 @@ def rank(
     ``predictor`` makes what is timed from a backend and its session. ``memory`` is what there is,
     in bytes: a backend that may not fit beside the fastest one is not measured, and comes last.
     """
-    scores: Dict[str, float] = {}
     speeds: Dict[str, float] = {}
-    working: List[Backend] = []
+    ordered: List[Backend] = []
     unmeasured: List[Backend] = []
-    best: Optional[Backend] = None
     kept: Any = None
     for backend in backends:
-        if best is not None and not _both_fit(best, backend, memory):
+        if ordered and not _both_fit(ordered[0], backend, memory):
             unmeasured.append(backend)
             continue
-        session = None  # the one that lost is freed before the next is loaded
         try:
             session = backend.open()
+            if not ordered:
+                ordered, kept = [backend], session
+                continue
             seconds = seconds_per_text(
-                lambda texts: predictor(backend, session).run(texts),  # noqa: B023  # called here
+                {
+                    backend.name: predictor(backend, session).run,
+                    ordered[0].name: predictor(ordered[0], kept).run,
+                },
                 sample,
                 backend.bundle.max_length,
                 clock,
-                BUDGET / len(backends),
+                BUDGET / (len(backends) - 1),
             )
         except Exception as error:  # noqa: BLE001  # the libraries' errors have no common base
             skipped.append(f"{backend.name}: {str(error)[:_SHOWN]}")
             continue
-        working.append(backend)
-        speeds[backend.name] = 1 / seconds
-        scores[backend.name] = seconds * (_ADVANTAGE if backend.openvino else 1)
-        if best is None or scores[backend.name] < scores[best.name]:
-            best, kept = backend, session
-    ordered = sorted(working, key=lambda each: scores[each.name]) + unmeasured
-    return [Ranked(each, kept if each is best else None, speeds) for each in ordered]
+        speeds.update({name: 1 / each for name, each in seconds.items()})
+        if _score(backend, seconds) < _score(ordered[0], seconds):
+            ordered.insert(0, backend)
+            kept = session
+        else:
+            ordered.insert(1, backend)
+        del session  # so that the one that lost is freed
+    ranked = [*ordered, *unmeasured]
+    return [Ranked(each, kept if place == 0 else None, speeds) for place, each in enumerate(ranked)]
+
+
+def _score(backend: Backend, seconds: Mapping[str, float]) -> float:
+    return seconds[backend.name] * (_ADVANTAGE if backend.openvino else 1)
 
 
 def _both_fit(one: Backend, other: Backend, memory: Optional[int]) -> bool:
@@ -93,26 +104,27 @@ def _both_fit(one: Backend, other: Backend, memory: Optional[int]) -> bool:
 
 
 def seconds_per_text(
-    run: Callable[[Sequence[Encoded]], object],
+    runs: Mapping[str, Callable[[Sequence[Encoded]], object]],
     sample: Encoded,
     longest: int,
     clock: Callable[[], float],
     budget: float,
-) -> float:
-    """The mean of the times for a text alone and in a batch, each the best of several.
+) -> Dict[str, float]:
+    """For each of ``runs``, the mean of the times for a text alone and in a batch, each the best.
 
-    ``sample`` is repeated to a text of 24 tokens, or of ``longest`` if that is less.
+    They run in turns. ``sample`` is repeated to a text of 24 tokens, or of ``longest`` if that is
+    less.
     """
     ids = (list(sample.ids) * _TOKENS)[: min(_TOKENS, longest)]
     batches = [[Encoded(ids, truncated=False)] * size for size in _BATCHES]
-    best = [float("inf")] * len(batches)
+    best = {name: [math.inf] * len(batches) for name in runs}
     end = clock() + budget
     first = True
     while first or clock() < end:
-        for place, batch in enumerate(batches):
-            started = clock()
-            run(batch)
-            best[place] = min(best[place], clock() - started)
+        for name, run in runs.items():
+            for place, batch in enumerate(batches):
+                started = clock()
+                run(batch)
+                best[name][place] = min(best[name][place], (clock() - started) / len(batch))
         first = False
-    each = [seconds / len(batch) for seconds, batch in zip(best, batches)]  # noqa: B905
-    return max(sum(each) / len(each), 1e-9)
+    return {name: max(sum(each) / len(each), 1e-9) for name, each in best.items()}

@@ -145,10 +145,18 @@ def test_onnx_runtime_stays_where_openvino_is_hardly_faster(
 
 
 def test_measuring_takes_about_a_second(world: World) -> None:
-    world.rank(world.backend("a", 0.001), world.backend("b", 0.002))
+    world.rank(*(world.backend(name, 0.001) for name in "abc"))
     assert BUDGET <= world.clock.now < 1.1 * BUDGET
-    world.rank(world.backend("slow", 2.0))  # as many seconds as its only run takes
-    assert world.clock.now < 1.1 * BUDGET + 2.0 * 9.1
+
+
+def test_slow_backends_run_once(world: World) -> None:
+    world.rank(world.backend("a", 2.0), world.backend("b", 3.0))
+    assert world.clock.now == pytest.approx((2 + 3) * (1 + 8))
+
+
+def test_one_alone_is_not_measured(world: World) -> None:
+    (only,) = world.rank(world.backend("a", 0.1))
+    assert (world.clock.now, only.session, only.speeds) == (0, 0.1, {})
 
 
 def test_a_backend_that_does_not_load_is_skipped_with_its_reason(world: World) -> None:

@@ -11,7 +11,7 @@ gate asks each golden alone, and all of them in batches as a busy server would f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -69,7 +69,7 @@ class _Verdict:
     """The gate's answer about a form: ``broken`` are the rules that it breaks.
 
     ``alone`` and ``together`` compare its answers to single texts and to batches; ``answers`` are
-    those in batches. ``speed`` is in texts a second.
+    those in batches. ``speed`` is in texts a second, ``gain`` that of float32's.
     """
 
     alone: ParityReport
@@ -77,6 +77,7 @@ class _Verdict:
     accuracy: Accuracy
     answers: list[tuple[float, ...]]
     speed: float
+    gain: float
     broken: tuple[str, ...]
 
     @property
@@ -178,9 +179,8 @@ class _Trial:
         self._hardware = hardware
         self._ids = [rebuilt.encoder(each.text) for each in goldens]
         self.difference = 0.0
-        session = open_graph(reference.graph.path)
-        self._baseline = self._speed(session)
-        found.tried(Tried(FP32, "passes", self._baseline, 1.0))
+        self._reference: Session = open_graph(reference.graph.path)
+        found.tried(Tried(FP32, "passes", gain=1.0))
 
     def form(self, precision: str) -> Form | None:
         """The form, if it passes or can only be proven elsewhere. Raises if it was demanded."""
@@ -219,7 +219,6 @@ class _Trial:
     def _check(self, precision: str, path: Path) -> None:
         verdict = self._judged(self._opened(precision, path))
         self.difference = verdict.difference
-        gain = verdict.speed / self._baseline
         report = verdict.together
         self._found.add(precision, verdict.answers)
         self._found.tried(
@@ -227,7 +226,7 @@ class _Trial:
                 precision,
                 "fails" if verdict.broken else "passes",
                 verdict.speed,
-                gain,
+                verdict.gain,
                 changed=report.changed,
                 widest=report.widest,
                 mean=report.mean,
@@ -248,7 +247,7 @@ class _Trial:
             Step(
                 f"{len(self._goldens)} goldens reproduced in {precision}: |Δprobability| "
                 f"{report.mean:.1e} on average, {verdict.difference:.1e} at most, {changed}{ties}; "
-                f"{gain:.1f} times as fast as float32 here"
+                f"{verdict.gain:.1f} times as fast as float32 here"
             )
         )
 
@@ -311,16 +310,24 @@ class _Trial:
             *(tuple(together.broken(self._gate.rules)) or alone_broken),
             *less_accurate(accuracy, self._gate.max_accuracy_drop),
         )
-        speed = self._speed(session)
-        return _Verdict(alone, together, accuracy, batched, speed, broken)
+        reference_speed, speed = self._speeds(session)
+        gain = speed / reference_speed
+        return _Verdict(alone, together, accuracy, batched, speed, gain, broken)
 
-    def _speed(self, session: Session) -> float:
-        """Texts a second, measured as the server does."""
+    def _speeds(self, session: Session) -> tuple[float, float]:
+        """Texts a second of float32 and of a form, measured in turns as the server does."""
         inputs, pad = self._graph.inputs, self._rebuilt.pad_token_id
 
-        def run(texts: Sequence[Encoded]) -> object:
-            return session.run(None, feed(inputs, [list(text.ids) for text in texts], pad))
+        def running(session: Session) -> Callable[[Sequence[Encoded]], object]:
+            return lambda texts: session.run(
+                None, feed(inputs, [list(text.ids) for text in texts], pad)
+            )
 
-        sample = Encoded(self._ids[0], truncated=False)
-        longest = self._rebuilt.max_length
-        return 1 / seconds_per_text(run, sample, longest, perf_counter, _BUDGET)
+        seconds = seconds_per_text(
+            {FP32: running(self._reference), "form": running(session)},
+            Encoded(self._ids[0], truncated=False),
+            self._rebuilt.max_length,
+            perf_counter,
+            _BUDGET,
+        )
+        return 1 / seconds[FP32], 1 / seconds["form"]
