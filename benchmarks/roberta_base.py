@@ -83,8 +83,9 @@ def write_roberta_base(folder: Path) -> None:
             "output": OUTPUT,
             "precision": "int8",
         },
-        # Dynamic int8 takes its scale from the whole batch: other texts affect an answer slightly.
-        "tolerance": 0.05,
+        # As export writes it for int8, which takes its scale from the whole batch: other texts
+        # affect an answer slightly.
+        "tolerance": 0.04,
         "files": {
             name: {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
             for name in ("model.onnx", "model.onnx.data", "tokenizer.json", "goldens.json")
