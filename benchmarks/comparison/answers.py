@@ -90,6 +90,14 @@ def answers_right(port: int, competitor: Competitor, one: Known) -> bool:
     return False
 
 
+def model_of(port: int, competitor: Competitor, one: Known) -> dict[str, Any]:
+    """What fdeploy's answer says about the model that gave it; empty for other servers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+    with closing(connection):
+        _, body = post(connection, competitor, one.text)
+    return dict(body["model"]) if competitor.form and body else {}
+
+
 def post(
     connection: http.client.HTTPConnection, competitor: Competitor, text: str
 ) -> tuple[int, Any]:

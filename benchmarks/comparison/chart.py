@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from benchmarks.comparison.competitors import COMPETITORS
-from benchmarks.comparison.figures import Document, Figure, learners, of_cell, short
+from benchmarks.comparison.figures import TITLES, Document, Figure, learners, of_cell, short
 
 _CLIENTS = 8
 _KINDS = (("12", "12 tokens"), ("92", "92 tokens"), ("mixture", "mixture of lengths"))
@@ -29,7 +29,7 @@ def chart(document: Document) -> str:
             at += _ROW
         at += _GAP
     width = _LABELS + _BARS + 90
-    title = f"{learner}, {_CLIENTS} clients: requests per second"
+    title = f"{TITLES[learner]}, {_CLIENTS} clients: requests per second"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {at}" width="{width}" '
         f'font-family="sans-serif" font-size="12" role="img" aria-label="{escape(title)}">\n'

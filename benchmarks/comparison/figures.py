@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.comparison.matrix import LEARNERS
+from benchmarks.comparison.models import FIVE_CLASSES, REVIEWS, ROBERTA
 
 Document = Mapping[str, Any]
+
+TITLES = {
+    REVIEWS: "MiniLM fine-tuned on film reviews",
+    ROBERTA: "RoBERTa-base with random weights",
+    FIVE_CLASSES: "MiniLM fine-tuned on film reviews, five classes",
+}
 
 
 @dataclass(frozen=True)

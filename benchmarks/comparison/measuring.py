@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import load
 from benchmarks.comparison import matrix
-from benchmarks.comparison.answers import check
+from benchmarks.comparison.answers import check, model_of
 from benchmarks.comparison.competitors.base import Competitor, Failed
 from benchmarks.comparison.models import Model
 from benchmarks.comparison.running import Server, serving
@@ -100,6 +100,7 @@ def visit(competitor: Competitor, model: Model, python: Path, plan: Plan, number
         with serving(competitor, model, python) as server:
             found["start_s"] = server.seconds
             if number == 1:
+                found["model"] = model_of(server.port, competitor, model.goldens[0])
                 found["answers"] = asdict(check(server.port, competitor, model.heldout))
             for cell in matrix.cells(model.name, number):
                 found["cells"][cell.name] = _cell(server, model, cell, found["cells"], plan)

@@ -210,7 +210,7 @@ def _convert(place: Path, name: str, form: str) -> dict[str, Any]:
     shutil.rmtree(project, ignore_errors=True)
     project.mkdir()
     servers = list(_ENDPOINTS) if form == DEFAULT else ["local"]
-    _settings(project, name, form, servers[0])
+    (project / "fdeploy.toml").write_text(settings(name, form, servers[0]))
     status, found = _fdeploy(project, "export")
     if status:
         if form != INT8:
@@ -219,7 +219,7 @@ def _convert(place: Path, name: str, form: str) -> dict[str, Any]:
     else:
         found = _reported(found)
         for server in servers:
-            _settings(project, name, form, server)
+            (project / "fdeploy.toml").write_text(settings(name, form, server))
             target = "local" if server == "local" else "aws"
             status, packed = _fdeploy(project, "package", "--target", target)
             if status:
@@ -237,13 +237,13 @@ def _reported(said: dict[str, Any]) -> dict[str, Any]:
     return {"bundle": kept, "parity": parity, "bytes": {}}
 
 
-def _settings(project: Path, name: str, form: str, server: str) -> None:
+def settings(name: str, form: str, server: str) -> str:
+    """The fdeploy.toml of a learner's form: the defaults, but for ``quantize``."""
     quantize = "" if form == DEFAULT else f'quantize = "{form}"\n'
-    (project / "fdeploy.toml").write_text(
+    return (
         f'[project]\nname = "{name}"\nregion = "us-east-1"\n'
         f'[model]\nlearner = "../learner.pkl"\ngolden = "../golden.jsonl"\n'
-        f"{quantize}[endpoint]\n{_ENDPOINTS[server]}\n",
-        encoding="utf-8",
+        f"{quantize}[endpoint]\n{_ENDPOINTS[server]}\n"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.comparison.competitors import COMPETITORS
 from benchmarks.comparison.figures import (
+    TITLES,
     Document,
     Figure,
     learners,
@@ -26,11 +27,6 @@ PRICE = 0.1071
 plus the 20 % that SageMaker adds, as of 2026-11, not read from AWS's price list. Costs scale with
 it; ``--price`` sets another."""
 
-TITLES = {
-    REVIEWS: "MiniLM fine-tuned on film reviews",
-    ROBERTA: "RoBERTa-base with random weights",
-    FIVE_CLASSES: "MiniLM fine-tuned on film reviews, five classes",
-}
 _ABOUT = {
     REVIEWS: "The pretrained MiniLM (22.7 million parameters, six layers), fine-tuned by fastai on "
     "rated sentences of film reviews, positive or negative. 200 of its own answers are goldens.",
@@ -204,13 +200,22 @@ def _answers(document: Document) -> str:
     parts = [_ANSWERS]
     for learner in learners(document):
         rows = [
-            [name, *_judged(visit["answers"])]
+            [name, _form(visit), *_judged(visit["answers"])]
             for key, name in NAMES.items()
             for visit in visits(document, learner, key)
             if "answers" in visit
         ]
         parts.append(f"**{TITLES[learner]}**\n\n{_table(head, rows)}")
     return "\n\n".join(parts)
+
+
+def _form(visit: Document) -> str:
+    """What fdeploy's answers say about their model, besides its name and version."""
+    said = {key: value for key, value in visit["model"].items() if key not in _IDENTITY}
+    return ", ".join(map(str, said.values())) or _NONE
+
+
+_IDENTITY = {"name", "version"}
 
 
 def _judged(answers: Document) -> list[str]:

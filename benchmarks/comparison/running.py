@@ -86,7 +86,7 @@ def serving(competitor: Competitor, model: Model, python: Path) -> Iterator[Serv
             while not answers_right(site.port, competitor, model.goldens[0]):
                 if process.poll() is not None or time.perf_counter() - began > PATIENCE:
                     raise Failed(f"no answer: {log.read_text(errors='replace')[-3000:]}")
-                time.sleep(0.02)
+                time.sleep(0.05)
             yield Server(competitor, site.port, time.perf_counter() - began, folder)
         finally:
             _end(process, folder)

@@ -73,6 +73,7 @@ def visit(number: int, learner: str, key: str, rate: float) -> dict[str, Any]:
     accuracy = 0.875 if learner == REVIEWS else None
     answers = {"texts": 1300, "accuracy": accuracy, "changed": 1}
     answers |= {"mean": 0.001, "p99": 0.008, "worst": 0.012}
+    model = {"name": "m", "version": "1", "form": "bf16"} if "fdeploy" in key else {}
     return {
         "round": number,
         "learner": learner,
@@ -80,7 +81,7 @@ def visit(number: int, learner: str, key: str, rate: float) -> dict[str, Any]:
         "start_s": 1.5,
         "memory": {"whole": 300.0, "largest": 200.0},
         "cells": {each.name: cell for each in cells(learner, number)},
-        **({"answers": answers} if number == 1 else {}),
+        **({"answers": answers, "model": model} if number == 1 else {}),
     }
 
 
@@ -103,7 +104,7 @@ def test_the_page_has_every_figure_and_says_what_was_not_measured() -> None:
     assert "Not measured: HF toolkit, because it needs Java." in text
     assert '`quantize = "int8"` was refused by the gate: labels <changed>' in text
     assert "70.0 (60.0 to 80.0)" in text
-    assert "| fdeploy (AWS's default image) | 1,300 | 0.8750 | 1 |" in text
+    assert "| fdeploy (AWS's default image) | bf16 | 1,300 | 0.8750 | 1 |" in text
     assert "**not trained**" in text
     columns = {len(line.split(" | ")) for line in text.splitlines() if "tokens, 1 client" in line}
     assert columns == {len(CLOSED) + 1}
