@@ -1,12 +1,14 @@
-"""The learners of the comparison: fdeploy gets its defaults, and no gate is loosened."""
+"""fdeploy is measured with its defaults and in the environment of a deploy; no gate is loosened."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import tomli
 
+from benchmarks.comparison.competitors import fdeploy_ray, fdeploy_torchserve
 from benchmarks.comparison.models import (
     DEFAULT,
     FLOAT32,
@@ -19,6 +21,7 @@ from benchmarks.comparison.models import (
 )
 from fastai_deploy.settings import ProjectFile
 
+TEMPLATE = Path(__file__).parents[2] / "fastai_deploy" / "aws" / "templates" / "endpoint.yaml"
 KNOWN = (Known("a", {"x": 0.7, "y": 0.3}, "x"), Known("b", {"x": 0.6, "y": 0.4}, "y"))
 
 
@@ -42,3 +45,16 @@ def test_a_refused_form_is_not_measured(tmp_path: Path) -> None:
 def test_accuracy_counts_the_true_labels() -> None:
     assert accuracy(["x", "x"], KNOWN) == 0.5
     assert accuracy(["x"], (Known("a", {"x": 1.0}),)) is None
+
+
+@pytest.mark.parametrize(
+    ("condition", "given"),
+    [
+        ("IsRayServe|HasBackend", fdeploy_ray.ENVIRONMENT),
+        ("IsTorchServe", fdeploy_torchserve.ENVIRONMENT),
+    ],
+)
+def test_the_images_get_the_environment_of_a_deploy(condition: str, given: dict[str, str]) -> None:
+    line = rf"^ +(\w+): !If \[(?:{condition}), '?([^,!/]+?)'?, !Ref AWS::NoValue\]$"
+    found = dict(re.findall(line, TEMPLATE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert found.items() <= given.items()

@@ -20,6 +20,8 @@ _SOURCE = (
 )
 _ENTRYPOINT, _ADAPTER = "sagemaker_entrypoint.sh", "sagemaker_serve.py"
 _FOLDER = "aws-ray-serve"
+ENVIRONMENT = {"RAY_worker_niceness": "0", "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1"}
+"""What a deploy sets for the container; see ``Environment`` in ``aws/templates/endpoint.yaml``."""
 
 
 def _prepare(model: Model, _python: Path) -> None:
@@ -68,6 +70,7 @@ def _launch(site: Site) -> Launch:
         ("bash", str(app / _ENTRYPOINT), "serve"),
         app,
         {
+            **ENVIRONMENT,
             "RAY_ADDRESS": f"127.0.0.1:{cluster}",
             "RAY_raylet_start_wait_time_s": "120",
             "RAYSERVE_BACKEND_URL": f"http://127.0.0.1:{asked}",
