@@ -231,10 +231,12 @@ def _convert(place: Path, name: str, form: str) -> dict[str, Any]:
 
 
 def _reported(said: dict[str, Any]) -> dict[str, Any]:
-    """What ``export`` reported, without the texts."""
+    """What ``export`` reported, without the texts and without paths of this machine."""
     parity = {key: value for key, value in (said.get("parity") or {}).items() if key != "rows"}
-    kept = {key: value for key, value in said.items() if key not in {"parity", "path"}}
-    return {"bundle": kept, "parity": parity, "bytes": {}}
+    return {"bundle": {key: said.get(key) for key in _KEPT}, "parity": parity, "bytes": {}}
+
+
+_KEPT = ("task", "runtime", "proven", "max_difference")
 
 
 def settings(name: str, form: str, server: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,8 @@ from benchmarks.comparison.competitors.base import Competitor, Failed, Site
 from benchmarks.comparison.models import Model
 from fastai_deploy.runtime.telemetry import SWITCHES
 
-PATIENCE = 180.0  # seconds
+PATIENCE = 300.0  # seconds
+_PAUSE = 0.02  # between two questions, as a share of the time since the start
 _MARK = "FDEPLOY_COMPARISON"
 _PORTS = 6
 
@@ -56,7 +58,7 @@ class Server:
 def serving(competitor: Competitor, model: Model, python: Path) -> Iterator[Server]:
     """Run the competitor's server, yield it once it answers, and stop all its processes at the end.
 
-    Raises Failed, with the end of the server's log.
+    Raises Failed, and keeps the server's log.
     """
     # A short name, because Ray puts sockets below it.
     with tempfile.TemporaryDirectory(prefix="c", ignore_cleanup_errors=True) as scratch:
@@ -84,12 +86,22 @@ def serving(competitor: Competitor, model: Model, python: Path) -> Iterator[Serv
             )
         try:
             while not answers_right(site.port, competitor, model.goldens[0]):
-                if process.poll() is not None or time.perf_counter() - began > PATIENCE:
-                    raise Failed(f"no answer: {log.read_text(errors='replace')[-3000:]}")
-                time.sleep(0.05)
+                passed = time.perf_counter() - began
+                if process.poll() is not None or passed > PATIENCE:
+                    _keep(log, competitor, model)
+                    raise Failed(f"no right answer in {passed:.0f} s")
+                time.sleep(_PAUSE * max(1.0, passed))
             yield Server(competitor, site.port, time.perf_counter() - began, folder)
         finally:
             _end(process, folder)
+
+
+def _keep(log: Path, competitor: Competitor, model: Model) -> None:
+    """Keep the log of a server that did not start."""
+    place = model.work / "failed" / f"{model.name} {competitor.key}.log"
+    place.parent.mkdir(exist_ok=True)
+    shutil.copyfile(log, place)
+    print(f"{competitor.name} did not start; its log is {place}", flush=True)
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path) -> None:

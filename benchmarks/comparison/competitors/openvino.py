@@ -29,8 +29,8 @@ COMPETITOR = Competitor(
     "openvino",
     "OpenVINO",
     "OpenVINO in bf16 where the processor has it, with the `THROUGHPUT` hint and its own queue of "
-    "requests, in a small server of Starlette and uvicorn. OpenVINO Model Server comes only "
-    "as a container image or a binary archive, not as a package, and was not measured.",
+    "requests, in a small server of Starlette and uvicorn. OpenVINO Model Server is "
+    "not in the package index, and was not measured.",
     _launch,
     environment=OPENVINO,
     prepare=_prepare,
