@@ -53,9 +53,11 @@ def main() -> None:
     options.out.with_suffix(".svg").write_text(chart(document), encoding="utf-8")
     text = report(document, options.out.with_suffix(".svg").name, options.price)
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")
-    if not document["about"]["quick"] and not options.only:
+    if headline.complete(document):
         readme = _README.read_text(encoding="utf-8")
         _README.write_text(headline.replaced(readme, document), encoding="utf-8")
+    else:
+        print("README.md is as it was: the run does not have all that its paragraph quotes")
 
 
 def _measured(options: argparse.Namespace, result: Path) -> None:

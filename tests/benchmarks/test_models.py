@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli
@@ -36,7 +37,10 @@ def test_the_settings_are_the_defaults(form: str, server: str) -> None:
 
 
 def test_a_refused_form_is_not_measured(tmp_path: Path) -> None:
-    exports = {DEFAULT: {"bytes": {}}, INT8: {"refused": "labels changed"}}
+    exports: dict[str, dict[str, Any]] = {
+        DEFAULT: {"bytes": {}},
+        INT8: {"refused": "labels changed"},
+    }
     model = Model(REVIEWS, tmp_path, {}, KNOWN, KNOWN, exports)
     assert model.has(DEFAULT)
     assert not model.has(INT8)

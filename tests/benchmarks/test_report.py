@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 from benchmarks.comparison.chart import chart
 from benchmarks.comparison.figures import Figure, ratio
-from benchmarks.comparison.headline import headline, replaced
+from benchmarks.comparison.headline import complete, headline, replaced
 from benchmarks.comparison.matrix import CLOSED, cells
 from benchmarks.comparison.models import REVIEWS, ROBERTA
 from benchmarks.comparison.report import report
@@ -122,6 +122,14 @@ def test_the_headline_says_what_was_measured() -> None:
     assert "2.00 and 2.00 times as many as OpenVINO" in found
     assert "1,300 reviews that it has never seen is 0.8750; the learner's own is 0.8740" in found
     assert "random weights" in found
+
+
+def test_only_a_complete_run_is_quoted() -> None:
+    run = document()
+    assert complete(run)
+    assert not complete({**run, "about": {**run["about"], "quick": True}})
+    run["visits"] = [each for each in run["visits"] if each["competitor"] != "fdeploy-ray"]
+    assert not complete(run)
 
 
 def test_the_headline_is_replaced_in_place() -> None:
