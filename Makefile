@@ -158,7 +158,7 @@ dist:
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
-# Takes half an hour on an otherwise idle machine; the first run installs 20 GB beforehand.
+# Takes 20 minutes on an otherwise idle machine, after the first run has installed 20 GB (an hour).
 bench-comparison: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.comparison
 

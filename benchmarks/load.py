@@ -54,9 +54,16 @@ class Load:
         return float(np.percentile(self.latencies, percent)) * 1000
 
 
-def requests_of(texts: Sequence[str], path: str) -> list[bytes]:
-    """One request per text, as bytes."""
-    bodies = [json.dumps({"text": text}).encode() for text in texts]
+def text_body(text: str) -> object:
+    """The request body that fdeploy's server reads."""
+    return {"text": text}
+
+
+def requests_of(
+    texts: Sequence[str], path: str, body: Callable[[str], object] = text_body
+) -> list[bytes]:
+    """One request per text, as bytes; ``body`` gives its JSON value."""
+    bodies = [json.dumps(body(text)).encode() for text in texts]
     head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return [f"{head}content-length: {len(each)}\r\n\r\n".encode() + each for each in bodies]
 

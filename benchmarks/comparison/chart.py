@@ -5,22 +5,21 @@ from __future__ import annotations
 from html import escape
 
 from benchmarks.comparison.competitors import COMPETITORS
-from benchmarks.comparison.figures import Document, Figure, of_cell, of_limit, shapes, short
-from benchmarks.comparison.matrix import FULL_SHAPE
+from benchmarks.comparison.figures import TITLES, Document, Figure, learners, of_cell, short
 
 _CLIENTS = 8
 _KINDS = (("12", "12 tokens"), ("92", "92 tokens"), ("mixture", "mixture of lengths"))
-_LABELS, _BARS, _ROW, _GAP, _TOP = 190, 470, 20, 40, 34
-_OURS, _OTHERS, _LIMIT = "#2563eb", "#94a3b8", "#e2e8f0"
+_LABELS, _BARS, _ROW, _GAP, _TOP = 230, 470, 20, 40, 34
+_OURS, _OTHERS = "#2563eb", "#94a3b8"
 
 
 def chart(document: Document) -> str:
-    """One block of bars per kind of text, with 8 clients; the first bar is the bare session."""
-    shape = FULL_SHAPE if FULL_SHAPE in shapes(document) else shapes(document)[0]
+    """One block of bars per kind of text, with 8 clients, for the first learner."""
+    learner = learners(document)[0]
     parts: list[str] = []
     at = _TOP
     for kind, title in _KINDS:
-        bars = _bars(document, shape, kind)
+        bars = _bars(document, learner, kind)
         if not bars:
             continue
         parts.append(f'<text x="8" y="{at - 10}" font-weight="bold">{escape(title)}</text>')
@@ -30,7 +29,7 @@ def chart(document: Document) -> str:
             at += _ROW
         at += _GAP
     width = _LABELS + _BARS + 90
-    title = f"{shape}, {_CLIENTS} clients: requests per second"
+    title = f"{TITLES[learner]}, {_CLIENTS} clients: requests per second"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {at}" width="{width}" '
         f'font-family="sans-serif" font-size="12" role="img" aria-label="{escape(title)}">\n'
@@ -39,15 +38,13 @@ def chart(document: Document) -> str:
     )
 
 
-def _bars(document: Document, shape: str, kind: str) -> list[tuple[str, Figure, str]]:
+def _bars(document: Document, learner: str, kind: str) -> list[tuple[str, Figure, str]]:
     bars = []
-    limit = of_limit(document, shape, "int8", kind, "best")
-    if limit:
-        bars.append(("reference: bare session, int8", limit, _LIMIT))
     for each in COMPETITORS:
-        found = of_cell(document, shape, each.key, f"{kind}/{_CLIENTS}")
+        found = of_cell(document, learner, each.key, f"{kind}/{_CLIENTS}")
         if found:
-            bars.append((each.name, found, _OURS if "fdeploy" in each.key else _OTHERS))
+            name = each.name.replace("`", "")
+            bars.append((name, found, _OURS if "fdeploy" in each.key else _OTHERS))
     return bars
 
 

@@ -7,9 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.comparison.matrix import SHAPES
+from benchmarks.comparison.matrix import LEARNERS
+from benchmarks.comparison.models import FIVE_CLASSES, REVIEWS, ROBERTA
 
 Document = Mapping[str, Any]
+
+TITLES = {
+    REVIEWS: "MiniLM fine-tuned on film reviews",
+    ROBERTA: "RoBERTa-base with random weights",
+    FIVE_CLASSES: "MiniLM fine-tuned on film reviews, five classes",
+}
 
 
 @dataclass(frozen=True)
@@ -43,33 +50,31 @@ def figure(values: Sequence[float | None]) -> Figure | None:
     return Figure(known) if known else None
 
 
-def shapes(document: Document) -> list[str]:
-    """The shapes that were measured."""
-    seen = {visit["shape"] for visit in document["visits"]}
-    return [shape for shape in SHAPES if shape in seen]
+def learners(document: Document) -> list[str]:
+    """The learners that were measured."""
+    return [name for name in LEARNERS if name in document["learners"]]
 
 
-def visits(document: Document, shape: str, competitor: str) -> list[Document]:
+def visits(document: Document, learner: str, competitor: str) -> list[Document]:
     """The visits to one competitor, one per round."""
     return [
         visit
         for visit in document["visits"]
-        if visit["shape"] == shape and visit["competitor"] == competitor
+        if visit["learner"] == learner and visit["competitor"] == competitor
     ]
 
 
 def of_cell(
-    document: Document, shape: str, competitor: str, cell: str, what: str = "rate"
+    document: Document, learner: str, competitor: str, cell: str, what: str = "rate"
 ) -> Figure | None:
     """One quantity of one cell."""
-    cells = [visit["cells"].get(cell) for visit in visits(document, shape, competitor)]
-    return figure([each[what] for each in cells if each])
+    return figure(list(_by_round(document, learner, competitor, cell, what).values()))
 
 
-def of_visit(document: Document, shape: str, competitor: str, *path: str) -> Figure | None:
+def of_visit(document: Document, learner: str, competitor: str, *path: str) -> Figure | None:
     """One quantity of a visit, such as ``start_s`` or ``memory``, ``whole``."""
     found = []
-    for visit in visits(document, shape, competitor):
+    for visit in visits(document, learner, competitor):
         value: Any = visit
         for name in path:
             value = (value or {}).get(name)
@@ -77,12 +82,24 @@ def of_visit(document: Document, shape: str, competitor: str, *path: str) -> Fig
     return figure(found)
 
 
-def of_limit(document: Document, shape: str, precision: str, kind: str, what: str) -> Figure | None:
-    """One quantity of the limits, such as ``12``, ``best``."""
-    rounds = [each for each in document["limits"] if each["shape"] == shape]
-    return figure([each[precision][kind][what] for each in rounds if precision in each])
+def ratio(document: Document, learner: str, of: str, to: str, cell: str) -> Figure | None:
+    """How many times the rate of ``to`` the competitor ``of`` has, by round."""
+    above, below = (_by_round(document, learner, key, cell, "rate") for key in (of, to))
+    return figure([above[number] / below[number] for number in above if below.get(number)])
 
 
-def ratio(of: Figure | None, to: Figure | None) -> str:
-    """The ratio of the medians."""
-    return f"{short(of.middle / to.middle)}" if of and to and to.middle else "-"
+def fastest(document: Document, learner: str, competitors: Sequence[str], cell: str) -> str | None:
+    """The competitor with the highest rate."""
+    found = [(of_cell(document, learner, key, cell), key) for key in competitors]
+    rates = [(rate.middle, key) for rate, key in found if rate]
+    return max(rates)[1] if rates else None
+
+
+def _by_round(
+    document: Document, learner: str, competitor: str, cell: str, what: str
+) -> dict[int, float]:
+    return {
+        visit["round"]: visit["cells"][cell][what]
+        for visit in visits(document, learner, competitor)
+        if visit["cells"].get(cell) and visit["cells"][cell][what] is not None
+    }

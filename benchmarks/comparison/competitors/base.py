@@ -1,16 +1,22 @@
-"""A competitor: its environment, how to start it, and where to send requests."""
+"""A competitor: its environment, how to start it, where to send requests, and in which format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.comparison.environments import Environment
 from benchmarks.comparison.models import Model
+from benchmarks.load import text_body
 
 SERVED = Path(__file__).parents[1] / "served"
 """The code that the competitors' own servers run."""
+
+
+class Failed(Exception):
+    """A competitor cannot be prepared, did not start, or gave wrong answers."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,19 @@ class Launch:
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
+def _probabilities(body: Any) -> Mapping[str, float]:
+    found: Mapping[str, float] = body["probabilities"]
+    return found
+
+
 @dataclass(frozen=True)
 class Competitor:
-    """A server of the same model. Its answers hold ``probabilities`` by label.
+    """A server of the same learner.
 
-    ``environment`` is None for the Python that runs the benchmark. ``tolerance`` bounds
-    |Δprobability| against the learner's own answers, one request at a time.
+    ``environment`` is None for the Python that runs the benchmark. ``prepare`` makes what it needs
+    of a model, once, before the measurement. ``form`` is the fdeploy artifact that it serves.
+    ``body`` makes the request of a text, and ``read`` gives the probabilities by label. ``askers``
+    is the number of clients that check the answers.
     """
 
     key: str
@@ -50,5 +63,9 @@ class Competitor:
     about: str
     launch: Callable[[Site], Launch]
     environment: Environment | None = None
+    prepare: Callable[[Model, Path], None] | None = None
+    form: str | None = None
     path: str = "/invocations"
-    tolerance: float = 0.001
+    body: Callable[[str], object] = text_body
+    read: Callable[[Any], Mapping[str, float]] = _probabilities
+    askers: int = 8

@@ -5,26 +5,34 @@ from __future__ import annotations
 import sys
 
 from benchmarks.comparison.competitors.base import Competitor, Launch, Site
-from benchmarks.comparison.models import INT8_TOLERANCE
+from benchmarks.comparison.models import DEFAULT, FLOAT32, INT8
 
 
-def _launch(site: Site, precision: str) -> Launch:
-    model = site.model.artifact(precision, "local")
+def _launch(site: Site, form: str) -> Launch:
+    model = site.model.artifact(form, "local")
     command = [sys.executable, "-m", "fdeploy_runtime.server", "--model-dir", str(model)]
     command += ["--announce", str(site.folder / "ready"), "--port", str(site.port)]
     return Launch(tuple(command), site.folder, {"PYTHONPATH": str(model / "code")})
 
 
-INT8 = Competitor(
+COMPETITOR = Competitor(
     "fdeploy-local",
-    "fdeploy (local, int8)",
-    "The packaged artifact in the model server of the `local` target.",
-    lambda site: _launch(site, "int8"),
-    tolerance=INT8_TOLERANCE,
+    "fdeploy (local)",
+    "The artifact with default settings in the model server of the `local` target.",
+    lambda site: _launch(site, DEFAULT),
+    form=DEFAULT,
 )
-FLOAT32 = Competitor(
-    "fdeploy-local-float32",
-    "fdeploy (local, float32)",
-    'The model server of the `local` target, with `quantize = "none"`.',
-    lambda site: _launch(site, "float32"),
+UNQUANTIZED = Competitor(
+    "fdeploy-none",
+    'fdeploy (local, `quantize = "none"`)',
+    "The same with the float32 weights only.",
+    lambda site: _launch(site, FLOAT32),
+    form=FLOAT32,
+)
+FORCED_INT8 = Competitor(
+    "fdeploy-int8",
+    'fdeploy (local, `quantize = "int8"`)',
+    "The same with int8 or nothing, where the gate lets it pass.",
+    lambda site: _launch(site, INT8),
+    form=INT8,
 )

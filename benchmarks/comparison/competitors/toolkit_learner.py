@@ -20,4 +20,5 @@ COMPETITOR = Competitor(
     "default number of workers (one per core); fastai is already installed.",
     _launch,
     environment=TOOLKIT,
+    askers=1,  # it is faster alone
 )
