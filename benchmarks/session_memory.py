@@ -31,14 +31,16 @@ CHILD = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from fastai_deploy.runtime.bundle import Bundle
+from fastai_deploy.runtime.bundle import Bundle, Form
 from fastai_deploy.runtime.hardware import Hardware, trim_memory
+from fastai_deploy.runtime.parity import REDUCED
 from fastai_deploy.runtime.session import open_session
 
 path, count = Path(sys.argv[1]), int(sys.argv[2])
 beside = path.name + ".data"
-bundle = Bundle(path.parent, "n", "1", ("a",), None, (), 512, False, 1, path.name, ("input_ids",),
-                "logits", 0.1, weights_file=beside if path.with_name(beside).exists() else None)
+form = Form("fp32", path.name, beside if path.with_name(beside).exists() else None)
+bundle = Bundle(path.parent, "n", "1", ("a",), None, (), 512, False, 1, ("input_ids",), "logits",
+                (form,), form, REDUCED, REDUCED)
 began = time.perf_counter()
 sessions = [open_session(bundle, Hardware(2, None), threads, alone=True)
             for threads in (2, 1)[:count]]
