@@ -21,7 +21,7 @@ from fastai_deploy.bundle import (
 )
 from fastai_deploy.errors import FileDenied, FileError, FileMissing
 from fastai_deploy.runtime.bundle import Form
-from fastai_deploy.runtime.parity import Rules
+from fastai_deploy.runtime.parity import REDUCED, Rules
 
 MANIFEST = Manifest(
     name="reviews",
@@ -54,6 +54,18 @@ def test_a_bundle_is_read_as_it_was_written(tmp_path: Path) -> None:
     data = (tmp_path / "bundle" / "manifest.json").read_bytes()
     assert version == hashlib.sha256(data).hexdigest()
     assert sorted(os.listdir(tmp_path)) == ["bundle"]
+
+
+def test_a_form_that_passed_the_gate_must_answer_as_it_did_then(tmp_path: Path) -> None:
+    build(tmp_path / "bundle")
+    path = tmp_path / "bundle" / "manifest.json"
+    document = json.loads(path.read_bytes())
+    document["model"]["forms"][0].update(proven=True, difference=0.03)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    manifest, _ = read_bundle(tmp_path / "bundle")
+    assert manifest.rules("bf16") == Rules(most=0.06)
+    assert manifest.rules("fp32") == Rules.exact(1e-4)
+    assert manifest.rules("fp16") == MANIFEST.rules("bf16") == REDUCED
 
 
 def test_a_manifest_of_format_2_has_one_form_and_one_tolerance(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from fastai_deploy.json_reader import Reader
-from fastai_deploy.runtime.bundle import FORMATS, FP32, PRECISIONS, Form
+from fastai_deploy.runtime.bundle import FORMATS, PRECISIONS, Form
 from fastai_deploy.runtime.bundle import LEARNER as LEARNER_PRECISION
 from fastai_deploy.runtime.parity import REDUCED, Rules
 
@@ -124,8 +124,8 @@ class Manifest:
 
     def rules(self, precision: str) -> Rules:
         """What answers computed in a precision must keep to."""
-        exact = precision in (FP32, LEARNER_PRECISION)
-        return Rules.exact(self.tolerance) if exact else self.gate
+        known = (form for form in self.model.forms if form.precision == precision)
+        return next(known, Form(precision, "")).rules(Rules.exact(self.tolerance), self.gate)
 
     def listing(self, files: Mapping[str, FileEntry]) -> Manifest:
         """The same with these files."""
@@ -216,6 +216,7 @@ def _forms(model: Reader, *, original: bool) -> tuple[Form, ...]:
             precision=each.choice("precision", *known),
             file=each.text("file"),
             proven=each.truth("proven"),
+            difference=each.number("difference") if each.has("difference") else None,
         )
         for each in model.sections("forms")
     )

@@ -334,7 +334,12 @@ def _packed_model(bundle: Path, container: Container | None) -> dict[str, Any]:
     manifest, _ = read_manifest(bundle)
     model = _manifest(bundle)["model"]
     forms = [
-        {"precision": form.precision, "file": form.file, "proven": form.proven}
+        {
+            "precision": form.precision,
+            "file": form.file,
+            "proven": form.proven,
+            "difference": form.difference,
+        }
         for form in packed_forms(manifest, container)
     ]
     device = {"device": "gpu"} if container is not None and container.gpu else {}

@@ -17,8 +17,8 @@ from .bundle import BF16, Bundle, ModelError
 from .hardware import Hardware
 
 GROUP = 128
-"""Activations that share a scale. Smaller groups are slower and hardly more accurate, because most of
-the error is that of the weights (docs/quantization.md)."""
+"""Activations that share a scale. Smaller groups are slower and hardly more accurate, because most
+of the error is that of the weights (docs/quantization.md)."""
 
 _SHOWN = 300  # characters
 _MEMORY_FACTOR = 1.5  # OpenVINO keeps what it has read of the file until the matrices are packed

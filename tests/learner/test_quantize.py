@@ -241,7 +241,8 @@ def decide(
 
 def test_int8_that_passes_is_the_only_form(rebuilt: Rebuilt, tmp_path: Path) -> None:
     made = decide(rebuilt, tmp_path)
-    assert made.served.forms == (Form("int8", "model.int8.onnx"),)
+    (form,) = made.served.forms
+    assert form == Form("int8", "model.int8.onnx", difference=made.served.difference)
     assert made.outcomes == {"fp32": "passes", "int8": "passes"}
     assert 0 < made.served.difference < P99
 
@@ -252,7 +253,8 @@ def test_forms_that_pass_where_int8_fails(rebuilt: Rebuilt, tmp_path: Path) -> N
     assert report.precision == "int8"
     assert report.mean
     made = decide(rebuilt, tmp_path, rules=Rules(mean=report.mean * 0.9))
-    assert made.served.forms[-2:] == (Form("bf16", "model.onnx"), Form("fp32", "model.onnx"))
+    *_, bf16, fp32 = made.served.forms
+    assert (bf16.precision, bf16.file, fp32) == ("bf16", "model.onnx", Form("fp32", "model.onnx"))
     assert made.outcomes.keys() == {"fp32", "int8", "int8-weights", "bf16"}
     assert (made.outcomes["int8"], made.outcomes["bf16"]) == ("fails", "passes")
     assert not list(tmp_path.glob("model.int8.*"))

@@ -203,7 +203,7 @@ class _Trial:
                 raise
             self._report(Step(f"{precision} is not served: {error.message}"))
             return None
-        return Form(precision, path.name)
+        return Form(precision, path.name, difference=self.difference)
 
     def _computable(self, precision: str) -> bool:
         """Whether this machine computes the form in the way in which one that gains by it does."""
