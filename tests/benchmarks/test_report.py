@@ -132,6 +132,13 @@ def test_only_a_complete_run_is_quoted() -> None:
     assert not complete(run)
 
 
+def test_a_run_without_the_untrained_model_says_nothing_about_it() -> None:
+    run = document()
+    run["visits"] = [each for each in run["visits"] if each["learner"] != ROBERTA]
+    assert complete(run)
+    assert "random weights" not in headline(run)
+
+
 def test_the_headline_is_replaced_in_place() -> None:
     begin, end = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- end of speed -->")
     new = replaced(f"{begin}<!-- end of speed -->{end}", document())
