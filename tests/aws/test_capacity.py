@@ -18,7 +18,8 @@ def weigh(stage: Stage, size: int) -> None:
     """Set the model's size in the manifest, in bytes."""
     path = Workspace(stage.folder, "dev").bundle / "manifest.json"
     manifest = json.loads(path.read_bytes())
-    manifest["files"][manifest["model"]["file"]]["bytes"] = size
+    (form,) = manifest["model"]["forms"]
+    manifest["files"][form["file"]]["bytes"] = size
     path.write_text(json.dumps(manifest), encoding="utf-8")
 
 
