@@ -50,7 +50,11 @@ def test_a_learner_as_it_is_decides_the_image(opened: Open, model: Model) -> Non
     stage = opened(model, "")
     bundle = Workspace(stage.folder, "dev").bundle
     manifest = json.loads((bundle / "manifest.json").read_bytes())
-    manifest["runtime"] = {"python": "3.11"}
+    manifest["runtime"] = {
+        "kind": "learner", "python": "3.11", "fastai": "2", "definitions": None, "names": [],
+        "activation": None,
+    }  # fmt: skip
+    manifest["model"]["forms"][0]["precision"] = "learner"
     (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (bundle / "requirements.txt").write_text("fastai==2.8.12\n", encoding="utf-8")
     repack(stage)

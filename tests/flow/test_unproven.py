@@ -241,7 +241,7 @@ def test_an_unproven_model_says_so_wherever_it_shows(fdeploy: Fdeploy) -> None:
     bring(IN_FILE, fdeploy.folder)
     fdeploy.ok("up")
     answer = fdeploy.ok("invoke", "a fine film", "--json").json
-    assert set(answer["model"]) == {"name", "version"}
+    assert set(answer["model"]) == {"name", "precision", "version"}
     assert fdeploy.ok("status", "--json").json["unproven"] is False
     fdeploy.ok("rollback")
     assert fdeploy.ok("status", "--json").json["unproven"] is True

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -58,8 +58,9 @@ class Kept:
     def process(self) -> psutil.Process:
         """The server; its own processes are children of this one."""
         for child in psutil.Process().children():
-            if str(self._port) in child.cmdline():
-                return child
+            with suppress(psutil.NoSuchProcess):  # a zombie, or one that has just ended
+                if str(self._port) in child.cmdline():
+                    return child
         raise AssertionError("there is no server")
 
 
