@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -33,6 +33,8 @@ BACKEND = int(BACKEND_URL.rpartition(":")[2])
 TOLERANCE = 1e-4
 PATIENCE = 600.0  # seconds; the machine may be busy
 CLIENTS = 16
+
+Found = TypeVar("Found")
 
 
 class Checks:
@@ -100,14 +102,10 @@ class Checks:
 
     def _slow(self, server: Server) -> str:
         """As long as the server loads, here because it is stopped, /ping fails, and at once."""
-        while (loading := server.find(MODEL_SERVER)) is None:
-            assert server.age < PATIENCE, server.tail
-            time.sleep(0.01)
+        loading = _until(server, lambda: server.find(MODEL_SERVER), pause=0.01)
         loading.suspend()
         assert '"event": "ready"' not in server.log, "it was stopped too late"
-        while _get("/ping") == 0:
-            assert server.age < PATIENCE, server.tail
-            time.sleep(0.1)
+        _until(server, lambda: _get("/ping") != 0)
         pings = []
         for _ in range(50):
             began = time.monotonic()
@@ -116,21 +114,15 @@ class Checks:
             assert status == http.HTTPStatus.SERVICE_UNAVAILABLE, status
             assert not _answers(), "it answers"
         loading.resume()
-        while _get("/ping") != http.HTTPStatus.OK:
-            assert server.age < PATIENCE, server.tail
-            time.sleep(0.01)
+        _until(server, lambda: _get("/ping") == http.HTTPStatus.OK, pause=0.01)
         assert _answers(), "/ping is 200, and the model does not answer"
         return f"/ping is 503 within {max(pings) * 1000:.0f} ms until the model answers"
 
     @staticmethod
     def _freed(server: Server, other: socket.socket) -> str:
-        while '"event": "server_ended"' not in server.log:
-            assert server.age < PATIENCE, server.tail
-            time.sleep(0.1)
+        _until(server, lambda: '"event": "server_ended"' in server.log)
         other.close()
-        while not _answers():
-            assert server.age < PATIENCE, server.tail
-            time.sleep(0.1)
+        _until(server, _answers)
         return "answers once it is free"
 
     def _on_gpu(self) -> str:
@@ -238,18 +230,19 @@ class Checks:
     def _killed_twice(self, server: Server) -> str:
         first = server.worker()
         first.send_signal(signal.SIGKILL)
-        while (second := server.find(MODEL_SERVER)) is None or second.pid == first.pid:
-            time.sleep(0.01)
-        return self._killed(second)
+
+        def next_one() -> psutil.Process | None:
+            found = server.find(MODEL_SERVER)
+            return None if found is None or found.pid == first.pid else found
+
+        return self._killed(_until(server, next_one, pause=0.01))
 
     def _replica_killed(self, server: Server) -> str:
         """Its model server ends with it, and the next replica starts another."""
         first = server.worker()
         server.process(REPLICA).send_signal(signal.SIGKILL)
         assert psutil.wait_procs([first], timeout=PATIENCE)[1] == []
-        while not _answers():
-            assert server.age < PATIENCE, server.tail
-            time.sleep(0.1)
+        _until(server, _answers)
         return "its server ended too; answers again"
 
     def _through_ray(self) -> str:
@@ -281,6 +274,14 @@ class Checks:
             time.sleep(0.2)
         assert not _answers(), "a tampered model answers"
         return f"refused, the log says why, /ping says {_get('/ping') or 'nothing'}"
+
+
+def _until(server: Server, condition: Callable[[], Found | None], pause: float = 0.1) -> Found:
+    """What ``condition`` returns once it is true, asked every ``pause`` seconds."""
+    while not (found := condition()):
+        assert server.age < PATIENCE, server.tail
+        time.sleep(pause)
+    return found
 
 
 def _taken(port: int) -> socket.socket:

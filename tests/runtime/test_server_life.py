@@ -91,13 +91,19 @@ def test_the_port_that_was_asked_for(tiny: TinyBundle, announced: Path, free_por
         assert server.port == free_port
 
 
-def test_connections_are_refused_until_the_model_answers(
-    tiny: TinyBundle, announced: Path, free_port: int
-) -> None:
+def held_back(tiny: TinyBundle) -> tuple[Path, bytes]:
+    """Replace the manifest with a pipe, and return both; a server waits until it is written."""
     manifest = tiny.folder / "manifest.json"
     written = manifest.read_bytes()
     manifest.unlink()
     os.mkfifo(manifest)
+    return manifest, written
+
+
+def test_connections_are_refused_until_the_model_answers(
+    tiny: TinyBundle, announced: Path, free_port: int
+) -> None:
+    manifest, written = held_back(tiny)
     with started(tiny.folder, announced, "--port", str(free_port)) as server:
         with manifest.open("wb") as file:  # which waits for the server to read it
             with (
@@ -113,10 +119,7 @@ def test_connections_are_refused_until_the_model_answers(
 def test_another_server_takes_the_port_during_the_load(
     tiny: TinyBundle, announced: Path, free_port: int
 ) -> None:
-    manifest = tiny.folder / "manifest.json"
-    written = manifest.read_bytes()
-    manifest.unlink()
-    os.mkfifo(manifest)
+    manifest, written = held_back(tiny)
     with started(tiny.folder, announced, "--port", str(free_port)) as server:
         with manifest.open("wb") as file, listen(free_port):
             file.write(written)

@@ -15,24 +15,25 @@ def _launch(site: Site, form: str) -> Launch:
     return Launch(tuple(command), site.folder, {"PYTHONPATH": str(model / "code")})
 
 
-COMPETITOR = Competitor(
+def _competitor(key: str, name: str, about: str, form: str) -> Competitor:
+    return Competitor(key, name, about, lambda site: _launch(site, form), form=form)
+
+
+COMPETITOR = _competitor(
     "fdeploy-local",
     "fdeploy (local)",
     "The artifact with default settings in the model server of the `local` target.",
-    lambda site: _launch(site, DEFAULT),
-    form=DEFAULT,
+    DEFAULT,
 )
-UNQUANTIZED = Competitor(
+UNQUANTIZED = _competitor(
     "fdeploy-none",
     'fdeploy (local, `quantize = "none"`)',
     "The same with the float32 weights only.",
-    lambda site: _launch(site, FLOAT32),
-    form=FLOAT32,
+    FLOAT32,
 )
-FORCED_INT8 = Competitor(
+FORCED_INT8 = _competitor(
     "fdeploy-int8",
     'fdeploy (local, `quantize = "int8"`)',
     "The same with int8 or nothing, where the gate lets it pass.",
-    lambda site: _launch(site, INT8),
-    form=INT8,
+    INT8,
 )
