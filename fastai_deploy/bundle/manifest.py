@@ -135,8 +135,7 @@ class Manifest:
 def render_manifest(manifest: Manifest) -> bytes:
     """The bytes of ``manifest.json``; the same manifest gives the same bytes."""
     values = asdict(manifest)
-    for form in values["model"]["forms"]:
-        del form["weights_file"]  # the name follows from the graph's
+    values["model"]["forms"] = [form_entry(form) for form in manifest.model.forms]
     del values["gate"]["most"]  # only float32 has one, the tolerance
     if manifest.runtime is None:
         del values["runtime"]
@@ -144,6 +143,13 @@ def render_manifest(manifest: Manifest) -> bytes:
         del values["unproven"]
     text = json.dumps(values, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
     return text.encode("utf-8") + b"\n"
+
+
+def form_entry(form: Form) -> dict[str, Any]:
+    """An entry of ``model.forms``."""
+    values = asdict(form)
+    del values["weights_file"]  # the name follows from the graph's
+    return values
 
 
 def parse_manifest(value: Any, where: str) -> Manifest:
@@ -224,8 +230,7 @@ def _forms(model: Reader, *, original: bool) -> tuple[Form, ...]:
 
 def _gate(top: Reader) -> Rules:
     if not top.has("gate"):
-        tolerance = top.number("tolerance")
-        return Rules(most=tolerance, margin=2 * tolerance)
+        return Rules.tied(top.number("tolerance"))
     gate = top.section("gate")
     return Rules(
         margin=gate.number("margin") if gate.has("margin") else None,

@@ -27,7 +27,7 @@ from fastai_deploy.learner.rebuild.libraries import CONVERT, require
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.learner.text.trial import try_text
 from fastai_deploy.learner.text.user_tokenizer import read_user_tokenizer
-from fastai_deploy.parity.compare import Gate, check
+from fastai_deploy.parity.compare import DEFAULT_GATE, Gate, check
 from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels, answered, read_cases, render
 from fastai_deploy.parity.report import Comparison, comparing
 from fastai_deploy.progress import Advanced, Reporter, Step, Warned
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from fastai_deploy.learner.rebuild.onnx_export import Graph
 
 CHUNK = 1 << 22  # bytes hashed at a time
-_ALL_FORMS = Gate()
 _AT_ONCE = 100  # goldens answered before the progress is reported
 CHANCE = 1e-5  # a larger difference on a blank text means that a random token was in its place
 _BRING = "the learner's own answers would prove it: --golden golden.jsonl"
@@ -56,7 +55,7 @@ def convert(
     report: Reporter,
     definitions: Path | None = None,
     tokenizer: Path | None = None,
-    gate: Gate = _ALL_FORMS,
+    gate: Gate = DEFAULT_GATE,
     unproven: bool = False,
 ) -> Bundle:
     """Convert ``learner`` into a bundle at ``destination`` without running anything in it.

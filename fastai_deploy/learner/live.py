@@ -22,13 +22,12 @@ from fastai_deploy.learner.convert import convert, refuse
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.proof import telling_texts
 from fastai_deploy.learner.reading.formats import open_archive
-from fastai_deploy.parity.compare import Gate
+from fastai_deploy.parity.compare import DEFAULT_GATE, Gate
 from fastai_deploy.parity.goldens import PROBES, Case, read_cases
 from fastai_deploy.progress import Reporter, Step, silent
 
 FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<function>[A-Za-z_]\w*)")
 TOLERANCE = 1e-4
-_ALL_FORMS = Gate()
 _FILE = "learner.pkl"
 
 
@@ -39,7 +38,7 @@ def export_learner(
     *,
     definitions: str | Path | None = None,
     tolerance: float | None = None,
-    gate: Gate = _ALL_FORMS,
+    gate: Gate = DEFAULT_GATE,
     name: str | None = None,
     report: Reporter = silent,
     unproven: bool = False,

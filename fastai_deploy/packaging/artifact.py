@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from fastai_deploy import files
 from fastai_deploy.bundle import Manifest, read_manifest
-from fastai_deploy.bundle.manifest import EXPORT_AGAIN
+from fastai_deploy.bundle.manifest import EXPORT_AGAIN, form_entry
 from fastai_deploy.errors import FileError
 from fastai_deploy.json_reader import parse, read_object
 from fastai_deploy.packaging.container_files import ADAPTERS
@@ -291,11 +291,14 @@ def _numeric(version: str) -> tuple[int, ...]:
 def _members(
     bundle: Path, name: str, container: Container | None, lock: str | None
 ) -> Iterator[_Member]:
+    parsed, stored = stored_goldens(bundle)
+    labels = Labels(parsed.labels, several=parsed.task == "multi-label")
+    # Asked when the server starts.
+    goldens = render(carried(stored, parsed.threshold), labels)
     manifest = _manifest(bundle)
-    goldens = _goldens(bundle)
     manifest["name"] = name
     if not _is_learner(manifest):
-        manifest["model"] = _packed_model(bundle, container)
+        manifest["model"] = _packed_model(manifest["model"], parsed, container)
     served = {form["file"] for form in manifest["model"].get("forms", ())}
     served |= {weights_file(file) for file in served}
     manifest["files"] = {
@@ -329,29 +332,14 @@ def packed_forms(manifest: Manifest, container: Container | None) -> tuple[Form,
     return tuple(form for form in manifest.model.forms if computable(form.precision, machine))
 
 
-def _packed_model(bundle: Path, container: Container | None) -> dict[str, Any]:
+def _packed_model(
+    model: dict[str, Any], manifest: Manifest, container: Container | None
+) -> dict[str, Any]:
     """The manifest's model section with the forms of the artifact, in the newest format."""
-    manifest, _ = read_manifest(bundle)
-    model = _manifest(bundle)["model"]
-    forms = [
-        {
-            "precision": form.precision,
-            "file": form.file,
-            "proven": form.proven,
-            "difference": form.difference,
-        }
-        for form in packed_forms(manifest, container)
-    ]
+    forms = [form_entry(form) for form in packed_forms(manifest, container)]
     device = {"device": "gpu"} if container is not None and container.gpu else {}
     kept = {key: value for key, value in model.items() if key not in ("file", "precision")}
     return {**kept, "forms": forms, **device}
-
-
-def _goldens(bundle: Path) -> bytes:
-    """The goldens that the server asks when it starts, checked against the manifest."""
-    manifest, goldens = stored_goldens(bundle)
-    labels = Labels(manifest.labels, several=manifest.task == "multi-label")
-    return render(carried(goldens, manifest.threshold), labels)
 
 
 def _manifest(bundle: Path) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class Gate:
     max_accuracy_drop: float | None = 0.5
 
 
+DEFAULT_GATE = Gate()
+"""Every form that keeps to all rules."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """What a form gains and loses on texts with true labels, compared with the reference.

@@ -11,6 +11,7 @@ An artifact that is not packaged for a GPU runs on the processor.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Callable, FrozenSet, Iterator, Mapping, Optional, Tuple
 
 from .bundle import BF16, FP16, INT8_WEIGHTS, KIND_WORDS, Bundle
@@ -120,54 +121,40 @@ def processor_backends(
         if form is not bundle.forms[-1] and not can_gain(form.precision, hardware):
             continue
         served = bundle.serving(form)
+        openvino = in_openvino(form.precision, hardware.machine)
+        load = _load_openvino if openvino else _load_onnxruntime
         twice = min(threads, most_runs) >= _RUNS and _pays_twice(served, hardware)
-        make = _openvino if in_openvino(form.precision, hardware.machine) else _onnxruntime
-        yield make(served, hardware, threads, alone=alone, twice=twice)
+        yield Backend(
+            f"{'OpenVINO' if openvino else 'ONNX Runtime'}, {form.precision}",
+            served,
+            partial(load, served, hardware, threads, 1, alone=alone),
+            limits_for(served, threads),
+            open_concurrent=partial(load, served, hardware, threads, _RUNS, alone=alone)
+            if twice
+            else None,
+            openvino=openvino,
+        )
 
 
-def _onnxruntime(
-    bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, twice: bool
-) -> Backend:
-    def opened(share: int) -> Callable[[], Any]:
-        def load() -> Any:
-            # A container that serves the original learner has no ONNX Runtime.
-            from .session import open_session  # noqa: PLC0415
+def _load_onnxruntime(
+    bundle: Bundle, hardware: Hardware, threads: int, runs: int, *, alone: bool
+) -> Any:
+    """A session for one of so many concurrent runs, which share the threads."""
+    # A container that serves the original learner has no ONNX Runtime.
+    from .session import open_session  # noqa: PLC0415
 
-            return open_session(bundle, hardware, share, alone=alone)
-
-        return load
-
-    return Backend(
-        f"ONNX Runtime, {bundle.form.precision}",
-        bundle,
-        opened(threads),
-        limits_for(bundle, threads),
-        open_concurrent=opened(threads // _RUNS) if twice else None,
-    )
+    return open_session(bundle, hardware, threads // runs, alone=alone)
 
 
-def _openvino(
-    bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, twice: bool
-) -> Backend:
-    del alone  # its threads never spin
+def _load_openvino(
+    bundle: Bundle, hardware: Hardware, threads: int, runs: int, *, alone: bool
+) -> Any:
+    """A session for so many concurrent runs; its threads never spin, alone or not."""
+    del alone
+    # Only artifacts with a form for it hold its wheel.
+    from .openvino_session import open_openvino  # noqa: PLC0415
 
-    def opened(runs: int) -> Callable[[], Any]:
-        def load() -> Any:
-            # Only artifacts with a form for it hold its wheel.
-            from .openvino_session import open_openvino  # noqa: PLC0415
-
-            return open_openvino(bundle, hardware, threads, runs)
-
-        return load
-
-    return Backend(
-        f"OpenVINO, {bundle.form.precision}",
-        bundle,
-        opened(1),
-        limits_for(bundle, threads),
-        open_concurrent=opened(_RUNS) if twice else None,
-        openvino=True,
-    )
+    return open_openvino(bundle, hardware, threads, runs)
 
 
 def limits_for(bundle: Bundle, threads: int) -> Limits:

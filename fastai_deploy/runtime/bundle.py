@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from .contract import Model
 from .parity import Rules
@@ -142,10 +142,32 @@ class Bundle:
         names = (self.form.file, self.form.weights_file)
         return sum((self.folder / name).stat().st_size for name in names if name)
 
+    def require_memory(
+        self, available: Optional[int], factor: float, where: str = "memory"
+    ) -> None:
+        """Raise ModelError if the model, ``factor`` times its files, is larger than what there is.
+
+        ``available`` is in bytes, None if it is not known.
+        """
+        needed = int(self.model_bytes * factor)
+        if available is not None and needed > available:
+            raise ModelError(
+                f"{self.form.file} needs about {needed >> 20} MB of {where}, "
+                f"but only {available >> 20} MB are available"
+            )
+
     @property
     def answered_as(self) -> Model:
         """The model as described in the answers."""
         return Model(self.name, self.version, self.threshold, self.unproven, self.form.precision)
+
+
+def check_names(what: str, expected: Sequence[str], found: Sequence[str]) -> None:
+    """Raise ModelError if the names in a graph differ from those in the manifest."""
+    if sorted(expected) != sorted(found):
+        raise ModelError(
+            f"the {what} of the graph are {list(found)}, but the manifest has {list(expected)}"
+        )
 
 
 def weights_file(graph: str) -> str:
@@ -262,8 +284,7 @@ def _rules(manifest: Mapping[str, Any]) -> Tuple[Rules, Rules]:
     """The rules for float32, and for forms with fewer bits. Raises KeyError or TypeError."""
     tolerance = float(manifest["tolerance"])
     if "gate" not in manifest:
-        # Formats 1 and 2: a label may change between two that are tied within the tolerance.
-        return Rules.exact(tolerance), Rules(most=tolerance, margin=2 * tolerance)
+        return Rules.exact(tolerance), Rules.tied(tolerance)
     limits = {
         name: None if limit is None else float(limit)
         for name, limit in manifest["gate"].items()

@@ -120,18 +120,12 @@ def load(
         except Exception as error:  # noqa: BLE001, PERF203  # torch's errors have no common base
             skipped.append(f"{backend.name}: {str(error)[:_SHOWN]}")
 
-    *others, last = processor_backends(bundle, hardware, threads, alone=alone, most_runs=most_runs)
-    ranked = (
-        rank(
-            (*others, last),
-            predictor,
-            sample,
-            clock=clock,
-            skipped=skipped,
-            memory=hardware.memory,
-        )
-        if others
-        else ()
+    candidates = list(
+        processor_backends(bundle, hardware, threads, alone=alone, most_runs=most_runs)
+    )
+    last = candidates[-1]
+    ranked = rank(
+        candidates, predictor, sample, clock=clock, skipped=skipped, memory=hardware.memory
     )
     for each in ranked:
         try:

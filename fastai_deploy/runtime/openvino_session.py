@@ -13,7 +13,7 @@ from typing import Any, List, Mapping, Optional, Sequence
 import numpy as np
 import openvino
 
-from .bundle import BF16, Bundle, ModelError
+from .bundle import BF16, Bundle, ModelError, check_names
 from .hardware import Hardware
 
 GROUP = 128
@@ -52,21 +52,12 @@ def open_openvino(bundle: Bundle, hardware: Hardware, threads: int, runs: int) -
     be compiled.
     """
     path = bundle.folder / bundle.form.file
-    needed = int(bundle.model_bytes * _MEMORY_FACTOR)
-    if hardware.memory is not None and needed > hardware.memory:
-        raise ModelError(
-            f"{path.name} needs about {needed >> 20} MB of memory in OpenVINO, "
-            f"but only {hardware.memory >> 20} MB are available"
-        )
+    bundle.require_memory(hardware.memory, _MEMORY_FACTOR, "memory in OpenVINO")
     try:
         session = compile_graph(path, bundle.form.precision, threads, runs)
     except Exception as error:  # noqa: BLE001  # RuntimeError, and pybind11's own
         raise ModelError(f"OpenVINO cannot compile {path.name}: {reason(error)}") from None
-    if session.inputs != set(bundle.inputs):
-        raise ModelError(
-            f"the inputs of the graph are {sorted(session.inputs)}, but the manifest has "
-            f"{list(bundle.inputs)}"
-        )
+    check_names("inputs", bundle.inputs, sorted(session.inputs))
     return session
 
 

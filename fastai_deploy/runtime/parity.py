@@ -38,6 +38,14 @@ class Rules:
         """The rules for the float32 model: no changed label, every |Δ| within the tolerance."""
         return cls(most=tolerance, margin=0.0)
 
+    @classmethod
+    def tied(cls, tolerance: float) -> Rules:
+        """The rules for int8 in bundles of formats 1 and 2.
+
+        A label may change between two that are tied within the tolerance.
+        """
+        return cls(most=tolerance, margin=2 * tolerance)
+
 
 REDUCED = Rules(margin=MARGIN, mean=MEAN, p99=P99)
 """The default rules for forms that compute in fewer bits than float32."""

@@ -98,6 +98,29 @@ _IDS = "input_ids"
 _MASK = "attention_mask"
 
 
+def feed(
+    inputs: Iterable[str], texts: Sequence[Sequence[int]], pad: int
+) -> Dict[str, npt.NDArray[np.int64]]:
+    """The inputs of a graph for the ids of some texts, padded on the right with ``pad``.
+
+    Each is int64 ``(batch, sequence)``.
+    """
+    lengths = [len(text) for text in texts]
+    longest = max(lengths)
+    padding = [pad] * longest
+    rows = [[*text, *padding[len(text) :]] for text in texts]
+    ids = np.array(rows, dtype=np.int64)
+
+    def of(name: str) -> npt.NDArray[np.int64]:
+        if name == _IDS:
+            return ids
+        if name == _MASK:
+            return (np.arange(longest) < np.array(lengths)[:, None]).astype(np.int64)
+        return np.zeros_like(ids)
+
+    return {name: of(name) for name in inputs}
+
+
 class Predictor:
     """A model that answers texts. Thread-safe.
 
@@ -153,7 +176,8 @@ class Predictor:
         return [outcomes[place] for place in range(len(texts))]
 
     def _run(self, texts: Sequence[Encoded]) -> List[Outcome]:
-        output = self._session.run([self.bundle.output], self._feed(texts))[0]
+        fed = feed(self.bundle.inputs, [text.ids for text in texts], self.bundle.pad_token_id)
+        output = self._session.run([self.bundle.output], fed)[0]
         logits = np.asarray(output, dtype=np.float64)
         finite: Any = np.isfinite(logits).all(axis=1)
         rows = self._probabilities(logits).tolist()
@@ -163,23 +187,6 @@ class Predictor:
             else _failed("the model returned no finite number for this text")
             for text, row, is_finite in zip(texts, rows, finite.tolist())  # noqa: B905  # not in Python 3.8
         ]
-
-    def _feed(self, texts: Sequence[Encoded]) -> Dict[str, npt.NDArray[np.int64]]:
-        """The inputs of the graph, each int64 ``(batch, sequence)``."""
-        lengths = [len(text.ids) for text in texts]
-        longest = max(lengths)
-        padding = [self.bundle.pad_token_id] * longest
-        rows = [[*text.ids, *padding[len(text.ids) :]] for text in texts]
-        ids = np.array(rows, dtype=np.int64)
-
-        def of(name: str) -> npt.NDArray[np.int64]:
-            if name == _IDS:
-                return ids
-            if name == _MASK:
-                return (np.arange(longest) < np.array(lengths)[:, None]).astype(np.int64)
-            return np.zeros_like(ids)
-
-        return {name: of(name) for name in self.bundle.inputs}
 
     def _probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Softmax or sigmoid of logits ``(batch, labels)``, in float64, without overflow."""

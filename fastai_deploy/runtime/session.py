@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any
 
 import onnxruntime
 
-from .bundle import BF16, Bundle, ModelError
+from .bundle import BF16, Bundle, ModelError, check_names
 from .hardware import Hardware
 
 SLOWER = ("SkipLayerNormFusion", "BiasGeluFusion")
@@ -27,12 +27,7 @@ def open_session(
     ``onnx_graph.check_weights`` first: this function does not check which files hold the weights.
     """
     path = bundle.folder / bundle.form.file
-    needed = int(bundle.model_bytes * _MEMORY_FACTOR)
-    if hardware.memory is not None and needed > hardware.memory:
-        raise ModelError(
-            f"{bundle.form.file} needs about {needed >> 20} MB of memory, "
-            f"but only {hardware.memory >> 20} MB are available"
-        )
+    bundle.require_memory(hardware.memory, _MEMORY_FACTOR)
     try:
         session = onnxruntime.InferenceSession(
             str(path),
@@ -43,8 +38,8 @@ def open_session(
     except Exception as error:  # noqa: BLE001  # its errors have no common base
         reason = str(error).splitlines()[0][:300]
         raise ModelError(f"{bundle.form.file} cannot be loaded: {reason}") from None
-    _check_names("inputs", bundle.inputs, [node.name for node in session.get_inputs()])
-    _check_names("output", (bundle.output,), [node.name for node in session.get_outputs()])
+    check_names("inputs", bundle.inputs, [node.name for node in session.get_inputs()])
+    check_names("output", (bundle.output,), [node.name for node in session.get_outputs()])
     return session
 
 
@@ -65,10 +60,3 @@ def _options(threads: int, *, alone: bool, bf16: bool) -> Any:
     if bf16:  # on Arm only; on x86 ONNX Runtime has no bfloat16
         options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
     return options
-
-
-def _check_names(what: str, expected: Any, found: List[str]) -> None:
-    if sorted(expected) != sorted(found):
-        raise ModelError(
-            f"the {what} of the graph are {found}, but the manifest has {list(expected)}"
-        )

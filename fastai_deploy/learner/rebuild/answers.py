@@ -21,6 +21,7 @@ from fastai_deploy.learner.rebuild.onnx_export import FAILURES
 from fastai_deploy.learner.rebuild.transformer import Classifier
 from fastai_deploy.learner.text.rules import DROP_TRAILING_NUL, PREFIX_SPACE
 from fastai_deploy.learner.text.tokenizer_json import OWN_TOKENIZER, Json
+from fastai_deploy.runtime.predictor import feed
 
 Ids = list[int]
 Scores = Callable[[Ids], "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"]
@@ -110,17 +111,6 @@ class Session(Protocol):
     def run(self, outputs: Sequence[str] | None, feed: Mapping[str, Any]) -> Sequence[Any]:
         """The named outputs, or all."""
         ...
-
-
-def feed(inputs: Iterable[str], texts: Sequence[Ids], pad: int) -> dict[str, Any]:
-    """The inputs of a graph for one batch, padded on the right; each ``(batch, sequence)``."""
-    ids = np.full((len(texts), max(map(len, texts))), pad, dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = text
-        mask[row, : len(text)] = 1
-    known = {"input_ids": ids, "attention_mask": mask}
-    return {name: known[name] if name in known else np.zeros_like(ids) for name in inputs}
 
 
 def session_scores(session: Session, inputs: Iterable[str]) -> Scores:

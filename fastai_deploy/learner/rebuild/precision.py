@@ -21,7 +21,6 @@ from fastai_deploy.learner.rebuild.answers import (
     Session,
     activated,
     batch_scores,
-    feed,
     probabilities,
     session_scores,
 )
@@ -39,6 +38,7 @@ from fastai_deploy.runtime.choice import seconds_per_text
 from fastai_deploy.runtime.contract import Encoded
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.parity import REDUCED, ParityReport, Rules, answer, compare
+from fastai_deploy.runtime.predictor import feed
 
 WORTHWHILE = 10_000_000
 """Parameters. A smaller model answers a short text in float32 within a few milliseconds, about as
@@ -117,15 +117,17 @@ def choose(
     )
     doubt = _doubt(rebuilt, goldens, own) if gate.quantize == "auto" else ""
     wanted = [each for each in (INT8, INT8_WEIGHTS, BF16) if gate.quantize in (each, "auto")]
-    passed: list[tuple[Form, float]] = []
+    allowed: list[Form] = []
     for precision in wanted:
         if doubt and precision in _INT8_FORMS:
             continue
         form = trial.form(precision)
         if form is not None:
-            passed.append((form, trial.difference))
+            allowed.append(form)
             if precision == INT8:
                 break  # as fast as any on every processor, and it needs no other beside it
+    else:
+        allowed += reference.forms
     if doubt:
         report(
             Warned(
@@ -134,11 +136,12 @@ def choose(
                 f"{ENOUGH} texts as your users send them, one on each line; labels are not needed",
             )
         )
-    forms = tuple(form for form, _ in passed)
-    if INT8 in (form.precision for form in forms):
-        return replace(reference, forms=forms, difference=passed[0][1])
-    difference = passed[0][1] if passed and passed[0][0].proven else reference.difference
-    return replace(reference, forms=(*forms, *reference.forms), difference=difference)
+    first = allowed[0].difference
+    return replace(
+        reference,
+        forms=tuple(allowed),
+        difference=reference.difference if first is None else first,
+    )
 
 
 def _doubt(rebuilt: Rebuilt, goldens: Sequence[Golden], own: int) -> str:
@@ -154,10 +157,7 @@ def _doubt(rebuilt: Rebuilt, goldens: Sequence[Golden], own: int) -> str:
 
 
 class _Trial:
-    """Makes forms, asks them the goldens, and reports what each gave.
-
-    ``difference`` is the largest |Δprobability| of the form that was tried last.
-    """
+    """Makes forms, asks them the goldens, and reports what each gave."""
 
     def __init__(
         self,
@@ -178,7 +178,6 @@ class _Trial:
         self._report = report
         self._hardware = hardware
         self._ids = [rebuilt.encoder(each.text) for each in goldens]
-        self.difference = 0.0
         self._reference: Session = open_graph(reference.graph.path)
         found.tried(Tried(FP32, "passes", gain=1.0))
 
@@ -195,7 +194,7 @@ class _Trial:
                 quantize_weights(self._graph.path, path)
             if not self._computable(precision):
                 return self._unproven(precision, path)
-            self._check(precision, path)
+            difference = self._check(precision, path)
         except (ParityError, UnsupportedLearner) as error:
             if path != self._graph.path:
                 remove_onnx(path)
@@ -203,7 +202,7 @@ class _Trial:
                 raise
             self._report(Step(f"{precision} is not served: {error.message}"))
             return None
-        return Form(precision, path.name, difference=self.difference)
+        return Form(precision, path.name, difference=difference)
 
     def _computable(self, precision: str) -> bool:
         """Whether this machine computes the form in the way in which one that gains by it does."""
@@ -216,9 +215,9 @@ class _Trial:
         )
         return Form(precision, path.name, proven=False)
 
-    def _check(self, precision: str, path: Path) -> None:
+    def _check(self, precision: str, path: Path) -> float:
+        """The form's largest |Δprobability|. Raises ParityError if it breaks a rule."""
         verdict = self._judged(self._opened(precision, path))
-        self.difference = verdict.difference
         report = verdict.together
         self._found.add(precision, verdict.answers)
         self._found.tried(
@@ -250,6 +249,7 @@ class _Trial:
                 f"{verdict.gain:.1f} times as fast as float32 here"
             )
         )
+        return verdict.difference
 
     def _opened(self, precision: str, path: Path) -> Session:
         if not in_openvino(precision, self._hardware.machine):
@@ -319,9 +319,7 @@ class _Trial:
         inputs, pad = self._graph.inputs, self._rebuilt.pad_token_id
 
         def running(session: Session) -> Callable[[Sequence[Encoded]], object]:
-            return lambda texts: session.run(
-                None, feed(inputs, [list(text.ids) for text in texts], pad)
-            )
+            return lambda texts: session.run(None, feed(inputs, [each.ids for each in texts], pad))
 
         seconds = seconds_per_text(
             {FP32: running(self._reference), "form": running(session)},
