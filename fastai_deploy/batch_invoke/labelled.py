@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from fastai_deploy import files
 from fastai_deploy.batch_invoke.inputs import MOST, read_texts
 from fastai_deploy.batch_invoke.tables import COLUMN, ColumnChoice, bad_line
-from fastai_deploy.errors import FileError, FileMissing, UsageError
+from fastai_deploy.errors import FileError, UsageError
 from fastai_deploy.json_reader import BadJson, parse
 from fastai_deploy.parity.goldens import Case, Labels, answered, labelled_case
 
@@ -59,8 +59,8 @@ def read_labelled(
     ``notify`` receives what was decided. An empty label of a multi-label model means that the text
     has none; of a single-label model, that it is not known.
     """
-    if files.size_of(path) is None:
-        raise FileMissing(f"{path} does not exist", hint="check the path")
+    with files.reading(path):  # else the name of a missing file would be read as a text
+        pass
     suffix = path.suffix.lower()
     if suffix in _TABLES:
         rows = _table(path, columns, stdin, notify)
