@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
 from fastai_deploy.packaging.wheels import Container
@@ -13,6 +14,7 @@ from fastai_deploy.records import (
     Api,
     Artifact,
     Checkup,
+    Deployed,
     Endpoint,
     LogLine,
     Policies,
@@ -95,6 +97,18 @@ class Operations(Protocol):
 
     def versions(self) -> tuple[Version, ...]:
         """The deployed versions, newest first."""
+
+    def deployed(self) -> Sequence[Deployed]:
+        """The deployed and verified versions, newest first."""
+
+    def live_version(self) -> str:
+        """The version that serves; empty if none does."""
+
+    def artifact_of(self, version: Deployed, folder: Path) -> Path:
+        """The artifact of a version, with the right hash; downloaded into ``folder`` if it must be.
+
+        Raises FileError or AwsError.
+        """
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again. Raises UsageError."""

@@ -9,12 +9,14 @@ import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from fastai_deploy import naming
 from fastai_deploy.aws import logs as log_lines
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.doctor import Doctor
+from fastai_deploy.aws.download import download
 from fastai_deploy.aws.endpoint import EndpointState, find_endpoint
 from fastai_deploy.aws.permissions import resolved, role_policies, user_policies
 from fastai_deploy.aws.specs import EndpointSpec, Location
@@ -86,7 +88,7 @@ class AwsOperations:
         end = expiry.planned_end(context, stored.sha256)
         templates = [definition.template for _, definition in blueprints]
         cost = checks.cost(context, spec, templates, state.instances if state else 0)
-        model = model_change(artifact, self._live_version(), self._deployed)
+        model = model_change(artifact, self.live_version(), self.deployed)
         return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now, model)
 
     def _report_patch(self, stack: Stack | None, image: str) -> None:
@@ -132,13 +134,26 @@ class AwsOperations:
 
     def versions(self) -> tuple[Version, ...]:
         """The deployed versions, newest first. Raises AwsError."""
-        return list_versions(self._deployed(), self._live_version())
+        return list_versions(self.deployed(), self.live_version())
 
-    def _deployed(self) -> Sequence[Deployed]:
+    def artifact_of(self, version: Deployed, folder: Path) -> Path:
+        """Download the artifact of a version. Raises FileError, AwsMissing or AwsError."""
+        path = folder / "model.tar.gz"
+        download(self._context.aws, version, path, self._context.report)
+        return path
+
+    def deployed(self) -> Sequence[Deployed]:
         """The verified versions, newest first; none without a bucket."""
         context = self._context
         bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
         return context.deployments(bucket).listed() if bucket else ()
+
+    def live_version(self) -> str:
+        """The version of the stack; empty without one. Raises NotOurs or AwsError."""
+        owner = self._context.owner
+        name = naming.endpoint_stack(owner.project, owner.stage)
+        stack = our_stack(self._context.aws, name, owner)
+        return stack.tags.get(naming.VERSION_TAG, "") if stack else ""
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again.
@@ -149,7 +164,7 @@ class AwsOperations:
         context = self._context
         own = context.settings.sections.project.bucket
         bucket = find_bucket(context.aws, own)
-        live = self._live_version()
+        live = self.live_version()
         if not live:
             raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
         if bucket is None:
@@ -248,9 +263,3 @@ class AwsOperations:
         bucket = chosen or default_bucket(context.aws, unknown=unknown)
         key = naming.artifact_key(context.owner.project, artifact.sha256)
         return StoredArtifact.of(artifact, "aws", f"s3://{bucket}/{key}", context.aws.region)
-
-    def _live_version(self) -> str:
-        owner = self._context.owner
-        name = naming.endpoint_stack(owner.project, owner.stage)
-        stack = our_stack(self._context.aws, name, owner)
-        return stack.tags.get(naming.VERSION_TAG, "") if stack else ""

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from http import HTTPStatus
@@ -24,6 +24,7 @@ from fastai_deploy.records import (
     Check,
     Checkup,
     Cost,
+    Deployed,
     Endpoint,
     LastHour,
     LogLine,
@@ -194,6 +195,18 @@ class LocalOperations:
         """The versions deployed here, newest first."""
         deployed = self._target.history.newest_first()
         return list_versions(deployed, self._target.endpoint.live_version())
+
+    def deployed(self) -> Sequence[Deployed]:
+        """The versions deployed here, newest first. Raises FileError for a damaged history."""
+        return self._target.history.newest_first()
+
+    def live_version(self) -> str:
+        """The version of the running server; empty if none runs."""
+        return self._target.endpoint.live_version()
+
+    def artifact_of(self, version: Deployed, folder: Path) -> Path:  # noqa: ARG002 - it is here
+        """The stored artifact of a version. Raises FileError if it is gone or damaged."""
+        return self._target.artifact_of(version.sha256)
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Start the previous version again; its server checks itself against its goldens.

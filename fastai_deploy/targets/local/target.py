@@ -141,6 +141,10 @@ class LocalTarget:
             path = self._store.put(Path(artifact.path), artifact.sha256, artifact.bytes)
         return StoredArtifact.of(artifact, self.name, path.as_uri())
 
+    def artifact_of(self, sha256: str) -> Path:
+        """The path of a stored artifact, after verifying its hash. Raises FileError."""
+        return self._store.checked(sha256)
+
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
         """Start a model server for the artifact; stop the old one once the new one is verified."""
         self.history.newest_first()  # a damaged history should fail before anything is started

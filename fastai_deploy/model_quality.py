@@ -1,0 +1,296 @@
+"""How good a model is: evaluate it on labelled texts, compare versions, watch what is captured.
+
+Nothing here changes what is deployed. The figures are in :mod:`fastai_deploy.evaluation`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from fastai_deploy import files, stages
+from fastai_deploy.batch_invoke.labelled import LabelledColumns, read_labelled
+from fastai_deploy.batch_invoke.run import Answered, BatchOptions
+from fastai_deploy.bundle import read_manifest
+from fastai_deploy.environments.venv import Environments
+from fastai_deploy.errors import UsageError
+from fastai_deploy.evaluation.local_answers import SERVED, Column, answers_of, labelled_answer
+from fastai_deploy.evaluation.metrics import Answer
+from fastai_deploy.evaluation.page import page
+from fastai_deploy.evaluation.result import (
+    LEARNER,
+    Evaluation,
+    Limits,
+    Source,
+    encoded,
+    evaluated,
+    files_of,
+)
+from fastai_deploy.packaging.artifact import unpack
+from fastai_deploy.parity.goldens import Case, Labels
+from fastai_deploy.progress import StageFinished, StageStarted, Step, Warned
+from fastai_deploy.project import Project
+from fastai_deploy.records import Api, Artifact, Bundle, Deployed, Endpoint, counted
+from fastai_deploy.versions import find_version
+
+Place = Literal["bundle", "artifact", "endpoint", "api"]
+LIVE = "live"
+_SHOWN = 12  # hexadecimal digits of a version
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to evaluate, and what to compare it with.
+
+    ``on`` is where to ask, None for the last of bundle, artifact, endpoint and API that there is.
+    ``live`` asks the endpoint beside it; ``against`` is the version (its first digits, or
+    ``live``) that must not be significantly better. ``min_accuracy`` is from 0 to 1. ``report`` is
+    where the page is written, None for beside the bundle.
+    """
+
+    columns: LabelledColumns = field(default_factory=LabelledColumns)
+    on: Place | None = None
+    live: bool = False
+    against: str | None = None
+    min_accuracy: float | None = None
+    report: Path | None = None
+    at_once: int = 4
+
+
+def evaluate(project: Project, file: Path, how: EvaluateOptions, stdin: BinaryIO) -> Evaluation:
+    """Answer labelled texts, and judge the answers.
+
+    The bundle is asked in the form that is served and in float32; the learner's own answers are in
+    the file, if anywhere. Raises UsageError, FileError or GoldenError for the file, RecordMissing
+    without a model, and the errors of asking it.
+    """
+    began = project.clock()
+    project.report(StageStarted("evaluate"))
+    on = how.on or _most_deployed(project)
+    with _models(project, on, how) as models:
+        found = read_labelled(
+            file,
+            how.columns,
+            Labels(models.subject.labels, several=models.subject.several),
+            stdin,
+            lambda said: project.report(Warned(said)),
+        )
+        columns = list(models.columns(found.cases))
+        against = models.against.version if models.against else ""
+    result = evaluated(
+        found.cases,
+        columns,
+        models.subject.column,
+        names=models.subject.labels,
+        several=models.subject.several,
+        source=Source(str(file), found.unlabelled, found.empty),
+        on=models.subject.where,
+        model=models.subject.name,
+        limits=Limits(how.min_accuracy, against),
+    )
+    data, shown = files_of(project.workspace.bundle)
+    result = replace(result, page=str(how.report or shown))
+    files.write(data, encoded(result))
+    files.write(Path(result.page), page(result).encode("utf-8", "replace"))
+    accuracy = result.main.figures.accuracy.value or 0.0
+    summary = f"{counted(len(found.cases), 'text')} on the {on}: {accuracy:.3f} right"
+    project.report(StageFinished("evaluate", summary, project.clock() - began))
+    return result
+
+
+def _most_deployed(project: Project) -> Place:
+    """The last of what there is, in the order of the flow. Raises RecordMissing if there is none.
+
+    An API whose callers have tokens of their own cannot be asked, so its endpoint is.
+    """
+    find = project.workspace.find
+    api = find(Api)
+    if api is not None and api.auth != "jwt":
+        return "api"
+    if find(Endpoint) is not None:
+        return "endpoint"
+    if find(Artifact) is not None:
+        return "artifact"
+    project.workspace.need(Bundle)
+    return "bundle"
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The judged model; ``where`` says for people what is asked, and where."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    several: bool
+    column: str
+    where: str
+    precision: str = ""
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The judged model and those beside it; a folder is a bundle or an unpacked artifact.
+
+    ``folder`` is None if the judged model is asked through the endpoint or the API.
+    """
+
+    project: Project
+    subject: _Subject
+    folder: Path | None
+    exact: bool
+    live: _Subject | None
+    through_api: bool
+    against: Deployed | None
+    against_folder: Path | None
+
+    def columns(self, cases: Sequence[Case]) -> Iterator[Column]:
+        """The learner's own answers, if the file has any, and those of every model."""
+        texts = [case.text for case in cases]
+        project, subject = self.project, self.subject
+        if any(case.probabilities is not None for case in cases):
+            yield self._learner(cases)
+        if self.folder is not None:
+            yield from self._local(self.folder, subject.version, texts, SERVED, exact=self.exact)
+        else:
+            where = f"the {subject.column}"
+            yield _asked(project, texts, subject, where, through_api=self.through_api)
+        if self.live is not None:
+            yield _asked(project, texts, self.live, "the endpoint", through_api=False)
+        if self.against is not None and self.against_folder is not None:
+            version = self.against.version
+            yield from self._local(self.against_folder, version, texts, version, exact=False)
+
+    def _local(
+        self, folder: Path, version: str, texts: Sequence[str], name: str, *, exact: bool
+    ) -> Iterator[Column]:
+        project = self.project
+        environments = Environments(project.workspace.environments, project.report)
+        report = project.report
+        yield from answers_of(
+            folder, texts, environments, report, version=version, name=name, float32=exact
+        )
+
+    def _learner(self, cases: Sequence[Case]) -> Column:
+        threshold = None
+        if self.folder is not None:
+            threshold = read_manifest(self.folder)[0].threshold
+        elif self.subject.several:
+            threshold = _THRESHOLD
+        labels = self.subject.labels
+        return Column(
+            LEARNER,
+            "its own answers, from the file",
+            "",
+            tuple(
+                None
+                if case.probabilities is None
+                else labelled_answer(case.probabilities, labels, threshold)
+                for case in cases
+            ),
+        )
+
+
+_THRESHOLD = 0.5  # fastai's own, where the manifest is not at hand
+
+
+@contextmanager
+def _models(project: Project, on: Place, how: EvaluateOptions) -> Iterator[_Models]:
+    """The models to ask; artifacts are unpacked for as long as the block runs."""
+    workspace = project.workspace
+    against = _version(project, how.against) if how.against else None
+    with tempfile.TemporaryDirectory(prefix="fdeploy-") as scratch:
+        folder = None
+        if on == "bundle":
+            folder = Path(workspace.need(Bundle).path)
+            subject = _subject(folder, "", "the bundle, asked on this machine")
+        elif on == "artifact":
+            artifact = workspace.need(Artifact)
+            folder = _unpacked(Path(artifact.path), Path(scratch, "artifact"), project)
+            subject = _subject(folder, artifact.version, "the artifact, asked on this machine")
+        else:
+            subject = _probe(project, on, through_api=on == "api")
+        beside = None
+        if against is not None:
+            packed = project.operations.artifact_of(against, Path(scratch))
+            beside = _unpacked(packed, Path(scratch, "against"), project)
+        yield _Models(
+            project,
+            subject,
+            folder,
+            exact=on == "bundle",
+            live=_probe(project, LIVE, through_api=False) if how.live and folder else None,
+            through_api=on == "api",
+            against=against,
+            against_folder=beside,
+        )
+
+
+def _unpacked(artifact: Path, folder: Path, project: Project) -> Path:
+    project.report(Step(f"unpacking {artifact.name}"))
+    unpack(artifact, folder)
+    return folder
+
+
+def _version(project: Project, wanted: str) -> Deployed:
+    """A deployed version by its first digits, or the live one. Raises UsageError."""
+    deployed = project.operations.deployed()
+    if wanted == LIVE:
+        wanted = project.operations.live_version()
+        if not wanted:
+            raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
+    return find_version(deployed, wanted)
+
+
+def _subject(folder: Path, version: str, where: str) -> _Subject:
+    manifest, digest = read_manifest(folder)
+    version = version or digest[:_SHOWN]
+    several = manifest.task == "multi-label"
+    return _Subject(manifest.name, version, manifest.labels, several, SERVED, where)
+
+
+def _probe(project: Project, column: str, *, through_api: bool) -> _Subject:
+    """What is deployed, from its answer to one text, which has every label."""
+    endpoint = project.workspace.need(Endpoint)
+    body = stages.invoke(project, {"text": "ready?"}, through_api=through_api)
+    bundle = project.workspace.find(Bundle)
+    labels = tuple(sorted(body["probabilities"]))
+    if bundle is not None and sorted(bundle.labels) == list(labels):
+        labels = bundle.labels  # in the order of the model
+    model = body["model"]
+    where = project.workspace.need(Api).url if through_api else f"endpoint {endpoint.name}"
+    return _Subject(
+        str(model["name"]),
+        str(model["version"]),
+        labels,
+        "labels" in body,
+        column,
+        f"version {model['version']} at {where}",
+        str(model.get("precision", "")),
+    )
+
+
+def _asked(
+    project: Project, texts: Sequence[str], subject: _Subject, what: str, *, through_api: bool
+) -> Column:
+    """The answers of the endpoint or the API."""
+    how = BatchOptions(through_api=through_api)
+    found = stages.invoke_many(project, texts, how)
+    precision = f", {subject.precision}" if subject.precision else ""
+    return Column(
+        subject.column,
+        f"{what}{precision}",
+        subject.version,
+        tuple(_answer(each) for each in found.answers),
+    )
+
+
+def _answer(answered: Answered) -> Answer:
+    if answered.failed:
+        error = answered.body["error"]
+        return Answer((), error=f"{error['code']}: {error['message']}")
+    return Answer(tuple(answered.labels), dict(answered.body["probabilities"]))
