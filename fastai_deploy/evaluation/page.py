@@ -83,8 +83,8 @@ def _headlines(found: Evaluation) -> str:
         for each in found.columns
     )
     return (
-        f"<h2>Figures</h2><div class=scroll tabindex=0><table>{head}<th>weighted F1<th>calibration error"
-        f"{body}</table></div>"
+        f"<h2>Figures</h2><div class=scroll tabindex=0><table>{head}<th>weighted F1"
+        f"<th>calibration error{body}</table></div>"
     )
 
 
@@ -227,7 +227,8 @@ def _confusion(found: Evaluation) -> str:
         for at, (name, row) in enumerate(zip(names, matrix, strict=False))
     )
     return (
-        f"{title}<div class=scroll tabindex=0><table class=matrix><tr><th>truth ↓ answer →{head}{body}"
+        f"{title}<div class=scroll tabindex=0><table class=matrix><tr><th>truth ↓ answer →"
+        f"{head}{body}"
         "</table></div><p class=i>Texts; the colour is the share of the row."
     )
 
@@ -293,8 +294,8 @@ def _text_table(found: Evaluation, rows: Sequence[TextRow]) -> str:
     )
     more = f"<p>and {len(rows) - _ROWS:,} more in the JSON file" if len(rows) > _ROWS else ""
     return (
-        f"<div class=scroll tabindex=0><table><tr><th class=r>row<th>text<th>truth{head}{body}</table></div>"
-        f"{more}"
+        "<div class=scroll tabindex=0><table><tr><th class=r>row<th>text<th>truth"
+        f"{head}{body}</table></div>{more}"
     )
 
 
