@@ -18,6 +18,7 @@ from fastai_deploy.batch_invoke.run import Answered, BatchOptions
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import UsageError
+from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.evaluation.local_answers import SERVED, Column, answers_of, labelled_answer
 from fastai_deploy.evaluation.metrics import Answer
 from fastai_deploy.evaluation.page import page
@@ -96,6 +97,8 @@ def evaluate(project: Project, file: Path, how: EvaluateOptions, stdin: BinaryIO
     result = replace(result, page=str(how.report or shown))
     files.write(data, encoded(result))
     files.write(Path(result.page), page(result).encode("utf-8", "replace"))
+    if on == "bundle":
+        write_card(Path(project.workspace.need(Bundle).path))
     accuracy = result.main.figures.accuracy.value or 0.0
     summary = f"{counted(len(found.cases), 'text')} on the {on}: {accuracy:.3f} right"
     project.report(StageFinished("evaluate", summary, project.clock() - began))

@@ -29,10 +29,12 @@ from fastai_deploy.batch_invoke.run import (
     answers,
 )
 from fastai_deploy.bundle import read_manifest
+from fastai_deploy.bundle.folder import CARD
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import LeftoverError, NoProject, UsageError
+from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
@@ -77,8 +79,11 @@ def export(project: Project) -> Bundle:
         if before and unchanged and _bundle_is_whole(before) and wanted.kind != "factory":
             record = replace(before, source=source)
             ending.summary = f"{_about(record)}, unchanged"
+            if files.size_of(Path(record.path, CARD)) is None:  # of an earlier version of fdeploy
+                write_card(Path(record.path))
         else:
             made = export_source.make(project, wanted)
+            write_card(made.path)
             record = Bundle(
                 path=str(made.path),
                 version=made.version,

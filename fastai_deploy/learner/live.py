@@ -18,6 +18,7 @@ from typing import Any
 
 from fastai_deploy.bundle import Bundle
 from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
+from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.learner.convert import convert, refuse
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.proof import telling_texts
@@ -64,7 +65,7 @@ def export_learner(
             anatomy = examine(archive, source.size)
         refuse(anatomy, defined=definitions is not None)
         within = TOLERANCE if tolerance is None else tolerance
-        return convert(
+        made = convert(
             file,
             place,
             golden=_answered(learn, goldens, anatomy, within),
@@ -75,6 +76,8 @@ def export_learner(
             definitions=Path(definitions) if definitions is not None else None,
             unproven=unproven,
         )
+    write_card(made.path)
+    return made
 
 
 def _check_live(learn: Any) -> None:
