@@ -121,10 +121,15 @@ def mcnemar(lost: int, gained: int) -> float:
     probability 1/2. Source: Q. McNemar, Psychometrika 12 (1947), 153-157; exact as in Agresti,
     "Categorical Data Analysis", section 11.1.
     """
-    trials, least = lost + gained, min(lost, gained)
-    tail = sum(math.comb(trials, k) for k in range(least + 1))
+    trials = lost + gained
+    if trials >= _BY_HAND:
+        return _normal_tail(lost, gained)
     # Integers of any size: 2 ** -trials would underflow for some thousand texts.
-    return min(1.0, 2 * tail / 2**trials) if trials < _BY_HAND else _normal_tail(lost, gained)
+    tail = term = 1
+    for k in range(min(lost, gained)):
+        term = term * (trials - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**trials)
 
 
 _BY_HAND = 5_000  # changed texts up to which the sum is exact
