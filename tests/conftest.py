@@ -71,7 +71,10 @@ class Outcome:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.stdout)
+        """The result in the envelope that --json prints."""
+        envelope = json.loads(self.stdout)
+        assert envelope.keys() == {"schema", "command", "result"}
+        return envelope["result"]
 
     @property
     def error(self) -> dict[str, Any]:

@@ -257,7 +257,7 @@ def _fdeploy(project: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     )
     if done.returncode:
         return done.returncode, {"error": done.stderr.strip().splitlines()[-1]}
-    return 0, json.loads(done.stdout)
+    return 0, json.loads(done.stdout)["result"]
 
 
 def _environment() -> dict[str, str]:

@@ -59,7 +59,7 @@ def answers(path: Path) -> list[Any]:
 @pytest.mark.parametrize("through", [[], ["--api"]])
 def test_a_table_is_answered_in_order(served: Fdeploy, through: list[str]) -> None:
     done = served.ok("invoke", "texts.csv", "--column", "review", "--json", *through)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [json.loads(line)["result"] for line in done.stdout.splitlines()]
     assert [each["text"] for each in found] == TEXTS
     assert [each["row"] for each in found] == list(range(1, 121))
     assert all(set(each["probabilities"]) == LABELS for each in found)

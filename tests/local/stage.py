@@ -29,6 +29,11 @@ class Ran:
     err: str
 
     @property
+    def result(self) -> Any:
+        """The result in the envelope of --json."""
+        return json.loads(self.out)["result"]
+
+    @property
     def error(self) -> dict[str, Any]:
         """The error event, which is the last line of stderr."""
         event: dict[str, Any] = json.loads(self.err.splitlines()[-1])
