@@ -44,7 +44,7 @@ app = typer.Typer(
     cls=Commands,
     help="Deploy a fastai text classifier as a verified, key-protected HTTPS API; tear it down "
     "again with one command.",
-    epilog="The first time: fdeploy init, then fdeploy up. fdeploy COMMAND --help has examples.",
+    epilog="The first time: init, then up. fdeploy COMMAND --help shows examples.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy.cli.app import run
+from tests.conftest import result_of
 from tests.packaged import SMALL_BURST, write_model
 
 
@@ -31,7 +32,7 @@ class Ran:
     @property
     def result(self) -> Any:
         """The result in the envelope of --json."""
-        return json.loads(self.out)["result"]
+        return result_of(self.out)
 
     @property
     def error(self) -> dict[str, Any]:
