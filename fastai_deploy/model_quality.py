@@ -18,7 +18,7 @@ from fastai_deploy.batch_invoke.run import Answered, BatchOptions
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import UsageError
-from fastai_deploy.evaluation.card import write_card
+from fastai_deploy.evaluation.card import Card, read_card, write_card
 from fastai_deploy.evaluation.local_answers import SERVED, Column, answers_of, labelled_answer
 from fastai_deploy.evaluation.metrics import Answer
 from fastai_deploy.evaluation.page import page
@@ -103,6 +103,11 @@ def evaluate(project: Project, file: Path, how: EvaluateOptions, stdin: BinaryIO
     summary = f"{counted(len(found.cases), 'text')} on the {on}: {accuracy:.3f} right"
     project.report(StageFinished("evaluate", summary, project.clock() - began))
     return result
+
+
+def card(project: Project) -> Card:
+    """The model card of the exported bundle. Raises RecordMissing or FileError."""
+    return read_card(Path(project.workspace.need(Bundle).path))
 
 
 def _most_deployed(project: Project) -> Place:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         Lines,
         Versions,
     )
+    from fastai_deploy.evaluation.card import Card
+    from fastai_deploy.evaluation.result import Evaluation
     from fastai_deploy.project import Project
     from fastai_deploy.project_setup import Initialized
     from fastai_deploy.records import (
@@ -82,12 +84,24 @@ def init(
 @command(
     app,
     FLOW,
-    examples=["fdeploy inspect learner.pkl"],
+    examples=["fdeploy inspect learner.pkl", "fdeploy inspect --card > README.md"],
     locked=False,
-    then=lambda found: "" if found.summary["verdict"]["reason"] else "fdeploy export",
+    then=lambda found: (
+        "fdeploy export"
+        if hasattr(found, "summary") and not found.summary["verdict"]["reason"]
+        else ""
+    ),
 )
-def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
+def inspect(
+    project: "Project",
+    learner: opt.Learner = None,
+    card: opt.ShowCard = False,  # noqa: FBT002 - a flag
+) -> "Inspected | Card":
     """Show what is in a learner, without running it."""
+    if card:
+        from fastai_deploy import model_quality
+
+        return model_quality.card(project)
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Inspected
 
@@ -269,6 +283,44 @@ def invoke(
     several = [texts] if isinstance(texts, str) else texts
     how = BatchOptions(through_api=api, top_k=top_k, output=kept, at_once=concurrency)
     return stages.invoke_many(project, several, how)
+
+
+@command(
+    app,
+    USE,
+    examples=[
+        "fdeploy evaluate labelled.csv",
+        "fdeploy evaluate labelled.csv --on bundle --min-accuracy 0.85 --against live",
+        "fdeploy evaluate reviews.csv --column review --label-column stars",
+    ],
+    locked=False,
+)
+def evaluate(
+    project: "Project",
+    file: opt.LabelledFile,
+    column: opt.Column = None,
+    label_column: opt.LabelColumn = None,
+    no_header: opt.NoHeader = False,  # noqa: FBT002 - a flag
+    on: opt.On = None,
+    live: opt.BesideLive = False,  # noqa: FBT002
+    min_accuracy: opt.MinAccuracy = None,
+    against: opt.Against = None,
+    report: opt.Report = None,
+    region: opt.Region = None,
+) -> "Evaluation":
+    """Judge the model's answers to labelled texts."""
+    from fastai_deploy import files, model_quality
+    from fastai_deploy.batch_invoke.labelled import LabelledColumns
+
+    how = model_quality.EvaluateOptions(
+        columns=LabelledColumns(column, label_column, header=not no_header),
+        on=on,
+        live=live,
+        against=against,
+        min_accuracy=min_accuracy,
+        report=files.expanded(report).absolute() if report else None,
+    )
+    return model_quality.evaluate(project, files.expanded(file), how, sys.stdin.buffer)
 
 
 @command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")

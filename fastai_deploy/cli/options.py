@@ -143,6 +143,47 @@ NoHeader = Annotated[
     bool,
     typer.Option("--no-header", help="The table has no header; --column is a number, from 1."),
 ]
+LabelledFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Texts with their true labels (.csv, .tsv, .jsonl, .ndjson, .json).",
+        show_default=False,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column or JSON key with the true labels, several with semicolons. Default: label."
+    ),
+]
+On = Annotated[
+    Literal["bundle", "artifact", "endpoint", "api"] | None,
+    typer.Option(help="What to ask. Default: the last of these that there is."),
+]
+BesideLive = Annotated[
+    bool, typer.Option("--live", help="Ask the endpoint too, beside the bundle or the artifact.")
+]
+MinAccuracy = Annotated[
+    float | None,
+    typer.Option(
+        help="End with code 16 if the accuracy is below this, such as 0.85.", min=0, max=1
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION",
+        help="Ask this deployed version too (or live), and end with code 16 if the judged answers "
+        "are significantly worse.",
+        autocompletion=completion.versions,
+    ),
+]
+Report = Annotated[
+    Path | None, typer.Option(help="Write the HTML report here. Default: beside the bundle.")
+]
+ShowCard = Annotated[
+    bool, typer.Option("--card", help="Show the model card of the exported bundle instead.")
+]
 Output = Annotated[
     Path | None,
     typer.Option(help="Write the answers here as JSON lines; texts already answered are skipped."),

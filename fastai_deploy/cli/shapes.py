@@ -35,6 +35,8 @@ from fastai_deploy.cli.results import (
     Streamed,
     Versions,
 )
+from fastai_deploy.evaluation.card import Card
+from fastai_deploy.evaluation.result import EvaluationValues
 from fastai_deploy.project_setup import Initialized
 from fastai_deploy.records import (
     Api,
@@ -144,7 +146,7 @@ class SettingsValues:
 
 RESULTS: Mapping[str, tuple[Any, ...]] = {
     "init": (Initialized,),
-    "inspect": (Anatomy,),
+    "inspect": (Anatomy, Card),
     "export": (ExportedValues,),
     "package": (Artifact,),
     "upload": (StoredArtifact,),
@@ -152,6 +154,7 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "create-api": (Api,),
     "up": (Api,),
     "invoke": (Text, Row, BatchValues),
+    "evaluate": (EvaluationValues,),
     "key": (Key,),
     "openapi": (Document,),
     "teardown": (Teardown,),

@@ -55,6 +55,33 @@ class Known:
     evaluated: Evaluated | None
 
 
+@dataclass(frozen=True)
+class Card:
+    """The result of ``inspect --card``: the card in ``path``, as Markdown."""
+
+    path: str
+    card: str
+
+    def values(self) -> Card:
+        """The card itself."""
+        return self
+
+    def lines(self) -> Iterator[str]:
+        """The card's lines."""
+        yield from self.card.rstrip("\n").split("\n")
+
+
+def read_card(bundle: Path) -> Card:
+    """The card of a bundle, written anew if an earlier version of fdeploy made the bundle.
+
+    Raises FileError.
+    """
+    path = bundle / CARD
+    if files.size_of(path) is None:
+        write_card(bundle)
+    return Card(str(path), files.read(path).decode("utf-8", "replace"))
+
+
 def write_card(bundle: Path) -> Path:
     """Write the card into a bundle's folder; return its path. Raises FileError."""
     path = bundle / CARD
@@ -88,7 +115,7 @@ def _evaluated(bundle: Path, version: str) -> Evaluated | None:
         judged = next(each for each in found["columns"] if each["name"] == found["judged"])
         if judged["version"] != version[:_SHOWN]:
             return None
-        several = bool(found["several"])
+        several = found["task"] == "multi-label"
         figures = judged["figures"]
         return Evaluated(
             Path(str(found["source"]["file"])).name,

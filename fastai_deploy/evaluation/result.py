@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from fastai_deploy.errors import AccuracyTooLow, FdeployError, SignificantlyWorse
 from fastai_deploy.evaluation.intervals import ALPHA
@@ -82,6 +81,27 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class EvaluationValues:
+    """An evaluation as plain data. ``failed`` is the code of the limit that is not kept, or null.
+
+    ``rows`` are the texts that some column answers wrong, or that two columns answer differently.
+    """
+
+    source: Source
+    task: Literal["single-label", "multi-label"]
+    on: str
+    model: str
+    labels: Labels
+    judged: str
+    columns: tuple[JudgedColumn, ...]
+    rows: tuple[TextRow, ...]
+    notes: tuple[str, ...]
+    limits: Limits
+    failed: str | None
+    page: str
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How well a model answers labelled texts.
 
@@ -140,14 +160,23 @@ class Evaluation:
             )
         return None
 
-    def values(self) -> dict[str, Any]:
-        """Everything as plain data, with the limits that are not kept."""
+    def values(self) -> EvaluationValues:
+        """Everything, with the limit that is not kept."""
         failure = self.failure
-        return {
-            **asdict(self),
-            "task": "multi-label" if self.several else "single-label",
-            "failed": failure.code if failure else None,
-        }
+        return EvaluationValues(
+            source=self.source,
+            task="multi-label" if self.several else "single-label",
+            on=self.on,
+            model=self.model,
+            labels=self.names,
+            judged=self.judged,
+            columns=self.columns,
+            rows=self.rows,
+            notes=self.notes,
+            limits=self.limits,
+            failed=failure.code if failure else None,
+            page=self.page,
+        )
 
     def lines(self) -> Iterator[str]:
         """The figures of all columns, those of each label, and what differs."""
@@ -342,14 +371,6 @@ def files_of(bundle: Path) -> tuple[Path, Path]:
 
 def encoded(evaluation: Evaluation) -> bytes:
     """The JSON file of an evaluation."""
-    text = json.dumps(_plain(evaluation.values()), ensure_ascii=False, indent=1, allow_nan=False)
+    found = asdict(evaluation.values())
+    text = json.dumps(found, ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8", "replace") + b"\n"
-
-
-def _plain(value: Any) -> Any:
-    """A value without numbers that JSON lacks."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
