@@ -7,7 +7,7 @@ A line of JSON may also have what a golden file has: the learner's own ``probabi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ LABEL_COLUMN = "label"
 _TABLES = (".csv", ".tsv")
 _LINES = (".jsonl", ".ndjson")
 _JSON = (".json",)
+_UNITS = {".csv": "row", ".tsv": "row", ".json": "item"}
 
 Notify = Callable[[str], None]
 
@@ -81,7 +82,8 @@ def read_labelled(
             unlabelled += 1
             continue
         given = {**values, "label": []} if missing else values
-        found.append(labelled_case(given, labels, path, number))
+        case = labelled_case(given, labels, f"{path}, {_UNITS.get(suffix, 'line')} {number}")
+        found.append(replace(case, line=number))
     if not found:
         raise FileError(
             f"{path}: none of {unlabelled:,} rows has a label"

@@ -265,16 +265,16 @@ def _object(place: _Place, text: str, labels: Labels) -> Case:
     return _case(place, value, labels)
 
 
-def labelled_case(values: Mapping[str, Any], labels: Labels, where: Path, line: int) -> Case:
+def labelled_case(values: Mapping[str, Any], labels: Labels, where: str) -> Case:
     """A text with what a golden file may say about it, from any reader of such files.
 
-    The keys are those of a line of JSON; labels may also be one text with semicolons. Raises
-    GoldenError, naming file and line.
+    The keys are those of a line of JSON; labels may also be one text with semicolons. ``where``
+    names the file and the line in errors. Raises GoldenError.
     """
     label = values.get("label")
     if isinstance(label, str):
         values = {**values, "label": _several(label, labels)}
-    return _case(_Place(where, line), values, labels)
+    return _case(_Place(where), values, labels)
 
 
 def _case(place: _Place, value: Mapping[str, Any], labels: Labels) -> Case:

@@ -95,16 +95,18 @@ def test_the_delta_method_gives_the_interval_that_the_bootstrap_gives() -> None:
     truths = [(draw.choice(NAMES),) for _ in range(400)]
     answers = [Answer((draw.choice((*truth, *truth, *NAMES)),)) for truth in truths]
     found = figures(truths, answers, NAMES, several=False).macro_f1
-    rows = list(zip(truths, answers, strict=True))
+    rows = [
+        (truth, Answer(answer.labels)) for truth, answer in zip(truths, answers, strict=True)
+    ]  # without probabilities, so that no calibration is computed
     resampled = []
-    for _ in range(400):
+    for _ in range(200):
         some = draw.choices(rows, k=len(rows))
         again = figures([t for t, _ in some], [a for _, a in some], NAMES, several=False)
         resampled.append(value(again.macro_f1))
     resampled.sort()
     assert found.interval is not None
-    assert found.interval.low == pytest.approx(resampled[10], abs=0.015)
-    assert found.interval.high == pytest.approx(resampled[389], abs=0.015)
+    assert found.interval.low == pytest.approx(resampled[5], abs=0.02)
+    assert found.interval.high == pytest.approx(resampled[194], abs=0.02)
 
 
 def test_what_cannot_be_said_is_none() -> None:
