@@ -12,13 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from fastai_deploy import files, stages
+from fastai_deploy import files, freshness, stages
 from fastai_deploy.batch_invoke.labelled import LabelledColumns, read_labelled
 from fastai_deploy.batch_invoke.run import Answered, BatchOptions
-from fastai_deploy.bundle import read_manifest
+from fastai_deploy.bundle import Manifest, read_manifest
+from fastai_deploy.bundle.folder import MANIFEST
+from fastai_deploy.bundle.manifest import parse_manifest
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import UsageError
 from fastai_deploy.evaluation.card import Card, read_card, write_card
+from fastai_deploy.evaluation.difference import Compared, Difference, difference
 from fastai_deploy.evaluation.local_answers import SERVED, Column, answers_of, labelled_answer
 from fastai_deploy.evaluation.metrics import Answer
 from fastai_deploy.evaluation.page import page
@@ -31,11 +34,21 @@ from fastai_deploy.evaluation.result import (
     evaluated,
     files_of,
 )
-from fastai_deploy.packaging.artifact import unpack
+from fastai_deploy.json_reader import parse
+from fastai_deploy.packaging.artifact import read_member, unpack
+from fastai_deploy.parity.gate import model_summary
 from fastai_deploy.parity.goldens import Case, Labels
 from fastai_deploy.progress import StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
-from fastai_deploy.records import Api, Artifact, Bundle, Deployed, Endpoint, counted
+from fastai_deploy.records import (
+    Api,
+    Artifact,
+    Bundle,
+    Deployed,
+    Endpoint,
+    ModelSummary,
+    counted,
+)
 from fastai_deploy.versions import find_version
 
 Place = Literal["bundle", "artifact", "endpoint", "api"]
@@ -108,6 +121,61 @@ def evaluate(project: Project, file: Path, how: EvaluateOptions, stdin: BinaryIO
 def card(project: Project) -> Card:
     """The model card of the exported bundle. Raises RecordMissing or FileError."""
     return read_card(Path(project.workspace.need(Bundle).path))
+
+
+BUNDLE = "bundle"
+
+
+def diff(project: Project, before: str | None, after: str | None) -> Difference:
+    """Compare two versions: by default the live one with the bundle here.
+
+    A version is its first digits, ``live`` or ``bundle``; with one, the bundle is the other. Raises
+    UsageError for an unknown version, RecordMissing without a bundle, FileError or AwsError.
+    """
+    return difference(_compared(project, before or LIVE), _compared(project, after or BUNDLE))
+
+
+def _compared(project: Project, wanted: str) -> Compared:
+    if wanted == BUNDLE:
+        return _compared_bundle(project)
+    version = _version(project, wanted)
+    project.report(Step(f"reading the manifest of version {version.version}"))
+    with project.operations.opened(version) as artifact:
+        data = read_member(artifact, MANIFEST, f"the artifact of version {version.version}")
+    manifest = parse_manifest(parse(data), f"version {version.version}: {MANIFEST}")
+    return Compared(
+        name=LIVE if wanted == LIVE else "version",
+        version=version.version,
+        manifest=manifest,
+        summary=version.model or _summary(manifest),
+        bytes=version.bytes,
+        at=version.at,
+        by=version.by,
+        image=version.image,
+        instance=version.instance,
+    )
+
+
+def _summary(manifest: Manifest) -> ModelSummary:
+    """What a manifest says of a version whose history says nothing."""
+    precision = ", ".join(form.precision for form in manifest.model.forms)
+    return ModelSummary(manifest.task, manifest.labels, precision)
+
+
+def _compared_bundle(project: Project) -> Compared:
+    record = project.workspace.need(Bundle)
+    path = Path(record.path)
+    manifest, digest = read_manifest(path)
+    packed = project.workspace.find(Artifact)
+    if packed is not None and packed.made_from != freshness.package_digest(project, record):
+        packed = None
+    return Compared(
+        name=BUNDLE,
+        version=packed.version if packed else digest[:_SHOWN],
+        manifest=manifest,
+        summary=model_summary(path),
+        bytes=packed.bytes if packed else None,
+    )
 
 
 def _most_deployed(project: Project) -> Place:

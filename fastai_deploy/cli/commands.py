@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Versions,
     )
     from fastai_deploy.evaluation.card import Card
+    from fastai_deploy.evaluation.difference import Difference
     from fastai_deploy.evaluation.result import Evaluation
     from fastai_deploy.project import Project
     from fastai_deploy.project_setup import Initialized
@@ -321,6 +322,24 @@ def evaluate(
         report=files.expanded(report).absolute() if report else None,
     )
     return model_quality.evaluate(project, files.expanded(file), how, sys.stdin.buffer)
+
+
+@command(
+    app,
+    USE,
+    examples=["fdeploy diff", "fdeploy diff 3f2a91", "fdeploy diff 3f2a91 live"],
+    locked=False,
+)
+def diff(
+    project: "Project",
+    before: opt.Before = None,
+    after: opt.After = None,
+    region: opt.Region = None,
+) -> "Difference":
+    """Compare two versions: labels, accuracy, form, size, what made them."""
+    from fastai_deploy import model_quality
+
+    return model_quality.diff(project, before, after)
 
 
 @command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")

@@ -178,6 +178,24 @@ Against = Annotated[
         autocompletion=completion.versions,
     ),
 ]
+Before = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VERSION]",
+        help="A deployed version (its first digits), live, or bundle. Default: live.",
+        show_default=False,
+        autocompletion=completion.versions,
+    ),
+]
+After = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VERSION]",
+        help="The version to compare it with. Default: bundle.",
+        show_default=False,
+        autocompletion=completion.versions,
+    ),
+]
 Report = Annotated[
     Path | None, typer.Option(help="Write the HTML report here. Default: beside the bundle.")
 ]

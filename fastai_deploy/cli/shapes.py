@@ -36,6 +36,7 @@ from fastai_deploy.cli.results import (
     Versions,
 )
 from fastai_deploy.evaluation.card import Card
+from fastai_deploy.evaluation.difference import Difference
 from fastai_deploy.evaluation.result import EvaluationValues
 from fastai_deploy.project_setup import Initialized
 from fastai_deploy.records import (
@@ -155,6 +156,7 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "up": (Api,),
     "invoke": (Text, Row, BatchValues),
     "evaluate": (EvaluationValues,),
+    "diff": (Difference,),
     "key": (Key,),
     "openapi": (Document,),
     "teardown": (Teardown,),

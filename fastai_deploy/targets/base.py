@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Json, Verify
@@ -109,6 +110,9 @@ class Operations(Protocol):
 
         Raises FileError or AwsError.
         """
+
+    def opened(self, version: Deployed) -> AbstractContextManager[BinaryIO]:
+        """The artifact of a version, to read from its beginning. Raises FileError or AwsError."""
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again. Raises UsageError."""

@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from fastai_deploy import naming
 from fastai_deploy.aws import logs as log_lines
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.doctor import Doctor
-from fastai_deploy.aws.download import download
+from fastai_deploy.aws.download import download, opened
 from fastai_deploy.aws.endpoint import EndpointState, find_endpoint
 from fastai_deploy.aws.permissions import resolved, role_policies, user_policies
 from fastai_deploy.aws.specs import EndpointSpec, Location
@@ -141,6 +143,10 @@ class AwsOperations:
         path = folder / "model.tar.gz"
         download(self._context.aws, version, path, self._context.report)
         return path
+
+    def opened(self, version: Deployed) -> AbstractContextManager[BinaryIO]:
+        """The artifact of a version in the bucket. Raises AwsMissing or AwsError."""
+        return opened(self._context.aws, version)
 
     def deployed(self) -> Sequence[Deployed]:
         """The verified versions, newest first; none without a bucket."""

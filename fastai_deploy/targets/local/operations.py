@@ -7,10 +7,12 @@ import os
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from http import HTTPStatus
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
@@ -207,6 +209,10 @@ class LocalOperations:
     def artifact_of(self, version: Deployed, folder: Path) -> Path:  # noqa: ARG002 - it is here
         """The stored artifact of a version. Raises FileError if it is gone or damaged."""
         return self._target.artifact_of(version.sha256)
+
+    def opened(self, version: Deployed) -> AbstractContextManager[BinaryIO]:
+        """The stored artifact of a version. Raises FileError if it is gone."""
+        return files.reading(self._target.artifact_of(version.sha256))
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Start the previous version again; its server checks itself against its goldens.
