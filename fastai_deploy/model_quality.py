@@ -6,7 +6,8 @@ Nothing here changes what is deployed. The figures are in :mod:`fastai_deploy.ev
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +21,17 @@ from fastai_deploy.bundle.folder import MANIFEST
 from fastai_deploy.bundle.manifest import parse_manifest
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import UsageError
+from fastai_deploy.evaluation.captured import Seen, Unread, seen
 from fastai_deploy.evaluation.card import Card, read_card, write_card
 from fastai_deploy.evaluation.difference import Compared, Difference, difference
-from fastai_deploy.evaluation.local_answers import SERVED, Column, answers_of, labelled_answer
+from fastai_deploy.evaluation.drift import Monitored, Sample, monitored
+from fastai_deploy.evaluation.local_answers import (
+    SERVED,
+    Column,
+    answers_of,
+    labelled_answer,
+    unknown_tokens,
+)
 from fastai_deploy.evaluation.metrics import Answer
 from fastai_deploy.evaluation.page import page
 from fastai_deploy.evaluation.result import (
@@ -36,8 +45,8 @@ from fastai_deploy.evaluation.result import (
 )
 from fastai_deploy.json_reader import parse
 from fastai_deploy.packaging.artifact import read_member, unpack
-from fastai_deploy.parity.gate import model_summary
-from fastai_deploy.parity.goldens import Case, Labels
+from fastai_deploy.parity.gate import model_summary, stored_goldens
+from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels
 from fastai_deploy.progress import StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
 from fastai_deploy.records import (
@@ -49,6 +58,7 @@ from fastai_deploy.records import (
     ModelSummary,
     counted,
 )
+from fastai_deploy.settings.sections import duration
 from fastai_deploy.versions import find_version
 
 Place = Literal["bundle", "artifact", "endpoint", "api"]
@@ -176,6 +186,91 @@ def _compared_bundle(project: Project) -> Compared:
         summary=model_summary(path),
         bytes=packed.bytes if packed else None,
     )
+
+
+_PROBE = "ready?"  # a text that fdeploy asks itself
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    """How far back to look, as typed; at most how many texts; the largest PSI that is no drift."""
+
+    since: str = "7d"
+    most: int = 10_000
+    max_drift: float | None = None
+
+
+def monitor(project: Project, how: MonitorOptions) -> Monitored:
+    """Compare what the endpoint's data capture holds with the goldens of the bundle.
+
+    Raises RecordMissing without a bundle, UsageError if nothing was captured, or AwsError.
+    """
+    began = project.clock()
+    project.report(StageStarted("monitor"))
+    path = Path(project.workspace.need(Bundle).path)
+    manifest, goldens = stored_goldens(path)
+    own = {_PROBE, *(golden.text for golden in goldens)}
+    unread, found, checks = Unread(), [], 0
+    for each in seen(project.operations.captured(duration(how.since)), unread):
+        if each.text in own:
+            checks += 1
+            continue
+        found.append(each)
+        if len(found) == how.most:
+            break
+        if not len(found) % _TOLD:
+            project.report(Step(f"{len(found):,} captured texts"))
+    if not found:
+        raise UsageError(
+            f"nothing was captured in the last {how.since}"
+            + (f", but {checks:,} of fdeploy's own checks" if checks else ""),
+            hint="set data_capture in [endpoint] to a percentage, run fdeploy deploy, and wait for "
+            "requests; S3 gets them some minutes later",
+        )
+    unknown = unknown_tokens(path)
+    decides = manifest.labels, manifest.threshold
+    result = monitored(
+        [
+            _sample(golden.text, labelled_answer(golden.probabilities, *decides), unknown)
+            for golden in goldens
+        ],
+        [_sample(each.text, each.answer, unknown) for each in found],
+        manifest.labels,
+        since=how.since,
+        versions=dict(Counter(each.version for each in found).most_common()),
+        notes=tuple(_capture_notes(found, goldens, unread, checks, how.most)),
+        max_drift=how.max_drift,
+    )
+    summary = f"{counted(len(found), 'captured text')}"
+    project.report(StageFinished("monitor", summary, project.clock() - began))
+    return result
+
+
+_TOLD = 1_000  # captured texts between two lines of progress
+
+
+def _sample(text: str, answer: Answer, unknown: Callable[[str], float | None]) -> Sample:
+    return Sample(
+        answer.labels, max(answer.probabilities.values(), default=None), len(text), unknown(text)
+    )
+
+
+def _capture_notes(
+    found: Sequence[Seen], goldens: Sequence[Golden], unread: Unread, checks: int, most: int
+) -> Iterator[str]:
+    if len(found) == most:
+        yield f"only the newest {most:,} texts were read"
+    if checks:
+        yield f"{checks:,} of fdeploy's own checks are left out"
+    if unread.records:
+        yield f"{unread.records:,} records could not be read"
+    if unread.errors:
+        yield f"{unread.errors:,} texts got an error instead of an answer"
+    versions = Counter(each.version for each in found)
+    if len(versions) > 1:
+        yield "answers of " + ", ".join(f"{name} ({count:,})" for name, count in versions.items())
+    if {golden.text for golden in goldens} <= set(PROBES):
+        yield "the goldens are fdeploy's own texts, not yours: the drift says little"
 
 
 def _most_deployed(project: Project) -> Place:
@@ -332,7 +427,7 @@ def _subject(folder: Path, version: str, where: str) -> _Subject:
 def _probe(project: Project, column: str, *, through_api: bool) -> _Subject:
     """What is deployed, from its answer to one text, which has every label."""
     endpoint = project.workspace.need(Endpoint)
-    body = stages.invoke(project, {"text": "ready?"}, through_api=through_api)
+    body = stages.invoke(project, {"text": _PROBE}, through_api=through_api)
     bundle = project.workspace.find(Bundle)
     labels = tuple(sorted(body["probabilities"]))
     if bundle is not None and sorted(bundle.labels) == list(labels):

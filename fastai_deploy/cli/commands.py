@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from fastai_deploy.evaluation.card import Card
     from fastai_deploy.evaluation.difference import Difference
+    from fastai_deploy.evaluation.drift import Monitored
     from fastai_deploy.evaluation.result import Evaluation
     from fastai_deploy.project import Project
     from fastai_deploy.project_setup import Initialized
@@ -340,6 +341,25 @@ def diff(
     from fastai_deploy import model_quality
 
     return model_quality.diff(project, before, after)
+
+
+@command(
+    app,
+    USE,
+    examples=["fdeploy monitor", "fdeploy monitor --since 1d --max-drift 0.2"],
+    locked=False,
+)
+def monitor(
+    project: "Project",
+    since: opt.Since = "7d",
+    most: opt.MostTexts = 10_000,
+    max_drift: opt.MaxDrift = None,
+    region: opt.Region = None,
+) -> "Monitored":
+    """AWS: compare captured texts and answers with the goldens."""
+    from fastai_deploy import model_quality
+
+    return model_quality.monitor(project, model_quality.MonitorOptions(since, most, max_drift))
 
 
 @command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")

@@ -199,6 +199,17 @@ After = Annotated[
 Report = Annotated[
     Path | None, typer.Option(help="Write the HTML report here. Default: beside the bundle.")
 ]
+MaxDrift = Annotated[
+    float | None,
+    typer.Option(
+        help="End with code 16 if a figure's drift (PSI) is above this, such as 0.2, and not by "
+        "chance.",
+        min=0,
+    ),
+]
+MostTexts = Annotated[
+    int, typer.Option("--most", help="Read at most so many texts, the newest ones.", min=1)
+]
 ShowCard = Annotated[
     bool, typer.Option("--card", help="Show the model card of the exported bundle instead.")
 ]

@@ -37,6 +37,7 @@ from fastai_deploy.cli.results import (
 )
 from fastai_deploy.evaluation.card import Card
 from fastai_deploy.evaluation.difference import Difference
+from fastai_deploy.evaluation.drift import MonitorValues
 from fastai_deploy.evaluation.result import EvaluationValues
 from fastai_deploy.project_setup import Initialized
 from fastai_deploy.records import (
@@ -157,6 +158,7 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "invoke": (Text, Row, BatchValues),
     "evaluate": (EvaluationValues,),
     "diff": (Difference,),
+    "monitor": (MonitorValues,),
     "key": (Key,),
     "openapi": (Document,),
     "teardown": (Teardown,),

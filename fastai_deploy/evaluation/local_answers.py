@@ -7,8 +7,9 @@ the learner's original pickle, if that is served, in a process of its own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from fastai_deploy.bundle import read_manifest
@@ -18,8 +19,10 @@ from fastai_deploy.environments.serving_process import ask_learner
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import ParityError, need_extra
 from fastai_deploy.evaluation.metrics import Answer
+from fastai_deploy.json_reader import read_object
 from fastai_deploy.progress import Advanced, Reporter, Step
-from fastai_deploy.runtime.bundle import FP32
+from fastai_deploy.runtime.bundle import FP32, TEXT_FILES, WORDS
+from fastai_deploy.runtime.bundle import Bundle as ServedBundle
 from fastai_deploy.runtime.contract import Outcome, Prediction
 from fastai_deploy.runtime.golden_check import Predicting
 from fastai_deploy.runtime.parity import answer
@@ -141,3 +144,48 @@ def _answer(outcome: Outcome, labels: Sequence[str], threshold: float | None) ->
     if isinstance(outcome, Prediction):
         return labelled_answer([value for _, value in outcome.probabilities], labels, threshold)
     return Answer((), error=f"{outcome.code}: {outcome.message}")
+
+
+def unknown_tokens(model: Path) -> Callable[[str], float | None]:
+    """A function that returns the share of a text's tokens that the vocabulary lacks.
+
+    It returns None if the model has no token for them, decides itself how to read a text, or if the
+    tokenizers are not installed. Raises ParityError for a damaged bundle.
+    """
+    from fastai_deploy.runtime.bundle import ModelError, open_bundle  # noqa: PLC0415
+
+    try:
+        bundle = open_bundle(model)
+        unknown = _unknown_id(bundle)
+        if unknown is None or find_spec("tokenizers") is None:
+            return lambda _text: None
+        from fastai_deploy.runtime.word_tokenizer import open_encoder  # noqa: PLC0415
+
+        encoder = open_encoder(bundle)
+    except ModelError as error:
+        raise ParityError(f"the bundle {model} is damaged: {error}", hint=EXPORT_AGAIN) from error
+
+    def share(text: str) -> float | None:
+        try:
+            ids = encoder.encode(text).ids
+        except Exception:  # noqa: BLE001 - the tokenizer's errors have no common base
+            return None
+        return sum(each == unknown for each in ids) / len(ids) if ids else None
+
+    return share
+
+
+def _unknown_id(bundle: ServedBundle) -> int | None:
+    """The id of all words or pieces that are not in the vocabulary; None if there is none."""
+    name = TEXT_FILES[bundle.kind]
+    if name is None:
+        return None
+    document = read_object(bundle.folder / name, EXPORT_AGAIN).value
+    if name == WORDS:
+        return int(document["unknown"])
+    model = document["model"]
+    if model.get("unk_id") is not None:  # Unigram
+        return int(model["unk_id"])
+    token = model.get("unk_token")
+    found = model["vocab"].get(token) if token and isinstance(model["vocab"], dict) else None
+    return None if found is None else int(found)

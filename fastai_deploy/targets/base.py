@@ -114,6 +114,12 @@ class Operations(Protocol):
     def opened(self, version: Deployed) -> AbstractContextManager[BinaryIO]:
         """The artifact of a version, to read from its beginning. Raises FileError or AwsError."""
 
+    def captured(self, since: timedelta) -> Iterator[bytes]:
+        """The captured requests and answers, the newest first, as JSON lines.
+
+        Raises UsageError if the target captures nothing, or AwsError.
+        """
+
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again. Raises UsageError."""
 

@@ -17,6 +17,7 @@ from fastai_deploy import naming
 from fastai_deploy.aws import logs as log_lines
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
+from fastai_deploy.aws.captured import captured_lines
 from fastai_deploy.aws.doctor import Doctor
 from fastai_deploy.aws.download import download, opened
 from fastai_deploy.aws.endpoint import EndpointState, find_endpoint
@@ -160,6 +161,18 @@ class AwsOperations:
         name = naming.endpoint_stack(owner.project, owner.stage)
         stack = our_stack(self._context.aws, name, owner)
         return stack.tags.get(naming.VERSION_TAG, "") if stack else ""
+
+    def captured(self, since: timedelta) -> Iterator[bytes]:
+        """The lines of data capture in the bucket, the newest first. Raises NotOurs or AwsError."""
+        context = self._context
+        owner, kind = context.owner, context.settings.sections.endpoint.kind
+        bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
+        if bucket is None:
+            return
+        prefix = naming.captured_prefix(owner.project, owner.stage)
+        endpoint = naming.endpoint_name(owner.project, owner.stage, kind)
+        start = context.aws.now() - since
+        yield from captured_lines(context.aws, bucket, prefix, endpoint, start)
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again.

@@ -214,6 +214,13 @@ class LocalOperations:
         """The stored artifact of a version. Raises FileError if it is gone."""
         return files.reading(self._target.artifact_of(version.sha256))
 
+    def captured(self, since: timedelta) -> Iterator[bytes]:  # noqa: ARG002 - as every target has it
+        """Raise UsageError: servers on this machine keep no texts."""
+        raise UsageError(
+            "the local target captures nothing: data capture is a feature of SageMaker's endpoints",
+            hint="set data_capture in [endpoint], and deploy with --target aws",
+        )
+
     def rollback(self, wanted: str | None) -> Endpoint:
         """Start the previous version again; its server checks itself against its goldens.
 
