@@ -215,6 +215,8 @@ def _teardown(proof: Teardown) -> Iterator[str]:
         yield f"deleted  {thing}"
     for thing in proof.left:
         yield f"LEFT     {thing}"
+    for path in (*proof.kept, *proof.workspace):
+        yield f"kept     {path}"
     if proof.begun:
         yield from (f"deleting {thing}" for thing in proof.begun)
         return
