@@ -146,7 +146,7 @@ def command(
         consents = {p.name: agrees.to for p in own for agrees in _marks(p, Agrees)}
 
         def run(**values: Any) -> None:
-            from fastai_deploy.cli.show import exit_code, show  # noqa: PLC0415 - see the module's docstring
+            from fastai_deploy.cli.show import exit_code, show, width_of  # noqa: PLC0415 - see the module's docstring
 
             line = _command_line(app, values, settings)
             options = Options(
@@ -163,7 +163,13 @@ def command(
             try:
                 with session(options, called, locked=locked, needs=needs) as project:
                     result = function(project, **arguments)
-                show(result, sys.stdout, command=called, as_json=options.as_json, line=line)
+                show(
+                    *(result, sys.stdout),
+                    command=called,
+                    as_json=options.as_json,
+                    line=line,
+                    width=width_of(sys.stdout),
+                )
                 failure = getattr(result, "failure", None)
                 if failure is not None:  # part of the work failed: report it after the results
                     raise failure
