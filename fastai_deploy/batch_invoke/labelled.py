@@ -103,7 +103,7 @@ def _answered(case: Case) -> bool:
 
 def _table(
     path: Path, columns: LabelledColumns, stdin: BinaryIO, notify: Notify
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
     text = columns.text or (COLUMN if columns.header else "1")
     label = columns.label or (LABEL_COLUMN if columns.header else "2")
     texts = read_texts(str(path), ColumnChoice(text, header=columns.header), stdin, notify)

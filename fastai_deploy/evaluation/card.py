@@ -30,7 +30,8 @@ _UNKNOWN = "unknown"
 _SHOWN = 12  # hexadecimal digits of a version
 _LABELS = 200  # labels listed; the manifest has all of them
 _NOTICE = (
-    "<!-- Written by fdeploy export, and again by fdeploy evaluate. Copy it before you edit it. -->"
+    "<!-- The export and an evaluation of the bundle write this file. "
+    "Copy it before you edit it. -->"
 )
 
 

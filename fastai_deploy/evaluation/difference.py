@@ -48,10 +48,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class Side:
-    """Which version a side is."""
+    """Which version a side is; ``deployed`` is when and by whom it was last, empty for never."""
 
     name: str
     version: str
+    deployed: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,24 +72,34 @@ class Difference:
     def lines(self) -> Iterator[str]:
         """The facts that differ in a table, and the names of those that do not."""
         changed = [fact for fact in self.facts if fact.changed]
-        named = [f"{side.name} {side.version}" for side in (self.before, self.after)]
+        sides = (self.before, self.after)
+        named = [f"{side.name} {side.version}" for side in sides]
+        for name, side in zip(named, sides, strict=True):
+            if side.deployed:
+                yield f"{name}, deployed {side.deployed}"
         if changed:
             rows = [(fact.what, fact.before or "-", fact.after or "-") for fact in changed]
             yield from table(iter([("", *named), *rows]))
         else:
             yield f"{named[0]} and {named[1]} do not differ"
         same = [fact.what for fact in self.facts if not fact.changed]
-        if same and changed:
+        if same:
             yield f"the same: {', '.join(same)}"
 
 
 def difference(before: Compared, after: Compared) -> Difference:
     """Compare two versions."""
-    old, new = _facts(before), _facts(after)
+    old, new = dict(_facts(before)), dict(_facts(after))
+    for what, (was, now) in {
+        "instance": (before.instance, after.instance),
+        "image": (before.image, after.image),
+    }.items():
+        if was and now:  # what is not deployed runs nowhere
+            old[what], new[what] = was, now
     labels = before.manifest.labels, after.manifest.labels
     return Difference(
-        Side(before.name, before.version),
-        Side(after.name, after.version),
+        Side(before.name, before.version, _deployed(before)),
+        Side(after.name, after.version, _deployed(after)),
         tuple(label for label in labels[1] if label not in labels[0]),
         tuple(label for label in labels[0] if label not in labels[1]),
         tuple(
@@ -127,9 +138,7 @@ def _facts(side: Compared) -> Mapping[str, str]:
     for what, name in (("graph", last), ("weights", weights_file(last))):
         if name in manifest.files:
             found[what] = manifest.files[name].sha256[:_SHOWN]
-    found |= manifest.provenance.converter
-    deploy = {"instance": side.instance, "image": side.image, "deployed": _date(side.at)}
-    return found | {what: value for what, value in {**deploy, "by": side.by}.items() if value}
+    return found | dict(manifest.provenance.converter)
 
 
 def _labels(names: tuple[str, ...]) -> str:
@@ -137,8 +146,8 @@ def _labels(names: tuple[str, ...]) -> str:
     return f"{len(names)}: {', '.join(names[:_LABELS])}{more}"
 
 
-def _date(at: str) -> str:
-    if not at:
+def _deployed(side: Compared) -> str:
+    if not side.at:
         return ""
-    date = datetime.strptime(at, DEPLOYED_AT).replace(tzinfo=timezone.utc)
-    return f"{date:%Y-%m-%d %H:%M} UTC"
+    date = datetime.strptime(side.at, DEPLOYED_AT).replace(tzinfo=timezone.utc)
+    return f"{date:%Y-%m-%d %H:%M} UTC by {side.by}"

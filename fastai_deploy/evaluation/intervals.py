@@ -129,7 +129,7 @@ def mcnemar(lost: int, gained: int) -> float:
     for k in range(min(lost, gained)):
         term = term * (trials - k) // (k + 1)
         tail += term
-    return min(1.0, 2 * tail / 2**trials)
+    return min(1.0, 2 * tail / (1 << trials))
 
 
 _BY_HAND = 5_000  # changed texts up to which the sum is exact

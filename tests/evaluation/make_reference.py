@@ -11,8 +11,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest  # type: ignore[import-not-found]
-from sklearn import metrics  # type: ignore[import-not-found]
+from scipy.stats import binomtest
+from sklearn import metrics
 
 NAMES = ["a", "b", "c", "d", "e"]
 WIDTH = 10  # bins

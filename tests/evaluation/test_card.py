@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
@@ -33,7 +34,7 @@ def tiny(bundle: TinyBundle) -> Known:
 
 def test_the_hubs_library_reads_the_metadata(tiny: Known) -> None:
     card = ModelCard(render(replace(tiny, evaluated=EVALUATED)))
-    data = card.data
+    data: Any = card.data
     assert data.pipeline_tag == "text-classification"
     assert data.license == "unknown"
     assert {"fastai", "text-classification"} <= set(data.tags)
@@ -48,7 +49,8 @@ def test_the_hubs_library_reads_the_metadata(tiny: Known) -> None:
 
 def test_what_is_unknown_is_unknown(tiny: Known) -> None:
     shown = render(tiny)
-    assert ModelCard(shown).data.eval_results is None
+    data: Any = ModelCard(shown).data
+    assert data.eval_results is None
     assert "| languages | unknown |" in shown
     for section in ("Intended use", "Training data", "Evaluation", "Bias and risks"):
         assert f"## {section}\n\nUnknown: " in shown
@@ -63,7 +65,7 @@ def test_hostile_names_stay_names(tiny: Known) -> None:
         tiny.manifest, name=hostile, labels=(hostile, "b"), residues=(hostile,), unproven=(hostile,)
     )
     shown = render(replace(tiny, manifest=manifest, evaluated=replace(EVALUATED, file=hostile)))
-    card = ModelCard(shown)
+    card: Any = ModelCard(shown)
     assert card.data.model_name == hostile
     assert card.data.eval_results[0].dataset_name == hostile
     body = card.text
@@ -85,7 +87,12 @@ def test_several_labels_are_an_exact_match(tmp_path: Path) -> None:
 
 def test_an_evaluation_of_another_bundle_is_not_stated(bundle: TinyBundle) -> None:
     data, _ = files_of(bundle.folder)
-    for content in ({}, [], {"judged": "served", "columns": [{"name": "served", "version": "x"}]}):
+    contents: list[Any] = [
+        {},
+        [],
+        {"judged": "served", "columns": [{"name": "served", "version": "x"}]},
+    ]
+    for content in contents:
         data.write_text(json.dumps(content))
         assert known(bundle.folder).evaluated is None
     data.unlink()
