@@ -324,7 +324,7 @@ class _Models:
         texts = [case.text for case in cases]
         project, subject = self.project, self.subject
         if any(case.probabilities is not None for case in cases):
-            yield self._learner(cases)
+            yield from self._learner(cases)
         if self.folder is not None:
             yield from self._local(self.folder, subject.version, texts, SERVED, exact=self.exact)
         else:
@@ -346,14 +346,19 @@ class _Models:
             folder, texts, environments, report, version=version, name=name, float32=exact
         )
 
-    def _learner(self, cases: Sequence[Case]) -> Column:
-        threshold = None
-        if self.folder is not None:
-            threshold = read_manifest(self.folder)[0].threshold
-        elif self.subject.several:
-            threshold = _THRESHOLD
-        labels = self.subject.labels
-        return Column(
+    def _learner(self, cases: Sequence[Case]) -> Iterator[Column]:
+        """The learner's own answers; with several labels, only the manifest knows the threshold."""
+        labels, threshold = self.subject.labels, None
+        if self.subject.several:
+            bundle = self.project.workspace.find(Bundle)
+            folder = self.folder or (Path(bundle.path) if bundle else None)
+            manifest = read_manifest(folder)[0] if folder else None
+            if manifest is None or manifest.labels != labels or manifest.threshold is None:
+                message = "the learner's own answers are left out: the threshold is not known here"
+                self.project.report(Warned(message, hint="add --on bundle"))
+                return
+            threshold = manifest.threshold
+        yield Column(
             LEARNER,
             "its own answers, from the file",
             "",
@@ -364,9 +369,6 @@ class _Models:
                 for case in cases
             ),
         )
-
-
-_THRESHOLD = 0.5  # fastai's own, where the manifest is not at hand
 
 
 @contextmanager

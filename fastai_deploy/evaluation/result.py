@@ -267,12 +267,14 @@ def evaluated(
 def _judged(
     column: Column, main: Column, truths: Sequence[Labels], names: Labels, *, several: bool
 ) -> JudgedColumn:
-    known = [
-        (truth, answer, mine)
-        for truth, answer, mine in zip(truths, column.answers, main.answers, strict=True)
-        if answer is not None and mine is not None
-    ]
-    texts, answers, mine = ([each[place] for each in known] for place in range(3))
+    texts: list[Labels] = []
+    answers: list[Answer] = []
+    mine: list[Answer] = []
+    for truth, answer, judged in zip(truths, column.answers, main.answers, strict=True):
+        if answer is not None and judged is not None:
+            texts.append(truth)
+            answers.append(answer)
+            mine.append(judged)
     own = tuple(dict.fromkeys((*names, *(label for each in answers for label in each.labels))))
     return JudgedColumn(
         column.name,
