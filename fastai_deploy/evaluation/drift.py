@@ -113,7 +113,7 @@ class Monitored:
             return None
         named = ", ".join(f"{each.figure} (PSI {each.psi:.2f})" for each in far)
         return DriftTooLarge(
-            f"{named} differ from the goldens by more than --max-drift {limit:g}",
+            f"more drift from the goldens than --max-drift {limit:g}: {named}",
             hint="read some of the captured texts; if the input has changed for good, label a "
             "sample and run fdeploy evaluate",
         )
