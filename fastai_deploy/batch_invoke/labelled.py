@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastai_deploy import files
-from fastai_deploy.batch_invoke.inputs import MOST, read_texts
+from fastai_deploy.batch_invoke.inputs import read_texts
 from fastai_deploy.batch_invoke.tables import COLUMN, ColumnChoice, bad_line
 from fastai_deploy.errors import FileError, UsageError
 from fastai_deploy.json_reader import BadJson, parse
 from fastai_deploy.parity.goldens import Case, Labels, answered, labelled_case
 
 LABEL_COLUMN = "label"
+_MOST = 512 << 20  # size limit, in bytes, of a file
 _TABLES = (".csv", ".tsv")
 _LINES = (".jsonl", ".ndjson")
 _JSON = (".json",)
@@ -133,7 +134,7 @@ def _objects(path: Path, columns: LabelledColumns) -> Iterator[tuple[int, Mappin
 
 
 def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
-    data = files.read(path, most=MOST)
+    data = files.read(path, most=_MOST)
     try:
         content = data.decode("utf-8-sig")
     except UnicodeError:
