@@ -146,7 +146,7 @@ def render(found: Known) -> str:
 def _metadata(found: Known) -> dict[str, Any]:
     """The YAML at the top. The Hub has no word for an unknown language, so that key is missing."""
     manifest = found.manifest
-    tags = [_TASK, "fastai", "fdeploy"]
+    tags = [_TASK, *["fastai"] * bool(manifest.provenance.learner.fastai), "fdeploy"]
     tags += ["onnx"] * (manifest.text.kind != KIND_LEARNER)
     tags += ["multi-label-classification"] * (manifest.task == "multi-label")
     results = list(_results(found))
@@ -185,10 +185,8 @@ def _body(found: Known) -> Iterator[str]:
     learner = manifest.provenance.learner
     yield f"# {_plain(manifest.name)}"
     yield ""
-    yield (
-        f"A {manifest.task} text classifier, made from the fastai {learner.fastai} learner "
-        f"{_code(learner.file)} by fdeploy."
-    )
+    kind = f"the fastai {learner.fastai} learner " if learner.fastai else ""
+    yield (f"A {manifest.task} text classifier, made from {kind}{_code(learner.file)} by fdeploy.")
     yield ""
     yield from _table(
         ("property", "value"),
@@ -205,11 +203,11 @@ def _body(found: Known) -> Iterator[str]:
     yield from _section("Labels")
     yield from _label_lines(found)
     yield from _section("Intended use")
-    yield "Unknown: the learner's file does not say what it was trained for."
+    yield "Unknown: the files of the model do not say what it was trained for."
     yield from _section("Limits")
     yield from (f"- {line}" for line in _limits(manifest))
     yield from _section("Training data")
-    yield "Unknown: the learner's file holds neither the texts nor where they came from."
+    yield "Unknown: the files of the model hold neither the texts nor where they came from."
     yield from _section("Evaluation")
     yield from _evaluation(found)
     yield from _section("Bias and risks")
@@ -284,7 +282,8 @@ def _made(found: Known) -> Iterator[str]:
     manifest = found.manifest
     learner, converter = manifest.provenance.learner, manifest.provenance.converter
     own = sum(golden.source == "learner" for golden in found.goldens)
-    yield f"- Learner: {_code(learner.file)}, {learner.bytes:,} bytes, SHA-256 `{learner.sha256}`."
+    what = "Learner" if learner.fastai else "Model"
+    yield f"- {what}: {_code(learner.file)}, {learner.bytes:,} bytes, SHA-256 `{learner.sha256}`."
     versions = ", ".join(f"{name} {version}" for name, version in converter.items())
     yield f"- Converted with: {_plain(versions) or _UNKNOWN}."
     if own:

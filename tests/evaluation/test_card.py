@@ -59,6 +59,16 @@ def test_what_is_unknown_is_unknown(tiny: Known) -> None:
     assert render(tiny) == shown
 
 
+def test_a_model_without_fastai_is_not_said_to_be_of_it(tiny: Known) -> None:
+    provenance = tiny.manifest.provenance
+    learner = replace(provenance.learner, file="my-model", fastai="")
+    made = replace(tiny.manifest, provenance=replace(provenance, learner=learner))
+    shown = render(replace(tiny, manifest=made))
+    data: Any = ModelCard(shown).data
+    assert "fastai" not in data.tags
+    assert "made from `my-model` by fdeploy" in shown
+
+
 def test_hostile_names_stay_names(tiny: Known) -> None:
     hostile = "](javascript:x) <img src=x> `` | \n---\n# big: {x}"
     manifest = replace(
