@@ -12,7 +12,7 @@ when it ends. If its input has not changed, it returns the saved record.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from fastai_deploy.bundle.folder import CARD
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
 from fastai_deploy.environments.venv import Environments
-from fastai_deploy.errors import LeftoverError, NoProject, UsageError
+from fastai_deploy.errors import FileError, LeftoverError, NoProject, UsageError
 from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
@@ -80,7 +80,8 @@ def export(project: Project) -> Bundle:
             record = replace(before, source=source)
             ending.summary = f"{_about(record)}, unchanged"
             if files.size_of(Path(record.path, CARD)) is None:  # of an earlier version of fdeploy
-                write_card(Path(record.path))
+                with suppress(FileError):  # a damaged bundle is for the next stage to refuse
+                    write_card(Path(record.path))
         else:
             made = export_source.make(project, wanted)
             write_card(made.path)

@@ -127,7 +127,8 @@ def _evaluated(bundle: Path, version: str) -> Evaluated | None:
                 if figures[key] and figures[key]["value"] is not None
             },
         )
-    except (FileError, BadJson, LookupError, StopIteration, TypeError, ValueError):
+    except (FileError, BadJson, LookupError, StopIteration, TypeError, ValueError,
+            AttributeError, OverflowError):  # fmt: skip
         return None
 
 

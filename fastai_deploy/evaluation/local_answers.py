@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from fastai_deploy.bundle import read_manifest
+from fastai_deploy.bundle import read_bundle
 from fastai_deploy.bundle.manifest import EXPORT_AGAIN, LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import read_requirements
 from fastai_deploy.environments.serving_process import ask_learner
@@ -60,7 +60,7 @@ def answers_of(
     Raises FileError, ExtraMissing, RuntimeUnproven, or ParityError if the model does not reproduce
     its goldens.
     """
-    manifest, _ = read_manifest(model)
+    manifest, _ = read_bundle(model)
     if manifest.runtime is not None:
         report(Step("starting the learner in a process of its own"))
         requirements = read_requirements(model / REQUIREMENTS)
