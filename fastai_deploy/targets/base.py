@@ -69,6 +69,9 @@ class Target(Protocol):
     def key(self, api: Api) -> str:
         """The key of the API. Raises UsageError for an API without keys, or FileMissing."""
 
+    def address(self, api: Api) -> str:
+        """The URL of the API's route. Raises InvocationError if another program may have it."""
+
     def rotate_key(self, api: Api) -> str:
         """Replace the key with a new one, check that it works, and return it."""
 
