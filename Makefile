@@ -142,6 +142,7 @@ schema: $(VENV)/.dev
 	$(BIN)/python -m fastai_deploy.cli.docs commands > docs/commands.md
 	$(BIN)/python -m fastai_deploy.cli.docs policies > docs/policies.md
 	$(BIN)/python -m fastai_deploy.api_docs.openapi > docs/openapi.json
+	$(BIN)/python -m fastai_deploy.cli.shapes > fastai_deploy/cli/results.schema.json
 
 # The theme prints that it will not run on MkDocs 2; its own pin keeps MkDocs below 2.
 docs: $(VENV)/.dev
