@@ -96,6 +96,9 @@ class Operations(Protocol):
     def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
         """The log lines of the endpoint, or of the ``api``; ``follow`` never ends."""
 
+    def console(self) -> str:
+        """The URL of the stage in the target's own console. Raises UsageError if it has none."""
+
     def versions(self) -> tuple[Version, ...]:
         """The deployed versions, newest first."""
 

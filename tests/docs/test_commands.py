@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from fastai_deploy.cli.command_help import ALIASES
 from fastai_deploy.cli.commands import app
 from fastai_deploy.cli.docs import commands_page, policies_page
 from tests.docs.shell_blocks import ROOT, Page, pages
@@ -31,9 +32,9 @@ def wrong(command: str) -> str | None:
         words = shlex.split(command, comments=True)[1:]
     except ValueError as error:
         return str(error)
-    if not words or PLACEHOLDER.match(words[0]) or words[0] in OVERALL:
+    if not words or PLACEHOLDER.match(words[0]) or words[0] in {*OVERALL, "help"}:
         return None
-    known = COMMANDS.get(words[0])
+    known = COMMANDS.get(ALIASES.get(words[0], words[0]))
     if known is None:
         return f"no command {words[0]}"
     flags = {flag: each for each in known.params for flag in (*each.opts, *each.secondary_opts)}

@@ -140,7 +140,7 @@ class LocalApi:
 
         Raises InvocationError, also if the gateway is not running, or FileMissing without a key.
         """
-        server = self._running(api)
+        server = self._recorded(api)
         return post(
             self._url_at(server, api),
             request,
@@ -151,11 +151,12 @@ class LocalApi:
 
     def address(self, api: Api) -> str:
         """The URL of the route. Raises InvocationError unless the gateway holds its port."""
-        server = self._running(api)
+        server = self._recorded(api)
         self._check(server)
         return self._url_at(server, api)
 
-    def _running(self, api: Api) -> Server:
+    def _recorded(self, api: Api) -> Server:
+        """The gateway that was started. Raises InvocationError without one."""
         server = self._processes.serving(KIND)
         if server is None:
             raise InvocationError(
