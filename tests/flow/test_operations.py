@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Fdeploy
+from tests.conftest import Fdeploy, result_of
 from tests.flow.conftest import Exports
 from tests.flow.learners import CONVERTIBLE
 from tests.flow.learners import bring as bring_learner
@@ -66,7 +66,7 @@ def test_logs_are_read_and_followed(fdeploy: Fdeploy, models: tuple[Model, Model
     assert fdeploy.ok("logs").stdout == ""
     deploy(fdeploy, models[0])
     (ready,) = [
-        json.loads(line)
+        result_of(line)
         for line in fdeploy.ok("logs", "--json").stdout.splitlines()
         if '\\"ready\\"' in line
     ]
