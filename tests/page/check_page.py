@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 
 from tests.gateway.conftest import GatewayProcess
 from tests.gateway.servers import Received, Reply, Server, refusing
@@ -239,8 +239,8 @@ def test_a_table_is_classified_and_downloaded(
     page = opened(context, gateway)
     page.get_by_label("API key").fill(gateway.key)
     many = part(page, "Many texts")
-    file = {"name": "r.csv", "mimeType": "text/csv", "buffer": ("\ufeff" + TABLE).encode()}
-    many.get_by_label("Or a file").set_input_files(file)  # type: ignore[arg-type]  # a FilePayload
+    file = FilePayload(name="r.csv", mimeType="text/csv", buffer=("\ufeff" + TABLE).encode())
+    many.get_by_label("Or a file").set_input_files(file)
     expect(many.locator("#column")).to_have_value("1")
     expect(many.locator("#all-count")).to_have_text("3 texts")
     many.get_by_role("button", name="Classify all").click()
@@ -322,8 +322,8 @@ def test_it_can_be_stopped(context: BrowserContext, gateway: GatewayProcess, mod
 def test_a_file_that_is_not_text(context: BrowserContext, gateway: GatewayProcess) -> None:
     page = opened(context, gateway)
     many = part(page, "Many texts")
-    file = {"name": "r.csv", "mimeType": "text/csv", "buffer": b"\xff\xfe\x00a"}
-    many.get_by_label("Or a file").set_input_files(file)  # type: ignore[arg-type]  # a FilePayload
+    file = FilePayload(name="r.csv", mimeType="text/csv", buffer=b"\xff\xfe\x00a")
+    many.get_by_label("Or a file").set_input_files(file)
     expect(page.get_by_role("alert")).to_contain_text("not text in UTF-8")
 
 
