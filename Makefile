@@ -55,7 +55,7 @@ test-lower-bounds:
 	.venv-lowest/bin/python -m pytest --override-ini filterwarnings=default $(LOWER_BOUNDS)
 
 test-page: $(VENV)/.page
-	$(BIN)/python -m pytest tests/page/check_page.py
+	$(BIN)/python -m pytest tests/page/check_page.py tests/page/check_site.py
 
 fuzz-api: $(VENV)/.dev
 	$(BIN)/python -m tests.gateway.fuzz_contract --examples 1000
