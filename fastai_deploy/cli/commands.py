@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         InvokeResult,
         Key,
         Lines,
+        Opened,
         Versions,
     )
     from fastai_deploy.evaluation.card import Card
@@ -382,6 +383,21 @@ def openapi(project: "Project") -> "Described":
     from fastai_deploy.cli.results import Described
 
     return Described(stages.openapi(project))
+
+
+@command(app, USE, "open", examples=["fdeploy open", "fdeploy open --console"], locked=False)
+def open_page(project: "Project", console: opt.OfConsole = False) -> "Opened":  # noqa: FBT002
+    """Open the API's page in a browser, with the key filled in, or the AWS console."""
+    from fastai_deploy import operations
+    from fastai_deploy.cli import browser
+    from fastai_deploy.cli.results import Opened
+    from fastai_deploy.records import Api
+
+    if console:
+        return Opened(url := operations.console(project), browser.show(project, url))
+    url, key = operations.page(project)
+    key_file = project.workspace.need(Api).key_file
+    return Opened(url, browser.show(project, url, key), key_file if key else "")
 
 
 @command(

@@ -261,6 +261,9 @@ Forget = Annotated[
         "reach.",
     ),
 ]
+OfConsole = Annotated[
+    bool, typer.Option("--console", help="AWS: open the stage's stacks in the AWS console.")
+]
 OfApi = Annotated[bool, typer.Option("--api", help="Show the API's logs, not the endpoint's.")]
 Since = Annotated[str, typer.Option(help="How far back to start, such as 90s, 15m, 2h or 1d.")]
 Follow = Annotated[

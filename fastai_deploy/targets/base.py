@@ -72,6 +72,9 @@ class Target(Protocol):
     def key(self, api: Api) -> str:
         """The key of the API. Raises UsageError for an API without keys, or FileMissing."""
 
+    def address(self, api: Api) -> str:
+        """The URL of the API's route. Raises InvocationError if another program may have it."""
+
     def rotate_key(self, api: Api) -> str:
         """Replace the key with a new one, check that it works, and return it."""
 
@@ -95,6 +98,9 @@ class Operations(Protocol):
 
     def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
         """The log lines of the endpoint, or of the ``api``; ``follow`` never ends."""
+
+    def console(self) -> str:
+        """The URL of the stage in the target's own console. Raises UsageError if it has none."""
 
     def versions(self) -> tuple[Version, ...]:
         """The deployed versions, newest first."""

@@ -214,6 +214,13 @@ class LocalOperations:
             lines = follow_lines(path, start, self._sleep, ended)
         return (line for line in lines if not _is_probe(line.message))
 
+    def console(self) -> str:
+        """Raise UsageError: this machine has no console."""
+        raise UsageError(
+            "this stage is on this machine, which has no console",
+            hint="fdeploy open shows the API's page; fdeploy status shows the servers",
+        )
+
     def versions(self) -> tuple[Version, ...]:
         """The versions deployed here, newest first."""
         deployed = self._target.history.newest_first()

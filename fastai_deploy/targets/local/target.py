@@ -169,6 +169,10 @@ class LocalTarget:
         """The key of the gateway."""
         return self.api.key()
 
+    def address(self, api: Api) -> str:
+        """The gateway's URL, if it runs."""
+        return self.api.address(api)
+
     def rotate_key(self, api: Api) -> str:
         """Replace the gateway's key."""
         return self.api.rotate_key(api)
