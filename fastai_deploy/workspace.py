@@ -5,6 +5,7 @@
         bundle/          written by export
         model.tar.gz     written by package
         collection.json  written by create-api, for Postman and similar tools
+        bench.json bench.html                                              the last load test
         local/           owned by the local target
         aws/             owned by the AWS target
         lock             held by the running command
@@ -140,6 +141,7 @@ class Workspace:
         self.aws = self.folder / "aws"
         self.environments = root / files.WORKSPACE / "environments"
         self.collection = self.folder / "collection.json"
+        self.bench = self.folder / "bench.json"
 
     def save(self, record: Record) -> None:
         """Write a stage's record, replacing the previous one atomically. Raises FileError."""

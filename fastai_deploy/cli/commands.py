@@ -2,6 +2,7 @@
 
 # No "from __future__ import annotations": typer needs the options' annotations as objects.
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Lines,
         Versions,
     )
+    from fastai_deploy.load.result import Bench
     from fastai_deploy.project import Project
     from fastai_deploy.project_setup import Initialized
     from fastai_deploy.records import (
@@ -269,6 +271,43 @@ def invoke(
     several = [texts] if isinstance(texts, str) else texts
     how = BatchOptions(through_api=api, top_k=top_k, output=kept, at_once=concurrency)
     return stages.invoke_many(project, several, how)
+
+
+@command(
+    app,
+    USE,
+    examples=[
+        "fdeploy bench",
+        "fdeploy bench --on api --clients 1,4,16 --texts reviews.csv",
+        "fdeploy bench --rate 50 --seconds 30",
+    ],
+    locked=False,
+    then="fdeploy cost",
+)
+def bench(
+    project: "Project",
+    on: opt.BenchOn = "endpoint",
+    clients: opt.Clients = None,
+    rate: opt.LoadRate = None,
+    seconds: opt.LoadSeconds = 5.0,
+    requests: opt.LoadRequests = None,
+    texts: opt.Texts = None,
+    column: opt.Column = None,
+    yes: opt.YesToLoad = False,  # noqa: FBT002
+) -> "Bench":
+    """Measure latency and throughput under load."""
+    from fastai_deploy.batch_invoke.inputs import read_file_texts
+    from fastai_deploy.batch_invoke.tables import ColumnChoice
+    from fastai_deploy.load import run
+    from fastai_deploy.progress import Warned
+
+    plan = run.Plan(on, run.parse_clients(clients, rate), rate, seconds, requests)
+    if texts is not None:
+        found = read_file_texts(
+            texts, ColumnChoice(column), lambda said: project.report(Warned(said))
+        )
+        plan = replace(plan, texts=found, source=texts)
+    return run.bench(project, plan)
 
 
 @command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")

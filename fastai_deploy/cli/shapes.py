@@ -35,6 +35,7 @@ from fastai_deploy.cli.results import (
     Streamed,
     Versions,
 )
+from fastai_deploy.load.result import Bench
 from fastai_deploy.project_setup import Initialized
 from fastai_deploy.records import (
     Api,
@@ -152,6 +153,7 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "create-api": (Api,),
     "up": (Api,),
     "invoke": (Text, Row, BatchValues),
+    "bench": (Bench,),
     "key": (Key,),
     "openapi": (Document,),
     "teardown": (Teardown,),
