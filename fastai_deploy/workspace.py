@@ -114,6 +114,16 @@ def _has_records(folder: Path) -> bool:
         return False
 
 
+def stages_in(root: Path) -> tuple[str, ...]:
+    """The stages that a project's folder has records of, in alphabetical order."""
+    inside = root / files.WORKSPACE
+    try:
+        folders = sorted(_folders_in(inside))
+        return tuple(each for each in folders if "lock" in files.names_in(inside / each))
+    except FileError:  # a link, or another user's
+        return ()
+
+
 def _folders_in(folder: Path) -> Iterator[str]:
     return (name for name in files.names_in(folder) if (folder / name).is_dir())
 

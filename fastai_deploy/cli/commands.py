@@ -12,6 +12,7 @@ from fastai_deploy.cli.command import command
 from fastai_deploy.cli.command_help import ABOUT, FLOW, OPERATE, USE, Commands
 
 if TYPE_CHECKING:
+    from fastai_deploy.aws.costs import CostReport
     from fastai_deploy.batch_invoke.run import Batch
     from fastai_deploy.cli.explain import Explained
     from fastai_deploy.cli.results import (
@@ -411,6 +412,29 @@ def plan(
     from fastai_deploy import operations
 
     return operations.plan(project)
+
+
+@command(
+    app,
+    OPERATE,
+    examples=["fdeploy cost", "fdeploy cost --rate 40 --region eu-central-1"],
+    locked=False,
+)
+def cost(
+    project: "Project",
+    rate: opt.CostRate = None,
+    latency: opt.Latency = None,
+    every: opt.EveryInstance = False,  # noqa: FBT002 - a flag
+    refresh: opt.Refresh = False,  # noqa: FBT002
+    offline: opt.Offline = False,  # noqa: FBT002
+    instance: opt.Instance = None,
+    region: opt.Region = None,
+) -> "CostReport":
+    """Compare what instances and serverless cost, and show the stages' bills."""
+    from fastai_deploy import operations
+
+    asked = operations.CostQuestion(rate, latency, every=every, refresh=refresh, offline=offline)
+    return operations.cost(project, asked)
 
 
 @command(app, OPERATE, examples=["fdeploy status"], locked=False)

@@ -189,6 +189,33 @@ YesToLoad = Annotated[
     Agrees("yes"),
 ]
 
+CostRate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        help="Texts per second of one instance. Default: as the last fdeploy bench measured.",
+        min=0.001,
+        max=1_000_000,
+        show_default=False,
+    ),
+]
+Latency = Annotated[
+    float | None,
+    typer.Option(
+        "--latency",
+        metavar="MS",
+        help="Milliseconds of one request, for serverless. Default: as measured, or 1000 / rate.",
+        min=0.01,
+        max=60_000,
+        show_default=False,
+    ),
+]
+EveryInstance = Annotated[bool, typer.Option("--all", help="List every instance with a price.")]
+Refresh = Annotated[
+    bool, typer.Option("--refresh", help="Ask AWS for its list prices of the region.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Ask AWS nothing.")]
+
 ConfigAction = Annotated[
     Literal["show", "set", "unset"],
     typer.Argument(help="set writes a setting into fdeploy.toml, unset removes it."),

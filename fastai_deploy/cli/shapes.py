@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from fastai_deploy.aws.costs import CostReport
 from fastai_deploy.batch_invoke.run import Batch
 from fastai_deploy.cli.explain import Explained
 from fastai_deploy.cli.results import (
@@ -160,6 +161,7 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "config": (SettingsValues, ChangedSetting),
     "explain": (Explained,),
     "plan": (PlanValues,),
+    "cost": (CostReport,),
     "status": (Status,),
     "logs": (LogLine,),
     "versions": (Versions,),
