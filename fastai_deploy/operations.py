@@ -164,13 +164,13 @@ def _usage(project: Project, asked: CostQuestion) -> Usage:
     """The rate and latency that were given, else those of the last load test."""
     from fastai_deploy.aws.costs import Usage  # noqa: PLC0415 - boto's data
 
+    given = asked.latency_ms
     if asked.rate is not None:
-        latency = asked.latency_ms if asked.latency_ms is not None else 1_000 / asked.rate
-        return Usage(asked.rate, latency, "as given")
+        return Usage(asked.rate, 1_000 / asked.rate if given is None else given, "as given")
     last = last_bench(project.workspace.bench)
     if last is None:
-        return Usage(latency_ms=asked.latency_ms)
-    latency = asked.latency_ms if asked.latency_ms is not None else last.latency_ms
+        return Usage(latency_ms=given)
+    latency = last.latency_ms if given is None else given
     source = f"measured on {last.where} ({last.on}) at {last.at}"
     on_instances = last.instance.startswith("ml.")
     return Usage(last.rate, latency, source, last.instance if on_instances else "")

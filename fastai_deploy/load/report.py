@@ -13,7 +13,7 @@ from fastai_deploy.parity.page import cell, document
 _STYLE = """
 .p50{stroke:#3b6ea5}.p95{stroke:#c9822b}.p99{stroke:#c0392b}polyline{fill:none;stroke-width:2}
 circle{fill:#3b6ea5}circle.knee{fill:#c0392b}.axis{stroke:#999;stroke-width:1}
-td.n,th.n{text-align:right}h3{margin-bottom:.2rem}
+td.n,th.n{text-align:right}td:first-child{white-space:nowrap}h3{margin-bottom:.2rem}
 """
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 900, 220, 70, 34
 

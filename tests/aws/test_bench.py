@@ -20,7 +20,7 @@ FEW = ("--seconds", "1", "--clients", "1,2", "--requests", "8")
 @pytest.fixture(scope="module")
 def live(opened: Open, model: Model) -> Iterator[Stage]:
     """A stage with an API; its account has a price list."""
-    stage = opened(model)
+    stage = opened(model, "")
     stage.double.behave(
         stage.account, price={"ml.m5.large": "0.1380000000"}, serverless_price={"3": "0.0000600000"}
     )

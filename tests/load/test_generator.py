@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(answer: Callable[[int], tuple[int, dict[str, object]]]) -> Iterator[Server]:
     with Server(("127.0.0.1", 0), _Handler) as server:
-        server.answer = staticmethod(answer)  # type: ignore[assignment]
+        server.answer = staticmethod(answer)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -213,7 +213,12 @@ class Ticking:
 
 
 def test_errors_are_counted_by_status_and_not_sent_again() -> None:
-    answers = {1: (429, {}), 2: (503, {}), 3: (424, {"OriginalStatusCode": 503}), 4: (500, {})}
+    answers: dict[int, tuple[int, dict[str, object]]] = {
+        1: (429, {}),
+        2: (503, {}),
+        3: (424, {"OriginalStatusCode": 503}),
+        4: (500, {}),
+    }
     with serving(lambda asked: answers.get(asked % 5, (200, {}))) as server:
         connection = connecting(server)()
         outcomes = [connection.ask("one text") for _ in range(10)]
