@@ -177,11 +177,7 @@ class TerminalReporter:
             case LoadMeasured():
                 self._chart(event)
             case Happened():
-                if not isinstance(self._table, StackTable):
-                    self._table = StackTable(self._clock)
-                self._table.tell(event)
-                if event.ended:
-                    self._freeze()
+                self._happened(event)
             case _:
                 if isinstance(event, StageStarted):
                     self._stage = event.stage, self._clock()
@@ -207,6 +203,13 @@ class TerminalReporter:
         self._bar.update(self._task, completed=event.done, total=event.total)
         if event.done >= event.total:
             self._bar = self._task = None
+
+    def _happened(self, event: Happened) -> None:
+        if not isinstance(self._table, StackTable):
+            self._table = StackTable(self._clock)
+        self._table.tell(event)
+        if event.ended:
+            self._freeze()
 
     def _chart(self, event: LoadMeasured) -> None:
         if not isinstance(self._table, LoadChart):
