@@ -30,7 +30,7 @@ from fastai_deploy.records import (
     Version,
 )
 from fastai_deploy.settings import load_settings
-from fastai_deploy.workspace import Workspace, stages_in
+from fastai_deploy.workspace import Workspace, deployed_stages
 
 if TYPE_CHECKING:
     from fastai_deploy.aws.costs import CostReport, StageBill, Usage
@@ -200,7 +200,7 @@ def _prices(project: Project, region: str, asked: CostQuestion, *, deployed: boo
 def _stages_on_aws(project: Project) -> Iterator[str]:
     """The stages of this folder whose last deploy went to AWS, by their records."""
     root = project.settings.root
-    for stage in stages_in(root):
+    for stage in deployed_stages(root):
         record = Workspace(root, stage).find(Endpoint)
         if record is not None and record.target == "aws":
             yield stage

@@ -115,12 +115,12 @@ def _has_records(folder: Path) -> bool:
         return False
 
 
-def stages_in(root: Path) -> tuple[str, ...]:
-    """The stages that a project's folder has records of, in alphabetical order."""
-    inside = root / files.WORKSPACE
+def deployed_stages(root: Path) -> tuple[str, ...]:
+    """The stages of a project's folder that have the record of a deploy, in order."""
+    inside, record = root / files.WORKSPACE, f"{COMMANDS[Endpoint]}.json"
     try:
         folders = sorted(_folders_in(inside))
-        return tuple(each for each in folders if "lock" in files.names_in(inside / each))
+        return tuple(each for each in folders if record in files.names_in(inside / each))
     except FileError:  # a link, or another user's
         return ()
 

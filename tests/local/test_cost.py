@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from fastai_deploy.records import Endpoint
+from fastai_deploy.workspace import Workspace
 from tests.conftest import Fdeploy
 from tests.packaged import bring, write_model
 
@@ -82,6 +85,22 @@ def test_before_anything_is_exported(tmp_path: Path) -> None:
     found = Fdeploy(tmp_path, {"XDG_CACHE_HOME": str(tmp_path)}).ok("cost", "--json").json
     assert found["cheapest"]
     assert any("nothing is exported yet" in note for note in found["notes"])
+
+
+def test_a_stage_on_aws_whose_bill_is_out_of_reach(cost: Fdeploy) -> None:
+    deployed = Endpoint("aws", "demo-prod", "https://x", "0" * 12, "0" * 64, "eu-west-1")
+    workspace = Workspace(cost.folder, "prod")
+    workspace.save(deployed)
+    try:
+        ran = cost.ok("cost", "--region", "eu-west-1", "--json")
+        assert cost.ok("cost", "--offline", "--json").json["stages"] == []
+    finally:
+        shutil.rmtree(workspace.folder)
+    (bill,) = ran.json["stages"]
+    assert (bill["stage"], bill["per_hour"], bill["this_month"]) == ("prod", None, None)
+    assert bill["note"]
+    assert ran.json["published"] == "2026-09-22"
+    assert "prices were not refreshed" in ran.stderr
 
 
 def test_a_damaged_load_test_is_as_none(cost: Fdeploy) -> None:
