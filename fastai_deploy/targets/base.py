@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +34,20 @@ class Claim:
 
     id: str
     suggested: str = ""
+
+
+@dataclass(frozen=True)
+class Route:
+    """How to send requests over HTTP, many on one connection: POST JSON to ``url``.
+
+    ``headers`` returns those of a request, from its body, beside the content type. ``peer`` is
+    called after connecting and before sending; it raises InvocationError if the other end is not
+    the intended server.
+    """
+
+    url: str
+    headers: Callable[[bytes], Mapping[str, str]]
+    peer: Callable[[], None] = lambda: None
 
 
 class Target(Protocol):
@@ -68,6 +82,12 @@ class Target(Protocol):
 
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the public API, with its key."""
+
+    def endpoint_route(self, endpoint: Endpoint) -> Route:
+        """The route to the endpoint itself. Raises UsageError if it has none."""
+
+    def api_route(self, api: Api) -> Route:
+        """The route to the public API, with its key. Raises UsageError if only others may call."""
 
     def key(self, api: Api) -> str:
         """The key of the API. Raises UsageError for an API without keys, or FileMissing."""
