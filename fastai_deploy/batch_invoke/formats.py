@@ -167,6 +167,12 @@ def has_format(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def is_table(path: Path) -> bool:
+    """Whether the name says CSV, TSV or Parquet."""
+    suffix = Path(path.stem).suffix if _is_gzip(path) else path.suffix
+    return suffix.lower() in (*TABLES, *PARQUET)
+
+
 def check_known(path: Path) -> None:
     """Raise FileError for a file whose name says a format that is not read."""
     suffix = path.suffix.lower()

@@ -31,6 +31,7 @@ from fastai_deploy.batch_invoke.formats import (
     check_known,
     check_no_nul,
     has_format,
+    is_table,
     open_source,
 )
 from fastai_deploy.batch_invoke.tables import ColumnChoice
@@ -92,6 +93,18 @@ def for_output(output: Path | None, argument: str) -> str | None:
     if same:
         raise UsageError(f"{output} is the input file", hint="choose another --output")
     return str(path)
+
+
+def file_for_table(output: Path | None, argument: str) -> str | None:
+    """The output, if it is a table, which needs a file with rows; else None. Raises UsageError."""
+    if output is None or not is_table(output):
+        return None
+    if not has_format(_path(argument)):
+        raise UsageError(
+            f"{output} gets the columns of a file, and this is no {', '.join(SUFFIXES[:-1])} file",
+            hint="add --output answers.jsonl for a text, or leave the option out",
+        )
+    return str(output)
 
 
 def _path(argument: str) -> Path:

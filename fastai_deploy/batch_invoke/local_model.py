@@ -93,7 +93,7 @@ class LocalModel:
                 self._idle.put(self._start(self.way))
         except BaseException:
             self.stop()
-            self._folder.cleanup()
+            self.__exit__()
             raise
         return self
 

@@ -170,16 +170,26 @@ def invoke(
     top_k: opt.TopK = None,
     api: opt.ThroughApi = False,  # noqa: FBT002 - a flag
     concurrency: opt.Concurrency = 4,
-) -> "InvokeResult | Batch":
-    """Classify a text, or every text in a file."""
+    overwrite: opt.Overwrite = False,  # noqa: FBT002 - a flag
+) -> "InvokeResult | Batch | BatchReport":
+    """Classify a text, or every text in a file, by asking what is deployed.
+
+    To classify a large file with this machine instead, without an endpoint, use fdeploy batch.
+    """
     from fastai_deploy import stages
-    from fastai_deploy.batch_invoke.inputs import for_output, read_texts
+    from fastai_deploy.batch_invoke.inputs import file_for_table, for_output, read_texts
+    from fastai_deploy.batch_invoke.job import FileRequest
     from fastai_deploy.batch_invoke.run import BatchOptions
     from fastai_deploy.batch_invoke.tables import ColumnChoice
     from fastai_deploy.cli.results import InvokeResult
     from fastai_deploy.progress import Warned
 
     wanted = ColumnChoice(column, header=not no_header)
+    table = file_for_table(output, text)
+    if table is not None:
+        request = FileRequest(text, table, wanted, top_k, overwrite=overwrite)
+        how = BatchOptions(through_api=api, at_once=concurrency)
+        return stages.invoke_file(project, request, how)
     texts = read_texts(text, wanted, sys.stdin.buffer, lambda said: project.report(Warned(said)))
     kept = for_output(output, text)
     if isinstance(texts, str) and kept is None:
@@ -188,6 +198,30 @@ def invoke(
     several = [texts] if isinstance(texts, str) else texts
     how = BatchOptions(through_api=api, top_k=top_k, output=kept, at_once=concurrency)
     return stages.invoke_many(project, several, how)
+
+
+@command(app, locked=False, after="export")
+def batch(
+    project: "Project",
+    source: opt.BatchInput,
+    output: opt.BatchOutput,
+    column: opt.Column = None,
+    no_header: opt.NoHeader = False,  # noqa: FBT002 - a flag
+    top_k: opt.TopK = None,
+    limit: opt.Limit = None,
+    overwrite: opt.Overwrite = False,  # noqa: FBT002 - a flag
+) -> "BatchReport":
+    """Classify every row of a file on this machine, with every core; needs no endpoint.
+
+    To ask the deployed endpoint or API instead, use fdeploy invoke FILE. An interrupted run is
+    continued by the same command.
+    """
+    from fastai_deploy import stages
+    from fastai_deploy.batch_invoke.job import FileRequest
+    from fastai_deploy.batch_invoke.tables import ColumnChoice
+
+    wanted = ColumnChoice(column, header=not no_header)
+    return stages.batch(project, FileRequest(source, output, wanted, top_k, limit, overwrite))
 
 
 @command(app, after="create-api")

@@ -42,20 +42,24 @@ def main(arguments: Optional[List[str]] = None) -> int:
     options = parser.parse_args(arguments)
     # Ctrl-C reaches every process of a terminal; the parent decides, by closing standard input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with os.fdopen(os.dup(_STDOUT), "wb") as answers:
-        os.dup2(_STDERR, _STDOUT)
-        try:
-            loaded = load(options.model_dir, hardware.detect(), options.threads, only=options.way)
-        except ModelError as error:
-            print(f"{error}", file=sys.stderr)  # noqa: T201  # read by the parent
-            return EXIT_MODEL
-        freeze_gc()
-        _send({"way": loaded.way, "passed_over": list(loaded.skipped)}, answers)
-        try:
-            for line in sys.stdin.buffer:
-                _send(answered(loaded.predictor, line), answers)
-        except BrokenPipeError:  # the parent is gone
-            return 0
+    try:
+        with os.fdopen(os.dup(_STDOUT), "wb") as answers:
+            os.dup2(_STDERR, _STDOUT)
+            return _serve(options, answers)
+    except BrokenPipeError:  # the parent is gone
+        return 0
+
+
+def _serve(options: argparse.Namespace, answers: BinaryIO) -> int:
+    try:
+        loaded = load(options.model_dir, hardware.detect(), options.threads, only=options.way)
+    except ModelError as error:
+        print(f"{error}", file=sys.stderr)  # noqa: T201  # read by the parent
+        return EXIT_MODEL
+    freeze_gc()
+    _send({"way": loaded.way, "passed_over": list(loaded.skipped)}, answers)
+    for line in sys.stdin.buffer:
+        _send(answered(loaded.predictor, line), answers)
     return 0
 
 
