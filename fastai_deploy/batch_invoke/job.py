@@ -37,6 +37,8 @@ _AHEAD = 2  # requests that wait for each one in flight
 _WRITTEN = 1_000  # rows
 _SHOWN = 5
 _TASK = "batch"
+_NAMES = 50  # labels
+_BAR = 30
 
 
 class Model(Protocol):
@@ -108,6 +110,36 @@ class Answering:
     by: str
 
 
+@dataclass(frozen=True)
+class FailedRow:
+    """A row without an answer, from 1."""
+
+    row: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """The exact counts of a batch, as ``--json`` prints them.
+
+    ``continued`` rows were answered by an earlier run. ``labels`` counts how often each label was
+    given; ``failures`` are the first failed rows. ``by`` says who answered with which ``model``.
+    """
+
+    input: str
+    output: str
+    rows: int
+    continued: int
+    failed: int
+    truncated: int
+    labels: dict[str, int]
+    failures: tuple[FailedRow, ...]
+    seconds: float
+    model: str
+    by: str
+
+
 @dataclass
 class BatchReport:
     """Exact counts of a finished batch.
@@ -127,6 +159,37 @@ class BatchReport:
     truncated: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
+
+    def values(self) -> BatchCounts:
+        """The counts as plain data."""
+        return BatchCounts(
+            self.input,
+            self.output,
+            self.rows,
+            self.continued,
+            self.failed,
+            self.truncated,
+            dict(self.labels.most_common()),
+            tuple(FailedRow(row, e["code"], e["message"]) for row, e in self.failures),
+            round(self.seconds, 3),
+            self.model,
+            self.by,
+        )
+
+    def lines(self) -> Iterator[str]:
+        """The counts for people, with a bar for each label."""
+        yield f"output   {self.output}"
+        said = f"{self.rows:,}: {self.rows - self.failed:,} answered by {self.by}"
+        if self.continued:
+            said += f" ({self.continued:,} of them by an earlier run)"
+        yield f"rows     {said}" + (f", {self.failed:,} failed" if self.failed else "")
+        if self.truncated:
+            yield f"cut      {self.truncated:,} texts were longer than the model reads"
+        answered = max(1, self.rows - self.failed)
+        counts = self.labels.most_common(_NAMES)
+        wide = max((len(label) for label, _ in counts), default=0)
+        for label, count in counts:
+            yield f"  {label:<{wide}}  {count:>9,}  {'█' * round(_BAR * count / answered)}".rstrip()
 
     @property
     def summary(self) -> str:
