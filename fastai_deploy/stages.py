@@ -399,12 +399,12 @@ def invoke_file(project: Project, request: FileRequest, how: BatchOptions) -> Ba
     Raises RecordMissing before a deploy, UsageError, FileError or InvocationError.
     """
     endpoint = project.workspace.need(Endpoint)
-    bundle = project.workspace.need(Bundle)
+    manifest, _ = read_manifest(project.workspace.bundle)
     work = _asking(project, endpoint, how)
     answering = Answering(
         lambda _way: nullcontext(Remote(work)),
-        bundle.labels,
-        several=bundle.task == MULTI_LABEL,
+        manifest.labels,
+        several=manifest.task == MULTI_LABEL,
         version=endpoint.version,
         by="the API" if how.through_api else "the endpoint",
     )

@@ -95,9 +95,14 @@ def for_output(output: Path | None, argument: str) -> str | None:
     return str(path)
 
 
-def file_for_table(output: Path | None, argument: str) -> str | None:
+def file_for_table(output: Path | None, argument: str, *, overwrite: bool) -> str | None:
     """The output, if it is a table, which needs a file with rows; else None. Raises UsageError."""
     if output is None or not is_table(output):
+        if overwrite:
+            raise UsageError(
+                "--overwrite is for a table of answers",
+                hint="leave it out, or name a .csv, .tsv or .parquet file with --output",
+            )
         return None
     if not has_format(_path(argument)):
         raise UsageError(

@@ -29,7 +29,7 @@ from fastai_deploy.runtime.hardware import detect
 from fastai_deploy.targets.local.endpoint import interpreter
 
 _MODULE = "fdeploy_runtime.batch_worker"
-_ROWS = 512  # of a request; texts of similar length share a run of the model
+_ROWS = 256  # of a request; texts of similar length share a run of the model
 # Memory of a worker: Python with its libraries, and the model twice (see runtime.backends).
 _WORKER = 200 << 20
 _LEARNER_WORKER = 1_500 << 20  # torch and fastai

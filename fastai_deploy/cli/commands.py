@@ -268,7 +268,7 @@ def invoke(
     from fastai_deploy.progress import Warned
 
     wanted = ColumnChoice(column, header=not no_header)
-    table = file_for_table(output, text)
+    table = file_for_table(output, text, overwrite=overwrite)
     if table is not None:
         request = FileRequest(text, table, wanted, top_k, overwrite=overwrite)
         how = BatchOptions(through_api=api, at_once=concurrency)
