@@ -131,8 +131,8 @@ Ttl = Annotated[
 Text = Annotated[
     str,
     typer.Argument(
-        help="A text, a file of texts (.csv, .tsv, .jsonl, .ndjson, .json), or any other file, "
-        "which is read as one text; - reads standard input."
+        help="A text, a file of texts (.csv, .tsv, .jsonl, .ndjson, .json, .parquet), or any other "
+        "file, which is read as one text; - reads standard input."
     ),
 ]
 Column = Annotated[
