@@ -16,12 +16,12 @@ from typing import Any, TypeVar, get_args
 
 import typer
 
-from fastai_deploy.cli import command_help
+from fastai_deploy.cli import command_help, durations
 from fastai_deploy.cli.hints import LEARNER, CommandLine
 from fastai_deploy.cli.options import COMMON, Agrees, Sets
 from fastai_deploy.cli.progress import reporter, show_next
 from fastai_deploy.errors import FdeployError
-from fastai_deploy.progress import Consent, Event, Step, Warned
+from fastai_deploy.progress import Consent, Event, StageFinished, Step, Warned
 from fastai_deploy.project import Project, open_project
 from fastai_deploy.settings import load_settings
 from fastai_deploy.settings.loading import STAGE_VARIABLE
@@ -67,8 +67,11 @@ def session(
         flags=options.flags,
     )
     with reporter(sys.stderr, as_json=options.as_json, quiet=options.quiet) as shown:
+        took: dict[str, float] = {}
 
         def report(event: Event) -> None:
+            if isinstance(event, StageFinished):
+                took[event.stage] = event.seconds
             shown(options.line.event(event))
 
         for note in settings.notes:
@@ -88,8 +91,12 @@ def session(
             typed=options.line.typed,
             exists=found.exists or ("project", "name") in settings.origins,
         )
+        past = project.workspace.durations
+        if hasattr(shown, "expect"):
+            shown.expect(durations.read(past))
         with project.workspace.locked(command) if locked else nullcontext():
             yield project
+            durations.note(past, took)
 
 
 def _consent(options: Options, pause: Callable[[], AbstractContextManager[None]]) -> Consent:
@@ -139,7 +146,7 @@ def command(
         consents = {p.name: agrees.to for p in own for agrees in _marks(p, Agrees)}
 
         def run(**values: Any) -> None:
-            from fastai_deploy.cli.show import exit_code, show  # noqa: PLC0415 - see the module's docstring
+            from fastai_deploy.cli.show import exit_code, show, width_of  # noqa: PLC0415 - see the module's docstring
 
             line = _command_line(app, values, settings)
             options = Options(
@@ -156,7 +163,13 @@ def command(
             try:
                 with session(options, called, locked=locked, needs=needs) as project:
                     result = function(project, **arguments)
-                show(result, sys.stdout, command=called, as_json=options.as_json, line=line)
+                show(
+                    *(result, sys.stdout),
+                    command=called,
+                    as_json=options.as_json,
+                    line=line,
+                    width=width_of(sys.stdout),
+                )
                 failure = getattr(result, "failure", None)
                 if failure is not None:  # part of the work failed: report it after the results
                     raise failure
