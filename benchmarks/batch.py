@@ -32,7 +32,7 @@ from typing import Any
 
 import psutil
 
-from fastai_deploy.batch_invoke.job import Answering, BatchJob, Model, as_list, run_batch
+from fastai_deploy.batch_invoke.job import Answering, BatchJob, Model, as_list, by_model, run_batch
 from fastai_deploy.batch_invoke.local_model import open_model
 from fastai_deploy.batch_invoke.places import LocalInput, LocalOutput
 from fastai_deploy.batch_invoke.run import AskOptions, Remote
@@ -95,7 +95,7 @@ def seconds(model: Model, bundle: Path, source: Path, folder: Path) -> float:
     """How long a batch takes with a model that is loaded."""
     manifest, version = read_manifest(bundle)
     answering = Answering(
-        lambda _way: nullcontext(model),
+        by_model(lambda _way: nullcontext(model)),
         manifest.labels,
         several=manifest.threshold is not None,
         version=str(version)[:12],

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 from fastai_deploy import export_source, files, freshness
 from fastai_deploy.api_docs.client_code import collection
 from fastai_deploy.api_docs.openapi import describe_api, document
-from fastai_deploy.batch_invoke.job import Answering, BatchJob, BatchReport, FileRequest, run_batch
+from fastai_deploy.batch_invoke.job import (
+    Answering,
+    BatchJob,
+    BatchReport,
+    FileRequest,
+    by_model,
+    run_batch,
+)
 from fastai_deploy.batch_invoke.places import open_places
 from fastai_deploy.batch_invoke.run import (
     AnswerFile,
@@ -31,6 +38,7 @@ from fastai_deploy.batch_invoke.run import (
     Remote,
     answers,
 )
+from fastai_deploy.batch_invoke.transform import transformed
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
@@ -402,7 +410,7 @@ def invoke_file(project: Project, request: FileRequest, how: BatchOptions) -> Ba
     manifest, _ = read_manifest(project.workspace.bundle)
     work = _asking(project, endpoint, how)
     answering = Answering(
-        lambda _way: nullcontext(Remote(work)),
+        by_model(lambda _way: nullcontext(Remote(work))),
         manifest.labels,
         several=manifest.task == MULTI_LABEL,
         version=endpoint.version,
@@ -422,13 +430,39 @@ def batch(project: Project, request: FileRequest) -> BatchReport:
     bundle = freshness.bundle(project)
     with _stage(project, "batch") as ending:
         answering = Answering(
-            lambda way: open_model(
-                Path(bundle.path), project.workspace.environments, project.report, way=way
+            by_model(
+                lambda way: open_model(
+                    Path(bundle.path), project.workspace.environments, project.report, way=way
+                )
             ),
             bundle.labels,
             several=bundle.task == MULTI_LABEL,
             version=bundle.version[:_SHOWN],
             by="this machine",
+        )
+        found = run_batch(_open_job(project, request), answering, project.report, project.clock)
+        ending.summary = found.summary
+    return found
+
+
+def transform(project: Project, request: FileRequest, instances: int) -> BatchReport:
+    """Classify every row of a file with a batch transform of SageMaker on so many instances.
+
+    The artifact is packaged and uploaded first, if it is not current. Raises UsageError for another
+    target than AWS, DeployError if the job fails, AwsError, and the errors of ``package``.
+    """
+    bundle = freshness.bundle(project)
+    with project.workspace.locked("batch"):
+        stored = upload(project, package(project, bundle))
+    with _stage(project, "batch") as ending:
+        service = project.target.shard_service(stored, instances)
+        answering = Answering(
+            lambda work, top_k: transformed(work, top_k, service, instances),
+            bundle.labels,
+            several=bundle.task == MULTI_LABEL,
+            version=stored.version,
+            by="a batch transform",
+            clean=lambda run: service.clean(run.way) if run.way else None,
         )
         found = run_batch(_open_job(project, request), answering, project.report, project.clock)
         ending.summary = found.summary

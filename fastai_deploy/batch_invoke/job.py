@@ -97,17 +97,19 @@ class BatchJob:
 
 @dataclass(frozen=True)
 class Answering:
-    """Who answers a job: ``open`` gets the backend that an earlier run used, if there was one.
+    """Who answers a job.
 
-    ``labels`` in their order; ``several`` may apply to one text. ``version`` is the model's, and
-    ``by`` says who answers, such as ``this machine``.
+    ``answer`` adds the answers to the run that it lacks, and ``clean`` removes what that has left
+    elsewhere, once the run has all of them. ``labels`` in their order; ``several`` may apply to one
+    text. ``version`` is the model's, and ``by`` says who answers, such as ``this machine``.
     """
 
-    open: Callable[[str | None], AbstractContextManager[Model]]
+    answer: Callable[[Work, int | None], None]
     labels: tuple[str, ...]
     several: bool
     version: str
     by: str
+    clean: Callable[[Unfinished], None] = lambda _run: None
 
 
 @dataclass(frozen=True)
@@ -275,9 +277,8 @@ def run_batch(
                 )
             )
         if run.done < work.layout.rows:
-            with answering.open(run.way) as model:
-                run.use(model.way)
-                answer_rows(work, model, job.top_k)
+            answering.answer(work, job.top_k)
+        answering.clean(run)
         report(Step(f"writing {job.output.name}"))
         write_output(work, columns, job, found)
         job.output.deliver()
@@ -300,6 +301,19 @@ def _begin(run: Unfinished, job: BatchJob, report: Reporter) -> Work:
     report(Step(f"{layout.rows:,} rows; the texts are in column {layout.text}"))
     run.begin(layout)
     return Work(source, layout, run, report)
+
+
+def by_model(
+    open_model: Callable[[str | None], AbstractContextManager[Model]],
+) -> Callable[[Work, int | None], None]:
+    """Have a model answer; ``open_model`` gets the backend that an earlier run used, if any."""
+
+    def answer(work: Work, top_k: int | None) -> None:
+        with open_model(work.run.way) as model:
+            work.run.use(model.way)
+            answer_rows(work, model, top_k)
+
+    return answer
 
 
 def answer_rows(work: Work, model: Model, top_k: int | None) -> None:

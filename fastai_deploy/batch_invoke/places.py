@@ -51,10 +51,14 @@ class Input(Protocol):
 
 
 class Output(Protocol):
-    """A file to write. ``folder`` is where an unfinished run keeps what it has."""
+    """A file to write. ``name`` is what the user typed."""
 
     name: str
-    folder: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where an unfinished run keeps what it has."""
+        ...
 
     @property
     def path(self) -> Path:

@@ -159,7 +159,7 @@ def opened(folder: Path, asked: Asked, *, overwrite: bool) -> Iterator[Unfinishe
 
     Raises WorkspaceBusy if another process works on it, UsageError if it is another run, FileError.
     """
-    if folder.is_symlink() or (folder.exists() and not _is_ours(folder)):
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and _is_ours(folder))):
         raise FileError(
             f"{folder} is in the way: it is not the folder of an unfinished run",
             hint="rename it, or choose another output",

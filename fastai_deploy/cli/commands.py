@@ -290,6 +290,7 @@ def invoke(
         "fdeploy batch reviews.csv answers.csv --column review",
         "fdeploy batch reviews.parquet answers.parquet",
         "fdeploy batch s3://my-bucket/reviews.jsonl s3://my-bucket/answers.jsonl",
+        "fdeploy batch reviews.csv answers.csv --transform --instances 4 --region eu-central-1",
     ],
     locked=False,
     after="export",
@@ -303,19 +304,27 @@ def batch(
     top_k: opt.TopK = None,
     limit: opt.Limit = None,
     overwrite: opt.Overwrite = False,  # noqa: FBT002 - a flag
+    transform: opt.Transform = False,  # noqa: FBT002 - a flag
+    instances: opt.Instances = 1,
+    instance: opt.Instance = None,
     region: opt.Region = None,
+    yes: opt.YesToCost = False,  # noqa: FBT002
 ) -> "BatchReport":
     """Classify every row of a file with the model itself, without an endpoint.
 
-    The model runs on this machine, on every core. A run that is interrupted is continued by the
-    same command. To ask the deployed endpoint or API instead, use fdeploy invoke FILE.
+    The model runs on this machine, on every core, or with --transform on instances of SageMaker,
+    for as long as it takes. A run that is interrupted is continued by the same command. To ask the
+    deployed endpoint or API instead, use fdeploy invoke FILE.
     """
     from fastai_deploy import stages
     from fastai_deploy.batch_invoke.job import FileRequest
     from fastai_deploy.batch_invoke.tables import ColumnChoice
 
     wanted = ColumnChoice(column, header=not no_header)
-    return stages.batch(project, FileRequest(source, output, wanted, top_k, limit, overwrite))
+    request = FileRequest(source, output, wanted, top_k, limit, overwrite)
+    if transform:
+        return stages.transform(project, request, instances)
+    return stages.batch(project, request)
 
 
 @command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")

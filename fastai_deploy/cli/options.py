@@ -174,6 +174,21 @@ Overwrite = Annotated[
 Limit = Annotated[
     int | None, typer.Option(help="Classify only the first N rows.", metavar="N", min=1)
 ]
+Transform = Annotated[
+    bool,
+    typer.Option(
+        "--transform",
+        help="AWS: classify with a batch transform of SageMaker instead of here.",
+    ),
+]
+Instances = Annotated[
+    int, typer.Option(help="With --transform: the number of instances.", min=1, max=100)
+]
+YesToCost = Annotated[
+    bool,
+    typer.Option("--yes", help="With --transform: do not ask before it costs something."),
+    Agrees("yes"),
+]
 Concurrency = Annotated[
     int, typer.Option(help="Number of concurrent requests, for a file.", min=1, max=64)
 ]

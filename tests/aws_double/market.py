@@ -53,6 +53,12 @@ class Market:
         price = self._behaviour().price.get(wanted["instanceName"])
         if price is None:
             return {"PriceList": []}
+        # Without a component, the products of all components are listed, here two of them.
+        kinds = ("Hosting",) if "component" in wanted else ("Host", "Tsform")
+        return {"PriceList": [self._product(wanted, f"EUC1-{kind}", price) for kind in kinds]}
+
+    def _product(self, wanted: Json, usage: str, price: str) -> str:
         dimension = {"unit": "Hrs", "pricePerUnit": {"USD": price}}
         terms = {"OnDemand": {"term": {"priceDimensions": {"dimension": dimension}}}}
-        return {"PriceList": [json.dumps({"product": {"attributes": wanted}, "terms": terms})]}
+        attributes = {**wanted, "usagetype": f"{usage}:{wanted['instanceName']}"}
+        return json.dumps({"product": {"attributes": attributes}, "terms": terms})

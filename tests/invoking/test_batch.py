@@ -23,7 +23,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from fastai_deploy.batch_invoke.job import Answering, BatchJob, BatchReport, as_list, run_batch
+from fastai_deploy.batch_invoke.job import (
+    Answering,
+    BatchJob,
+    BatchReport,
+    as_list,
+    by_model,
+    run_batch,
+)
 from fastai_deploy.batch_invoke.places import LocalOutput, open_places
 from fastai_deploy.batch_invoke.tables import ColumnChoice
 from fastai_deploy.errors import (
@@ -74,7 +81,7 @@ class Echo:
             yield self
 
         return replace(
-            Answering(opened, LABELS, several=False, version="v1", by="a test"), **changes
+            Answering(by_model(opened), LABELS, several=False, version="v1", by="a test"), **changes
         )
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -168,6 +169,14 @@ class LocalTarget:
     def rotate_key(self, api: Api) -> str:
         """Replace the gateway's key."""
         return self.api.rotate_key(api)
+
+    def shard_service(self, stored: StoredArtifact, instances: int) -> NoReturn:
+        """There is none."""
+        del stored, instances
+        raise UsageError(
+            "a batch transform runs on AWS, and this project's target is local",
+            hint="add --region eu-central-1 (or another region), or leave out --transform",
+        )
 
     def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:  # noqa: ARG002
         """Stop every server of this stage and remove its folder, including the store.
