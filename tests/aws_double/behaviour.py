@@ -17,7 +17,8 @@ class Behaviour:
     ``hold``: endpoints and transform jobs come no further until it is false again.
     ``transform_fails``: why a transform job fails after its first file.
     ``caller``: the ARN of who asks, the root user without one. ``enforces``: what the policies of
-    the caller do not allow is refused. ``simulates_alone``: the policy simulator takes one action a time.
+    the caller do not allow is refused. ``simulates_alone``: the policy simulator takes one action a
+    time.
     ``clock``: how many seconds AWS's clock is ahead of this machine's.
     """
 

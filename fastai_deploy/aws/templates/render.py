@@ -82,10 +82,16 @@ def transform_template(spec: EndpointSpec) -> Template:
     log. Source: "CreateTransformJob API: Execution Role Permissions" of the SageMaker developer
     guide.
     """
+    owner = spec.common.owner
     made = endpoint_template(spec).evaluated()["Resources"]
     kept = {name: made[name] for name in _OF_TRANSFORM if name in made}
-    for policy in kept.get("ExecutionRole", {}).get("Properties", {}).get("Policies", ()):
-        statements = policy["PolicyDocument"]["Statement"]
+    model = kept["Model"]["Properties"]
+    # With a role of the user's own, an asynchronous endpoint may have the same model.
+    digest = _digest([spec.name, model["ModelName"]])
+    model["ModelName"] = versioned_name(owner.project, owner.stage, digest)
+    for role in (kept[name]["Properties"] for name in kept if name != "Model"):
+        role["Description"] = f"What the batch transforms of {owner.project}-{owner.stage} may do"
+        statements = role["Policies"][0]["PolicyDocument"]["Statement"]
         statements[:] = [each for each in statements if each["Sid"] != "Rollback"]
         for each in statements:
             if each["Sid"] == "Logs":
@@ -96,7 +102,7 @@ def transform_template(spec: EndpointSpec) -> Template:
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": "fdeploy: the model of a SageMaker batch transform, with its role",
         "Resources": kept,
-        "Outputs": {"ModelName": {"Value": kept["Model"]["Properties"]["ModelName"]}},
+        "Outputs": {"ModelName": {"Value": model["ModelName"]}},
     }
     return Template(_yaml(document), {})
 

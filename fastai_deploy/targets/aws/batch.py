@@ -16,7 +16,6 @@ from fastai_deploy.aws.bucket import ensure_bucket
 from fastai_deploy.aws.inventory import RUNNING_JOBS
 from fastai_deploy.aws.pricing import pricing_region, transform_price
 from fastai_deploy.aws.specs import EndpointSpec, Instances, Location
-from fastai_deploy.aws.stacks import first_of, resources
 from fastai_deploy.aws.templates.render import transform_template
 from fastai_deploy.aws.transform import Machines, TransformJobs
 from fastai_deploy.errors import DeployError, SettingsError
@@ -25,8 +24,6 @@ from fastai_deploy.records import StoredArtifact, counted
 from fastai_deploy.targets.aws import claim
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.stacks import SettingsStackDefinitions, StackDefinition
-
-_MODEL = "AWS::SageMaker::Model"
 
 
 class BatchTransform:
@@ -139,12 +136,7 @@ class BatchTransform:
         context = self._context
         definition = StackDefinition(transform_template(self._spec), "", self._stored.version)
         applied = context.deployment().apply(context.request(self._stack, definition))
-        found = first_of(resources(context.aws, applied.stack), _MODEL)
-        if found is None:
-            raise DeployError(
-                f"the stack {self._stack} has no model", hint="run fdeploy teardown, then try again"
-            )
-        return found.physical_id
+        return applied.stack.outputs["ModelName"]
 
     def _specified(self) -> EndpointSpec:
         """The specification of an asynchronous endpoint, which reads and writes a bucket, too.
