@@ -378,7 +378,7 @@ def _within_boundary(needs: Needs) -> Iterator[Json]:
         "CreateLogGroup CreateLogStream DescribeLogStreams PutLogEvents",
         [*_own_logs(needs), _transform_logs(needs)],
     )
-    spaces = ["/aws/sagemaker/Endpoints", "/aws/sagemaker/TransformJobs"]
+    spaces = [f"/aws/sagemaker/{of}" for of in ("Endpoints", "TransformJobs")]
     namespace = {"StringEquals": {"cloudwatch:namespace": spaces}}
     yield _allow("cloudwatch", "PutMetricData", "*", namespace)
     yield _allow("cloudwatch", "DescribeAlarms", arn(f"cloudwatch:*:*:alarm:{project}-*"))
