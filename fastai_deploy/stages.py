@@ -451,7 +451,9 @@ def transform(project: Project, request: FileRequest, instances: int) -> BatchRe
     The artifact is packaged and uploaded first, if it is not current. Raises UsageError for another
     target than AWS, DeployError if the job fails, AwsError, and the errors of ``package``.
     """
+    project.target.check_shards()
     bundle = freshness.bundle(project)
+    job = _open_job(project, request)
     with project.workspace.locked("batch"):
         stored = upload(project, package(project, bundle))
     with _stage(project, "batch") as ending:
@@ -464,7 +466,7 @@ def transform(project: Project, request: FileRequest, instances: int) -> BatchRe
             by="a batch transform",
             clean=lambda run: service.clean(run.way) if run.way else None,
         )
-        found = run_batch(_open_job(project, request), answering, project.report, project.clock)
+        found = run_batch(job, answering, project.report, project.clock)
         ending.summary = found.summary
     return found
 

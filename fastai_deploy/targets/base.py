@@ -99,11 +99,11 @@ class Target(Protocol):
     def rotate_key(self, api: Api) -> str:
         """Replace the key with a new one, check that it works, and return it."""
 
-    def shard_service(self, stored: StoredArtifact, instances: int) -> ShardService:
-        """What answers shards with an artifact on so many instances.
+    def check_shards(self) -> None:
+        """Raise UsageError if the target cannot answer shards."""
 
-        Raises UsageError if the target has no such service, or SettingsError.
-        """
+    def shard_service(self, stored: StoredArtifact, instances: int) -> ShardService:
+        """What answers shards with an artifact on so many instances. Raises SettingsError."""
 
     def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:
         """Delete everything in this stage of the project, found by searching the target.

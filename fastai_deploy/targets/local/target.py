@@ -170,13 +170,17 @@ class LocalTarget:
         """Replace the gateway's key."""
         return self.api.rotate_key(api)
 
-    def shard_service(self, stored: StoredArtifact, instances: int) -> NoReturn:
-        """There is none."""
-        del stored, instances
+    def check_shards(self) -> NoReturn:
+        """There is no machine but this one. Raises UsageError."""
         raise UsageError(
             "a batch transform runs on AWS, and this project's target is local",
             hint="add --region eu-central-1 (or another region), or leave out --transform",
         )
+
+    def shard_service(self, stored: StoredArtifact, instances: int) -> NoReturn:
+        """There is none. Raises UsageError."""
+        del stored, instances
+        self.check_shards()
 
     def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:  # noqa: ARG002
         """Stop every server of this stage and remove its folder, including the store.
