@@ -149,8 +149,7 @@ class TransformJobs:
         raise DeployError(
             f"the transform job {job.name} is {job.status}: {job.reason or 'AWS gives no reason'}"
             + (f"; its log ends with:{lines}" if lines else ""),
-            hint="run the same command again to continue: shards that are answered are not asked "
-            "again; fdeploy teardown deletes what is left of it",
+            hint="run the same command again to continue with the shards that have no answers",
         )
 
     def stored(self, run: str, kind: str) -> dict[str, int]:

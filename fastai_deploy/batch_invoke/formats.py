@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 from fastai_deploy import files
 from fastai_deploy.batch_invoke.tables import (
@@ -619,10 +619,10 @@ def _packed(path: Path, file: BinaryIO) -> BinaryIO:
     if not _is_gzip(path):
         return file
     packed: Any = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6)
-    return packed  # type: ignore[no-any-return]
+    return cast("BinaryIO", packed)
 
 
-def _end(file: BinaryIO) -> None:
+def _end(file: Any) -> None:
     """Write the end of a compressed file; a plain one is closed by who opened it."""
     if isinstance(file, gzip.GzipFile):
         file.close()

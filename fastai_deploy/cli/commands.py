@@ -270,9 +270,9 @@ def invoke(
     wanted = ColumnChoice(column, header=not no_header)
     table = file_for_table(output, text, overwrite=overwrite)
     if table is not None:
-        request = FileRequest(text, table, wanted, top_k, overwrite=overwrite)
+        asked = FileRequest(text, table, wanted, top_k, overwrite=overwrite)
         how = BatchOptions(through_api=api, at_once=concurrency)
-        return stages.invoke_file(project, request, how)
+        return stages.invoke_file(project, asked, how)
     texts = read_texts(text, wanted, sys.stdin.buffer, lambda said: project.report(Warned(said)))
     kept = for_output(output, text)
     if isinstance(texts, str) and kept is None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fastai_deploy import naming
-from fastai_deploy.aws.specs import DEFAULT_INSTANCE
+from fastai_deploy.aws.capacity import DEFAULT_INSTANCE
 from fastai_deploy.batch_invoke.job import Answering, BatchJob, BatchReport, run_batch
 from fastai_deploy.batch_invoke.places import LocalInput, LocalOutput
 from fastai_deploy.batch_invoke.transform import transformed
