@@ -13,6 +13,7 @@ from fastai_deploy.cli.command_help import ABOUT, FLOW, OPERATE, USE, Commands
 
 if TYPE_CHECKING:
     from fastai_deploy.aws.costs import CostReport
+    from fastai_deploy.batch_invoke.job import BatchReport
     from fastai_deploy.batch_invoke.run import Batch
     from fastai_deploy.cli.explain import Explained
     from fastai_deploy.cli.results import (
@@ -256,7 +257,7 @@ def up(
     USE,
     examples=[
         'fdeploy invoke "some text"',
-        "fdeploy invoke reviews.csv --column review --output answers.jsonl",
+        "fdeploy invoke reviews.csv --column review --output answers.csv",
         "echo some text | fdeploy invoke -",
     ],
     locked=False,
@@ -271,16 +272,27 @@ def invoke(
     top_k: opt.TopK = None,
     api: opt.ThroughApi = False,  # noqa: FBT002 - a flag
     concurrency: opt.Concurrency = 4,
-) -> "InvokeResult | Batch":
-    """Classify a text, or every text in a file."""
+    overwrite: opt.Overwrite = False,  # noqa: FBT002 - a flag
+) -> "InvokeResult | Batch | BatchReport":
+    """Classify a text, or every text in a file.
+
+    This asks the deployed endpoint, or the API. For a large file, fdeploy batch is faster: it runs
+    the model on this machine, and needs no endpoint.
+    """
     from fastai_deploy import stages
-    from fastai_deploy.batch_invoke.inputs import for_output, read_texts
+    from fastai_deploy.batch_invoke.inputs import file_for_table, for_output, read_texts
+    from fastai_deploy.batch_invoke.job import FileRequest
     from fastai_deploy.batch_invoke.run import BatchOptions
     from fastai_deploy.batch_invoke.tables import ColumnChoice
     from fastai_deploy.cli.results import InvokeResult
     from fastai_deploy.progress import Warned
 
     wanted = ColumnChoice(column, header=not no_header)
+    table = file_for_table(output, text, overwrite=overwrite)
+    if table is not None:
+        asked = FileRequest(text, table, wanted, top_k, overwrite=overwrite)
+        how = BatchOptions(through_api=api, at_once=concurrency)
+        return stages.invoke_file(project, asked, how)
     texts = read_texts(text, wanted, sys.stdin.buffer, lambda said: project.report(Warned(said)))
     kept = for_output(output, text)
     if isinstance(texts, str) and kept is None:
@@ -401,6 +413,50 @@ def bench(
         )
         plan = replace(plan, texts=found, source=texts)
     return run.bench(project, plan)
+
+
+@command(
+    app,
+    USE,
+    examples=[
+        "fdeploy batch reviews.csv answers.csv --column review",
+        "fdeploy batch reviews.parquet answers.parquet",
+        "fdeploy batch s3://my-bucket/reviews.jsonl s3://my-bucket/answers.jsonl",
+        "fdeploy batch reviews.csv answers.csv --transform --instances 4 --region eu-central-1",
+    ],
+    locked=False,
+    after="export",
+)
+def batch(
+    project: "Project",
+    source: opt.BatchInput,
+    output: opt.BatchOutput,
+    column: opt.Column = None,
+    no_header: opt.NoHeader = False,  # noqa: FBT002 - a flag
+    top_k: opt.TopK = None,
+    limit: opt.Limit = None,
+    overwrite: opt.Overwrite = False,  # noqa: FBT002 - a flag
+    transform: opt.Transform = False,  # noqa: FBT002 - a flag
+    instances: opt.Instances = 1,
+    instance: opt.Instance = None,
+    region: opt.Region = None,
+    yes: opt.YesToCost = False,  # noqa: FBT002
+) -> "BatchReport":
+    """Classify every row of a file with the model itself, without an endpoint.
+
+    The model runs on this machine, on every core, or with --transform on instances of SageMaker,
+    for as long as it takes. A run that is interrupted is continued by the same command. To ask the
+    deployed endpoint or API instead, use fdeploy invoke FILE.
+    """
+    from fastai_deploy import stages
+    from fastai_deploy.batch_invoke.job import FileRequest
+    from fastai_deploy.batch_invoke.tables import ColumnChoice
+
+    wanted = ColumnChoice(column, header=not no_header)
+    request = FileRequest(source, output, wanted, top_k, limit, overwrite)
+    if transform:
+        return stages.transform(project, request, instances)
+    return stages.batch(project, request)
 
 
 @command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")

@@ -131,8 +131,8 @@ Ttl = Annotated[
 Text = Annotated[
     str,
     typer.Argument(
-        help="A text, a file of texts (.csv, .tsv, .jsonl, .ndjson, .json), or any other file, "
-        "which is read as one text; - reads standard input."
+        help="A text, a file of texts (.csv, .tsv, .jsonl, .ndjson, .json, .parquet), or any other "
+        "file, which is read as one text; - reads standard input."
     ),
 ]
 Column = Annotated[
@@ -215,7 +215,49 @@ ShowCard = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(help="Write the answers here as JSON lines; texts already answered are skipped."),
+    typer.Option(
+        help="Write the answers here; texts already answered are skipped. A .csv, .tsv or .parquet "
+        "file gets all columns of the input, any other name JSON lines."
+    ),
+]
+BatchInput = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="A file of texts (.csv, .tsv, .jsonl, .ndjson, .json, .parquet; tables and lines also "
+        "with .gz), here or on S3 (s3://BUCKET/KEY).",
+    ),
+]
+BatchOutput = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUTPUT",
+        help="The file to write, in the format that its name says, here or on S3.",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace the output, and start an interrupted run from the beginning."
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option(help="Classify only the first N rows.", metavar="N", min=1)
+]
+Transform = Annotated[
+    bool,
+    typer.Option(
+        "--transform",
+        help="AWS: classify with a batch transform of SageMaker instead of here.",
+    ),
+]
+Instances = Annotated[
+    int, typer.Option(help="With --transform: the number of instances.", min=1, max=100)
+]
+YesToCost = Annotated[
+    bool,
+    typer.Option("--yes", help="With --transform: do not ask before it costs something."),
+    Agrees("yes"),
 ]
 Concurrency = Annotated[
     int, typer.Option(help="Number of concurrent requests, for a file.", min=1, max=64)

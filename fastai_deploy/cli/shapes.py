@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from fastai_deploy.aws.costs import CostReport
+from fastai_deploy.batch_invoke.job import BatchCounts
 from fastai_deploy.batch_invoke.run import Batch
 from fastai_deploy.cli.explain import Explained
 from fastai_deploy.cli.results import (
@@ -158,7 +159,8 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "deploy": (Endpoint,),
     "create-api": (Api,),
     "up": (Api,),
-    "invoke": (Text, Row, BatchValues),
+    "invoke": (Text, Row, BatchValues, BatchCounts),
+    "batch": (BatchCounts,),
     "evaluate": (EvaluationValues,),
     "diff": (Difference,),
     "monitor": (MonitorValues,),

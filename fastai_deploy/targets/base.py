@@ -50,6 +50,33 @@ class Route:
     peer: Callable[[], None] = lambda: None
 
 
+class ShardService(Protocol):
+    """Answers shards of requests, each a file of lines, on machines of its own.
+
+    ``run`` names a run, which can be continued. Every method may raise AwsError.
+    """
+
+    def agree(self, run: str) -> None:
+        """Show what it costs, and ask. Raises UsageError for a no."""
+
+    def stored(self, run: str) -> Mapping[str, int]:
+        """The shards that are uploaded, with their sizes in bytes."""
+
+    def upload(self, run: str, shard: str, data: bytes) -> None:
+        """Upload a shard."""
+
+    def transform(
+        self, run: str, shards: Sequence[str], notify: Callable[[frozenset[str]], None]
+    ) -> None:
+        """Have all shards answered; ``notify`` receives those that are. Raises DeployError."""
+
+    def answers(self, run: str, shard: str) -> bytes:
+        """The answers to a shard, a line for each of its lines."""
+
+    def clean(self, run: str) -> None:
+        """Delete everything that the run has made."""
+
+
 class Target(Protocol):
     """Stores artifacts, serves them and makes them public."""
 
@@ -97,6 +124,12 @@ class Target(Protocol):
 
     def rotate_key(self, api: Api) -> str:
         """Replace the key with a new one, check that it works, and return it."""
+
+    def check_shards(self) -> None:
+        """Raise UsageError if the target cannot answer shards."""
+
+    def shard_service(self, stored: StoredArtifact, instances: int) -> ShardService:
+        """What answers shards with an artifact on so many instances. Raises SettingsError."""
 
     def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:
         """Delete everything in this stage of the project, found by searching the target.

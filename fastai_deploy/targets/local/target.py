@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -184,6 +185,18 @@ class LocalTarget:
     def rotate_key(self, api: Api) -> str:
         """Replace the gateway's key."""
         return self.api.rotate_key(api)
+
+    def check_shards(self) -> NoReturn:
+        """There is no machine but this one. Raises UsageError."""
+        raise UsageError(
+            "a batch transform runs on AWS, and this project's target is local",
+            hint="add --region eu-central-1 (or another region), or leave out --transform",
+        )
+
+    def shard_service(self, stored: StoredArtifact, instances: int) -> NoReturn:
+        """There is none. Raises UsageError."""
+        del stored, instances
+        self.check_shards()
 
     def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:  # noqa: ARG002
         """Stop every server of this stage and remove its folder, including the store.
