@@ -1,6 +1,7 @@
 """Selects the source of an export and how it becomes a bundle.
 
     learner.pkl          converted, or with ``runtime = "learner"`` packed in its original form
+    my-model/            written by save_pretrained(): converted; or the one learner in the folder
     bundle/              written by export_learner() in a script or notebook: verified and copied
     module:function      run, and the live learner that it returns is converted
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastai_deploy import bundle as bundles
 from fastai_deploy import files, freshness
@@ -21,6 +22,9 @@ from fastai_deploy.environments.requirements import read_requirements
 from fastai_deploy.environments.serving_process import check_bundle
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import ParityError, SettingsError, UsageError, need_extra
+from fastai_deploy.learner.examine.anatomy import inspect
+from fastai_deploy.learner.pretrained.examine import inspect_folder
+from fastai_deploy.learner.pretrained.folder import learner_in, opened_folder
 from fastai_deploy.learner.text.user_tokenizer import tokenizer_digest
 from fastai_deploy.parity.compare import Gate
 from fastai_deploy.parity.report import report_files
@@ -54,9 +58,11 @@ class ExportRequest:
 
     @property
     def kind(self) -> str:
-        """``file``, ``bundle`` or ``factory``."""
+        """``file``, ``folder``, ``bundle`` or ``factory``."""
         if (self.learner / MANIFEST).is_file():
             return "bundle"
+        if self.learner.is_dir():
+            return "folder"
         from fastai_deploy.learner.live import FACTORY  # noqa: PLC0415 - needed only here
 
         named = FACTORY.fullmatch(self.learner.name) and not self.learner.exists()
@@ -76,7 +82,9 @@ def export_request(project: Project) -> ExportRequest:
 
     chosen = ("model", "runtime") in settings.origins
     return ExportRequest(
-        learner=settings.path(model.learner) if model.learner else _found(project, before),
+        learner=_in_folder(
+            settings.path(model.learner) if model.learner else _found(project, before)
+        ),
         golden=path(model.golden, same.golden if same else None),
         definitions=path(model.definitions, same.definitions if same else None),
         requirements=path(model.requirements, same.requirements if same else None),
@@ -89,6 +97,16 @@ def export_request(project: Project) -> ExportRequest:
         gate=_gate(model),
         unproven=model.unproven,
     )
+
+
+def _in_folder(path: Path) -> Path:
+    """A path, or for a folder with a learner file in it (``push_to_hub_fastai``) that file.
+
+    Raises NotALearner or UsageError for a folder without a model, or with several.
+    """
+    if not path.is_dir() or (path / MANIFEST).is_file():
+        return path
+    return learner_in(path)
 
 
 def _gate(model: ModelSettings) -> Gate:
@@ -126,6 +144,11 @@ def source(wanted: ExportRequest) -> Source:
     path = wanted.learner / MANIFEST if wanted.kind == "bundle" else wanted.learner
     if wanted.kind == "factory":
         return Source(str(path), "", 0, 0)
+    if wanted.kind == "folder":
+        with opened_folder(path) as opened:
+            return Source(
+                str(path), opened.digest(), opened.size, opened.modified_ns, kind="folder"
+            )
     digest = files.sha256(path)
     with files.file_errors(path):
         status = path.stat()
@@ -172,6 +195,8 @@ def make(project: Project, wanted: ExportRequest) -> bundles.Bundle:
             report=project.report,
             unproven=wanted.unproven,
         )
+    if wanted.kind == "folder":
+        _check_folder_options(wanted)
     if wanted.runtime == "learner":
         return _carry(project, wanted, place)
     from fastai_deploy.learner.convert import convert  # noqa: PLC0415
@@ -181,13 +206,35 @@ def make(project: Project, wanted: ExportRequest) -> bundles.Bundle:
         place,
         golden=wanted.golden,
         tolerance=wanted.tolerance,
-        name=wanted.learner.stem,
+        name=wanted.learner.resolve().name if wanted.kind == "folder" else wanted.learner.stem,
         report=project.report,
         definitions=wanted.definitions,
         tokenizer=wanted.tokenizer,
         gate=wanted.gate,
         unproven=wanted.unproven,
     )
+
+
+def _check_folder_options(wanted: ExportRequest) -> None:
+    """Raise UsageError for options that mean something for a learner only."""
+    given = {
+        "--definitions": wanted.definitions,
+        "--tokenizer": wanted.tokenizer,
+        "--runtime learner": wanted.runtime == "learner",
+    }
+    for option, value in given.items():
+        if value:
+            raise UsageError(
+                f"{option} is for learners, but {wanted.learner} is a folder of transformers",
+                hint=f"leave out {option}: everything that the model needs is in the folder",
+            )
+
+
+def describe(wanted: ExportRequest) -> dict[str, Any]:
+    """What is known of a learner or folder without running it. Raises LearnerError or FileError."""
+    if wanted.kind == "folder":
+        return inspect_folder(wanted.learner)
+    return inspect(wanted.learner)
 
 
 def _carry(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bundle:

@@ -33,7 +33,6 @@ from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import LeftoverError, NoProject, UsageError
-from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.packaging.wheels import Container, default_cache, fetch
@@ -59,7 +58,7 @@ from fastai_deploy.settings.loading import PROJECT_FILE, REMEMBERED
 
 def inspect(project: Project) -> dict[str, Any]:
     """Summarize the learner without running it. Raises LearnerError or FileError."""
-    return learner_summary(export_source.export_request(project).learner)
+    return export_source.describe(export_source.export_request(project))
 
 
 def export(project: Project) -> Bundle:
@@ -89,7 +88,7 @@ def export(project: Project) -> Bundle:
                 max_difference=made.max_difference,
                 # Hash of what was converted: the file may have changed since it was hashed above.
                 source=replace(source, sha256=made.learner_sha256)
-                if wanted.kind == "file"
+                if wanted.kind in ("file", "folder")
                 else source,
                 golden=str(wanted.golden) if wanted.golden else None,
                 made_from=made_from,
