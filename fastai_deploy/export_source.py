@@ -2,6 +2,7 @@
 
     learner.pkl          converted, or with ``runtime = "learner"`` packed in its original form
     my-model/            written by save_pretrained(): converted; or the one learner in the folder
+    hf:owner/name        a repository of the Hugging Face Hub with one of the two
     bundle/              written by export_learner() in a script or notebook: verified and copied
     module:function      run, and the live learner that it returns is converted
 
@@ -25,7 +26,9 @@ from fastai_deploy.errors import ParityError, SettingsError, UsageError, need_ex
 from fastai_deploy.learner.examine.anatomy import inspect
 from fastai_deploy.learner.pretrained.examine import inspect_folder
 from fastai_deploy.learner.pretrained.folder import learner_in, opened_folder
+from fastai_deploy.learner.pretrained.hub import download, parse_repository
 from fastai_deploy.learner.text.user_tokenizer import tokenizer_digest
+from fastai_deploy.naming import HUB
 from fastai_deploy.parity.compare import Gate
 from fastai_deploy.parity.report import report_files
 from fastai_deploy.progress import Step
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export, and how."""
+    """What to export, and how; ``hub`` is ``owner/name@commit`` if it comes from the Hub."""
 
     learner: Path
     golden: Path | None
@@ -55,6 +58,7 @@ class ExportRequest:
     tolerance: float
     gate: Gate
     unproven: bool = False
+    hub: str = ""
 
     @property
     def kind(self) -> str:
@@ -67,6 +71,13 @@ class ExportRequest:
 
         named = FACTORY.fullmatch(self.learner.name) and not self.learner.exists()
         return "factory" if named else "file"
+
+    @property
+    def name(self) -> str:
+        """The name of the model, if the settings give none."""
+        if self.hub:
+            return self.hub.partition("@")[0].rpartition("/")[2]
+        return self.learner.resolve().name if self.kind == "folder" else self.learner.stem
 
 
 def export_request(project: Project) -> ExportRequest:
@@ -81,10 +92,10 @@ def export_request(project: Project) -> ExportRequest:
         return Path(last) if last else None
 
     chosen = ("model", "runtime") in settings.origins
+    learner, hub = _learner(project, before)
     return ExportRequest(
-        learner=_in_folder(
-            settings.path(model.learner) if model.learner else _found(project, before)
-        ),
+        learner=learner,
+        hub=hub,
         golden=path(model.golden, same.golden if same else None),
         definitions=path(model.definitions, same.definitions if same else None),
         requirements=path(model.requirements, same.requirements if same else None),
@@ -97,6 +108,18 @@ def export_request(project: Project) -> ExportRequest:
         gate=_gate(model),
         unproven=model.unproven,
     )
+
+
+def _learner(project: Project, before: Bundle | None) -> tuple[Path, str]:
+    """The learner's path, and its repository and commit if it comes from the Hub."""
+    stated = project.settings.sections.model.learner
+    if stated is None and before is not None and before.source.hub:
+        stated = f"{HUB}{before.source.hub}"
+    if stated is not None and stated.startswith(HUB):
+        found = download(parse_repository(stated), project.report)
+        return _in_folder(found.folder), found.pinned
+    path = _found(project, before) if stated is None else project.settings.path(stated)
+    return _in_folder(path), ""
 
 
 def _in_folder(path: Path) -> Path:
@@ -147,12 +170,17 @@ def source(wanted: ExportRequest) -> Source:
     if wanted.kind == "folder":
         with opened_folder(path) as opened:
             return Source(
-                str(path), opened.digest(), opened.size, opened.modified_ns, kind="folder"
+                str(path),
+                opened.digest(),
+                opened.size,
+                opened.modified_ns,
+                kind="folder",
+                hub=wanted.hub,
             )
     digest = files.sha256(path)
     with files.file_errors(path):
         status = path.stat()
-    return Source(str(path), digest, status.st_size, status.st_mtime_ns)
+    return Source(str(path), digest, status.st_size, status.st_mtime_ns, hub=wanted.hub)
 
 
 def digest(wanted: ExportRequest, start: Source) -> str:
@@ -206,12 +234,13 @@ def make(project: Project, wanted: ExportRequest) -> bundles.Bundle:
         place,
         golden=wanted.golden,
         tolerance=wanted.tolerance,
-        name=wanted.learner.resolve().name if wanted.kind == "folder" else wanted.learner.stem,
+        name=wanted.name,
         report=project.report,
         definitions=wanted.definitions,
         tokenizer=wanted.tokenizer,
         gate=wanted.gate,
         unproven=wanted.unproven,
+        hub=wanted.hub,
     )
 
 
@@ -250,9 +279,10 @@ def _carry(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bund
             python=wanted.python,
             trust=_trust(project, wanted),
             tolerance=wanted.tolerance,
+            hub=wanted.hub,
         ),
         Environments(project.workspace.environments, project.report),
-        name=wanted.learner.stem,
+        name=wanted.name,
         report=project.report,
     )
 

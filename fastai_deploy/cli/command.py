@@ -198,13 +198,15 @@ def _flags(
     values: Mapping[str, Any], settings: Mapping[str, Sets]
 ) -> dict[tuple[str, str], tuple[str, Any]]:
     from fastai_deploy.files import expanded  # noqa: PLC0415 - see the module's docstring
+    from fastai_deploy.naming import HUB  # noqa: PLC0415 - likewise
 
     flags = {("project", "target"): ("--target", values["target"])}
     for name, sets in settings.items():
         value = values[name]
         if isinstance(value, Path):
             # A path on the command line is relative to the current folder, not to the project file.
-            value = str(expanded(value).absolute())
+            local = not str(value).startswith(HUB)
+            value = str(expanded(value).absolute() if local else value)
         elif isinstance(value, list):
             value = tuple(value) or None  # typer passes [] for a repeatable option not given
         flags[sets.section, sets.key] = (sets.flag, value)

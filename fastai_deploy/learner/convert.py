@@ -60,6 +60,7 @@ def convert(
     tokenizer: Path | None = None,
     gate: Gate = DEFAULT_GATE,
     unproven: bool = False,
+    hub: str = "",
 ) -> Bundle:
     """Convert ``learner`` into a bundle at ``destination`` without running anything in it.
 
@@ -69,7 +70,8 @@ def convert(
     ``tokenizer`` is a folder or file with the tokenizer of a learner whose file lacks it.
     ``gate`` says in which forms with fewer bits the bundle may be served; the default tries them
     all (``rebuild/precision.py``). ``unproven`` accepts what neither the file nor the goldens
-    prove, and records it in the bundle.
+    prove, and records it in the bundle. ``hub`` is where on the Hub the learner comes from
+    (``owner/name@commit``).
     Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing. On an error, an
     existing bundle is left unchanged.
     """
@@ -133,7 +135,7 @@ def convert(
             write_model(folder, rebuilt)
             write(folder / "goldens.json", render(goldens, labels))
             origin = LearnerSpec(
-                learner.resolve().name, digest, source.size, str(anatomy.fastai or "")
+                learner.resolve().name, digest, source.size, str(anatomy.fastai or ""), hub
             )
             proven = any(each.source == "learner" for each in goldens)
             described = manifest(rebuilt, served, name=name, origin=origin, proven=proven)

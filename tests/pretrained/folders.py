@@ -93,7 +93,12 @@ def spread(model: torch.nn.Module) -> None:
     """Enlarge the head's weights, so that texts get different answers."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            head = name.split(".")[0] in ("classifier", "score", "classification_head", "logits_proj")
+            head = name.split(".")[0] in (
+                "classifier",
+                "score",
+                "classification_head",
+                "logits_proj",
+            )
             if head and weight.dim() > 1:
                 weight.normal_(std=1.0)
 

@@ -11,8 +11,9 @@ a file in the folder, or to the ``blobs`` of the Hub's cache that the folder bel
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def learner_in(folder: Path) -> Path:
         return folder / LEARNER
     if len(pickles) > 1:
         raise UsageError(
-            f"{folder} holds {len(pickles)} learners: {_listed(pickles)}",
+            f"{folder} holds {len(pickles)} learners: {listed_names(pickles)}",
             hint=f"name one of them, such as {folder / pickles[0]}",
         )
     if pickles:
@@ -99,10 +100,10 @@ def _no_model(folder: Path, names: set[str]) -> NotALearner:
     )
     if within:
         return NotALearner(
-            f"{folder} holds no model itself, but its folders do: {_listed(within)}",
+            f"{folder} holds no model itself, but its folders do: {listed_names(within)}",
             hint=f"name one of them, such as {folder / within[0]}",
         )
-    found = f"its files are {_listed(sorted(names))}" if names else "it is empty"
+    found = f"its files are {listed_names(sorted(names))}" if names else "it is empty"
     return NotALearner(
         f"{folder} holds neither a learner nor a model of transformers: {found}",
         hint="name a .pkl file, or a folder that model.save_pretrained() wrote",
@@ -166,7 +167,7 @@ def listing(folder: Path) -> Listing:
         index = single + INDEX
         if index in names:
             return Listing(tokenizer, tuple(sorted(set(weight_map(folder, index).values()))), index)
-    raise _no_weights(folder)
+    raise no_weights(str(folder), names)
 
 
 def weight_map(folder: Path, index: str) -> dict[str, str]:
@@ -193,15 +194,21 @@ def weight_map(folder: Path, index: str) -> dict[str, str]:
     return found
 
 
-def _no_weights(folder: Path) -> UnsupportedLearner:
-    kinds = [kind for pattern, kind in _OTHER_FORMATS.items() if next(folder.glob(pattern), None)]
+def other_formats(names: Collection[str]) -> list[str]:
+    """The kinds of weights among files, of those that are not read."""
+    return [kind for pattern, kind in _OTHER_FORMATS.items() if fnmatch.filter(names, pattern)]
+
+
+def no_weights(where: str, names: Collection[str]) -> UnsupportedLearner:
+    """The error for a model whose files, with these names, hold no weights that can be read."""
+    kinds = other_formats(names)
     if not kinds:
         return UnsupportedLearner(
-            f"{folder} has no weights: neither {WEIGHTS} nor {PICKLED}", hint=WRITE_AGAIN
+            f"{where} has no weights: neither {WEIGHTS} nor {PICKLED}", hint=WRITE_AGAIN
         )
     merge = "merge it into its model with merge_and_unload(), then " if "PEFT" in kinds[0] else ""
     return UnsupportedLearner(
-        f"{folder} has its weights only as {' and '.join(kinds)}, which fdeploy does not read",
+        f"{where} has its weights only as {' and '.join(kinds)}, which fdeploy does not read",
         hint=f"{merge}load the model with the library that wrote it, and save it for PyTorch: "
         "model.save_pretrained(DIR)",
     )
@@ -279,6 +286,7 @@ def opened_folder(folder: Path) -> Iterator[Opened]:
         yield Opened(folder, listed, sources)
 
 
-def _listed(names: list[str]) -> str:
+def listed_names(names: list[str]) -> str:
+    """The first names, on one line."""
     shown = ", ".join(ascii(name)[1:-1] for name in names[:_SHOWN])
     return f"{shown}, ..." if len(names) > _SHOWN else shown
