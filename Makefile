@@ -138,6 +138,7 @@ format: $(VENV)/.dev
 schema: $(VENV)/.dev
 	$(BIN)/python -m fastai_deploy.settings.docs > docs/settings.md
 	$(BIN)/python -m fastai_deploy.api_docs.openapi > docs/openapi.json
+	$(BIN)/python -m fastai_deploy.cli.shapes > fastai_deploy/cli/results.schema.json
 
 lock: $(VENV)/.dev
 	$(PIP) uv

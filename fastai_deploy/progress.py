@@ -91,6 +91,7 @@ class StageFinished:
 
 
 Ask = Callable[[str], bool]  # asks a question; True for yes
+Prompt = Callable[[str, str], str]  # asks a question with a default; the answer
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,14 @@ class Consent:
     """What the user has agreed to on the command line, and how to ask for the rest.
 
     ``yes``: to deploy a new stage, or to delete one; ``adopt``: to take over a stage of another id.
-    ``ask`` is None without a terminal: then ``yes`` is taken for granted, and nothing else is.
+    ``ask`` and ``prompt`` are None without a terminal: then ``yes`` is taken for granted, and
+    nothing else is.
     """
 
     yes: bool = False
     adopt: bool = False
     ask: Ask | None = None
+    prompt: Prompt | None = None
 
     def agree(self, question: str, *, refused: str) -> None:
         """Ask, unless that is agreed or there is no terminal. Raises UsageError for a no."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cache
 
 from fastai_deploy.errors import FileError, RecordMissing
 from fastai_deploy.progress import UNASKED, Consent, Reporter, Warned
@@ -21,25 +22,37 @@ from fastai_deploy.workspace import Record, Workspace
 class Project:
     """What every stage function takes; ``clock`` returns seconds.
 
+    ``opened`` opens the target once, when it is first needed: settings can be shown, and a learner
+    exported, where AWS is out of reach.
+
     ``typed`` is the command line after ``fdeploy``, empty when used as a library. ``exists``: the
     folder has a project file or records, or the settings name the project.
     """
 
     settings: Settings
     workspace: Workspace
-    target: Target
-    operations: Operations
+    opened: Callable[[], tuple[Target, Operations]]
     report: Reporter
     clock: Callable[[], float] = time.monotonic
     typed: tuple[str, ...] = ()
     exists: bool = True
     consent: Consent = UNASKED
 
+    @property
+    def target(self) -> Target:
+        """Where the stage is deployed. Raises AwsError where that cannot be opened."""
+        return self.opened()[0]
+
+    @property
+    def operations(self) -> Operations:
+        """Reports on the stage, and rollback. Raises AwsError as ``target`` does."""
+        return self.opened()[1]
+
     def named(self, name: str, id_: str) -> Project:
         """The same project under another name and id."""
         settings = self.settings.with_identity(name, id_ or None)
-        target, operations = _target(settings, self.workspace, self.report, self.consent)
-        return replace(self, settings=settings, target=target, operations=operations)
+        opened = _opener(settings, self.workspace, self.report, self.consent)
+        return replace(self, settings=settings, opened=opened)
 
 
 def open_project(
@@ -49,7 +62,7 @@ def open_project(
     *,
     needs: type[Record] | None = None,
 ) -> Project:
-    """Open the project of these settings, with the real clock and the target they select.
+    """Open the project of these settings, with the real clock.
 
     ``needs`` is the record that the command starts from. Raises RecordMissing if there is none,
     before anything that is wrong with the target.
@@ -72,8 +85,8 @@ def open_project(
         settings = remember(settings, {key: value for key, value in used.items() if value})
     for warning in _elsewhere(settings):
         report(warning)
-    target, operations = _target(settings, workspace, report, consent)
-    return Project(settings, workspace, target, operations, report, consent=consent)
+    opened = _opener(settings, workspace, report, consent)
+    return Project(settings, workspace, opened, report, consent=consent)
 
 
 def _need(workspace: Workspace, kind: type[Record], settings: Settings) -> None:
@@ -138,6 +151,13 @@ def _account(last: Endpoint | StoredArtifact, stored: StoredArtifact | None) -> 
     if last.target != "aws":
         return ""
     return last.account or (stored.known_account if stored else "")
+
+
+def _opener(
+    settings: Settings, workspace: Workspace, report: Reporter, consent: Consent
+) -> Callable[[], tuple[Target, Operations]]:
+    """A function that opens the target at its first call and returns the same from then on."""
+    return cache(lambda: _target(settings, workspace, report, consent))
 
 
 def _target(

@@ -238,12 +238,18 @@ class Workspace:
 
     def _prepare(self) -> None:
         """Create the folder and have git ignore it: it holds an API key and large files."""
-        files.make_folder(self.folder)
-        if ".gitignore" not in files.names_in(self.folder.parent):
-            files.write(self.folder.parent / ".gitignore", b"*\n")
+        prepare(self.folder)
 
     def _record(self, kind: type) -> Path:
         return self.folder / f"{COMMANDS[kind]}.json"
+
+
+def prepare(folder: Path) -> None:
+    """Make a folder below ``.fdeploy`` and have git ignore all of that."""
+    files.make_folder(folder)
+    base = next(each for each in (folder, *folder.parents) if each.name == files.WORKSPACE)
+    if ".gitignore" not in files.names_in(base):
+        files.write(base / ".gitignore", b"*\n")
 
 
 def parsed(kind: type[T], data: bytes, where: str, hint: str) -> T:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests import warm
 
@@ -61,6 +63,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+@functools.cache
+def _results() -> dict[str, Draft202012Validator]:
+    """Validators of what each command prints with --json, from the schema that fdeploy ships."""
+    schema = json.loads(Path(ROOT, "fastai_deploy/cli/results.schema.json").read_text("utf-8"))
+    return {
+        one["properties"]["command"]["const"]: Draft202012Validator(
+            {**one, "$defs": schema["$defs"]}
+        )
+        for one in schema["oneOf"]
+    }
+
+
+def result_of(line: str) -> Any:
+    """The result in a line of --json, which has the shape that the schema promises."""
+    envelope = json.loads(line)
+    _results()[envelope["command"]].validate(envelope)
+    return envelope["result"]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The result of one run of the command."""
@@ -71,7 +92,8 @@ class Outcome:
 
     @property
     def json(self) -> Any:
-        return json.loads(self.stdout)
+        """The result in the envelope that --json prints."""
+        return result_of(self.stdout)
 
     @property
     def error(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import transformers.models.distilbert.modeling_distilbert
 import transformers.models.roberta.modeling_roberta
 
 import fastai_deploy.cli.app
-import fastai_deploy.cli.results
+import fastai_deploy.cli.show
 import fastai_deploy.stages
 import fastai_deploy.targets.aws.operations
 import fastai_deploy.targets.local.operations

@@ -45,6 +45,30 @@ def in_terminal(run: Fdeploy, *arguments: str, typed: str = "") -> Session:
     return Session(process.returncode, stdout.decode(), _CONTROL.sub("", shown.decode()))
 
 
+def on_screen(written: str) -> str:
+    """What a terminal shows in the end: cursor movements and erased lines are carried out.
+
+    Understands what rich writes for a live display: CR, cursor up (CUU) and erase in line (EL).
+    """
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", written):
+        if part == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\r":
+            column = 0
+        elif part.startswith("\x1b["):
+            if part.endswith("A"):
+                row = max(0, row - int(part[2:-1] or 1))
+            elif part == "\x1b[2K":
+                lines[row] = ""
+        else:
+            kept = lines[row].ljust(column)
+            lines[row] = kept[:column] + part + kept[column + len(part) :]
+            column += len(part)
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def _until_closed(terminal: int) -> bytes:
     """What is written to a terminal until nobody has it open any more."""
     parts: list[bytes] = []

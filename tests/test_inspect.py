@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.cli.results import Inspected, show
+from fastai_deploy.cli.results import Inspected
+from fastai_deploy.cli.show import show
 from tests.conftest import Fdeploy
 from tests.flow.learners import CONVERTIBLE, LEARNERS
 
@@ -56,7 +57,7 @@ def test_a_file_cannot_paint_on_the_terminal(fdeploy: Fdeploy) -> None:
     ).json
     found["labels"] = ["\x1b[2J\x1b]0;owned\x07", "two\nlines", "\u202egnp.exe"]
     shown = StringIO()
-    show(Inspected(found), shown, as_json=False)
+    show(Inspected(found), shown, command="inspect", as_json=False)
     for line in shown.getvalue().removesuffix("\n").split("\n"):
         assert line.isprintable()
     assert "\\x1b[2J" in shown.getvalue()

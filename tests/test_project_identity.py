@@ -65,7 +65,7 @@ def test_one_key_is_one_line(tmp_path: Path) -> None:
     before = "[project]\nname = 'mine' # a comment\n\n[api]\nrate = 1\n"
     text = written(tmp_path, before, {"id": "0123456789ab"})
     assert text.splitlines() == [
-        *("[project]", 'id = "0123456789ab"', "name = 'mine' # a comment", "", "[api]", "rate = 1")
+        *("[project]", "name = 'mine' # a comment", 'id = "0123456789ab"', "", "[api]", "rate = 1")
     ]
 
 
@@ -74,7 +74,7 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     before = '[project]\nid = "ffffffffffff"\n'
     path.write_text(before)
     assert add_to_project(path, BOTH) == {"name": "demo", "id": "ffffffffffff"}
-    assert path.read_text() == '[project]\nname = "demo"\nid = "ffffffffffff"\n'
+    assert path.read_text() == '[project]\nid = "ffffffffffff"\nname = "demo"\n'
 
 
 def test_the_file_behind_a_link_is_written_with_its_permissions(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -12,11 +13,21 @@ import pytest
 from rich.console import Console
 
 from fastai_deploy.cli import reports
-from fastai_deploy.cli.progress import JsonReporter, PlainReporter, StackTable
+from fastai_deploy.cli.progress import JsonReporter, PlainReporter
+from fastai_deploy.cli.terminal import TerminalReporter
 from fastai_deploy.errors import UsageError
-from fastai_deploy.progress import Happened, Planned
+from fastai_deploy.progress import (
+    Advanced,
+    Event,
+    Happened,
+    Planned,
+    StageFinished,
+    StageStarted,
+    Step,
+)
 from fastai_deploy.records import Cost, LogLine, PlannedChange, StagePlan, change_rows
 from fastai_deploy.settings.sections import duration
+from tests.terminal import on_screen
 
 
 def change(name: str, kind: str, action: str = "add", *properties: str) -> PlannedChange:
@@ -44,19 +55,16 @@ PLAN = Planned(
 )
 
 
-def painted(*events: Planned | Happened) -> str:
-    """What is on the terminal in the end."""
+def painted(*events: Event) -> str:
+    """What is on the terminal in the end, without what was painted over."""
     stream = io.StringIO()
     console = Console(file=stream, width=100, force_terminal=True, color_system=None)
     seconds = itertools.count()
-    table = StackTable(console, clock=lambda: float(next(seconds)))
+    reporter = TerminalReporter(stream, console, clock=lambda: float(next(seconds)))
     for event in events:
-        if isinstance(event, Planned):
-            table.plan(event)
-        else:
-            table.tell(event)
-    table.stop()
-    return stream.getvalue().rpartition("\x1b[2K")[2]
+        reporter(event)
+    reporter.stop()
+    return on_screen(stream.getvalue())
 
 
 def test_parts_of_one_type_share_a_row() -> None:
@@ -90,6 +98,29 @@ def test_the_first_reason_is_shown_whole() -> None:
     )
     assert " ".join(ended.split()).count("The account-level service limit is 0 Instances.") == 4
     assert "rollback complete" in ended
+
+
+def test_a_long_step_shows_how_long_it_takes_and_nothing_of_it_stays() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=60, force_terminal=True, color_system=None)
+    seconds = itertools.count()
+    reporter = TerminalReporter(stream, console, clock=lambda: float(next(seconds)))
+    reporter(StageStarted("export"))
+    reporter(Step("rebuilding the model"))
+    with reporter.paused():
+        during = on_screen(stream.getvalue())
+    for done in (10, 20):
+        reporter(Advanced("invoke", done, 40, "texts"))
+    with reporter.paused():  # paints once more before it stops
+        pass
+    reporter(StageFinished("export", "3 labels", 4.0))
+    reporter.stop()
+    assert during.splitlines()[:2] == ["export", "  rebuilding the model"]
+    assert re.search(r"[0-9]+ s", stream.getvalue())
+    assert "of 40 texts" in stream.getvalue()
+    assert on_screen(stream.getvalue()).rstrip("\n").split("\n") == [
+        *("export", "  rebuilding the model", "  ✓ 3 labels  4.0 s")
+    ]
 
 
 def test_lines_in_ci() -> None:

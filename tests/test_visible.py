@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from fastai_deploy.cli.escaping import visible, visible_json
-from fastai_deploy.cli.progress import JsonReporter, PlainReporter, RichReporter, show_error
-from fastai_deploy.cli.results import Described, InvokeResult, show
+from fastai_deploy.cli.progress import JsonReporter, PlainReporter, show_error
+from fastai_deploy.cli.results import Described, InvokeResult
 from fastai_deploy.cli.results import Result as Shown
+from fastai_deploy.cli.show import show
+from fastai_deploy.cli.terminal import TerminalReporter
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.progress import Advanced, Happened, Planned, StageFinished, Step, Warned
 from fastai_deploy.records import Bundle, PlannedChange, Source
@@ -107,7 +109,7 @@ RESULTS: dict[str, Callable[[str], Any]] = {
 def test_results(name: str, result: str, *, as_json: bool) -> None:
     stream = Terminal()
     shown: Shown = RESULTS[result](HOSTILE[name])
-    show(shown, stream, as_json=as_json)
+    show(shown, stream, command="test", as_json=as_json)
     assert silent_on_a_terminal(stream.getvalue())
 
 
@@ -138,7 +140,7 @@ def test_events(name: str, event: str) -> None:
 def test_events_in_a_terminal(event: str) -> None:
     """Rich paints with escapes of its own; those of the file are not among them."""
     stream = Terminal()
-    reporter = RichReporter(stream)
+    reporter = TerminalReporter(stream)
     reporter(EVENTS[event]("\x1b]0;pwned\x07[bold]x\u202e"))
     reporter.stop()
     assert "\x1b]" not in stream.getvalue()

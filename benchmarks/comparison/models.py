@@ -90,8 +90,8 @@ class Model:
         return self.folder / "huggingface"
 
     def has(self, form: str) -> bool:
-        """Whether fdeploy's gate let this form pass."""
-        return "refused" not in self.exports[form]
+        """Whether this form was exported and fdeploy's gate let it pass."""
+        return "refused" not in self.exports.get(form, {"refused": "not tried with this learner"})
 
     def artifact(self, form: str, server: str) -> Path:
         """The unpacked fdeploy artifact."""
@@ -257,7 +257,7 @@ def _fdeploy(project: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     )
     if done.returncode:
         return done.returncode, {"error": done.stderr.strip().splitlines()[-1]}
-    return 0, json.loads(done.stdout)
+    return 0, json.loads(done.stdout)["result"]
 
 
 def _environment() -> dict[str, str]:

@@ -48,9 +48,13 @@ class Answered:
             return []
         return list(self.body["labels"] if "labels" in self.body else [self.body["label"]])
 
+    def values(self) -> dict[str, Any]:
+        """The answer with its row and text."""
+        return {"row": self.row, "text": self.text, **self.body}
+
     def encode(self) -> bytes:
         """The answer as a line of an answer file."""
-        values = {"row": self.row, "text": self.text, **self.body}
+        values = self.values()
         try:
             return (json.dumps(values, ensure_ascii=False) + "\n").encode()
         except UnicodeEncodeError:  # a lone surrogate, which only a JSON escape can express

@@ -1,5 +1,21 @@
-"""The command ``fdeploy``."""
+"""The command line ``fdeploy``. Imports only what ``main`` itself needs, so that Ctrl-C works."""
 
-from fastai_deploy.cli.app import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    signal.signal(signal.SIGINT, _interrupted)  # while the libraries are imported
+    from fastai_deploy.cli.app import run  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _interrupted(*_signal: Any) -> NoReturn:
+    os._exit(130)

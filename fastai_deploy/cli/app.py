@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -10,7 +11,7 @@ import typer
 
 from fastai_deploy.cli import commands  # noqa: F401 - registers its commands
 from fastai_deploy.cli.commands import app
-from fastai_deploy.cli.escaping import visible_lines
+from fastai_deploy.cli.escaping import STAND_INS, visible_lines
 from fastai_deploy.errors import FdeployError, UsageError
 
 DEFECT = 1
@@ -18,13 +19,13 @@ INTERRUPTED = 130
 UNREAD = 141  # what a shell reports for a program that a closed pipe ended (128 + SIGPIPE)
 
 
-def main() -> None:
-    """Run the command line and end the process with its exit code."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code (listed in ``errors``)."""
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # one that has a terminal's or a pipe's encoding
+            stream.reconfigure(errors=STAND_INS)
     try:
         outcome = app(arguments or ["--help"], prog_name="fdeploy", standalone_mode=False)
     except FdeployError as error:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import typer
 
+from fastai_deploy.cli import command_help
 from fastai_deploy.cli.hints import LEARNER, CommandLine
 from fastai_deploy.cli.options import COMMON, Agrees, Sets
-from fastai_deploy.cli.progress import asker, reporter
+from fastai_deploy.cli.progress import reporter, show_next
 from fastai_deploy.errors import FdeployError
 from fastai_deploy.progress import Consent, Event, Step, Warned
 from fastai_deploy.project import Project, open_project
@@ -38,6 +39,7 @@ class Options:
     config: Path | None
     stage: str | None
     as_json: bool
+    quiet: bool
     line: CommandLine
     flags: Mapping[tuple[str, str], tuple[str, Any]]
     agreed: Mapping[str, bool]
@@ -64,15 +66,14 @@ def session(
         environ=os.environ,
         flags=options.flags,
     )
-    with reporter(sys.stderr, as_json=options.as_json) as shown:
+    with reporter(sys.stderr, as_json=options.as_json, quiet=options.quiet) as shown:
 
         def report(event: Event) -> None:
             shown(options.line.event(event))
 
         for note in settings.notes:
             report(Warned(note, hint="the old name works until the next release"))
-        ask = None if options.as_json or "CI" in os.environ else asker(sys.stdin, sys.stderr)
-        consent = Consent(ask=ask, **options.agreed)
+        consent = _consent(options, getattr(shown, "paused", nullcontext))
         if found.foreign:
             report(
                 Warned(
@@ -91,17 +92,40 @@ def session(
             yield project
 
 
+def _consent(options: Options, pause: Callable[[], AbstractContextManager[None]]) -> Consent:
+    """What was agreed to; questions are asked only in a terminal, and not in CI."""
+    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if options.as_json or "CI" in os.environ or not terminal:
+        return Consent(**options.agreed)
+    from fastai_deploy.cli.terminal import asker, prompter  # noqa: PLC0415 - rich is not needed in CI
+
+    return Consent(
+        ask=asker(sys.stdin, sys.stderr, pause),
+        prompt=prompter(sys.stdin, sys.stderr, pause),
+        **options.agreed,
+    )
+
+
 Command = Callable[..., Any]
 T = TypeVar("T")
 
 
 def command(
-    app: typer.Typer, name: str | None = None, *, locked: bool = True, after: str | None = None
+    app: typer.Typer,
+    panel: str,
+    name: str | None = None,
+    *,
+    examples: Sequence[str] = (),
+    locked: bool = True,
+    after: str | None = None,
+    then: str | Callable[[Any], str] = "",
 ) -> Callable[[Command], Command]:
     """Register a function that takes the project and its own options as the command ``name``.
 
+    ``panel`` is the part of ``fdeploy --help`` that lists it, ``examples`` are lines to type.
     ``locked`` keeps other commands out of the stage while this one runs. ``after`` is the command
-    without whose record this one cannot start.
+    without whose record this one cannot start; ``then`` is what to type after it,
+    or a function of its result.
     """
     needs = next((kind for kind, wrote in COMMANDS.items() if wrote == after), None)
 
@@ -115,13 +139,14 @@ def command(
         consents = {p.name: agrees.to for p in own for agrees in _marks(p, Agrees)}
 
         def run(**values: Any) -> None:
-            from fastai_deploy.cli.results import exit_code, show  # noqa: PLC0415 - see the module's docstring
+            from fastai_deploy.cli.show import exit_code, show  # noqa: PLC0415 - see the module's docstring
 
             line = _command_line(app, values, settings)
             options = Options(
                 config=values["config"],
                 stage=values["stage"],
                 as_json=values["json"],
+                quiet=values["quiet"],
                 line=line,
                 flags=_flags(values, settings),
                 agreed={field: values[name] for name, field in consents.items()},
@@ -131,10 +156,13 @@ def command(
             try:
                 with session(options, called, locked=locked, needs=needs) as project:
                     result = function(project, **arguments)
-                show(result, sys.stdout, as_json=options.as_json, line=line)
+                show(result, sys.stdout, command=called, as_json=options.as_json, line=line)
                 failure = getattr(result, "failure", None)
                 if failure is not None:  # part of the work failed: report it after the results
                     raise failure
+                following = then(result) if callable(then) else then
+                if following and not options.as_json and not options.quiet:
+                    show_next(line.complete(following), sys.stderr)
             except FdeployError as error:
                 error.hint = line.complete(error.hint)
                 raise
@@ -144,7 +172,12 @@ def command(
 
         run.__doc__ = function.__doc__
         run.__signature__ = inspect.Signature([*own, *COMMON])  # type: ignore[attr-defined]
-        app.command(called)(run)
+        app.command(
+            called,
+            cls=command_help.Command,
+            rich_help_panel=panel,
+            epilog="\n".join(examples) or None,
+        )(run)
         return function
 
     return register

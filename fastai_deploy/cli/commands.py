@@ -8,10 +8,13 @@ import typer
 
 from fastai_deploy.cli import options as opt
 from fastai_deploy.cli.command import command
+from fastai_deploy.cli.command_help import ABOUT, FLOW, OPERATE, USE, Commands
 
 if TYPE_CHECKING:
     from fastai_deploy.batch_invoke.run import Batch
+    from fastai_deploy.cli.explain import Explained
     from fastai_deploy.cli.results import (
+        ChangedSetting,
         Described,
         Exported,
         Inspected,
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
         Versions,
     )
     from fastai_deploy.project import Project
+    from fastai_deploy.project_setup import Initialized
     from fastai_deploy.records import (
         Api,
         Artifact,
@@ -37,9 +41,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="fdeploy",
+    cls=Commands,
     help="Deploy a fastai text classifier as a verified, key-protected HTTPS API; tear it down "
     "again with one command.",
-    add_completion=False,
+    epilog="The first time: init, then up. fdeploy COMMAND --help shows examples.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,7 +56,36 @@ def version(version: opt.Version = False) -> None:  # noqa: FBT002 - the option 
     """Options of fdeploy itself."""
 
 
-@command(app, locked=False)
+@command(
+    app,
+    FLOW,
+    examples=["fdeploy init", "fdeploy init learner.pkl --region eu-central-1 --yes"],
+    locked=False,
+    then="fdeploy up",
+)
+def init(
+    project: "Project",
+    learner: opt.Learner = None,
+    region: opt.Region = None,
+    instance: opt.Instance = None,
+    ttl: opt.Ttl = None,
+    yes: opt.YesToAll = False,  # noqa: FBT002
+) -> "Initialized":
+    """Write fdeploy.toml for the learner in this folder."""
+    from pathlib import Path
+
+    from fastai_deploy import project_setup
+
+    return project_setup.init(project, Path.cwd())
+
+
+@command(
+    app,
+    FLOW,
+    examples=["fdeploy inspect learner.pkl"],
+    locked=False,
+    then=lambda found: "" if found.summary["verdict"]["reason"] else "fdeploy export",
+)
 def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
     """Show what is in a learner, without running it."""
     from fastai_deploy import stages
@@ -60,7 +94,16 @@ def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
     return Inspected(stages.inspect(project))
 
 
-@command(app)
+@command(
+    app,
+    FLOW,
+    examples=[
+        "fdeploy export learner.pkl",
+        "fdeploy export learner.pkl --golden texts.jsonl",
+        "fdeploy export learner.pkl --definitions model_def.py",
+    ],
+    then="fdeploy package",
+)
 def export(
     project: "Project",
     learner: opt.Learner = None,
@@ -83,7 +126,7 @@ def export(
     return Exported.of(stages.export(project))
 
 
-@command(app, after="export")
+@command(app, FLOW, examples=["fdeploy package"], after="export", then="fdeploy upload")
 def package(
     project: "Project",
     instance: opt.Instance = None,
@@ -95,7 +138,13 @@ def package(
     return stages.package(project, freshness.bundle(project))
 
 
-@command(app, after="package")
+@command(
+    app,
+    FLOW,
+    examples=["fdeploy upload", "fdeploy upload --region eu-central-1"],
+    after="package",
+    then="fdeploy deploy",
+)
 def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
     """Upload model.tar.gz to where the target reads it."""
     from fastai_deploy import freshness, stages
@@ -103,7 +152,13 @@ def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
     return stages.upload(project, freshness.artifact(project))
 
 
-@command(app, after="upload")
+@command(
+    app,
+    FLOW,
+    examples=["fdeploy deploy", "fdeploy deploy --instance ml.m5.large --ttl 4h"],
+    after="upload",
+    then="fdeploy create-api",
+)
 def deploy(
     project: "Project",
     instance: opt.Instance = None,
@@ -119,7 +174,14 @@ def deploy(
     return stages.deploy(project, stages.ready_to_deploy(project))
 
 
-@command(app, "create-api", after="deploy")
+@command(
+    app,
+    FLOW,
+    "create-api",
+    examples=["fdeploy create-api", "fdeploy create-api --port 8000"],
+    after="deploy",
+    then='fdeploy invoke "some text" --api',
+)
 def create_api(
     project: "Project",
     port: opt.Port = None,
@@ -132,7 +194,16 @@ def create_api(
     return stages.create_api(project, freshness.endpoint(project))
 
 
-@command(app)
+@command(
+    app,
+    FLOW,
+    examples=[
+        "fdeploy up learner.pkl",
+        "fdeploy up learner.pkl --region eu-central-1 --ttl 4h",
+        "fdeploy up --stage prod",
+    ],
+    then='fdeploy invoke "some text"',
+)
 def up(
     project: "Project",
     learner: opt.Learner = None,
@@ -160,7 +231,17 @@ def up(
     return stages.up(project)
 
 
-@command(app, locked=False, after="deploy")
+@command(
+    app,
+    USE,
+    examples=[
+        'fdeploy invoke "some text"',
+        "fdeploy invoke reviews.csv --column review --output answers.jsonl",
+        "echo some text | fdeploy invoke -",
+    ],
+    locked=False,
+    after="deploy",
+)
 def invoke(
     project: "Project",
     text: opt.Text,
@@ -190,7 +271,7 @@ def invoke(
     return stages.invoke_many(project, several, how)
 
 
-@command(app, after="create-api")
+@command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")
 def key(
     project: "Project",
     action: opt.KeyAction = "show",
@@ -203,7 +284,7 @@ def key(
     return Key(stages.rotate_key(project) if action == "rotate" else stages.key(project))
 
 
-@command(app, locked=False)
+@command(app, USE, examples=["fdeploy openapi > openapi.json"], locked=False)
 def openapi(project: "Project") -> "Described":
     """Print the API's OpenAPI document."""
     from fastai_deploy import stages
@@ -212,7 +293,11 @@ def openapi(project: "Project") -> "Described":
     return Described(stages.openapi(project))
 
 
-@command(app)
+@command(
+    app,
+    FLOW,
+    examples=["fdeploy teardown", "fdeploy teardown --stage prod --artifacts"],
+)
 def teardown(
     project: "Project",
     artifacts: opt.Artifacts = False,  # noqa: FBT002 - a flag
@@ -233,13 +318,38 @@ def teardown(
     )
 
 
-@command(app, locked=False)
-def config(project: "Project") -> "Settings":
-    """Show every setting and where it comes from."""
-    return project.settings
+@command(
+    app,
+    ABOUT,
+    examples=["fdeploy config", "fdeploy config set api.rate 20", "fdeploy config unset api.rate"],
+    locked=False,
+)
+def config(
+    project: "Project",
+    action: opt.ConfigAction = "show",
+    key: opt.SettingKey = "",
+    value: opt.SettingValue = None,
+) -> "Settings | ChangedSetting":
+    """Show every setting and its origin, or change one in fdeploy.toml."""
+    from fastai_deploy.cli.results import ChangedSetting
+
+    return project.settings if action == "show" else ChangedSetting.of(project, key, value, action)
 
 
-@command(app)
+@command(
+    app,
+    ABOUT,
+    examples=["fdeploy explain record-stale", "fdeploy explain 14"],
+    locked=False,
+)
+def explain(project: "Project", code: opt.ErrorCode) -> "Explained":
+    """Explain an error's code, or an exit code."""
+    from fastai_deploy.cli.explain import explain
+
+    return explain(code)
+
+
+@command(app, OPERATE, examples=["fdeploy plan", "fdeploy plan --region eu-central-1"])
 def plan(
     project: "Project",
     learner: opt.Learner = None,
@@ -258,13 +368,13 @@ def plan(
     region: opt.Region = None,
     ttl: opt.Ttl = None,
 ) -> "StagePlan":
-    """Show what up would change (exit code 2 if anything)."""
+    """Show what up would change (exit code 15 if anything)."""
     from fastai_deploy import operations
 
     return operations.plan(project)
 
 
-@command(app, locked=False)
+@command(app, OPERATE, examples=["fdeploy status"], locked=False)
 def status(project: "Project", region: opt.Region = None) -> "Status":
     """Show what is deployed, its health and its cost."""
     from fastai_deploy import operations
@@ -272,7 +382,12 @@ def status(project: "Project", region: opt.Region = None) -> "Status":
     return operations.status(project)
 
 
-@command(app, locked=False)
+@command(
+    app,
+    OPERATE,
+    examples=["fdeploy logs --since 15m", "fdeploy logs --api --follow"],
+    locked=False,
+)
 def logs(
     project: "Project",
     api: opt.OfApi = False,  # noqa: FBT002 - a flag
@@ -288,7 +403,7 @@ def logs(
     return Lines(operations.logs(project, api=api, since=duration(since), follow=follow))
 
 
-@command(app, locked=False)
+@command(app, OPERATE, examples=["fdeploy versions"], locked=False)
 def versions(project: "Project", region: opt.Region = None) -> "Versions":
     """List the deployed versions and mark the live one."""
     from fastai_deploy import operations
@@ -297,7 +412,12 @@ def versions(project: "Project", region: opt.Region = None) -> "Versions":
     return Versions(operations.versions(project))
 
 
-@command(app)
+@command(
+    app,
+    OPERATE,
+    examples=["fdeploy rollback", "fdeploy rollback --to 3f2a91"],
+    then="fdeploy status",
+)
 def rollback(
     project: "Project",
     to: opt.ToVersion = None,
@@ -310,7 +430,12 @@ def rollback(
     return operations.rollback(project, to=to)
 
 
-@command(app, locked=False)
+@command(
+    app,
+    OPERATE,
+    examples=["fdeploy doctor", "fdeploy doctor --policy > policy.json"],
+    locked=False,
+)
 def doctor(
     project: "Project",
     policy: opt.Policy = False,  # noqa: FBT002 - a flag
@@ -324,7 +449,7 @@ def doctor(
     return operations.policies(project) if policy else operations.doctor(project)
 
 
-@command(app, locked=False)
+@command(app, OPERATE, examples=["fdeploy template > stacks.yaml"], locked=False)
 def template(
     project: "Project",
     instance: opt.Instance = None,

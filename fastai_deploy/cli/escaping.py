@@ -8,16 +8,53 @@ or are invisible, and lone surrogates. The two joiners, which Persian and emoji 
 
 from __future__ import annotations
 
+import codecs
 import json
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 _HIDDEN = ("Cc", "Cs", "Zl", "Zp", "Cf")
 _JOINERS = "\u200c\u200d"
 
 T = TypeVar("T")
+
+
+STAND_INS = "fdeploy-stand-ins"
+"""Error handler for streams whose encoding lacks some characters: ``Δ`` becomes ``d``."""
+
+_SIMILAR = {
+    **dict.fromkeys("█▓▇▆▅▄▃▂▁", "#"),
+    "…": "...",
+    "Δ": "d",
+    "✓": "ok",
+    "—": "-",
+    "─": "-",
+    "━": "-",
+    "╸": "-",
+    "·": "-",
+}
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_SIMILAR.get(char, ascii(char)[1:-1]) for char in lacking), error.end
+
+
+codecs.register_error(STAND_INS, _stand_in)
+
+
+def json_line(values: Any, stream: TextIO, plain: Callable[[Any], Any] | None = None) -> str:
+    """Values as one line of JSON that a stream can write in its encoding.
+
+    ``plain`` converts what JSON does not have.
+    """
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "")
+    text = json.dumps(values, ensure_ascii=encoding != "utf8", default=plain)
+    return visible_json(text)
 
 
 def visible(text: str) -> str:

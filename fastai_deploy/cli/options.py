@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fastai_deploy import __version__
+from fastai_deploy.cli import completion
 
 _COMMON = "Common options"
 
@@ -37,6 +38,7 @@ Learner = Annotated[
     typer.Argument(
         help="File written by learn.export(), a bundle folder, or module:function.",
         show_default=False,
+        autocompletion=completion.learners,
     ),
     Sets("model", "learner", "LEARNER"),
 ]
@@ -105,7 +107,10 @@ Quantize = Annotated[
 ]
 Instance = Annotated[
     str | None,
-    typer.Option(help="SageMaker instance type, such as ml.m5.large; selects the AWS target."),
+    typer.Option(
+        help="SageMaker instance type, such as ml.m5.large; selects the AWS target.",
+        autocompletion=completion.instances,
+    ),
     Sets("endpoint", "instance", "--instance"),
 ]
 Region = Annotated[
@@ -148,6 +153,27 @@ Concurrency = Annotated[
 TopK = Annotated[int | None, typer.Option(help="Return only the N highest probabilities.", min=1)]
 ThroughApi = Annotated[bool, typer.Option("--api", help="Call the public API, not the endpoint.")]
 
+ConfigAction = Annotated[
+    Literal["show", "set", "unset"],
+    typer.Argument(help="set writes a setting into fdeploy.toml, unset removes it."),
+]
+SettingKey = Annotated[
+    str,
+    typer.Argument(
+        help="A setting such as api.rate or stages.prod.api.rate.",
+        show_default=False,
+        autocompletion=completion.settings,
+    ),
+]
+SettingValue = Annotated[
+    str | None, typer.Argument(help="Its value; lists use commas.", show_default=False)
+]
+ErrorCode = Annotated[
+    str,
+    typer.Argument(
+        help="A code such as record-stale, or an exit code.", autocompletion=completion.codes
+    ),
+]
 KeyAction = Annotated[
     Literal["show", "rotate"], typer.Argument(help="rotate makes a new key and ends the old one.")
 ]
@@ -171,7 +197,12 @@ Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Keep printing new lines until Ctrl-C.")
 ]
 ToVersion = Annotated[
-    str | None, typer.Option("--to", help="Version to go back to; its first digits are enough.")
+    str | None,
+    typer.Option(
+        "--to",
+        help="Version to go back to; its first digits are enough.",
+        autocompletion=completion.versions,
+    ),
 ]
 Policy = Annotated[
     bool, typer.Option("--policy", help="Print the IAM permissions fdeploy needs, as JSON.")
@@ -180,6 +211,9 @@ Yes = Annotated[
     bool,
     typer.Option("--yes", help="AWS: do not ask before a stage's first deploy, or its teardown."),
     Agrees("yes"),
+]
+YesToAll = Annotated[
+    bool, typer.Option("--yes", help="Ask nothing; take the defaults."), Agrees("yes")
 ]
 Adopt = Annotated[
     bool,
@@ -206,8 +240,15 @@ Version = Annotated[
 ]
 
 
-def _common(name: str, annotation: Any, default: Any, *flags: str, help: str) -> inspect.Parameter:  # noqa: A002 - typer's word
-    option = typer.Option(*flags, help=help, rich_help_panel=_COMMON)
+def _common(
+    name: str,
+    annotation: Any,
+    default: Any,
+    *flags: str,
+    help: str,  # noqa: A002 - typer's word
+    **more: Any,
+) -> inspect.Parameter:
+    option = typer.Option(*flags, help=help, rich_help_panel=_COMMON, **more)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
@@ -219,8 +260,13 @@ def _common(name: str, annotation: Any, default: Any, *flags: str, help: str) ->
 # Options that every command takes.
 COMMON = (
     _common("config", Path | None, None, "--config", "-c", help="Settings [fdeploy.toml]."),
-    _common("stage", str | None, None, "--stage", "-s", help="Stage, such as prod [dev]."),
+    _common(
+        *("stage", str | None, None, "--stage", "-s"),
+        help="Stage, such as prod [dev].",
+        autocompletion=completion.stages,
+    ),
     _common("target", str | None, None, "--target", help="Where to deploy: local or aws."),
     _common("json", bool, False, "--json", help="Print results and progress as JSON lines."),  # noqa: FBT003
+    _common("quiet", bool, False, "--quiet", "-q", help="Print no progress, only the result."),  # noqa: FBT003
     _common("verbose", bool, False, "--verbose", help="Print a traceback with an error."),  # noqa: FBT003
 )

@@ -1,7 +1,7 @@
 """Settings from ``fdeploy.toml``, ``FDEPLOY_*`` variables and flags, each with its origin."""
 
 from fastai_deploy.settings.aws_sections import ApiSettings, EndpointSettings
-from fastai_deploy.settings.loading import Origin, Settings, load_settings
+from fastai_deploy.settings.loading import Origin, Settings, load_settings, settings_of
 from fastai_deploy.settings.project_file import (
     ModelSettings,
     PackageSettings,
@@ -21,4 +21,5 @@ __all__ = [
     "Sections",
     "Settings",
     "load_settings",
+    "settings_of",
 ]

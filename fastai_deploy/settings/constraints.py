@@ -7,7 +7,7 @@ InvokeEndpoint has 60 s (``aws/templates`` derives them, and a test compares the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fastai_deploy.errors import SettingsError
@@ -192,10 +192,10 @@ RULES = (
 )
 
 
-def check_constraints(sections: Sections, where: Callable[[Key], str]) -> None:
-    """Raise SettingsError for the first violated rule; ``where`` returns a key's origin."""
+def conflicts(sections: Sections, where: Callable[[Key], str]) -> Iterator[SettingsError]:
+    """An error for each violated rule; ``where`` returns a key's origin."""
     for rule in RULES:
         if rule.broken(sections):
             keys = dict.fromkeys(rule.keys)
             message = " and ".join(f"{'.'.join(key)} ({where(key)})" for key in keys)
-            raise SettingsError(f"{message}: {rule.reason}", hint=rule.hint)
+            yield SettingsError(f"{message}: {rule.reason}", hint=rule.hint)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fastai_deploy import files
 from fastai_deploy.errors import FileMissing, NoProject, SettingsError, UnknownStage
-from fastai_deploy.settings.constraints import check_constraints
+from fastai_deploy.settings.constraints import conflicts
 from fastai_deploy.settings.project_file import (
     RENAMED,
     REPLACED,
@@ -56,12 +56,22 @@ def _names(dotted: str) -> tuple[str, ...]:
     return tuple(name.strip("\"'") for name in _NAME.findall(dotted))
 
 
-def validation_error(
-    error: ValidationError, where: Callable[[tuple[str, ...]], str]
+def validation_errors(
+    error: ValidationError,
+    where: Callable[[tuple[str, ...]], str],
+    below: tuple[str, ...] = (),
+) -> list[SettingsError]:
+    """Each of pydantic's errors as a SettingsError; ``where`` returns a key's location.
+
+    ``below`` is the path of what was validated.
+    """
+    return [_setting_error(each, where, below) for each in error.errors(include_url=False)]
+
+
+def _setting_error(
+    first: Any, where: Callable[[tuple[str, ...]], str], below: tuple[str, ...]
 ) -> SettingsError:
-    """Turn the first pydantic error into a SettingsError; ``where`` returns a key's location."""
-    first = error.errors(include_url=False)[0]
-    loc = tuple(str(part) for part in first["loc"])
+    loc = (*below, *(str(part) for part in first["loc"]))
     place = where(loc)
     dotted = ".".join(loc)
     if first["type"] == "extra_forbidden":
@@ -77,6 +87,18 @@ def validation_error(
     return SettingsError(
         f"{subject}: {expected}{shown}", hint=_description(loc) or "see docs/settings.md"
     )
+
+
+def _raise_all(errors: Sequence[SettingsError]) -> None:
+    """Raise one error that tells of all; nothing without one."""
+    if len(errors) > 1:
+        told = "".join(f"\n  {each.message} ({each.hint})" for each in errors)
+        raise SettingsError(
+            f"{len(errors)} settings are wrong:{told}",
+            hint="correct these, then run the same command again",
+        )
+    if errors:
+        raise errors[0]
 
 
 def _known_at(loc: tuple[str, ...]) -> list[str]:
@@ -224,10 +246,24 @@ def load_settings(
     ``flags`` maps a setting to the flag's name and value. Raises SettingsError.
     """
     path = config or folder / PROJECT_FILE
-    document, text = _read(path, required=config is not None)
-    document, moved = _modernized(document)
+    text = _read(path, required=config is not None)
+    return settings_of(path, text, stage=stage, environ=environ, flags=flags)
+
+
+def settings_of(
+    path: Path,
+    text: str,
+    *,
+    stage: str | None = None,
+    environ: Mapping[str, str],
+    flags: Mapping[Key, tuple[str, Any]] | None = None,
+) -> Settings:
+    """The settings that a project file with this text would give. Raises SettingsError."""
+    document, moved = _modernized(_parsed(path, text))
     lines = _Lines(text, moved)
-    known = _file_sections(document, lines, path)
+    known, wrong = _file_sections(document, lines, path)
+    given, misspelt = _variables(environ)
+    _raise_all([*wrong, *misspelt])
     name = stage or environ.get(STAGE_VARIABLE) or DEFAULT_STAGE
     _check_stage(name, known, path)
 
@@ -241,7 +277,7 @@ def load_settings(
             if at in moved:
                 notes.append(_note(moved[at][-2:], key, where))
             _set(merged, origins, key, value, Origin("file", where))
-    for variable, key, value in _variables(environ):
+    for variable, key, value in given:
         now = RENAMED.get(key, key)
         if now != key:
             notes.append(_note(key, now, variable))
@@ -255,9 +291,11 @@ def load_settings(
     try:
         sections = Sections.model_validate(merged)
     except ValidationError as error:
-        raise validation_error(error, lambda loc: _origin_of(loc, origins)) from None
+        _raise_all(validation_errors(error, lambda loc: _origin_of(loc, origins)))
+        raise
     _check_target(sections, origins)
-    check_constraints(sections, lambda key: origins.get(key, Origin("default", "default")).where)
+    default = Origin("default", "default")
+    _raise_all(list(conflicts(sections, lambda key: origins.get(key, default).where)))
     root = path.parent.resolve()
     return Settings(root, name, sections, origins, notes=tuple(notes), file=root / path.name)
 
@@ -298,9 +336,7 @@ def _with(settings: Settings, key: Key, value: str, origin: Origin) -> Settings:
     """The settings with one more; unchanged if it conflicts with another."""
     section = getattr(settings.sections, key[0]).model_copy(update={key[1]: value})
     sections = settings.sections.model_copy(update={key[0]: section})
-    try:
-        check_constraints(sections, lambda _key: "")
-    except SettingsError:
+    if any(conflicts(sections, lambda _key: "")):
         return settings
     return replace(settings, sections=sections, origins={**settings.origins, key: origin})
 
@@ -346,19 +382,23 @@ def _note(old: tuple[str, ...], new: Key, where: str) -> str:
     return f"{'.'.join(old)} ({where}) has moved: write {new[1]} in [{new[0]}]"
 
 
-def _read(path: Path, *, required: bool) -> tuple[dict[str, Any], str]:
+def _read(path: Path, *, required: bool) -> str:
     try:
-        text = files.read(path, most=_MOST).decode("utf-8")
-        return tomli.loads(text), text
+        return files.read(path, most=_MOST).decode("utf-8-sig")  # Windows editors add a mark
     except FileMissing:
         if required:
             raise NoProject(
                 f"the project file {path} does not exist",
                 hint="check the path after --config, or leave the option out",
             ) from None
-        return {}, ""
+        return ""
     except UnicodeDecodeError:
         raise SettingsError(f"{path.name} is not UTF-8 text", hint="save it as UTF-8") from None
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomli.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise SettingsError(
@@ -367,16 +407,18 @@ def _read(path: Path, *, required: bool) -> tuple[dict[str, Any], str]:
         ) from None
 
 
-def _file_sections(document: dict[str, Any], lines: _Lines, path: Path) -> ProjectFile:
+def _file_sections(
+    document: dict[str, Any], lines: _Lines, path: Path
+) -> tuple[ProjectFile, list[SettingsError]]:
     """Validate the whole file, including stages that are not in use."""
     try:
-        return ProjectFile.model_validate(_tuples(document))
+        return ProjectFile.model_validate(_tuples(document)), []
     except ValidationError as error:
 
         def where(loc: tuple[str, ...]) -> str:
             return f"{path.name}:{lines.of(loc) or 1}"
 
-        raise validation_error(error, where) from None
+        return ProjectFile(), validation_errors(error, where)
 
 
 def _check_stage(name: str, known: ProjectFile, path: Path) -> None:
@@ -408,8 +450,15 @@ def _walk(document: Mapping[str, Any], prefix: tuple[str, ...]) -> Iterator[tupl
                 yield (section, name), value
 
 
-def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key, Any]]:
-    """``FDEPLOY_ENDPOINT_INSTANCE=ml.m5.large`` sets ``endpoint.instance``; lists use commas."""
+def _variables(
+    environ: Mapping[str, str],
+) -> tuple[list[tuple[str, Key, Any]], list[SettingsError]]:
+    """``FDEPLOY_ENDPOINT_INSTANCE=ml.m5.large`` sets ``endpoint.instance``; lists use commas.
+
+    Returns variables with their settings and values, and what is wrong with others.
+    """
+    found: list[tuple[str, Key, Any]] = []
+    wrong: list[SettingsError] = []
     for variable in sorted(environ):
         for section, model in sorted(SECTIONS.items(), reverse=True):  # nested ones first
             prefix = f"FDEPLOY_{section.upper().replace('.', '_')}_"
@@ -426,28 +475,57 @@ def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Key, Any]]:
                 known[name] = fields_of(SECTIONS[renamed[0]])[renamed[1]]
             elif name not in known:
                 names = [f"{prefix}{other.upper()}" for other in known]
-                raise SettingsError(
-                    f"unknown setting {variable}",
-                    hint=nearest(variable, names, "the variables"),
-                )
-            yield variable, (section, name), _from_text(variable, known[name], environ[variable])
+                hint = nearest(variable, names, "the variables")
+                wrong.append(SettingsError(f"unknown setting {variable}", hint=hint))
+                break
+            try:
+                value = value_of(known[name], environ[variable])
+                found.append((variable, (section, name), value))
+            except ValidationError as error:
+                wrong += validation_errors(error, lambda _loc, name=variable: name)  # type: ignore[misc]
             break
+    return found, wrong
 
 
-def _from_text(variable: str, annotation: Any, text: str) -> Any:
+def setting_names() -> dict[str, Any]:
+    """The type of every setting, by its dotted name such as ``endpoint.instance``."""
+    return {
+        f"{section}.{key}": kind
+        for section, model in SECTIONS.items()
+        for key, kind in fields_of(model).items()
+        if f"{section}.{key}" not in SECTIONS
+    }
+
+
+def place_of(dotted: str) -> tuple[tuple[str, ...], Any]:
+    """The tables and the key of a setting such as ``stages.prod.api.rate``, and its type.
+
+    Raises SettingsError for one that does not exist.
+    """
+    parts = tuple(dotted.split("."))
+    prefix = parts[:2] if parts[0] == "stages" else ()
+    section, _, name = ".".join(parts[len(prefix) :]).rpartition(".")
+    section, name = RENAMED.get((section, name), (section, name))
+    known = setting_names()
+    if f"{section}.{name}" not in known:
+        near = [key for key in known if key.endswith(f".{name}")] if name else []
+        hint = f"did you mean {near[0]}?" if near else nearest(dotted, list(known), "the settings")
+        raise SettingsError(f"unknown setting {dotted}", hint=hint)
+    return (*prefix, *section.split("."), name), known[f"{section}.{name}"]
+
+
+def value_of(annotation: Any, text: str) -> Any:
+    """The value that a text stands for; lists use commas. Raises pydantic's ValidationError."""
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    try:
-        kind = str(annotation)
-        if "tuple" in kind:
-            return adapter.validate_python(tuple(part for part in text.split(",") if part))
-        if "dict" in kind:
-            pairs = [part.partition("=") for part in text.split(",") if part]
-            return adapter.validate_python({name: value for name, _, value in pairs})
-        if "Literal" in kind and text.isdecimal():
-            return adapter.validate_python(int(text))
-        return adapter.validate_strings(text)
-    except ValidationError as error:
-        raise validation_error(error, lambda _loc: variable) from None
+    kind = str(annotation)
+    if "tuple" in kind:
+        return adapter.validate_python(tuple(part for part in text.split(",") if part))
+    if "dict" in kind:
+        pairs = [part.partition("=") for part in text.split(",") if part]
+        return adapter.validate_python({name: value for name, _, value in pairs})
+    if "Literal" in kind and text.isdecimal():
+        return adapter.validate_python(int(text))
+    return adapter.validate_strings(text)
 
 
 def _set(

@@ -38,7 +38,7 @@ def test_a_plan_says_what_would_change_and_what_it_costs(
     new = opened(model, "")
     new.double.behave(new.account, price={"ml.m5.large": "0.138"})
     planned = new.run("plan", "--region", REGION, "--json")
-    assert planned.status == 2, planned.stderr
+    assert planned.status == 15, planned.stderr
     plan = planned.json
     assert plan["changed"]
     assert {change["action"] for change in plan["changes"]} == {"add"}
@@ -71,7 +71,7 @@ def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) 
     assert remembered.json["ends"] > moved["ends_now"]
 
     forgotten = live.run("plan", "--ttl", "never")
-    assert forgotten.status == 2
+    assert forgotten.status == 15
     lines = forgotten.stdout.splitlines()
     assert "demo-dev-ttl" in lines
     assert any(line.split()[:2] == ["remove", "Scheduler::Schedule"] for line in lines)
@@ -94,7 +94,7 @@ def test_what_the_settings_change_back_is_said_first(live: Stage) -> None:
 def test_an_update_is_planned_as_a_table(live: Stage, opened: Open, other_model: Model) -> None:
     other = opened(other_model, live.account)
     planned = other.run("plan", *AWS)
-    assert planned.status == 2, planned.stderr
+    assert planned.status == 15, planned.stderr
     lines = [line.split() for line in planned.stdout.splitlines()]
     assert ["change", "SageMaker::Endpoint", "Endpoint"] in [line[:3] for line in lines]
     assert ["interrupts", "nothing"] in lines

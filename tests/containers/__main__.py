@@ -71,7 +71,7 @@ def _packaged(family: Family, folder: Path) -> Path:
             check=True,
             stdout=subprocess.PIPE,
         )
-    return Path(json.loads(done.stdout)["path"])
+    return Path(json.loads(done.stdout)["result"]["path"])
 
 
 def _options() -> argparse.Namespace:

@@ -34,7 +34,7 @@ def deploy(fdeploy: Fdeploy, model: Model) -> str:
 def test_from_a_plan_to_a_rollback(fdeploy: Fdeploy, models: tuple[Model, Model]) -> None:
     bring(models[0], fdeploy.folder)
     planned = fdeploy("plan", "--json")
-    assert planned.status == 2
+    assert planned.status == 15
     assert [(change["action"], change["name"]) for change in planned.json["changes"]] == [
         ("add", "model server"),
         ("add", "gateway"),
@@ -122,7 +122,7 @@ def test_a_plan_covers_all_of_up(fdeploy: Fdeploy, exports: Exports) -> None:
     live = fdeploy.ok("versions", "--json").json["versions"][0]["version"]
     bring_learner(CONVERTIBLE[3], fdeploy.folder)
     planned = fdeploy("plan", "learner.pkl", "--golden", "golden.jsonl", "--json")
-    assert planned.status == 2
+    assert planned.status == 15
     model = planned.json["model"]
     assert model["live"] == live != model["version"]
     assert model["before"]["task"] != model["after"]["task"]

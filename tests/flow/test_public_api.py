@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import Fdeploy
+from tests.conftest import Fdeploy, result_of
 from tests.flow.conftest import Exports
 from tests.flow.learners import CONVERTIBLE
 from tests.flow.test_flow import call
@@ -59,7 +59,7 @@ def answers(path: Path) -> list[Any]:
 @pytest.mark.parametrize("through", [[], ["--api"]])
 def test_a_table_is_answered_in_order(served: Fdeploy, through: list[str]) -> None:
     done = served.ok("invoke", "texts.csv", "--column", "review", "--json", *through)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [result_of(line) for line in done.stdout.splitlines()]
     assert [each["text"] for each in found] == TEXTS
     assert [each["row"] for each in found] == list(range(1, 121))
     assert all(set(each["probabilities"]) == LABELS for each in found)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy.cli.app import run
+from tests.conftest import result_of
 from tests.packaged import SMALL_BURST, write_model
 
 
@@ -27,6 +28,11 @@ class Ran:
     status: int
     out: str
     err: str
+
+    @property
+    def result(self) -> Any:
+        """The result in the envelope of --json."""
+        return result_of(self.out)
 
     @property
     def error(self) -> dict[str, Any]:

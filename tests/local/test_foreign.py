@@ -118,7 +118,7 @@ def test_a_process_with_the_same_words_is_left_alone(stage: Stage, start: Start,
     path = str(stage.local / "models" / "x")
     process = start("-m", word, "--model-dir", path, "--home", str(stage.local), path)
     assert stage.ok("status").out.count(str(process.pid)) == 0
-    proof = json.loads(stage.ok("teardown").out)
+    proof = stage.ok("teardown").result
     assert not any("process" in each for each in proof["found"])
     assert running(process)
 
@@ -127,11 +127,11 @@ def test_a_copy_of_a_servers_environment_is_left_alone(up: Stage, start: Start) 
     server = servers(up)["model server"]
     original = psutil.Process(server.pid)
     process = start(environ={MARK: original.environ()[MARK]})
-    proof = json.loads(up.ok("teardown").out)
+    proof = up.ok("teardown").result
     assert f"model server, process {server.pid}" in proof["deleted"]
     assert running(process)
     assert not running(original)
-    assert json.loads(up.ok("teardown").out)["found"] == []
+    assert up.ok("teardown").result["found"] == []
 
 
 def test_a_process_that_has_a_servers_number_is_left_alone(stage: Stage, start: Start) -> None:
@@ -144,7 +144,7 @@ def test_a_process_that_has_a_servers_number_is_left_alone(stage: Stage, start: 
             path.write_text(json.dumps(values))
         assert stage("invoke", "a secret text").status == 10
         assert stage("invoke", "a secret text", "--api").status == 10
-        status = json.loads(stage.ok("status").out)
+        status = stage.ok("status").result
         assert (status["version"], status["url"], status["parts"]) == ("", "", [])
         stage.ok("teardown")
         assert listener.heard == b""
@@ -176,7 +176,7 @@ def test_the_port_of_a_dead_server_gets_no_text_and_no_key(up: Stage) -> None:
         assert "nothing was sent" in error["message"]
         # The gateway is running; it does not send the text anywhere either.
         assert up("invoke", "a secret text", "--api").error["exit_code"] == 10
-        assert json.loads(up.ok("status").out)["version"] == ""
+        assert up.ok("status").result["version"] == ""
         assert up("create-api").status == 10
         assert listener.heard == b""
         up.ok("deploy")
@@ -187,7 +187,7 @@ def test_the_port_of_a_dead_server_gets_no_text_and_no_key(up: Stage) -> None:
         error = up("invoke", "a secret text", "--api").error
         assert error["hint"].startswith("run fdeploy create-api")
         assert "nothing was sent" in error["message"]
-        assert json.loads(up.ok("status").out)["url"] == ""
+        assert up.ok("status").result["url"] == ""
         up.ok("key", "rotate")
         up.ok("create-api")
         up.ok("invoke", "a text", "--api")
@@ -211,7 +211,7 @@ def test_an_address_that_was_written_into_a_record_gets_nothing(up: Stage) -> No
 def test_servers_are_found_though_the_folder_is_gone(up: Stage) -> None:
     recorded = servers(up)
     shutil.rmtree(up.home)
-    proof = json.loads(up.ok("teardown").out)
+    proof = up.ok("teardown").result
     assert {each for each in proof["deleted"] if "process" in each} == {
         f"{kind}, process {server.pid}" for kind, server in recorded.items()
     }
@@ -222,7 +222,7 @@ def test_a_server_that_was_not_recorded_is_ended(stage: Stage, start: Start) -> 
     mark = f"model server:{'1' * 32}:{stage.local}"
     process = start(environ={MARK: mark}, cwd=stage.local)
     other = start(environ={MARK: f"{mark}-2"}, cwd=stage.local)
-    proof = json.loads(stage.ok("teardown").out)
+    proof = stage.ok("teardown").result
     assert f"model server, process {process.pid}" in proof["deleted"]
     assert not running(process)
     assert running(other)

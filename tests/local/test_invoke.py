@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import result_of
 from tests.local.stage import Ran, Stage, stage_that_was_up
 
 
@@ -23,7 +23,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def texts(ran: Ran) -> list[str]:
     """The texts that were answered, in order."""
     assert ran.status == 0, ran.err
-    return [json.loads(line)["text"] for line in ran.out.splitlines()]
+    return [result_of(line)["text"] for line in ran.out.splitlines()]
 
 
 HEADERLESS = "this is a good film\r\nthis is a bad film\r\n"
@@ -114,4 +114,4 @@ def test_what_is_decided_is_said_on_stderr(serving: Stage, tmp_path: Path) -> No
     ran = handed(serving, tmp_path, File("letter", "good\nbad\n"))
     assert ran.status == 0
     assert "is classified as one text" in ran.err
-    assert json.loads(ran.out)["label"]
+    assert ran.result["label"]
