@@ -179,9 +179,9 @@ def _ask_pipeline(
         anatomy.transformer.config if anatomy.transformer else {}, anatomy.weights, every=False
     )
     require()
-    from fastai_deploy.learner.rebuild.pretrained import check_size  # noqa: PLC0415 - torch
+    from fastai_deploy.learner.rebuild.pretrained import check_model  # noqa: PLC0415 - torch
 
-    check_size(anatomy)
+    check_model(anatomy)
     if anatomy.labels.names == default_names(len(anatomy.labels.names)):
         shown = ", ".join(anatomy.labels.names[:3])
         report(Warned(f"the labels have no names but {shown}", "set id2label in config.json"))

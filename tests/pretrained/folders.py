@@ -32,6 +32,7 @@ _BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 _MPNET = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
 _FUNNEL = ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>", "<s>", "</s>"]
+_HEADS = ("classifier", "score", "classification_head", "logits_proj")
 # The learner whose tokenizer.json a kind of SentencePiece has, and the class that reads it.
 _HELD = {
     "albert": ("albert", "AlbertTokenizer"),
@@ -90,17 +91,11 @@ def save(name: str, folder: Path, **more: Any) -> Path:
 
 
 def spread(model: torch.nn.Module) -> None:
-    """Enlarge the head's weights, so that texts get different answers."""
+    """Enlarge the weights, above all the head's, so that texts get different answers."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            head = name.split(".")[0] in (
-                "classifier",
-                "score",
-                "classification_head",
-                "logits_proj",
-            )
-            if head and weight.dim() > 1:
-                weight.normal_(std=1.0)
+            if weight.dim() > 1 and weight.is_floating_point():
+                weight.normal_(std=1.0 if name.split(".")[0] in _HEADS else 0.3)
 
 
 @functools.cache

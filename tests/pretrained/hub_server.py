@@ -73,10 +73,10 @@ def serving() -> Iterator[Hub]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             self._answer(body=True)
 
-        def do_HEAD(self) -> None:  # noqa: N802 - the library's name
+        def do_HEAD(self) -> None:
             self._answer(body=False)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -112,12 +112,10 @@ Response = tuple[int, dict[str, str], bytes]
 
 
 def _respond(hub: Hub, path: str, token: str) -> Response:
-    if hub.failing:
-        return hub.failing, {}, b""
     info, tree, file = (each.fullmatch(path) for each in (_INFO, _TREE, _FILE))
     match = tree or file or info
-    if match is None:
-        return 404, {}, b""
+    if hub.failing or match is None:
+        return hub.failing or 404, {}, b""
     repository = hub.repositories.get(match["id"])
     if repository is None:  # the Hub does not tell a private repository from none
         return 401, {"X-Error-Code": "RepoNotFound"}, _message("Invalid username or password.")
@@ -127,15 +125,17 @@ def _respond(hub: Hub, path: str, token: str) -> Response:
     if commit is None:
         return 404, {"X-Error-Code": "RevisionNotFound"}, _message("Invalid rev id.")
     files = repository.commits[commit]
-    if match is file:
-        return _file(files, commit, match["file"])
-    entries = [
+    return _file(files, commit, match["file"]) if match is file else _listing(match, commit, files)
+
+
+def _listing(match: re.Match[str], commit: str, files: Mapping[str, bytes]) -> Response:
+    entries: list[dict[str, object]] = [
         {"type": "file", "path": name, "rfilename": name, "size": len(data), "oid": _oid(data)}
         for name, data in sorted(files.items())
     ]
-    if match is tree:
-        return 200, {"Content-Type": "application/json"}, json.dumps(entries).encode()
-    found = {"id": match["id"], "modelId": match["id"], "sha": commit, "siblings": entries}
+    found: object = entries
+    if match.re is _INFO:
+        found = {"id": match["id"], "modelId": match["id"], "sha": commit, "siblings": entries}
     return 200, {"Content-Type": "application/json"}, json.dumps(found).encode()
 
 

@@ -44,13 +44,13 @@ _NOT_OURS = ("return_dict", "output_attentions", "output_hidden_states", "torchs
              "torch_dtype")  # fmt: skip
 
 
-def check_size(anatomy: Anatomy) -> None:
-    """Raise UnsupportedLearner unless the configuration fits the weights; builds nothing.
+def check_model(anatomy: Anatomy) -> None:
+    """Build the model once, so that nothing else is asked about one that does not fit.
 
-    Also raises ExtraMissing if transformers cannot be loaded.
+    Raises UnsupportedLearner, LearnerTruncated or ExtraMissing.
     """
     if anatomy.transformer is not None:
-        _settled(anatomy.transformer.cls.name, anatomy, anatomy.transformer.config)
+        _model(anatomy, anatomy.transformer)
 
 
 def rebuild_pretrained(anatomy: Anatomy) -> Rebuilt:
