@@ -36,6 +36,7 @@ from fastai_deploy.parity.compare import DEFAULT_GATE, Gate, check
 from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels, answered, read_cases, render
 from fastai_deploy.parity.report import Comparison, comparing
 from fastai_deploy.progress import Advanced, Reporter, Step, Warned
+from fastai_deploy.records import counted
 from fastai_deploy.runtime.bundle import FP32, Form
 from fastai_deploy.runtime.parity import Rules, answer, compare
 
@@ -186,7 +187,8 @@ def _ask_pipeline(
         shown = ", ".join(anatomy.labels.names[:3])
         report(Warned(f"the labels have no names but {shown}", "set id2label in config.json"))
     unanswered = sum(case.probabilities is None for case in cases)
-    report(Step(f"asking transformers' own pipeline, in a process of its own: {unanswered} texts"))
+    asked = counted(unanswered, "text") if unanswered else "its tokenizer"
+    report(Step(f"asking transformers' own pipeline, in a process of its own: {asked}"))
     return proven_by_pipeline(folder, anatomy, cases, more=more)
 
 

@@ -32,7 +32,14 @@ _BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 _MPNET = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
 _FUNNEL = ["<pad>", "<unk>", "<cls>", "<sep>", "<mask>", "<s>", "</s>"]
-_HEADS = ("classifier", "score", "classification_head", "logits_proj")
+# Settings that belong to a vocabulary and a length of real size.
+_SMALL: dict[str, dict[str, Any]] = {
+    "doge": {"keep_window_size": 64},
+    "eurobert": {"bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 4},
+}
+_HEADS = ("classifier", "score", "classification_head", "logits_proj", "perceiver", "sequence")
+_APART = 2.0  # between two texts' scores
+_MOST = 100.0  # times that the head is enlarged: rounding grows with it
 # The learner whose tokenizer.json a kind of SentencePiece has, and the class that reads it.
 _HELD = {
     "albert": ("albert", "AlbertTokenizer"),
@@ -79,23 +86,40 @@ def save(name: str, folder: Path, **more: Any) -> Path:
             "vocab_size": len(tokenizer),
             "id2label": dict(enumerate(LABELS)),
             "label2id": {label: number for number, label in enumerate(LABELS)},
+            **_SMALL.get(name, {}),
             **more,
         }
     )
     torch.manual_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_config(config)
-    spread(model)
+    spread(model, tokenizer)
+    model.eval()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def spread(model: torch.nn.Module) -> None:
-    """Enlarge the weights, above all the head's, so that texts get different answers."""
+def spread(model: Any, tokenizer: Any) -> None:
+    """Enlarge the weights, the last ones until two texts get different answers."""
     with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=0.3)
+        model.eval()
+        scores = [_scores(model, tokenizer, text) for text in texts()[:2]]
+        apart = float((scores[0] - scores[1]).abs().max())
         for name, weight in model.named_parameters():
-            if weight.dim() > 1 and weight.is_floating_point():
-                weight.normal_(std=1.0 if name.split(".")[0] in _HEADS else 0.3)
+            if weight.dim() > 1 and weight.shape[0] == len(LABELS) and name.startswith(_HEADS):
+                weight.mul_(min(_MOST, max(1.0, _APART / max(apart, 1e-9))))
+
+
+def _scores(model: Any, tokenizer: Any, text: str) -> torch.Tensor:
+    ids = torch.tensor([tokenizer(text, truncation=True, max_length=LENGTH)["input_ids"]])
+    try:
+        found: torch.Tensor = model(ids).logits[0]
+    except (IndexError, RuntimeError):  # TAPAS needs a table
+        return torch.zeros(len(LABELS))
+    return found
 
 
 @functools.cache

@@ -36,7 +36,7 @@ def _model(given: Mapping[str, Any]) -> Mapping[str, Any]:
             trust_remote_code=False,
         )
     except Exception as error:  # noqa: BLE001 - whatever a class raises on a folder
-        return {"problem": _told(error)}
+        return {"problem": _told(error).replace(given["folder"], "DIR")}
     tokenizer, config = classifier.tokenizer, classifier.model.config
     limit = longest(tokenizer.model_max_length, config)
     described = _tokenizer(tokenizer)
