@@ -22,7 +22,11 @@ from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.examine.architecture import check_numbers
 from fastai_deploy.learner.examine.labels import raw_scores
 from fastai_deploy.learner.examine.verdict import users_classes
-from fastai_deploy.learner.pretrained.examine import default_names, examine_folder
+from fastai_deploy.learner.pretrained.examine import (
+    default_names,
+    examine_folder,
+    folder_hints,
+)
 from fastai_deploy.learner.pretrained.folder import Opened, opened_folder
 from fastai_deploy.learner.pretrained.pipeline import proven_by_pipeline
 from fastai_deploy.learner.proof import Proof, as_typed, check_decoding, unshown
@@ -164,7 +168,7 @@ def _opened(
 ) -> Iterator[tuple[FileSource | Opened, Anatomy]]:
     """A learner file or a folder, read and examined; its weights can be read in the block."""
     if learner.is_dir():
-        with opened_folder(learner) as folder:
+        with folder_hints(), opened_folder(learner) as folder:
             yield folder, examine_folder(folder)
     else:
         with open_archive(learner) as (source, archive):

@@ -30,11 +30,16 @@ def change(folder: Path, name: str = "config.json", **values: Any) -> None:
     path.write_text(json.dumps(kept), encoding="utf-8")
 
 
+# Ways out that only learners have.
+FOR_LEARNERS = ("--runtime learner", "--trust-pickle", "--tokenizer", "learn.export", "the learner")
+
+
 def refused(fdeploy: Fdeploy, code: str, message: str) -> dict[str, Any]:
     """The error of an export, which leaves nothing behind."""
     error = fdeploy("export", "my-model", "--json").error
     assert (error["code"], message in error["message"]) == (code, True), error
     assert error["hint"]
+    assert not [each for each in FOR_LEARNERS if each in error["hint"] + error["message"]], error
     assert not list(fdeploy.folder.glob(".fdeploy/*/bundle/*"))
     return error
 

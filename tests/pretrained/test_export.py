@@ -162,3 +162,9 @@ def test_a_snapshot_in_the_cache_of_the_hub(fdeploy: Fdeploy, model: Path) -> No
     (snapshot / "tokenizer.json").symlink_to("../../../../secret.json")
     (fdeploy.folder.parent / "secret.json").write_text("{}", encoding="utf-8")
     assert fdeploy("inspect", str(snapshot), "--json").error["code"] == "dangerous-learner"
+
+
+def test_init_finds_a_folder(fdeploy: Fdeploy, model: Path) -> None:
+    about = "DistilBertForSequenceClassification, 3 labels, Hugging Face folder"
+    assert f"found    {model.name}/: {about}" in fdeploy.ok("init", "--yes").stdout
+    assert "verdict    convertible" in fdeploy.ok("inspect").stdout

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastai_deploy.errors import (
     FileError,
+    LearnerError,
     LearnerTooComplex,
     LearnerTruncated,
     UnsupportedLearner,
@@ -24,7 +26,7 @@ from fastai_deploy.learner.examine.labels import (
     checked_labels,
 )
 from fastai_deploy.learner.examine.load_safety import LoadEffects, load_effects
-from fastai_deploy.learner.examine.unproven import Forward
+from fastai_deploy.learner.examine.unproven import RUNTIME, Forward
 from fastai_deploy.learner.examine.verdict import Verdict
 from fastai_deploy.learner.pretrained.folder import (
     CONFIG,
@@ -38,6 +40,7 @@ from fastai_deploy.learner.pretrained.folder import (
 from fastai_deploy.learner.reading.formats import read_archive
 from fastai_deploy.learner.reading.graph import Call, Global, named_entries
 from fastai_deploy.learner.reading.safetensors_file import SUFFIX, check_index, read_safetensors
+from fastai_deploy.learner.reading.sources import DOWNLOAD_AGAIN
 from fastai_deploy.learner.reading.tensors import Tensor, tensor
 from fastai_deploy.learner.text.tokenizer import (
     MOST_VALUES,
@@ -48,6 +51,7 @@ from fastai_deploy.learner.text.tokenizer import (
     Tokenizer,
     fast_vocabulary,
 )
+from fastai_deploy.learner.text.tokenizer_json import HAND_IN, OWN_TOKENIZER
 from fastai_deploy.learner.text.user_tokenizer import MODELS, SERIALIZED
 
 THRESHOLD = 0.5  # of a label; the pipeline of transformers gives probabilities only
@@ -67,14 +71,30 @@ _KINDS: tuple[tuple[str, Kind], ...] = (
 )
 _MULTI_LABEL = '"problem_type": "multi_label_classification"'
 _SAVE_TOKENIZER = "tokenizer.save_pretrained(DIR), in the folder of the model"
+_OF_LEARNERS = (RUNTIME, OWN_TOKENIZER, HAND_IN, DOWNLOAD_AGAIN)
+_NO_OTHER_WAY = (
+    "docs/learners.md lists the architectures that convert; if the folder was edited or copied, "
+    "write it again with save_pretrained()"
+)
 _USE_CLASSIFIER = (
     "use a model for text classification (AutoModelForSequenceClassification), trained on labels"
 )
 
 
+@contextmanager
+def folder_hints() -> Iterator[None]:
+    """Replace hints that are about learners, which code that serves both gives."""
+    try:
+        yield
+    except LearnerError as error:
+        if error.hint not in _OF_LEARNERS:
+            raise
+        raise type(error)(error.message, hint=_NO_OTHER_WAY) from error
+
+
 def inspect_folder(folder: Path) -> dict[str, Any]:
     """Describe a folder, as ``inspect`` describes a learner. Raises LearnerError or FileError."""
-    with opened_folder(folder) as opened:
+    with folder_hints(), opened_folder(folder) as opened:
         return summary(folder.resolve().name, examine_folder(opened))
 
 
