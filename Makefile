@@ -156,6 +156,10 @@ dist:
 	rm -rf dist
 	.venv-build/bin/python -m build
 	.venv-build/bin/python -m twine check --strict dist/*
+	rm -rf .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd .venv-wheel && bin/python -I ../tests/installed.py bin/fdeploy ../tests/learners/v2/v2_hfwrapper_f2812_t523.pkl
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

@@ -59,7 +59,7 @@ def _would_deploy(project: Project) -> Artifact:
 def status(project: Project) -> Status:
     """What is deployed, how it is doing and what it costs. Raises AwsError or NoProject."""
     found = project.operations.status()
-    if not found.parts:
+    if not found.parts and not found.endpoint:
         stages.need_project(project, found.where)
     return found
 

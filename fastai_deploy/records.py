@@ -266,7 +266,8 @@ class Teardown:
     ``kept`` lists stored artifacts, which stay on purpose. ``begun`` lists stacks whose deletion
     was started but not awaited: they are neither deleted nor left. ``region`` and ``account`` are
     those of AWS that were searched, empty for another target. ``forgotten``: only the records of
-    the stage were removed, and nothing was searched or deleted.
+    the stage were removed, and nothing was searched or deleted. ``workspace`` lists what commands
+    before ``upload`` made in the project's folder, which stays.
     """
 
     target: str
@@ -278,6 +279,7 @@ class Teardown:
     region: str = ""
     account: str = ""
     forgotten: bool = False
+    workspace: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:

@@ -406,7 +406,7 @@ def teardown(
                 f"{'; '.join(proof.left)}",
                 hint="stop or delete them by hand, then run fdeploy teardown again",
             )
-    return proof
+    return replace(proof, workspace=project.workspace.made())
 
 
 def need_project(project: Project, searched: str) -> None:

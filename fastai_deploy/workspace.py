@@ -7,6 +7,7 @@
         collection.json  written by create-api, for Postman and similar tools
         local/           owned by the local target
         aws/             owned by the AWS target
+        durations.json   how long each stage took
         lock             held by the running command
 
     .fdeploy/environments/   Python environments of learners served from their original pickle
@@ -235,6 +236,15 @@ class Workspace:
             yield
         finally:
             os.close(descriptor)
+
+    @property
+    def durations(self) -> Path:
+        """How long the stages took the last time."""
+        return self.folder / "durations.json"
+
+    def made(self) -> tuple[str, ...]:
+        """The bundle and the artifact that are here; teardown keeps them for the next deploy."""
+        return tuple(str(path) for path in (self.bundle, self.artifact) if path.exists())
 
     def _prepare(self) -> None:
         """Create the folder and have git ignore it: it holds an API key and large files."""

@@ -171,3 +171,13 @@ def test_a_file_is_named_so_that_it_paints_nothing(fdeploy: Fdeploy) -> None:
         assert "\x1b" not in outcome.stdout + outcome.stderr
         assert "\x07" not in outcome.stdout + outcome.stderr
     assert "\x1b" not in fdeploy(f"--{name}").stderr
+
+
+def test_a_narrow_terminal_folds_facts_and_nothing_else() -> None:
+    stream = Terminal()
+    answer = {"label": "a", "probabilities": {"a": 1.0, "bb": 0.5}, "truncated": True, "model": {}}
+    show(InvokeResult(answer), stream, command="invoke", as_json=False, width=40)
+    lines = stream.getvalue().splitlines()
+    assert lines[1] == "  a    1.0000  " + "█" * 25
+    assert lines[2] == "  bb   0.5000  " + "█" * 12
+    assert lines[3:] == ["  the text was longer than the model can", "  read and was truncated"]

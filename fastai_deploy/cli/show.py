@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import textwrap
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from datetime import datetime
@@ -55,6 +57,8 @@ _BATCH_BAR = 10
 _LABEL = 24
 _LEAST_TEXT = 12
 _BAR = 30
+_BESIDE_BAR = 13  # columns of an answer beside its label and bar
+_FACT = re.compile(r"[a-z][a-z ]*  +(?=\S)| +(?=\S)")
 _NAMES = 50  # labels shown; --json has all of them
 
 
@@ -65,8 +69,12 @@ def show(
     command: str,
     as_json: bool,
     line: CommandLine = UNKNOWN_LINE,
+    width: int | None = None,
 ) -> None:
-    """Print the result of a command; the commands it suggests act where the ``line`` did."""
+    """Print the result of a command; the commands it suggests act where the ``line`` did.
+
+    ``width`` is that of the terminal in columns; without one, no line is folded or cut.
+    """
     if isinstance(result, Checkup):
         result = line.checkup(result)
     if as_json:
@@ -76,8 +84,10 @@ def show(
         _show_log(result, stream)
         return
     suggests = isinstance(result, Api | Status)
-    for text in _lines(result, _width(stream)):
-        print(visible(line.complete(text) if suggests else text), file=stream)
+    for text in _lines(result, width):
+        shown = visible(line.complete(text) if suggests else text)
+        for part in _folded(shown, width):
+            print(part, file=stream)
     stream.flush()
 
 
@@ -90,8 +100,30 @@ def _show_json(result: Result | Streamed, stream: TextIO, command: str) -> None:
             print(json_line(enveloped(command, one), stream, _plain), file=stream, flush=True)
 
 
-def _width(stream: TextIO) -> int | None:
-    """The width of the terminal in columns; None for any other stream, so lines are not cut."""
+def _folded(line: str, width: int | None) -> list[str]:
+    """A line with a fact, such as ``status      running``, folded below the fact's first word.
+
+    Other lines, such as commands to copy, stay as they are.
+    """
+    fact = _FACT.match(line)
+    if width is None or len(line) <= width or fact is None or fact.end() > width // 2:
+        return [line]
+    indent = " " * fact.end()
+    return [
+        fact[0] + part if not number else indent + part
+        for number, part in enumerate(
+            textwrap.wrap(
+                line[fact.end() :],
+                width - fact.end(),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+    ]
+
+
+def width_of(stream: TextIO) -> int | None:
+    """The width of a terminal in columns; None for any other stream."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
@@ -131,7 +163,7 @@ def _lines(result: Result | Batch, width: int | None) -> Iterator[str]:
         case Bundle() | Artifact() | StoredArtifact() | Endpoint() | Api():
             yield from _record(result)
         case Teardown() | Inspected() | InvokeResult() | Settings() | Key() | Described():
-            yield from _told(result)
+            yield from _told(result, width)
         case Presented():
             yield from result.lines()
         case _:
@@ -184,14 +216,14 @@ def _report(result: Report) -> Iterator[str]:
             yield from _json_lines(documents)
 
 
-def _told(result: Told) -> Iterator[str]:
+def _told(result: Told, width: int | None) -> Iterator[str]:
     match result:
         case Teardown():
             yield from _teardown(result)
         case Inspected(summary):
             yield from reports.anatomy_lines(summary)
         case InvokeResult(body):
-            yield from _answer(body)
+            yield from _answer(body, width)
         case Key(key):
             yield key
         case Described(document):
@@ -219,19 +251,22 @@ def _teardown(proof: Teardown) -> Iterator[str]:
         yield f"deleted  {thing}"
     for thing in proof.left:
         yield f"LEFT     {thing}"
+    for path in (*proof.kept, *proof.workspace):
+        yield f"kept     {path}"
     if proof.begun:
         yield from (f"deleting {thing}" for thing in proof.begun)
         return
     yield proof.summary
 
 
-def _answer(body: dict[str, Any]) -> Iterator[str]:
+def _answer(body: dict[str, Any], columns: int | None) -> Iterator[str]:
     labels = body["labels"] if "labels" in body else [body["label"]]
     yield ", ".join(labels) or "(no label)"
     probabilities = [(visible(label), found) for label, found in body["probabilities"].items()]
     width = max((len(label) for label, _ in probabilities), default=0)
+    longest = _BAR if columns is None else min(_BAR, max(0, columns - width - _BESIDE_BAR))
     for label, probability in probabilities:
-        bar = "█" * round(probability * _BAR)
+        bar = "█" * round(probability * longest)
         yield f"  {label:<{width}}  {probability:7.4f}  {bar}".rstrip()
     if body["truncated"]:
         yield "  the text was longer than the model can read and was truncated"

@@ -7,7 +7,7 @@ long task, and how long the current step has taken.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -158,6 +158,8 @@ class TerminalReporter:
         self._task: TaskID | None = None
         self._spinner = Spinner("dots" if self._console.encoding.startswith("utf") else "line")
         self._since: float | None = None
+        self._stage: tuple[str, float] | None = None  # and when it began
+        self._expected: Mapping[str, float] = {}
         self._live: Live | None = None
 
     def __call__(self, event: Event) -> None:
@@ -176,7 +178,10 @@ class TerminalReporter:
                 if event.ended:
                     self._freeze()
             case _:
-                if isinstance(event, StageFinished):
+                if isinstance(event, StageStarted):
+                    self._stage = event.stage, self._clock()
+                elif isinstance(event, StageFinished):
+                    self._stage = None
                     self._freeze()
                 self._bar = self._task = None
                 for line in _lines(event):
@@ -185,6 +190,10 @@ class TerminalReporter:
         self._since = self._clock() if goes_on else None
         if goes_on and self._live is None:
             self._start()
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Say how long each stage may take."""
+        self._expected = seconds
 
     def _advance(self, event: Advanced) -> None:
         if self._bar is None or self._task is None:
@@ -218,11 +227,19 @@ class TerminalReporter:
         ]
         taken = 0.0 if self._since is None else self._clock() - self._since
         if self._bar is None and taken >= _SHOW_AFTER:
-            self._spinner.update(text=Text(f"{taken:.0f} s", style="dim"))
+            self._spinner.update(text=Text(f"{taken:.0f} s{self._of_total()}", style="dim"))
             row = Table.grid(padding=(0, 1))
             row.add_row(" ", self._spinner)
             parts.append(row)
         return Group(*parts)
+
+    def _of_total(self) -> str:
+        """How much of the stage's usual time has passed, where that is known."""
+        name, began = self._stage or ("", 0.0)
+        usual = self._expected.get(name)
+        if usual is None:
+            return ""
+        return f"; {self._clock() - began:.0f} of about {usual:.0f} s for {name}"
 
     def stop(self) -> None:
         """Remove what is below the lines; a table stays as it is."""

@@ -36,7 +36,7 @@ from fastai_deploy.records import Api, Endpoint
 from fastai_deploy.runtime.contract import OPENAPI, PAGE
 from fastai_deploy.settings import ApiSettings
 from fastai_deploy.targets.local.client import LOOPBACK, post, send
-from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
+from fastai_deploy.targets.local.gateway.config import PROBE, GatewayConfig, new_key
 from fastai_deploy.targets.local.processes import (
     Processes,
     Server,
@@ -94,11 +94,12 @@ class LocalApi:
         if running and running == config.port and self._is_stored(config):
             self._report(Step("the gateway is already running"))
             api = self._api(endpoint, settings, running)
-            self._prove(api, settings, verify)
+            with self._key_for_proof() as key:
+                self._prove(api, settings, verify, key)
             return api
         with self._key_for_proof() as key:
             api = self._api(endpoint, settings, self._restart(config, running))
-            self._prove(api, settings, verify)
+            self._prove(api, settings, verify, key)
             self._check_throttle(api, settings, key)
         return api
 
@@ -124,19 +125,22 @@ class LocalApi:
         files.write(self._key, key.encode(), mode=0o600)
         server = self._processes.serving(KIND)
         if server is not None:
-            send = self._send(server, api)
-            wanted = ((key, False), (before, True))
-            for sent, refused in wanted:
-                status = send("POST", {**_JSON, "x-api-key": sent}, b"[]").status
-                if (status == http.HTTPStatus.FORBIDDEN) is not refused:
-                    raise DeployError(
-                        f"the API answered {status} to the {'old' if refused else 'new'} key",
-                        hint="run fdeploy create-api",
-                    )
+            with self._key_for_proof() as proof:
+                self._check_rotated(self._send(server, api, proof), key, before)
         return key
 
-    def call(self, api: Api, request: Json) -> Json:
-        """Send a request with the key, and only to the gateway.
+    def _check_rotated(self, send: Send, new: str, old: str) -> None:
+        """Check that the new key is accepted and the old one refused. Raises DeployError."""
+        for sent, refused in ((new, False), (old, True)):
+            status = send("POST", {**_JSON, "x-api-key": sent}, b"[]").status
+            if (status == http.HTTPStatus.FORBIDDEN) is not refused:
+                raise DeployError(
+                    f"the API answered {status} to the {'old' if refused else 'new'} key",
+                    hint="run fdeploy create-api",
+                )
+
+    def call(self, api: Api, request: Json, proof: str = "") -> Json:
+        """Send a request with the key, and only to the gateway; ``proof`` marks it as a check.
 
         Raises InvocationError, also if the gateway is not running, or FileMissing without a key.
         """
@@ -148,7 +152,7 @@ class LocalApi:
         return post(
             self._url_at(server, api),
             request,
-            headers={"x-api-key": self.key()},
+            headers={"x-api-key": self.key(), **_marked(proof)},
             timeout=60.0,
             peer=lambda: self._check(server),
         )
@@ -253,10 +257,10 @@ class LocalApi:
             page=True,
         )
 
-    def _check_keyless(self, api: Api) -> None:
+    def _check_keyless(self, send: Send) -> None:
         """Check that a request without a key is refused."""
         body = json.dumps({"text": "no key"}).encode()
-        status = self._send(self._running(), api)("POST", _JSON, body).status
+        status = send("POST", _JSON, body).status
         if status != http.HTTPStatus.FORBIDDEN:
             raise DeployError(
                 f"the API answered {status} instead of 403 to a request without a key",
@@ -270,21 +274,29 @@ class LocalApi:
             raise InvocationError("the gateway exited while it was checked", hint=_CREATE)
         return server
 
-    def _send(self, server: Server, api: Api) -> Send:
+    def _send(self, server: Server, api: Api, proof: str) -> Send:
+        """A function that sends requests to the gateway, marked as checks."""
         url = self._url_at(server, api)
         return lambda method, headers, body: send(
-            url, method, headers, body, timeout=_START_SECONDS, peer=lambda: self._check(server)
+            url,
+            method,
+            {**headers, **_marked(proof)},
+            body,
+            timeout=_START_SECONDS,
+            peer=lambda: self._check(server),
         )
 
-    def _prove(self, api: Api, settings: ApiSettings, verify: Verify) -> None:
+    def _prove(self, api: Api, settings: ApiSettings, verify: Verify, proof: str) -> None:
         """Check the goldens through the API, the refusal without a key, and CORS."""
-        verify(lambda request: self.call(api, request))
-        self._check_keyless(api)
-        check_preflight(self._send(self._running(), api), settings.cors_origins, self._report)
+        verify(lambda request: self.call(api, request, proof))
+        self._check_keyless(self._send(self._running(), api, proof))
+        check_preflight(
+            self._send(self._running(), api, proof), settings.cors_origins, self._report
+        )
 
     def _check_throttle(self, api: Api, settings: ApiSettings, key: str) -> None:
         """Check that requests above the rate limit are refused."""
-        ask = self._send(self._running(), api)
+        ask = self._send(self._running(), api, key)
         check_throttle(
             lambda method, headers, body: ask(method, {**headers, "x-api-key": key}, body),
             rate=settings.rate,
@@ -295,13 +307,18 @@ class LocalApi:
 
     @contextlib.contextmanager
     def _key_for_proof(self) -> Iterator[str]:
-        """A temporary key, so that checking the rate limit does not use up the user's."""
+        """A temporary key. It marks checks, and takes the load of the throttle's."""
         key = new_key()
         files.write(self._proof_key, key.encode(), mode=0o600)
         try:
             yield key
         finally:
             files.remove(self._proof_key)
+
+
+def _marked(proof: str) -> dict[str, str]:
+    """The header that marks a request as a check."""
+    return {PROBE: proof} if proof else {}
 
 
 def _content(path: Path) -> bytes | None:

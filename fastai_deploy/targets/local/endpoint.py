@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import re
+import secrets
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,6 +30,7 @@ from fastai_deploy.runtime.host_check import CLIENTS_VARIABLE
 from fastai_deploy.runtime.log import LOG_VARIABLE
 from fastai_deploy.settings import ApiSettings
 from fastai_deploy.targets.local.client import LOOPBACK, post
+from fastai_deploy.targets.local.gateway.config import PROBE_ID
 from fastai_deploy.targets.local.processes import (
     Processes,
     Server,
@@ -150,7 +152,7 @@ class LocalEndpoint:
         live = self._serving(version)
         if live is not None:
             self._report(Step(f"version {version} is already live; verifying it again"))
-            verify(lambda request: self._ask(live, request))
+            verify(lambda request: self._ask(live, request, probe=True))
             return self._endpoint(live.port, stored)
 
         before = self._processes.running(KIND)
@@ -184,6 +186,14 @@ class LocalEndpoint:
         except FileMissing:
             return ""
         return state.text("version") if self._processes.holds(server) else ""
+
+    def stopped_version(self) -> str:
+        """The version of a server that ended by itself, as by a reboot; empty without one."""
+        try:
+            server, state = self._state()
+        except FileMissing:
+            return ""
+        return "" if self._processes.holds(server) else state.text("version")
 
     @property
     def clients_changed(self) -> bool:
@@ -236,7 +246,7 @@ class LocalEndpoint:
         )
         endpoint = self._endpoint(server.port, stored)
         self._report(Step(f"the model server is running at {endpoint.url}"))
-        verify(lambda request: self._ask(server, request))
+        verify(lambda request: self._ask(server, request, probe=True))
         files.rename(self._starting_log, self.log)
         state = {
             "name": self._name,
@@ -248,12 +258,15 @@ class LocalEndpoint:
         files.write(self.state, json.dumps(state).encode())
         return endpoint
 
-    def _ask(self, server: Server, request: Json) -> Json:
-        """Send a request to a server after checking that it holds the connection."""
+    def _ask(self, server: Server, request: Json, *, probe: bool = False) -> Json:
+        """Send a request to a server after checking that it holds the connection.
+
+        ``probe``: it is one of fdeploy's own checks, and has an ID that says so in the log.
+        """
         return post(
             f"http://{LOOPBACK}:{server.port}/invocations",
             request,
-            headers={},
+            headers={"x-request-id": f"{PROBE_ID}{secrets.token_hex(8)}"} if probe else {},
             timeout=_INVOKE_SECONDS,
             peer=lambda: self._check(server),
         )
@@ -285,7 +298,7 @@ class LocalEndpoint:
             server, _ = self._state()
             if self.clients_changed:
                 return None
-            answer = self._ask(server, {"text": "ready?"})
+            answer = self._ask(server, {"text": "ready?"}, probe=True)
         except (FileError, InvocationError):
             return None
         return server if answer["model"]["version"] == version else None

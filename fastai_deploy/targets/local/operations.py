@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import statistics
 from collections.abc import Callable, Iterator
@@ -37,7 +38,10 @@ from fastai_deploy.records import (
 )
 from fastai_deploy.runtime.log import rotated
 from fastai_deploy.settings import ApiSettings, Settings
+from fastai_deploy.targets.local.api import KIND as GATEWAY
 from fastai_deploy.targets.local.api import taken
+from fastai_deploy.targets.local.endpoint import KIND as MODEL_SERVER
+from fastai_deploy.targets.local.gateway.config import PROBE_ID
 from fastai_deploy.targets.local.target import LocalTarget
 from fastai_deploy.versions import (
     answers_as,
@@ -60,8 +64,16 @@ def lines_since(path: Path, start: datetime) -> Iterator[LogLine]:
             yield LogLine(at, path.name, text)
 
 
-def follow_lines(path: Path, start: datetime, sleep: Callable[[float], None]) -> Iterator[LogLine]:
-    """The lines since a date and all later ones, without end; handles rotation."""
+def follow_lines(
+    path: Path,
+    start: datetime,
+    sleep: Callable[[float], None],
+    ended: Callable[[], bool] = lambda: False,
+) -> Iterator[LogLine]:
+    """The lines since a date and all later ones, until what writes them has ``ended``.
+
+    A log that was rotated meanwhile is followed into its successor.
+    """
     at, read, rest, inode = start, 0, b"", 0
     while True:
         data = b""
@@ -75,6 +87,8 @@ def follow_lines(path: Path, start: datetime, sleep: Callable[[float], None]) ->
             read += len(new)
             data += new
         if not data:
+            if ended():
+                return
             sleep(_FOLLOW_SECONDS)
             continue
         *whole, rest = (rest + data).split(b"\n")
@@ -124,6 +138,7 @@ def _from(path: Path, position: int) -> bytes:
         return b""
 
 
+_PROBE = re.compile(rf'"request(_id)?": ?"{PROBE_ID}')
 _FREE = "free of charge, because it runs on this machine"
 _HOUR = timedelta(hours=1)
 _COPIES = 3  # copies of an artifact on disk: packaged, stored, unpacked
@@ -165,15 +180,15 @@ class LocalOperations:
     def status(self) -> Status:
         """The servers, what they serve, and the gateway's requests of the last hour."""
         target = self._target
-        version = target.endpoint.live_version()
+        version, stopped = target.endpoint.live_version(), target.endpoint.stopped_version()
         port = target.api.port
         return Status(
             target="local",
             parts=tuple(_part(kind, process) for kind, process in target.servers()),
-            endpoint=self._name if version else "",
-            endpoint_status="running" if version else "",
-            reason="",
-            version=version,
+            endpoint=self._name if version or stopped else "",
+            endpoint_status="running" if version else "stopped" if stopped else "",
+            reason="its server is not running; run fdeploy up to start it again" if stopped else "",
+            version=version or stopped,
             instances=1 if version else 0,
             url=target.api.url(port, self._api_settings) if port else "",
             ends="",
@@ -186,9 +201,15 @@ class LocalOperations:
         """The log lines of the model server or the gateway."""
         path = self._target.api.log if api else self._target.endpoint.log
         start = self._now() - since
+        kind = GATEWAY if api else MODEL_SERVER
+
+        def ended() -> bool:
+            return all(each != kind for each, _process in self._target.servers())
+
+        lines = lines_since(path, start)
         if follow:
-            return follow_lines(path, start, self._sleep)
-        return lines_since(path, start)
+            lines = follow_lines(path, start, self._sleep, ended)
+        return (line for line in lines if not _is_probe(line.message))
 
     def versions(self) -> tuple[Version, ...]:
         """The versions deployed here, newest first."""
@@ -229,7 +250,9 @@ class LocalOperations:
         asked = [
             values
             for line in lines_since(log, self._now() - _HOUR)
-            if (values := _request(line.message)) and not _refused(values[0])
+            if not _is_probe(line.message)
+            and (values := _request(line.message))
+            and not _refused(values[0])
         ]
         took = sorted(ms for _status, ms in asked)
         p50, p95 = _percentiles(took)
@@ -289,6 +312,11 @@ def _packaged(artifact: Artifact | None) -> Check:
     if artifact is None:
         return Check("artifact", "warned", "nothing is packaged yet", "run fdeploy package")
     return Check("artifact", "passed", f"version {artifact.version} is packaged")
+
+
+def _is_probe(line: str) -> bool:
+    """Whether a line is about a request with which fdeploy checked the API."""
+    return _PROBE.search(line) is not None
 
 
 def _request(line: str) -> tuple[int, float] | None:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from fastai_deploy.runtime import error_responses
 from fastai_deploy.runtime.contract import HEALTH, OPENAPI, PAGE
 from fastai_deploy.runtime.gateway import endpoint_errors, events, request_log
-from fastai_deploy.targets.local.gateway.config import GatewayConfig
+from fastai_deploy.targets.local.gateway.config import PROBE, PROBE_ID, GatewayConfig
 from fastai_deploy.targets.local.gateway.function import Integration
 from fastai_deploy.targets.local.gateway.requests import HttpRequest, RequestBody, rest_event
 from fastai_deploy.targets.local.gateway.usage_plans import KeyRing, UsagePlan
@@ -60,8 +60,8 @@ class GatewayApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         started = time.monotonic()
-        request_id = str(uuid.uuid4())
         headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
+        request_id = f"{self._mark(headers)}{uuid.uuid4()}"
         body = RequestBody(receive, headers, seconds=self._config.timeout_ms / 1_000)
         try:
             response = await self._answer(scope, headers, body, request_id)
@@ -108,6 +108,11 @@ class GatewayApp:
             arrived=datetime.now(timezone.utc),
         )
         return await self._integration.invoke(rest_event(request))
+
+    def _mark(self, headers: list[tuple[str, str]]) -> str:
+        """What the ID of one of fdeploy's own checks begins with; a key proves that it is."""
+        sent = [value for name, value in headers if name == PROBE]
+        return PROBE_ID if len(sent) == 1 and self._keys.identify(sent[0]) else ""
 
     def _admit(self, headers: list[tuple[str, str]]) -> str:
         """Return the ID of the request's key. Raises RequestError 403 or 429."""

@@ -10,6 +10,12 @@ from typing import Any, Literal
 from fastai_deploy.errors import SettingsError
 
 KEY_LENGTH = 40
+PROBE = "x-fdeploy-probe"
+"""Header of the requests with which fdeploy checks the API; its value is a key of the API."""
+
+PROBE_ID = "probe-"
+"""What the IDs of such requests begin with, so that logs and figures can leave them out."""
+
 QuotaPeriod = Literal["DAY", "WEEK", "MONTH"]
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
