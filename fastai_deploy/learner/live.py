@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
+from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.learner.convert import convert, refuse
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.exported import ExportedLearner
@@ -77,6 +78,7 @@ def export_learner(
             definitions=Path(definitions) if definitions is not None else None,
             unproven=unproven,
         )
+    write_card(made.path)
     return ExportedLearner.of(made)
 
 
