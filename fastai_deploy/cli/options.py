@@ -36,7 +36,8 @@ class Agrees:
 Learner = Annotated[
     Path | None,
     typer.Argument(
-        help="File written by learn.export(), a bundle folder, or module:function.",
+        help="File written by learn.export(); folder written by save_pretrained(); hf:owner/name, "
+        "on the Hugging Face Hub; bundle folder; or module:function.",
         show_default=False,
         autocompletion=completion.learners,
     ),
