@@ -20,7 +20,8 @@ from datetime import datetime, timezone
 from tests.aws_double import emulator
 from tests.aws_double.containers import Container
 from tests.aws_double.operation import Operation, Request
-from tests.aws_double.sagemaker import Refused, SageMaker
+from tests.aws_double.refused import Refused
+from tests.aws_double.sagemaker import SageMaker
 from tests.aws_double.wire import Answer
 
 _INVOKE_SECONDS = 60.0  # a model must answer within

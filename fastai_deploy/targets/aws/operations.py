@@ -22,6 +22,7 @@ from fastai_deploy.aws.doctor import Doctor
 from fastai_deploy.aws.download import download, opened
 from fastai_deploy.aws.endpoint import EndpointState, find_endpoint
 from fastai_deploy.aws.permissions import resolved, role_policies, user_policies
+from fastai_deploy.aws.session import console_url
 from fastai_deploy.aws.specs import EndpointSpec, Location
 from fastai_deploy.aws.stacks import Stack, our_stack, planned
 from fastai_deploy.errors import FileMissing, UsageError
@@ -134,6 +135,13 @@ class AwsOperations:
         if follow:
             return log_lines.follow(aws, (group,), start)
         return log_lines.since(aws, group, start)
+
+    def console(self) -> str:
+        """The stage's stacks in the AWS console. Asks AWS nothing."""
+        owner, region = self._context.owner, self._context.aws.region
+        prefix = naming.endpoint_stack(owner.project, owner.stage).removesuffix("endpoint")
+        found = f"#/stacks?filteringText={prefix}&filteringStatus=active&viewNested=true"
+        return console_url(region, f"cloudformation/home?region={region}{found}")
 
     def versions(self) -> tuple[Version, ...]:
         """The deployed versions, newest first. Raises AwsError."""

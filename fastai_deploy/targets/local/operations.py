@@ -196,7 +196,7 @@ class LocalOperations:
             url=target.api.url(port, self._api_settings) if port else "",
             ends="",
             last_hour=self._last_hour(),
-            bill=Bill(Decimal(0), Decimal(0), "USD", _FREE),
+            bill=Bill(Decimal(0), Decimal(0), "USD", _FREE, Decimal(0)),
             unproven=bool(version) and target.endpoint.live_unproven(),
         )
 
@@ -213,6 +213,13 @@ class LocalOperations:
         if follow:
             lines = follow_lines(path, start, self._sleep, ended)
         return (line for line in lines if not _is_probe(line.message))
+
+    def console(self) -> str:
+        """Raise UsageError: this machine has no console."""
+        raise UsageError(
+            "this stage is on this machine, which has no console",
+            hint="fdeploy open shows the API's page; fdeploy status shows the servers",
+        )
 
     def versions(self) -> tuple[Version, ...]:
         """The versions deployed here, newest first."""
