@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fastai_deploy import export_source, freshness, stages
 from fastai_deploy.errors import AwsError, FileError, SettingsError, UsageError
@@ -18,6 +19,7 @@ from fastai_deploy.load.result import last_bench
 from fastai_deploy.progress import StageFinished, StageStarted, Warned
 from fastai_deploy.project import Project, open_project
 from fastai_deploy.records import (
+    Api,
     Artifact,
     Bundle,
     Checkup,
@@ -64,6 +66,28 @@ def _would_deploy(project: Project) -> Artifact:
         if made is None or wanted.kind != "factory":
             made = stages.export(project)
     return stages.package(project, freshness.bundle(project))
+
+
+def page(project: Project) -> tuple[str, str]:
+    """The address of the API's page, and the key to try it with; empty for an API without keys.
+
+    Raises RecordMissing, UsageError if the API has no page, InvocationError if another program may
+    be at its address, or AwsError.
+    """
+    api = project.workspace.need(Api)
+    if not api.page:
+        raise UsageError(
+            "this API has no page; on AWS it is off by default, because anyone may open it",
+            hint="fdeploy config set api.page true, then fdeploy create-api",
+        )
+    address = urlsplit(project.target.address(api))  # the port of this machine's API may change
+    found = address._replace(path=urlsplit(api.page).path).geturl()
+    return found, project.target.key(api) if api.auth == "key" else ""
+
+
+def console(project: Project) -> str:
+    """The URL of the stage in the AWS console. Raises UsageError for this machine."""
+    return project.operations.console()
 
 
 def status(project: Project) -> Status:

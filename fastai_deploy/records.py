@@ -23,12 +23,18 @@ DEPLOYED_AT = "%Y%m%dT%H%M%SZ"  # format of Deployed.at
 
 @dataclass(frozen=True)
 class Source:
-    """The learner file at the time of its export."""
+    """The learner file at the time of its export, or the folder of a transformers model.
+
+    ``hub`` names the repository of the Hugging Face Hub that it came from, pinned to a commit
+    (``owner/name@commit``); empty if it came from this machine.
+    """
 
     path: str
     sha256: str
     bytes: int
     modified_ns: int
+    kind: Literal["learner", "folder"] = "learner"
+    hub: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ class Agrees:
 Learner = Annotated[
     Path | None,
     typer.Argument(
-        help="File written by learn.export(), a bundle folder, or module:function.",
+        help="File written by learn.export(); folder written by save_pretrained(); hf:owner/name, "
+        "on the Hugging Face Hub; bundle folder; or module:function.",
         show_default=False,
         autocompletion=completion.learners,
     ),
@@ -131,8 +132,8 @@ Ttl = Annotated[
 Text = Annotated[
     str,
     typer.Argument(
-        help="A text, a file of texts (.csv, .tsv, .jsonl, .ndjson, .json), or any other file, "
-        "which is read as one text; - reads standard input."
+        help="A text, a file of texts (.csv, .tsv, .jsonl, .ndjson, .json, .parquet), or any other "
+        "file, which is read as one text; - reads standard input."
     ),
 ]
 Column = Annotated[
@@ -143,9 +144,121 @@ NoHeader = Annotated[
     bool,
     typer.Option("--no-header", help="The table has no header; --column is a number, from 1."),
 ]
+LabelledFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Texts with their true labels (.csv, .tsv, .jsonl, .ndjson, .json).",
+        show_default=False,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column or JSON key with the true labels, several with semicolons. Default: label."
+    ),
+]
+On = Annotated[
+    Literal["bundle", "artifact", "endpoint", "api"] | None,
+    typer.Option(help="What to ask. Default: the last of these that there is."),
+]
+BesideLive = Annotated[
+    bool, typer.Option("--live", help="Ask the endpoint too, beside the bundle or the artifact.")
+]
+MinAccuracy = Annotated[
+    float | None,
+    typer.Option(
+        help="End with code 16 if the accuracy is below this, such as 0.85.", min=0, max=1
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION",
+        help="Ask this deployed version too (or live), and end with code 16 if the judged answers "
+        "are significantly worse.",
+        autocompletion=completion.versions,
+    ),
+]
+Before = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VERSION]",
+        help="A deployed version (its first digits), live, or bundle. Default: live.",
+        show_default=False,
+        autocompletion=completion.versions,
+    ),
+]
+After = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VERSION]",
+        help="The version to compare it with. Default: bundle.",
+        show_default=False,
+        autocompletion=completion.versions,
+    ),
+]
+Report = Annotated[
+    Path | None, typer.Option(help="Write the HTML report here. Default: beside the bundle.")
+]
+MaxDrift = Annotated[
+    float | None,
+    typer.Option(
+        help="End with code 16 if a figure's drift (PSI) is above this, such as 0.2, and not by "
+        "chance.",
+        min=0,
+    ),
+]
+MostTexts = Annotated[
+    int, typer.Option("--most", help="Read at most so many texts, the newest ones.", min=1)
+]
+ShowCard = Annotated[
+    bool, typer.Option("--card", help="Show the model card of the exported bundle instead.")
+]
 Output = Annotated[
     Path | None,
-    typer.Option(help="Write the answers here as JSON lines; texts already answered are skipped."),
+    typer.Option(
+        help="Write the answers here; texts already answered are skipped. A .csv, .tsv or .parquet "
+        "file gets all columns of the input, any other name JSON lines."
+    ),
+]
+BatchInput = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="A file of texts (.csv, .tsv, .jsonl, .ndjson, .json, .parquet; tables and lines also "
+        "with .gz), here or on S3 (s3://BUCKET/KEY).",
+    ),
+]
+BatchOutput = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUTPUT",
+        help="The file to write, in the format that its name says, here or on S3.",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace the output, and start an interrupted run from the beginning."
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option(help="Classify only the first N rows.", metavar="N", min=1)
+]
+Transform = Annotated[
+    bool,
+    typer.Option(
+        "--transform",
+        help="AWS: classify with a batch transform of SageMaker instead of here.",
+    ),
+]
+Instances = Annotated[
+    int, typer.Option(help="With --transform: the number of instances.", min=1, max=100)
+]
+YesToCost = Annotated[
+    bool,
+    typer.Option("--yes", help="With --transform: do not ask before it costs something."),
+    Agrees("yes"),
 ]
 Concurrency = Annotated[
     int, typer.Option(help="Number of concurrent requests, for a file.", min=1, max=64)
@@ -253,6 +366,9 @@ Forget = Annotated[
         help="AWS: delete nothing, only forget the stage's last deploy, whose account is out of "
         "reach.",
     ),
+]
+OfConsole = Annotated[
+    bool, typer.Option("--console", help="AWS: open the stage's stacks in the AWS console.")
 ]
 OfApi = Annotated[bool, typer.Option("--api", help="Show the API's logs, not the endpoint's.")]
 Since = Annotated[str, typer.Option(help="How far back to start, such as 90s, 15m, 2h or 1d.")]

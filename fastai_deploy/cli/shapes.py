@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from fastai_deploy.aws.costs import CostReport
+from fastai_deploy.batch_invoke.job import BatchCounts
 from fastai_deploy.batch_invoke.run import Batch
 from fastai_deploy.cli.explain import Explained
 from fastai_deploy.cli.results import (
@@ -31,11 +32,16 @@ from fastai_deploy.cli.results import (
     InvokeResult,
     Key,
     Lines,
+    Opened,
     Presented,
     Result,
     Streamed,
     Versions,
 )
+from fastai_deploy.evaluation.card import Card
+from fastai_deploy.evaluation.difference import Difference
+from fastai_deploy.evaluation.drift import MonitorValues
+from fastai_deploy.evaluation.result import EvaluationValues
 from fastai_deploy.load.result import Bench
 from fastai_deploy.project_setup import Initialized
 from fastai_deploy.records import (
@@ -146,17 +152,22 @@ class SettingsValues:
 
 RESULTS: Mapping[str, tuple[Any, ...]] = {
     "init": (Initialized,),
-    "inspect": (Anatomy,),
+    "inspect": (Anatomy, Card),
     "export": (ExportedValues,),
     "package": (Artifact,),
     "upload": (StoredArtifact,),
     "deploy": (Endpoint,),
     "create-api": (Api,),
     "up": (Api,),
-    "invoke": (Text, Row, BatchValues),
+    "invoke": (Text, Row, BatchValues, BatchCounts),
+    "batch": (BatchCounts,),
+    "evaluate": (EvaluationValues,),
+    "diff": (Difference,),
+    "monitor": (MonitorValues,),
     "bench": (Bench,),
     "key": (Key,),
     "openapi": (Document,),
+    "open": (Opened,),
     "teardown": (Teardown,),
     "config": (SettingsValues, ChangedSetting),
     "explain": (Explained,),

@@ -16,9 +16,11 @@ class Behaviour:
 
     ``no_capacity``: no instance can be had. ``silent_update``: CloudFormation does not notice that
     an update of an endpoint has failed. ``seconds``: how long an endpoint takes at least.
-    ``hold``: endpoints come no further until it is false again. ``caller``: the ARN of who asks,
-    the root user without one. ``enforces``: what the policies of the caller do not allow is
-    refused. ``simulates_alone``: the policy simulator takes one action a time.
+    ``hold``: endpoints and transform jobs come no further until it is false again.
+    ``transform_fails``: why a transform job fails after its first file.
+    ``caller``: the ARN of who asks, the root user without one. ``enforces``: what the policies of
+    the caller do not allow is refused. ``simulates_alone``: the policy simulator takes one action a
+    time.
     ``clock``: how many seconds AWS's clock is ahead of this machine's.
     """
 
@@ -32,6 +34,7 @@ class Behaviour:
     silent_update: bool = False
     seconds: float = 0.0
     hold: bool = False
+    transform_fails: str = ""
     caller: str = ""
     enforces: bool = False
     simulates_alone: bool = False

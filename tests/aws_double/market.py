@@ -67,8 +67,10 @@ class Market:
         """The attributes, unit and price of every product of a region."""
         behaviour = self._behaviour()
         for instance, price in behaviour.price.items():
-            hosting = {"component": "Hosting", "instanceName": instance, "regionCode": region}
-            yield hosting, "Hrs", price
+            of_type = {"instanceName": instance, "regionCode": region}
+            for component, usage in (("Hosting", "Host"), ("Batch Transform", "Tsform")):
+                kind = {"component": component, "usagetype": f"EUC1-{usage}:{instance}"}
+                yield {**of_type, **kind}, "Hrs", price
         for gigabytes, price in behaviour.serverless_price.items():
             usage = f"EUC1-ServerlessInf:Mem-{gigabytes}GB"
             for kind, cost in ((usage, price), (f"{usage}-PC", "9.9999")):  # provisioned

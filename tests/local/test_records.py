@@ -20,7 +20,7 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "dev/upload.json": (("plan",), ("status",), ("upload",)),
     "dev/deploy.json": (("status",), ("invoke", "a text"), ("teardown",)),
     "dev/create-api.json": (("invoke", "a text", "--api"), ("key",), ("openapi",)),
-    "dev/bundle/manifest.json": (("package",), ("openapi",), ("deploy",)),
+    "dev/bundle/manifest.json": (("package",), ("openapi",), ("deploy",), ("diff", "bundle")),
     "dev/bundle/goldens.json": (("deploy",), ("create-api",)),
     "dev/bundle-parity.json": (("export",),),
     "dev/local/endpoint.json": (("status",), ("invoke", "a text"), ("plan",)),

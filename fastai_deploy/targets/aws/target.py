@@ -36,6 +36,7 @@ from fastai_deploy.parity.gate import patient
 from fastai_deploy.progress import Step, Warned
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown, counted
 from fastai_deploy.targets.aws import checks, claim, expiry
+from fastai_deploy.targets.aws.batch import BatchTransform
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.stacks import serving_container
 from fastai_deploy.targets.base import Claim, Route
@@ -221,6 +222,10 @@ class AwsTarget:
         """The API key, fetched from API Gateway; its file is rewritten."""
         return self._fetch_key(self._api_stack())
 
+    def address(self, api: Api) -> str:
+        """The URL at API Gateway, which nobody else can have."""
+        return api.url
+
     def rotate_key(self, api: Api) -> str:  # noqa: ARG002 likewise
         """Replace the key with a new one from API Gateway; nothing else changes."""
         context = self.context
@@ -232,6 +237,13 @@ class AwsTarget:
         serial = f"{context.aws.now():%Y%m%d%H%M%S}"
         request = replace(live, template=with_key_serial(live.template, serial))
         return self._fetch_key(context.deployment().apply(request).stack)
+
+    def check_shards(self) -> None:
+        """Batch transform is there."""
+
+    def shard_service(self, stored: StoredArtifact, instances: int) -> BatchTransform:
+        """Batch transform."""
+        return BatchTransform(self.context, stored, instances)
 
     def teardown(
         self, *, artifacts: bool = False, confirmed: bool = False, wait: bool = True

@@ -145,7 +145,7 @@ class LocalApi:
 
         Raises InvocationError, also if the gateway is not running, or FileMissing without a key.
         """
-        server = self._serving(api)
+        server = self._recorded(api)
         return post(
             self._url_at(server, api),
             request,
@@ -154,13 +154,20 @@ class LocalApi:
             peer=lambda: self._check(server),
         )
 
+    def address(self, api: Api) -> str:
+        """The URL of the route. Raises InvocationError unless the gateway holds its port."""
+        server = self._recorded(api)
+        self._check(server)
+        return self._url_at(server, api)
+
     def route(self, api: Api) -> Route:
         """The route to the gateway, with its key. Raises InvocationError or FileMissing."""
-        server = self._serving(api)
+        server = self._recorded(api)
         headers = {"x-api-key": self.key()}
         return Route(self._url_at(server, api), lambda _body: headers, lambda: self._check(server))
 
-    def _serving(self, api: Api) -> Server:
+    def _recorded(self, api: Api) -> Server:
+        """The gateway that was started. Raises InvocationError without one."""
         server = self._processes.serving(KIND)
         if server is None:
             raise InvocationError(
