@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fastai_deploy import export_source, freshness, stages
+from fastai_deploy.errors import UsageError
 from fastai_deploy.progress import StageFinished, StageStarted, Warned
 from fastai_deploy.project import Project
 from fastai_deploy.records import (
+    Api,
     Artifact,
     Bundle,
     Checkup,
@@ -54,6 +57,28 @@ def _would_deploy(project: Project) -> Artifact:
         if made is None or wanted.kind != "factory":
             made = stages.export(project)
     return stages.package(project, freshness.bundle(project))
+
+
+def page(project: Project) -> tuple[str, str]:
+    """The address of the API's page, and the key to try it with; empty for an API without keys.
+
+    Raises RecordMissing, UsageError if the API has no page, InvocationError if another program may
+    be at its address, or AwsError.
+    """
+    api = project.workspace.need(Api)
+    if not api.page:
+        raise UsageError(
+            "this API has no page; on AWS it is off by default, because anyone may open it",
+            hint="fdeploy config set api.page true, then fdeploy create-api",
+        )
+    address = urlsplit(project.target.address(api))  # the port of this machine's API may change
+    found = address._replace(path=urlsplit(api.page).path).geturl()
+    return found, project.target.key(api) if api.auth == "key" else ""
+
+
+def console(project: Project) -> str:
+    """The URL of the stage in the AWS console. Raises UsageError for this machine."""
+    return project.operations.console()
 
 
 def status(project: Project) -> Status:

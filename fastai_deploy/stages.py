@@ -12,7 +12,7 @@ when it ends. If its input has not changed, it returns the saved record.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,10 +40,12 @@ from fastai_deploy.batch_invoke.run import (
 )
 from fastai_deploy.batch_invoke.transform import transformed
 from fastai_deploy.bundle import read_manifest
+from fastai_deploy.bundle.folder import CARD
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
 from fastai_deploy.environments.venv import Environments
-from fastai_deploy.errors import LeftoverError, NoProject, UsageError
+from fastai_deploy.errors import FileError, LeftoverError, NoProject, UsageError
+from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
@@ -94,8 +96,12 @@ def export(project: Project) -> Bundle:
         if before and unchanged and _bundle_is_whole(before) and wanted.kind != "factory":
             record = replace(before, source=source)
             ending.summary = f"{_about(record)}, unchanged"
+            if files.size_of(Path(record.path, CARD)) is None:  # of an earlier version of fdeploy
+                with suppress(FileError):  # a damaged bundle is for the next stage to refuse
+                    write_card(Path(record.path))
         else:
             made = export_source.make(project, wanted)
+            write_card(made.path)
             record = Bundle(
                 path=str(made.path),
                 version=made.version,

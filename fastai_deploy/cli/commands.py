@@ -22,8 +22,13 @@ if TYPE_CHECKING:
         InvokeResult,
         Key,
         Lines,
+        Opened,
         Versions,
     )
+    from fastai_deploy.evaluation.card import Card
+    from fastai_deploy.evaluation.difference import Difference
+    from fastai_deploy.evaluation.drift import Monitored
+    from fastai_deploy.evaluation.result import Evaluation
     from fastai_deploy.project import Project
     from fastai_deploy.project_setup import Initialized
     from fastai_deploy.records import (
@@ -83,12 +88,24 @@ def init(
 @command(
     app,
     FLOW,
-    examples=["fdeploy inspect learner.pkl"],
+    examples=["fdeploy inspect learner.pkl", "fdeploy inspect --card > README.md"],
     locked=False,
-    then=lambda found: "" if found.summary["verdict"]["reason"] else "fdeploy export",
+    then=lambda found: (
+        "fdeploy export"
+        if hasattr(found, "summary") and not found.summary["verdict"]["reason"]
+        else ""
+    ),
 )
-def inspect(project: "Project", learner: opt.Learner = None) -> "Inspected":
+def inspect(
+    project: "Project",
+    learner: opt.Learner = None,
+    card: opt.ShowCard = False,  # noqa: FBT002 - a flag
+) -> "Inspected | Card":
     """Show what is in a learner, without running it."""
+    if card:
+        from fastai_deploy import model_quality
+
+        return model_quality.card(project)
     from fastai_deploy import stages
     from fastai_deploy.cli.results import Inspected
 
@@ -327,6 +344,81 @@ def batch(
     return stages.batch(project, request)
 
 
+@command(
+    app,
+    USE,
+    examples=[
+        "fdeploy evaluate labelled.csv",
+        "fdeploy evaluate labelled.csv --on bundle --min-accuracy 0.85 --against live",
+        "fdeploy evaluate reviews.csv --column review --label-column stars",
+    ],
+    locked=False,
+)
+def evaluate(
+    project: "Project",
+    file: opt.LabelledFile,
+    column: opt.Column = None,
+    label_column: opt.LabelColumn = None,
+    no_header: opt.NoHeader = False,  # noqa: FBT002 - a flag
+    on: opt.On = None,
+    live: opt.BesideLive = False,  # noqa: FBT002
+    min_accuracy: opt.MinAccuracy = None,
+    against: opt.Against = None,
+    report: opt.Report = None,
+    region: opt.Region = None,
+) -> "Evaluation":
+    """Judge the model's answers to labelled texts."""
+    from fastai_deploy import files, model_quality
+    from fastai_deploy.batch_invoke.labelled import LabelledColumns
+
+    how = model_quality.EvaluateOptions(
+        columns=LabelledColumns(column, label_column, header=not no_header),
+        on=on,
+        live=live,
+        against=against,
+        min_accuracy=min_accuracy,
+        report=files.expanded(report).absolute() if report else None,
+    )
+    return model_quality.evaluate(project, files.expanded(file), how, sys.stdin.buffer)
+
+
+@command(
+    app,
+    USE,
+    examples=["fdeploy diff", "fdeploy diff 3f2a91", "fdeploy diff 3f2a91 live"],
+    locked=False,
+)
+def diff(
+    project: "Project",
+    before: opt.Before = None,
+    after: opt.After = None,
+    region: opt.Region = None,
+) -> "Difference":
+    """Compare two versions: labels, accuracy, form, size, what made them."""
+    from fastai_deploy import model_quality
+
+    return model_quality.diff(project, before, after)
+
+
+@command(
+    app,
+    USE,
+    examples=["fdeploy monitor", "fdeploy monitor --since 1d --max-drift 0.2"],
+    locked=False,
+)
+def monitor(
+    project: "Project",
+    since: opt.Since = "7d",
+    most: opt.MostTexts = 10_000,
+    max_drift: opt.MaxDrift = None,
+    region: opt.Region = None,
+) -> "Monitored":
+    """AWS: compare captured texts and answers with the goldens."""
+    from fastai_deploy import model_quality
+
+    return model_quality.monitor(project, model_quality.MonitorOptions(since, most, max_drift))
+
+
 @command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")
 def key(
     project: "Project",
@@ -347,6 +439,21 @@ def openapi(project: "Project") -> "Described":
     from fastai_deploy.cli.results import Described
 
     return Described(stages.openapi(project))
+
+
+@command(app, USE, "open", examples=["fdeploy open", "fdeploy open --console"], locked=False)
+def open_page(project: "Project", console: opt.OfConsole = False) -> "Opened":  # noqa: FBT002
+    """Open the API's page in a browser, with the key filled in, or the AWS console."""
+    from fastai_deploy import operations
+    from fastai_deploy.cli import browser
+    from fastai_deploy.cli.results import Opened
+    from fastai_deploy.records import Api
+
+    if console:
+        return Opened(url := operations.console(project), browser.show(project, url))
+    url, key = operations.page(project)
+    key_file = project.workspace.need(Api).key_file
+    return Opened(url, browser.show(project, url, key), key_file if key else "")
 
 
 @command(

@@ -143,6 +143,76 @@ NoHeader = Annotated[
     bool,
     typer.Option("--no-header", help="The table has no header; --column is a number, from 1."),
 ]
+LabelledFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Texts with their true labels (.csv, .tsv, .jsonl, .ndjson, .json).",
+        show_default=False,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column or JSON key with the true labels, several with semicolons. Default: label."
+    ),
+]
+On = Annotated[
+    Literal["bundle", "artifact", "endpoint", "api"] | None,
+    typer.Option(help="What to ask. Default: the last of these that there is."),
+]
+BesideLive = Annotated[
+    bool, typer.Option("--live", help="Ask the endpoint too, beside the bundle or the artifact.")
+]
+MinAccuracy = Annotated[
+    float | None,
+    typer.Option(
+        help="End with code 16 if the accuracy is below this, such as 0.85.", min=0, max=1
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION",
+        help="Ask this deployed version too (or live), and end with code 16 if the judged answers "
+        "are significantly worse.",
+        autocompletion=completion.versions,
+    ),
+]
+Before = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VERSION]",
+        help="A deployed version (its first digits), live, or bundle. Default: live.",
+        show_default=False,
+        autocompletion=completion.versions,
+    ),
+]
+After = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VERSION]",
+        help="The version to compare it with. Default: bundle.",
+        show_default=False,
+        autocompletion=completion.versions,
+    ),
+]
+Report = Annotated[
+    Path | None, typer.Option(help="Write the HTML report here. Default: beside the bundle.")
+]
+MaxDrift = Annotated[
+    float | None,
+    typer.Option(
+        help="End with code 16 if a figure's drift (PSI) is above this, such as 0.2, and not by "
+        "chance.",
+        min=0,
+    ),
+]
+MostTexts = Annotated[
+    int, typer.Option("--most", help="Read at most so many texts, the newest ones.", min=1)
+]
+ShowCard = Annotated[
+    bool, typer.Option("--card", help="Show the model card of the exported bundle instead.")
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -232,6 +302,9 @@ Forget = Annotated[
         help="AWS: delete nothing, only forget the stage's last deploy, whose account is out of "
         "reach.",
     ),
+]
+OfConsole = Annotated[
+    bool, typer.Option("--console", help="AWS: open the stage's stacks in the AWS console.")
 ]
 OfApi = Annotated[bool, typer.Option("--api", help="Show the API's logs, not the endpoint's.")]
 Since = Annotated[str, typer.Option(help="How far back to start, such as 90s, 15m, 2h or 1d.")]

@@ -31,11 +31,16 @@ from fastai_deploy.cli.results import (
     InvokeResult,
     Key,
     Lines,
+    Opened,
     Presented,
     Result,
     Streamed,
     Versions,
 )
+from fastai_deploy.evaluation.card import Card
+from fastai_deploy.evaluation.difference import Difference
+from fastai_deploy.evaluation.drift import MonitorValues
+from fastai_deploy.evaluation.result import EvaluationValues
 from fastai_deploy.project_setup import Initialized
 from fastai_deploy.records import (
     Api,
@@ -145,7 +150,7 @@ class SettingsValues:
 
 RESULTS: Mapping[str, tuple[Any, ...]] = {
     "init": (Initialized,),
-    "inspect": (Anatomy,),
+    "inspect": (Anatomy, Card),
     "export": (ExportedValues,),
     "package": (Artifact,),
     "upload": (StoredArtifact,),
@@ -154,8 +159,12 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "up": (Api,),
     "invoke": (Text, Row, BatchValues, BatchCounts),
     "batch": (BatchCounts,),
+    "evaluate": (EvaluationValues,),
+    "diff": (Difference,),
+    "monitor": (MonitorValues,),
     "key": (Key,),
     "openapi": (Document,),
+    "open": (Opened,),
     "teardown": (Teardown,),
     "config": (SettingsValues, ChangedSetting),
     "explain": (Explained,),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Json, Verify
@@ -13,6 +15,7 @@ from fastai_deploy.records import (
     Api,
     Artifact,
     Checkup,
+    Deployed,
     Endpoint,
     LogLine,
     Policies,
@@ -96,6 +99,9 @@ class Target(Protocol):
     def key(self, api: Api) -> str:
         """The key of the API. Raises UsageError for an API without keys, or FileMissing."""
 
+    def address(self, api: Api) -> str:
+        """The URL of the API's route. Raises InvocationError if another program may have it."""
+
     def rotate_key(self, api: Api) -> str:
         """Replace the key with a new one, check that it works, and return it."""
 
@@ -126,8 +132,32 @@ class Operations(Protocol):
     def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
         """The log lines of the endpoint, or of the ``api``; ``follow`` never ends."""
 
+    def console(self) -> str:
+        """The URL of the stage in the target's own console. Raises UsageError if it has none."""
+
     def versions(self) -> tuple[Version, ...]:
         """The deployed versions, newest first."""
+
+    def deployed(self) -> Sequence[Deployed]:
+        """The deployed and verified versions, newest first."""
+
+    def live_version(self) -> str:
+        """The version that serves; empty if none does."""
+
+    def artifact_of(self, version: Deployed, folder: Path) -> Path:
+        """The artifact of a version, with the right hash; downloaded into ``folder`` if it must be.
+
+        Raises FileError or AwsError.
+        """
+
+    def opened(self, version: Deployed) -> AbstractContextManager[BinaryIO]:
+        """The artifact of a version, to read from its beginning. Raises FileError or AwsError."""
+
+    def captured(self, since: timedelta) -> Iterator[bytes]:
+        """The captured requests and answers, the newest first, as JSON lines.
+
+        Raises UsageError if the target captures nothing, or AwsError.
+        """
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again. Raises UsageError."""

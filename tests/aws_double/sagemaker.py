@@ -239,6 +239,10 @@ class SageMaker:
         output = config["AsyncInferenceConfig"]["OutputConfig"]
         return output["S3OutputPath"], output["S3FailurePath"]
 
+    def capture_config(self, name: str) -> Json:
+        """The DataCaptureConfig of an endpoint; empty without one."""
+        return self.configs[self.endpoints[name].config].get("DataCaptureConfig", {})
+
     def account_behaviour(self) -> Behaviour:
         """The behaviour of the request's account; the same object again."""
         if "" not in self.behaviour:

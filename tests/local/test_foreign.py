@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fastai_deploy import Client
+from fastai_deploy.errors import InvocationError
 from fastai_deploy.targets.local.processes import MARK, Processes, Server
 from tests.local.stage import Stage
 
@@ -187,6 +189,9 @@ def test_the_port_of_a_dead_server_gets_no_text_and_no_key(up: Stage) -> None:
         error = up("invoke", "a secret text", "--api").error
         assert error["hint"].startswith("run fdeploy create-api")
         assert "nothing was sent" in error["message"]
+        assert "nothing was sent" in up("open").error["message"]
+        with pytest.raises(InvocationError, match="nothing was sent"):
+            Client.of_stage(folder=up.dev.parents[1])
         assert up.ok("status").result["url"] == ""
         up.ok("key", "rotate")
         up.ok("create-api")

@@ -178,6 +178,10 @@ class AwsTarget:
         """The API key, fetched from API Gateway; its file is rewritten."""
         return self._fetch_key(self._api_stack())
 
+    def address(self, api: Api) -> str:
+        """The URL at API Gateway, which nobody else can have."""
+        return api.url
+
     def rotate_key(self, api: Api) -> str:  # noqa: ARG002 likewise
         """Replace the key with a new one from API Gateway; nothing else changes."""
         context = self.context

@@ -144,11 +144,7 @@ class LocalApi:
 
         Raises InvocationError, also if the gateway is not running, or FileMissing without a key.
         """
-        server = self._processes.serving(KIND)
-        if server is None:
-            raise InvocationError(
-                f"the gateway of {api.url} is not running; nothing was sent", hint=_CREATE
-            )
+        server = self._recorded(api)
         return post(
             self._url_at(server, api),
             request,
@@ -156,6 +152,21 @@ class LocalApi:
             timeout=60.0,
             peer=lambda: self._check(server),
         )
+
+    def address(self, api: Api) -> str:
+        """The URL of the route. Raises InvocationError unless the gateway holds its port."""
+        server = self._recorded(api)
+        self._check(server)
+        return self._url_at(server, api)
+
+    def _recorded(self, api: Api) -> Server:
+        """The gateway that was started. Raises InvocationError without one."""
+        server = self._processes.serving(KIND)
+        if server is None:
+            raise InvocationError(
+                f"the gateway of {api.url} is not running; nothing was sent", hint=_CREATE
+            )
+        return server
 
     def key(self) -> str:
         """The key. Raises FileMissing if there is none, or FileError if it is not a valid key."""

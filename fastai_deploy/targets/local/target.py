@@ -142,6 +142,10 @@ class LocalTarget:
             path = self._store.put(Path(artifact.path), artifact.sha256, artifact.bytes)
         return StoredArtifact.of(artifact, self.name, path.as_uri())
 
+    def artifact_of(self, sha256: str) -> Path:
+        """The path of a stored artifact, after verifying its hash. Raises FileError."""
+        return self._store.checked(sha256)
+
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
         """Start a model server for the artifact; stop the old one once the new one is verified."""
         self.history.newest_first()  # a damaged history should fail before anything is started
@@ -165,6 +169,10 @@ class LocalTarget:
     def key(self, api: Api) -> str:  # noqa: ARG002 there is one
         """The key of the gateway."""
         return self.api.key()
+
+    def address(self, api: Api) -> str:
+        """The gateway's URL, if it runs."""
+        return self.api.address(api)
 
     def rotate_key(self, api: Api) -> str:
         """Replace the gateway's key."""
