@@ -103,6 +103,7 @@ fuzz: $(VENV)/.dev
 
 test-architectures: $(VENV)/.dev
 	$(BIN)/python -m tests.learner.survey
+	$(BIN)/python -m tests.pretrained.survey
 
 # fastai installs a torchvision that may not fit torch, and transformers fails if it does not.
 test-learner-runtime:

@@ -19,7 +19,8 @@
     │   ├── UnprovenLearner
     │   ├── DefinitionsError
     │   ├── UntrustedLearner
-    │   └── RuntimeUnproven
+    │   ├── RuntimeUnproven
+    │   └── HubError
     ├── GoldenError            5   the golden file cannot be used
     ├── ParityError            6   the predictions differ from the learner's
     ├── StageError             7   an earlier stage has to run first
@@ -219,6 +220,12 @@ class RuntimeUnproven(LearnerError):
     """The learner failed to load or to predict in its own environment and process."""
 
     code = "runtime-unproven"
+
+
+class HubError(LearnerError):
+    """The Hugging Face Hub does not give the model, or cannot be reached."""
+
+    code = "hub"
 
 
 class GoldenError(FdeployError):

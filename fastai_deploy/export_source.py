@@ -1,6 +1,8 @@
 """Selects the source of an export and how it becomes a bundle.
 
     learner.pkl          converted, or with ``runtime = "learner"`` packed in its original form
+    my-model/            written by save_pretrained(): converted; or the one learner in the folder
+    hf:owner/name        a repository of the Hugging Face Hub with one of the two
     bundle/              written by export_learner() in a script or notebook: verified and copied
     module:function      run, and the live learner that it returns is converted
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastai_deploy import bundle as bundles
 from fastai_deploy import files, freshness
@@ -21,7 +23,12 @@ from fastai_deploy.environments.requirements import read_requirements
 from fastai_deploy.environments.serving_process import check_bundle
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import ParityError, SettingsError, UsageError, need_extra
+from fastai_deploy.learner.examine.anatomy import inspect
+from fastai_deploy.learner.pretrained.examine import inspect_folder
+from fastai_deploy.learner.pretrained.folder import learner_in, opened_folder
+from fastai_deploy.learner.pretrained.hub import download, parse_repository
 from fastai_deploy.learner.text.user_tokenizer import tokenizer_digest
+from fastai_deploy.naming import HUB
 from fastai_deploy.parity.compare import Gate
 from fastai_deploy.parity.report import report_files
 from fastai_deploy.progress import Step
@@ -37,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export, and how."""
+    """What to export, and how; ``hub`` is ``owner/name@commit`` if it comes from the Hub."""
 
     learner: Path
     golden: Path | None
@@ -51,16 +58,26 @@ class ExportRequest:
     tolerance: float
     gate: Gate
     unproven: bool = False
+    hub: str = ""
 
     @property
     def kind(self) -> str:
-        """``file``, ``bundle`` or ``factory``."""
+        """``file``, ``folder``, ``bundle`` or ``factory``."""
         if (self.learner / MANIFEST).is_file():
             return "bundle"
+        if self.learner.is_dir():
+            return "folder"
         from fastai_deploy.learner.live import FACTORY  # noqa: PLC0415 - needed only here
 
         named = FACTORY.fullmatch(self.learner.name) and not self.learner.exists()
         return "factory" if named else "file"
+
+    @property
+    def name(self) -> str:
+        """The name of the model, if the settings give none."""
+        if self.hub:
+            return self.hub.partition("@")[0].rpartition("/")[2]
+        return self.learner.resolve().name if self.kind == "folder" else self.learner.stem
 
 
 def export_request(project: Project) -> ExportRequest:
@@ -75,8 +92,10 @@ def export_request(project: Project) -> ExportRequest:
         return Path(last) if last else None
 
     chosen = ("model", "runtime") in settings.origins
+    learner, hub = _learner(project, before)
     return ExportRequest(
-        learner=settings.path(model.learner) if model.learner else _found(project, before),
+        learner=learner,
+        hub=hub,
         golden=path(model.golden, same.golden if same else None),
         definitions=path(model.definitions, same.definitions if same else None),
         requirements=path(model.requirements, same.requirements if same else None),
@@ -89,6 +108,28 @@ def export_request(project: Project) -> ExportRequest:
         gate=_gate(model),
         unproven=model.unproven,
     )
+
+
+def _learner(project: Project, before: Bundle | None) -> tuple[Path, str]:
+    """The learner's path, and its repository and commit if it comes from the Hub."""
+    stated = project.settings.sections.model.learner
+    if stated is None and before is not None and before.source.hub:
+        stated = f"{HUB}{before.source.hub}"
+    if stated is not None and stated.startswith(HUB):
+        found = download(parse_repository(stated), project.report)
+        return _in_folder(found.folder), found.pinned
+    path = _found(project, before) if stated is None else project.settings.path(stated)
+    return _in_folder(path), ""
+
+
+def _in_folder(path: Path) -> Path:
+    """A path, or for a folder with a learner file in it (``push_to_hub_fastai``) that file.
+
+    Raises NotALearner or UsageError for a folder without a model, or with several.
+    """
+    if not path.is_dir() or (path / MANIFEST).is_file():
+        return path
+    return learner_in(path)
 
 
 def _gate(model: ModelSettings) -> Gate:
@@ -126,10 +167,20 @@ def source(wanted: ExportRequest) -> Source:
     path = wanted.learner / MANIFEST if wanted.kind == "bundle" else wanted.learner
     if wanted.kind == "factory":
         return Source(str(path), "", 0, 0)
+    if wanted.kind == "folder":
+        with opened_folder(path) as opened:
+            return Source(
+                str(path),
+                opened.digest(),
+                opened.size,
+                opened.modified_ns,
+                kind="folder",
+                hub=wanted.hub,
+            )
     digest = files.sha256(path)
     with files.file_errors(path):
         status = path.stat()
-    return Source(str(path), digest, status.st_size, status.st_mtime_ns)
+    return Source(str(path), digest, status.st_size, status.st_mtime_ns, hub=wanted.hub)
 
 
 def digest(wanted: ExportRequest, start: Source) -> str:
@@ -172,6 +223,8 @@ def make(project: Project, wanted: ExportRequest) -> bundles.Bundle:
             report=project.report,
             unproven=wanted.unproven,
         )
+    if wanted.kind == "folder":
+        _check_folder_options(wanted)
     if wanted.runtime == "learner":
         return _carry(project, wanted, place)
     from fastai_deploy.learner.convert import convert  # noqa: PLC0415
@@ -181,13 +234,36 @@ def make(project: Project, wanted: ExportRequest) -> bundles.Bundle:
         place,
         golden=wanted.golden,
         tolerance=wanted.tolerance,
-        name=wanted.learner.stem,
+        name=wanted.name,
         report=project.report,
         definitions=wanted.definitions,
         tokenizer=wanted.tokenizer,
         gate=wanted.gate,
         unproven=wanted.unproven,
+        hub=wanted.hub,
     )
+
+
+def _check_folder_options(wanted: ExportRequest) -> None:
+    """Raise UsageError for options that mean something for a learner only."""
+    given = {
+        "--definitions": wanted.definitions,
+        "--tokenizer": wanted.tokenizer,
+        "--runtime learner": wanted.runtime == "learner",
+    }
+    for option, value in given.items():
+        if value:
+            raise UsageError(
+                f"{option} is for learners, but {wanted.learner} is a folder of transformers",
+                hint=f"leave out {option}: everything that the model needs is in the folder",
+            )
+
+
+def describe(wanted: ExportRequest) -> dict[str, Any]:
+    """What is known of a learner or folder without running it. Raises LearnerError or FileError."""
+    if wanted.kind == "folder":
+        return inspect_folder(wanted.learner)
+    return inspect(wanted.learner)
 
 
 def _carry(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bundle:
@@ -203,9 +279,10 @@ def _carry(project: Project, wanted: ExportRequest, place: Path) -> bundles.Bund
             python=wanted.python,
             trust=_trust(project, wanted),
             tolerance=wanted.tolerance,
+            hub=wanted.hub,
         ),
         Environments(project.workspace.environments, project.report),
-        name=wanted.learner.stem,
+        name=wanted.name,
         report=project.report,
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from fastai_deploy import __version__, files
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.errors import RecordStale, StageError
+from fastai_deploy.learner.pretrained.folder import opened_folder
 from fastai_deploy.packaging.artifact import runtime_digest
 from fastai_deploy.project import Project
 from fastai_deploy.records import Artifact, Bundle, Endpoint, Source, StoredArtifact
@@ -75,8 +76,13 @@ def endpoint(project: Project) -> Endpoint:
 
 
 def unchanged(source: Source) -> bool:
-    """Whether the learner file is the exported one; it is hashed only if its date differs."""
+    """Whether the learner is the exported one; it is hashed only if its date differs."""
     path = Path(source.path)
+    if source.kind == "folder":
+        with opened_folder(path) as folder:
+            if (folder.size, folder.modified_ns) == (source.bytes, source.modified_ns):
+                return True
+            return folder.size == source.bytes and folder.digest() == source.sha256
     status = path.stat()
     if (status.st_size, status.st_mtime_ns) == (source.bytes, source.modified_ns):
         return True

@@ -12,6 +12,9 @@ STAGE_TAG = "fdeploy:stage"
 VERSION_TAG = "fdeploy:version"
 ID_TAG = "fdeploy:id"  # on stacks, which hand it on; of a project that has an id
 
+# What a learner's name begins with if it is a repository of the Hugging Face Hub.
+HUB = "hf:"
+
 # The bucket may be the user's own, so fdeploy uses only one folder of it.
 _FOLDER = "fdeploy"
 

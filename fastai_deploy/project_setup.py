@@ -15,6 +15,8 @@ from fastai_deploy.bundle import read_manifest
 from fastai_deploy.bundle.folder import MANIFEST
 from fastai_deploy.errors import FdeployError, SettingsError, UsageError
 from fastai_deploy.learner.examine.anatomy import inspect
+from fastai_deploy.learner.pretrained.examine import inspect_folder
+from fastai_deploy.learner.pretrained.folder import CONFIG
 from fastai_deploy.progress import Prompt, Step
 from fastai_deploy.project import Project
 from fastai_deploy.settings import settings_of
@@ -75,6 +77,11 @@ def candidates(folder: Path) -> tuple[Candidate, ...]:
     bundles = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
     found = [_bundle(path) for path in bundles]
     found += [_learner(path) for path in sorted(folder.glob("*.pkl"))]
+    found += [
+        _pretrained(path.parent)
+        for path in sorted(folder.glob(f"*/{CONFIG}"))
+        if not (path.parent / MANIFEST).is_file()
+    ]
     return tuple(sorted(found, key=lambda each: bool(each.problem)))
 
 
@@ -84,6 +91,15 @@ def _bundle(path: Path) -> Candidate:
     except FdeployError as error:
         return Candidate(f"{path.name}/", "bundle", error.message)
     return Candidate(f"{path.name}/", f"bundle, {len(manifest.labels)} labels")
+
+
+def _pretrained(path: Path) -> Candidate:
+    try:
+        found = inspect_folder(path)
+    except FdeployError as error:
+        return Candidate(f"{path.name}/", "not a model of transformers", error.message)
+    about = f"{found['model']['architecture']}, {len(found['labels'])} labels, Hugging Face folder"
+    return Candidate(f"{path.name}/", about, found["verdict"]["reason"])
 
 
 def _learner(path: Path) -> Candidate:

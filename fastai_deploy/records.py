@@ -23,12 +23,18 @@ DEPLOYED_AT = "%Y%m%dT%H%M%SZ"  # format of Deployed.at
 
 @dataclass(frozen=True)
 class Source:
-    """The learner file at the time of its export."""
+    """The learner file at the time of its export, or the folder of a transformers model.
+
+    ``hub`` names the repository of the Hugging Face Hub that it came from, pinned to a commit
+    (``owner/name@commit``); empty if it came from this machine.
+    """
 
     path: str
     sha256: str
     bytes: int
     modified_ns: int
+    kind: Literal["learner", "folder"] = "learner"
+    hub: str = ""
 
 
 @dataclass(frozen=True)
@@ -484,12 +490,16 @@ class LastHour:
 
 @dataclass(frozen=True)
 class Bill:
-    """What the endpoint costs, in ``currency``; ``note`` says what is counted or missing."""
+    """What the endpoint costs, in ``currency``; ``note`` says what is counted or missing.
+
+    ``so_far`` is since the stack was created, ``this_month`` since then or since the month began.
+    """
 
     per_hour: Decimal | None
     so_far: Decimal | None
     currency: str
     note: str
+    this_month: Decimal | None = None
 
 
 @dataclass(frozen=True)

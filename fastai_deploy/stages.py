@@ -46,7 +46,6 @@ from fastai_deploy.environments.requirements import lock_for_container, read_loc
 from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import FileError, LeftoverError, NoProject, UsageError
 from fastai_deploy.evaluation.card import write_card
-from fastai_deploy.learner.examine.anatomy import inspect as learner_summary
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.packaging.wheels import Container, default_cache, fetch
@@ -78,7 +77,7 @@ _SHOWN = 12  # hexadecimal digits of a version
 
 def inspect(project: Project) -> dict[str, Any]:
     """Summarize the learner without running it. Raises LearnerError or FileError."""
-    return learner_summary(export_source.export_request(project).learner)
+    return export_source.describe(export_source.export_request(project))
 
 
 def export(project: Project) -> Bundle:
@@ -112,7 +111,7 @@ def export(project: Project) -> Bundle:
                 max_difference=made.max_difference,
                 # Hash of what was converted: the file may have changed since it was hashed above.
                 source=replace(source, sha256=made.learner_sha256)
-                if wanted.kind == "file"
+                if wanted.kind in ("file", "folder")
                 else source,
                 golden=str(wanted.golden) if wanted.golden else None,
                 made_from=made_from,

@@ -143,10 +143,21 @@ def _bill(aws: Aws, config: str, stack: Stack | None, instances: int) -> Bill:
     price = instance_price(price_list(aws), instance, aws.region)
     if price.per_hour is None:
         return Bill(None, None, price.currency, price.reason)
-    hours = Decimal((aws.now() - stack.created).total_seconds()) / _HOUR
-    per_hour = price.per_hour * instances
+    per_hour, now = price.per_hour * instances, aws.now()
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+    def since(began: datetime) -> Decimal:
+        hours = Decimal((now - began).total_seconds()) / _HOUR
+        return (per_hour * hours).quantize(Decimal("0.01"))
+
     note = f"{instances} {instance}; assumes that this number never changed"
-    return Bill(per_hour, (per_hour * hours).quantize(Decimal("0.01")), price.currency, note)
+    return Bill(
+        per_hour,
+        since(stack.created),
+        price.currency,
+        note,
+        this_month=since(max(month, stack.created)),
+    )
 
 
 def price_list(aws: Aws) -> GetProducts:

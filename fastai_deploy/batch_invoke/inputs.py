@@ -15,6 +15,7 @@ not exist, a folder, a URL. A file is read and checked completely before anythin
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import stat
@@ -80,6 +81,14 @@ def read_texts(
             ".tsv, .json or .jsonl file"
         )
     return content
+
+
+def read_file_texts(argument: str, wanted: ColumnChoice, notify: Notify) -> list[str]:
+    """Read the texts of a file, which must exist; see :func:`read_texts`."""
+    if not _exists(_path(argument), argument):
+        raise FileMissing(f"{argument} does not exist", hint="check the path")
+    found = read_texts(argument, wanted, io.BytesIO(), notify)
+    return [found] if isinstance(found, str) else found
 
 
 def for_output(output: Path | None, argument: str) -> str | None:

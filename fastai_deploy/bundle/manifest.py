@@ -74,12 +74,17 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class LearnerSpec:
-    """The learner that a bundle was made from; ``fastai`` is the major version."""
+    """The learner that a bundle was made from; ``fastai`` is the major version.
+
+    A folder of transformers has no fastai, and its hash is that of its files' names and hashes.
+    ``hub`` is ``owner/name@commit`` if it came from the Hugging Face Hub, and omitted if not.
+    """
 
     file: str
     sha256: str
     bytes: int
     fastai: str
+    hub: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ def render_manifest(manifest: Manifest) -> bytes:
         del values["runtime"]
     if not manifest.unproven:
         del values["unproven"]
+    if not manifest.provenance.learner.hub:
+        del values["provenance"]["learner"]["hub"]
     text = json.dumps(values, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
     return text.encode("utf-8") + b"\n"
 
@@ -194,6 +201,7 @@ def parse_manifest(value: Any, where: str) -> Manifest:
                 sha256=learner.text("sha256"),
                 bytes=learner.whole("bytes"),
                 fastai=learner.text("fastai"),
+                hub=learner.text("hub") if learner.has("hub") else "",
             ),
             {name: converter.text(name) for name in converter.value},
         ),

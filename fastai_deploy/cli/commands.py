@@ -2,6 +2,7 @@
 
 # No "from __future__ import annotations": typer needs the options' annotations as objects.
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,6 +12,7 @@ from fastai_deploy.cli.command import command
 from fastai_deploy.cli.command_help import ABOUT, FLOW, OPERATE, USE, Commands
 
 if TYPE_CHECKING:
+    from fastai_deploy.aws.costs import CostReport
     from fastai_deploy.batch_invoke.job import BatchReport
     from fastai_deploy.batch_invoke.run import Batch
     from fastai_deploy.cli.explain import Explained
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from fastai_deploy.evaluation.difference import Difference
     from fastai_deploy.evaluation.drift import Monitored
     from fastai_deploy.evaluation.result import Evaluation
+    from fastai_deploy.load.result import Bench
     from fastai_deploy.project import Project
     from fastai_deploy.project_setup import Initialized
     from fastai_deploy.records import (
@@ -304,50 +307,6 @@ def invoke(
     app,
     USE,
     examples=[
-        "fdeploy batch reviews.csv answers.csv --column review",
-        "fdeploy batch reviews.parquet answers.parquet",
-        "fdeploy batch s3://my-bucket/reviews.jsonl s3://my-bucket/answers.jsonl",
-        "fdeploy batch reviews.csv answers.csv --transform --instances 4 --region eu-central-1",
-    ],
-    locked=False,
-    after="export",
-)
-def batch(
-    project: "Project",
-    source: opt.BatchInput,
-    output: opt.BatchOutput,
-    column: opt.Column = None,
-    no_header: opt.NoHeader = False,  # noqa: FBT002 - a flag
-    top_k: opt.TopK = None,
-    limit: opt.Limit = None,
-    overwrite: opt.Overwrite = False,  # noqa: FBT002 - a flag
-    transform: opt.Transform = False,  # noqa: FBT002 - a flag
-    instances: opt.Instances = 1,
-    instance: opt.Instance = None,
-    region: opt.Region = None,
-    yes: opt.YesToCost = False,  # noqa: FBT002
-) -> "BatchReport":
-    """Classify every row of a file with the model itself, without an endpoint.
-
-    The model runs on this machine, on every core, or with --transform on instances of SageMaker,
-    for as long as it takes. A run that is interrupted is continued by the same command. To ask the
-    deployed endpoint or API instead, use fdeploy invoke FILE.
-    """
-    from fastai_deploy import stages
-    from fastai_deploy.batch_invoke.job import FileRequest
-    from fastai_deploy.batch_invoke.tables import ColumnChoice
-
-    wanted = ColumnChoice(column, header=not no_header)
-    request = FileRequest(source, output, wanted, top_k, limit, overwrite)
-    if transform:
-        return stages.transform(project, request, instances)
-    return stages.batch(project, request)
-
-
-@command(
-    app,
-    USE,
-    examples=[
         "fdeploy evaluate labelled.csv",
         "fdeploy evaluate labelled.csv --on bundle --min-accuracy 0.85 --against live",
         "fdeploy evaluate reviews.csv --column review --label-column stars",
@@ -417,6 +376,87 @@ def monitor(
     from fastai_deploy import model_quality
 
     return model_quality.monitor(project, model_quality.MonitorOptions(since, most, max_drift))
+
+
+@command(
+    app,
+    USE,
+    examples=[
+        "fdeploy bench",
+        "fdeploy bench --on api --clients 1,4,16 --texts reviews.csv",
+        "fdeploy bench --rate 50 --seconds 30",
+    ],
+    locked=False,
+    then="fdeploy cost",
+)
+def bench(
+    project: "Project",
+    on: opt.BenchOn = "endpoint",
+    clients: opt.Clients = None,
+    rate: opt.LoadRate = None,
+    seconds: opt.LoadSeconds = 5.0,
+    requests: opt.LoadRequests = None,
+    texts: opt.Texts = None,
+    column: opt.Column = None,
+    yes: opt.YesToLoad = False,  # noqa: FBT002
+) -> "Bench":
+    """Measure latency and throughput under load."""
+    from fastai_deploy.batch_invoke.inputs import read_file_texts
+    from fastai_deploy.batch_invoke.tables import ColumnChoice
+    from fastai_deploy.load import run
+    from fastai_deploy.progress import Warned
+
+    plan = run.Plan(on, run.parse_clients(clients, rate), rate, seconds, requests)
+    if texts is not None:
+        found = read_file_texts(
+            texts, ColumnChoice(column), lambda said: project.report(Warned(said))
+        )
+        plan = replace(plan, texts=found, source=texts)
+    return run.bench(project, plan)
+
+
+@command(
+    app,
+    USE,
+    examples=[
+        "fdeploy batch reviews.csv answers.csv --column review",
+        "fdeploy batch reviews.parquet answers.parquet",
+        "fdeploy batch s3://my-bucket/reviews.jsonl s3://my-bucket/answers.jsonl",
+        "fdeploy batch reviews.csv answers.csv --transform --instances 4 --region eu-central-1",
+    ],
+    locked=False,
+    after="export",
+)
+def batch(
+    project: "Project",
+    source: opt.BatchInput,
+    output: opt.BatchOutput,
+    column: opt.Column = None,
+    no_header: opt.NoHeader = False,  # noqa: FBT002 - a flag
+    top_k: opt.TopK = None,
+    limit: opt.Limit = None,
+    overwrite: opt.Overwrite = False,  # noqa: FBT002 - a flag
+    transform: opt.Transform = False,  # noqa: FBT002 - a flag
+    instances: opt.Instances = 1,
+    instance: opt.Instance = None,
+    region: opt.Region = None,
+    yes: opt.YesToCost = False,  # noqa: FBT002
+) -> "BatchReport":
+    """Classify every row of a file with the model itself, without an endpoint.
+
+    The model runs on this machine, on every core, or with --transform on instances of SageMaker,
+    for as long as it takes. A run that is interrupted is continued by the same command. To ask the
+    deployed endpoint or API instead, use fdeploy invoke FILE.
+    """
+    from fastai_deploy import stages
+    from fastai_deploy.batch_invoke.job import FileRequest
+    from fastai_deploy.batch_invoke.tables import ColumnChoice
+
+    wanted = ColumnChoice(column, header=not no_header)
+    request = FileRequest(source, output, wanted, top_k, limit, overwrite)
+    if transform:
+        return stages.transform(project, request, instances)
+    return stages.batch(project, request)
 
 
 @command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")
@@ -535,6 +575,29 @@ def plan(
     from fastai_deploy import operations
 
     return operations.plan(project)
+
+
+@command(
+    app,
+    OPERATE,
+    examples=["fdeploy cost", "fdeploy cost --rate 40 --region eu-central-1"],
+    locked=False,
+)
+def cost(
+    project: "Project",
+    rate: opt.CostRate = None,
+    latency: opt.Latency = None,
+    every: opt.EveryInstance = False,  # noqa: FBT002 - a flag
+    refresh: opt.Refresh = False,  # noqa: FBT002
+    offline: opt.Offline = False,  # noqa: FBT002
+    instance: opt.Instance = None,
+    region: opt.Region = None,
+) -> "CostReport":
+    """Compare what instances and serverless cost, and show the stages' bills."""
+    from fastai_deploy import operations
+
+    asked = operations.CostQuestion(rate, latency, every=every, refresh=refresh, offline=offline)
+    return operations.cost(project, asked)
 
 
 @command(app, OPERATE, examples=["fdeploy status"], locked=False)

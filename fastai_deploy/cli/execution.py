@@ -19,6 +19,7 @@ from fastai_deploy.cli.progress import reporter, show_next
 from fastai_deploy.cli.show import exit_code, show, width_of
 from fastai_deploy.errors import FdeployError
 from fastai_deploy.files import expanded
+from fastai_deploy.naming import HUB
 from fastai_deploy.progress import Consent, Event, StageFinished, Step, Warned
 from fastai_deploy.project import Project, open_project
 from fastai_deploy.settings import load_settings
@@ -212,7 +213,8 @@ def _flags(
         value = values[name]
         if isinstance(value, Path):
             # A path on the command line is relative to the current folder, not to the project file.
-            value = str(expanded(value).absolute())
+            local = not str(value).startswith(HUB)
+            value = str(expanded(value).absolute() if local else value)
         elif isinstance(value, list):
             value = tuple(value) or None  # typer passes [] for a repeatable option not given
         flags[sets.section, sets.key] = (sets.flag, value)

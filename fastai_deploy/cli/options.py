@@ -36,7 +36,8 @@ class Agrees:
 Learner = Annotated[
     Path | None,
     typer.Argument(
-        help="File written by learn.export(), a bundle folder, or module:function.",
+        help="File written by learn.export(); folder written by save_pretrained(); hf:owner/name, "
+        "on the Hugging Face Hub; bundle folder; or module:function.",
         show_default=False,
         autocompletion=completion.learners,
     ),
@@ -264,6 +265,69 @@ Concurrency = Annotated[
 ]
 TopK = Annotated[int | None, typer.Option(help="Return only the N highest probabilities.", min=1)]
 ThroughApi = Annotated[bool, typer.Option("--api", help="Call the public API, not the endpoint.")]
+
+BenchOn = Annotated[
+    Literal["endpoint", "api", "bundle"],
+    typer.Option("--on", help="What to measure; bundle is the model alone, in this process."),
+]
+Clients = Annotated[
+    str | None,
+    typer.Option(
+        help="Closed loop: numbers of requests open at once, with commas. Default: 1,2,4,8.",
+        show_default=False,
+    ),
+]
+LoadRate = Annotated[
+    float | None,
+    typer.Option("--rate", help="Open loop: requests due each second.", min=0.1, max=100_000),
+]
+LoadSeconds = Annotated[
+    float, typer.Option("--seconds", help="Length of each level.", min=0.5, max=3600)
+]
+LoadRequests = Annotated[
+    int | None, typer.Option("--requests", help="Most requests of each level.", min=1)
+]
+Texts = Annotated[
+    str | None,
+    typer.Option(
+        "--texts",
+        metavar="FILE",
+        help="Texts to send: .csv, .tsv, .jsonl, .ndjson or .json. Default: the goldens.",
+        show_default=False,
+    ),
+]
+YesToLoad = Annotated[
+    bool,
+    typer.Option("--yes", help="AWS: do not ask before load is sent; needed without a terminal."),
+    Agrees("yes"),
+]
+
+CostRate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        help="Texts per second of one instance. Default: as the last fdeploy bench measured.",
+        min=0.001,
+        max=1_000_000,
+        show_default=False,
+    ),
+]
+Latency = Annotated[
+    float | None,
+    typer.Option(
+        "--latency",
+        metavar="MS",
+        help="Milliseconds of one request, for serverless. Default: as measured, or 1000 / rate.",
+        min=0.01,
+        max=60_000,
+        show_default=False,
+    ),
+]
+EveryInstance = Annotated[bool, typer.Option("--all", help="List every instance with a price.")]
+Refresh = Annotated[
+    bool, typer.Option("--refresh", help="Ask AWS for its list prices of the region.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Ask AWS nothing.")]
 
 ConfigAction = Annotated[
     Literal["show", "set", "unset"],

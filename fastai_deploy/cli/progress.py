@@ -19,6 +19,7 @@ from fastai_deploy.progress import (
     Advanced,
     Event,
     Happened,
+    LoadMeasured,
     Planned,
     Reporter,
     StageFinished,
@@ -79,6 +80,8 @@ class JsonReporter:
         """Print the event; of a long task, only every tenth percent."""
         if isinstance(event, Advanced) and not self._moved(event):
             return
+        if isinstance(event, LoadMeasured) and not event.done:
+            return
         values = {"event": _event_name(event), **asdict(event)}
         _print_json(values, self._stream)
 
@@ -103,6 +106,8 @@ def plain_line(event: Event) -> str | None:
         case Planned(stack) if event.changes:
             line = "\n".join([f"  {stack}:", *(f"    {row}" for row in event.message.split("\n"))])
         case Happened():
+            line = f"  {event.message}"
+        case LoadMeasured(done=True):
             line = f"  {event.message}"
         case StageFinished(_, summary, seconds):
             line = f"  done: {summary} ({seconds:.1f} s)"

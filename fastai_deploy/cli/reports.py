@@ -52,9 +52,12 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     file, model, verdict = found["file"], found["model"], found["verdict"]
     hints = ", ".join(f"{name} {version}".strip() for name, version in found["libraries"].items())
     yield f"file       {file['name']}, {file['bytes']:,} bytes, format {file['format']}"
-    yield f"learner    {found['learner_class']} of fastai {found['fastai']}"
+    folder = file["format"] == "folder"
+    if not folder:
+        yield f"learner    {found['learner_class']} of fastai {found['fastai']}"
     yield f"libraries  {hints or 'unknown'}"
-    yield f"python     {found['python'] or 'any'}"
+    if not folder:
+        yield f"python     {found['python'] or 'any'}"
     raw = ", on raw scores: learn.predict returns those" if found["raw_scores"] else ""
     yield f"task       {found['task']}, loss {found['loss']}{raw}"
     yield f"labels     {len(found['labels'])}: {some(found['labels'], _NAMES)}"
@@ -62,7 +65,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"model      {model['architecture'] or model['family']}, {size}"
     if model["head"]:
         yield f"head       {', '.join(model['head'])}"
-    if model["mask"]:
+    if model["mask"] and not folder:
         yield f"mask       {model['mask']}"
     yield from _tree(model["modules"])
     yield from _tokenizer(found["tokenizer"], found["text"])

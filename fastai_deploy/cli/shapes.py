@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from fastai_deploy.aws.costs import CostReport
 from fastai_deploy.batch_invoke.job import BatchCounts
 from fastai_deploy.batch_invoke.run import Batch
 from fastai_deploy.cli.explain import Explained
@@ -41,6 +42,7 @@ from fastai_deploy.evaluation.card import Card
 from fastai_deploy.evaluation.difference import Difference
 from fastai_deploy.evaluation.drift import MonitorValues
 from fastai_deploy.evaluation.result import EvaluationValues
+from fastai_deploy.load.result import Bench
 from fastai_deploy.project_setup import Initialized
 from fastai_deploy.records import (
     Api,
@@ -162,6 +164,7 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "evaluate": (EvaluationValues,),
     "diff": (Difference,),
     "monitor": (MonitorValues,),
+    "bench": (Bench,),
     "key": (Key,),
     "openapi": (Document,),
     "open": (Opened,),
@@ -169,6 +172,7 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "config": (SettingsValues, ChangedSetting),
     "explain": (Explained,),
     "plan": (PlanValues,),
+    "cost": (CostReport,),
     "status": (Status,),
     "logs": (LogLine,),
     "versions": (Versions,),

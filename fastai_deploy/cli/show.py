@@ -32,6 +32,7 @@ from fastai_deploy.cli.results import (
 )
 from fastai_deploy.cli.shapes import enveloped, streamed, values
 from fastai_deploy.errors import TargetUnavailable
+from fastai_deploy.naming import HUB
 from fastai_deploy.records import (
     UNPROVEN,
     Api,
@@ -173,10 +174,13 @@ def _record(record: Record) -> Iterator[str]:
     match record:
         case Bundle():
             yield f"bundle   {record.path}"
+            if record.source.hub:
+                yield f"from     {HUB}{record.source.hub}"
             yield f"labels   {some(record.labels, _NAMES)}"
             difference = f"max |Δprobability| {record.max_difference:.1e}"
             if record.proven:
-                yield f"proven   by {record.proven} of the learner's own answers, {difference}"
+                owner = "model" if record.source.kind == "folder" else "learner"
+                yield f"proven   by {record.proven} of the {owner}'s own answers, {difference}"
             else:
                 yield (
                     f"proven   against the rebuilt model only, {difference}; "

@@ -55,8 +55,12 @@ class Stopped(Exception):
     """The process ended without an answer; the message, a predicate, says why."""
 
 
-def ask(module: str, given: Values, limits: Limits) -> dict[str, Any]:
+def ask(
+    module: str, given: Values, limits: Limits, environ: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run ``module``, which calls :func:`answer`, on JSON values and return its result.
+
+    ``environ`` is added to the environment of the process, which has no credentials.
 
     Raises Stopped if it exceeds a limit or crashes.
     """
@@ -76,6 +80,7 @@ def ask(module: str, given: Values, limits: Limits) -> dict[str, Any]:
                 env={
                     **clean_environment(),
                     **_QUIET,
+                    **(environ or {}),
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 },
             )

@@ -1,14 +1,15 @@
-"""Convert a learner file into a bundle.
+"""Convert a learner file, or a folder that ``save_pretrained`` wrote, into a bundle.
 
-read and examine -> try the text pipeline in a separate process
+read and examine -> (a folder: ask transformers' own pipeline, in a process of its own)
+    -> try the text pipeline in a separate process
     -> rebuild in torch -> answer the goldens -> export to ONNX -> answer them again
     -> write the bundle, if every check passed and the file has not changed
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,25 +22,32 @@ from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.examine.architecture import check_numbers
 from fastai_deploy.learner.examine.labels import raw_scores
 from fastai_deploy.learner.examine.verdict import users_classes
+from fastai_deploy.learner.pretrained.examine import (
+    default_names,
+    examine_folder,
+    folder_hints,
+)
+from fastai_deploy.learner.pretrained.folder import Opened, opened_folder
+from fastai_deploy.learner.pretrained.pipeline import proven_by_pipeline
 from fastai_deploy.learner.proof import Proof, as_typed, check_decoding, unshown
 from fastai_deploy.learner.reading.formats import open_archive
+from fastai_deploy.learner.reading.sources import FileSource
 from fastai_deploy.learner.rebuild.libraries import CONVERT, require
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.learner.text.trial import try_text
-from fastai_deploy.learner.text.user_tokenizer import read_user_tokenizer
+from fastai_deploy.learner.text.user_tokenizer import UserTokenizer, read_user_tokenizer
 from fastai_deploy.parity.compare import DEFAULT_GATE, Gate, check
 from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels, answered, read_cases, render
 from fastai_deploy.parity.report import Comparison, comparing
 from fastai_deploy.progress import Advanced, Reporter, Step, Warned
+from fastai_deploy.records import counted
 from fastai_deploy.runtime.bundle import FP32, Form
 from fastai_deploy.runtime.parity import Rules, answer, compare
 
 if TYPE_CHECKING:
-    from fastai_deploy.learner.reading.sources import FileSource
     from fastai_deploy.learner.rebuild.families import AnyRebuilt
     from fastai_deploy.learner.rebuild.onnx_export import Graph
 
-CHUNK = 1 << 22  # bytes hashed at a time
 _AT_ONCE = 100  # goldens answered before the progress is reported
 CHANCE = 1e-5  # a larger difference on a blank text means that a random token was in its place
 _BRING = "the learner's own answers would prove it: --golden golden.jsonl"
@@ -57,6 +65,7 @@ def convert(
     tokenizer: Path | None = None,
     gate: Gate = DEFAULT_GATE,
     unproven: bool = False,
+    hub: str = "",
 ) -> Bundle:
     """Convert ``learner`` into a bundle at ``destination`` without running anything in it.
 
@@ -66,18 +75,23 @@ def convert(
     ``tokenizer`` is a folder or file with the tokenizer of a learner whose file lacks it.
     ``gate`` says in which forms with fewer bits the bundle may be served; the default tries them
     all (``rebuild/precision.py``). ``unproven`` accepts what neither the file nor the goldens
-    prove, and records it in the bundle.
+    prove, and records it in the bundle. ``hub`` is where on the Hub the learner comes from
+    (``owner/name@commit``).
     Raises a LearnerError, GoldenError, ParityError, FileError or ExtraMissing. On an error, an
     existing bundle is left unchanged.
     """
     report(Step(f"reading {learner.name}; nothing in it is run"))
     handed = read_user_tokenizer(tokenizer) if tokenizer else None
-    with open_archive(learner) as (source, archive):
-        digest = _hash(source, "reading the learner", report)
-        anatomy = examine(archive, source.size, handed, file=learner.name)
+    with _opened(learner, handed) as (source, examined):
+        anatomy = examined
+        digest = _hash(source, f"reading the {anatomy.owner}", report)
         refuse(anatomy, defined=definitions is not None)
         labels = anatomy.golden_labels(tolerance)
         cases = _cases(golden, labels, report)
+        if isinstance(source, Opened):
+            anatomy, cases = _ask_pipeline(
+                source, anatomy, cases, more=golden is None, report=report
+            )
         proof = Proof(
             anatomy,
             learner,
@@ -118,20 +132,22 @@ def convert(
             graph = rebuilt.export(folder / "model.onnx")
             difference = _check_graph(rebuilt, graph, goldens, found, report)
             reference = Served(graph, (Form(FP32, graph.path.name),), tolerance, difference)
-            own = sum(case.text not in PROBES for case in cases)
+            own = 0 if golden is None else sum(case.text not in PROBES for case in cases)
             served = choose(
                 rebuilt, reference, goldens, gate=gate, own=own, found=found, report=report
             )
             found.serve(served.forms[0].precision)
             write_model(folder, rebuilt)
             write(folder / "goldens.json", render(goldens, labels))
-            origin = LearnerSpec(learner.name, digest, source.size, str(anatomy.fastai))
+            origin = LearnerSpec(
+                learner.resolve().name, digest, source.size, str(anatomy.fastai or ""), hub
+            )
             proven = any(each.source == "learner" for each in goldens)
             described = manifest(rebuilt, served, name=name, origin=origin, proven=proven)
-            residues = (*described.residues, *unshown(cases, rebuilt.cuts))
+            residues = (*described.residues, *unshown(cases, rebuilt.cuts, anatomy))
             seal(folder, replace(described, residues=residues, unproven=tuple(map(str, left))))
             source.check_unchanged()
-            if _hash(source, "checking the learner again", report) != digest:
+            if _hash(source, f"checking the {anatomy.owner} again", report) != digest:
                 raise source.changed()
     written, version = read_bundle(destination)
     return Bundle(
@@ -146,6 +162,40 @@ def convert(
     )
 
 
+@contextmanager
+def _opened(
+    learner: Path, handed: UserTokenizer | None
+) -> Iterator[tuple[FileSource | Opened, Anatomy]]:
+    """A learner file or a folder, read and examined; its weights can be read in the block."""
+    if learner.is_dir():
+        with folder_hints(), opened_folder(learner) as folder:
+            yield folder, examine_folder(folder)
+    else:
+        with open_archive(learner) as (source, archive):
+            yield source, examine(archive, source.size, handed, file=learner.name)
+
+
+def _ask_pipeline(
+    folder: Opened, anatomy: Anatomy, cases: tuple[Case, ...], *, more: bool, report: Reporter
+) -> tuple[Anatomy, tuple[Case, ...]]:
+    """The folder's tokenizer and answers, from transformers' own pipeline."""
+    need_extra("convert", *CONVERT)
+    check_numbers(
+        anatomy.transformer.config if anatomy.transformer else {}, anatomy.weights, every=False
+    )
+    require()
+    from fastai_deploy.learner.rebuild.pretrained import check_model  # noqa: PLC0415 - torch
+
+    check_model(anatomy)
+    if anatomy.labels.names == default_names(len(anatomy.labels.names)):
+        shown = ", ".join(anatomy.labels.names[:3])
+        report(Warned(f"the labels have no names but {shown}", "set id2label in config.json"))
+    unanswered = sum(case.probabilities is None for case in cases)
+    asked = counted(unanswered, "text") if unanswered else "its tokenizer"
+    report(Step(f"asking transformers' own pipeline, in a process of its own: {asked}"))
+    return proven_by_pipeline(folder, anatomy, cases, more=more)
+
+
 def refuse(anatomy: Anatomy, *, defined: bool = False) -> None:
     """Raise DangerousLearner or UnsupportedLearner unless the learner can be converted.
 
@@ -156,7 +206,7 @@ def refuse(anatomy: Anatomy, *, defined: bool = False) -> None:
     ways = {"convertible", "with-goldens", *(("with-definitions",) if defined else ())}
     if verdict.kind not in ways:
         raise UnsupportedLearner(
-            f"this learner cannot be converted: {verdict.reason}", hint=verdict.hint
+            f"this {anatomy.owner} cannot be converted: {verdict.reason}", hint=verdict.hint
         )
 
 
@@ -197,7 +247,8 @@ def _answer(
             check(parity, Rules.exact(tolerance))
         except ParityError as error:
             raise proof.disproved(error) from error
-        report(Step(f"{len(known)} of the learner's own answers reproduced in torch: "
+        owner = rebuilt.anatomy.owner
+        report(Step(f"{len(known)} of the {owner}'s own answers reproduced in torch: "
                     f"max |Δprobability| {parity.max_difference:.1e}"))  # fmt: skip
     else:
         for assumed in rebuilt.text.assumptions:
@@ -322,11 +373,6 @@ def _architecture(anatomy: Anatomy) -> str:
     return anatomy.transformer.cls.name if anatomy.transformer else anatomy.family
 
 
-def _hash(source: FileSource, task: str, report: Reporter) -> str:
-    """The SHA-256 of the whole file, read through the descriptor that everything else uses."""
-    digest = hashlib.sha256()
-    for offset in range(0, source.size, CHUNK):
-        size = min(CHUNK, source.size - offset)
-        digest.update(source.read(offset, size))
-        report(Advanced(task, offset + size, source.size))
-    return digest.hexdigest()
+def _hash(source: FileSource | Opened, task: str, report: Reporter) -> str:
+    """The SHA-256 of what is converted, read through the descriptors that everything else uses."""
+    return source.digest(lambda done: report(Advanced(task, done, source.size)))

@@ -248,7 +248,10 @@ _RESIDUES = (
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """The user's choices: texts, classes, versions, and what the pickle may run."""
+    """The user's choices: texts, classes, versions, and what the pickle may run.
+
+    ``hub`` is where on the Hub the learner comes from, or empty.
+    """
 
     golden: Path | None
     definitions: Path | None
@@ -256,6 +259,7 @@ class ExportOptions:
     python: str | None
     trust: PickleTrust
     tolerance: float
+    hub: str = ""
 
 
 def bundle_original(
@@ -293,7 +297,7 @@ def bundle_original(
         goldens = _goldens(anatomy, cases, answers, options.tolerance, found)
         report(Step(f"the learner answered {len(goldens)} texts"))
         write(folder / "goldens.json", render(goldens, labels))
-        origin = LearnerSpec(learner.name, digest, anatomy.size, str(anatomy.fastai))
+        origin = LearnerSpec(learner.name, digest, anatomy.size, str(anatomy.fastai), options.hub)
         sealed = seal(
             folder, _manifest(anatomy, section, origin, name=name, tolerance=options.tolerance)
         )

@@ -58,8 +58,9 @@ class ModelSettings(Section):
         str | None,
         Field(
             min_length=1,
-            description="File written by learn.export(), bundle folder written by "
-            "export_learner(), or module:function, which is run to get a live learner.",
+            description="File written by learn.export(); folder written by save_pretrained(); "
+            "hf:owner/name or hf:owner/name@revision, on the Hugging Face Hub; bundle folder "
+            "written by export_learner(); or module:function, which is run to get a live learner.",
         ),
     ] = None
     definitions: Annotated[

@@ -36,6 +36,20 @@ class Claim:
     suggested: str = ""
 
 
+@dataclass(frozen=True)
+class Route:
+    """How to send requests over HTTP, many on one connection: POST JSON to ``url``.
+
+    ``headers`` returns those of a request, from its body, beside the content type. ``peer`` is
+    called after connecting and before sending; it raises InvocationError if the other end is not
+    the intended server.
+    """
+
+    url: str
+    headers: Callable[[bytes], Mapping[str, str]]
+    peer: Callable[[], None] = lambda: None
+
+
 class ShardService(Protocol):
     """Answers shards of requests, each a file of lines, on machines of its own.
 
@@ -95,6 +109,12 @@ class Target(Protocol):
 
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the public API, with its key."""
+
+    def endpoint_route(self, endpoint: Endpoint) -> Route:
+        """The route to the endpoint itself. Raises UsageError if it has none."""
+
+    def api_route(self, api: Api) -> Route:
+        """The route to the public API, with its key. Raises UsageError if only others may call."""
 
     def key(self, api: Api) -> str:
         """The key of the API. Raises UsageError for an API without keys, or FileMissing."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 class Behaviour:
     """``quota``, ``used`` and ``price`` are by instance type (a price is dollars an hour, as text).
 
+    ``serverless_price`` is in dollars a second by gigabytes of memory.
+
     ``used``: so many of the quota's instances are in use already. ``missing_images``: tags that
     AWS's registries do not have. ``image_patch``: how often AWS has patched the images.
 
@@ -25,6 +27,7 @@ class Behaviour:
     quota: dict[str, int] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
     price: dict[str, str] = field(default_factory=dict)
+    serverless_price: dict[str, str] = field(default_factory=dict)
     missing_images: list[str] = field(default_factory=list)
     image_patch: int = 0
     no_capacity: bool = False

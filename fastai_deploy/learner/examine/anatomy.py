@@ -250,6 +250,7 @@ class ModuleSize:
 class Anatomy:
     """A learner, taken apart. ``weights`` maps the names of the model's tensors to their location.
 
+    ``format`` is "folder", and ``fastai`` None, for a folder that ``save_pretrained`` wrote.
     ``imports`` and ``calls`` are what loading would import and call; ``unknown`` are the names
     among them that fdeploy neither knows to be harmless nor recognises as the user's own.
     ``python`` is the version needed to load the file, or None if any will do. ``threshold`` is the
@@ -257,9 +258,9 @@ class Anatomy:
     from a text to its answer that the file does not prove.
     """
 
-    format: Format
+    format: Format | Literal["folder"]
     size: int
-    fastai: Literal[1, 2]
+    fastai: Literal[1, 2] | None
     libraries: dict[str, str]
     python: str | None
     learner_class: str
@@ -295,6 +296,16 @@ class Anatomy:
             raw=self.loss.raw or self.loss.assumed,
             tolerance=tolerance,
         )
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether this is a folder of transformers, and not a learner."""
+        return self.format == "folder"
+
+    @property
+    def owner(self) -> str:
+        """Whose answers the goldens hold, for messages: the learner's or the model's."""
+        return "model" if self.pretrained else "learner"
 
     @property
     def python_37(self) -> bool:

@@ -43,7 +43,7 @@ def check_numbers(config: Mapping[str, Any], weights: Mapping[str, Tensor], *, e
         limit = _limit(name.rsplit(".", 1)[-1], len(weights), largest, table=table, every=every)
         if limit is not None and abs(number) > limit:
             raise UnsupportedLearner(
-                f"the learner's configuration says {name} = {shown(number)}, but the file has "
+                f"the configuration says {name} = {shown(number)}, but the file has "
                 f"{len(weights):,} weights, whose largest dimension is {largest:,}",
                 hint=RUNTIME,
             )

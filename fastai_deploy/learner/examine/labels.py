@@ -254,9 +254,11 @@ def _labels(targets: Targets, processor: object) -> Labels | None:
     names = own.get("classes", own.get("vocab"))
     if targets == "number":
         return Labels(targets, ())
-    if names is None:
-        return None
-    listed = elements(names)
+    return None if names is None else checked_labels(targets, elements(names))
+
+
+def checked_labels(targets: Targets, listed: Sequence[object]) -> Labels:
+    """Labels with these names, in the order of the outputs, or with what is wrong with them."""
     if len(listed) > MOST_LABELS:
         return Labels(targets, (), f"it has {len(listed):,} labels, more than {MOST_LABELS:,}")
     known: list[str] = []

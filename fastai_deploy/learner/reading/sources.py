@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +14,7 @@ from fastai_deploy.errors import FileError, LearnerTruncated
 from fastai_deploy.files import open_regular
 
 BUFFER = 1 << 16  # bytes that a stream reads at a time
+CHUNK = 1 << 22  # bytes hashed at a time
 DOWNLOAD_AGAIN = "copy or download the file again, or call learn.export() again"
 
 
@@ -119,6 +122,15 @@ class FileSource:
             offset += len(part)
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def digest(self, notify: Callable[[int], None] = lambda _bytes: None) -> str:
+        """The SHA-256 of the whole file; ``notify`` is called with the bytes read so far."""
+        found = hashlib.sha256()
+        for offset in range(0, self.size, CHUNK):
+            size = min(CHUNK, self.size - offset)
+            found.update(self.read(offset, size))
+            notify(offset + size)
+        return found.hexdigest()
 
     def check_unchanged(self) -> None:
         """Raise LearnerTruncated if the file was written to since it was opened."""

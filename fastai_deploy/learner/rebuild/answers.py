@@ -34,7 +34,7 @@ class Encoder:
 
     def __init__(self, serialized: Json, steps: Iterable[str], max_length: int) -> None:
         """Raises UnsupportedLearner if the tokenizers library cannot read the tokenizer."""
-        with _refusals("the tokenizer in the learner cannot be rebuilt"):
+        with _refusals("the tokenizer cannot be rebuilt"):
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(serialized))
             self.vocabulary = _largest_id(tokenizer) + 1
             tokenizer.no_padding()
@@ -54,7 +54,7 @@ class Encoder:
     def _encoding(self, text: str) -> tokenizers.Encoding:
         for step in self._steps:
             text = STEPS[step](text)
-        with _refusals(f"the tokenizer in the learner fails on a text of {len(text)} characters"):
+        with _refusals(f"the tokenizer fails on a text of {len(text)} characters"):
             return self._tokenizer.encode(text)
 
 

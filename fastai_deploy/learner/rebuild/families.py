@@ -11,6 +11,7 @@ from fastai_deploy.learner.definitions import Definitions
 from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.rebuild import precision, write_bundle
 from fastai_deploy.learner.rebuild.precision import Served
+from fastai_deploy.learner.rebuild.pretrained import rebuild_pretrained
 from fastai_deploy.learner.rebuild.rebuilt import Rebuilt, rebuild_learner
 from fastai_deploy.learner.rebuild.ulmfit import RebuiltUlmfit, rebuild_ulmfit
 from fastai_deploy.parity.compare import Gate
@@ -29,6 +30,8 @@ def rebuild(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitions | 
     are the user's classes, if supplied.
     Raises UnsupportedLearner, LearnerTruncated or ExtraMissing.
     """
+    if anatomy.pretrained:
+        return rebuild_pretrained(anatomy)
     if anatomy.ulmfit is not None:
         return rebuild_ulmfit(anatomy, cases)
     return rebuild_learner(anatomy, cases, definitions)

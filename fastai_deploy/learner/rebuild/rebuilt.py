@@ -33,8 +33,8 @@ from fastai_deploy.learner.rebuild.user_model import (
     ignores_padding,
     rebuild_user_model,
 )
-from fastai_deploy.learner.text.rules import TextRules
-from fastai_deploy.learner.text.tokenizer import NO_LIMIT, Tokenizer, fast_vocabulary
+from fastai_deploy.learner.text.rules import TextRules, longest
+from fastai_deploy.learner.text.tokenizer import Tokenizer, fast_vocabulary
 from fastai_deploy.learner.text.tokenizer_json import Json, tokenizer_json
 from fastai_deploy.parity.goldens import Case
 from fastai_deploy.runtime.parity import compare
@@ -104,7 +104,7 @@ def rebuild_learner(
     if transformer is None or tokenizer is None or text is None:
         raise UnsupportedLearner("the learner is not a transformer with a tokenizer", hint=RUNTIME)
     model = rebuild(anatomy)
-    limit = _max_length(text, model.config)
+    limit = longest(text.max_length, model.config)
     serialized = tokenizer_json(
         tokenizer,
         prefix_space=text.prefix_space,
@@ -112,8 +112,8 @@ def rebuild_learner(
         handed=anatomy.handed,
     )
     encoder = Encoder(serialized, text.steps, limit)
-    _check_vocabulary(encoder, model)
-    pad = _pad(tokenizer, serialized, model.config)
+    check_vocabulary(encoder, model)
+    pad = pad_of(tokenizer, serialized, model.config)
     forward = transformer.forward
     mask_pad = pad if forward.pad_token_id is None else forward.pad_token_id
     first = first_position(anatomy)
@@ -142,12 +142,12 @@ def _rebuild_own(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitio
         raise UnsupportedLearner("the learner has no tokenizer of transformers", hint=RUNTIME)
     transformer, classifier = rebuild_user_model(anatomy, definitions)
     config = classifier.config
-    limit = _max_length(text, config)
+    limit = longest(text.max_length, config)
     serialized = tokenizer_json(
         tokenizer, prefix_space=text.prefix_space, python_37=anatomy.python_37
     )
     encoder = Encoder(serialized, text.steps, limit)
-    pad = _pad(tokenizer, serialized, config)
+    pad = pad_of(tokenizer, serialized, config)
     texts = [encoder(case.text) for case in cases]
     check_outputs(classifier, texts[0], len(anatomy.labels.names))
     alike = ignores_padding(classifier, texts, pad, limit)
@@ -165,14 +165,15 @@ def _rebuild_own(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitio
     )
 
 
-def _check_vocabulary(encoder: Encoder, model: transformers.PreTrainedModel) -> None:
+def check_vocabulary(encoder: Encoder, model: transformers.PreTrainedModel) -> None:
+    """Raise UnsupportedLearner if the tokenizer has tokens that the model does not know."""
     weight = getattr(model.get_input_embeddings(), "weight", None)
     # Perceiver's input embeddings are not a table of tokens.
     rows = weight.shape[0] if isinstance(weight, torch.Tensor) else model.config.vocab_size
     if encoder.vocabulary > rows:
         raise UnsupportedLearner(
             f"the tokenizer has {encoder.vocabulary} tokens, but the model knows {rows}",
-            hint="export the learner again, with the tokenizer that it was trained with",
+            hint="use the tokenizer that the model was trained with",
         )
 
 
@@ -205,31 +206,7 @@ def _settle(
     return masked, False
 
 
-def _max_length(text: TextRules, config: object) -> int:
-    """The length of the longest text in tokens: the learner's cut, but no more than positions.
-
-    A RoBERTa never uses its first positions: it has two more than its texts have tokens.
-    """
-    stated = text.max_length
-    if stated is not None and stated >= NO_LIMIT:
-        stated = None
-    positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and 0 < positions < NO_LIMIT:
-        offset = (getattr(config, "pad_token_id", 0) or 0) + 1
-        known = positions - offset if _counts_from_padding(config) else positions
-        return min(stated, known) if stated else known
-    return stated or 512
-
-
-def _counts_from_padding(config: object) -> bool:
-    """Whether positions start after the padding id, as in RoBERTa and its descendants."""
-    return str(getattr(config, "model_type", "")) in (
-        "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer", "mpnet", "xmod",
-        "data2vec-text", "ibert", "luke", "esm", "roberta-prelayernorm",
-    )  # fmt: skip
-
-
-def _pad(tokenizer: Tokenizer, serialized: Json, config: object) -> int:
+def pad_of(tokenizer: Tokenizer, serialized: Json, config: object) -> int:
     """The id that pads shorter texts in a batch; any will do if the model masks it.
 
     A tokenizer that splits at no special token does not say it, but the model's configuration does.

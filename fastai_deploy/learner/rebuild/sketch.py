@@ -57,7 +57,7 @@ def sketched(
         claimed = sorted(numbers(config), key=lambda found: -abs(found[1]))[:3]
         message = ", ".join(f"{name} = {shown(number)}" for name, number in claimed)
         raise UnsupportedLearner(
-            f"the learner's configuration ({message}) builds a model of far more parts than the "
+            f"the configuration ({message}) builds a model of far more parts than the "
             f"{len(weights):,} weights in the file",
             hint=RUNTIME,
         ) from error
@@ -85,7 +85,7 @@ class _Calls(TorchFunctionMode):
 def check_total(sketch: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Raise UnsupportedLearner for a model with far more numbers than the file holds."""
     wanted = sum(each.numel() for each in chain(sketch.parameters(), sketch.buffers()))
-    _check(wanted, weights, _COMPUTED, "the learner's configuration builds a model")
+    _check(wanted, weights, _COMPUTED, "the configuration builds a model")
 
 
 def check_shared(weights: Mapping[str, Tensor]) -> None:
@@ -96,7 +96,7 @@ def check_shared(weights: Mapping[str, Tensor]) -> None:
             hint=RUNTIME,
         )
     wanted = sum(tensor.count for tensor in weights.values())
-    _check(wanted, weights, _SPARE, "the learner's weights build a model")
+    _check(wanted, weights, _SPARE, "the weights build a model")
 
 
 def _check(wanted: int, weights: Mapping[str, Tensor], spare: int, message: str) -> None:

@@ -16,7 +16,7 @@ import copy
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 
 import transformers
@@ -32,6 +32,7 @@ from fastai_deploy.learner.rebuild.libraries import explain
 from fastai_deploy.learner.rebuild.sketch import check_shared, check_total, sketched
 
 OUTPUT = "logits"
+TokenTypes = tuple[tuple[int, ...], int, tuple[int, ...]]
 
 
 class Exportable(nn.Module, ABC):
@@ -66,7 +67,8 @@ class Classifier(Exportable):
     ``mask_pad`` is the id that the learner's wrapper treats as padding anywhere, also in the middle
     of a text; None if all tokens of a text are attended to. ``first_position`` is the number of the
     first position if positions are simply counted, as in RoBERTa in transformers before 2.4; later
-    versions do not count padding, which is left to the model.
+    versions do not count padding, which is left to the model. ``token_types`` are the types of the
+    tokens before a text, of the text, and of those after it; None if the model does not get any.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class Classifier(Exportable):
         *,
         mask_pad: int | None,
         first_position: int | None,
+        token_types: TokenTypes | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.mask_pad = mask_pad
         self.first_position = first_position
+        self.token_types = token_types
 
     @property
     def name(self) -> str:
@@ -111,11 +115,26 @@ class Classifier(Exportable):
         if self.first_position is not None:
             count = torch.arange(input_ids.shape[1], device=input_ids.device)
             options["position_ids"] = (count + self.first_position).unsqueeze(0)
+        if self.token_types is not None:
+            options["token_type_ids"] = _types_of(input_ids, self.token_types)
         if scored_at_end(self.model):
             return _at_last_end(self.model, input_ids, attention_mask)
         answer = self.model(input_ids, attention_mask=attention_mask, return_dict=False, **options)
         scores: torch.Tensor = answer[0]
         return scores
+
+
+def _types_of(ids: torch.Tensor, types: TokenTypes) -> torch.Tensor:
+    """The types of the tokens, of the shape of ``ids``."""
+    before, of_text, after = types
+    if {of_text, *before, *after} == {0}:
+        return torch.zeros_like(ids)
+    middle = torch.full_like(ids, of_text)[:, len(before) : ids.shape[1] - len(after)]
+
+    def around(kinds: tuple[int, ...]) -> torch.Tensor:
+        return torch.tensor(kinds, dtype=ids.dtype).expand(ids.shape[0], len(kinds))
+
+    return torch.cat((around(before), middle, around(after)), dim=1)
 
 
 def scored_at_end(model: nn.Module) -> bool:
@@ -224,23 +243,14 @@ def empty_model(
     refuse it. Raises UnsupportedLearner or ExtraMissing.
     """
     name = transformer.cls.name
-    try:
-        model_class = getattr(transformers, name)
-    except AttributeError as error:
-        raise UnsupportedLearner(
-            f"transformers {transformers.__version__} has no class {name}", hint=RUNTIME
-        ) from error
-    except Exception as error:  # transformers imports the class now, with its imports
-        raise explain("transformers", error) from error
+    model_class = library_class(name)
     options = {} if pooled is None else {"add_pooling_layer": pooled}
     try:
         config_class = model_class.config_class
         shaping = _config(model_class, transformer)
         check_numbers(shaping, anatomy.weights, every=True)
         config = config_class(**{**shaping, **_around(anatomy, transformer)})
-        config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
-        if model_class._can_set_experts_implementation():  # noqa: SLF001 - likewise
-            config._experts_implementation = "batched_mm"  # noqa: SLF001 - the one that can be traced
+        traceable(model_class, config)
         sketch = sketched(
             lambda: model_class(copy.deepcopy(config), **options), shaping, anatomy.weights
         )
@@ -258,6 +268,25 @@ def empty_model(
     if not isinstance(model, transformers.PreTrainedModel):
         raise UnsupportedLearner(f"{name} is not a transformers model", hint=RUNTIME)
     return model
+
+
+def library_class(name: str) -> Any:
+    """A class of transformers. Raises UnsupportedLearner or ExtraMissing."""
+    try:
+        return getattr(transformers, name)
+    except AttributeError as error:
+        raise UnsupportedLearner(
+            f"transformers {transformers.__version__} has no class {name}", hint=RUNTIME
+        ) from error
+    except Exception as error:  # transformers imports the class now, with its imports
+        raise explain("transformers", error) from error
+
+
+def traceable(model_class: Any, config: Any) -> None:
+    """Choose the implementations of attention and of experts that can be traced and fused."""
+    config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
+    if model_class._can_set_experts_implementation():  # noqa: SLF001 - likewise
+        config._experts_implementation = "batched_mm"  # noqa: SLF001 - the one that can be traced
 
 
 def _config(
@@ -333,7 +362,7 @@ def learner_weights(
         if path and path[-1] == "LayerNorm":
             last = _OLD_NAMES.get(last, last)
         place = ".".join((*path, last))
-        if not _spare(place, places):
+        if not is_spare(place, places):
             found[place] = tensor
     return found
 
@@ -377,7 +406,7 @@ def check_names(wanted: AbstractSet[str], found: AbstractSet[str], message: str)
         )
 
 
-def _spare(name: str, places: Mapping[str, torch.Tensor]) -> bool:
+def is_spare(name: str, places: Collection[str]) -> bool:
     """Whether the rebuilt model computes this weight itself, or does not use it."""
     if name in places:
         return False

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 import fastai_deploy
 from fastai_deploy.bundle import LearnerSpec, Manifest, ModelSpec, Provenance, TextSpec
-from fastai_deploy.files import replacing, write
+from fastai_deploy.files import write
 from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.awd_lstm import facts, weights_of
 from fastai_deploy.learner.examine.labels import raw_scores
-from fastai_deploy.learner.reading.tensors import Tensor
+from fastai_deploy.learner.reading.safetensors_file import write_safetensors
 from fastai_deploy.learner.rebuild.precision import Served
 from fastai_deploy.learner.rebuild.rebuilt import Rebuilt
 from fastai_deploy.learner.rebuild.transformer import OUTPUT, configuration, learner_weights
@@ -26,44 +24,6 @@ from fastai_deploy.learner.text.rules import residues
 from fastai_deploy.learner.text.tokenizer_json import Json, sentencepiece_of, unigram_residues
 from fastai_deploy.runtime.bundle import KIND_WORDS, WORDS
 from fastai_deploy.runtime.word_tokenizer import LONGEST_WORD
-
-ALIGNMENT = 8
-_NAMES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
-    "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
-
-
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors, sorted by name. Raises FileError or LearnerTruncated."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        header[name] = {
-            "dtype": _NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + tensor.size],
-        }
-        offset += tensor.size
-    encoded = json.dumps(header, separators=(",", ":")).encode("utf-8")
-    encoded += b" " * (-len(encoded) % ALIGNMENT)
-    with replacing(path) as file:
-        file.write(len(encoded).to_bytes(8, "little"))
-        file.write(encoded)
-        for name in sorted(tensors):
-            file.write(_contiguous(tensors[name]))
-
-
-def _contiguous(tensor: Tensor) -> bytes:
-    """A tensor's elements in row-major order."""
-    if tensor.contiguous or tensor.count == 0:
-        return tensor.read() if tensor.count else b""
-    size = tensor.storage.item_size
-    flat = np.frombuffer(tensor.read(), dtype=f"u{size}")
-    steps = [step * size for step in tensor.stride]
-    return np.lib.stride_tricks.as_strided(flat, tensor.shape, steps, writeable=False).tobytes()
-
 
 _CONVERTERS = (
     "numpy", "onnx", "onnxruntime", "openvino", "tokenizers", "torch", "transformers",
@@ -76,7 +36,9 @@ def write_model(folder: Path, rebuilt: Rebuilt) -> None:
     write(folder / "config.json", render_json(model_config))
     write(folder / "tokenizer.json", render_json(rebuilt.serialized))
     write(folder / "tokenizer_config.json", render_json(_tokenizer_config(rebuilt)))
-    weights = learner_weights(rebuilt.anatomy, rebuilt.transformer, rebuilt.classifier.model)
+    weights = rebuilt.anatomy.weights  # of a folder, under the names that transformers reads
+    if not rebuilt.anatomy.pretrained:
+        weights = learner_weights(rebuilt.anatomy, rebuilt.transformer, rebuilt.classifier.model)
     write_safetensors(folder / "model.safetensors", weights)
 
 

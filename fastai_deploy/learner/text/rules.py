@@ -23,6 +23,7 @@ from fastai_deploy.learner.user_code.objects import Objects
 DROP_TRAILING_NUL = "drop-trailing-nul"
 PREFIX_SPACE = "prefix-space"
 
+USUAL_LENGTH = 512  # tokens, where nothing says how long a text may be
 LENGTHS = ("max_seq_len", "max_len", "max_length", "max_seq_length", "seq_len", "maxlen")
 
 
@@ -35,6 +36,8 @@ class TextRules:
     None if nothing in the file says it. ``rules`` describes all of it in words. ``unproven`` is the
     code that turns a text into ids and that the file does not prove; ``assumptions`` is anything
     else that is assumed; ``problem`` says why the rules cannot be served, and is empty if they can.
+    ``token_types`` are the types of the tokens before a text, of the text, and of those after it,
+    if the model gets them: learners never pass them.
     """
 
     steps: tuple[str, ...]
@@ -44,6 +47,7 @@ class TextRules:
     unproven: tuple[Unproven, ...] = ()
     assumptions: tuple[str, ...] = ()
     problem: str = ""
+    token_types: tuple[tuple[int, ...], int, tuple[int, ...]] | None = None
 
 
 def length_of(holder: dict[str, object], tokenizer: Tokenizer) -> int | None:
@@ -53,6 +57,29 @@ def length_of(holder: dict[str, object], tokenizer: Tokenizer) -> int | None:
         if type(value) is int and 0 < value < NO_LIMIT:
             return value
     return tokenizer.max_length
+
+
+def longest(stated: int | None, config: object) -> int:
+    """The length of the longest text in tokens: where texts are cut, but no more than positions.
+
+    A RoBERTa never uses its first positions: it has two more than its texts have tokens.
+    """
+    if stated is not None and stated >= NO_LIMIT:
+        stated = None
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < NO_LIMIT:
+        offset = (getattr(config, "pad_token_id", 0) or 0) + 1
+        known = positions - offset if _counts_from_padding(config) else positions
+        return min(stated, known) if stated else known
+    return stated or USUAL_LENGTH
+
+
+def _counts_from_padding(config: object) -> bool:
+    """Whether positions start after the padding id, as in RoBERTa and its descendants."""
+    return str(getattr(config, "model_type", "")) in (
+        "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "longformer", "mpnet", "xmod",
+        "data2vec-text", "ibert", "luke", "esm", "roberta-prelayernorm",
+    )  # fmt: skip
 
 
 def blank_residue(tokenizer: Tokenizer) -> str | None:

@@ -47,6 +47,7 @@ class Tokenizer:
     ``era`` is the first version of transformers that splits texts at special tokens in the same
     way; ``special`` maps roles (``cls``, ``sep``, ``pad``, ...) to tokens; ``max_length`` is in
     tokens; ``splitting`` are the tokens at which it splits texts, or None for all special tokens.
+    ``serialized`` is the tokenizer.json that transformers itself makes of it, if it was asked.
     """
 
     cls: Global
@@ -59,6 +60,7 @@ class Tokenizer:
     vocabulary_size: int
     max_length: int | None
     splitting: frozenset[str] | None
+    serialized: dict[str, Any] | None = None
 
 
 def find_tokenizers(calls: Iterable[Call]) -> tuple[Tokenizer, ...]:

@@ -216,6 +216,8 @@ def tokenizer_json(
     the user supplied in place of what the file lost.
     Raises UnsupportedLearner for a tokenizer that the file does not hold completely.
     """
+    if tokenizer.serialized is not None:
+        return {**tokenizer.serialized, "truncation": None, "padding": None}
     if handed is not None and handed.serialized is not None:
         return _plain(tokenizer, json.loads(json.dumps(handed.serialized)))
     if tokenizer.kind == "fast":

@@ -35,6 +35,7 @@ from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Api, Endpoint
 from fastai_deploy.runtime.contract import OPENAPI, PAGE
 from fastai_deploy.settings import ApiSettings
+from fastai_deploy.targets.base import Route
 from fastai_deploy.targets.local.client import LOOPBACK, post, send
 from fastai_deploy.targets.local.gateway.config import PROBE, GatewayConfig, new_key
 from fastai_deploy.targets.local.processes import (
@@ -158,6 +159,12 @@ class LocalApi:
         server = self._recorded(api)
         self._check(server)
         return self._url_at(server, api)
+
+    def route(self, api: Api) -> Route:
+        """The route to the gateway, with its key. Raises InvocationError or FileMissing."""
+        server = self._recorded(api)
+        headers = {"x-api-key": self.key()}
+        return Route(self._url_at(server, api), lambda _body: headers, lambda: self._check(server))
 
     def _recorded(self, api: Api) -> Server:
         """The gateway that was started. Raises InvocationError without one."""

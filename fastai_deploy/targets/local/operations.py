@@ -196,7 +196,7 @@ class LocalOperations:
             url=target.api.url(port, self._api_settings) if port else "",
             ends="",
             last_hour=self._last_hour(),
-            bill=Bill(Decimal(0), Decimal(0), "USD", _FREE),
+            bill=Bill(Decimal(0), Decimal(0), "USD", _FREE, Decimal(0)),
             unproven=bool(version) and target.endpoint.live_unproven(),
         )
 

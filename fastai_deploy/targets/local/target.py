@@ -32,7 +32,7 @@ from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Api, Artifact, Deployed, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.base import Claim
+from fastai_deploy.targets.base import Claim, Route
 from fastai_deploy.targets.local.api import LocalApi
 from fastai_deploy.targets.local.endpoint import LocalEndpoint, Store, interpreter
 from fastai_deploy.targets.local.processes import Processes
@@ -165,6 +165,14 @@ class LocalTarget:
     def call_api(self, api: Api, request: Json) -> Json:
         """Send a request through the gateway, with the key."""
         return self.api.call(api, request)
+
+    def endpoint_route(self, endpoint: Endpoint) -> Route:  # noqa: ARG002 there is one
+        """The route to the model server."""
+        return self.endpoint.route()
+
+    def api_route(self, api: Api) -> Route:
+        """The route to the gateway."""
+        return self.api.route(api)
 
     def key(self, api: Api) -> str:  # noqa: ARG002 there is one
         """The key of the gateway."""
