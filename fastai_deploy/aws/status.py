@@ -37,7 +37,7 @@ def status(aws: Aws, owner: Owner) -> Status:
     state = find_endpoint(aws, name) if name else None
     return Status(
         target="aws",
-        parts=tuple(_line(stack) for stack in (endpoint, api, batch, ttl) if stack),
+        parts=tuple(_line(stack) for stack in (endpoint, batch, api, ttl) if stack),
         endpoint=name,
         endpoint_status=state.status if state else "",
         reason=state.reason if state else "",
@@ -49,7 +49,7 @@ def status(aws: Aws, owner: Owner) -> Status:
         unproven="Unproven" in outputs,
         region=aws.region,
         account=aws.account,
-        overdue=_is_overdue(aws, ttl, [stack for stack in (endpoint, api, batch) if stack]),
+        overdue=_is_overdue(aws, ttl, [stack for stack in (endpoint, api) if stack]),
         bill=_bill(
             aws, outputs.get("EndpointConfigName", ""), endpoint, state.instances if state else 0
         ),
