@@ -44,9 +44,16 @@ _LEFT_OUT = {"roberta_base", "canine", "flaubert", "xlm"}
 _LEFT_OUT |= {"layoutlmv2"}
 
 
+_REASON = 120  # characters
+PROVEN, IN_TORCH = "proven", "proven in torch"
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """``proven``, with the largest |Δprobability| of ONNX Runtime, or ``refused``."""
+    """``proven``, with the largest |Δprobability| of ONNX Runtime, or ``refused``.
+
+    ``proven in torch``: the graph was not made.
+    """
 
     outcome: str
     difference: float | None = None
@@ -94,8 +101,8 @@ def outcome(folder: Path, anatomy: Anatomy, found: Asked, destination: Path) -> 
             folder, destination, golden=golden, tolerance=1e-4, name="x", report=silent
         )
     except FdeployError as error:
-        return Outcome("refused", reason=error.message.partition(": '")[0])
-    return Outcome("proven", difference=float(f"{bundle.max_difference:.1e}"))
+        return Outcome("refused", reason=error.message.partition(": '")[0][:_REASON])
+    return Outcome(PROVEN, difference=float(f"{bundle.max_difference:.1e}"))
 
 
 def read_outcomes() -> Rows:
@@ -106,16 +113,21 @@ def read_outcomes() -> Rows:
 
 def listed(rows: Mapping[str, Outcome]) -> str:
     """The list for docs/learners.md."""
-    proven = [f"`{name}`" for name, row in sorted(rows.items()) if row.outcome == "proven"]
+
+    def of(kind: str) -> list[str]:
+        return [f"`{name}`" for name, row in sorted(rows.items()) if row.outcome == kind]
+
     worst = max(row.difference or 0.0 for row in rows.values())
-    counted = f"Proven, {len(proven)} architectures, the largest |Δprobability| {worst:.1e}"
-    lines = [
-        f"{counted}: {', '.join(proven)}.",
-        "",
-        "| refused | reason |",
-        "|---|---|",
-    ]
-    refused = [(name, row) for name, row in sorted(rows.items()) if row.outcome != "proven"]
+    both, torch = of(PROVEN), of(IN_TORCH)
+    head = f"Proven in torch and in ONNX Runtime, {len(both)} architectures"
+    lines = [f"{head}, the largest |Δprobability| {worst:.1e}: {', '.join(both)}.", ""]
+    if torch:
+        head = (
+            f"Proven in torch, {len(torch)} architectures; the last survey did not make the graph"
+        )
+        lines += [f"{head}: {', '.join(torch)}.", ""]
+    lines += ["| refused | reason |", "|---|---|"]
+    refused = [(name, row) for name, row in sorted(rows.items()) if row.outcome == "refused"]
     lines += [f"| `{name}` | {row.reason} |" for name, row in refused]
     return "\n".join(lines)
 
