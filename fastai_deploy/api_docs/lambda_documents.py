@@ -7,11 +7,12 @@ from pathlib import Path
 from fastai_deploy import files
 from fastai_deploy.api_docs.demo_page import page
 from fastai_deploy.api_docs.openapi import describe_api, encoded
+from fastai_deploy.bundle.folder import CARD
 from fastai_deploy.errors import FileMissing
 from fastai_deploy.packaging.lambda_zip import build_lambda_package
 from fastai_deploy.settings import Settings
 
-_CARD, _LONGEST_CARD = "card.md", 1 << 20
+_LONGEST_CARD = 1 << 20
 
 
 def lambda_package(settings: Settings, bundle: Path, *, target: str) -> bytes:
@@ -27,6 +28,6 @@ def lambda_package(settings: Settings, bundle: Path, *, target: str) -> bytes:
 def _card(bundle: Path) -> str:
     """The model card; empty without one. It is in the bundle's folder but not in its manifest."""
     try:
-        return files.read(bundle / _CARD, most=_LONGEST_CARD).decode("utf-8", "replace")
+        return files.read(bundle / CARD, most=_LONGEST_CARD).decode("utf-8", "replace")
     except FileMissing:
         return ""
