@@ -24,7 +24,8 @@ LEARNERS = Path(__file__).parent / "learners"
 # to import. Their tests get the marker `slow`, including those of new files in such a folder.
 SLOW = (
     *("aws", "aws_templates", "benchmarks", "docs", "evaluation", "flow", "gateway"),
-    *("ci_examples", "learner", "learner_runtime", "local", "page", "runtime", "telemetry"),
+    *("ci_examples", "learner", "learner_runtime", "local", "page", "pretrained", "runtime"),
+    "telemetry",
     *(
         "test_format_1.py",
         "test_inspect.py",

@@ -216,7 +216,7 @@ class Inventory:
         yield from self._versioned(
             "list_endpoint_configs", "EndpointConfigs", "EndpointConfig", "endpoint configuration"
         )
-        yield from self._transform_jobs()
+        yield from self.running_transforms()
         yield from self._function(naming.function_name(self._owner.project, self._owner.stage))
         yield from self._if_there(
             ResourceRef(
@@ -292,8 +292,11 @@ class Inventory:
                 if self._is_versioned(name) and self._is_ours(item[f"{member}Arn"]):
                     yield ResourceRef(kind, name)
 
-    def _transform_jobs(self) -> Iterator[ResourceRef]:
-        """The batch transforms that run; those that have ended stay listed for ever."""
+    def running_transforms(self) -> Iterator[ResourceRef]:
+        """The batch transforms that run; those that have ended stay listed for ever.
+
+        Raises AwsError.
+        """
         part = f"{self._owner.project}-{self._owner.stage}-"
         own = re.compile(re.escape(part) + naming.TRANSFORM_RUN)
         for status in RUNNING_JOBS:

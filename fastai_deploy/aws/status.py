@@ -29,7 +29,7 @@ _MICROSECONDS_A_MS = 1_000
 
 def status(aws: Aws, owner: Owner) -> Status:
     """The status of a stage. Raises NotOurs or AwsError."""
-    ttl, api, endpoint = (
+    ttl, api, batch, endpoint = (
         our_stack(aws, name, owner) for name in Names(owner.project, owner.stage).stacks
     )
     outputs = endpoint.outputs if endpoint else {}
@@ -37,7 +37,7 @@ def status(aws: Aws, owner: Owner) -> Status:
     state = find_endpoint(aws, name) if name else None
     return Status(
         target="aws",
-        parts=tuple(_line(stack) for stack in (endpoint, api, ttl) if stack),
+        parts=tuple(_line(stack) for stack in (endpoint, batch, api, ttl) if stack),
         endpoint=name,
         endpoint_status=state.status if state else "",
         reason=state.reason if state else "",

@@ -437,7 +437,7 @@ def batch(
     limit: opt.Limit = None,
     overwrite: opt.Overwrite = False,  # noqa: FBT002 - a flag
     transform: opt.Transform = False,  # noqa: FBT002 - a flag
-    instances: opt.Instances = 1,
+    instances: opt.Instances = None,
     instance: opt.Instance = None,
     region: opt.Region = None,
     yes: opt.YesToCost = False,  # noqa: FBT002
@@ -451,11 +451,14 @@ def batch(
     from fastai_deploy import stages
     from fastai_deploy.batch_invoke.job import FileRequest
     from fastai_deploy.batch_invoke.tables import ColumnChoice
+    from fastai_deploy.errors import UsageError
 
     wanted = ColumnChoice(column, header=not no_header)
     request = FileRequest(source, output, wanted, top_k, limit, overwrite)
     if transform:
-        return stages.transform(project, request, instances)
+        return stages.transform(project, request, instances or 1)
+    if instances is not None:
+        raise UsageError("--instances is for --transform", hint="add --transform, or leave it out")
     return stages.batch(project, request)
 
 

@@ -253,7 +253,10 @@ Transform = Annotated[
     ),
 ]
 Instances = Annotated[
-    int, typer.Option(help="With --transform: the number of instances.", min=1, max=100)
+    int | None,
+    typer.Option(
+        help="With --transform: the number of instances [1].", min=1, max=100, show_default=False
+    ),
 ]
 YesToCost = Annotated[
     bool,

@@ -211,7 +211,8 @@ def values(result: Result | Streamed) -> Any:
             return dict(body)
         case Presented() if not isinstance(result, Settings):
             found = result.values()
-            return asdict(found) if is_dataclass(found) else found
+            plain = not is_dataclass(found) or isinstance(found, type)
+            return found if plain else asdict(found)
         case _:
             return asdict(_shape(result))
 
@@ -219,13 +220,13 @@ def values(result: Result | Streamed) -> Any:
 def _shape(result: Any) -> Any:
     """The dataclass whose members are a result's."""
     match result:
-        case Batch(output=str()):
+        case Batch(output=str() as output):
             return BatchValues(
                 len(result.answers),
                 result.reused,
                 tuple(answer.row for answer in result.failures),
                 dict(result.counts()),
-                result.output,
+                output,
             )
         case Exported(bundle, parity, page):
             return ExportedValues(**_members(bundle), parity=parity, parity_page=page)
@@ -271,7 +272,10 @@ class _Written(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of what any command prints on stdout with ``--json``, line by line."""
     mode: Literal["serialization"] = "serialization"
-    adapters = [(name, mode, TypeAdapter(Union[kinds])) for name, kinds in RESULTS.items()]  # noqa: UP007 - of a tuple
+    adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
+        (name, mode, TypeAdapter(Union[kinds]))  # type: ignore[arg-type]  # noqa: UP007 - of a tuple
+        for name, kinds in RESULTS.items()
+    ]
     found, definitions = TypeAdapter.json_schemas(adapters, schema_generator=_Written)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

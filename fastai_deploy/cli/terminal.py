@@ -31,6 +31,7 @@ from rich.text import Text
 
 from fastai_deploy.cli.escaping import visible, visible_fields
 from fastai_deploy.cli.load_chart import LoadChart
+from fastai_deploy.cli.progress import ShownReporter
 from fastai_deploy.progress import (
     Advanced,
     Ask,
@@ -147,7 +148,7 @@ class _RateColumn(ProgressColumn):
         return Text(f"{task.completed:,.0f}{total} {task.fields['unit']}{rate}", style="dim")
 
 
-class TerminalReporter:
+class TerminalReporter(ShownReporter):
     """Prints events in colour; ``clock`` returns seconds."""
 
     def __init__(

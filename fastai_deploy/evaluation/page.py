@@ -17,17 +17,16 @@ h2{margin-top:2.2rem}td.r,th.r{text-align:right}.i{color:#666;font-size:.87em;wh
 .whisker{stroke:#222;stroke-width:1.5}.dot{fill:#3b6ea5}.count{fill:#b9c8d8}.ideal{stroke:#888;
 stroke-dasharray:4 3}.failed{background:#fdecea;padding:.6rem 1rem;border-left:4px solid #c0392b}
 table.matrix{width:auto}table.matrix td{text-align:right;min-width:3rem;border:1px solid #ddd}
-table.matrix td.on{background:rgba(59,110,165,var(--s))}
-table.matrix td.off{background:rgba(192,57,43,var(--s))}
-table.matrix td.deep{color:#fff}.truth{font-weight:600}
+table.matrix td.on{background:rgba(59,110,165,calc(var(--s)*.55))}
+table.matrix td.off{background:rgba(192,57,43,calc(var(--s)*.55))}
+.truth{font-weight:600}
 @media(prefers-color-scheme:dark){.i,figcaption{color:#aaa}.grid{stroke:#333}.whisker{stroke:#ddd}
 .dot,.bar{fill:#7aa7d6}.count{fill:#3a4a5c}.failed{background:#4a2320}
-table.matrix td{border-color:#444}table.matrix td.deep{color:#fff}}
+table.matrix td{border-color:#444}}
 """
 _ROWS = 1_000  # texts in a table; the JSON file has all of them
 _MATRIX = 25  # labels up to which the confusion matrix is shown whole
 _PAIRS = 40  # confused pairs shown for more labels
-_DEEP = 0.55  # share from which text on a cell is white
 _CURVE = 340  # pixels
 _PAD = 40
 _LINE = 26  # pixels
@@ -235,8 +234,7 @@ def _confusion(found: Evaluation) -> str:
 
 def _matrix_cell(count: int, whole: int, *, on: bool) -> str:
     share = count / whole if whole else 0.0
-    deep = " deep" if share > _DEEP else ""
-    return f'<td class="{"on" if on else "off"}{deep}" style="--s:{share:.2f}">{count:,}'
+    return f'<td class="{"on" if on else "off"}" style="--s:{share:.2f}">{count:,}'
 
 
 def _confused_pairs(found: Evaluation) -> str:

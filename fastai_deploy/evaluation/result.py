@@ -144,8 +144,8 @@ class Evaluation:
         least, accuracy = self.limits.min_accuracy, found.accuracy.value or 0.0
         if least is not None and accuracy < least:
             return AccuracyTooLow(
-                f"{self.judged} answers {accuracy:.4f} of {found.texts:,} texts right, less than "
-                f"--min-accuracy {least:g} (95 % interval {interval(found.accuracy)})",
+                f"{self.judged} has an accuracy of {accuracy:.4f} on {found.texts:,} texts, "
+                f"less than --min-accuracy {least:g} (95 % interval {interval(found.accuracy)})",
                 hint=f"look at the wrong answers in {self.page or 'the report'}",
             )
         other = next((each for each in self.columns if each.name == self.limits.against), None)

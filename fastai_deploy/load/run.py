@@ -26,10 +26,11 @@ from fastai_deploy.load.measure import Level, Served, advise
 from fastai_deploy.load.report import page
 from fastai_deploy.load.result import Bench, save
 from fastai_deploy.parity.gate import patient, stored_goldens
-from fastai_deploy.progress import LoadMeasured, StageFinished, StageStarted, Step
+from fastai_deploy.progress import LoadMeasured, StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
-from fastai_deploy.records import Api, Bill, Bundle, Endpoint, Status, counted, money
+from fastai_deploy.records import Api, Bundle, Endpoint, Status, counted, money
 from fastai_deploy.runtime.bundle import ModelError
+from fastai_deploy.settings.aws_sections import ServerlessSettings
 
 On = Literal["endpoint", "api", "bundle"]
 CLIENTS = (1, 2, 4, 8)
@@ -154,6 +155,14 @@ def _subject(project: Project, plan: Plan) -> _Subject:
     invoke: Callable[[Any], Any]
     if plan.on == "api":
         api = project.workspace.need(Api)
+        quota = project.settings.sections.api.quota
+        if quota is not None:
+            project.report(
+                Warned(
+                    f"these requests count in the key's quota of {quota:,} a day",
+                    hint="--on endpoint has no quota",
+                )
+            )
         route, invoke = target.api_route(api), lambda request: target.call_api(api, request)
     else:
         route = target.endpoint_route(endpoint)
@@ -231,7 +240,7 @@ def _agree(project: Project, plan: Plan, status: Status) -> None:
     if plan.requests is not None:
         bounds += f" and {plan.requests:,} requests"
     project.report(Step(f"sends requests for at most {seconds:g} s: {bounds}"))
-    project.report(Step(_price(project, status.bill, seconds)))
+    project.report(Step(_price(project, plan, status, seconds)))
     consent = project.consent
     if consent.yes:
         return
@@ -242,14 +251,11 @@ def _agree(project: Project, plan: Plan, status: Status) -> None:
         raise UsageError("no load was sent", hint=again)
 
 
-def _price(project: Project, bill: Bill, seconds: float) -> str:
-    endpoint = project.settings.sections.endpoint
+def _price(project: Project, plan: Plan, status: Status, seconds: float) -> str:
+    """What is known of the price, as a sentence."""
+    endpoint, bill = project.settings.sections.endpoint, status.bill
     if endpoint.kind == "serverless":
-        busy = seconds * endpoint.serverless.concurrency
-        return (
-            f"price: at most {busy:,.0f} s of {endpoint.serverless.memory:,} MB, billed by use; "
-            "fdeploy cost shows the rate. Requests of the API are billed on top"
-        )
+        return _serverless_price(plan, status.region, endpoint.serverless)
     if bill.per_hour is None:
         return f"price: unknown ({bill.note}); requests of the API are billed on top"
     each = bill.per_hour * Decimal(math.ceil(seconds)) / _HOUR
@@ -258,6 +264,19 @@ def _price(project: Project, bill: Bill, seconds: float) -> str:
     return (
         f"price: the instances cost {money(bill.per_hour)} {bill.currency} per hour with or "
         f"without load, {each:.4f} for this time{scales}. Requests of the API are billed on top"
+    )
+
+
+def _serverless_price(plan: Plan, region: str, settings: ServerlessSettings) -> str:
+    """At most every second of as many requests as run at a time is billed."""
+    from fastai_deploy.aws.list_prices import default_folder, price_book  # noqa: PLC0415 - for AWS
+
+    busy = sum(load.seconds * min(load.clients, settings.concurrency) for load in plan.loads)
+    second = price_book(region, default_folder()).second_by_gb.get(settings.memory // 1024)
+    amount = "unknown" if second is None else f"{second * Decimal(str(busy)):.4f} USD"
+    return (
+        f"price: at most {busy:,.0f} s of {settings.memory:,} MB, {amount}; requests of the API "
+        "are billed on top"
     )
 
 

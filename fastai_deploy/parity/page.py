@@ -26,9 +26,9 @@ def document(title: str, parts: Iterable[str], style: str = "") -> str:
             '<meta name=viewport content="width=device-width,initial-scale=1">',
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; ',
             "style-src 'unsafe-inline'\">",
-            f"<style>{STYLE}{style}</style><h1>{escape(title)}</h1>",
+            f"<style>{STYLE}{style}</style><main><h1>{escape(title)}</h1>",
             *parts,
-            "</html>\n",
+            "</main></html>\n",
         )
     )
 

@@ -37,6 +37,12 @@ def test_nothing_is_sent_without_agreement(live: Stage) -> None:
     assert "nobody can be asked" in refused.error["message"]
     assert "--yes" in refused.error["hint"]
     assert not (live.folder / ".fdeploy/dev/bench.json").exists()
+    variables = {"FDEPLOY_ENDPOINT_KIND": "serverless", "FDEPLOY_API_QUOTA": "900"}
+    other = Fdeploy(live.folder, {**live.environ, **variables})
+    said = other("bench", "--on", "api", *FEW).stderr
+    # 15 s with one request at a time and 15 s with two, of 3 GB
+    assert "at most 45 s of 3,072 MB, 0.0027 USD" in said
+    assert "quota of 900 a day" in said
 
 
 def test_a_terminal_asks_and_paints_the_levels(live: Stage) -> None:

@@ -216,6 +216,24 @@ def test_teardown_stops_a_job_and_deletes_what_it_has(world: World, model: Model
     assert [each for each in world.everything() if each != LOGS] == []
 
 
+def test_a_run_that_ends_leaves_the_stack_to_another_one(world: World, model: Model) -> None:
+    table(world.root / "in.csv", 10)
+    mine = service(world, model)
+    world.double.behave(world.account, hold=True)
+
+    def report(event: Event) -> None:
+        if isinstance(event, Advanced) and event.unit == "rows":
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(world, model, service(world, model), report=report)
+    mine.clean("0a1b2c3d")  # a run of which nothing is left but the stack
+    assert any(each.startswith("stack demo-dev-batch") for each in world.everything())
+    world.double.behave(world.account, hold=False)
+    run(world, model, service(world, model))
+    check(world, model, 10)
+
+
 def test_another_stage_keeps_its_job(world: World, model: Model) -> None:
     table(world.root / "in.csv", 10)
     other = World(world.double, world.root, account=world.account, stage="dev-2")

@@ -73,8 +73,8 @@ class Market:
                 yield {**of_type, **kind}, "Hrs", price
         for gigabytes, price in behaviour.serverless_price.items():
             usage = f"EUC1-ServerlessInf:Mem-{gigabytes}GB"
-            for kind, cost in ((usage, price), (f"{usage}-PC", "9.9999")):  # provisioned
-                serverless = {"productFamily": "ML Serverless", "usagetype": kind}
+            for type_, cost in ((usage, price), (f"{usage}-PC", "9.9999")):  # provisioned
+                serverless = {"productFamily": "ML Serverless", "usagetype": type_}
                 yield {**serverless, "regionCode": region}, "seconds", cost
 
 

@@ -65,7 +65,9 @@ def test_half_a_learner(fdeploy: Fdeploy, name: str, part: float) -> None:
 
 def test_a_folder_in_place_of_a_file(fdeploy: Fdeploy) -> None:
     (fdeploy.folder / "learner.pkl").mkdir()
-    assert fdeploy("export", "learner.pkl", "--json").error["exit_code"] == 4
+    error = fdeploy("export", "learner.pkl", "--json").error
+    assert (error["code"], error["exit_code"]) == ("not-a-learner", 5)
+    assert "it is empty" in error["message"]
 
 
 def test_a_pickle_that_is_not_a_learner(fdeploy: Fdeploy) -> None:

@@ -95,6 +95,8 @@ def test_a_table_through_the_command(project: Project) -> None:
     assert sorted(path.name for path in project.folder.iterdir()) == sorted(
         [".fdeploy", "fdeploy.toml", "in.csv", "out.csv"]
     )
+    refused = project.fdeploy("batch", "in.csv", "out.csv", "--instances", "2", "--json")
+    assert (refused.status, refused.error["hint"]) == (2, "add --transform, or leave it out")
     again = project.fdeploy("batch", "in.csv", "out.csv", "--json")
     assert (again.status, again.error["message"]) == (2, "out.csv exists already")
     shown = project.fdeploy.ok("batch", "in.csv", "out.csv", "--overwrite", "--limit", "40")

@@ -48,7 +48,7 @@ def test_what_is_no_file_is_refused(fdeploy: Fdeploy, flag: str, kind: str) -> N
     assert ("is larger" if kind == "huge" else "not a regular file") in outcome.error["message"]
 
 
-@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "socket", "folder"])
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "socket"])
 def test_a_learner_that_is_no_file(fdeploy: Fdeploy, kind: str) -> None:
     path = odd(fdeploy.folder, kind, ".pkl")
     for command in ("export", "inspect"):

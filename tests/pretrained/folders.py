@@ -25,6 +25,7 @@ from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.text.tokenizer import fast_json
 from tests.learner.made import LEARNERS, MADE
 
+_library: Any = transformers  # whose signatures say less than it takes
 LABELS = ("negative", "neutral", "positive")
 LENGTH = 128  # tokens
 _SIZE = 320
@@ -91,7 +92,7 @@ def save(name: str, folder: Path, **more: Any) -> Path:
         }
     )
     torch.manual_seed(0)
-    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    model = _library.AutoModelForSequenceClassification.from_config(config)
     spread(model, tokenizer)
     model.eval()
     model.save_pretrained(folder)
@@ -125,22 +126,22 @@ def _scores(model: Any, tokenizer: Any, text: str) -> torch.Tensor:
 @functools.cache
 def tokenizer_of(kind: str) -> Any:
     """The tokenizer that transformers gives to a model of this kind."""
-    options = {"model_max_length": LENGTH}
+    options: dict[str, Any] = {"model_max_length": LENGTH}
     if kind.startswith("wordpiece"):
         lower = kind == "wordpiece"
         vocab = _wordpiece(lower=lower, special=_BERT)
-        return transformers.BertTokenizer(vocab=vocab, do_lower_case=lower, **options)
+        return _library.BertTokenizer(vocab=vocab, do_lower_case=lower, **options)
     if kind == "funnel":
         vocab = _wordpiece(lower=True, special=_FUNNEL)
-        return transformers.FunnelTokenizer(vocab=vocab, **options)
+        return _library.FunnelTokenizer(vocab=vocab, **options)
     if kind == "mpnet":
-        return transformers.MPNetTokenizer(vocab=_wordpiece(lower=True, special=_MPNET), **options)
+        return _library.MPNetTokenizer(vocab=_wordpiece(lower=True, special=_MPNET), **options)
     if kind == "bpe":
         vocab, merges = _byte_level(_ROBERTA)
-        return transformers.RobertaTokenizer(vocab=vocab, merges=merges, **options)
+        return _library.RobertaTokenizer(vocab=vocab, merges=merges, **options)
     if kind == "bpe-bert":
         vocab, merges = _byte_level(_BERT)
-        return transformers.DebertaTokenizer(vocab=vocab, merges=merges, **options)
+        return _library.DebertaTokenizer(vocab=vocab, merges=merges, **options)
     return _held(kind, options)
 
 

@@ -3,7 +3,7 @@
 ``python -m tests.pretrained.survey``, a part of ``make test-architectures``, makes a small folder
 of each architecture (``folders.py``), asks one process with the pipeline about all of them, and
 converts each with these answers. The outcomes go to ``tests/pretrained/outcomes.json``, and from
-there into the list in ``docs/learners.md``. The exit code is 1 if a folder that used to be proven
+there into the list in ``docs/huggingface.md``. The exit code is 1 if a folder that used to be proven
 no longer is.
 """
 
@@ -32,10 +32,10 @@ from fastai_deploy.learner.pretrained.pipeline import (
 )
 from fastai_deploy.parity.goldens import PROBES, Case
 from fastai_deploy.progress import silent
-from tests.learner.survey import PAGE
 from tests.pretrained.folders import architectures, save
 
 OUTCOMES = Path(__file__).with_name("outcomes.json")
+PAGE = Path(__file__).parents[2] / "docs/huggingface.md"
 BEGIN, END = "<!-- folders -->", "<!-- end of folders -->"
 TEXTS = (*PROBES[:8], PROBES[-1])  # of several languages, and one that is too long
 # In full size, for the benchmarks; and three whose tokenizers exist only in Python.
@@ -44,9 +44,16 @@ _LEFT_OUT = {"roberta_base", "canine", "flaubert", "xlm"}
 _LEFT_OUT |= {"layoutlmv2"}
 
 
+_REASON = 120  # characters
+PROVEN, IN_TORCH = "proven", "proven in torch"
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """``proven``, with the largest |Δprobability| of ONNX Runtime, or ``refused``."""
+    """``proven``, with the largest |Δprobability| of ONNX Runtime, or ``refused``.
+
+    ``proven in torch``: the graph was not made.
+    """
 
     outcome: str
     difference: float | None = None
@@ -94,8 +101,8 @@ def outcome(folder: Path, anatomy: Anatomy, found: Asked, destination: Path) -> 
             folder, destination, golden=golden, tolerance=1e-4, name="x", report=silent
         )
     except FdeployError as error:
-        return Outcome("refused", reason=error.message.partition(": '")[0])
-    return Outcome("proven", difference=float(f"{bundle.max_difference:.1e}"))
+        return Outcome("refused", reason=error.message.partition(": '")[0][:_REASON])
+    return Outcome(PROVEN, difference=float(f"{bundle.max_difference:.1e}"))
 
 
 def read_outcomes() -> Rows:
@@ -105,23 +112,28 @@ def read_outcomes() -> Rows:
 
 
 def listed(rows: Mapping[str, Outcome]) -> str:
-    """The list for docs/learners.md."""
-    proven = [f"`{name}`" for name, row in sorted(rows.items()) if row.outcome == "proven"]
+    """The list for docs/huggingface.md."""
+
+    def of(kind: str) -> list[str]:
+        return [f"`{name}`" for name, row in sorted(rows.items()) if row.outcome == kind]
+
     worst = max(row.difference or 0.0 for row in rows.values())
-    counted = f"Proven, {len(proven)} architectures, the largest |Δprobability| {worst:.1e}"
-    lines = [
-        f"{counted}: {', '.join(proven)}.",
-        "",
-        "| refused | reason |",
-        "|---|---|",
-    ]
-    refused = [(name, row) for name, row in sorted(rows.items()) if row.outcome != "proven"]
+    both, torch = of(PROVEN), of(IN_TORCH)
+    head = f"Proven in torch and in ONNX Runtime, {len(both)} architectures"
+    lines = [f"{head}, the largest |Δprobability| {worst:.1e}: {', '.join(both)}.", ""]
+    if torch:
+        head = (
+            f"Proven in torch, {len(torch)} architectures; the last survey did not make the graph"
+        )
+        lines += [f"{head}: {', '.join(torch)}.", ""]
+    lines += ["| refused | reason |", "|---|---|"]
+    refused = [(name, row) for name, row in sorted(rows.items()) if row.outcome == "refused"]
     lines += [f"| `{name}` | {row.reason} |" for name, row in refused]
     return "\n".join(lines)
 
 
 def write_page(rows: Mapping[str, Outcome]) -> None:
-    """Write the list into docs/learners.md."""
+    """Write the list into docs/huggingface.md."""
     page = PAGE.read_text(encoding="utf-8")
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)

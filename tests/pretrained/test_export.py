@@ -31,7 +31,7 @@ def held(path: Path) -> Any:
 
 def pipeline(folder: Path, text: str, limit: int) -> dict[str, float]:
     """What the library answers, in this process."""
-    classifier = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+    classifier: Any = transformers.pipeline("text-classification", model=str(folder), device="cpu")
     [rows] = classifier([text], top_k=None, truncation=True, max_length=limit)
     return {row["label"]: row["score"] for row in rows}
 

@@ -183,7 +183,7 @@ def _unreachable(error: Exception) -> bool:
 @contextmanager
 def _without_bars() -> Iterator[None]:
     """Without the library's progress bars, which would be drawn over fdeploy's own."""
-    from huggingface_hub.utils import (  # noqa: PLC0415 - an extra
+    from huggingface_hub.utils.tqdm import (  # noqa: PLC0415 - an extra
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,

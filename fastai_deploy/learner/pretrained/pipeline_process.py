@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,10 +16,12 @@ _SAMPLE = "a"
 
 def work(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The pipeline of each folder, and its answers."""
-    from transformers.utils import logging  # noqa: PLC0415 - after the limits are in force
+    # Imported after the limits are in force.
+    from transformers.utils import logging as library_logging  # noqa: PLC0415
 
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    library: Any = library_logging
+    library.set_verbosity(logging.CRITICAL)
+    library.disable_progress_bar()
     return {"models": [_model(each) for each in given["models"]]}
 
 
@@ -27,7 +30,7 @@ def _model(given: Mapping[str, Any]) -> Mapping[str, Any]:
     import transformers  # noqa: PLC0415
 
     try:
-        classifier = transformers.pipeline(
+        classifier: Any = transformers.pipeline(
             "text-classification",
             model=given["folder"],
             tokenizer=given["folder"],

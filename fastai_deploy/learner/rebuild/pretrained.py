@@ -8,13 +8,14 @@ or of another shape.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import transformers
-from transformers.utils import logging
+from transformers.utils import logging as library_logging
 
 from fastai_deploy.errors import LearnerError, UnsupportedLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy
@@ -164,12 +165,13 @@ def _stored(name: str) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the report and the progress bar of transformers, whose findings are checked."""
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    library: Any = library_logging
+    before, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity(logging.CRITICAL)
+    library.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        library.set_verbosity(before)
         if bars:
-            logging.enable_progress_bar()
+            library.enable_progress_bar()

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from fastai_deploy import naming
 from fastai_deploy.aws.bucket import ensure_bucket
-from fastai_deploy.aws.inventory import RUNNING_JOBS
+from fastai_deploy.aws.inventory import RUNNING_JOBS, Inventory
 from fastai_deploy.aws.pricing import pricing_region, transform_price
 from fastai_deploy.aws.specs import EndpointSpec, Instances, Location
 from fastai_deploy.aws.templates.render import transform_template
@@ -111,10 +111,11 @@ class BatchTransform:
         return self._jobs.answers(run, shard)
 
     def clean(self, run: str) -> None:
-        """Delete what the run has in the bucket, and the stack."""
+        """Delete what the run has in the bucket, and the stack unless another run uses it."""
         context = self._context
         self._jobs.clean(run)
-        context.deployment().remove(self._stack)
+        if not any(Inventory(context.aws, context.owner).running_transforms()):
+            context.deployment().remove(self._stack)
 
     @property
     def _stack(self) -> str:
