@@ -117,7 +117,7 @@ def listed(rows: Mapping[str, Outcome]) -> str:
     def of(kind: str) -> list[str]:
         return [f"`{name}`" for name, row in sorted(rows.items()) if row.outcome == kind]
 
-    worst = max(row.difference or 0.0 for row in rows.values())
+    worst = max(row.difference or 0.0 for row in rows.values() if row.outcome == PROVEN)
     both, torch = of(PROVEN), of(IN_TORCH)
     head = f"Proven in torch and in ONNX Runtime, {len(both)} architectures"
     lines = [f"{head}, the largest |Δprobability| {worst:.1e}: {', '.join(both)}.", ""]
