@@ -9,10 +9,11 @@
 # make permission-table  takes one permission after the other away and writes docs/permissions.md (an hour)
 # make fault-table       fails every AWS call of an `up` in turn and writes docs/faults.md (an hour)
 # make fuzz    a million damaged learners through the reader (docs/fuzzing.md)
-# make test-architectures   every tiny learner against its own answers (docs/learners.md)
+# make test-architectures   every tiny learner against its own answers (docs/learners-tested.md)
 # make test-learner-runtime   the real fastai, in memory and served from its pickle, in a separate environment
 # make test-variants   hundreds of learners with an operation inserted into their code (docs/learners.md)
 # make test-containers   a packaged artifact in the software of AWS's images (root, Linux, Java 17)
+# make docs    the docs site in site/, to be opened from there
 # make dist    the sdist and the wheel, checked by twine
 # make bench-comparison   fdeploy and other servers, on an idle machine (root, Linux, Java 17)
 # Most create a virtual environment in .venv first; PYTHON=python3.12 chooses another Python.
@@ -26,7 +27,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-lower-bounds test-page test-architectures test-learner-runtime \
 	test-variants test-containers fuzz fuzz-api lint types check check-templates \
-	check-workflows fault-table permission-table format schema \
+	check-workflows fault-table permission-table format schema docs \
 	lock dist bench bench-comparison clean
 
 help:
@@ -54,7 +55,7 @@ test-lower-bounds:
 	.venv-lowest/bin/python -m pytest --override-ini filterwarnings=default $(LOWER_BOUNDS)
 
 test-page: $(VENV)/.page
-	$(BIN)/python -m pytest tests/page/check_page.py
+	$(BIN)/python -m pytest tests/page/check_page.py tests/page/check_site.py
 
 fuzz-api: $(VENV)/.dev
 	$(BIN)/python -m tests.gateway.fuzz_contract --examples 1000
@@ -64,11 +65,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs examples fastai_deploy
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types docs test
 
 # These checkers pin many packages, so they get their own environment: checkov on the templates, parliament on the policies.
 check-templates: $(VENV)/.dev
@@ -138,8 +140,14 @@ format: $(VENV)/.dev
 
 schema: $(VENV)/.dev
 	$(BIN)/python -m fastai_deploy.settings.docs > docs/settings.md
+	$(BIN)/python -m fastai_deploy.cli.docs commands > docs/commands.md
+	$(BIN)/python -m fastai_deploy.cli.docs policies > docs/policies.md
 	$(BIN)/python -m fastai_deploy.api_docs.openapi > docs/openapi.json
 	$(BIN)/python -m fastai_deploy.cli.shapes > fastai_deploy/cli/results.schema.json
+
+# The theme prints that it will not run on MkDocs 2; its own pin keeps MkDocs below 2.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 lock: $(VENV)/.dev
 	$(PIP) uv
@@ -169,7 +177,7 @@ bench-comparison: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.comparison
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -39,15 +39,19 @@
     ├── TargetUnavailable     13   the target cannot be used from this machine
     │   ├── WheelMissing
     │   └── HashMismatch
-    └── AwsError              14   AWS refused a request or could not be reached
-        ├── AwsCredentials
-        ├── AwsDenied
-        ├── AwsMissing
-        ├── AwsQuota
-        ├── AwsThrottled
-        ├── AwsUnreachable
-        ├── AwsWrongAccount
-        └── NotOurs
+    ├── AwsError              14   AWS refused a request or could not be reached
+    │   ├── AwsCredentials
+    │   ├── AwsDenied
+    │   ├── AwsMissing
+    │   ├── AwsQuota
+    │   ├── AwsThrottled
+    │   ├── AwsUnreachable
+    │   ├── AwsWrongAccount
+    │   └── NotOurs
+    └── QualityError          16   the model does not keep to a limit of the command
+        ├── AccuracyTooLow
+        ├── SignificantlyWorse
+        └── DriftTooLarge
 
 The number is the command's exit code. 0 means success, 1 a bug in fdeploy, and 130 an interruption
 (Ctrl-C). Every error says what happened and why; its ``hint`` says what to type next.
@@ -426,6 +430,31 @@ class NotOurs(AwsError):
     """A resource of that name exists but belongs to someone else; fdeploy leaves it alone."""
 
     code = "not-ours"
+
+
+class QualityError(FdeployError):
+    """The model does not keep to a limit that the command was given. Its results are shown."""
+
+    code = "quality"
+    exit_code = 16
+
+
+class AccuracyTooLow(QualityError):
+    """The accuracy on the labelled texts is below ``--min-accuracy``."""
+
+    code = "accuracy-too-low"
+
+
+class SignificantlyWorse(QualityError):
+    """The answers are significantly worse than those of the version given with ``--against``."""
+
+    code = "significantly-worse"
+
+
+class DriftTooLarge(QualityError):
+    """The captured requests or answers differ from the goldens by more than ``--max-drift``."""
+
+    code = "drift-too-large"
 
 
 def error_from_response(

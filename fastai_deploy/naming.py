@@ -42,6 +42,23 @@ def ttl_stack(project: str, stage: str) -> str:
     return f"{project}-{stage}-ttl"
 
 
+def batch_stack(project: str, stage: str) -> str:
+    """The stack of a batch transform, its model and role; at most 53 characters of 128."""
+    return f"{project}-{stage}-batch"
+
+
+TRANSFORM_RUN = "[0-9a-f]{8}-[0-9]{4}"
+"""The pattern of the end of a transform job's name: the run and the attempt."""
+
+
+def transform_job(project: str, stage: str, run: str, attempt: int) -> str:
+    """A transform job's name; at most 61 characters of the 63 that SageMaker allows.
+
+    ``run`` has 8 characters. A name can be used once, so each attempt has its own.
+    """
+    return f"{project}-{stage}-{run}-{attempt:04}"
+
+
 def function_name(project: str, stage: str) -> str:
     """The Lambda's name; at most 51 characters of 64."""
     return f"{project}-{stage}-api"
@@ -103,6 +120,11 @@ def stage_folder(project: str, stage: str) -> str:
 def template_key(project: str, stage: str, digest: str) -> str:
     """The key of a template in the bucket while CloudFormation reads it."""
     return f"{_FOLDER}/{project}/stages/{stage}/templates/{digest}.yaml"
+
+
+def batch_prefix(project: str, stage: str) -> str:
+    """The prefix of what batch transforms read and write."""
+    return f"{_FOLDER}/{project}/stages/{stage}/batch"
 
 
 def captured_prefix(project: str, stage: str) -> str:

@@ -90,6 +90,34 @@ class StageFinished:
     seconds: float
 
 
+@dataclass(frozen=True)
+class LoadMeasured:
+    """A level of a load test, measured so far or, if ``done``, as a whole.
+
+    ``throughput`` is in answers per second; latencies are in ms, None without an answer.
+    """
+
+    level: str
+    seconds: float
+    throughput: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    errors: int
+    done: bool
+
+    @property
+    def message(self) -> str:
+        """The level as one line."""
+        latency = ", ".join(
+            f"{name} {value:.1f} ms"
+            for name, value in (("p50", self.p50_ms), ("p95", self.p95_ms), ("p99", self.p99_ms))
+            if value is not None
+        )
+        errors = f", {self.errors:,} errors" if self.errors else ""
+        return f"{self.level}: {self.throughput:,.1f} answers a second, {latency or 'none'}{errors}"
+
+
 Ask = Callable[[str], bool]  # asks a question; True for yes
 Prompt = Callable[[str, str], str]  # asks a question with a default; the answer
 
@@ -116,7 +144,7 @@ class Consent:
 
 UNASKED = Consent()  # nothing is agreed, and there is no terminal
 
-Event = StageStarted | Step | Advanced | Warned | Planned | Happened | StageFinished
+Event = StageStarted | Step | Advanced | LoadMeasured | Warned | Planned | Happened | StageFinished
 Reporter = Callable[[Event], None]
 
 

@@ -490,12 +490,16 @@ class LastHour:
 
 @dataclass(frozen=True)
 class Bill:
-    """What the endpoint costs, in ``currency``; ``note`` says what is counted or missing."""
+    """What the endpoint costs, in ``currency``; ``note`` says what is counted or missing.
+
+    ``so_far`` is since the stack was created, ``this_month`` since then or since the month began.
+    """
 
     per_hour: Decimal | None
     so_far: Decimal | None
     currency: str
     note: str
+    this_month: Decimal | None = None
 
 
 @dataclass(frozen=True)

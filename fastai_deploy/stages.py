@@ -12,27 +12,40 @@ when it ends. If its input has not changed, it returns the saved record.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastai_deploy import export_source, files, freshness
 from fastai_deploy.api_docs.client_code import collection
 from fastai_deploy.api_docs.openapi import describe_api, document
+from fastai_deploy.batch_invoke.job import (
+    Answering,
+    BatchJob,
+    BatchReport,
+    FileRequest,
+    by_model,
+    run_batch,
+)
+from fastai_deploy.batch_invoke.places import open_places
 from fastai_deploy.batch_invoke.run import (
     AnswerFile,
     AskOptions,
     Batch,
     BatchOptions,
     Fits,
+    Remote,
     answers,
 )
+from fastai_deploy.batch_invoke.transform import transformed
 from fastai_deploy.bundle import read_manifest
+from fastai_deploy.bundle.folder import CARD
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
 from fastai_deploy.environments.venv import Environments
-from fastai_deploy.errors import LeftoverError, NoProject, UsageError
+from fastai_deploy.errors import FileError, LeftoverError, NoProject, UsageError
+from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.packaging.wheels import Container, default_cache, fetch
@@ -50,10 +63,16 @@ from fastai_deploy.records import (
     Teardown,
     counted,
 )
+from fastai_deploy.runtime.bundle import MULTI_LABEL
 from fastai_deploy.settings import Settings, identity
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 from fastai_deploy.settings.loading import PROJECT_FILE, REMEMBERED
+
+if TYPE_CHECKING:
+    from fastai_deploy.aws.objects import Objects
+
+_SHOWN = 12  # hexadecimal digits of a version
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -76,8 +95,12 @@ def export(project: Project) -> Bundle:
         if before and unchanged and _bundle_is_whole(before) and wanted.kind != "factory":
             record = replace(before, source=source)
             ending.summary = f"{_about(record)}, unchanged"
+            if files.size_of(Path(record.path, CARD)) is None:  # of an earlier version of fdeploy
+                with suppress(FileError):  # a damaged bundle is for the next stage to refuse
+                    write_card(Path(record.path))
         else:
             made = export_source.make(project, wanted)
+            write_card(made.path)
             record = Bundle(
                 path=str(made.path),
                 version=made.version,
@@ -343,7 +366,7 @@ def invoke_many(project: Project, texts: Sequence[str], how: BatchOptions) -> Ba
     continuing is pointless.
     """
     endpoint = project.workspace.need(Endpoint)
-    api = project.workspace.need(Api) if how.through_api else None
+    work = _asking(project, endpoint, how)
     bundle = project.workspace.find(Bundle)
     labels = len(bundle.labels) if bundle else None
     kept = AnswerFile(Path(how.output)) if how.output else None
@@ -353,17 +376,6 @@ def invoke_many(project: Project, texts: Sequence[str], how: BatchOptions) -> Ba
         kept.write(before)
     have = {answer.row for answer in before}
     rows = [(row, text) for row, text in enumerate(texts, 1) if row not in have]
-    work = AskOptions(
-        ask=lambda request: (
-            project.target.call_api(api, request)
-            if api
-            else project.target.invoke(endpoint, request)
-        ),
-        sleep=how.sleep,
-        limit=_request_limit(project, through_api=how.through_api),
-        at_once=how.at_once,
-        top_k=how.top_k,
-    )
     found = list(before)
     try:
         for chunk in answers(rows, work):
@@ -376,6 +388,113 @@ def invoke_many(project: Project, texts: Sequence[str], how: BatchOptions) -> Ba
             kept.write(found)
     found.sort(key=lambda answer: answer.row)
     return Batch(found, len(before), how.output)
+
+
+def _asking(project: Project, endpoint: Endpoint, how: BatchOptions) -> AskOptions:
+    """How to send requests to the endpoint or the API."""
+    api = project.workspace.need(Api) if how.through_api else None
+    return AskOptions(
+        ask=lambda request: (
+            project.target.call_api(api, request)
+            if api
+            else project.target.invoke(endpoint, request)
+        ),
+        sleep=how.sleep,
+        limit=_request_limit(project, through_api=how.through_api),
+        at_once=how.at_once,
+        top_k=how.top_k,
+    )
+
+
+def invoke_file(project: Project, request: FileRequest, how: BatchOptions) -> BatchReport:
+    """Send every row of a file to the endpoint or the API, and write the rows with their answers.
+
+    Raises RecordMissing before a deploy, UsageError, FileError or InvocationError.
+    """
+    endpoint = project.workspace.need(Endpoint)
+    manifest, _ = read_manifest(project.workspace.bundle)
+    work = _asking(project, endpoint, how)
+    answering = Answering(
+        by_model(lambda _way: nullcontext(Remote(work))),
+        manifest.labels,
+        several=manifest.task == MULTI_LABEL,
+        version=endpoint.version,
+        by="the API" if how.through_api else "the endpoint",
+    )
+    return run_batch(_open_job(project, request), answering, project.report, project.clock)
+
+
+def batch(project: Project, request: FileRequest) -> BatchReport:
+    """Classify every row of a file with the bundle, on this machine, with every core.
+
+    Raises RecordMissing or RecordStale before an export, UsageError, FileError, ServerDied,
+    ExtraMissing, or AwsError for a file on S3.
+    """
+    from fastai_deploy.batch_invoke.local_model import open_model  # noqa: PLC0415 - psutil
+
+    bundle = freshness.bundle(project)
+    with _stage(project, "batch") as ending:
+        answering = Answering(
+            by_model(
+                lambda way: open_model(
+                    Path(bundle.path), project.workspace.environments, project.report, way=way
+                )
+            ),
+            bundle.labels,
+            several=bundle.task == MULTI_LABEL,
+            version=bundle.version[:_SHOWN],
+            by="this machine",
+        )
+        found = run_batch(_open_job(project, request), answering, project.report, project.clock)
+        ending.summary = found.summary
+    return found
+
+
+def transform(project: Project, request: FileRequest, instances: int) -> BatchReport:
+    """Classify every row of a file with a batch transform of SageMaker on so many instances.
+
+    The artifact is packaged and uploaded first, if it is not current. Raises UsageError for another
+    target than AWS, DeployError if the job fails, AwsError, and the errors of ``package``.
+    """
+    project.target.check_shards()
+    bundle = freshness.bundle(project)
+    job = _open_job(project, request)
+    with project.workspace.locked("batch"):
+        stored = upload(project, package(project, bundle))
+    with _stage(project, "batch") as ending:
+        service = project.target.shard_service(stored, instances)
+        answering = Answering(
+            lambda work, top_k: transformed(work, top_k, service, instances),
+            bundle.labels,
+            several=bundle.task == MULTI_LABEL,
+            version=stored.version,
+            by="a batch transform",
+            clean=lambda run: service.clean(run.way) if run.way else None,
+        )
+        found = run_batch(job, answering, project.report, project.clock)
+        ending.summary = found.summary
+    return found
+
+
+def _open_job(project: Project, request: FileRequest) -> BatchJob:
+    def objects() -> Objects:
+        from fastai_deploy.aws.objects import Objects  # noqa: PLC0415 - boto3 is slow to import
+        from fastai_deploy.aws.session import open_aws  # noqa: PLC0415
+
+        settings = project.settings
+        region = settings.sections.project.region or settings.last_region
+        profile = settings.sections.project.profile
+        return Objects(open_aws(region, profile, only=settings.last_account), project.report)
+
+    source, output = open_places(
+        request.input,
+        request.output,
+        overwrite=request.overwrite,
+        kept=project.workspace.folder / "batch",
+        objects=objects,
+        report=project.report,
+    )
+    return BatchJob(source, output, request.wanted, request.top_k, request.limit, request.overwrite)
 
 
 def teardown(

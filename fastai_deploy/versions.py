@@ -31,18 +31,23 @@ def model_change(
     return ModelChange(live, artifact.version, before, artifact.model)
 
 
+def find_version(versions: Sequence[Deployed], wanted: str) -> Deployed:
+    """Return the version whose digits start with ``wanted``. Raises UsageError."""
+    known = ", ".join(each.version for each in versions) or "none"
+    found = [each for each in versions if each.version.startswith(wanted)]
+    if len(found) != 1:
+        matches = "matches several deployed versions" if found else "was never deployed"
+        raise UsageError(f"version {wanted} {matches}", hint=f"choose one of: {known}")
+    return found[0]
+
+
 def previous_version(versions: Sequence[Deployed], live: str, wanted: str | None) -> Deployed:
     """Return the version whose digits start with ``wanted``, by default the newest not live.
 
     ``versions`` are the verified ones, newest first. Raises UsageError.
     """
-    known = ", ".join(each.version for each in versions) or "none"
     if wanted:
-        found = [each for each in versions if each.version.startswith(wanted)]
-        if len(found) != 1:
-            matches = "matches several deployed versions" if found else "was never deployed"
-            raise UsageError(f"version {wanted} {matches}", hint=f"choose one of: {known}")
-        return found[0]
+        return find_version(versions, wanted)
     others = [each for each in versions if each.version != live]
     if not others:
         raise UsageError(

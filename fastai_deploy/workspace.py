@@ -5,6 +5,7 @@
         bundle/          written by export
         model.tar.gz     written by package
         collection.json  written by create-api, for Postman and similar tools
+        bench.json bench.html                                              the last load test
         local/           owned by the local target
         aws/             owned by the AWS target
         durations.json   how long each stage took
@@ -114,6 +115,16 @@ def _has_records(folder: Path) -> bool:
         return False
 
 
+def deployed_stages(root: Path) -> tuple[str, ...]:
+    """The stages of a project's folder that have the record of a deploy, in order."""
+    inside, record = root / files.WORKSPACE, f"{COMMANDS[Endpoint]}.json"
+    try:
+        folders = sorted(_folders_in(inside))
+        return tuple(each for each in folders if record in files.names_in(inside / each))
+    except FileError:  # a link, or another user's
+        return ()
+
+
 def _folders_in(folder: Path) -> Iterator[str]:
     return (name for name in files.names_in(folder) if (folder / name).is_dir())
 
@@ -141,6 +152,7 @@ class Workspace:
         self.aws = self.folder / "aws"
         self.environments = root / files.WORKSPACE / "environments"
         self.collection = self.folder / "collection.json"
+        self.bench = self.folder / "bench.json"
 
     def save(self, record: Record) -> None:
         """Write a stage's record, replacing the previous one atomically. Raises FileError."""

@@ -23,8 +23,9 @@ LEARNERS = Path(__file__).parent / "learners"
 # Folders and files of tests that start servers, convert models, use the AWS double or take seconds
 # to import. Their tests get the marker `slow`, including those of new files in such a folder.
 SLOW = (
-    *("aws", "aws_templates", "benchmarks", "flow", "gateway", "ci_examples", "learner"),
-    *("learner_runtime", "local", "page", "pretrained", "runtime", "telemetry"),
+    *("aws", "aws_templates", "benchmarks", "docs", "evaluation", "flow", "gateway"),
+    *("ci_examples", "learner", "learner_runtime", "local", "page", "pretrained", "runtime"),
+    "telemetry",
     *(
         "test_format_1.py",
         "test_inspect.py",

@@ -95,6 +95,18 @@ def test_a_shell_completes(fdeploy: Fdeploy, typed: str, expected: list[str]) ->
     assert shown.stdout.split() == expected
 
 
+def test_instance_types_are_completed_with_their_price(fdeploy: Fdeploy) -> None:
+    (fdeploy.folder / "fdeploy.toml").write_text('[project]\nregion = "eu-west-1"\n')
+    environ = {
+        "_FDEPLOY_COMPLETE": "complete_zsh",
+        "_TYPER_COMPLETE_ARGS": "fdeploy deploy --instance ml.m5.l",
+        "XDG_CACHE_HOME": str(fdeploy.folder / "cache"),
+    }
+    shown = Fdeploy(fdeploy.folder, environ, fresh=True)().stdout
+    assert "ml.m5.large" in shown
+    assert "0.128 USD/h in eu-west-1" in shown
+
+
 def test_a_broken_project_file_does_not_break_completion(fdeploy: Fdeploy) -> None:
     (fdeploy.folder / "fdeploy.toml").write_text("[[", encoding="utf-8")
     environ = {

@@ -81,12 +81,16 @@ def _words(command: Any, rest: str) -> list[str]:
     options = {name: each for each in command.params for name in each.opts if name[0] == "-"}
     tokens = re.findall(r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+", rest)
     words: list[str] = []
+    # What is filled in may be an option, so a command without arguments may have a word, too.
+    arguments = max(1, sum(each.param_type_name == "argument" for each in command.params))
     for token in tokens:
         (word,) = shlex.split(token.rstrip(",;)")) or [""]
         before = options.get(words[-1]) if words else None
-        positional = not words and re.search(r"[./:]\w", word)
-        if not (word in options or positional or (before and not before.is_flag)):
+        value = before is not None and not before.is_flag
+        positional = not value and arguments and re.search(r"[./:]\w", word)
+        if not (word in options or positional or value):
             break
+        arguments -= bool(positional)
         words.append(word)
         if token != token.rstrip(",;)"):
             break

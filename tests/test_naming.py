@@ -24,6 +24,9 @@ SAGEMAKER = r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
         (naming.versioned_name(PROJECT, STAGE, SHA256), 63, SAGEMAKER),
         (naming.endpoint_stack(PROJECT, STAGE), 128, r"[a-zA-Z][-a-zA-Z0-9]*"),
         (naming.api_stack(PROJECT, STAGE), 128, r"[a-zA-Z][-a-zA-Z0-9]*"),
+        (naming.batch_stack(PROJECT, STAGE), 128, r"[a-zA-Z][-a-zA-Z0-9]*"),
+        (naming.transform_job(PROJECT, STAGE, "0a1b2c3d", 1), 63, SAGEMAKER),
+        (naming.batch_prefix(PROJECT, STAGE), 900, r"[a-zA-Z0-9!_.*'()/-]+"),
         (naming.ttl_stack(PROJECT, STAGE), 64, r"[0-9a-zA-Z-_.]+"),
         (naming.function_name(PROJECT, STAGE), 64, r"[a-zA-Z0-9-_]+"),
         (naming.role_path(PROJECT, STAGE), 512 - 13, r"/[!-~]+/"),
@@ -49,9 +52,10 @@ def test_names_within_a_stage_are_unique() -> None:
         naming.endpoint_stack("a", "b"),
         naming.api_stack("a", "b"),
         naming.ttl_stack("a", "b"),
+        naming.batch_stack("a", "b"),
     }
     kinds = {naming.endpoint_name("a", "b", kind) for kind in ("real-time", "serverless", "async")}
-    assert len(stacks) == len(kinds) == 3
+    assert (len(stacks), len(kinds)) == (4, 3)
 
 
 def test_no_stage_is_named_as_a_folder_of_the_project() -> None:

@@ -13,13 +13,14 @@ import pytest
 from rich.console import Console
 
 from fastai_deploy.cli import reports
-from fastai_deploy.cli.progress import JsonReporter, PlainReporter
+from fastai_deploy.cli.progress import JsonReporter, PlainReporter, plain_line
 from fastai_deploy.cli.terminal import TerminalReporter
 from fastai_deploy.errors import UsageError
 from fastai_deploy.progress import (
     Advanced,
     Event,
     Happened,
+    LoadMeasured,
     Planned,
     StageFinished,
     StageStarted,
@@ -121,6 +122,27 @@ def test_a_long_step_shows_how_long_it_takes_and_nothing_of_it_stays() -> None:
     assert on_screen(stream.getvalue()).rstrip("\n").split("\n") == [
         *("export", "  rebuilding the model", "  ✓ 3 labels  4.0 s")
     ]
+
+
+def test_a_load_test_is_a_chart_and_in_ci_a_line_for_each_level() -> None:
+    begun = LoadMeasured("1 client", 0.5, 50.0, 8.0, 9.0, 9.5, 0, done=False)
+    first = LoadMeasured("1 client", 4.0, 100.0, 8.0, 9.0, 9.5, 0, done=True)
+    second = LoadMeasured("8 clients", 4.0, 200.0, None, None, None, 1_000, done=True)
+    shown = painted(StageStarted("bench"), begun, first, second).splitlines()
+    bars = [line.count("━") for line in shown if "client" in line]
+    assert bars == [12, 24]
+    assert "100/s" in shown[1]
+    assert "p50 8.0 ms  p95 9.0 ms  p99 9.5 ms" in shown[1]
+    assert "1,000 errors" in shown[2]
+    for kind in (PlainReporter, JsonReporter):
+        stream = io.StringIO()
+        for event in (begun, first, second):
+            kind(stream)(event)
+        assert len(stream.getvalue().splitlines()) == 2
+    assert plain_line(first) == (
+        "  1 client: 100.0 answers a second, p50 8.0 ms, p95 9.0 ms, p99 9.5 ms"
+    )
+    assert "200.0 answers a second, none, 1,000 errors" in (plain_line(second) or "")
 
 
 def test_lines_in_ci() -> None:

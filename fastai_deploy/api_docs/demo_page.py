@@ -7,6 +7,7 @@ is written, escaped, into the page's text and attributes.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
@@ -16,14 +17,25 @@ from fastai_deploy.api_docs.openapi import ApiDescription
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _MOST_LABELS = 6
+_METADATA = re.compile(r"\A---\n.*?\n---(?:\n|\Z)", re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_CARD = """
+  <details class="card" id="card">
+    <summary><h2>Model card</h2></summary>
+    <pre class="prose" tabindex="0" role="region" aria-label="Model card">{}</pre>
+  </details>
+"""
 _WARNING = (
     "Unproven: this model was converted without proof that it gives the same answers as the "
     "original learner."
 )
 
 
-def page(described_api: ApiDescription, examples: Sequence[str]) -> bytes:
-    """Render an API's page; ``examples`` are texts to try. Raises FileError."""
+def page(described_api: ApiDescription, examples: Sequence[str], card: str = "") -> bytes:
+    """Render an API's page; ``examples`` are texts to try. Raises FileError.
+
+    ``card`` is the model card, in Markdown; it is shown as text, without its metadata.
+    """
     with files.file_errors(_TEMPLATE):
         template = Template(_TEMPLATE.read_text(encoding="utf-8"))
     shown = "\n".join(
@@ -37,7 +49,13 @@ def page(described_api: ApiDescription, examples: Sequence[str]) -> bytes:
         auth=described_api.auth,
         limit=described_api.max_body,
         examples=shown,
+        card=_CARD.format(html.escape(_body(card))) if _body(card) else "",
     ).encode("utf-8")
+
+
+def _body(card: str) -> str:
+    """A card without its metadata (YAML between lines of dashes, at its head) and comments."""
+    return _COMMENT.sub("", _METADATA.sub("", card.strip(), count=1)).strip()
 
 
 def _lead(described_api: ApiDescription) -> str:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastai_deploy import files
 from fastai_deploy.api_docs.demo_page import page
 from fastai_deploy.api_docs.openapi import describe_api, encoded
+from fastai_deploy.bundle.folder import CARD
+from fastai_deploy.errors import FileMissing
 from fastai_deploy.packaging.lambda_zip import build_lambda_package
 from fastai_deploy.settings import Settings
+
+_LONGEST_CARD = 1 << 20
 
 
 def lambda_package(settings: Settings, bundle: Path, *, target: str) -> bytes:
@@ -15,5 +20,14 @@ def lambda_package(settings: Settings, bundle: Path, *, target: str) -> bytes:
     described_api = describe_api(settings, bundle, target=target)
     documents = {"openapi.json": encoded(described_api)}
     if described_api.page:
-        documents["page.html"] = page(described_api, settings.sections.api.examples)
+        examples = settings.sections.api.examples
+        documents["page.html"] = page(described_api, examples, _card(bundle))
     return build_lambda_package(documents)
+
+
+def _card(bundle: Path) -> str:
+    """The model card; empty without one. It is in the bundle's folder but not in its manifest."""
+    try:
+        return files.read(bundle / CARD, most=_LONGEST_CARD).decode("utf-8", "replace")
+    except FileMissing:
+        return ""

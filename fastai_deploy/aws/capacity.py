@@ -155,7 +155,7 @@ _GIB = {
     "p6-b200.48xlarge": 2_048,
     "p6-b300.48xlarge": 4_096,
 }
-_SERVERLESS = range(1_024, 6_145, 1_024)  # MemorySizeInMB
+SERVERLESS = range(1_024, 6_145, 1_024)  # MemorySizeInMB
 _VCPUS = {"medium": 1, "large": 2, "xlarge": 4}
 _MANY = re.compile(r"(\d+)xlarge")
 
@@ -268,7 +268,7 @@ def on_instance(name: str, need: MemoryNeed, known: Sequence[str]) -> MemoryEsti
 
 def on_serverless(megabytes: int, need: MemoryNeed) -> MemoryEstimate:
     """The estimate for a serverless endpoint, which has 1 to 6 GB in steps of 1 GB."""
-    enough = next((mb for mb in _SERVERLESS if mb * MIB >= need.needed), None)
+    enough = next((mb for mb in SERVERLESS if mb * MIB >= need.needed), None)
     larger = (
         f"memory = {enough} in [endpoint.serverless]" if enough else "an instance: kind real-time"
     )

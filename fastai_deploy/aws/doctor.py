@@ -24,7 +24,7 @@ from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.permission_check import check_permissions
 from fastai_deploy.aws.permissions import Needs, user_policies
 from fastai_deploy.aws.registry import find_digest, is_in_ecr
-from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.session import Aws, console_url
 from fastai_deploy.aws.specs import Roles
 from fastai_deploy.errors import (
     AwsDenied,
@@ -255,17 +255,12 @@ class Doctor:
     def _more(self, quota: Mapping[str, Any], wanted: int) -> str:
         """How to ask for a higher quota."""
         region, code = self._aws.region, quota["QuotaCode"]
-        console = "console.aws.amazon.com"
-        if region.startswith("cn-"):
-            console = "console.amazonaws.cn"
-        elif region.startswith("us-gov-"):
-            console = "console.amazonaws-us-gov.com"
-        page = f"servicequotas/home/services/{_QUOTA_SERVICE}/quotas/{code}"
+        page = console_url(region, f"servicequotas/home/services/{_QUOTA_SERVICE}/quotas/{code}")
         return (
             f"request more '{quota['QuotaName']}': "
             f"aws service-quotas request-service-quota-increase --service-code {_QUOTA_SERVICE} "
             f"--quota-code {code} --desired-value {wanted} --region {region}, or at "
-            f" https://{region}.{console}/{page}; or choose another --instance"
+            f" {page}; or choose another --instance"
         )
 
     def _quotas(self, name: str) -> Iterator[Mapping[str, Any]]:

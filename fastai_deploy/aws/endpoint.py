@@ -140,6 +140,11 @@ def invoke(aws: Aws, name: str, request: Json) -> Json:
         ) from None
 
 
+def invocations_url(aws: Aws, name: str) -> str:
+    """The URL of InvokeEndpoint, for requests that are signed but not sent by boto3."""
+    return f"{aws.client('sagemaker-runtime').meta.endpoint_url}/endpoints/{name}/invocations"
+
+
 def passed_on(name: str, error: AwsError) -> InvocationError:
     """Translate the AWS error of an invocation."""
     cause = error.__cause__

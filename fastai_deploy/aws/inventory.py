@@ -24,6 +24,7 @@ _PARTS: tuple[tuple[str, str, str], ...] = (
     ("sagemaker", r"endpoint/(.+)", "endpoint"),
     ("sagemaker", r"endpoint-config/(.+)", "endpoint configuration"),
     ("sagemaker", r"model/(.+)", "model"),
+    ("sagemaker", r"transform-job/(.+)", "transform job"),
     ("lambda", r"function:([^:]+)(?::.*)?", "function"),
     ("logs", r"log-group:(.+?)(?::\*)?", "log group"),
     ("apigateway", r"/restapis/([^/]+)", "REST API"),
@@ -98,6 +99,9 @@ def of_resource(resource: Resource) -> ResourceRef:
 _VERSION = re.compile(r"/deployments/[^/]*-([0-9a-f]{12})\.json$")
 _ARTIFACT = re.compile(r"/models/([0-9a-f]{12})")
 
+RUNNING_JOBS = ("InProgress", "Stopping")
+"""The states of a transform job that costs something."""
+
 Versioned = tuple[str, str]  # an object's key and version
 
 
@@ -144,6 +148,7 @@ class Names:
         return (
             naming.ttl_stack(self.project, self.stage),
             naming.api_stack(self.project, self.stage),
+            naming.batch_stack(self.project, self.stage),
             naming.endpoint_stack(self.project, self.stage),
         )
 
@@ -166,6 +171,7 @@ class Inventory:
                 "sagemaker", "describe_endpoint_config", EndpointConfigName=name
             ),
             "model": lambda name: self._ask("sagemaker", "describe_model", ModelName=name),
+            "transform job": self._running_job,
             "function": lambda name: self._ask("lambda", "get_function", FunctionName=name),
             "log group": self._log_group,
             "REST API": lambda name: self._ask("apigateway", "get_rest_api", restApiId=name),
@@ -210,6 +216,7 @@ class Inventory:
         yield from self._versioned(
             "list_endpoint_configs", "EndpointConfigs", "EndpointConfig", "endpoint configuration"
         )
+        yield from self.running_transforms()
         yield from self._function(naming.function_name(self._owner.project, self._owner.stage))
         yield from self._if_there(
             ResourceRef(
@@ -284,6 +291,26 @@ class Inventory:
                 name = item[f"{member}Name"]
                 if self._is_versioned(name) and self._is_ours(item[f"{member}Arn"]):
                     yield ResourceRef(kind, name)
+
+    def running_transforms(self) -> Iterator[ResourceRef]:
+        """The batch transforms that run; those that have ended stay listed for ever.
+
+        Raises AwsError.
+        """
+        part = f"{self._owner.project}-{self._owner.stage}-"
+        own = re.compile(re.escape(part) + naming.TRANSFORM_RUN)
+        for status in RUNNING_JOBS:
+            for page in self._aws.pages(
+                "sagemaker", "list_transform_jobs", NameContains=part, StatusEquals=status
+            ):
+                for item in page["TransformJobSummaries"]:
+                    name = item["TransformJobName"]
+                    if own.fullmatch(name) and self._is_ours(item["TransformJobArn"]):
+                        yield ResourceRef("transform job", name)
+
+    def _running_job(self, name: str) -> bool:
+        found = self._ask("sagemaker", "describe_transform_job", TransformJobName=name)
+        return found is not None and found["TransformJobStatus"] in RUNNING_JOBS
 
     def _is_versioned(self, name: str) -> bool:
         """Whether a name is that of this stage's models and endpoint configurations."""

@@ -319,6 +319,12 @@ def _data(needs: Needs) -> Iterator[Json]:
         needs.arn(f"sagemaker:*:*:endpoint/{needs.project}-*"),
     )
     yield _allow("logs", "DescribeLogStreams FilterLogEvents GetLogEvents", _own_logs(needs))
+    yield _allow(
+        "sagemaker",
+        "AddTags CreateTransformJob DescribeTransformJob ListTags StopTransformJob",
+        needs.arn(f"sagemaker:*:*:transform-job/{needs.project}-*"),
+    )
+    yield _allow("logs", "FilterLogEvents", _transform_logs(needs))
     # To count the instances in use: the quota is the account's, and so are the others' endpoints.
     yield _allow(
         "sagemaker",
@@ -339,7 +345,7 @@ def _data(needs: Needs) -> Iterator[Json]:
         yield _allow("kms", "Decrypt DescribeKey GenerateDataKey", needs.bucket_key)
     yield _allow("iam", "ListRoles", "*")
     yield _allow("pricing", "GetProducts", "*")
-    yield _allow("sagemaker", "ListEndpointConfigs ListEndpoints ListModels", "*")
+    yield _allow("sagemaker", "ListEndpointConfigs ListEndpoints ListModels ListTransformJobs", "*")
     yield _allow("servicequotas", "ListAWSDefaultServiceQuotas ListServiceQuotas", "*")
     yield _allow("tag", "GetResources", "*")
 
@@ -370,9 +376,10 @@ def _within_boundary(needs: Needs) -> Iterator[Json]:
     yield _allow(
         "logs",
         "CreateLogGroup CreateLogStream DescribeLogStreams PutLogEvents",
-        _own_logs(needs),
+        [*_own_logs(needs), _transform_logs(needs)],
     )
-    namespace = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
+    spaces = [f"/aws/sagemaker/{of}" for of in ("Endpoints", "TransformJobs")]
+    namespace = {"StringEquals": {"cloudwatch:namespace": spaces}}
     yield _allow("cloudwatch", "PutMetricData", "*", namespace)
     yield _allow("cloudwatch", "DescribeAlarms", arn(f"cloudwatch:*:*:alarm:{project}-*"))
     network = ("network-interface", "security-group", "subnet")
@@ -405,6 +412,11 @@ def _own_roles(needs: Needs) -> str:
 
 def _own_logs(needs: Needs) -> list[str]:
     return [needs.arn(f"logs:*:*:log-group:/aws/{of}/{needs.project}-*") for of in _LOGGING]
+
+
+def _transform_logs(needs: Needs) -> str:
+    """The group of all transform jobs of an account."""
+    return needs.arn("logs:*:*:log-group:/aws/sagemaker/TransformJobs:*")
 
 
 def _key(key: str) -> Json:

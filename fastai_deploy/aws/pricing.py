@@ -25,6 +25,7 @@ Json = Any
 # ``get_products`` of a ``pricing`` client in one of the regions below. Raises AwsError.
 GetProducts = Callable[..., Mapping[str, Json]]
 
+_USAGE = "Tsform:"
 _HOURS = frozenset(("hrs", "hours", "hour"))
 
 
@@ -48,10 +49,18 @@ def pricing_region(region: str) -> str:
 
 def instance_price(get_products: GetProducts, instance: str, region: str) -> Price:
     """The price of an instance type for hosting in a region; never raises AwsError."""
+    found = _products(get_products, instance, region, {"component": "Hosting"})
+    return found if isinstance(found, Price) else hourly_price(found)
+
+
+def _products(
+    get_products: GetProducts, instance: str, region: str, more: Mapping[str, str]
+) -> Sequence[str] | Price:
+    """The price list documents of an instance type, or why there are none."""
     if region.startswith("us-gov-"):
         # Its credentials are not valid where the price list is.
         return Price(None, reason="GovCloud has no price list API")
-    wanted = {"component": "Hosting", "instanceName": instance, "regionCode": region}
+    wanted = {**more, "instanceName": instance, "regionCode": region}
     try:
         answer = get_products(
             ServiceCode="AmazonSageMaker",
@@ -63,7 +72,19 @@ def instance_price(get_products: GetProducts, instance: str, region: str) -> Pri
         )
     except AwsError as error:
         return Price(None, reason=f"the price list is not available: {error.message}")
-    return hourly_price(answer.get("PriceList", []))
+    documents: Sequence[str] = answer.get("PriceList", [])
+    return documents
+
+
+def transform_price(get_products: GetProducts, instance: str, region: str) -> Price:
+    """The price of an instance type for batch transform; never raises AwsError.
+
+    Its products are told by their usage type, such as ``EU-Tsform:ml.c5.xlarge``.
+    """
+    found = _products(get_products, instance, region, {})
+    if isinstance(found, Price):
+        return found
+    return hourly_price([each for each in found if _USAGE in each])
 
 
 def hourly_price(documents: Sequence[str]) -> Price:

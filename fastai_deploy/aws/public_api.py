@@ -60,9 +60,9 @@ class PublicApi:
     def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
         """Send a request and return the answer, whatever its status. Raises NoAnswer."""
         asked = urllib.request.Request(  # noqa: S310 - the URL is that of our own stack
-            self._through_door(url),
+            self.through_door(url),
             body,
-            {"host": urlsplit(url).netloc, "user-agent": f"fdeploy/{__version__}", **headers},
+            {**self.own_headers(url), **headers},
             method=method,
         )
         try:
@@ -81,7 +81,13 @@ class PublicApi:
                 hint="check the connection; run fdeploy status to see whether the API exists",
             ) from None
 
-    def _through_door(self, url: str) -> str:
+    @staticmethod
+    def own_headers(url: str) -> dict[str, str]:
+        """The headers of every request to a URL."""
+        return {"host": urlsplit(url).netloc, "user-agent": f"fdeploy/{__version__}"}
+
+    def through_door(self, url: str) -> str:
+        """The URL to send a request to."""
         if self._door is None:
             return url
         door = urlsplit(self._door)
@@ -145,7 +151,9 @@ class ApiPublisher:
 
     def call(self, access: ApiAccess, request: Json) -> Json:
         """Send an authorized request. Raises InvocationError."""
-        return self._public.call(access.url, request, self._headers(access, request))
+        return self._public.call(
+            access.url, request, self.headers(access, json.dumps(request).encode())
+        )
 
     def prove(self, access: ApiAccess, verify: Callable[[Callable[[Json], Json]], None]) -> None:
         """Check the goldens through the public URL, and that other callers are refused.
@@ -197,11 +205,12 @@ class ApiPublisher:
         limit = f"{settings.rate:g} requests per second, {settings.burst} at once"
         self._report(Step(f"rate limit in API Gateway: {limit} per key"))
 
-    def _headers(self, access: ApiAccess, request: Json) -> dict[str, str]:
+    def headers(self, access: ApiAccess, body: bytes) -> dict[str, str]:
+        """The headers that authorize a request. Raises AwsError."""
         if access.auth == "key":
             return {"x-api-key": access.key}
         if access.auth == "iam":
-            return self._aws.signature("execute-api", access.url, json.dumps(request).encode())
+            return self._aws.signature("execute-api", access.url, body)
         return {}
 
     def _opening(self, access: ApiAccess) -> Callable[[Json], Json]:

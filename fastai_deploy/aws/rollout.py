@@ -35,7 +35,7 @@ class Diagnosis:
     hint: str
 
 
-_TABLE: tuple[tuple[str, Diagnosis], ...] = (
+CAUSES: tuple[tuple[str, Diagnosis], ...] = (
     (
         r"ResourceLimitExceeded|account-level service limit|service quota",
         Diagnosis(
@@ -122,7 +122,7 @@ def diagnose(reason: str, lines: Sequence[str]) -> Diagnosis | None:
     said = "\n".join((reason, *lines))
     if denied := denial(said):
         return Diagnosis(str(denied), denied.hint)
-    return next((cause for words, cause in _TABLE if re.search(words, said)), None)
+    return next((cause for words, cause in CAUSES if re.search(words, said)), None)
 
 
 _LINES = 12

@@ -36,6 +36,16 @@ EXAMPLE_REGION = "eu-central-1"
 _FOREIGN = (BotoCoreError, ClientError, Boto3Error, ResponseParserError)
 
 
+def console_url(region: str, path: str) -> str:
+    """A page of the AWS console, in the region's partition."""
+    host = "console.aws.amazon.com"
+    if region.startswith("cn-"):
+        host = "console.amazonaws.cn"
+    elif region.startswith("us-gov-"):
+        host = "console.amazonaws-us-gov.com"
+    return f"https://{region}.{host}/{path}"
+
+
 class Aws:
     """One account and region; ``clock`` returns seconds, ``now`` the date in UTC.
 

@@ -29,7 +29,7 @@ _MICROSECONDS_A_MS = 1_000
 
 def status(aws: Aws, owner: Owner) -> Status:
     """The status of a stage. Raises NotOurs or AwsError."""
-    ttl, api, endpoint = (
+    ttl, api, batch, endpoint = (
         our_stack(aws, name, owner) for name in Names(owner.project, owner.stage).stacks
     )
     outputs = endpoint.outputs if endpoint else {}
@@ -37,7 +37,7 @@ def status(aws: Aws, owner: Owner) -> Status:
     state = find_endpoint(aws, name) if name else None
     return Status(
         target="aws",
-        parts=tuple(_line(stack) for stack in (endpoint, api, ttl) if stack),
+        parts=tuple(_line(stack) for stack in (endpoint, batch, api, ttl) if stack),
         endpoint=name,
         endpoint_status=state.status if state else "",
         reason=state.reason if state else "",
@@ -143,10 +143,21 @@ def _bill(aws: Aws, config: str, stack: Stack | None, instances: int) -> Bill:
     price = instance_price(price_list(aws), instance, aws.region)
     if price.per_hour is None:
         return Bill(None, None, price.currency, price.reason)
-    hours = Decimal((aws.now() - stack.created).total_seconds()) / _HOUR
-    per_hour = price.per_hour * instances
+    per_hour, now = price.per_hour * instances, aws.now()
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+    def since(began: datetime) -> Decimal:
+        hours = Decimal((now - began).total_seconds()) / _HOUR
+        return (per_hour * hours).quantize(Decimal("0.01"))
+
     note = f"{instances} {instance}; assumes that this number never changed"
-    return Bill(per_hour, (per_hour * hours).quantize(Decimal("0.01")), price.currency, note)
+    return Bill(
+        per_hour,
+        since(stack.created),
+        price.currency,
+        note,
+        this_month=since(max(month, stack.created)),
+    )
 
 
 def price_list(aws: Aws) -> GetProducts:

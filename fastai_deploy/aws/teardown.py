@@ -2,9 +2,11 @@
 
     1. the ttl stack         before it can delete the others concurrently
     2. the API stack         ends public access
-    3. the endpoint stack    ends the hourly cost
-    4. stray resources       endpoints, configurations and models that a stack had to retain;
-                             log groups, which containers and Lambdas create again
+    3. the batch stack       the model of a batch transform
+       the endpoint stack    ends the hourly cost
+    4. stray resources       transform jobs that run; endpoints, configurations and models that a
+                             stack had to retain; log groups, which containers and Lambdas
+                             create again
     5. data in the bucket    captured and asynchronous data, the list of deploys; with ``artifacts``
                              those that no other stage uses, and fdeploy's bucket if then empty
     6. the inventory         by names and by tags
@@ -36,6 +38,7 @@ from fastai_deploy.records import Teardown, counted
 _STACK_ATTEMPTS = 3
 _PAUSE_SECONDS = 15.0
 _ENDPOINT_SECONDS = 3_600.0  # one that is being created cannot be deleted until it fails
+_JOB_SECONDS = 900.0  # a transform job takes minutes to stop
 _INDEX_SECONDS = 60.0  # the tag index lags behind
 _POLL_SECONDS = 5.0
 
@@ -74,6 +77,7 @@ class StageTeardown:
                 "sagemaker", "delete_endpoint_config", EndpointConfigName=name
             ),
             "model": lambda name: self._delete("sagemaker", "delete_model", ModelName=name),
+            "transform job": self._stop_job,
             "function": lambda name: self._delete("lambda", "delete_function", FunctionName=name),
             "log group": lambda name: self._delete("logs", "delete_log_group", logGroupName=name),
             "alarm": lambda name: self._delete("cloudwatch", "delete_alarms", AlarmNames=[name]),
@@ -170,6 +174,15 @@ class StageTeardown:
             if state["EndpointStatus"] not in ("Creating", "Updating", "Deleting"):
                 self._delete("sagemaker", "delete_endpoint", EndpointName=name)
             elif self._aws.clock() > deadline:
+                return
+            self._aws.sleep(_POLL_SECONDS)
+
+    def _stop_job(self, name: str) -> None:
+        """Stop a transform job, and wait until it costs nothing."""
+        deadline = self._aws.clock() + _JOB_SECONDS
+        self._delete("sagemaker", "stop_transform_job", TransformJobName=name)
+        while ResourceRef("transform job", name) in self._inventory.outside():
+            if self._aws.clock() > deadline:
                 return
             self._aws.sleep(_POLL_SECONDS)
 

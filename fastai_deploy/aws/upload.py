@@ -89,7 +89,7 @@ class Uploads:
         if self._has(key, found):
             self._report(Step(f"{self._bucket.uri(key)} is already stored"))
         else:
-            progress = _Progress(self._report, found.size)
+            progress = TransferProgress(self._report, "upload", found.size)
             # An interrupted upload has the key that it began with.
             if found.size < PART or not (
                 self._resume(path, key, found, progress) and self._has(key, found)
@@ -133,7 +133,7 @@ class Uploads:
                 hint="run fdeploy upload again",
             )
 
-    def _send(self, path: Path, key: str, progress: _Progress) -> None:
+    def _send(self, path: Path, key: str, progress: TransferProgress) -> None:
         """Upload a file with boto3's transfer manager."""
         client = self._aws.client("s3")
         with boundary("s3", "PutObject"), files.file_errors(path):
@@ -153,7 +153,7 @@ class Uploads:
                 ),
             )
 
-    def _resume(self, path: Path, key: str, found: FileDigest, progress: _Progress) -> bool:
+    def _resume(self, path: Path, key: str, found: FileDigest, progress: TransferProgress) -> bool:
         """Complete an interrupted upload; False if there is none."""
         upload = self._broken_off(key)
         if upload is None:
@@ -213,11 +213,12 @@ class Uploads:
         return str(answer["ETag"])
 
 
-class _Progress:
-    """Counts and reports the bytes sent by several threads."""
+class TransferProgress:
+    """Counts and reports the bytes that several threads transfer."""
 
-    def __init__(self, report: Reporter, total: int) -> None:
+    def __init__(self, report: Reporter, task: str, total: int) -> None:
         self._report = report
+        self._task = task
         self._total = total
         self._done = 0
         self._lock = threading.Lock()
@@ -226,7 +227,7 @@ class _Progress:
         """Add bytes; ``count`` is negative when a part is sent again."""
         with self._lock:
             self._done += count
-            self._report(Advanced("upload", max(0, self._done), self._total))
+            self._report(Advanced(self._task, max(0, self._done), self._total))
 
 
 def _part(file: Any, number: int) -> bytes:

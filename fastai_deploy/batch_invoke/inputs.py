@@ -4,6 +4,7 @@
     an existing file            read according to its suffix:
       .csv .tsv                   a column of a table
       .jsonl .ndjson .json        strings, or objects with the column as a key
+      .parquet                    a column of a table
       any other or none           the whole file, as one text
     anything else               the text itself
 
@@ -14,58 +15,33 @@ not exist, a folder, a URL. A file is read and checked completely before anythin
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from fastai_deploy import files
-from fastai_deploy.batch_invoke.tables import (
-    COLUMN,
-    ColumnChoice,
-    bad_line,
-    no_column,
-    read_table_texts,
+from fastai_deploy.batch_invoke.formats import (
+    FOREIGN,
+    MOST,
+    SUFFIXES,
+    check_format,
+    check_known,
+    check_no_nul,
+    has_format,
+    is_table,
+    open_source,
 )
+from fastai_deploy.batch_invoke.tables import ColumnChoice
 from fastai_deploy.errors import FileDenied, FileError, FileMissing, UsageError
-from fastai_deploy.json_reader import BadJson, parse
 
 STANDARD_INPUT = "-"
-MOST = 512 << 20  # size limit, in bytes, of a file or of standard input
-_LINES = (".jsonl", ".ndjson")
-_JSON = (".json",)
-_TABLES = (".csv", ".tsv")
 _PLAIN = (".txt",)
-_UNPACK = "unpack it first"
-_SAVE = "save the texts as CSV in UTF-8"
-_CONVERT = "convert it to CSV, for example with pandas.read_parquet(NAME).to_csv(NAME)"
-# Formats that are not supported, and what to do instead.
-_FOREIGN = {
-    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), ("a spreadsheet", _SAVE)),
-    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z", ".rar"),
-                    ("compressed", _UNPACK)),
-    **dict.fromkeys((".parquet", ".feather", ".arrow", ".orc", ".avro", ".db", ".sqlite", ".h5"),
-                    ("a binary table", _CONVERT)),
-    **dict.fromkeys((".pkl", ".pickle", ".npy", ".npz", ".pt"), ("a Python object", _SAVE)),
-    **dict.fromkeys((".pdf", ".docx", ".doc", ".odt", ".rtf"),
-                    ("a document", "save its text as .txt in UTF-8")),
-}  # fmt: skip
-# The same formats by their first bytes, for a file with another suffix.
-_MAGIC = {
-    b"\x1f\x8b": ".gz",
-    b"BZh": ".bz2",
-    b"\xfd7zXZ": ".xz",
-    b"\x28\xb5\x2f\xfd": ".zst",
-    b"PK\x03\x04": ".zip",
-    b"PAR1": ".parquet",
-    b"%PDF": ".pdf",
-    b"\xd0\xcf\x11\xe0": ".xls",
-    b"SQLite format 3": ".sqlite",
-}
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_KNOWN = frozenset((*_LINES, *_JSON, *_TABLES, *_PLAIN, *_FOREIGN))
+_AT_ONCE = 1_000  # texts
+_KNOWN = frozenset((*SUFFIXES, *_PLAIN, *FOREIGN))
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://\S+")
 _PATH = re.compile(r"(\.{1,2}|~)/\S*")
 _NAME_MAX = 255  # bytes of a file name, see limits.h
@@ -90,26 +66,29 @@ def read_texts(
             raise _missing(argument)
         _check_plain(wanted, "a text")
         return _checked(argument)
-    if suffix in _FOREIGN:
-        raise _foreign(path, suffix)
-    content = _content(path)
-    if suffix in _TABLES:
-        return _some(path, read_table_texts(path, content, wanted, notify))
+    check_known(path)
+    if has_format(path):
+        return _texts(path, wanted, notify)
     if not wanted.header:
         raise UsageError(
             f"{path} is not a table", hint="use --no-header only with .csv and .tsv files"
         )
-    if suffix in _LINES:
-        return _some(path, _json_lines(path, content, wanted.column))
-    if suffix in _JSON:
-        return _some(path, _json(path, content, wanted.column))
     _check_plain(wanted, str(path))
+    content = _content(path)
     if suffix not in _PLAIN:
         notify(
             f"{argument} is a file and is classified as one text; for many texts, use a .csv, "
             ".tsv, .json or .jsonl file"
         )
     return content
+
+
+def read_file_texts(argument: str, wanted: ColumnChoice, notify: Notify) -> list[str]:
+    """Read the texts of a file, which must exist; see :func:`read_texts`."""
+    if not _exists(_path(argument), argument):
+        raise FileMissing(f"{argument} does not exist", hint="check the path")
+    found = read_texts(argument, wanted, io.BytesIO(), notify)
+    return [found] if isinstance(found, str) else found
 
 
 def for_output(output: Path | None, argument: str) -> str | None:
@@ -123,6 +102,23 @@ def for_output(output: Path | None, argument: str) -> str | None:
     if same:
         raise UsageError(f"{output} is the input file", hint="choose another --output")
     return str(path)
+
+
+def file_for_table(output: Path | None, argument: str, *, overwrite: bool) -> str | None:
+    """The output, if it is a table, which needs a file with rows; else None. Raises UsageError."""
+    if output is None or not is_table(output):
+        if overwrite:
+            raise UsageError(
+                "--overwrite is for a table of answers",
+                hint="leave it out, or name a .csv, .tsv or .parquet file with --output",
+            )
+        return None
+    if not has_format(_path(argument)):
+        raise UsageError(
+            f"{output} gets the columns of a file, and this is no {', '.join(SUFFIXES[:-1])} file",
+            hint="add --output answers.jsonl for a text, or leave the option out",
+        )
+    return str(output)
 
 
 def _path(argument: str) -> Path:
@@ -180,11 +176,6 @@ def _missing(argument: str) -> FileMissing:
     )
 
 
-def _foreign(path: Path, suffix: str) -> FileError:
-    what, way = _FOREIGN[suffix]
-    return FileError(f"{path} is {what}, which fdeploy does not read", hint=way)
-
-
 def _check_plain(wanted: ColumnChoice, what: str) -> None:
     """Raise UsageError for options that only apply to tables and JSON."""
     if wanted.column is not None or not wanted.header:
@@ -195,69 +186,25 @@ def _check_plain(wanted: ColumnChoice, what: str) -> None:
         )
 
 
-def _some(path: Path, found: Iterator[str]) -> list[str]:
-    texts = list(found)
-    if not texts:
+def _texts(path: Path, wanted: ColumnChoice, notify: Notify) -> list[str]:
+    """The texts of a table or a JSON file."""
+    source = open_source(path, wanted, notify, every_text=True)
+    size = files.size_of(path)
+    if size is not None and size > MOST:
+        raise files.too_large(path, MOST)
+    layout = source.scan(None)
+    if not layout.rows:
         raise FileError(f"{path} contains no texts", hint="use a file with at least one text")
-    return texts
-
-
-def _json_lines(path: Path, content: str, column: str | None) -> Iterator[str]:
-    """The texts of a JSON Lines file: strings, or objects with the column as a key."""
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            value = parse(line, halves=True)
-        except BadJson as error:
-            raise bad_line(path, number, str(error)) from None
-        yield _text(path, value, column, number)
-
-
-def _json(path: Path, content: str, column: str | None) -> Iterator[str]:
-    """The texts of a JSON list."""
-    key = column or COLUMN
-    expected = f'write a list: ["...", "..."] or [{{"{key}": "..."}}, ...]'
-    try:
-        values = parse(content, halves=True)
-    except BadJson as error:
-        several = "Extra data" in str(error)
-        lines = "; if the file has one value per line, rename it to .jsonl" if several else ""
-        raise FileError(f"{path}: {error}", hint=f"{expected}{lines}") from None
-    if not isinstance(values, list):
-        raise FileError(f"{path} contains JSON that is not a list", hint=expected)
-    for number, value in enumerate(values, 1):
-        yield _text(path, value, column, number, unit="item")
-
-
-def _text(path: Path, value: Any, column: str | None, number: int, unit: str = "line") -> str:
-    """The text of a value: a string itself, or an object's value of the column."""
-    key = column or COLUMN
-    if isinstance(value, dict):
-        if key not in value:
-            raise no_column(path, key, list(value), number)
-        value = value[key]
-    if not isinstance(value, str):
-        raise FileError(
-            f'{path}, {unit} {number}: not a text; expected "..." or {{"{key}": "..."}}',
-            hint=f"fix the {unit}, then run the command again; nothing was sent",
-        )
-    return value
+    return [
+        text for batch in source.batches(layout, _AT_ONCE, texts_only=True) for text in batch.texts
+    ]
 
 
 def _content(path: Path) -> str:
     data = files.read(path, most=MOST)
-    if data.startswith(_UTF16):
-        raise UsageError(
-            f"{path} is UTF-16, not UTF-8",
-            hint=f'save it as UTF-8, or run iconv -f UTF-16 -t UTF-8 "{path}" > utf8{path.suffix}',
-        )
-    for magic, suffix in _MAGIC.items():
-        if data.startswith(magic):
-            raise _foreign(path, suffix)
+    check_format(path, data)
     content = _decoded(data, str(path))
-    if "\0" in content:
-        raise FileError(f"{path} is not a table or a text: it contains NUL bytes", hint=_SAVE)
+    check_no_nul(path, nul="\0" in content)
     return content
 
 

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -240,6 +240,41 @@ class BatchOptions:
     output: str | None = None
     at_once: int = 4
     sleep: Callable[[float], None] = time.sleep
+
+
+class Remote:
+    """An endpoint or an API as the model of a batch; see job.py."""
+
+    rows = _CHUNK_TEXTS
+    way = ""
+
+    def __init__(self, work: AskOptions) -> None:
+        self.at_once = work.at_once
+        self._work = work
+        self._version = ""
+
+    def ask(self, texts: Sequence[Json], top_k: int | None) -> bytes:
+        """The answers to texts as a JSON list. Raises InvocationError."""
+        work = replace(self._work, top_k=top_k)
+        rows = list(enumerate(texts, 1))
+        found = [
+            dict(answer.body)
+            for chunk in chunked(rows, min(work.limit, _CHUNK_BYTES))
+            for answer in _asked(chunk, work)
+        ]
+        for body in found:
+            version = body.pop("model", {}).get("version", "")
+            self._version = self._version or version
+            if version not in ("", self._version):
+                raise InvocationError(
+                    f"the model has changed: version {version} answers now, and {self._version} "
+                    "answered before",
+                    hint="run the same command again with --overwrite",
+                )
+        return json.dumps(found, separators=(",", ":")).encode()
+
+    def stop(self) -> None:
+        """Nothing: requests in flight are answered within their own time limit."""
 
 
 def answers(rows: Sequence[Row], work: AskOptions) -> Iterator[list[Answered]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from fastai_deploy.errors import FileError, UsageError
 
@@ -42,39 +43,80 @@ class ColumnChoice:
     header: bool = True
 
 
-def read_table_texts(
-    path: Path, content: str, wanted: ColumnChoice, notify: Callable[[str], None]
-) -> Iterator[str]:
-    """Yield the texts of the chosen column, by default ``text`` or the only column.
+@dataclass(frozen=True)
+class Table:
+    """A table that is read from its start to its end, once.
 
-    ``notify`` receives what was decided. Raises FileError or UsageError, naming the line.
+    ``at`` is the index of the column of the texts; ``rows`` are the rows after the header.
     """
-    separator, skipped = _separator(path, content, notify)
-    rows = csv.reader(io.StringIO(content[skipped:], newline=""), delimiter=separator, strict=True)
-    line = 1 if skipped else 0
-    with _long_fields():
-        try:
-            first = next((row for row in rows if row), None)
-            if first is None:
-                raise FileError(f"{path} is empty", hint="use a file with at least one text")
-            place = line + rows.line_num
-            if wanted.header:
-                at = _column(path, first, wanted.column, place, notify)
-            else:
-                at = _numbered(path, first, wanted.column, place)
-                yield first[at]
-            for row in rows:
-                if row and len(row) != len(first):
+
+    columns: tuple[str, ...]
+    at: int
+    rows: Iterator[list[str]]
+
+
+def open_table(
+    path: Path, lines: Iterable[str], wanted: ColumnChoice, notify: Callable[[str], None]
+) -> Table:
+    """Read the header of a table, and choose the column: by default ``text`` or the only one.
+
+    ``lines`` keep their ends. Without a header, the columns are called ``column_1`` and so on.
+    ``notify`` receives what was decided. Raises FileError or UsageError, naming the line; so does
+    reading the rows.
+    """
+    first, lines = _first_lines(lines)
+    separator, skipped = _separator(path, first, notify)
+    reader = csv.reader(chain(first[skipped:], lines), delimiter=separator, strict=True)
+    with _reading(path, reader, skipped):
+        head = next((row for row in reader if row), None)
+    if head is None:
+        raise FileError(f"{path} is empty", hint="use a file with at least one text")
+    place = skipped + reader.line_num
+    if wanted.header:
+        at = _column(path, head, wanted.column, place, notify)
+        columns, before = head, []
+    else:
+        at = _numbered(path, head, wanted.column, place)
+        columns, before = [f"column_{number}" for number in range(1, len(head) + 1)], [head]
+
+    def rows() -> Iterator[list[str]]:
+        yield from before
+        with _reading(path, reader, skipped):
+            for row in reader:
+                if row and len(row) != len(head):
                     raise bad_line(
                         path,
-                        line + rows.line_num,
-                        f"{len(row)} fields, but line {place} has {len(first)}; put a text that "
+                        skipped + reader.line_num,
+                        f"{len(row)} fields, but line {place} has {len(head)}; put a text that "
                         f"contains a {_named(separator)} in double quotes",
                     )
                 if row:
-                    yield row[at]
-        except csv.Error as error:
-            raise bad_line(path, line + rows.line_num, f"not CSV: {error}") from None
+                    yield row
+
+    return Table(tuple(columns), at, rows())
+
+
+@contextlib.contextmanager
+def _reading(path: Path, reader: Any, skipped: int) -> Iterator[None]:
+    """Translate the csv module's errors, and raise its limit of 128 KiB to the largest text."""
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        yield
+    except csv.Error as error:
+        raise bad_line(path, skipped + reader.line_num, f"not CSV: {error}") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _first_lines(lines: Iterable[str]) -> tuple[list[str], Iterator[str]]:
+    """The lines up to the first that is not blank, and the iterator of the others."""
+    rest = iter(lines)
+    first: list[str] = []
+    for line in rest:
+        first.append(line)
+        if line.strip("\r\n"):
+            break
+    return first, rest
 
 
 def bad_line(path: Path, number: int, why: str) -> FileError:
@@ -87,30 +129,35 @@ def bad_line(path: Path, number: int, why: str) -> FileError:
 
 def no_column(path: Path, wanted: str, names: Sequence[str], number: int) -> UsageError:
     """The error for a missing column or key; it names a near match."""
+    return column_missing(f"{path}, line {number}", wanted, names)
+
+
+def column_missing(place: object, wanted: str, names: Sequence[str]) -> UsageError:
+    """The error for a missing column of a file or a line; it names a near match."""
     near = next((name for name in names if name.strip().lower() == wanted.strip().lower()), None)
     if near is not None:
         return UsageError(
-            f"{path}, line {number}: there is no column {wanted}, but there is {_quoted(near)}"
+            f"{place}: there is no column {wanted}, but there is {_quoted(near)}"
             f"{', with a space in its name' if near != near.strip() else ''}",
             hint=f"add --column {_quoted(near)}, or fix the name in the file",
         )
     shown = ", ".join(_quoted(name[:_SHOWN]) for name in names[:_NAMED]) or "none"
     return UsageError(
-        f"{path}, line {number}: there is no column {wanted}; the columns are: {shown}",
+        f"{place}: there is no column {wanted}; the columns are: {shown}",
         hint="choose the one with the texts: --column NAME (in a table without a header, "
         "--no-header --column NUMBER)",
     )
 
 
-def _separator(path: Path, content: str, notify: Callable[[str], None]) -> tuple[str, int]:
-    """The field separator, and the number of characters to skip because they only state it."""
-    stated = _EXCEL.match(content)
+def _separator(path: Path, first: Sequence[str], notify: Callable[[str], None]) -> tuple[str, int]:
+    """The field separator, and the number of lines to skip because they only state it."""
+    stated = _EXCEL.fullmatch(first[0]) if first else None
     if stated is not None:
         notify(f'{path.name}, line 1: "{stated[0].strip()}" sets the separator and is not a text')
-        return stated[1], stated.end()
-    if path.suffix.lower() == ".tsv":
+        return stated[1], 1
+    if any(suffix.lower() == ".tsv" for suffix in path.suffixes[-2:]):
         return "\t", 0
-    header = content.lstrip("\r\n").partition("\n")[0]
+    header = first[-1] if first else ""
     return max(_SEPARATORS, key=header.count), 0
 
 
@@ -164,13 +211,3 @@ def _quoted(name: str) -> str:
     """A name as typed in a shell, quoted if needed; unprintable characters are escaped."""
     shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
     return shown if re.fullmatch(r"[\w.-]+", shown) else '"' + shown.replace('"', '\\"') + '"'
-
-
-@contextlib.contextmanager
-def _long_fields() -> Iterator[None]:
-    """Raise the csv module's field limit of 128 KiB to the largest text."""
-    before = csv.field_size_limit(_LONGEST_FIELD)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)

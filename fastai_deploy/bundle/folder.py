@@ -25,6 +25,8 @@ from fastai_deploy.files import file_errors, sha256, write
 from fastai_deploy.json_reader import BadJson, parse
 
 MANIFEST = "manifest.json"
+CARD = "card.md"
+"""The model card, which the manifest does not list: it is no part of what is served."""
 _CACHES = {"__pycache__", ".DS_Store"}  # created by other programs
 _SHOWN = 5
 
@@ -81,7 +83,7 @@ def seal(folder: Path, manifest: Manifest) -> Manifest:
     listed = {
         path.name: FileEntry(sha256(path), path.stat().st_size)
         for path in sorted(folder.iterdir())
-        if path.name != MANIFEST
+        if path.name not in (MANIFEST, CARD)
     }
     sealed = manifest.listing(listed)
     write(folder / MANIFEST, render_manifest(sealed))
@@ -139,7 +141,7 @@ def _check_replaceable(destination: Path) -> None:
             f"{destination} is not a bundle, so it is not replaced: {error.message}",
             hint="name a new folder, or remove this one yourself",
         ) from None
-    foreign = sorted(found - {MANIFEST, *manifest.files} - _CACHES)
+    foreign = sorted(found - {MANIFEST, CARD, *manifest.files} - _CACHES)
     if foreign:
         raise FileError(
             f"{destination} contains more than a bundle, so it is not replaced: "

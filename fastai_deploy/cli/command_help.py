@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from typer import Context
 from typer.core import TyperCommand, TyperGroup
 
 from fastai_deploy.errors import UsageError
@@ -68,11 +67,11 @@ def suggestion(typed: str, commands: list[str]) -> str | None:
 class Commands(TyperGroup):
     """The group of all commands: listed by panel, with aliases and suggestions."""
 
-    def get_command(self, ctx: Context, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name or an alias."""
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
-    def format_commands(self, ctx: Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands by panel."""
         listed = [(name, self.commands[name]) for name in self.list_commands(ctx)]
         width = max(len(name) for name, _ in listed)
@@ -80,13 +79,13 @@ class Commands(TyperGroup):
             rows = [
                 (f"{name:<{width}}", each.get_short_help_str(formatter.width))
                 for name, each in listed
-                if each.rich_help_panel == panel and not each.hidden
+                if getattr(each, "rich_help_panel", None) == panel and not each.hidden
             ]
             if rows:
                 with formatter.section(panel):
                     formatter.write_dl(rows)
 
-    def resolve_command(self, ctx: Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command to run. Raises UsageError, which suggests the one that was meant."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             meant = suggestion(args[0], self.list_commands(ctx))
@@ -100,7 +99,7 @@ class Commands(TyperGroup):
 class Command(TyperCommand):
     """A command whose common options come last, followed by its examples."""
 
-    def format_options(self, ctx: Context, formatter: Any) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         """List arguments and options by panel."""
         listed = [(param, param.get_help_record(ctx)) for param in self.get_params(ctx)]
         panels = [(self._panel(param), record) for param, record in listed if record is not None]
@@ -119,7 +118,7 @@ class Command(TyperCommand):
         named = getattr(param, "rich_help_panel", None)
         return str(named or (common if param.name == "help" else "Options"))
 
-    def format_epilog(self, _ctx: Context, formatter: Any) -> None:
+    def format_epilog(self, _ctx: Any, formatter: Any) -> None:
         """Print the examples as they are typed."""
         if self.epilog:
             with formatter.section("Examples"):

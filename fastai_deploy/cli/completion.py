@@ -23,12 +23,29 @@ def stages(typed: str) -> Iterator[str]:
     yield from (name for name in sorted(names) if name.startswith(typed))
 
 
-def instances(typed: str) -> Iterator[str]:
-    """SageMaker's instance types for endpoints."""
+def instances(typed: str) -> Iterator[Choice]:
+    """SageMaker's instance types for endpoints, with their list price where it is known."""
+    from fastai_deploy.aws import list_prices  # noqa: PLC0415
     from fastai_deploy.aws.capacity import known_types  # noqa: PLC0415 - reads a large file
 
     with suppress(Exception):
-        yield from (name for name in sorted(known_types()) if name.startswith(typed))
+        prices = list_prices.price_book(_region(), list_prices.default_folder())
+        for name in sorted(known_types()):
+            if name.startswith(typed):
+                price = prices.hour.get(name)
+                yield name, "" if price is None else f"{price} USD/h in {prices.region}"
+
+
+def _region() -> str:
+    """The region of the project file, or the one whose prices are shown without any."""
+    import tomli  # noqa: PLC0415 - only a shell needs it
+
+    from fastai_deploy.aws.list_prices import DEFAULT_REGION  # noqa: PLC0415
+
+    with suppress(OSError, ValueError, AttributeError):
+        project = tomli.loads(Path("fdeploy.toml").read_text("utf-8")).get("project", {})
+        return str(project.get("region") or DEFAULT_REGION)
+    return DEFAULT_REGION
 
 
 def learners(typed: str) -> Iterator[str]:

@@ -138,7 +138,7 @@ def session(
 
         for note in settings.notes:
             report(Warned(note, hint="the old name works until the next release"))
-        consent = _consent(options, getattr(shown, "paused", nullcontext))
+        consent = _consent(options, shown.paused)
         if found.foreign:
             report(
                 Warned(
@@ -154,8 +154,7 @@ def session(
             exists=found.exists or ("project", "name") in settings.origins,
         )
         past = project.workspace.durations
-        if hasattr(shown, "expect"):
-            shown.expect(durations.read(past))
+        shown.expect(durations.read(past))
         with project.workspace.locked(command) if locked else nullcontext():
             yield project
             durations.note(past, took)
@@ -163,15 +162,16 @@ def session(
 
 def _consent(options: Options, pause: Callable[[], AbstractContextManager[None]]) -> Consent:
     """What was agreed to; questions are asked only in a terminal, and not in CI."""
+    agreed = Consent(yes=options.agreed.get("yes", False), adopt=options.agreed.get("adopt", False))
     terminal = sys.stdin.isatty() and sys.stderr.isatty()
     if options.as_json or "CI" in os.environ or not terminal:
-        return Consent(**options.agreed)
+        return agreed
     from fastai_deploy.cli.terminal import asker, prompter  # noqa: PLC0415 - rich is not needed in CI
 
-    return Consent(
+    return replace(
+        agreed,
         ask=asker(sys.stdin, sys.stderr, pause),
         prompt=prompter(sys.stdin, sys.stderr, pause),
-        **options.agreed,
     )
 
 

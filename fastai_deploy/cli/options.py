@@ -132,8 +132,8 @@ Ttl = Annotated[
 Text = Annotated[
     str,
     typer.Argument(
-        help="A text, a file of texts (.csv, .tsv, .jsonl, .ndjson, .json), or any other file, "
-        "which is read as one text; - reads standard input."
+        help="A text, a file of texts (.csv, .tsv, .jsonl, .ndjson, .json, .parquet), or any other "
+        "file, which is read as one text; - reads standard input."
     ),
 ]
 Column = Annotated[
@@ -144,15 +144,193 @@ NoHeader = Annotated[
     bool,
     typer.Option("--no-header", help="The table has no header; --column is a number, from 1."),
 ]
+LabelledFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Texts with their true labels (.csv, .tsv, .jsonl, .ndjson, .json).",
+        show_default=False,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column or JSON key with the true labels, several with semicolons. Default: label."
+    ),
+]
+On = Annotated[
+    Literal["bundle", "artifact", "endpoint", "api"] | None,
+    typer.Option(help="What to ask. Default: the last of these that there is."),
+]
+BesideLive = Annotated[
+    bool, typer.Option("--live", help="Ask the endpoint too, beside the bundle or the artifact.")
+]
+MinAccuracy = Annotated[
+    float | None,
+    typer.Option(
+        help="End with code 16 if the accuracy is below this, such as 0.85.", min=0, max=1
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION",
+        help="Ask this deployed version too (or live), and end with code 16 if the judged answers "
+        "are significantly worse.",
+        autocompletion=completion.versions,
+    ),
+]
+Before = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VERSION]",
+        help="A deployed version (its first digits), live, or bundle. Default: live.",
+        show_default=False,
+        autocompletion=completion.versions,
+    ),
+]
+After = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[VERSION]",
+        help="The version to compare it with. Default: bundle.",
+        show_default=False,
+        autocompletion=completion.versions,
+    ),
+]
+Report = Annotated[
+    Path | None, typer.Option(help="Write the HTML report here. Default: beside the bundle.")
+]
+MaxDrift = Annotated[
+    float | None,
+    typer.Option(
+        help="End with code 16 if a figure's drift (PSI) is above this, such as 0.2, and not by "
+        "chance.",
+        min=0,
+    ),
+]
+MostTexts = Annotated[
+    int, typer.Option("--most", help="Read at most so many texts, the newest ones.", min=1)
+]
+ShowCard = Annotated[
+    bool, typer.Option("--card", help="Show the model card of the exported bundle instead.")
+]
 Output = Annotated[
     Path | None,
-    typer.Option(help="Write the answers here as JSON lines; texts already answered are skipped."),
+    typer.Option(
+        help="Write the answers here; texts already answered are skipped. A .csv, .tsv or .parquet "
+        "file gets all columns of the input, any other name JSON lines."
+    ),
+]
+BatchInput = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="A file of texts (.csv, .tsv, .jsonl, .ndjson, .json, .parquet; tables and lines also "
+        "with .gz), here or on S3 (s3://BUCKET/KEY).",
+    ),
+]
+BatchOutput = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUTPUT",
+        help="The file to write, in the format that its name says, here or on S3.",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace the output, and start an interrupted run from the beginning."
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option(help="Classify only the first N rows.", metavar="N", min=1)
+]
+Transform = Annotated[
+    bool,
+    typer.Option(
+        "--transform",
+        help="AWS: classify with a batch transform of SageMaker instead of here.",
+    ),
+]
+Instances = Annotated[
+    int | None,
+    typer.Option(
+        help="With --transform: the number of instances [1].", min=1, max=100, show_default=False
+    ),
+]
+YesToCost = Annotated[
+    bool,
+    typer.Option("--yes", help="With --transform: do not ask before it costs something."),
+    Agrees("yes"),
 ]
 Concurrency = Annotated[
     int, typer.Option(help="Number of concurrent requests, for a file.", min=1, max=64)
 ]
 TopK = Annotated[int | None, typer.Option(help="Return only the N highest probabilities.", min=1)]
 ThroughApi = Annotated[bool, typer.Option("--api", help="Call the public API, not the endpoint.")]
+
+BenchOn = Annotated[
+    Literal["endpoint", "api", "bundle"],
+    typer.Option("--on", help="What to measure; bundle is the model alone, in this process."),
+]
+Clients = Annotated[
+    str | None,
+    typer.Option(
+        help="Closed loop: numbers of requests open at once, with commas. Default: 1,2,4,8.",
+        show_default=False,
+    ),
+]
+LoadRate = Annotated[
+    float | None,
+    typer.Option("--rate", help="Open loop: requests due each second.", min=0.1, max=100_000),
+]
+LoadSeconds = Annotated[
+    float, typer.Option("--seconds", help="Length of each level.", min=0.5, max=3600)
+]
+LoadRequests = Annotated[
+    int | None, typer.Option("--requests", help="Most requests of each level.", min=1)
+]
+Texts = Annotated[
+    str | None,
+    typer.Option(
+        "--texts",
+        metavar="FILE",
+        help="Texts to send: .csv, .tsv, .jsonl, .ndjson or .json. Default: the goldens.",
+        show_default=False,
+    ),
+]
+YesToLoad = Annotated[
+    bool,
+    typer.Option("--yes", help="AWS: do not ask before load is sent; needed without a terminal."),
+    Agrees("yes"),
+]
+
+CostRate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        help="Texts per second of one instance. Default: as the last fdeploy bench measured.",
+        min=0.001,
+        max=1_000_000,
+        show_default=False,
+    ),
+]
+Latency = Annotated[
+    float | None,
+    typer.Option(
+        "--latency",
+        metavar="MS",
+        help="Milliseconds of one request, for serverless. Default: as measured, or 1000 / rate.",
+        min=0.01,
+        max=60_000,
+        show_default=False,
+    ),
+]
+EveryInstance = Annotated[bool, typer.Option("--all", help="List every instance with a price.")]
+Refresh = Annotated[
+    bool, typer.Option("--refresh", help="Ask AWS for its list prices of the region.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Ask AWS nothing.")]
 
 ConfigAction = Annotated[
     Literal["show", "set", "unset"],
@@ -191,6 +369,9 @@ Forget = Annotated[
         help="AWS: delete nothing, only forget the stage's last deploy, whose account is out of "
         "reach.",
     ),
+]
+OfConsole = Annotated[
+    bool, typer.Option("--console", help="AWS: open the stage's stacks in the AWS console.")
 ]
 OfApi = Annotated[bool, typer.Option("--api", help="Show the API's logs, not the endpoint's.")]
 Since = Annotated[str, typer.Option(help="How far back to start, such as 90s, 15m, 2h or 1d.")]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -19,8 +19,8 @@ from fastai_deploy.progress import (
     Advanced,
     Event,
     Happened,
+    LoadMeasured,
     Planned,
-    Reporter,
     StageFinished,
     StageStarted,
     Step,
@@ -33,14 +33,13 @@ _WORTH_A_LINE = 10 * _UNIT  # anything smaller is done before the line is read
 
 
 @contextmanager
-def reporter(stream: TextIO, *, as_json: bool, quiet: bool = False) -> Iterator[Reporter]:
+def reporter(stream: TextIO, *, as_json: bool, quiet: bool = False) -> Iterator[ShownReporter]:
     """The reporter that suits the stream; the terminal is restored however the block ends.
 
     ``quiet``: only warnings are printed.
     """
     if quiet:
-        only = JsonReporter(stream) if as_json else PlainReporter(stream)
-        yield lambda event: only(event) if isinstance(event, Warned) else None
+        yield QuietReporter(JsonReporter(stream) if as_json else PlainReporter(stream))
     elif as_json:
         yield JsonReporter(stream)
     elif stream.isatty():
@@ -55,7 +54,34 @@ def reporter(stream: TextIO, *, as_json: bool, quiet: bool = False) -> Iterator[
         yield PlainReporter(stream)
 
 
-class PlainReporter:
+class ShownReporter:
+    """A reporter on a stream. Only a terminal knows more than to print events."""
+
+    def __call__(self, event: Event) -> None:
+        """Show the event."""
+        raise NotImplementedError
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Take note of how long each stage may take."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """A block in which nothing is painted, because it writes to the stream itself."""
+        return nullcontext()
+
+
+class QuietReporter(ShownReporter):
+    """Passes warnings on, and nothing else."""
+
+    def __init__(self, only: ShownReporter) -> None:
+        self._only = only
+
+    def __call__(self, event: Event) -> None:
+        """Pass a warning on."""
+        if isinstance(event, Warned):
+            self._only(event)
+
+
+class PlainReporter(ShownReporter):
     """Prints one line per event; long work is reported once, when it is done."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -68,7 +94,7 @@ class PlainReporter:
             print(line, file=self._stream, flush=True)
 
 
-class JsonReporter:
+class JsonReporter(ShownReporter):
     """Prints one JSON object per event."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -78,6 +104,8 @@ class JsonReporter:
     def __call__(self, event: Event) -> None:
         """Print the event; of a long task, only every tenth percent."""
         if isinstance(event, Advanced) and not self._moved(event):
+            return
+        if isinstance(event, LoadMeasured) and not event.done:
             return
         values = {"event": _event_name(event), **asdict(event)}
         _print_json(values, self._stream)
@@ -103,6 +131,8 @@ def plain_line(event: Event) -> str | None:
         case Planned(stack) if event.changes:
             line = "\n".join([f"  {stack}:", *(f"    {row}" for row in event.message.split("\n"))])
         case Happened():
+            line = f"  {event.message}"
+        case LoadMeasured(done=True):
             line = f"  {event.message}"
         case StageFinished(_, summary, seconds):
             line = f"  done: {summary} ({seconds:.1f} s)"

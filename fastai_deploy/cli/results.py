@@ -165,6 +165,25 @@ class ChangedSetting:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A page, and whether a browser has it; ``key_file`` is empty where no key is needed."""
+
+    url: str
+    opened: bool
+    key_file: str = ""
+
+    def values(self) -> Opened:
+        """The result itself is its shape."""
+        return self
+
+    def lines(self) -> Iterator[str]:
+        """The address, and what it takes to use it."""
+        yield f"{'opened' if self.opened else 'page':<8} {self.url}"
+        if self.key_file and not self.opened:
+            yield f"key      {self.key_file} (fdeploy key show)"
+
+
+@dataclass(frozen=True)
 class Lines:
     """The result of ``logs``: lines as they arrive, possibly without end."""
 

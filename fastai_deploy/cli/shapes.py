@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from fastai_deploy.aws.costs import CostReport
+from fastai_deploy.batch_invoke.job import BatchCounts
 from fastai_deploy.batch_invoke.run import Batch
 from fastai_deploy.cli.explain import Explained
 from fastai_deploy.cli.results import (
@@ -30,11 +32,17 @@ from fastai_deploy.cli.results import (
     InvokeResult,
     Key,
     Lines,
+    Opened,
     Presented,
     Result,
     Streamed,
     Versions,
 )
+from fastai_deploy.evaluation.card import Card
+from fastai_deploy.evaluation.difference import Difference
+from fastai_deploy.evaluation.drift import MonitorValues
+from fastai_deploy.evaluation.result import EvaluationValues
+from fastai_deploy.load.result import Bench
 from fastai_deploy.project_setup import Initialized
 from fastai_deploy.records import (
     Api,
@@ -144,20 +152,27 @@ class SettingsValues:
 
 RESULTS: Mapping[str, tuple[Any, ...]] = {
     "init": (Initialized,),
-    "inspect": (Anatomy,),
+    "inspect": (Anatomy, Card),
     "export": (ExportedValues,),
     "package": (Artifact,),
     "upload": (StoredArtifact,),
     "deploy": (Endpoint,),
     "create-api": (Api,),
     "up": (Api,),
-    "invoke": (Text, Row, BatchValues),
+    "invoke": (Text, Row, BatchValues, BatchCounts),
+    "batch": (BatchCounts,),
+    "evaluate": (EvaluationValues,),
+    "diff": (Difference,),
+    "monitor": (MonitorValues,),
+    "bench": (Bench,),
     "key": (Key,),
     "openapi": (Document,),
+    "open": (Opened,),
     "teardown": (Teardown,),
     "config": (SettingsValues, ChangedSetting),
     "explain": (Explained,),
     "plan": (PlanValues,),
+    "cost": (CostReport,),
     "status": (Status,),
     "logs": (LogLine,),
     "versions": (Versions,),
@@ -196,7 +211,8 @@ def values(result: Result | Streamed) -> Any:
             return dict(body)
         case Presented() if not isinstance(result, Settings):
             found = result.values()
-            return asdict(found) if is_dataclass(found) else found
+            plain = not is_dataclass(found) or isinstance(found, type)
+            return found if plain else asdict(found)
         case _:
             return asdict(_shape(result))
 
@@ -204,13 +220,13 @@ def values(result: Result | Streamed) -> Any:
 def _shape(result: Any) -> Any:
     """The dataclass whose members are a result's."""
     match result:
-        case Batch(output=str()):
+        case Batch(output=str() as output):
             return BatchValues(
                 len(result.answers),
                 result.reused,
                 tuple(answer.row for answer in result.failures),
                 dict(result.counts()),
-                result.output,
+                output,
             )
         case Exported(bundle, parity, page):
             return ExportedValues(**_members(bundle), parity=parity, parity_page=page)
@@ -256,7 +272,10 @@ class _Written(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of what any command prints on stdout with ``--json``, line by line."""
     mode: Literal["serialization"] = "serialization"
-    adapters = [(name, mode, TypeAdapter(Union[kinds])) for name, kinds in RESULTS.items()]  # noqa: UP007 - of a tuple
+    adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
+        (name, mode, TypeAdapter(Union[kinds]))  # type: ignore[arg-type]  # noqa: UP007 - of a tuple
+        for name, kinds in RESULTS.items()
+    ]
     found, definitions = TypeAdapter.json_schemas(adapters, schema_generator=_Written)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

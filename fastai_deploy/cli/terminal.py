@@ -30,11 +30,14 @@ from rich.table import Table
 from rich.text import Text
 
 from fastai_deploy.cli.escaping import visible, visible_fields
+from fastai_deploy.cli.load_chart import LoadChart
+from fastai_deploy.cli.progress import ShownReporter
 from fastai_deploy.progress import (
     Advanced,
     Ask,
     Event,
     Happened,
+    LoadMeasured,
     Planned,
     Prompt,
     StageFinished,
@@ -145,7 +148,7 @@ class _RateColumn(ProgressColumn):
         return Text(f"{task.completed:,.0f}{total} {task.fields['unit']}{rate}", style="dim")
 
 
-class TerminalReporter:
+class TerminalReporter(ShownReporter):
     """Prints events in colour; ``clock`` returns seconds."""
 
     def __init__(
@@ -153,7 +156,7 @@ class TerminalReporter:
     ) -> None:
         self._console = console or Console(file=stream, highlight=False)
         self._clock = clock
-        self._table: StackTable | None = None
+        self._table: StackTable | LoadChart | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._spinner = Spinner("dots" if self._console.encoding.startswith("utf") else "line")
@@ -172,11 +175,10 @@ class TerminalReporter:
                 self._freeze()
                 self._table = StackTable(self._clock)
                 self._table.plan(event)
+            case LoadMeasured():
+                self._chart(event)
             case Happened():
-                self._table = self._table or StackTable(self._clock)
-                self._table.tell(event)
-                if event.ended:
-                    self._freeze()
+                self._happened(event)
             case _:
                 if isinstance(event, StageStarted):
                     self._stage = event.stage, self._clock()
@@ -202,6 +204,19 @@ class TerminalReporter:
         self._bar.update(self._task, completed=event.done, total=event.total)
         if event.done >= event.total:
             self._bar = self._task = None
+
+    def _happened(self, event: Happened) -> None:
+        if not isinstance(self._table, StackTable):
+            self._table = StackTable(self._clock)
+        self._table.tell(event)
+        if event.ended:
+            self._freeze()
+
+    def _chart(self, event: LoadMeasured) -> None:
+        if not isinstance(self._table, LoadChart):
+            self._freeze()
+            self._table = LoadChart()
+        self._table.tell(event)
 
     def _freeze(self) -> None:
         """Print the table as it is now; the next event starts a new one."""

@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.bundle import Bundle
 from fastai_deploy.errors import DefinitionsError, NotALearner, UsageError
+from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.learner.convert import convert, refuse
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
+from fastai_deploy.learner.exported import ExportedLearner
 from fastai_deploy.learner.proof import telling_texts
 from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.parity.compare import DEFAULT_GATE, Gate
@@ -42,8 +43,10 @@ def export_learner(
     name: str | None = None,
     report: Reporter = silent,
     unproven: bool = False,
-) -> Bundle:
+) -> ExportedLearner:
     """Make a bundle from a live fastai 2 learner; then run ``fdeploy up`` in the same folder.
+
+    What is returned shows itself in a notebook: labels, parity, and the next command.
 
     ``goldens`` are texts, or a file of them (.txt, .jsonl or .csv, with or without labels), for
     ``learn.predict`` to answer; the default is fdeploy's own texts. ``definitions`` is a file with
@@ -64,7 +67,7 @@ def export_learner(
             anatomy = examine(archive, source.size)
         refuse(anatomy, defined=definitions is not None)
         within = TOLERANCE if tolerance is None else tolerance
-        return convert(
+        made = convert(
             file,
             place,
             golden=_answered(learn, goldens, anatomy, within),
@@ -75,6 +78,8 @@ def export_learner(
             definitions=Path(definitions) if definitions is not None else None,
             unproven=unproven,
         )
+    write_card(made.path)
+    return ExportedLearner.of(made)
 
 
 def _check_live(learn: Any) -> None:

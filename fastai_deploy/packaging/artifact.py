@@ -144,6 +144,18 @@ def read_contents(artifact: Path) -> ArtifactContents:
         ) from None
 
 
+def read_member(artifact: BinaryIO, name: str, where: str) -> bytes:
+    """The content of a file in an artifact, which is read up to there. Raises FileError."""
+    try:
+        with tarfile.open(fileobj=artifact, mode="r|gz") as tar:
+            for info in tar:
+                if info.name == name and (content := tar.extractfile(info)):
+                    return content.read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise FileError(f"{where} is damaged: {error}", hint="run fdeploy package") from None
+    raise FileError(f"{where} has no {name}", hint="run fdeploy package")
+
+
 def _runs(wheel: str, container: Container) -> bool:
     """Whether a wheel's tags (``-python-abi-platform``, PEP 427) match the container.
 

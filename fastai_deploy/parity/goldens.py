@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
@@ -262,6 +262,22 @@ def _object(place: _Place, text: str, labels: Labels) -> Case:
         place.wrong(f"invalid JSON ({error})")
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         place.wrong('there is no "text"', 'write {"text": "..."} on each line')
+    return _case(place, value, labels)
+
+
+def labelled_case(values: Mapping[str, Any], labels: Labels, where: str) -> Case:
+    """A text with what a golden file may say about it, from any reader of such files.
+
+    The keys are those of a line of JSON; labels may also be one text with semicolons. ``where``
+    names the file and the line in errors. Raises GoldenError.
+    """
+    label = values.get("label")
+    if isinstance(label, str):
+        values = {**values, "label": _several(label, labels)}
+    return _case(_Place(where), values, labels)
+
+
+def _case(place: _Place, value: Mapping[str, Any], labels: Labels) -> Case:
     _check_text(place, value["text"])
     scores = value.get("scores")
     numbers = value.get("probabilities") if scores is None else scores
@@ -346,12 +362,20 @@ def _expected(place: _Place, label: Any, labels: Labels) -> tuple[str, ...]:
         place.wrong("there are several labels, but the learner is single-label", "write one label")
     names: list[str] = []
     for item in given:
-        name = str(item) if isinstance(item, (str, int, float)) else None
+        name = _name(item, labels)
         if name not in labels.names:
             shown = ", ".join(labels.names[:8]) + (", ..." if len(labels.names) > 8 else "")  # noqa: PLR2004 - as many as one line takes
             place.wrong(f"the learner has no label {str(item)[:60]!r}", f"its labels are: {shown}")
         names.append(str(name))
     return tuple(names)
+
+
+def _name(item: Any, labels: Labels) -> str | None:
+    """A label as text. A table whose column lacks values holds 1 as 1.0."""
+    name = str(item) if isinstance(item, (str, int, float)) else None
+    if name is not None and name not in labels.names and name.endswith(".0"):
+        return name[:-2]
+    return name
 
 
 def _numbers(place: _Place, value: Any, labels: Labels) -> tuple[float, ...]:

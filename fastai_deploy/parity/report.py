@@ -18,6 +18,7 @@ from fastai_deploy.errors import FileError, ParityError
 from fastai_deploy.files import read, write
 from fastai_deploy.json_reader import BadJson, parse
 from fastai_deploy.parity.goldens import Case
+from fastai_deploy.parity.page import cell, document, shortened
 from fastai_deploy.runtime.bundle import FP32
 from fastai_deploy.runtime.parity import answer, compare
 
@@ -221,37 +222,22 @@ def _size(difference: float | None) -> float:
     return math.inf if difference is None else difference
 
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;width:100%}td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;
-text-align:left;vertical-align:top}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
-tr.changed{background:#fdecea}td.t{max-width:34rem;overflow-wrap:anywhere;white-space:pre-wrap}
-svg{width:100%;height:auto}.bar{fill:#3b6ea5}.bad{fill:#c0392b}.line{stroke:#c0392b;
-stroke-dasharray:4 3}text{font:11px system-ui,sans-serif;fill:#555}
-@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#444}
-tr.changed{background:#4a2320}text{fill:#aaa}}
-"""
 _WIDTH, _HEIGHT, _MARGIN = 900, 170, 60
 _DECADES = (-9, 0)  # |Δ| from 1e-9 to 1, on a logarithmic scale
 _BARS = 200  # texts in the chart
 _ROWS = 1_000  # texts in the table; the JSON file has all of them
-_SHORT = 400  # characters shown of a text in the table
 
 
 def page(summary: Mapping[str, Any]) -> str:
     """The HTML page of a comparison's summary; all texts are escaped."""
-    return "".join(
+    return document(
+        "Parity report",
         (
-            "<!doctype html><html lang=en><meta charset=utf-8><title>Parity report</title>",
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; ',
-            "style-src 'unsafe-inline'\">",
-            f"<style>{_STYLE}</style><h1>Parity report</h1>",
             *(f"<p>{escape(line)}" for line in headline(summary)),
             _forms_table(summary),
             _chart(summary["rows"], summary["tolerance"]),
             _table(summary["rows"]),
-            "</html>\n",
-        )
+        ),
     )
 
 
@@ -279,10 +265,10 @@ def _forms_table(summary: Mapping[str, Any]) -> str:
     )  # fmt: skip
     body = "".join(
         f"<tr><td>{escape(form['precision'])}<td class=t>{escape(_outcome(form, summary))}"
-        f"<td class=n>{_cell(form['gain'], '.1f')}<td class=n>{_cell(form['speed'], '.0f')}"
+        f"<td class=n>{cell(form['gain'], '.1f')}<td class=n>{cell(form['speed'], '.0f')}"
         f"<td class=n>{escape(_accuracy_of(form, summary))}"
-        f"<td class=n>{_cell(form['changed'], 'd')}"
-        + "".join(f"<td class=n>{_cell(form[k], '.3f')}" for k in ("widest", "mean", "p99", "most"))
+        f"<td class=n>{cell(form['changed'], 'd')}"
+        + "".join(f"<td class=n>{cell(form[k], '.3f')}" for k in ("widest", "mean", "p99", "most"))
         for form in summary["forms"]
     )
     return (
@@ -305,10 +291,6 @@ def _accuracy_of(form: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     shown = f"{found['accuracy']:.3f}"
     interval = form["interval"]
     return shown if interval is None else f"{shown} (change known to ±{interval:.1f} points)"
-
-
-def _cell(value: float | None, layout: str) -> str:
-    return "—" if value is None else format(value, layout)
 
 
 def _chart(rows: Sequence[Mapping[str, Any]], tolerance: float) -> str:
@@ -356,11 +338,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table_row(row: Mapping[str, Any], forms: Sequence[str]) -> str:
-    text = row["text"] if len(row["text"]) <= _SHORT else row["text"][: _SHORT - 1] + "…"
     cells = "".join(f"<td>{_answered(row['answers'].get(form))}" for form in forms)
     difference = "—" if row["difference"] is None else f"{row['difference']:.1e}"
     return (
-        f"<tr{' class=changed' if row['changed'] else ''}><td class=t>{escape(text)}"
+        f"<tr{' class=changed' if row['changed'] else ''}><td class=t>{shortened(row['text'])}"
         f"<td>{escape(', '.join(row['expected'] or []))}{cells}<td class=n>{difference}"
     )
 

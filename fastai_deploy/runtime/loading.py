@@ -7,11 +7,11 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from . import hardware
 from .backends import Backend, Gpu, find_gpu, gpu_backends, processor_backends
-from .bundle import Bundle, Golden, open_bundle, read_goldens
+from .bundle import Bundle, Golden, ModelError, open_bundle, read_goldens
 from .choice import rank
 from .contract import Encoded
 from .golden_check import PATIENCE, Predicting, check_goldens
@@ -66,12 +66,14 @@ def load(
     patience: float = PATIENCE,
     clock: Callable[[], float] = time.perf_counter,
     find: Callable[[], Optional[Gpu]] = find_gpu,
+    only: Optional[str] = None,
 ) -> Loaded:
     """Open the model, check every golden (which warms it up) and measure its speed.
 
     ``alone``: no other process needs the cores. ``most_runs``: the maximum number of concurrent
-    runs to prepare for. ``patience`` is for the goldens. ``find`` looks for a GPU. Raises
-    ModelError if the folder differs from the manifest in any way, or the model from its goldens.
+    runs to prepare for. ``patience`` is for the goldens. ``find`` looks for a GPU. ``only`` names
+    the backend to use; then none is measured. Raises ModelError if this machine lacks that backend,
+    if the folder differs from the manifest in any way, or the model from its goldens.
     """
     # Texts are tokenized one by one; by default each would go to another thread and back.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -114,14 +116,14 @@ def load(
             runs=backend.runs,
         )
 
-    for backend in gpu_backends(bundle, find):
+    for backend in _named(only, gpu_backends(bundle, find)):
         try:
             return verified(backend, backend.open(), {})
         except Exception as error:  # noqa: BLE001, PERF203  # torch's errors have no common base
             skipped.append(f"{backend.name}: {str(error)[:_SHOWN]}")
 
-    candidates = list(
-        processor_backends(bundle, hardware, threads, alone=alone, most_runs=most_runs)
+    candidates = _at_least_one(
+        only, processor_backends(bundle, hardware, threads, alone=alone, most_runs=most_runs)
     )
     last = candidates[-1]
     ranked = rank(
@@ -135,6 +137,19 @@ def load(
                 raise
             skipped.append(f"{each.backend.name}: {str(error)[:_SHOWN]}")
     return verified(last, last.open(), {})
+
+
+def _named(name: Optional[str], backends: Iterable[Backend]) -> List[Backend]:
+    """The backends of this name; all of them if there is no name."""
+    return [each for each in backends if name in (None, each.name)]
+
+
+def _at_least_one(name: Optional[str], backends: Iterable[Backend]) -> List[Backend]:
+    """The same. Raises ModelError if there is none."""
+    found = _named(name, backends)
+    if not found:
+        raise ModelError(f"this machine cannot run the model with {name}")
+    return found
 
 
 def _load_learner(

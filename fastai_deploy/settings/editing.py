@@ -132,4 +132,4 @@ def _add_last(table: Table, key: str, value: Any) -> None:
         after.append(body.pop()[1])
     table.add(key, value)
     for item in reversed(after):
-        table.add(item)
+        table.add(item)  # type: ignore[call-overload] # which does take whitespace

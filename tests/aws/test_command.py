@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,38 @@ from tests.conftest import Fdeploy
 from tests.flow.learners import CONVERTIBLE, bring
 
 ACCOUNT = "112233445566"
+BATCH_ACCOUNT = "112233445577"
+
+
+def test_a_table_without_an_endpoint(double: Double, tmp_path: Path) -> None:
+    """``batch --transform`` needs an export, and leaves what AWS keeps: the log group of jobs."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    learner, golden = bring(CONVERTIBLE[0], folder)
+    fdeploy = Fdeploy(folder, double.environment(BATCH_ACCOUNT))
+    texts = [f"the movie was brilliant, said {number} of us" for number in range(250)]
+    rows = "".join(f'{number},"{text}"\n' for number, text in enumerate(texts))
+    (folder / "in.csv").write_text(f"id,text\n{rows}")
+    fdeploy.ok("export", learner, "--golden", golden)
+    refused = fdeploy("batch", "in.csv", "out.csv", "--transform", "--json")
+    assert (refused.status, refused.error["code"]) == (2, "usage")
+    assert "--region" in refused.error["hint"]
+
+    there = ("--instance", "ml.m5.large", "--json")
+    done = fdeploy.ok("batch", "in.csv", "out.csv", "--transform", "--instances", "2", *there)
+    found = done.json
+    assert (found["rows"], found["failed"], found["by"]) == (250, 0, "a batch transform")
+    fdeploy.ok("batch", "in.csv", "here.csv", "--json")
+    with (
+        (folder / "out.csv").open(newline="") as one,
+        (folder / "here.csv").open(newline="") as two,
+    ):
+        for remote, local in zip(csv.DictReader(one), csv.DictReader(two), strict=True):
+            assert (remote["id"], remote["label"]) == (local["id"], local["label"])
+
+    assert fdeploy.ok("teardown", "--artifacts", "--json").json["left"] == []
+    left = everything(double.session(BATCH_ACCOUNT))
+    assert left == ["log group /aws/sagemaker/TransformJobs"]
 
 
 def test_from_a_learner_to_an_api_on_aws(double: Double, tmp_path: Path) -> None:

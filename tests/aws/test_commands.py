@@ -15,7 +15,7 @@ from fastai_deploy.aws.templates.template import load
 from tests.aws.stage import Open, Stage
 from tests.aws_double.faults import Fault
 from tests.aws_double.process import REGION, Double
-from tests.conftest import Fdeploy
+from tests.conftest import ROOT, Fdeploy
 from tests.packaged import Model, bring
 
 AWS = ("--target", "aws")
@@ -77,6 +77,34 @@ def test_the_end_of_a_stage_is_planned(opened: Open, model: Model, live: Stage) 
     assert any(line.split()[:2] == ["remove", "Scheduler::Schedule"] for line in lines)
     assert f"ends        never, if deployed now; currently {moved['ends_now']}" in lines
     assert "when the stage deletes itself" in live.run.ok("status").stdout
+
+
+def test_the_page_is_off_and_the_console_is_there(live: Stage) -> None:
+    refused = live.run("open", "--json").error
+    assert refused["code"] == "usage"
+    assert refused["hint"].startswith("fdeploy config set api.page true")
+    found = live.run.ok("open", "--console", "--json").json
+    assert not found["opened"]
+    assert found["url"].startswith(f"https://{REGION}.console.aws.amazon.com/cloudformation/")
+    assert "filteringText=demo-dev-&" in found["url"]
+
+
+def test_the_client_fetches_the_key_of_a_stage(live: Stage) -> None:
+    api = json.loads((live.folder / ".fdeploy/dev/create-api.json").read_bytes())
+    code = (
+        "from fastai_deploy import Client; api = Client.of_stage()\n"
+        "print(api.url, api._headers['x-api-key'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=live.folder,
+        env={**os.environ, "PYTHONPATH": ROOT, **live.environ},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    key = live.run.ok("key").stdout.strip()
+    assert done.stdout.split() == [api["url"], key]
 
 
 def test_what_the_settings_change_back_is_said_first(live: Stage) -> None:

@@ -1,15 +1,18 @@
 """Quotas and prices: Service Quotas and the price list.
 
 Both answer from the behaviour of the account's SageMaker, and have nothing else.
-Sources: the API references of ListServiceQuotas and GetProducts; "Reading the service price list
-file" for the shape of a product.
+Sources: the API references of ListServiceQuotas and GetProducts (filters are all to match; at most
+100 products a page, then a NextToken); "Reading the service price list file" for the shape of a
+product. Serverless prices are of the product family "ML Serverless", and of usage types such as
+EUC1-ServerlessInf:Mem-2GB, in USD a second; Infracost's resource of SageMaker endpoints reads them
+by these names.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tests.aws_double.behaviour import Behaviour
@@ -50,9 +53,35 @@ class Market:
 
     def _products(self, request: Json) -> Json:
         wanted = {item["Field"]: item["Value"] for item in request["Filters"]}
-        price = self._behaviour().price.get(wanted["instanceName"])
-        if price is None:
-            return {"PriceList": []}
-        dimension = {"unit": "Hrs", "pricePerUnit": {"USD": price}}
-        terms = {"OnDemand": {"term": {"priceDimensions": {"dimension": dimension}}}}
-        return {"PriceList": [json.dumps({"product": {"attributes": wanted}, "terms": terms})]}
+        found = [
+            _product(attributes, unit, price)
+            for attributes, unit, price in self._listed(wanted.get("regionCode", ""))
+            if wanted.items() <= attributes.items()
+        ]
+        first = int(request.get("NextToken", "0"))
+        last = first + min(_PAGE, int(request.get("MaxResults", _PAGE)))
+        more = {"NextToken": str(last)} if last < len(found) else {}
+        return {"PriceList": found[first:last], **more}
+
+    def _listed(self, region: str) -> Iterator[tuple[dict[str, str], str, str]]:
+        """The attributes, unit and price of every product of a region."""
+        behaviour = self._behaviour()
+        for instance, price in behaviour.price.items():
+            of_type = {"instanceName": instance, "regionCode": region}
+            for component, usage in (("Hosting", "Host"), ("Batch Transform", "Tsform")):
+                kind = {"component": component, "usagetype": f"EUC1-{usage}:{instance}"}
+                yield {**of_type, **kind}, "Hrs", price
+        for gigabytes, price in behaviour.serverless_price.items():
+            usage = f"EUC1-ServerlessInf:Mem-{gigabytes}GB"
+            for type_, cost in ((usage, price), (f"{usage}-PC", "9.9999")):  # provisioned
+                serverless = {"productFamily": "ML Serverless", "usagetype": type_}
+                yield {**serverless, "regionCode": region}, "seconds", cost
+
+
+_PAGE = 100
+
+
+def _product(attributes: Mapping[str, str], unit: str, price: str) -> str:
+    dimension = {"unit": unit, "pricePerUnit": {"USD": price}}
+    terms = {"OnDemand": {"term": {"priceDimensions": {"dimension": dimension}}}}
+    return json.dumps({"product": {"attributes": attributes}, "terms": terms})

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import yaml
 
 from tests.aws_double import api_import, emulator
-from tests.aws_double.sagemaker import Refused, SageMaker
+from tests.aws_double.refused import Refused
+from tests.aws_double.sagemaker import SageMaker
 from tests.aws_double.scaling import Scaling
 from tests.aws_double.shapes import typed
 
@@ -452,6 +453,10 @@ def _refuse_full_buckets(handlers: dict[str, Any]) -> None:
 def _tagged(sagemaker: SageMaker) -> list[tuple[str, list[Json]]]:
     found = [(m["ModelArn"], m.get("Tags", [])) for m in sagemaker.models.values()]
     found += [(c["EndpointConfigArn"], c.get("Tags", [])) for c in sagemaker.configs.values()]
+    found += [
+        (sagemaker.transforms.arn(job.name), job.request.get("Tags", []))
+        for job in sagemaker.transforms.jobs.values()
+    ]
     for endpoint in sagemaker.endpoints.values():
         arn = sagemaker.describe_endpoint({"EndpointName": endpoint.name})["EndpointArn"]
         found.append((arn, endpoint.tags))

@@ -2,18 +2,26 @@
 
 Sources: their API references, including the errors; "Asynchronous inference" for the locations of
 answers and failures. The answer of an asynchronous invocation exists when the call returns.
+
+"Capture data from real-time endpoint" and the API reference of DataCaptureConfig, for the format
+and the place of captured requests: a content type that the configuration does not name is captured
+as base64. SageMaker writes them some minutes later; here they exist when the call returns.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 import re
 import uuid
+from datetime import datetime, timezone
 
 from tests.aws_double import emulator
 from tests.aws_double.containers import Container
 from tests.aws_double.operation import Operation, Request
-from tests.aws_double.sagemaker import Refused, SageMaker
+from tests.aws_double.refused import Refused
+from tests.aws_double.sagemaker import SageMaker
 from tests.aws_double.wire import Answer
 
 _INVOKE_SECONDS = 60.0  # a model must answer within
@@ -41,7 +49,10 @@ class Runtime:
                 return _error(refused.status, refused.code, {"Message": str(refused)})
         if len(request.body) > _MAX_BODY:
             return _error(413, "RequestEntityTooLarge", {"Message": "the body is above 6 MB"})
-        return self._now(container, request)
+        answer = self._now(container, request)
+        with emulator.request_scope(emulator.get_account(), operation.region):
+            self._capture(name, request, answer)
+        return answer
 
     def _now(self, container: Container, request: Request) -> Answer:
         try:
@@ -54,6 +65,36 @@ class Runtime:
             return _model_error(status, body.decode("utf-8", "replace"))
         variant = (b"x-amzn-invoked-production-variant", b"main")
         return 200, [(b"content-type", kind.encode()), variant], body
+
+    def _capture(self, name: str, request: Request, answer: Answer) -> None:
+        """Write the request and its answer to S3, if the endpoint's configuration says so."""
+        config = self._sagemaker.capture_config(name)
+        status, headers, body = answer
+        if not config.get("EnableCapture") or not 200 <= status < 300:
+            return
+        if random.random() * 100 >= config["InitialSamplingPercentage"]:  # noqa: S311
+            return
+        now = datetime.now(timezone.utc)
+        kinds = config.get("CaptureContentTypeHeader", {}).get("JsonContentTypes", [])
+        asked = request.headers.get("content-type", "application/octet-stream")
+        answered = dict(headers)[b"content-type"].decode()
+        line = {
+            "captureData": {
+                "endpointInput": _captured(request.body, asked, "INPUT", kinds),
+                "endpointOutput": _captured(body, answered, "OUTPUT", kinds),
+            },
+            "eventMetadata": {
+                "eventId": str(uuid.uuid4()),
+                "inferenceTime": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+            },
+            "eventVersion": "0",
+        }
+        place = _S3.fullmatch(
+            f"{config['DestinationS3Uri']}/{name}/main/{now:%Y/%m/%d/%H/%M-%S-%f}-{uuid.uuid4()}"
+            ".jsonl"
+        )
+        if place:
+            emulator.put_object(place[1], place[2], json.dumps(line).encode() + b"\n", {})
 
     def _later(self, container: Container, name: str, request: Request) -> Answer:
         source = _S3.fullmatch(request.headers.get("x-amzn-sagemaker-inputlocation", ""))
@@ -73,6 +114,18 @@ class Runtime:
             (b"content-type", b"application/json"),
         ]
         return 202, headers, json.dumps({"InferenceId": identity}).encode()
+
+
+def _captured(body: bytes, kind: str, mode: str, json_kinds: list[str]) -> dict[str, str]:
+    """A part of a captured event."""
+    is_json = kind.partition(";")[0].strip() in json_kinds
+    data = body.decode() if is_json else base64.b64encode(body).decode()
+    return {
+        "observedContentType": kind,
+        "mode": mode,
+        "data": data,
+        "encoding": "JSON" if is_json else "BASE64",
+    }
 
 
 def _asked(container: Container, request: Request, body: bytes) -> tuple[int, str, bytes]:

@@ -1,4 +1,4 @@
-"""SageMaker's hosting: models, endpoint configurations, endpoints. ministack has none of it.
+"""SageMaker: models, endpoint configurations, endpoints, transforms. ministack has none of it.
 
 Sources: the API reference of CreateModel, CreateEndpointConfig, CreateEndpoint, UpdateEndpoint,
 DeleteEndpoint, DescribeEndpoint and their errors; "Test models with shadow variants" for nothing
@@ -20,7 +20,9 @@ from typing import Any
 from tests.aws_double import emulator
 from tests.aws_double.behaviour import Behaviour
 from tests.aws_double.containers import Container, NotHealthy
+from tests.aws_double.refused import Refused
 from tests.aws_double.shapes import enum_problem
+from tests.aws_double.transforms import Transforms
 
 _NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,62})")  # as the model of the service has it
 _S3 = re.compile(r"s3://([^/]+)/(.+)")
@@ -39,15 +41,6 @@ _CAPACITY = (
 )
 _HOLD_SECONDS = 0.02
 Json = Any
-
-
-class Refused(Exception):
-    """An error answer."""
-
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.code = code
-        self.status = status
 
 
 @dataclass
@@ -77,6 +70,7 @@ class SageMaker:
         self.configs: Any = emulator.Store()
         self.endpoints: Any = emulator.Store()
         self.behaviour: Any = emulator.Store()
+        self.transforms = Transforms(self._model, self._artifact, self.account_behaviour, python)
         self._running: list[tuple[str, Container]] = []
         self._operations: Mapping[str, Callable[[Json], Json]] = {
             "CreateModel": self.create_model,
@@ -97,6 +91,10 @@ class SageMaker:
             "UpdateEndpoint": self._update_in_background,
             "UpdateEndpointWeightsAndCapacities": self._set_capacity,
             "DeleteEndpoint": self.delete_endpoint,
+            "CreateTransformJob": self.transforms.create,
+            "DescribeTransformJob": self.transforms.describe,
+            "ListTransformJobs": self.transforms.listed,
+            "StopTransformJob": self.transforms.stop,
             "ListTags": lambda request: {"Tags": self._tagged(request["ResourceArn"])},
         }
 
@@ -112,6 +110,7 @@ class SageMaker:
 
     def close(self, account: str = "") -> None:
         """End the model servers of an account, or all of them."""
+        self.transforms.close(account)
         for owner, container in list(self._running):
             if account in {"", owner}:
                 container.stop()
@@ -239,6 +238,10 @@ class SageMaker:
             raise Refused("ValidationError", f"Endpoint {name} is not asynchronous.")
         output = config["AsyncInferenceConfig"]["OutputConfig"]
         return output["S3OutputPath"], output["S3FailurePath"]
+
+    def capture_config(self, name: str) -> Json:
+        """The DataCaptureConfig of an endpoint; empty without one."""
+        return self.configs[self.endpoints[name].config].get("DataCaptureConfig", {})
 
     def account_behaviour(self) -> Behaviour:
         """The behaviour of the request's account; the same object again."""
@@ -419,6 +422,9 @@ class SageMaker:
         for item in (*self.models.values(), *self.configs.values()):
             if arn in (item.get("ModelArn"), item.get("EndpointConfigArn")):
                 return list(item.get("Tags", []))
+        job = self.transforms.of_arn(arn)
+        if job is not None:
+            return list(job.request.get("Tags", []))
         name = arn.rpartition("/")[2]
         return list(self.endpoints[name].tags) if name in self.endpoints else []
 

@@ -15,7 +15,14 @@ import yaml
 from tests.aws_templates.scenarios import Golden, goldens
 
 GOLDEN = Path(__file__).parent / "golden"
-KEPT = ("endpoint-real-time-cpu", "endpoint-async", "api-rest-full", "api-http-jwt", "expiry")
+KEPT = (
+    "endpoint-real-time-cpu",
+    "endpoint-async",
+    "api-rest-full",
+    "api-http-jwt",
+    "expiry",
+    "batch",
+)
 
 
 def kept() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,14 @@ from fastai_deploy.aws.specs import (
     endpoint_spec,
     ttl_spec,
 )
-from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
+from fastai_deploy.aws.templates.render import (
+    api_template,
+    endpoint_template,
+    expiry_template,
+    transform_template,
+)
 from fastai_deploy.aws.templates.template import Template
-from fastai_deploy.naming import artifact_key, code_key
+from fastai_deploy.naming import artifact_key, batch_prefix, batch_stack, code_key
 from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings, load_settings
@@ -129,6 +134,16 @@ def endpoint_of(settings: Settings, backend_url: str = BACKEND_URL) -> EndpointS
     return endpoint_spec(settings, stored, image, found)
 
 
+def transform_of(settings: Settings) -> EndpointSpec:
+    """The specification from which a batch transform's stack is made."""
+    endpoint = settings.sections.endpoint.model_copy(update={"kind": "async"})
+    sections = settings.sections.model_copy(update={"endpoint": endpoint})
+    spec = endpoint_of(replace(settings, sections=sections))
+    place = Location(BUCKET, batch_prefix(settings.project_name, settings.stage))
+    name = batch_stack(settings.project_name, settings.stage)
+    return replace(spec, name=name, output=place, scaling=None)
+
+
 def api_of(settings: Settings, *, gateway_logs: bool = True) -> ApiSpec:
     """The API of some settings."""
     code = Location(BUCKET, code_key(settings.project_name, CODE_SHA256))
@@ -151,6 +166,7 @@ def goldens() -> Iterator[Golden]:
     settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
     ends = ttl_spec(settings, version=SHA256, ends=ENDS)
     yield Golden.of("expiry", expiry_template(ends))
+    yield Golden.of("batch", transform_template(transform_of(settings)))
     for name, document in user_policies(Needs("demo", BUCKET)).items():
         yield Golden(f"user-policy-{name}", document)
     everything = Needs("demo", BUCKET, kms_key=KMS_KEY, signs_requests=True)

@@ -16,6 +16,7 @@ from fastai_deploy.aws.pricing import (
     instance_price,
     pricing_region,
     stage_cost,
+    transform_price,
 )
 from fastai_deploy.aws.templates.render import api_template, endpoint_template
 from fastai_deploy.errors import AwsDenied
@@ -117,6 +118,25 @@ def test_what_is_asked_for() -> None:
         "instanceName": "ml.m5.large",
         "regionCode": "eu-central-1",
     }
+
+
+def test_the_price_of_a_transform_is_told_by_its_usage_type() -> None:
+    def product(usage: str, price: str) -> str:
+        found = json.loads(document())
+        found["product"] = {"attributes": {"usagetype": usage}}
+        return json.dumps(found).replace("0.115", price)
+
+    listed = [product("EUC1-Host:ml.m5.large", "0.115"), product("EUC1-Tsform:ml.m5.large", "0.12")]
+    asked: dict[str, Json] = {}
+
+    def get_products(**parameters: Json) -> Mapping[str, Json]:
+        asked.update(parameters)
+        return {"PriceList": listed}
+
+    assert transform_price(get_products, "ml.m5.large", "eu-central-1").per_hour == Decimal("0.12")
+    assert {item["Field"] for item in asked["Filters"]} == {"instanceName", "regionCode"}
+    del listed[1]
+    assert transform_price(get_products, "ml.m5.large", "eu-central-1").per_hour is None
 
 
 def test_a_price_list_that_may_not_be_asked_is_no_error() -> None:

@@ -75,6 +75,18 @@ def script(folder: Path) -> str:
     return f"max |Δp| {difference}; {served(folder)}"
 
 
+def example(folder: Path) -> str:
+    """examples/notebook as it is, by a real kernel."""
+    source = HERE.parent.parent / "examples/notebook"
+    own = folder / "example"
+    own.mkdir()
+    shutil.copy(source / "train.py", own)
+    document = nbformat.read(source / "notebook.ipynb", as_version=4)
+    client = NotebookClient(document, timeout=600, resources={"metadata": {"path": str(own)}})
+    client.execute()
+    return f"{len(document.cells)} cells"
+
+
 def notebook(folder: Path) -> str:
     """export_learner in a notebook, whose classes are in ``__main__``, by a real kernel."""
     cells = [nbformat.v4.new_code_cell(source) for source in NOTEBOOK]
@@ -118,7 +130,7 @@ def runtime_elsewhere(folder: Path) -> str:
 
 
 STEPS: tuple[Callable[[Path], str], ...] = (
-    script, notebook, factory, runtime_here, runtime_elsewhere,
+    script, notebook, example, factory, runtime_here, runtime_elsewhere,
 )  # fmt: skip
 
 

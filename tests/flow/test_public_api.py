@@ -15,10 +15,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from fastai_deploy import Answer, Client
 from tests.conftest import Fdeploy, result_of
 from tests.flow.conftest import Exports
 from tests.flow.learners import CONVERTIBLE
 from tests.flow.test_flow import call
+from tests.terminal import in_terminal
 
 LABELS = {"negative", "neutral", "positive"}
 TEXTS = [f"{mood} film, number {number}" for number in range(60) for mood in ("good", "bad")]
@@ -314,3 +316,62 @@ def test_both_servers_answer_only_this_machine(served: Fdeploy) -> None:
         settings.write_text(before)
         served.ok("up")
     assert statuses(host="hub.example") == [403, 403]
+
+
+# In a browser, and from Python
+
+
+BROWSER = """\
+#!{python}
+import http.client, json, sys, urllib.parse
+parts = urllib.parse.urlsplit(sys.argv[1])
+found = []
+for _ in range(2):
+    connection = http.client.HTTPConnection(parts.hostname, parts.port)
+    connection.request("GET", parts.path)
+    reply = connection.getresponse()
+    found.append([reply.status, reply.getheader("location")])
+    connection.close()
+with open({seen!r}, "w") as file:
+    json.dump([sys.argv[1:], found], file)
+"""
+
+
+def test_a_browser_is_given_the_key_in_the_fragment(served: Fdeploy, tmp_path: Path) -> None:
+    key = (served.folder / ".fdeploy/dev/local/key").read_text()
+    browser, seen = tmp_path / "browser", tmp_path / "seen.json"
+    browser.write_text(BROWSER.format(python=sys.executable, seen=str(seen)), encoding="utf-8")
+    browser.chmod(0o755)
+    command = Fdeploy(served.folder, {"BROWSER": str(browser)})
+    shown = in_terminal(command, "open")
+    page = api_of(served)["page"]
+    assert shown.status == 0, shown.shown
+    assert shown.stdout == f"opened   {page}\n"
+    arguments, replies = json.loads(seen.read_bytes())
+    assert replies == [[302, f"{page}#key={key}"], [404, None]], "once, and nothing in a query"
+    assert key not in f"{arguments} {shown.stdout} {shown.shown}"
+
+
+def test_without_a_display_the_address_is_printed(served: Fdeploy) -> None:
+    key_file = str(served.folder / ".fdeploy/dev/local/key")
+    found = served.ok("open", "--json").json
+    assert found == {"url": api_of(served)["page"], "opened": False, "key_file": key_file}
+    plain = served.ok("open")
+    assert "(fdeploy key show)" in plain.stdout
+    assert Path(key_file).read_text() not in plain.stdout + plain.stderr
+
+
+def test_this_machine_has_no_console(served: Fdeploy) -> None:
+    assert "no console" in served("open", "--console", "--json").error["message"]
+
+
+def test_the_client_finds_the_stage(served: Fdeploy) -> None:
+    with Client.of_stage(folder=served.folder) as api:
+        assert api.url == api_of(served)["url"]
+        one = api.classify(TEXTS[0], top_k=1)
+        assert len(one.probabilities) == 1
+        many = list(api.classify_many(TEXTS))
+    assert all(isinstance(each, Answer) for each in many)
+    named = [each.label for each in many if isinstance(each, Answer)]
+    done = served.ok("invoke", "texts.csv", "--column", "review", "--json")
+    assert named == [result_of(line)["label"] for line in done.stdout.splitlines()]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
 from fastai_deploy.api_docs.demo_page import page
+from fastai_deploy.api_docs.lambda_documents import lambda_package
 from fastai_deploy.api_docs.openapi import SAMPLE, encoded
+from fastai_deploy.settings import load_settings
 from tests.gateway.aws_events import Builder, function_url, http, rest
 from tests.gateway.fakes import World
 
@@ -82,3 +87,37 @@ def test_the_page_asks_nobody_else_and_escapes_what_it_is_given() -> None:
 def test_other_methods_are_not_allowed() -> None:
     response = World(documents=DOCUMENTS).answer(rest(method="POST", path="/"))
     assert (response.status, response.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+CARD = """\
+---
+license: unknown
+---
+<!-- Written by fdeploy export. -->
+# reviews
+
+Accuracy 0.91, <script>alert(1)</script> & more.
+"""
+
+
+def test_the_page_shows_the_card_as_text() -> None:
+    shown = page(SAMPLE, [], CARD).decode()
+    assert "Model card" in shown
+    assert "Accuracy 0.91, &lt;script&gt;alert(1)&lt;/script&gt; &amp; more." in shown
+    assert "license: unknown" not in shown
+    assert "Written by" not in shown
+    assert "Model card" not in page(SAMPLE, []).decode()
+
+
+def test_a_bundle_s_card_is_packed_with_the_page(tmp_path: Path) -> None:
+    def packed() -> str:
+        settings = load_settings(folder=tmp_path, config=None, stage=None, environ={}, flags={})
+        package = lambda_package(settings, tmp_path / "bundle", target="local")
+        with ZipFile(io.BytesIO(package)) as file:
+            (name,) = (each for each in file.namelist() if each.endswith("page.html"))
+            return file.read(name).decode()
+
+    assert "Model card" not in packed()
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "card.md").write_text(CARD, encoding="utf-8")
+    assert "Accuracy 0.91" in packed()

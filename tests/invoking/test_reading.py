@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -77,9 +78,13 @@ def test_standard_input_is_one_text() -> None:
         ("a.tsv", "id\ttext\n1\ta; b, c\n", None, ["a; b, c"]),
         ("a.csv", "text\n" + "x" * 300_000 + "\n", None, ["x" * 300_000]),
         ("a.txt", "a\nb\n", None, "a\nb\n"),
+        ("a.csv.gz", gzip.compress(b"id,text\n1,a\n"), None, ["a"]),
+        ("a.jsonl.gz", gzip.compress(b'"a"\n{"text": "b"}\n'), None, ["a", "b"]),
     ],
 )
-def test_a_file(tmp_path: Path, name: str, content: str, column: str | None, texts: object) -> None:
+def test_a_file(
+    tmp_path: Path, name: str, content: str | bytes, column: str | None, texts: object
+) -> None:
     before = csv.field_size_limit()
     assert of_file(tmp_path, name, content, column) == texts
     assert csv.field_size_limit() == before
@@ -122,9 +127,11 @@ SEVEN = '{"text": "a"}\n' * 6
         ("a.csv", b"\xff\xfet\0e\0x\0t\0", None, (UsageError, "UTF-16")),
         ("a.csv", b"t\0e\0x\0t\0\n\0", None, (FileError, "NUL bytes")),
         ("a.xlsx", b"PK\x03\x04", None, (FileError, "a spreadsheet")),
-        ("a.csv.gz", b"\x1f\x8b", None, (FileError, "compressed")),
+        ("a.csv.gz", b"\x1f\x8b", None, (FileError, "is damaged")),
+        ("a.txt.gz", b"\x1f\x8b", None, (UsageError, "does not say the format")),
         ("a", b"\x1f\x8b\x08", None, (FileError, "compressed")),
-        ("a.parquet", b"PAR1", None, (FileError, "a binary table")),
+        ("a.parquet", b"PAR1", None, (FileError, "not a Parquet file")),
+        ("a.feather", b"ARROW1", None, (FileError, "a binary table")),
         ("a.csv", b"PAR1", None, (FileError, "a binary table")),
         ("a.txt", b"PK\x03\x04\x00\x00", None, (FileError, "compressed")),
         ("a.txt", "a", "text", (UsageError, "--column does not apply")),

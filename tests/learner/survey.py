@@ -2,8 +2,8 @@
 
 ``make test-architectures``, or ``python -m tests.learner.survey [FOLDER ...]``, covers the learners
 in the repository and those in other folders filled by the generators. The outcomes go to
-``tests/learners/outcomes.json``, and from there into the table in ``docs/learners.md``. The exit
-code is 1 if a learner that used to be proven no longer is.
+``tests/learners/outcomes.json``, and from there into the table in ``docs/learners-tested.md``. The
+exit code is 1 if a learner that used to be proven no longer is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from tests.learner.made import LEARNERS, MADE, names, outcome
 
 OUTCOMES = LEARNERS / "outcomes.json"
-PAGE = LEARNERS.parent.parent / "docs" / "learners.md"
+PAGE = LEARNERS.parent.parent / "docs" / "learners-tested.md"
 BEGIN, END = "<!-- outcomes -->", "<!-- end of outcomes -->"
 
 Rows = dict[str, dict[str, Any]]
@@ -32,7 +32,7 @@ def read_outcomes() -> Rows:
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table for docs/learners.md."""
+    """The table for docs/learners-tested.md."""
     return "\n".join(_lines(rows))
 
 
@@ -54,7 +54,7 @@ def _lines(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def write_page(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the table into docs/learners.md."""
+    """Write the table into docs/learners-tested.md."""
     page = PAGE.read_text(encoding="utf-8")
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)

@@ -7,14 +7,16 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastai_deploy import export_learner
-from fastai_deploy.bundle import read_bundle
+from fastai_deploy.bundle import Bundle, read_bundle
 from fastai_deploy.errors import DefinitionsError, GoldenError, NotALearner, UsageError
+from fastai_deploy.learner.exported import ExportedLearner
 from fastai_deploy.learner.live import run_factory
 from fastai_deploy.progress import Event, Step, silent
 from tests.conftest import Fdeploy
@@ -53,6 +55,8 @@ def test_its_own_answers_are_the_goldens(fdeploy: Fdeploy) -> None:
     assert [each["text"] for each in stored] == texts
     assert {each["source"] for each in stored} == {"learner"}
     assert (fdeploy.folder / "bundle-parity.html").exists()
+    assert (made.texts, made.answered) == (len(texts), len(texts))
+    assert made.report == fdeploy.folder / "bundle-parity.html"
 
     # In the same folder, the command finds it without a path.
     outcome = fdeploy.ok("export", "--json")
@@ -66,6 +70,36 @@ def test_its_own_answers_are_the_goldens(fdeploy: Fdeploy) -> None:
     error = fdeploy("export", "--json").error
     assert error["code"] == "file"
     assert "its SHA-256 differs" in error["message"]
+
+
+def test_it_shows_itself(tmp_path: Path) -> None:
+    live = Live()
+    place = tmp_path / "my <b>bundle</b>"
+    made = export_learner(live, place, goldens=[each.text for each in goldens(NAME)][:3])
+    text = repr(made)
+    assert [line.split()[0] for line in text.splitlines()] == [
+        "bundle", "labels", "proven", "forms", "next",
+    ]  # fmt: skip
+    assert "3 of 3 texts answered by the learner itself" in text
+    assert all(label in text for label in made.labels)
+    assert f"fdeploy up '{place}'" in text
+    page = made._repr_html_()
+    assert "<b>" not in page
+    assert "my &lt;b&gt;bundle&lt;/b&gt;" in page
+    assert "<script" not in page
+    assert replace(made, path=Path("bundle")).next_command == "fdeploy up"
+
+
+def test_many_or_odd_labels_are_shown_in_short() -> None:
+    labels = tuple(f"l{number}" for number in range(20))
+    one = Bundle(Path("b"), "v", "b", "single-label", ("a\x1b[31m", *labels), 1e-9, "", 1)
+    shown = ExportedLearner(
+        **asdict(one), texts=2, answered=1, forms=("fp32",), unproven=("x",), report=Path("r")
+    )
+    text = repr(shown)
+    assert "and 9 more" in text
+    assert "\x1b" not in text
+    assert "unproven x" in text
 
 
 class Fixed(Live):

@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fastai_deploy import Client
+from fastai_deploy.errors import InvocationError
 from fastai_deploy.targets.local.processes import MARK, Processes, Server
 from tests.local.stage import Stage
 
@@ -145,7 +147,7 @@ def test_a_process_that_has_a_servers_number_is_left_alone(stage: Stage, start: 
         assert stage("invoke", "a secret text").status == 10
         assert stage("invoke", "a secret text", "--api").status == 10
         status = stage.ok("status").result
-        assert (status["version"], status["url"], status["parts"]) == ("", "", [])
+        assert (status["endpoint_status"], status["url"], status["parts"]) == ("stopped", "", [])
         stage.ok("teardown")
         assert listener.heard == b""
     assert running(process)
@@ -176,7 +178,7 @@ def test_the_port_of_a_dead_server_gets_no_text_and_no_key(up: Stage) -> None:
         assert "nothing was sent" in error["message"]
         # The gateway is running; it does not send the text anywhere either.
         assert up("invoke", "a secret text", "--api").error["exit_code"] == 10
-        assert up.ok("status").result["version"] == ""
+        assert up.ok("status").result["endpoint_status"] == "stopped"
         assert up("create-api").status == 10
         assert listener.heard == b""
         up.ok("deploy")
@@ -187,6 +189,9 @@ def test_the_port_of_a_dead_server_gets_no_text_and_no_key(up: Stage) -> None:
         error = up("invoke", "a secret text", "--api").error
         assert error["hint"].startswith("run fdeploy create-api")
         assert "nothing was sent" in error["message"]
+        assert "nothing was sent" in up("open").error["message"]
+        with pytest.raises(InvocationError, match="nothing was sent"):
+            Client.of_stage(folder=up.dev.parents[1])
         assert up.ok("status").result["url"] == ""
         up.ok("key", "rotate")
         up.ok("create-api")

@@ -75,8 +75,8 @@ def test_a_file_is_a_file(serving: Stage, tmp_path: Path, file: File, expected: 
         (File("spacehdr.csv", "id, text\n0, good\n"), 2, ("with a space", "--column")),
         (File("data.json", '{"texts": ["good"]}'), 4, ("not a list", "write a list")),
         (File("data.xlsx", "PK\3\4"), 4, ("a spreadsheet", "CSV")),
-        (File("data.csv.gz", "\x1f"), 4, ("compressed", "unpack")),
-        (File("data.parquet", "PAR1"), 4, ("a binary table", "CSV")),
+        (File("data.csv.gz", "\x1f"), 4, ("damaged", "gzip -t")),
+        (File("data.parquet", "PAR1"), 4, ("not a Parquet file", "whole")),
     ],
 )
 def test_ambiguous_arguments_are_refused(

@@ -34,6 +34,7 @@ FOLDERS = (
 )
 FILES = (
     ".gitignore",
+    "dev/bundle/card.md",
     "dev/bundle/goldens.json",
     "dev/bundle/manifest.json",
     "dev/bundle/model.onnx",
@@ -64,6 +65,8 @@ PASSING = (
     "dev/.bundle.partial",
     "dev/.deploy.json.partial",
     "dev/.model.tar.gz.partial",
+    "dev/bundle-evaluation.html",
+    "dev/bundle-evaluation.json",
     "dev/bundle-parity.html",
     "dev/durations.json",
     "dev/bundle-parity.json",
@@ -81,6 +84,9 @@ READING = (
     ("doctor",),
     ("plan",),
     ("openapi",),
+    ("inspect", "--card"),
+    ("diff",),
+    ("evaluate", "labelled.csv", "--on", "bundle"),
     ("invoke", "a text"),
     ("invoke", "a text", "--api"),
     ("key",),
@@ -92,6 +98,7 @@ WRITING = (
     ("rollback",),
     ("teardown",),
 )
+FILES_OF_MINE = ("second", "labelled.csv")
 # Success; refused, with the path; or nothing is running, deployed or ready.
 FINE = {0, 2, 4, 7, 9, 10, 15}
 
@@ -148,8 +155,9 @@ def clear(place: Path) -> None:
 def try_everything(stage: Stage, precious: Precious, place: Path) -> None:
     """No command changes foreign files, and each succeeds or names the path."""
     before = precious.state()
+    (stage.folder / "labelled.csv").write_text("text,label\na text,positive\n")
     for command in (*READING, *WRITING):
-        given = [str(stage.folder / each) if each == "second" else each for each in command]
+        given = [str(stage.folder / each) if each in FILES_OF_MINE else each for each in command]
         ran = stage(*given)
         assert precious.state() == before, f"{ran.command} touched what is foreign"
         assert ran.status in FINE, ran.err

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 
 from tests.gateway.conftest import GatewayProcess
-from tests.gateway.servers import Server, refusing
+from tests.gateway.servers import Received, Reply, Server, refusing
 from tests.page.conftest import EXAMPLES, pages
-from tests.page.reviews import answer
+from tests.page.reviews import answer, reviews
 
 MARKUP = '<img src=x onerror="document.title=\'run\'"><script>document.title="run"</script> loved'
 
@@ -26,9 +31,16 @@ def opened(context: BrowserContext, gateway: GatewayProcess) -> Page:
 
 
 def classify(page: Page, text: str, key: str) -> None:
-    page.get_by_label("Text").fill(text)
+    page.get_by_label("Text", exact=True).fill(text)
     page.get_by_label("API key").fill(key)
-    page.get_by_role("button", name="Classify").click()
+    page.get_by_role("button", name="Classify", exact=True).click()
+
+
+def part(page: Page, name: str) -> Locator:
+    """A part that is closed at first, opened."""
+    found = page.locator("details").filter(has=page.get_by_role("heading", name=name))
+    found.locator("summary").click()
+    return found
 
 
 def accessible(page: Page) -> None:
@@ -78,10 +90,10 @@ def test_a_text_is_classified_and_explained(
 def test_keyboard_only(context: BrowserContext, gateway: GatewayProcess) -> None:
     page = opened(context, gateway)
     page.keyboard.press("Tab")
-    expect(page.get_by_label("Text")).to_be_focused()
+    expect(page.get_by_label("Text", exact=True)).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.get_by_label("Text")).to_have_value(EXAMPLES[0])
+    expect(page.get_by_label("Text", exact=True)).to_have_value(EXAMPLES[0])
     for _ in range(len(EXAMPLES) + 1):
         page.keyboard.press("Tab")
     expect(page.get_by_label("API key")).to_be_focused()
@@ -89,7 +101,7 @@ def test_keyboard_only(context: BrowserContext, gateway: GatewayProcess) -> None
     page.keyboard.press("Enter")
     expect(page.locator("#verdict")).to_have_text("positive")
     expect(page.get_by_role("status")).to_contain_text("positive")
-    page.get_by_label("Text").fill("dull and late")
+    page.get_by_label("Text", exact=True).fill("dull and late")
     page.keyboard.press("Control+Enter")
     expect(page.locator("#verdict")).to_have_text("negative")
 
@@ -115,10 +127,10 @@ def test_the_server_is_down(context: BrowserContext, tmp_path: Path, model: Serv
         page = opened(context, gateway)
         classify(page, "loved", gateway.key)
         expect(page.locator("#verdict")).to_have_text("positive")
-    page.get_by_role("button", name="Classify").click()
+    page.get_by_role("button", name="Classify", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("The API does not answer.")
     expect(page.locator("#result")).to_be_hidden()
-    expect(page.get_by_role("button", name="Classify")).to_be_enabled()
+    expect(page.get_by_role("button", name="Classify", exact=True)).to_be_enabled()
 
 
 def test_the_model_fails(context: BrowserContext, gateway: GatewayProcess, model: Server) -> None:
@@ -186,6 +198,185 @@ def test_injected_code_does_not_run(context: BrowserContext, gateway: GatewayPro
     assert "run" not in page.title()
 
 
+def test_the_key_comes_in_the_fragment_and_does_not_stay(
+    context: BrowserContext, gateway: GatewayProcess
+) -> None:
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(f"{request.url} {request.headers}"))
+    page.goto(f"http://127.0.0.1:{gateway.port}/#key={gateway.key}")
+    expect(page.get_by_label("API key")).to_have_value(gateway.key)
+    assert page.url == f"http://127.0.0.1:{gateway.port}/"
+    assert page.evaluate("history.length") <= 2
+    page.get_by_label("Text", exact=True).fill("loved")
+    page.get_by_role("button", name="Classify", exact=True).click()
+    expect(page.locator("#verdict")).to_have_text("positive")
+    assert [url for url in asked if gateway.key in url and "x-api-key" not in url] == []
+
+
+def test_the_answer_comes_into_view_on_a_phone(
+    context: BrowserContext, gateway: GatewayProcess
+) -> None:
+    page = opened(context, gateway)
+    page.set_viewport_size({"width": 375, "height": 640})
+    page.emulate_media(reduced_motion="reduce")
+    classify(page, "loved", gateway.key)
+    expect(page.locator("#verdict")).to_be_in_viewport()
+    expect(page.locator("#bars li").last).to_be_in_viewport()
+    classify(page, "loved", "wrong")
+    expect(page.get_by_role("alert").locator("strong")).to_be_in_viewport()
+
+
+TABLE = (
+    'id;review;note\r\n1;"I loved it; ""really""";a\r\n2;"dull\nand late";b\r\n'
+    "3;<b>thin</b>, but warm;c\r\n"
+)
+
+
+def test_a_table_is_classified_and_downloaded(
+    context: BrowserContext, gateway: GatewayProcess
+) -> None:
+    page = opened(context, gateway)
+    page.get_by_label("API key").fill(gateway.key)
+    many = part(page, "Many texts")
+    file = FilePayload(name="r.csv", mimeType="text/csv", buffer=("\ufeff" + TABLE).encode())
+    many.get_by_label("Or a file").set_input_files(file)
+    expect(many.locator("#column")).to_have_value("1")
+    expect(many.locator("#all-count")).to_have_text("3 texts")
+    many.get_by_role("button", name="Classify all").click()
+    expect(many.locator("#all-count")).to_have_text("3 of 3 classified")
+    expect(many.locator("tbody tr td:nth-child(2)")).to_have_text(
+        ["positive", "negative", "neutral"]
+    )
+    accessible(page)
+    with page.expect_download() as download:
+        many.get_by_role("button", name="Download as CSV").click()
+    written = download.value.path().read_bytes().decode()
+    found = list(csv.reader(io.StringIO(written, newline="")))
+    assert found[0] == ["id", "review", "note", "label", "score", "error"]
+    assert [row[1] for row in found[1:]] == [
+        'I loved it; "really"', "dull\nand late", "<b>thin</b>, but warm",
+    ]  # fmt: skip
+    assert [row[3] for row in found[1:]] == ["positive", "negative", "neutral"]
+    assert float(found[1][4]) == pytest.approx(answer("loved")["score"], abs=1e-4)
+
+
+def test_lines_are_sent_in_chunks_and_a_busy_api_is_waited_for(
+    context: BrowserContext, gateway: GatewayProcess, model: Server
+) -> None:
+    refused = [
+        Reply(429, b'{"message": "Too Many Requests"}', {"retry-after": "1"}),
+        Reply(503, b"{}", {"retry-after": "1"}),
+    ]
+
+    def busy(received: Received) -> Reply:
+        return refused.pop() if refused else reviews(received)
+
+    model.script = busy
+    page = opened(context, gateway)
+    page.get_by_label("API key").fill(gateway.key)
+    many = part(page, "Many texts")
+    many.get_by_label("Texts", exact=True).fill("\n".join(f"loved {at}" for at in range(70)))
+    many.get_by_role("button", name="Classify all").click()
+    expect(many.locator("#all-count")).to_have_text("70 of 70 classified", timeout=20_000)
+    sizes = [len(json.loads(each.body)["texts"]) for each in model.received[-3:]]
+    assert sizes == [32, 32, 6]
+
+
+def test_a_text_that_fails_does_not_stop_the_others(
+    context: BrowserContext, gateway: GatewayProcess, model: Server
+) -> None:
+    def strict(received: Received) -> Reply:
+        bad = "bad" in json.loads(received.body)["texts"]
+        return Reply(500, b"{}") if bad else reviews(received)
+
+    model.script = strict
+    page = opened(context, gateway)
+    page.get_by_label("API key").fill(gateway.key)
+    many = part(page, "Many texts")
+    many.get_by_label("Texts", exact=True).fill("loved\nbad\ndull and late")
+    many.get_by_role("button", name="Classify all").click()
+    expect(many.locator("#all-count")).to_have_text("3 of 3 classified, 1 failed")
+    expect(many.locator("td.bad")).to_have_count(1)
+
+
+def test_it_can_be_stopped(context: BrowserContext, gateway: GatewayProcess, model: Server) -> None:
+    page = opened(context, gateway)
+    page.get_by_label("API key").fill(gateway.key)
+    many = part(page, "Many texts")
+
+    def late(received: Received) -> Reply:
+        if len(model.received) > 1:
+            return Reply(503, b"{}", {"retry-after": "30"})
+        return reviews(received)
+
+    model.script = late
+    many.get_by_label("Texts", exact=True).fill("\n".join(["loved"] * 64))
+    many.get_by_role("button", name="Classify all").click()
+    expect(many.locator("#all-count")).to_contain_text("waiting")
+    many.get_by_role("button", name="Stop").click()
+    expect(many.locator("#all-count")).to_have_text("32 of 64 classified, stopped")
+    expect(many.get_by_role("button", name="Download as CSV")).to_be_visible()
+
+
+def test_a_file_that_is_not_text(context: BrowserContext, gateway: GatewayProcess) -> None:
+    page = opened(context, gateway)
+    many = part(page, "Many texts")
+    file = FilePayload(name="r.csv", mimeType="text/csv", buffer=b"\xff\xfe\x00a")
+    many.get_by_label("Or a file").set_input_files(file)
+    expect(page.get_by_role("alert")).to_contain_text("not text in UTF-8")
+
+
+def test_the_code_runs_as_it_is(
+    context: BrowserContext, gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = opened(context, gateway)
+    code = part(page, "Use it in code")
+    assert gateway.key not in code.inner_text()
+    environ = {**os.environ, "KEY": gateway.key}
+    for language, program in (("curl", ["sh", "-c"]), ("Python", [sys.executable, "-c"])):
+        code.get_by_role("button", name=f"Copy {language}").click()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == code.get_by_role("region", name=language).inner_text()
+        done = subprocess.run(
+            [*program, copied],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert "film-reviews" in done.stdout, done.stderr
+    script = code.get_by_role("region", name="JavaScript").inner_text()
+    stand_ins = "const logged = [], console = { log: (said) => logged.push(said) };"
+    process = f"const process = {{ env: {{ KEY: {json.dumps(gateway.key)} }} }};"
+    logged = page.evaluate(f"async () => {{ {process} {stand_ins}\n{script}\nreturn logged; }}")
+    assert logged[0]["model"]["name"] == "film-reviews"
+
+
+def test_the_reference_comes_from_the_document(
+    context: BrowserContext, gateway: GatewayProcess
+) -> None:
+    page = opened(context, gateway)
+    reference = part(page, "API reference")
+    expect(reference.locator("h3")).to_have_text(
+        ["POST /classify", "GET /health", "GET /openapi.json", "GET /"]
+    )
+    expect(reference).to_contain_text("top_k")
+    expect(reference.locator("td code").filter(has_text="too_large")).to_be_visible()
+    assert "`" not in reference.inner_text()
+    expect(reference).to_contain_text("429")
+    accessible(page)
+
+
+def test_the_model_card_is_text(context: BrowserContext, gateway: GatewayProcess) -> None:
+    page = opened(context, gateway)
+    card = part(page, "Model card")
+    expect(card).to_contain_text("Accuracy: 0.91 on <b>200</b> texts.")
+    expect(card).not_to_contain_text("language: en")
+
+
 @pytest.mark.parametrize("width", [320, 375, 900])
 def test_everybody_can_use_it_at_any_width(
     context: BrowserContext, gateway: GatewayProcess, scheme: str, width: int
@@ -200,6 +391,9 @@ def test_everybody_can_use_it_at_any_width(
     expect(page.locator("#verdict")).to_have_text("positive")
     page.get_by_role("button", name="Which words mattered?").click()
     expect(page.locator("#reasons li").first).to_be_visible()
+    for name in ("Many texts", "Use it in code", "API reference", "Model card"):
+        part(page, name)
+    expect(page.locator("#operations h3").first).to_be_visible()
     accessible(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     classify(page, "loved", "wrong")

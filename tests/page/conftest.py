@@ -40,6 +40,16 @@ EXAMPLES = (
 )
 
 
+CARD = """\
+---
+language: en
+---
+# film-reviews
+
+Accuracy: 0.91 on <b>200</b> texts.
+"""
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright  # noqa: PLC0415
@@ -76,7 +86,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, model: Server) -> Iterator[
 def pages(folder: Path, model: Server) -> Iterator[GatewayProcess]:
     """A gateway whose page tries a model that knows film reviews."""
     package = folder / "lambda.zip"
-    documents = {"openapi.json": encoded(FACE), "page.html": page(FACE, EXAMPLES)}
+    documents = {"openapi.json": encoded(FACE), "page.html": page(FACE, EXAMPLES, CARD)}
     package.write_bytes(build_lambda_package(documents))
     with gateways(folder, model) as start:
         yield start(package=str(package), page=True, max_body=FACE.max_body)

@@ -3,8 +3,8 @@
 ``python -m tests.pretrained.survey``, a part of ``make test-architectures``, makes a small folder
 of each architecture (``folders.py``), asks one process with the pipeline about all of them, and
 converts each with these answers. The outcomes go to ``tests/pretrained/outcomes.json``, and from
-there into the list in ``docs/learners.md``. The exit code is 1 if a folder that used to be proven
-no longer is.
+there into the list in ``docs/huggingface.md``. The exit code is 1 if a folder that used to be
+proven no longer is.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from fastai_deploy.learner.pretrained.pipeline import (
 )
 from fastai_deploy.parity.goldens import PROBES, Case
 from fastai_deploy.progress import silent
-from tests.learner.survey import PAGE
 from tests.pretrained.folders import architectures, save
 
 OUTCOMES = Path(__file__).with_name("outcomes.json")
+PAGE = Path(__file__).parents[2] / "docs/huggingface.md"
 BEGIN, END = "<!-- folders -->", "<!-- end of folders -->"
 TEXTS = (*PROBES[:8], PROBES[-1])  # of several languages, and one that is too long
 # In full size, for the benchmarks; and three whose tokenizers exist only in Python.
@@ -112,7 +112,7 @@ def read_outcomes() -> Rows:
 
 
 def listed(rows: Mapping[str, Outcome]) -> str:
-    """The list for docs/learners.md."""
+    """The list for docs/huggingface.md."""
 
     def of(kind: str) -> list[str]:
         return [f"`{name}`" for name, row in sorted(rows.items()) if row.outcome == kind]
@@ -133,7 +133,7 @@ def listed(rows: Mapping[str, Outcome]) -> str:
 
 
 def write_page(rows: Mapping[str, Outcome]) -> None:
-    """Write the list into docs/learners.md."""
+    """Write the list into docs/huggingface.md."""
     page = PAGE.read_text(encoding="utf-8")
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)

@@ -41,6 +41,13 @@ _INSERT = r"(?m)^ *# insert: {name}\n"
 _DEPLOYMENT = "DeploymentOfBody"
 _ROLE_HASH = 12  # digits
 _DATE = "%Y-%m-%dT%H:%M:%S"
+_OF_TRANSFORM = ("ExecutionRole", "Model")
+TRANSFORM_GROUP = "/aws/sagemaker/TransformJobs"
+"""The log group, and the namespace of metrics, of all transform jobs of an account."""
+_TRANSFORM_LOGS = (
+    "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:"
+    f"{TRANSFORM_GROUP}:*"
+)
 _CLOCKS_DIFFER = timedelta(minutes=1)
 
 
@@ -66,6 +73,38 @@ def endpoint_template(spec: EndpointSpec) -> Template:
     digest = _digest(config | _named(document, values, "EndpointConfig"))
     values["EndpointConfigName"] = versioned_name(owner.project, owner.stage, digest)
     return Template(text, values)
+
+
+def transform_template(spec: EndpointSpec) -> Template:
+    """The stack of a batch transform: the model and the role of an asynchronous endpoint.
+
+    Both read requests from the bucket and write answers to it. What differs is where the containers
+    log. Source: "CreateTransformJob API: Execution Role Permissions" of the SageMaker developer
+    guide.
+    """
+    owner = spec.common.owner
+    made = endpoint_template(spec).evaluated()["Resources"]
+    kept = {name: made[name] for name in _OF_TRANSFORM if name in made}
+    model = kept["Model"]["Properties"]
+    # With a role of the user's own, an asynchronous endpoint may have the same model.
+    digest = _digest([spec.name, model["ModelName"]])
+    model["ModelName"] = versioned_name(owner.project, owner.stage, digest)
+    for role in (kept[name]["Properties"] for name in kept if name != "Model"):
+        role["Description"] = f"What the batch transforms of {owner.project}-{owner.stage} may do"
+        statements = role["Policies"][0]["PolicyDocument"]["Statement"]
+        statements[:] = [each for each in statements if each["Sid"] != "Rollback"]
+        for each in statements:
+            if each["Sid"] == "Logs":
+                each["Resource"] = {"Fn::Sub": _TRANSFORM_LOGS}
+            if each["Sid"] == "Metrics":
+                each["Condition"]["StringEquals"] = {"cloudwatch:namespace": TRANSFORM_GROUP}
+    document = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": "fdeploy: the model of a SageMaker batch transform, with its role",
+        "Resources": kept,
+        "Outputs": {"ModelName": {"Value": model["ModelName"]}},
+    }
+    return Template(_yaml(document), {})
 
 
 def api_template(spec: ApiSpec, *, key_serial: str = "") -> Template:

@@ -8,15 +8,21 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
 
 from fastai_deploy import naming
 from fastai_deploy.aws import logs as log_lines
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
+from fastai_deploy.aws.captured import captured_lines
 from fastai_deploy.aws.doctor import Doctor
+from fastai_deploy.aws.download import download, opened
 from fastai_deploy.aws.endpoint import EndpointState, find_endpoint
 from fastai_deploy.aws.permissions import resolved, role_policies, user_policies
+from fastai_deploy.aws.session import console_url
 from fastai_deploy.aws.specs import EndpointSpec, Location
 from fastai_deploy.aws.stacks import Stack, our_stack, planned
 from fastai_deploy.errors import FileMissing, UsageError
@@ -86,7 +92,7 @@ class AwsOperations:
         end = expiry.planned_end(context, stored.sha256)
         templates = [definition.template for _, definition in blueprints]
         cost = checks.cost(context, spec, templates, state.instances if state else 0)
-        model = model_change(artifact, self._live_version(), self._deployed)
+        model = model_change(artifact, self.live_version(), self.deployed)
         return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now, model)
 
     def _report_patch(self, stack: Stack | None, image: str) -> None:
@@ -130,15 +136,51 @@ class AwsOperations:
             return log_lines.follow(aws, (group,), start)
         return log_lines.since(aws, group, start)
 
+    def console(self) -> str:
+        """The stage's stacks in the AWS console. Asks AWS nothing."""
+        owner, region = self._context.owner, self._context.aws.region
+        prefix = naming.endpoint_stack(owner.project, owner.stage).removesuffix("endpoint")
+        found = f"#/stacks?filteringText={prefix}&filteringStatus=active&viewNested=true"
+        return console_url(region, f"cloudformation/home?region={region}{found}")
+
     def versions(self) -> tuple[Version, ...]:
         """The deployed versions, newest first. Raises AwsError."""
-        return list_versions(self._deployed(), self._live_version())
+        return list_versions(self.deployed(), self.live_version())
 
-    def _deployed(self) -> Sequence[Deployed]:
+    def artifact_of(self, version: Deployed, folder: Path) -> Path:
+        """Download the artifact of a version. Raises FileError, AwsMissing or AwsError."""
+        path = folder / "model.tar.gz"
+        download(self._context.aws, version, path, self._context.report)
+        return path
+
+    def opened(self, version: Deployed) -> AbstractContextManager[BinaryIO]:
+        """The artifact of a version in the bucket. Raises AwsMissing or AwsError."""
+        return opened(self._context.aws, version)
+
+    def deployed(self) -> Sequence[Deployed]:
         """The verified versions, newest first; none without a bucket."""
         context = self._context
         bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
         return context.deployments(bucket).listed() if bucket else ()
+
+    def live_version(self) -> str:
+        """The version of the stack; empty without one. Raises NotOurs or AwsError."""
+        owner = self._context.owner
+        name = naming.endpoint_stack(owner.project, owner.stage)
+        stack = our_stack(self._context.aws, name, owner)
+        return stack.tags.get(naming.VERSION_TAG, "") if stack else ""
+
+    def captured(self, since: timedelta) -> Iterator[bytes]:
+        """The lines of data capture in the bucket, the newest first. Raises NotOurs or AwsError."""
+        context = self._context
+        owner, kind = context.owner, context.settings.sections.endpoint.kind
+        bucket = find_bucket(context.aws, context.settings.sections.project.bucket)
+        if bucket is None:
+            return
+        prefix = naming.captured_prefix(owner.project, owner.stage)
+        endpoint = naming.endpoint_name(owner.project, owner.stage, kind)
+        start = context.aws.now() - since
+        yield from captured_lines(context.aws, bucket, prefix, endpoint, start)
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Deploy the version before the live one, or ``wanted``, again.
@@ -149,7 +191,7 @@ class AwsOperations:
         context = self._context
         own = context.settings.sections.project.bucket
         bucket = find_bucket(context.aws, own)
-        live = self._live_version()
+        live = self.live_version()
         if not live:
             raise UsageError("nothing is deployed in this stage", hint="run fdeploy up")
         if bucket is None:
@@ -248,9 +290,3 @@ class AwsOperations:
         bucket = chosen or default_bucket(context.aws, unknown=unknown)
         key = naming.artifact_key(context.owner.project, artifact.sha256)
         return StoredArtifact.of(artifact, "aws", f"s3://{bucket}/{key}", context.aws.region)
-
-    def _live_version(self) -> str:
-        owner = self._context.owner
-        name = naming.endpoint_stack(owner.project, owner.stage)
-        stack = our_stack(self._context.aws, name, owner)
-        return stack.tags.get(naming.VERSION_TAG, "") if stack else ""

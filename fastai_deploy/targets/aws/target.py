@@ -13,6 +13,7 @@ The home folder, ``.fdeploy/<stage>/aws/``, holds only the API key: all other st
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +36,14 @@ from fastai_deploy.parity.gate import patient
 from fastai_deploy.progress import Step, Warned
 from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown, counted
 from fastai_deploy.targets.aws import checks, claim, expiry
+from fastai_deploy.targets.aws.batch import BatchTransform
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.stacks import serving_container
-from fastai_deploy.targets.base import Claim
+from fastai_deploy.targets.base import Claim, Route
 
 _CONFIG = "AWS::SageMaker::EndpointConfig"
+# AWS takes a signature for five minutes: "Troubleshoot Signature Version 4 signed requests".
+_SIGNED_SECONDS = 120.0
 
 
 class AwsTarget:
@@ -173,9 +177,54 @@ class AwsTarget:
         auth = self.context.settings.sections.api.auth
         return self.context.api_publisher.call(ApiAccess(api.url, auth, self._key(api)), request)
 
+    def endpoint_route(self, endpoint: Endpoint) -> Route:
+        """The route of InvokeEndpoint. Raises UsageError for an asynchronous endpoint."""
+        aws = self.context.aws
+        if self.context.settings.sections.endpoint.kind == "async":
+            raise UsageError(
+                "an asynchronous endpoint answers through S3, so its latency cannot be measured",
+                hint="set kind to real-time or serverless in [endpoint]",
+            )
+        aws.check_account()
+        url = endpoints.invocations_url(aws, endpoint.name)
+        return Route(url, self._kept(lambda body: aws.signature("sagemaker", url, body)))
+
+    def api_route(self, api: Api) -> Route:
+        """The route to the API. Raises UsageError if callers need a token of an issuer."""
+        auth = self.context.settings.sections.api.auth
+        if auth == "jwt":
+            raise UsageError(
+                "the API takes only tokens of its issuer, which fdeploy cannot make",
+                hint="use --on endpoint",
+            )
+        access, publisher = ApiAccess(api.url, auth, self._key(api)), self.context.api_publisher
+        public = self.context.public
+        own = public.own_headers(api.url)
+        headers = self._kept(lambda body: {**own, **publisher.headers(access, body)})
+        return Route(public.through_door(api.url), headers)
+
+    def _kept(
+        self, headers: Callable[[bytes], Mapping[str, str]]
+    ) -> Callable[[bytes], Mapping[str, str]]:
+        """The same headers for the same body for a while: signing takes longer than sending."""
+        kept: dict[bytes, tuple[float, Mapping[str, str]]] = {}
+        clock = self.context.aws.clock
+
+        def of(body: bytes) -> Mapping[str, str]:
+            at, found = kept.get(body, (0.0, None))
+            if found is None or clock() - at > _SIGNED_SECONDS:
+                at, found = kept[body] = clock(), headers(body)
+            return found
+
+        return of
+
     def key(self, api: Api) -> str:  # noqa: ARG002 the stack tells
         """The API key, fetched from API Gateway; its file is rewritten."""
         return self._fetch_key(self._api_stack())
+
+    def address(self, api: Api) -> str:
+        """The URL at API Gateway, which nobody else can have."""
+        return api.url
 
     def rotate_key(self, api: Api) -> str:  # noqa: ARG002 likewise
         """Replace the key with a new one from API Gateway; nothing else changes."""
@@ -188,6 +237,13 @@ class AwsTarget:
         serial = f"{context.aws.now():%Y%m%d%H%M%S}"
         request = replace(live, template=with_key_serial(live.template, serial))
         return self._fetch_key(context.deployment().apply(request).stack)
+
+    def check_shards(self) -> None:
+        """Batch transform is there."""
+
+    def shard_service(self, stored: StoredArtifact, instances: int) -> BatchTransform:
+        """Batch transform."""
+        return BatchTransform(self.context, stored, instances)
 
     def teardown(
         self, *, artifacts: bool = False, confirmed: bool = False, wait: bool = True

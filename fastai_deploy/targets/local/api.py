@@ -35,6 +35,7 @@ from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Api, Endpoint
 from fastai_deploy.runtime.contract import OPENAPI, PAGE
 from fastai_deploy.settings import ApiSettings
+from fastai_deploy.targets.base import Route
 from fastai_deploy.targets.local.client import LOOPBACK, post, send
 from fastai_deploy.targets.local.gateway.config import PROBE, GatewayConfig, new_key
 from fastai_deploy.targets.local.processes import (
@@ -144,11 +145,7 @@ class LocalApi:
 
         Raises InvocationError, also if the gateway is not running, or FileMissing without a key.
         """
-        server = self._processes.serving(KIND)
-        if server is None:
-            raise InvocationError(
-                f"the gateway of {api.url} is not running; nothing was sent", hint=_CREATE
-            )
+        server = self._recorded(api)
         return post(
             self._url_at(server, api),
             request,
@@ -156,6 +153,27 @@ class LocalApi:
             timeout=60.0,
             peer=lambda: self._check(server),
         )
+
+    def address(self, api: Api) -> str:
+        """The URL of the route. Raises InvocationError unless the gateway holds its port."""
+        server = self._recorded(api)
+        self._check(server)
+        return self._url_at(server, api)
+
+    def route(self, api: Api) -> Route:
+        """The route to the gateway, with its key. Raises InvocationError or FileMissing."""
+        server = self._recorded(api)
+        headers = {"x-api-key": self.key()}
+        return Route(self._url_at(server, api), lambda _body: headers, lambda: self._check(server))
+
+    def _recorded(self, api: Api) -> Server:
+        """The gateway that was started. Raises InvocationError without one."""
+        server = self._processes.serving(KIND)
+        if server is None:
+            raise InvocationError(
+                f"the gateway of {api.url} is not running; nothing was sent", hint=_CREATE
+            )
+        return server
 
     def key(self) -> str:
         """The key. Raises FileMissing if there is none, or FileError if it is not a valid key."""

@@ -29,6 +29,7 @@ from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.runtime.host_check import CLIENTS_VARIABLE
 from fastai_deploy.runtime.log import LOG_VARIABLE
 from fastai_deploy.settings import ApiSettings
+from fastai_deploy.targets.base import Route
 from fastai_deploy.targets.local.client import LOOPBACK, post
 from fastai_deploy.targets.local.gateway.config import PROBE_ID
 from fastai_deploy.targets.local.processes import (
@@ -39,6 +40,7 @@ from fastai_deploy.targets.local.processes import (
 )
 
 _HASH = re.compile("[0-9a-f]{64}")
+_INVOCATIONS = "/invocations"
 
 
 class Store:
@@ -179,6 +181,13 @@ class LocalEndpoint:
         """Send a request to the live model server. Raises InvocationError, also if none runs."""
         return self._ask(self._live(), request)
 
+    def route(self) -> Route:
+        """The route to the live model server. Raises InvocationError if none runs."""
+        server = self._live()
+        self._check(server)
+        url = f"http://{LOOPBACK}:{server.port}{_INVOCATIONS}"
+        return Route(url, lambda _body: {}, lambda: self._check(server))
+
     def live_version(self) -> str:
         """The version of the live server; empty if none runs. Raises FileError."""
         try:
@@ -264,7 +273,7 @@ class LocalEndpoint:
         ``probe``: it is one of fdeploy's own checks, and has an ID that says so in the log.
         """
         return post(
-            f"http://{LOOPBACK}:{server.port}/invocations",
+            f"http://{LOOPBACK}:{server.port}{_INVOCATIONS}",
             request,
             headers={"x-request-id": f"{PROBE_ID}{secrets.token_hex(8)}"} if probe else {},
             timeout=_INVOKE_SECONDS,

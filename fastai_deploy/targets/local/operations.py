@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from http import HTTPStatus
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
@@ -25,6 +27,7 @@ from fastai_deploy.records import (
     Check,
     Checkup,
     Cost,
+    Deployed,
     Endpoint,
     LastHour,
     LogLine,
@@ -193,7 +196,7 @@ class LocalOperations:
             url=target.api.url(port, self._api_settings) if port else "",
             ends="",
             last_hour=self._last_hour(),
-            bill=Bill(Decimal(0), Decimal(0), "USD", _FREE),
+            bill=Bill(Decimal(0), Decimal(0), "USD", _FREE, Decimal(0)),
             unproven=bool(version) and target.endpoint.live_unproven(),
         )
 
@@ -211,10 +214,40 @@ class LocalOperations:
             lines = follow_lines(path, start, self._sleep, ended)
         return (line for line in lines if not _is_probe(line.message))
 
+    def console(self) -> str:
+        """Raise UsageError: this machine has no console."""
+        raise UsageError(
+            "this stage is on this machine, which has no console",
+            hint="fdeploy open shows the API's page; fdeploy status shows the servers",
+        )
+
     def versions(self) -> tuple[Version, ...]:
         """The versions deployed here, newest first."""
         deployed = self._target.history.newest_first()
         return list_versions(deployed, self._target.endpoint.live_version())
+
+    def deployed(self) -> Sequence[Deployed]:
+        """The versions deployed here, newest first. Raises FileError for a damaged history."""
+        return self._target.history.newest_first()
+
+    def live_version(self) -> str:
+        """The version of the running server; empty if none runs."""
+        return self._target.endpoint.live_version()
+
+    def artifact_of(self, version: Deployed, folder: Path) -> Path:  # noqa: ARG002 - it is here
+        """The stored artifact of a version. Raises FileError if it is gone or damaged."""
+        return self._target.artifact_of(version.sha256)
+
+    def opened(self, version: Deployed) -> AbstractContextManager[BinaryIO]:
+        """The stored artifact of a version. Raises FileError if it is gone."""
+        return files.reading(self._target.artifact_of(version.sha256))
+
+    def captured(self, since: timedelta) -> Iterator[bytes]:  # noqa: ARG002 - as every target has it
+        """Raise UsageError: servers on this machine keep no texts."""
+        raise UsageError(
+            "the local target captures nothing: data capture is a feature of SageMaker's endpoints",
+            hint="set data_capture in [endpoint], and deploy with --target aws",
+        )
 
     def rollback(self, wanted: str | None) -> Endpoint:
         """Start the previous version again; its server checks itself against its goldens.

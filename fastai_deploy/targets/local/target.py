@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -31,7 +32,7 @@ from fastai_deploy.parity import Json, Verify
 from fastai_deploy.progress import Reporter, Step
 from fastai_deploy.records import Api, Artifact, Deployed, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.base import Claim
+from fastai_deploy.targets.base import Claim, Route
 from fastai_deploy.targets.local.api import LocalApi
 from fastai_deploy.targets.local.endpoint import LocalEndpoint, Store, interpreter
 from fastai_deploy.targets.local.processes import Processes
@@ -141,6 +142,10 @@ class LocalTarget:
             path = self._store.put(Path(artifact.path), artifact.sha256, artifact.bytes)
         return StoredArtifact.of(artifact, self.name, path.as_uri())
 
+    def artifact_of(self, sha256: str) -> Path:
+        """The path of a stored artifact, after verifying its hash. Raises FileError."""
+        return self._store.checked(sha256)
+
     def deploy(self, stored: StoredArtifact, verify: Verify) -> Endpoint:
         """Start a model server for the artifact; stop the old one once the new one is verified."""
         self.history.newest_first()  # a damaged history should fail before anything is started
@@ -161,13 +166,37 @@ class LocalTarget:
         """Send a request through the gateway, with the key."""
         return self.api.call(api, request)
 
+    def endpoint_route(self, endpoint: Endpoint) -> Route:  # noqa: ARG002 there is one
+        """The route to the model server."""
+        return self.endpoint.route()
+
+    def api_route(self, api: Api) -> Route:
+        """The route to the gateway."""
+        return self.api.route(api)
+
     def key(self, api: Api) -> str:  # noqa: ARG002 there is one
         """The key of the gateway."""
         return self.api.key()
 
+    def address(self, api: Api) -> str:
+        """The gateway's URL, if it runs."""
+        return self.api.address(api)
+
     def rotate_key(self, api: Api) -> str:
         """Replace the gateway's key."""
         return self.api.rotate_key(api)
+
+    def check_shards(self) -> NoReturn:
+        """There is no machine but this one. Raises UsageError."""
+        raise UsageError(
+            "a batch transform runs on AWS, and this project's target is local",
+            hint="add --region eu-central-1 (or another region), or leave out --transform",
+        )
+
+    def shard_service(self, stored: StoredArtifact, instances: int) -> NoReturn:
+        """There is none. Raises UsageError."""
+        del stored, instances
+        self.check_shards()
 
     def teardown(self, *, artifacts: bool, confirmed: bool, wait: bool) -> Teardown:  # noqa: ARG002
         """Stop every server of this stage and remove its folder, including the store.

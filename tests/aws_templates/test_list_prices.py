@@ -1,0 +1,103 @@
+"""List prices that ship, and those that were asked for and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+
+from fastai_deploy.aws.capacity import known_types
+from fastai_deploy.aws.list_prices import PriceBook, price_book, refresh, shipped
+
+NOW = datetime(2026, 11, 29, tzinfo=timezone.utc)
+LISTED = tomli.loads(files("fastai_deploy.aws").joinpath("list_prices.toml").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("region", LISTED["regions"])
+def test_every_price_that_ships_has_a_source_and_a_date(region: str) -> None:
+    book = shipped(region)
+    assert book.source.startswith("https://")
+    assert LISTED["sources"][LISTED["regions"][region]["source"]]["quoted_in"].startswith("https")
+    assert date.fromisoformat(book.published) <= NOW.date()
+    assert set(book.hour) <= set(known_types())
+    assert all(0 < price < 100 for price in book.hour.values())
+    assert set(book.second_by_gb) == set(range(1, 7))
+
+
+def test_larger_sizes_of_a_family_are_dearer() -> None:
+    order = ("medium", "large", "xlarge", "2xlarge", "4xlarge")
+    for region in LISTED["regions"]:
+        families: dict[str, list[tuple[int, Decimal]]] = {}
+        for kind, price in shipped(region).hour.items():
+            _, family, size = kind.split(".")
+            families.setdefault(family, []).append((order.index(size), price))
+        for sizes in families.values():
+            assert [price for _, price in sorted(sizes)] == sorted(price for _, price in sizes)
+
+
+def test_another_region_is_unknown() -> None:
+    book = shipped("mars-north-1")
+    assert not book.known
+    assert (book.source, book.published) == ("", "")
+
+
+def product(price: str, unit: str = "Hrs", **attributes: str) -> str:
+    dimension = {"unit": unit, "pricePerUnit": {"USD": price}}
+    terms = {"OnDemand": {"one": {"priceDimensions": {"one": dimension}}}}
+    return json.dumps({"product": {"attributes": attributes}, "terms": terms})
+
+
+def products(wanted: Mapping[str, str]) -> Iterable[Mapping[str, Any]]:
+    if wanted.get("component") == "Hosting":
+        yield {"PriceList": [product("0.5000000000", instanceName="ml.m5.large")]}
+        yield {
+            "PriceList": [
+                product("0.0000000000", instanceName="ml.free.large"),
+                product("cheap", instanceName="ml.odd.large"),
+                "not JSON",
+                product("0.7", instanceName="ml.c5.large"),
+            ]
+        }
+        return
+    yield {
+        "PriceList": [
+            product("0.00004", "seconds", usagetype="EU-ServerlessInf:Mem-2GB"),
+            product("9", "seconds", usagetype="EU-ServerlessInf:Mem-2GB-PC"),
+        ]
+    }
+
+
+def test_prices_that_were_asked_for_replace_those_that_ship(tmp_path: Path) -> None:
+    assert price_book("eu-west-1", tmp_path).hour["ml.m5.large"] == Decimal("0.128")
+    found = refresh("eu-west-1", tmp_path / "new", products, NOW)
+    assert found == PriceBook(
+        "eu-west-1",
+        "AWS Price List API, GetProducts of AmazonSageMaker",
+        "2026-11-29",
+        {"ml.m5.large": Decimal("0.5"), "ml.c5.large": Decimal("0.7")},
+        {2: Decimal("0.00004")},
+    )
+    assert price_book("eu-west-1", tmp_path / "new") == found
+    assert price_book("eu-west-2", tmp_path / "new") == shipped("eu-west-2")
+    assert not found.is_old(date(2026, 12, 6))
+    assert found.is_old(date(2026, 12, 7))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"source": 1, "published": "", "hour": {"a": "0"}}', "\0"]
+)
+def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "us-east-1.json").write_text(content)
+    assert price_book("us-east-1", tmp_path) == shipped("us-east-1")
+
+
+def test_nothing_listed_keeps_what_is_known(tmp_path: Path) -> None:
+    assert not refresh("us-east-1", tmp_path, lambda _wanted: [{"PriceList": []}], NOW).known
+    assert price_book("us-east-1", tmp_path) == shipped("us-east-1")
