@@ -16,7 +16,7 @@ from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.pretrained.pipeline import Asked, with_tokenizer
 from fastai_deploy.learner.rebuild.pretrained import rebuild_pretrained
 from fastai_deploy.runtime.parity import compare
-from tests.learner.survey import PAGE, read_outcomes
+from tests.learner.survey import read_outcomes
 from tests.pretrained import survey
 
 # Of a plain encoder, token types (XLNet), an encoder with a decoder, experts that are stored one by
@@ -79,5 +79,5 @@ def test_every_architecture_proven_for_learners_is_proven_for_folders() -> None:
 
 
 def test_the_page_has_the_outcomes() -> None:
-    page = PAGE.read_text(encoding="utf-8")
+    page = survey.PAGE.read_text(encoding="utf-8")
     assert survey.listed(survey.read_outcomes()) in page
