@@ -3,8 +3,8 @@
 ``python -m tests.pretrained.survey``, a part of ``make test-architectures``, makes a small folder
 of each architecture (``folders.py``), asks one process with the pipeline about all of them, and
 converts each with these answers. The outcomes go to ``tests/pretrained/outcomes.json``, and from
-there into the list in ``docs/huggingface.md``. The exit code is 1 if a folder that used to be proven
-no longer is.
+there into the list in ``docs/huggingface.md``. The exit code is 1 if a folder that used to be
+proven no longer is.
 """
 
 from __future__ import annotations
