@@ -147,7 +147,7 @@ schema: $(VENV)/.dev
 
 # The theme prints that it will not run on MkDocs 2; its own pin keeps MkDocs below 2.
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lock: $(VENV)/.dev
 	$(PIP) uv
