@@ -64,12 +64,25 @@ def suggestion(typed: str, commands: list[str]) -> str | None:
     return None if opposite else found
 
 
+def in_panels(group: TyperGroup) -> list[tuple[str, Any]]:
+    """The commands with their names, in the order of the panels."""
+    return sorted(group.commands.items(), key=lambda named: PANELS.index(_panel(named[1])))
+
+
+def _panel(command: Any) -> str:
+    return str(command.rich_help_panel)
+
+
 class Commands(TyperGroup):
     """The group of all commands: listed by panel, with aliases and suggestions."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name or an alias."""
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
+        """The names of all commands, by panel."""
+        return [name for name, _command in in_panels(self)]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands by panel."""
@@ -79,7 +92,7 @@ class Commands(TyperGroup):
             rows = [
                 (f"{name:<{width}}", each.get_short_help_str(formatter.width))
                 for name, each in listed
-                if getattr(each, "rich_help_panel", None) == panel and not each.hidden
+                if _panel(each) == panel and not each.hidden
             ]
             if rows:
                 with formatter.section(panel):

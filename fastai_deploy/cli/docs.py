@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
-from fastai_deploy.cli.command_help import ALIASES, PANELS
+from fastai_deploy.cli.command_help import ALIASES, PANELS, in_panels
 
 _COMMANDS = """\
 # Commands
@@ -55,7 +55,7 @@ _PROJECT, _BUCKET = "sentiment", "fdeploy-*"
 def commands_page(app: typer.Typer) -> str:
     """The reference of the commands, as Markdown."""
     group: Any = typer.main.get_command(app)
-    shown = {name: each for name, each in group.commands.items() if not each.hidden}
+    shown = {name: each for name, each in in_panels(group) if not each.hidden}
     parts = [_COMMANDS, "\n".join(_overview(shown)) + "\n"]
     common: dict[str, Any] = {}
     for name, each in shown.items():
