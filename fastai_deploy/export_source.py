@@ -361,17 +361,20 @@ def _deviation(
 
 
 def _found(project: Project, before: Bundle | None) -> Path:
-    """The learner of the previous export, else the only bundle in the project's folder."""
+    """The learner of the previous export, else the only one in the project's folder."""
     if before is not None:
         last = Path(before.source.path)
         return last.parent if last.name == MANIFEST else last
     root = project.settings.root
     made = sorted(path.parent for path in root.glob(f"*/{MANIFEST}"))
+    pickles = sorted(root.glob("*.pkl"))
     if len(made) == 1:
         project.report(Step(f"no learner was given: using the bundle {made[0].name}/"))
         return made[0]
-    found = sorted(path.name for path in root.glob("*.pkl"))
-    first = (*found, *(path.name for path in made), "learner.pkl")[0]
+    if len(pickles) == 1 and not made:
+        project.report(Step(f"no learner was given: using {pickles[0].name}"))
+        return pickles[0]
+    first = (*(path.name for path in (*pickles, *made)), "learner.pkl")[0]
     raise UsageError(
         "no learner was given",
         hint=f"run the same command with {first}, or set learner in [model] of fdeploy.toml",

@@ -151,3 +151,16 @@ def test_a_file_as_editors_write_it(run: Fdeploy, text: str) -> None:
     (run.folder / "fdeploy.toml").write_bytes(text.encode())
     rate = run.ok("config", "--json").json["settings"]["api.rate"]
     assert rate["value"] == (3 if text else 50)
+
+
+def test_the_only_learner_of_a_folder_needs_no_name(run: Fdeploy) -> None:
+    assert "using my model.pkl" in run.ok("inspect").stderr
+    shutil.copy(MODEL, run.folder / "another.pkl")
+    refused = run("inspect", "--json")
+    assert refused.status == 2
+    assert "another.pkl" in refused.error["hint"]
+
+
+def test_a_file_of_a_newer_version_is_told_apart_from_a_typing_error(run: Fdeploy) -> None:
+    (run.folder / "fdeploy.toml").write_text("[endpoint]\nquantum = true\n")
+    assert "a newer one may know more" in run("config", "--json").error["hint"]

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import tomli
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from fastai_deploy import files
+from fastai_deploy import __version__, files
 from fastai_deploy.errors import FileMissing, NoProject, SettingsError, UnknownStage
 from fastai_deploy.settings.constraints import conflicts
 from fastai_deploy.settings.project_file import (
@@ -75,10 +75,10 @@ def _setting_error(
     place = where(loc)
     dotted = ".".join(loc)
     if first["type"] == "extra_forbidden":
-        known = _known_at(loc[:-1])
-        return SettingsError(
-            f"{place}: unknown setting {dotted}", hint=nearest(loc[-1], known, "the keys")
-        )
+        hint = nearest(loc[-1], _known_at(loc[:-1]), "the keys")
+        if "did you mean" not in hint:
+            hint += f"; this is fdeploy {__version__}, and a newer one may know more"
+        return SettingsError(f"{place}: unknown setting {dotted}", hint=hint)
     expected = first["msg"].replace("Input should be", "expected").replace("tuple", "list")
     expected = expected[:1].lower() + expected[1:]
     got = first["input"]
