@@ -7,7 +7,8 @@ shell's completion are quick.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 import typer
@@ -24,6 +25,7 @@ def command(
     panel: str,
     name: str | None = None,
     *,
+    settings: Mapping[str, Any] = MappingProxyType({}),
     examples: Sequence[str] = (),
     locked: bool = True,
     after: str | None = None,
@@ -31,19 +33,27 @@ def command(
 ) -> Callable[[Command], Command]:
     """Register a function that takes the project and its own options as the command ``name``.
 
-    ``panel`` is the part of ``fdeploy --help`` that lists it, ``examples`` are lines to type.
+    ``panel`` is the part of ``fdeploy --help`` that lists it, ``settings`` are options that only
+    set settings (their types by name), and ``examples`` are lines to type.
     ``locked`` keeps other commands out of the stage while this one runs. ``after`` is the command
     without whose record this one cannot start; ``then`` is what to type after it,
     or a function of its result.
     """
 
     def register(function: Command) -> Command:
+        keyword = inspect.Parameter.KEYWORD_ONLY
         own = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in list(inspect.signature(function).parameters.values())[1:]
+            *(
+                inspect.Parameter(name, keyword, default=None, annotation=type_)
+                for name, type_ in settings.items()
+            ),
+            *(
+                parameter.replace(kind=keyword)
+                for parameter in list(inspect.signature(function).parameters.values())[1:]
+            ),
         ]
         called = name or function.__name__
-        settings = {p.name: sets for p in own for sets in _marks(p, Sets)}
+        sets_of = {p.name: sets for p in own for sets in _marks(p, Sets)}
         consents = {p.name: agrees.to for p in own for agrees in _marks(p, Agrees)}
 
         def run(**values: Any) -> None:
@@ -53,7 +63,7 @@ def command(
                 called,
                 function,
                 tuple(parameter.name for parameter in own),
-                settings,
+                sets_of,
                 consents,
                 locked,
                 after,

@@ -5,6 +5,7 @@ into the settings, with the flag's name as its origin.
 """
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -129,6 +130,22 @@ Ttl = Annotated[
     typer.Option(help="AWS: delete the stage automatically after this time, such as 4h; or never."),
     Sets("project", "ttl", "--ttl"),
 ]
+EXPORT: Mapping[str, Any] = {
+    "learner": Learner,
+    "golden": Golden,
+    "unproven": Unproven,
+    "tokenizer": Tokenizer,
+    "tolerance": Tolerance,
+    "quantize": Quantize,
+    "definitions": Definitions,
+    "runtime": Runtime,
+    "trust_pickle": TrustPickle,
+    "allow_import": AllowImport,
+    "requirements": Requirements,
+    "python": Python,
+}
+"""What an export depends on, for every command that exports."""
+
 Text = Annotated[
     str,
     typer.Argument(

@@ -69,6 +69,7 @@ def inspect(
 @command(
     app,
     FLOW,
+    settings=opt.EXPORT,
     examples=[
         "fdeploy export learner.pkl",
         "fdeploy export learner.pkl --golden texts.jsonl",
@@ -78,18 +79,6 @@ def inspect(
 )
 def export(
     project: "Project",
-    learner: opt.Learner = None,
-    golden: opt.Golden = None,
-    unproven: opt.Unproven = None,
-    tokenizer: opt.Tokenizer = None,
-    tolerance: opt.Tolerance = None,
-    quantize: opt.Quantize = None,
-    definitions: opt.Definitions = None,
-    runtime: opt.Runtime = None,
-    trust_pickle: opt.TrustPickle = None,
-    allow_import: opt.AllowImport = None,
-    requirements: opt.Requirements = None,
-    python: opt.Python = None,
 ) -> "Exported":
     """Convert a learner into a verified bundle, without running it."""
     from fastai_deploy import stages
@@ -169,6 +158,13 @@ def create_api(
 @command(
     app,
     FLOW,
+    settings={
+        **opt.EXPORT,
+        "instance": opt.Instance,
+        "region": opt.Region,
+        "ttl": opt.Ttl,
+        "port": opt.Port,
+    },
     examples=[
         "fdeploy up learner.pkl",
         "fdeploy up learner.pkl --region eu-central-1 --ttl 4h",
@@ -178,22 +174,6 @@ def create_api(
 )
 def up(
     project: "Project",
-    learner: opt.Learner = None,
-    golden: opt.Golden = None,
-    unproven: opt.Unproven = None,
-    tokenizer: opt.Tokenizer = None,
-    tolerance: opt.Tolerance = None,
-    quantize: opt.Quantize = None,
-    definitions: opt.Definitions = None,
-    runtime: opt.Runtime = None,
-    trust_pickle: opt.TrustPickle = None,
-    allow_import: opt.AllowImport = None,
-    requirements: opt.Requirements = None,
-    python: opt.Python = None,
-    instance: opt.Instance = None,
-    region: opt.Region = None,
-    ttl: opt.Ttl = None,
-    port: opt.Port = None,
     yes: opt.Yes = False,  # noqa: FBT002
     adopt: opt.Adopt = False,  # noqa: FBT002
 ) -> "Api":

@@ -15,24 +15,14 @@ if TYPE_CHECKING:
     from fastai_deploy.records import Checkup, Endpoint, Policies, StagePlan, Status, Templates
 
 
-@command(app, OPERATE, examples=["fdeploy plan", "fdeploy plan --region eu-central-1"])
+@command(
+    app,
+    OPERATE,
+    settings={**opt.EXPORT, "instance": opt.Instance, "region": opt.Region, "ttl": opt.Ttl},
+    examples=["fdeploy plan", "fdeploy plan --region eu-central-1"],
+)
 def plan(
     project: "Project",
-    learner: opt.Learner = None,
-    golden: opt.Golden = None,
-    unproven: opt.Unproven = None,
-    tokenizer: opt.Tokenizer = None,
-    tolerance: opt.Tolerance = None,
-    quantize: opt.Quantize = None,
-    definitions: opt.Definitions = None,
-    runtime: opt.Runtime = None,
-    trust_pickle: opt.TrustPickle = None,
-    allow_import: opt.AllowImport = None,
-    requirements: opt.Requirements = None,
-    python: opt.Python = None,
-    instance: opt.Instance = None,
-    region: opt.Region = None,
-    ttl: opt.Ttl = None,
 ) -> "StagePlan":
     """Show what up would change (exit code 15 if anything)."""
     from fastai_deploy import operations
