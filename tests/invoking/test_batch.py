@@ -195,7 +195,7 @@ def write(path: Path, rows: Sequence[dict[str, Any]] = ROWS) -> Path:
     else:
         out.writelines(json.dumps(row) + "\n" for row in rows)
     data = out.getvalue().encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return path
 
 
