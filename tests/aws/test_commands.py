@@ -15,7 +15,7 @@ from fastai_deploy.aws.templates.template import load
 from tests.aws.stage import Open, Stage
 from tests.aws_double.faults import Fault
 from tests.aws_double.process import REGION, Double
-from tests.conftest import ROOT, Fdeploy
+from tests.conftest import ROOT, Fdeploy, result_of
 from tests.packaged import Model, bring
 
 AWS = ("--target", "aws")
@@ -140,7 +140,7 @@ def test_the_status_of_a_stage(live: Stage) -> None:
 
 def test_logs_of_both(live: Stage) -> None:
     lines = live.run.ok("logs", "--json").stdout.splitlines()
-    assert any(json.loads(json.loads(line)["message"])["event"] == "ready" for line in lines)
+    assert any(json.loads(result_of(line)["message"])["event"] == "ready" for line in lines)
     assert "/classify" in live.run.ok("logs", "--api", "--since", "2h").stdout
     assert live.run("logs", "--since", "soon", "--json").error["code"] == "usage"
 

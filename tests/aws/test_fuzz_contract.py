@@ -40,7 +40,7 @@ def test_an_undocumented_answer_is_found(stage: Stage, url: str) -> None:
         path = f"{module.replace('.', '/')}.py"
         package.writestr(path, f"def {name}(event, context):\n    return {ANSWER!r}\n")
     document = stage.folder / "openapi.json"
-    document.write_text(stage.run.ok("openapi", "--json").stdout, encoding="utf-8")
+    document.write_text(stage.run.ok("openapi").stdout, encoding="utf-8")
     stage.client("lambda").update_function_code(
         FunctionName="demo-dev-api", ZipFile=code.getvalue()
     )

@@ -63,7 +63,7 @@ def test_an_impossible_combination(name: str, toml: str, message: str, hint: str
     with pytest.raises(SettingsError, match=message) as caught:
         settings_of(text)
     assert "fdeploy.toml:" in caught.value.message, "says where it stands"
-    assert hint in caught.value.hint
+    assert hint in f"{caught.value.message} {caught.value.hint}", "several are told in one error"
 
 
 def test_every_rule_is_tried_here() -> None:

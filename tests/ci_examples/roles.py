@@ -174,7 +174,7 @@ def _guard() -> Json:
     tag = f"aws:ResourceTag/{PROJECT_TAG}"
     return {
         "Effect": "Deny",
-        "Action": [f"apigateway:{verb}" for verb in ("DELETE", "GET", "PATCH", "POST", "PUT")],
+        "Action": ["apigateway:*"],
         "Resource": "arn:${AWS::Partition}:apigateway:*::/*",
         "Condition": {
             "StringNotEquals": {tag: "${Project}-pr"},

@@ -115,8 +115,7 @@ def test_previews_cannot_use_the_apis_of_another_project(service: Service) -> No
             "StringNotEquals": {tag: {"Fn::Sub": "${Project}-pr"}},
             "Null": {tag: "false"},
         }
-        verbs = {action.rpartition(":")[2] for action in denied["Action"]}
-        assert verbs == {"DELETE", "GET", "PATCH", "POST", "PUT"}
+        assert denied["Action"] == ["apigateway:*"]
 
 
 @EACH

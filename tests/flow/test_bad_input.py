@@ -38,7 +38,8 @@ def test_no_such_file(fdeploy: Fdeploy) -> None:
 
 
 def test_no_learner_named(fdeploy: Fdeploy) -> None:
-    (fdeploy.folder / "mine.pkl").write_bytes(b"")
+    for name in ("mine.pkl", "yours.pkl"):
+        (fdeploy.folder / name).write_bytes(b"")
     error = fdeploy("export", "--json").error
     assert error["exit_code"] == 2
     assert error["hint"].startswith("run fdeploy export --json mine.pkl, or set learner")

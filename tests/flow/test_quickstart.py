@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Fdeploy
+from tests.conftest import Fdeploy, result_of
 
 pytestmark = pytest.mark.fresh_interpreter
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "quickstart"
@@ -28,7 +28,7 @@ def test_the_example_answers_sensibly(fdeploy: Fdeploy) -> None:
     with (EXAMPLE / "heldout.csv").open(encoding="utf-8", newline="") as file:
         expected = [row["label"] for row in csv.DictReader(file)]
     lines = fdeploy.ok("invoke", "heldout.csv", "--json").stdout.splitlines()
-    given = [json.loads(line)["label"] for line in lines]
+    given = [result_of(line)["label"] for line in lines]
     assert len(given) == len(expected)
     right = sum(a == b for a, b in zip(given, expected, strict=True))
     assert right / len(expected) > 0.8, f"{right} of {len(expected)}"
