@@ -56,12 +56,13 @@ def test_the_rebuilt_model_answers_as_the_pipeline(name: str, found: Found) -> N
 
 def test_nearly_all_models_tell_texts_apart(found: Found) -> None:
     flat = []
-    for name, (anatomy, asked) in found.items():
+    for name in found.keys() - UNANSWERED.keys():
+        anatomy, asked = found[name]
         cases = [case for case in survey.cases(anatomy, asked) if not case.error]
         columns = zip(*(case.probabilities or () for case in cases), strict=True)
         if all(max(column) - min(column) <= 0.01 for column in columns):
             flat.append(name)
-    assert len(set(flat) - set(UNANSWERED)) <= MOST_FLAT, flat
+    assert len(flat) <= MOST_FLAT, flat
 
 
 @pytest.mark.parametrize("name", CONVERTED)
