@@ -120,10 +120,8 @@ class Objects:
 
     def _exists(self, at: S3Object) -> bool:
         try:
-            self._aws.call("s3", "head_object", Bucket=at.bucket, Key=at.key)
-        except AwsMissing:
-            return False
-        except AwsDenied:  # S3 does not tell without s3:ListBucket; a write does not need it
+            self.find(at)
+        except (AwsMissing, AwsDenied):  # without s3:ListBucket S3 does not tell, and a write can
             return False
         return True
 

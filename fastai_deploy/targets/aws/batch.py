@@ -85,7 +85,8 @@ class BatchTransform:
         if job is not None and job.status in RUNNING_JOBS:
             self._context.report(Step(f"following the transform job {job.name}"))
             job = self._jobs.follow(job, lambda: notify(self._answered(run)))
-        missing = [each for each in shards if each not in self._answered(run)]
+        answered = self._answered(run)
+        missing = [each for each in shards if each not in answered]
         if missing:
             attempt = job.attempt + 1 if job else 1
             model = self._model()
