@@ -196,13 +196,16 @@ class LocalEndpoint:
             return ""
         return state.text("version") if self._processes.holds(server) else ""
 
-    def stopped_version(self) -> str:
-        """The version of a server that ended by itself, as by a reboot; empty without one."""
+    def recorded_version(self) -> str:
+        """The version of the last server, which may have ended, as by a reboot; empty without one.
+
+        Raises FileError.
+        """
         try:
-            server, state = self._state()
+            _, state = self._state()
         except FileMissing:
             return ""
-        return "" if self._processes.holds(server) else state.text("version")
+        return state.text("version")
 
     @property
     def clients_changed(self) -> bool:

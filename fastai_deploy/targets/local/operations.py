@@ -41,9 +41,7 @@ from fastai_deploy.records import (
 )
 from fastai_deploy.runtime.log import rotated
 from fastai_deploy.settings import ApiSettings, Settings
-from fastai_deploy.targets.local.api import KIND as GATEWAY
 from fastai_deploy.targets.local.api import taken
-from fastai_deploy.targets.local.endpoint import KIND as MODEL_SERVER
 from fastai_deploy.targets.local.gateway.config import PROBE_ID
 from fastai_deploy.targets.local.target import LocalTarget
 from fastai_deploy.versions import (
@@ -54,6 +52,7 @@ from fastai_deploy.versions import (
 )
 
 _FOLLOW_SECONDS = 0.2
+_AWAY = 25  # looks at a log, after which a server that was not there has ended
 _MOST = 256 << 20  # bytes of a log that are searched
 _MS = 1_000
 
@@ -75,9 +74,10 @@ def follow_lines(
 ) -> Iterator[LogLine]:
     """The lines since a date and all later ones, until what writes them has ``ended``.
 
-    A log that was rotated meanwhile is followed into its successor.
+    A log that was rotated meanwhile is followed into its successor. A server that is replaced by
+    another is away for a moment, so only one that is away for longer has ended.
     """
-    at, read, rest, inode = start, 0, b"", 0
+    at, read, rest, inode, idle = start, 0, b"", 0, 0
     while True:
         data = b""
         now, size = _identity(path)
@@ -90,7 +90,8 @@ def follow_lines(
             read += len(new)
             data += new
         if not data:
-            if ended():
+            idle = idle + 1 if ended() else 0
+            if idle > _AWAY:
                 return
             sleep(_FOLLOW_SECONDS)
             continue
@@ -183,32 +184,30 @@ class LocalOperations:
     def status(self) -> Status:
         """The servers, what they serve, and the gateway's requests of the last hour."""
         target = self._target
-        version, stopped = target.endpoint.live_version(), target.endpoint.stopped_version()
+        version, live = target.endpoint.recorded_version(), target.endpoint.live_version()
+        stopped = bool(version) and not live
         port = target.api.port
         return Status(
             target="local",
             parts=tuple(_part(kind, process) for kind, process in target.servers()),
-            endpoint=self._name if version or stopped else "",
-            endpoint_status="running" if version else "stopped" if stopped else "",
+            endpoint=self._name if version else "",
+            endpoint_status="running" if live else "stopped" if stopped else "",
             reason="its server is not running; run fdeploy up to start it again" if stopped else "",
-            version=version or stopped,
-            instances=1 if version else 0,
+            version=version,
+            instances=1 if live else 0,
             url=target.api.url(port, self._api_settings) if port else "",
             ends="",
             last_hour=self._last_hour(),
             bill=Bill(Decimal(0), Decimal(0), "USD", _FREE, Decimal(0)),
-            unproven=bool(version) and target.endpoint.live_unproven(),
+            unproven=bool(live) and target.endpoint.live_unproven(),
         )
 
     def logs(self, *, api: bool, since: timedelta, follow: bool) -> Iterator[LogLine]:
         """The log lines of the model server or the gateway."""
         path = self._target.api.log if api else self._target.endpoint.log
         start = self._now() - since
-        kind = GATEWAY if api else MODEL_SERVER
-
-        def ended() -> bool:
-            return all(each != kind for each, _process in self._target.servers())
-
+        target = self._target
+        ended = (lambda: not target.api.port) if api else (lambda: not self.live_version())
         lines = lines_since(path, start)
         if follow:
             lines = follow_lines(path, start, self._sleep, ended)
