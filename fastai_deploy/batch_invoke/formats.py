@@ -402,31 +402,38 @@ class JsonSource:
         )
 
     def _values(self, read: Callable[[str], Any]) -> Iterator[tuple[int, Any]]:
-        """Each value, with the number of its line, or of its place in the list."""
-        if format_of(self._path) in LISTS:
-            data = files.read(self._path, most=MOST)
-            check_format(self._path, data)
-            yield from enumerate(self._list(data), 1)
-            return
-        with _lines(self._path, newline="\n") as lines:
+        """Each value, with its number. A list was checked by the scan, too, but is read whole."""
+        expected = f'write a list: ["...", "..."] or [{{"{self._column}": "..."}}, ...]'
+        parsed = parse_strictly if format_of(self._path) in LISTS else read
+        return json_values(self._path, parsed, expected)
+
+
+def json_values(path: Path, read: Callable[[Any], Any], expected: str) -> Iterator[tuple[int, Any]]:
+    """Each value of a JSON file, with the number of its line, or of its place in the list.
+
+    ``read`` parses a text or bytes; ``expected`` is the hint for a file that holds no list. Raises
+    UsageError, or FileError with the line.
+    """
+    if format_of(path) not in LISTS:
+        with _lines(path, newline="\n") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
                 try:
                     value = read(line)
                 except BadJson as error:
-                    raise bad_line(self._path, number, str(error)) from None
+                    raise bad_line(path, number, str(error)) from None
                 yield number, value
-
-    def _list(self, data: bytes) -> list[Any]:
-        expected = f'write a list: ["...", "..."] or [{{"{self._column}": "..."}}, ...]'
-        try:
-            value = parse_strictly(data)
-        except BadJson as error:
-            raise FileError(f"{self._path}: {error}", hint=expected) from None
-        if not isinstance(value, list):
-            raise FileError(f"{self._path} contains JSON that is not a list", hint=expected)
-        return value
+        return
+    data = files.read(path, most=MOST)
+    check_format(path, data)
+    try:
+        values = read(data)
+    except BadJson as error:
+        raise FileError(f"{path}: {error}", hint=expected) from None
+    if not isinstance(values, list):
+        raise FileError(f"{path} contains JSON that is not a list", hint=expected)
+    yield from enumerate(values, 1)
 
 
 class TableSink:

@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastai_deploy import files
+from fastai_deploy.batch_invoke.formats import LINES, LISTS, TABLES, json_values
 from fastai_deploy.batch_invoke.inputs import read_texts
 from fastai_deploy.batch_invoke.tables import COLUMN, ColumnChoice, bad_line
 from fastai_deploy.errors import FileError, UsageError
-from fastai_deploy.json_reader import BadJson, parse
+from fastai_deploy.json_reader import parse
 from fastai_deploy.parity.goldens import Case, Labels, answered, labelled_case
 
 LABEL_COLUMN = "label"
-_MOST = 512 << 20  # size limit, in bytes, of a file
-_TABLES = (".csv", ".tsv")
-_LINES = (".jsonl", ".ndjson")
-_JSON = (".json",)
 _UNITS = {".csv": "row", ".tsv": "row", ".json": "item"}
 
 Notify = Callable[[str], None]
@@ -64,9 +61,9 @@ def read_labelled(
     with files.reading(path):  # else the name of a missing file would be read as a text
         pass
     suffix = path.suffix.lower()
-    if suffix in _TABLES:
+    if suffix in TABLES:
         rows = _table(path, columns, stdin, notify)
-    elif suffix in (*_LINES, *_JSON):
+    elif suffix in (*LINES, *LISTS):
         if not columns.header:
             raise UsageError(f"{path} is not a table", hint="leave --no-header out")
         rows = _objects(path, columns)
@@ -121,7 +118,7 @@ def _table(
 def _objects(path: Path, columns: LabelledColumns) -> Iterator[tuple[int, Mapping[str, Any]]]:
     text, label = columns.text or COLUMN, columns.label or LABEL_COLUMN
     seen = False
-    for number, value in _json_values(path):
+    for number, value in json_values(path, parse, "write a list of objects"):
         if not isinstance(value, dict) or not isinstance(value.get(text), str):
             raise bad_line(path, number, f'there is no text under "{text}"')
         seen = seen or label in value
@@ -131,26 +128,3 @@ def _objects(path: Path, columns: LabelledColumns) -> Iterator[tuple[int, Mappin
             f'{path}: no line has the key "{label}"',
             hint="choose the one with the true labels: --label-column NAME",
         )
-
-
-def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
-    data = files.read(path, most=_MOST)
-    try:
-        content = data.decode("utf-8-sig")
-    except UnicodeError:
-        raise UsageError(f"{path} is not UTF-8", hint="save it as UTF-8") from None
-    if path.suffix.lower() in _JSON:
-        try:
-            values = parse(content)
-        except BadJson as error:
-            raise FileError(f"{path}: {error}", hint="write a list of objects") from None
-        if not isinstance(values, list):
-            raise FileError(f"{path} contains JSON that is not a list", hint="write a list")
-        yield from enumerate(values, 1)
-        return
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, parse(line)
-            except BadJson as error:
-                raise bad_line(path, number, str(error)) from None
