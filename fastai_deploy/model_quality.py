@@ -44,6 +44,7 @@ from fastai_deploy.evaluation.result import (
     files_of,
 )
 from fastai_deploy.json_reader import parse
+from fastai_deploy.naming import short
 from fastai_deploy.packaging.artifact import read_member, unpack
 from fastai_deploy.parity.gate import model_summary, stored_goldens
 from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels
@@ -63,7 +64,6 @@ from fastai_deploy.versions import find_version
 
 Place = Literal["bundle", "artifact", "endpoint", "api"]
 LIVE = "live"
-_SHOWN = 12  # hexadecimal digits of a version
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _compared_bundle(project: Project) -> Compared:
         packed = None
     return Compared(
         name=BUNDLE,
-        version=packed.version if packed else digest[:_SHOWN],
+        version=packed.version if packed else short(digest),
         manifest=manifest,
         summary=model_summary(path),
         bytes=packed.bytes if packed else None,
@@ -421,9 +421,8 @@ def _version(project: Project, wanted: str) -> Deployed:
 
 def _subject(folder: Path, version: str, where: str) -> _Subject:
     manifest, digest = read_manifest(folder)
-    version = version or digest[:_SHOWN]
-    several = manifest.task == "multi-label"
-    return _Subject(manifest.name, version, manifest.labels, several, SERVED, where)
+    version = version or short(digest)
+    return _Subject(manifest.name, version, manifest.labels, manifest.several, SERVED, where)
 
 
 def _probe(project: Project, column: str, *, through_api: bool) -> _Subject:

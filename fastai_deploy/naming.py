@@ -69,12 +69,17 @@ def role_path(project: str, stage: str) -> str:
     return f"/fdeploy/{project}-{stage}/"
 
 
+def short(digest: str) -> str:
+    """The first digits of a hash, by which people tell versions apart."""
+    return digest[:12]
+
+
 def versioned_name(project: str, stage: str, digest: str) -> str:
     """A model's or an endpoint configuration's name; at most 60 characters of 63.
 
     CloudFormation creates the new one before it deletes the old one, so their names must differ.
     """
-    return f"{project}-{stage}-{digest[:12]}"
+    return f"{project}-{stage}-{short(digest)}"
 
 
 def alarm_name(project: str, stage: str, about: str) -> str:

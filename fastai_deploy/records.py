@@ -14,8 +14,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+from fastai_deploy.naming import short
+from fastai_deploy.runtime.bundle import MULTI_LABEL
+
 UNPROVEN = "some answers are not proven to match the learner's"
-_SHOWN = 12  # hexadecimal digits of a version
 _OWN_BUCKET = re.compile(r"s3://fdeploy-([0-9]{12})-")  # see aws.bucket.default_bucket
 _ARTIFACT_KEY = re.compile(r"s3://[^/]+/fdeploy/([a-z0-9-]+)/models/.+")  # see naming.artifact_key
 DEPLOYED_AT = "%Y%m%dT%H%M%SZ"  # format of Deployed.at
@@ -65,6 +67,11 @@ class Bundle:
     python: str | None = None
     unproven: tuple[str, ...] = ()
 
+    @property
+    def several(self) -> bool:
+        """Whether several labels may apply to a text."""
+        return self.task == MULTI_LABEL
+
 
 @dataclass(frozen=True)
 class ModelSummary:
@@ -105,7 +112,7 @@ class Artifact:
     @property
     def version(self) -> str:
         """The model version in answers: the first 12 hexadecimal digits of the hash."""
-        return self.sha256[:_SHOWN]
+        return short(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class StoredArtifact:
     @property
     def version(self) -> str:
         """The artifact's version."""
-        return self.sha256[:_SHOWN]
+        return short(self.sha256)
 
     @property
     def known_account(self) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastai_deploy import export_source, files, freshness
+from fastai_deploy import export_source, files, freshness, naming
 from fastai_deploy.api_docs.client_code import collection
 from fastai_deploy.api_docs.openapi import describe_api, document
 from fastai_deploy.batch_invoke.job import (
@@ -63,7 +63,6 @@ from fastai_deploy.records import (
     Teardown,
     counted,
 )
-from fastai_deploy.runtime.bundle import MULTI_LABEL
 from fastai_deploy.settings import Settings, identity
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
@@ -71,8 +70,6 @@ from fastai_deploy.settings.loading import PROJECT_FILE, REMEMBERED
 
 if TYPE_CHECKING:
     from fastai_deploy.aws.objects import Objects
-
-_SHOWN = 12  # hexadecimal digits of a version
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -417,7 +414,7 @@ def invoke_file(project: Project, request: FileRequest, how: BatchOptions) -> Ba
     answering = Answering(
         by_model(lambda _way: nullcontext(Remote(work))),
         manifest.labels,
-        several=manifest.task == MULTI_LABEL,
+        several=manifest.several,
         version=endpoint.version,
         by="the API" if how.through_api else "the endpoint",
     )
@@ -441,8 +438,8 @@ def batch(project: Project, request: FileRequest) -> BatchReport:
                 )
             ),
             bundle.labels,
-            several=bundle.task == MULTI_LABEL,
-            version=bundle.version[:_SHOWN],
+            several=bundle.several,
+            version=naming.short(bundle.version),
             by="this machine",
         )
         found = run_batch(_open_job(project, request), answering, project.report, project.clock)
@@ -466,7 +463,7 @@ def transform(project: Project, request: FileRequest, instances: int) -> BatchRe
         answering = Answering(
             lambda work, top_k: transformed(work, top_k, service, instances),
             bundle.labels,
-            several=bundle.task == MULTI_LABEL,
+            several=bundle.several,
             version=stored.version,
             by="a batch transform",
             clean=lambda run: service.clean(run.way) if run.way else None,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from fastai_deploy.json_reader import Reader
-from fastai_deploy.runtime.bundle import FORMATS, PRECISIONS, Form
+from fastai_deploy.runtime.bundle import FORMATS, MULTI_LABEL, PRECISIONS, Form
 from fastai_deploy.runtime.bundle import LEARNER as LEARNER_PRECISION
 from fastai_deploy.runtime.parity import REDUCED, Rules
 
@@ -126,6 +126,11 @@ class Manifest:
     runtime: RuntimeSpec | None = None
     unproven: tuple[str, ...] = ()
     gate: Rules = REDUCED
+
+    @property
+    def several(self) -> bool:
+        """Whether several labels may apply to a text."""
+        return self.task == MULTI_LABEL
 
     def rules(self, precision: str) -> Rules:
         """What answers computed in a precision must keep to."""

@@ -20,14 +20,14 @@ from fastai_deploy.bundle.folder import CARD
 from fastai_deploy.errors import FileError
 from fastai_deploy.evaluation.result import files_of
 from fastai_deploy.json_reader import BadJson, parse
+from fastai_deploy.naming import short
 from fastai_deploy.parity.gate import stored_goldens
 from fastai_deploy.parity.goldens import PROBES, Golden
 from fastai_deploy.parity.report import served_accuracy
-from fastai_deploy.runtime.bundle import FP32, KIND_LEARNER, KIND_WORDS, LEARNER
+from fastai_deploy.runtime.bundle import FP32, KIND_LEARNER, KIND_WORDS, LEARNER, MULTI_LABEL
 
 _TASK = "text-classification"  # the Hub's name, also with several labels
 _UNKNOWN = "unknown"
-_SHOWN = 12  # hexadecimal digits of a version
 _LABELS = 200  # labels listed; the manifest has all of them
 _NOTICE = (
     "<!-- The export and an evaluation of the bundle write this file. "
@@ -114,9 +114,9 @@ def _evaluated(bundle: Path, version: str) -> Evaluated | None:
     try:
         found = parse(files.read(data))
         judged = next(each for each in found["columns"] if each["name"] == found["judged"])
-        if judged["version"] != version[:_SHOWN]:
+        if judged["version"] != short(version):
             return None
-        several = found["task"] == "multi-label"
+        several = found["task"] == MULTI_LABEL
         figures = judged["figures"]
         return Evaluated(
             Path(str(found["source"]["file"])).name,
@@ -149,7 +149,7 @@ def _metadata(found: Known) -> dict[str, Any]:
     manifest = found.manifest
     tags = [_TASK, *["fastai"] * bool(manifest.provenance.learner.fastai), "fdeploy"]
     tags += ["onnx"] * (manifest.text.kind != KIND_LEARNER)
-    tags += ["multi-label-classification"] * (manifest.task == "multi-label")
+    tags += ["multi-label-classification"] * (manifest.several)
     results = list(_results(found))
     index = [{"name": manifest.name, "results": results}] if results else None
     return {
@@ -165,7 +165,7 @@ def _results(found: Known) -> Iterator[dict[str, Any]]:
         metrics = {name: value for name, (value, _) in found.evaluated.metrics.items()}
         yield _result(found.evaluated.file, metrics)
     if found.accuracy is not None:
-        name = "exact_match" if found.manifest.task == "multi-label" else "accuracy"
+        name = "exact_match" if found.manifest.several else "accuracy"
         yield _result("labelled goldens", {name: found.accuracy})
 
 
@@ -196,7 +196,7 @@ def _body(found: Known) -> Iterator[str]:
             ("parameters", f"{manifest.model.parameters:,}"),
             ("answers", _answers(manifest)),
             ("precision", ", ".join(form.precision for form in manifest.model.forms)),
-            ("bundle", _code(found.version[:_SHOWN])),
+            ("bundle", _code(short(found.version))),
             ("languages", _UNKNOWN),
             ("license", _UNKNOWN),
         ],
@@ -252,7 +252,7 @@ def _limits(manifest: Manifest) -> Iterator[str]:
 
 
 def _evaluation(found: Known) -> Iterator[str]:
-    several = found.manifest.task == "multi-label"
+    several = found.manifest.several
     if found.evaluated is not None:
         texts = found.evaluated
         yield f"On {texts.texts:,} labelled texts of {_code(texts.file)}, with 95 % intervals:"

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 
 from fastai_deploy.bundle import Manifest
 from fastai_deploy.evaluation.result import table
+from fastai_deploy.naming import short
 from fastai_deploy.records import DEPLOYED_AT, ModelSummary
 from fastai_deploy.runtime.bundle import KIND_LEARNER, weights_file
 
-_SHOWN = 12  # hexadecimal digits of a hash
 _LABELS = 20  # labels named; --json has all of them
 UNKNOWN = "unknown"
 
@@ -132,12 +132,12 @@ def _facts(side: Compared) -> Mapping[str, str]:
         "gate": ", ".join(f"{name} {value:g}" for name, value in limits if value is not None)
         or "none",
         "unproven": f"{len(manifest.unproven)} parts" if manifest.unproven else "nothing",
-        "learner": f"{learner.file}, {learner.sha256[:_SHOWN]}, fastai {learner.fastai}",
+        "learner": f"{learner.file}, {short(learner.sha256)}, fastai {learner.fastai}",
     }
     last = manifest.model.forms[-1].file
     for what, name in (("graph", last), ("weights", weights_file(last))):
         if name in manifest.files:
-            found[what] = manifest.files[name].sha256[:_SHOWN]
+            found[what] = short(manifest.files[name].sha256)
     return found | dict(manifest.provenance.converter)
 
 

@@ -25,6 +25,7 @@ from fastai_deploy.load.generator import OPEN_CLIENTS, Connection, Load
 from fastai_deploy.load.measure import Level, Served, advise
 from fastai_deploy.load.report import page
 from fastai_deploy.load.result import Bench, save
+from fastai_deploy.naming import short
 from fastai_deploy.parity.gate import patient, stored_goldens
 from fastai_deploy.progress import LoadMeasured, StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
@@ -208,7 +209,7 @@ def _bundle(project: Project) -> _Subject:
         raise FileError(f"{folder} cannot be loaded: {error}", hint="run fdeploy export") from None
     return _Subject(
         where=f"the bundle in this process ({_cores()})",
-        version=record.version[:12],
+        version=short(record.version),
         served=Served(),
         open=lambda _texts: lambda: InProcess(predict),
         warm_up=lambda text: predict([text]),

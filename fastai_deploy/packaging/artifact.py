@@ -304,7 +304,7 @@ def _members(
     bundle: Path, name: str, container: Container | None, lock: str | None
 ) -> Iterator[_Member]:
     parsed, stored = stored_goldens(bundle)
-    labels = Labels(parsed.labels, several=parsed.task == "multi-label")
+    labels = Labels(parsed.labels, several=parsed.several)
     # Asked when the server starts.
     goldens = render(carried(stored, parsed.threshold), labels)
     manifest = _manifest(bundle)

@@ -34,7 +34,7 @@ def stored_goldens(bundle: Path) -> tuple[Manifest, tuple[Golden, ...]]:
     path, listed = bundle / GOLDENS, manifest.files.get(GOLDENS)
     if listed is None or files.sha256(path, most=files.MOST) != listed.sha256:
         raise FileError(f"{path} does not match the manifest", hint=EXPORT_AGAIN)
-    labels = Labels(manifest.labels, several=manifest.task == "multi-label")
+    labels = Labels(manifest.labels, several=manifest.several)
     return manifest, load_goldens(path, labels)
 
 
