@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from fastai_deploy.errors import InvocationError, UsageError
+from fastai_deploy.errors import InvocationError, UsageError, contract_error
 
 _TEXTS, _BYTES = 32, 100_000
 """How many texts, and how many bytes of JSON, one request of ``classify_many`` holds."""
@@ -348,11 +348,7 @@ def _worth_another(error: ApiError) -> bool:
 
 def _refused(url: str, reply: urllib3.BaseHTTPResponse) -> ApiError:
     """The error of an answer, with the contract's words if they are there."""
-    try:
-        said = json.loads(reply.data)["error"]
-        code, message, hint = (str(said[name]) for name in ("code", "message", "hint"))
-    except (ValueError, TypeError, KeyError):
-        code, message, hint = "", "", ""
+    code, message, hint = contract_error(reply.data) or ("", "", "")
     error = _KINDS.get(reply.status, ApiError)(
         f"{url} answered {reply.status} {code}: {message}"
         if code

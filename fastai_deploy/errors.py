@@ -457,21 +457,30 @@ class DriftTooLarge(QualityError):
     code = "drift-too-large"
 
 
+def contract_error(body: Any) -> tuple[str, str, str] | None:
+    """The code, message and hint of a contract error in a response body; None if it holds none."""
+    try:
+        said = json.loads(body)["error"]
+        return str(said["code"]), str(said["message"]), str(said["hint"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def error_from_response(
     who: str, status: int, body: Any, *, retry_after: float = 0.0
 ) -> InvocationError | None:
     """Return the contract error in a response body, or None if the body holds none."""
-    try:
-        said = json.loads(body)["error"]
-        return InvocationError(
-            f"{who} answered {status} {said['code']}: {said['message']}",
-            hint=said["hint"] or "see docs/contract.md",
-            status=status,
-            answer_code=said["code"],
-            retry_after=retry_after,
-        )
-    except (ValueError, TypeError, KeyError):
+    said = contract_error(body)
+    if said is None:
         return None
+    code, message, hint = said
+    return InvocationError(
+        f"{who} answered {status} {code}: {message}",
+        hint=hint or "see docs/contract.md",
+        status=status,
+        answer_code=code,
+        retry_after=retry_after,
+    )
 
 
 def need_extra(extra: str, *modules: str) -> None:
