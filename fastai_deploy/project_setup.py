@@ -6,7 +6,7 @@ The file names its JSON Schema, so that editors complete and check it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +32,15 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Candidate:
-    """A learner in the folder; ``problem`` says why it cannot be exported as it is."""
+    """A learner in the folder; ``problem`` says why it cannot be exported as it is.
+
+    ``readable``: it is a learner at all, and may be named in the project file.
+    """
 
     path: str
     about: str
     problem: str = ""
+    readable: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def _bundle(path: Path) -> Candidate:
     try:
         manifest, _ = read_manifest(path)
     except FdeployError as error:
-        return Candidate(f"{path.name}/", "bundle", error.message)
+        return Candidate(f"{path.name}/", "bundle", error.message, readable=False)
     return Candidate(f"{path.name}/", f"bundle, {len(manifest.labels)} labels")
 
 
@@ -97,7 +101,8 @@ def _pretrained(path: Path) -> Candidate:
     try:
         found = inspect_folder(path)
     except FdeployError as error:
-        return Candidate(f"{path.name}/", "not a model of transformers", error.message)
+        what = "not a model of transformers"
+        return Candidate(f"{path.name}/", what, error.message, readable=False)
     about = f"{found['model']['architecture']}, {len(found['labels'])} labels, Hugging Face folder"
     return Candidate(f"{path.name}/", about, found["verdict"]["reason"])
 
@@ -106,7 +111,7 @@ def _learner(path: Path) -> Candidate:
     try:
         found = inspect(path)
     except FdeployError as error:
-        return Candidate(path.name, "not a learner", error.message)
+        return Candidate(path.name, "not a learner", error.message, readable=False)
     model, verdict = found["model"], found["verdict"]
     kind = model["architecture"] or model["family"]
     about = f"{kind}, {len(found['labels'])} labels, fastai {found['fastai']}"
@@ -127,6 +132,7 @@ def init(project: Project, folder: Path) -> Initialized:
     sections = project.settings.sections
     prompt = None if project.consent.yes else project.consent.prompt
     found = candidates(folder)
+    usable = [each.path for each in found if each.readable]
     given = Chosen(
         learner=sections.model.learner or "",
         region=sections.project.region or "",
@@ -134,11 +140,11 @@ def init(project: Project, folder: Path) -> Initialized:
         ttl=sections.project.ttl or "",
     )
     if prompt is None:
-        chosen = _first(given, found)
+        chosen = _first(given, usable)
     else:
         for each in found:
             project.report(Step(f"{each.path}: {each.about}"))
-        chosen = _asked(given, found, prompt)
+        chosen = _asked(given, usable, prompt)
     name = settings_of(path, "", environ={}).project_name
     text = project_text(name, chosen)
     settings = settings_of(path, text, environ={})
@@ -148,18 +154,18 @@ def init(project: Project, folder: Path) -> Initialized:
     return Initialized(str(path), chosen.learner, settings.target, found)
 
 
-def _first(given: Chosen, found: tuple[Candidate, ...]) -> Chosen:
-    usable = [each.path for each in found if each.about != "not a learner"]
+def _first(given: Chosen, usable: Sequence[str]) -> Chosen:
+    """What was given, and the only learner that is usable."""
     learner = given.learner or (usable[0] if len(usable) == 1 else "")
     return Chosen(learner, given.region, given.instance, given.ttl)
 
 
-def _asked(given: Chosen, found: tuple[Candidate, ...], prompt: Prompt) -> Chosen:
+def _asked(given: Chosen, usable: Sequence[str], prompt: Prompt) -> Chosen:
     """The answers to at most three questions; what was given is not asked."""
-    first = _first(given, found)
+    first = _first(given, usable)
     learner, region, ttl = first.learner, first.region, first.ttl
-    if not learner and found:
-        learner = prompt(f"Learner ({', '.join(each.path for each in found)})", found[0].path)
+    if not learner and usable:
+        learner = prompt(f"Learner ({', '.join(usable)})", usable[0])
     if not region and not given.instance:
         answer = _valid(
             prompt,

@@ -62,6 +62,14 @@ def test_what_cannot_be_used_is_told(run: Fdeploy) -> None:
     assert found["a.pkl"]["about"].startswith("RobertaForSequenceClassification, 3 labels")
 
 
+def test_a_folder_with_another_programs_configuration_is_no_learner(run: Fdeploy) -> None:
+    (run.folder / "site").mkdir()
+    (run.folder / "site" / "config.json").write_text('{"port": 80}')
+    found = run.ok("init", "--json").json
+    assert found["learner"] == "my model.pkl"
+    assert [each["path"] for each in found["found"] if not each["readable"]] == ["site/"]
+
+
 def test_two_learners_are_asked_about_and_without_a_terminal_left_open(run: Fdeploy) -> None:
     shutil.copy(MODEL, run.folder / "b.pkl")
     assert run.ok("init", "--json").json["learner"] == ""
