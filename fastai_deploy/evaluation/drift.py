@@ -75,21 +75,6 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class MonitorValues:
-    """The result of ``monitor`` as plain data; ``failed`` is an error's code, or null."""
-
-    since: str
-    texts: int
-    goldens: int
-    versions: dict[str, int]
-    labels: tuple[Share, ...]
-    drift: tuple[Drift, ...]
-    notes: tuple[str, ...]
-    max_drift: float | None
-    failed: str | None
-
-
-@dataclass(frozen=True)
 class Monitored:
     """The captured texts beside the goldens; ``versions`` counts the answers of each version."""
 
@@ -121,17 +106,7 @@ class Monitored:
     def values(self) -> MonitorValues:
         """Everything as plain data."""
         failure = self.failure
-        return MonitorValues(
-            self.since,
-            self.texts,
-            self.goldens,
-            self.versions,
-            self.labels,
-            self.drift,
-            self.notes,
-            self.max_drift,
-            failure.code if failure else None,
-        )
+        return MonitorValues(**vars(self), failed=failure.code if failure else None)
 
     def lines(self) -> Iterator[str]:
         """The shares of the labels as a chart, and the drift of each figure."""
@@ -163,6 +138,13 @@ class Monitored:
                 *map(_number, (each.goldens, each.captured, each.psi, each.by_chance)),
                 mark,
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorValues(Monitored):
+    """The result of ``monitor`` as plain data; ``failed`` is an error's code, or null."""
+
+    failed: str | None
 
 
 def monitored(
