@@ -13,6 +13,7 @@ import pytest
 
 from fastai_deploy.errors import FileMissing, ParityError, UnsupportedLearner
 from fastai_deploy.learner.convert import convert
+from fastai_deploy.learner.definitions import open_definitions
 from fastai_deploy.learner.examine.anatomy import examine
 from fastai_deploy.learner.reading.formats import open_archive
 from fastai_deploy.learner.rebuild.answers import Encoder
@@ -130,6 +131,30 @@ def test_a_supplied_tokenizer_gives_the_same_ids(name: str) -> None:
     assert len(SLOW_IDS[name]) == 28
     for key, ids in SLOW_IDS[name].items():
         assert encode(texts[key]) == ids, key
+
+
+WRAPPED = """from torch import nn
+
+class HFClassifier(nn.Module):
+    def forward(self, ids):
+        return self.hf(input_ids=ids, attention_mask=(ids != self.pad_id).long()).logits
+"""
+
+
+def test_a_supplied_tokenizer_with_the_classes_of_the_model(tmp_path: Path) -> None:
+    folder = tokenizer_folder("slow_xlnet")
+    assert folder is not None
+    (tmp_path / "model_def.py").write_text(WRAPPED, encoding="utf-8")
+    expected = answered("slow_xlnet")
+    cases = [Case(text, answer, None, 1) for text, answer in expected]
+    with (
+        open_archive(MADE / "slow_xlnet.pkl") as (source, archive),
+        open_definitions(tmp_path / "model_def.py") as brought,
+    ):
+        anatomy = examine(archive, source.size, read_user_tokenizer(folder))
+        answers = rebuild_learner(anatomy, cases, brought).answer(text for text, _ in expected)
+    for (_, theirs), mine in zip(expected, answers, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5)
 
 
 def test_the_table_of_the_documentation_is_what_was_found() -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fastai_deploy.errors import NotALearner
+from fastai_deploy.errors import NotALearner, UnsupportedLearner
 from fastai_deploy.learner.examine.architecture import Transformer, find_transformer, is_blurr
 from fastai_deploy.learner.examine.awd_lstm import Ulmfit, facts, find_ulmfit
 from fastai_deploy.learner.examine.callbacks import Callback, find_callbacks
@@ -31,13 +31,14 @@ from fastai_deploy.learner.examine.modules import (
     read_modules,
     state_dict,
 )
-from fastai_deploy.learner.examine.unproven import UNKNOWN, Forward, Unproven
+from fastai_deploy.learner.examine.unproven import RUNTIME, UNKNOWN, Forward, Unproven
 from fastai_deploy.learner.examine.verdict import Findings, Verdict, definable, judge
 from fastai_deploy.learner.reading.formats import Archive, Format, open_archive
 from fastai_deploy.learner.reading.graph import Global, Plain
 from fastai_deploy.learner.reading.tensors import EmbeddedSource, Tensor
 from fastai_deploy.learner.text.rules import TextRules, rules_v1, rules_v2
 from fastai_deploy.learner.text.tokenizer import Era, Tokenizer, find_tokenizers
+from fastai_deploy.learner.text.tokenizer_json import Json, tokenizer_json
 from fastai_deploy.learner.text.user_tokenizer import UserTokenizer
 from fastai_deploy.learner.user_code.callback_code import CallbackSemantics
 from fastai_deploy.learner.user_code.follow import (
@@ -314,6 +315,20 @@ class Anatomy:
         Torch before 1.6 needs 3.8 or older.
         """
         return self.format == "legacy"
+
+    def tokenizer_json(self) -> Json:
+        """The tokenizer as a ``tokenizer.json``, without truncation and padding.
+
+        Raises UnsupportedLearner for one that neither the file nor the user supplied completely.
+        """
+        if self.tokenizer is None or self.text is None:
+            raise UnsupportedLearner("the learner has no tokenizer of transformers", hint=RUNTIME)
+        return tokenizer_json(
+            self.tokenizer,
+            prefix_space=self.text.prefix_space,
+            python_37=self.python_37,
+            handed=self.handed,
+        )
 
 
 def examine(

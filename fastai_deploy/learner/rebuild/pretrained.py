@@ -34,7 +34,6 @@ from fastai_deploy.learner.rebuild.transformer import (
     traceable,
 )
 from fastai_deploy.learner.text.rules import longest
-from fastai_deploy.learner.text.tokenizer_json import tokenizer_json
 
 SAVE_AGAIN = (
     "load the folder with AutoModelForSequenceClassification.from_pretrained(DIR), correct what it "
@@ -64,7 +63,7 @@ def rebuild_pretrained(anatomy: Anatomy) -> Rebuilt:
         raise UnsupportedLearner("the folder has no model with a tokenizer", hint=SAVE_AGAIN)
     model = _model(anatomy, transformer)
     limit = longest(text.max_length, model.config)
-    serialized = tokenizer_json(tokenizer, prefix_space=False, python_37=False)
+    serialized = anatomy.tokenizer_json()
     encoder = Encoder(serialized, text.steps, limit)
     check_vocabulary(encoder, model)
     pad = pad_of(tokenizer, serialized, model.config)

@@ -35,7 +35,7 @@ from fastai_deploy.learner.rebuild.user_model import (
 )
 from fastai_deploy.learner.text.rules import TextRules, longest
 from fastai_deploy.learner.text.tokenizer import Tokenizer, fast_vocabulary
-from fastai_deploy.learner.text.tokenizer_json import Json, tokenizer_json
+from fastai_deploy.learner.text.tokenizer_json import Json
 from fastai_deploy.parity.goldens import Case
 from fastai_deploy.runtime.parity import compare
 
@@ -105,12 +105,7 @@ def rebuild_learner(
         raise UnsupportedLearner("the learner is not a transformer with a tokenizer", hint=RUNTIME)
     model = rebuild(anatomy)
     limit = longest(text.max_length, model.config)
-    serialized = tokenizer_json(
-        tokenizer,
-        prefix_space=text.prefix_space,
-        python_37=anatomy.python_37,
-        handed=anatomy.handed,
-    )
+    serialized = anatomy.tokenizer_json()
     encoder = Encoder(serialized, text.steps, limit)
     check_vocabulary(encoder, model)
     pad = pad_of(tokenizer, serialized, model.config)
@@ -143,9 +138,7 @@ def _rebuild_own(anatomy: Anatomy, cases: Sequence[Case], definitions: Definitio
     transformer, classifier = rebuild_user_model(anatomy, definitions)
     config = classifier.config
     limit = longest(text.max_length, config)
-    serialized = tokenizer_json(
-        tokenizer, prefix_space=text.prefix_space, python_37=anatomy.python_37
-    )
+    serialized = anatomy.tokenizer_json()
     encoder = Encoder(serialized, text.steps, limit)
     pad = pad_of(tokenizer, serialized, config)
     texts = [encoder(case.text) for case in cases]

@@ -18,7 +18,7 @@ from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.text.spacy_rules import PATTERNS
 from fastai_deploy.learner.text.tokenizer import NO_LIMIT
-from fastai_deploy.learner.text.tokenizer_json import HAND_IN, Json, tokenizer_json
+from fastai_deploy.learner.text.tokenizer_json import HAND_IN, Json
 
 PROCESS = "fastai_deploy.learner.text.trial_process"
 # The base limits; a tokenizer of 17 MB (XLM-RoBERTa) gets ten times more.
@@ -69,12 +69,7 @@ def _pipeline(anatomy: Anatomy) -> dict[str, Any] | None:
         }  # fmt: skip
     if anatomy.tokenizer is None or anatomy.text is None:
         return None
-    serialized = tokenizer_json(
-        anatomy.tokenizer,
-        prefix_space=anatomy.text.prefix_space,
-        python_37=anatomy.python_37,
-        handed=anatomy.handed,
-    )
+    serialized = anatomy.tokenizer_json()
     return {
         "tokenizer": json.dumps(serialized),
         "max_length": min(anatomy.text.max_length or _TOKENS, NO_LIMIT),
