@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 
 from fastai_deploy.packaging.lambda_zip import build_lambda_package
-from fastai_deploy.runtime.gateway.endpoint import GatewaySettings
+from fastai_deploy.runtime.gateway.endpoint import Endpoint, GatewaySettings
 from fastai_deploy.runtime.gateway.gateway import Gateway
 from fastai_deploy.targets.local.gateway.config import GatewayConfig, new_key
 from fastai_deploy.targets.local.gateway.requests import HttpRequest, rest_event
@@ -182,7 +182,8 @@ def measure_handler(count: int) -> None:
             arrived=datetime.now(timezone.utc),
         )
     )
-    gateway = Gateway(NoRuntime(), GatewaySettings("bench-dev"), log=io.StringIO())
+    settings = GatewaySettings("bench-dev")
+    gateway = Gateway(Endpoint(NoRuntime(), settings.endpoint), settings, log=io.StringIO())
     report("handler alone", timed(lambda: gateway.handle(event), count))
 
 

@@ -111,6 +111,7 @@ def compatibility(project: Project) -> str:
             container.platform,
             *(() if container.known else ("a custom image",)),
             *(("a GPU",) if container.gpu else ()),
+            *(("Lambda",) if container.function else ()),
         )
     )
 

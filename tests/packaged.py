@@ -13,6 +13,7 @@ from typing import Any
 from fastai_deploy.errors import ParityError
 from fastai_deploy.packaging.artifact import write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
+from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Invoke
 from fastai_deploy.records import Artifact
 from fastai_deploy.workspace import Workspace
@@ -40,14 +41,16 @@ class Model:
                     raise ParityError(f"{text!r} is answered otherwise", hint="none")
 
 
-def write_model(folder: Path, name: str, **options: Any) -> Model:
-    """A tiny model, packed as ``package`` packs it."""
+def write_model(
+    folder: Path, name: str, *, container: Container | None = None, **options: Any
+) -> Model:
+    """A tiny model, packed as ``package`` packs it, without wheels."""
     bundle = write_bundle(folder / name, **options)
-    return pack(bundle, folder / f"{name}.tar.gz")
+    return pack(bundle, folder / f"{name}.tar.gz", container)
 
 
-def pack(bundle: TinyBundle, path: Path) -> Model:
-    """A bundle, packed."""
+def pack(bundle: TinyBundle, path: Path, container: Container | None = None) -> Model:
+    """A bundle, packed; without wheels, whatever the container."""
     versions = {"numpy": "2", "onnxruntime": "1", "tokenizers": "0"}
     learner = {"file": "learner.pkl", "sha256": "0" * 64, "bytes": 1, "fastai": "2"}
     manifest = json.loads((bundle.folder / "manifest.json").read_bytes())
@@ -56,7 +59,11 @@ def pack(bundle: TinyBundle, path: Path) -> Model:
         model={**manifest["model"], "architecture": "tiny", "parameters": 1},
     )
     written = write_artifact(
-        bundle.folder, path, name=path.name.partition(".")[0], notify=lambda _done, _total: None
+        bundle.folder,
+        path,
+        name=path.name.partition(".")[0],
+        notify=lambda _done, _total: None,
+        container=container,
     )
     return Model(
         bundle,

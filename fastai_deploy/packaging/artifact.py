@@ -264,7 +264,7 @@ def _is_ours(info: tarfile.TarInfo) -> bool:
 def runtime_digest() -> str:
     """The SHA-256 over the serving code; different code makes a different artifact."""
     digest = hashlib.sha256()
-    for source in _runtime_sources():
+    for source in _runtime_sources(gateway=True):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     for path, data in sorted(ADAPTERS.items()):
         digest.update(path.encode() + b"\0" + data + b"\0")
@@ -332,7 +332,7 @@ def _members(
         # Containers download and install these at start; not needed if the artifact has wheels.
         listed = lock or _requirements(bundle, manifest)
         yield _from_bytes("code/requirements.txt", listed.encode())
-    for source in _runtime_sources():
+    for source in _runtime_sources(gateway=container is not None and container.function):
         yield _from_file(f"code/fdeploy_runtime/{source.relative_to(_RUNTIME).as_posix()}", source)
 
 
@@ -341,7 +341,11 @@ def packed_forms(manifest: Manifest, container: Container | None) -> tuple[Form,
     if container is not None and container.gpu and manifest.model.gpu:
         return (Form(FP32, manifest.model.gpu),)
     machine = container.machine if container is not None else platform.machine()
-    return tuple(form for form in manifest.model.forms if computable(form.precision, machine))
+    forms = tuple(form for form in manifest.model.forms if computable(form.precision, machine))
+    if container is not None and container.function:
+        # A function starts while somebody waits: it neither measures forms nor has room for two.
+        return (next(form for form in forms if not in_openvino(form.precision, machine)),)
+    return forms
 
 
 def _packed_model(
@@ -401,9 +405,10 @@ def _changed(bundle: Path, name: str) -> FileError:
     return FileError(f"{bundle / name} has changed since the export", hint="run fdeploy export")
 
 
-def _runtime_sources() -> list[Path]:
-    """The sources of the model server: the runtime without the Lambda."""
-    return sorted((*_RUNTIME.glob("*.py"), *_RUNTIME.glob("hosts/*.py")))
+def _runtime_sources(*, gateway: bool) -> list[Path]:
+    """The sources of the model server, and with ``gateway`` those of the public API."""
+    public = _RUNTIME.glob("gateway/*.py") if gateway else ()
+    return sorted((*_RUNTIME.glob("*.py"), *_RUNTIME.glob("hosts/*.py"), *public))
 
 
 def _from_bytes(name: str, data: bytes) -> _Member:

@@ -44,7 +44,8 @@ class Container:
     """What an artifact must match: ``python`` such as ``3.13``, ``platform`` a manylinux tag.
 
     ``has`` are serving packages that every image of this kind has itself; if that is unknown, they
-    are packed too, in case the image lacks them. ``gpu``: the model runs on a GPU.
+    are packed too, in case the image lacks them. ``gpu``: the model runs on a GPU. ``function``: it
+    is AWS Lambda, in which there is room for one form of the model and ONNX Runtime.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Container:
     known: bool = True
     gpu: bool = False
     warnings: tuple[str, ...] = ()
+    function: bool = False
 
     @property
     def machine(self) -> str:
@@ -75,6 +77,11 @@ class Container:
             if minor in _ALIASES:
                 found.append(f"{_ALIASES[minor]}_{machine}")
         return found
+
+
+# Amazon Linux 2023, on which Lambda runs Python 3.12 and later, has glibc 2.34 ("Lambda runtimes").
+FUNCTION = Container("Lambda", "3.13", "manylinux_2_34_x86_64", function=True)
+"""AWS Lambda's own Python."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .log import Log
 VERSION_VARIABLE = "FDEPLOY_VERSION"
 """The environment variable with the version in the answers; the default is the manifest's hash."""
 
+_FEW = 2  # goldens that a brief start asks; a deploy asks all of them
 _SAMPLE = 32  # tokens per text in the run that measures the speed
 _SHOWN = 300  # characters of the error of a skipped backend
 
@@ -67,17 +68,20 @@ def load(
     clock: Callable[[], float] = time.perf_counter,
     find: Callable[[], Optional[Gpu]] = find_gpu,
     only: Optional[str] = None,
+    brief: bool = False,
 ) -> Loaded:
     """Open the model, check every golden (which warms it up) and measure its speed.
 
     ``alone``: no other process needs the cores. ``most_runs``: the maximum number of concurrent
     runs to prepare for. ``patience`` is for the goldens. ``find`` looks for a GPU. ``only`` names
-    the backend to use; then none is measured. Raises ModelError if this machine lacks that backend,
-    if the folder differs from the manifest in any way, or the model from its goldens.
+    the backend to use; then none is measured. ``brief`` asks few goldens, and neither hashes the
+    files nor measures the speed: for a host that starts while somebody waits, vouches for the files
+    and answers one request at a time. Raises ModelError if this machine lacks that backend, if the
+    folder differs from the manifest in any way, or the model from its goldens.
     """
     # Texts are tokenized one by one; by default each would go to another thread and back.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    bundle = open_bundle(folder, version)
+    bundle = open_bundle(folder, version, hashed=brief)
     goldens = read_goldens(bundle)
     if bundle.runtime:
         return _load_learner(bundle, goldens, threads, patience, clock)
@@ -89,6 +93,7 @@ def load(
     check_weights(bundle)
     encoder = open_encoder(bundle)
     sample = encoder.encode(goldens[0].text)
+    asked = goldens[:_FEW] if brief else goldens
     skipped: List[str] = []
 
     def predictor(backend: Backend, session: Any) -> Predictor:
@@ -100,14 +105,14 @@ def load(
             sessions.append(backend.open_concurrent())
         checks = [
             check_goldens(
-                predictor(backend, each), goldens, patience=patience / len(sessions), clock=clock
+                predictor(backend, each), asked, patience=patience / len(sessions), clock=clock
             )
             for each in sessions
         ]
         serving = predictor(backend, SharedCores(*sessions))
         return Loaded(
             serving,
-            _tokens_per_second(serving, sample, clock),
+            0.0 if brief else _tokens_per_second(serving, sample, clock),
             min(check.goldens for check in checks),
             max(check.deviation for check in checks),
             backend.name,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastai_deploy.runtime.gateway.endpoint import GatewaySettings
+from fastai_deploy.runtime.gateway.endpoint import Endpoint, GatewaySettings
 from fastai_deploy.runtime.gateway.gateway import Gateway
 
 ANSWER = b'{"label":"positive","score":0.98}'
@@ -71,13 +71,17 @@ class World:
 
     def __post_init__(self) -> None:
         self.gateway = Gateway(
-            self.runtime,
+            Endpoint(
+                self.runtime,
+                self.settings.endpoint,
+                clock=self.clock,
+                sleep=self.clock.sleep,
+                jitter=lambda: 1.0,
+            ),
             self.settings,
             log=self.log,
             clock=self.clock,
             now=lambda: 1_700_000_000.0,
-            sleep=self.clock.sleep,
-            jitter=lambda: 1.0,
             shipped=self.documents.get,
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import resource
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fastai_deploy.packaging.lambda_zip import HANDLER
@@ -118,13 +120,28 @@ class RuntimeApi:
 
 @contextmanager
 def function(
-    package: bytes, folder: Path, environ: Mapping[str, str], log: Path
+    package: bytes,
+    folder: Path,
+    environ: Mapping[str, str],
+    log: Path,
+    *,
+    handler: str = HANDLER,
+    python: str = sys.executable,
+    limits: Mapping[int, int] = MappingProxyType({}),
 ) -> Iterator[RuntimeApi]:
-    """The function in its own process, started as Lambda does; it ends with the block."""
+    """The function in its own process, started as Lambda does; it ends with the block.
+
+    ``limits`` are resource limits, such as ``resource.RLIMIT_AS``, with their values.
+    """
     task = folder / "task"
     with zipfile.ZipFile(BytesIO(package)) as archive:
         archive.extractall(task)
     runtime = RuntimeApi()
+
+    def limited() -> None:
+        for which, value in limits.items():
+            resource.setrlimit(which, (value, value))
+
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(task),
@@ -140,16 +157,19 @@ def function(
         "AWS_ACCESS_KEY_ID": "LAMBDAROLE",
         "AWS_SECRET_ACCESS_KEY": "none",
         "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
-        "_HANDLER": HANDLER,
+        "_HANDLER": handler,
+        # Lambda's user may not write there.
+        "PYTHONDONTWRITEBYTECODE": "1",
         **environ,
     }
     with log.open("wb") as file, runtime.serving():
         process = subprocess.Popen(
-            [sys.executable, "-m", "awslambdaric", HANDLER],
+            [python, "-m", "awslambdaric", handler],
             env=environment,
             cwd=task,
             stdout=file,
             stderr=file,
+            preexec_fn=limited,  # noqa: PLW1509 - before any thread of the child
         )
         runtime.pid = process.pid
         try:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
 
 from .. import error_responses
 from ..contract import (
     JSON,
     Json,
 )
-from . import endpoint_errors
-from .endpoint_errors import ErrorResponse
+from .failures import ErrorResponse, internal
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,17 @@ MAX_ANSWER = 6 * 1024 * 1024 - 16 * 1024
 _FIRST_PAUSE = 0.1
 
 
+class Asked(Protocol):
+    """What answers a checked request."""
+
+    def invoke(self, body: bytes, *, deadline: float, facts: Dict[str, Json]) -> bytes:
+        """The answer to a JSON body; attempts begin until ``deadline``, in the gateway's clock.
+
+        Raises ErrorResponse. May add to ``facts``, which are logged.
+        """
+        ...
+
+
 class Endpoint:
     """A SageMaker endpoint, called through ``client``, whose own retries are off.
 
@@ -80,9 +92,9 @@ class Endpoint:
         client: Any,
         name: str,
         *,
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-        jitter: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
         self._name = name
@@ -105,12 +117,15 @@ class Endpoint:
                 )
                 answer = bytes(response["Body"].read())
             except Exception as error:
+                # A model in the function itself needs no botocore, which takes long to import.
+                from . import endpoint_errors  # noqa: PLC0415
+
                 failure = endpoint_errors.of(error)
                 wait = pause * (0.5 + self._jitter() / 2)
                 if not failure.transient or self._clock() + wait > deadline:
                     raise failure from error
             else:
-                return _fitting(answer)
+                return fitting(answer)
             self._sleep(wait)
             pause *= 2
 
@@ -145,12 +160,12 @@ def sagemaker_runtime(
     return session.create_client("sagemaker-runtime", config=config, **options)
 
 
-def _fitting(answer: bytes) -> bytes:
+def fitting(answer: bytes) -> bytes:
     """The model's answer, if it is JSON and a Lambda may return it. Raises ErrorResponse."""
     if len(answer) + answer.count(b'"') + answer.count(b"\\") > MAX_ANSWER:
         raise ErrorResponse(error_responses.answer_too_large(), facts={"answer_bytes": len(answer)})
     try:
         json.loads(answer.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise endpoint_errors.internal({"error": "the model's answer is not JSON"}) from None
+        raise internal({"error": "the model's answer is not JSON"}) from None
     return answer

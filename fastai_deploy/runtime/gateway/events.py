@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
@@ -25,6 +26,7 @@ from ..strict_json import HUGE, LONGEST_INTEGER
 REST = "rest"
 HTTP = "http"
 FUNCTION_URL = "function-url"
+DIRECT = "direct"
 
 # The characters allowed in a request id, which is written to a header and a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,128}\Z")
@@ -90,6 +92,21 @@ def read(event: Any) -> Call:
         is_base64=event.get("isBase64Encoded") is True,
         base=_base(_text(event.get("rawPath") if http else context.get("path")), path),
     )
+
+
+def is_direct(event: Any) -> bool:
+    """Whether an event is a request of the contract itself, such as ``{"text": "..."}``.
+
+    Those of API Gateway and of function URLs have a context.
+    """
+    return isinstance(event, dict) and "requestContext" not in event and "httpMethod" not in event
+
+
+def direct(event: Any, route: str, request_id: Any) -> Call:
+    """The call of an invocation with a request of the contract itself."""
+    headers = {"content-type": JSON}
+    body = json.dumps(event)
+    return Call(DIRECT, "POST", route, headers, _request_id(request_id), body, is_base64=False)
 
 
 def respond(status: int, body: Optional[bytes], headers: Mapping[str, str]) -> Dict[str, Json]:

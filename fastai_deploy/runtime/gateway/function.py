@@ -11,7 +11,7 @@ from typing import Any, Dict
 
 from ..contract import Json
 from . import events, request_log
-from .endpoint import GatewaySettings, sagemaker_runtime
+from .endpoint import Endpoint, GatewaySettings, sagemaker_runtime
 from .gateway import Gateway
 
 
@@ -32,11 +32,13 @@ def handler(event: Any, context: Any) -> Dict[str, Json]:
 @functools.lru_cache(maxsize=1)
 def _gateway() -> Gateway:
     settings = GatewaySettings.from_environment(os.environ)
-    return Gateway(sagemaker_runtime(settings), settings, log=sys.stdout)
+    endpoint = Endpoint(sagemaker_runtime(settings), settings.endpoint)
+    return Gateway(endpoint, settings, log=sys.stdout)
 
 
-if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-    # While Lambda loads the code it provides a whole processor, so the client is created here and
-    # not while the first user waits. A failure is retried, and reported, with the first event.
+if os.environ.get("_HANDLER", "").endswith("gateway.handler"):
+    # This is the function's handler, and not a model's. While Lambda loads the code it provides a
+    # whole processor, so the client is created here and not while the first user waits. A failure
+    # is retried, and reported, with the first event.
     with contextlib.suppress(Exception):
         _gateway()

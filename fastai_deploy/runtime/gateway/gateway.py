@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional, TextIO, Tuple
 
 from .. import error_responses
 from ..contract import HEALTH, OPENAPI, PAGE, Json, RequestError, encode
-from . import documents, endpoint_errors, events, request_log
-from .endpoint import Endpoint, GatewaySettings, TimeBudget
+from . import documents, events, failures, request_log
+from .endpoint import Asked, GatewaySettings, TimeBudget
 from .events import Call, checked
 
 Answer = Tuple[int, Optional[bytes], Mapping[str, str]]
@@ -31,26 +30,22 @@ class Exchange:
 class Gateway:
     """Answers events; one object serves all events of a process, from several threads if needed.
 
-    ``client`` is a ``sagemaker-runtime`` client whose own retries are off, ``clock`` counts
-    seconds, ``now`` returns the seconds since 1970, ``jitter`` returns numbers from 0 to 1.
-    ``shipped`` returns a document by its name; if it returns None, the document has no route.
+    ``endpoint`` answers checked requests; ``clock``, which counts seconds, is its clock too;
+    ``now`` returns the seconds since 1970. ``shipped`` returns a document by its name; if it
+    returns None, the document has no route.
     """
 
     def __init__(
         self,
-        client: Any,
+        endpoint: Asked,
         settings: GatewaySettings,
         *,
         log: TextIO,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
-        jitter: Callable[[], float] = random.random,
         shipped: Callable[[str], Optional[bytes]] = documents.shipped,
     ) -> None:
-        self._endpoint = Endpoint(
-            client, settings.endpoint, clock=clock, sleep=sleep, jitter=jitter
-        )
+        self._endpoint = endpoint
         self._settings = settings
         self._budget = TimeBudget.of(settings.timeout_ms)
         self._log = log
@@ -66,10 +61,18 @@ class Gateway:
         if self._page is not None:
             self._routes[PAGE] = {"GET": self._html}
 
+    @property
+    def route(self) -> str:
+        """The path that texts are sent to."""
+        return self._settings.route
+
     def handle(self, event: Any, context: Any = None) -> Dict[str, Json]:
         """A proxy response for any event; never raises."""
+        return self.respond(events.read(event), context)
+
+    def respond(self, call: Call, context: Any = None) -> Dict[str, Json]:
+        """A proxy response for any call; never raises."""
         started = self._clock()
-        call = events.read(event)
         facts: Dict[str, Json] = {
             "request_id": call.request_id,
             "lambda_request_id": str(getattr(context, "aws_request_id", "-")),
@@ -111,7 +114,7 @@ class Gateway:
             return 204, None, {**preflight, "allow": ", ".join(methods)}
         action = actions.get("GET" if call.method == "HEAD" else call.method)
         if action is None:
-            raise endpoint_errors.method_not_allowed(methods)
+            raise failures.method_not_allowed(methods)
         return action(exchange)
 
     def _health(self, _exchange: Exchange) -> Answer:
@@ -130,7 +133,8 @@ class Gateway:
         call, facts = exchange.call, exchange.facts
         body = call.body()
         facts["bytes"] = len(body)
-        if len(body) > self._settings.max_body:
+        # What the account's own users ask directly, Lambda limits itself.
+        if call.kind != events.DIRECT and len(body) > self._settings.max_body:
             raise error_responses.too_large(self._settings.max_body)
         if call.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise error_responses.compressed()

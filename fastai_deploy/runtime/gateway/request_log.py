@@ -12,8 +12,7 @@ import traceback
 from typing import Any, Dict, Mapping, TextIO
 
 from ..contract import Json, RequestError
-from . import endpoint_errors
-from .endpoint_errors import ErrorResponse
+from .failures import ErrorResponse, internal
 
 NAMESPACE = "fdeploy"
 _CLIENT_ERROR = 400
@@ -69,4 +68,4 @@ def failure(error: Exception) -> ErrorResponse:
         return ErrorResponse(error)
     frames: Any = traceback.extract_tb(error.__traceback__)
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-    return endpoint_errors.internal({"error": type(error).__name__, "where": where})
+    return internal({"error": type(error).__name__, "where": where})

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from fastai_deploy.runtime import error_responses
 from fastai_deploy.runtime.contract import HEALTH, OPENAPI, PAGE
-from fastai_deploy.runtime.gateway import endpoint_errors, events, request_log
+from fastai_deploy.runtime.gateway import events, failures, request_log
 from fastai_deploy.targets.local.gateway.config import PROBE, PROBE_ID, GatewayConfig
 from fastai_deploy.targets.local.gateway.function import Integration
 from fastai_deploy.targets.local.gateway.requests import HttpRequest, RequestBody, rest_event
@@ -92,7 +92,7 @@ class GatewayApp:
         if methods is None:
             raise error_responses.not_found(self._config.route)
         if method not in methods:
-            raise endpoint_errors.method_not_allowed(tuple(methods))
+            raise failures.method_not_allowed(tuple(methods))
         key_id = self._admit(headers) if methods[method] else None
         request = HttpRequest(
             method=method,

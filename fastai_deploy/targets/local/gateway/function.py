@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from fastai_deploy import files
 from fastai_deploy.packaging.lambda_zip import PACKAGE
 from fastai_deploy.runtime import error_responses
-from fastai_deploy.runtime.gateway import endpoint_errors
+from fastai_deploy.runtime.gateway import failures
 from fastai_deploy.targets.local.gateway.config import GatewayConfig
 
 _REGION = "us-east-1"  # only for the signature; nothing leaves this machine
@@ -90,7 +90,8 @@ def load_handler(
         connections=config.concurrency,
         proxies={},
     )
-    handler: Handler = gateway.Gateway(client, settings, log=log).handle
+    asked = endpoint.Endpoint(client, settings.endpoint)
+    handler: Handler = gateway.Gateway(asked, settings, log=log).handle
     return handler
 
 
@@ -115,13 +116,13 @@ class Integration:
         comes first), 413 and 500 for payloads that Lambda or API Gateway would reject.
         """
         if not self._slots.acquire(blocking=False):
-            raise endpoint_errors.overloaded({"error": "concurrency"})
+            raise failures.overloaded({"error": "concurrency"})
         loop = asyncio.get_running_loop()
         run = loop.run_in_executor(self._pool, self._run, event)
         try:
             return await asyncio.wait_for(run, self._timeout_ms / 1_000)
         except asyncio.TimeoutError:
-            raise endpoint_errors.timeout({"error": "integration time-out"}) from None
+            raise failures.timeout({"error": "integration time-out"}) from None
 
     def _run(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """Invoke the handler with JSON both ways, as API Gateway and Lambda do."""
@@ -134,7 +135,7 @@ class Integration:
         finally:
             self._slots.release()
         if not _is_proxy_response(response):
-            raise endpoint_errors.internal({"error": "malformed proxy response"})
+            raise failures.internal({"error": "malformed proxy response"})
         return dict(response)
 
 
