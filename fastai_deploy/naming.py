@@ -22,7 +22,8 @@ _FOLDER = "fdeploy"
 def endpoint_name(project: str, stage: str, kind: str = "real-time") -> str:
     """The endpoint's name; at most 58 characters of the 63 that SageMaker allows.
 
-    SageMaker cannot change the kind of an endpoint, so each kind has its own name.
+    SageMaker cannot change the kind of an endpoint, so each kind has its own name. That of kind
+    ``lambda`` is a function's, of which Lambda allows 64.
     """
     return f"{project}-{stage}" if kind == "real-time" else f"{project}-{stage}-{kind}"
 
@@ -30,6 +31,20 @@ def endpoint_name(project: str, stage: str, kind: str = "real-time") -> str:
 def endpoint_stack(project: str, stage: str) -> str:
     """The stack of the endpoint; at most 56 characters of the 128 that CloudFormation allows."""
     return f"{project}-{stage}-endpoint"
+
+
+def function_stack(project: str, stage: str) -> str:
+    """The stack of the model in a function; at most 56 characters of 128."""
+    return f"{project}-{stage}-function"
+
+
+def model_stack(project: str, stage: str, kind: str) -> str:
+    """The stack that serves the model."""
+    return function_stack(project, stage) if kind == "lambda" else endpoint_stack(project, stage)
+
+
+ALIAS = "live"
+"""The alias of the model's function, which the API and users ask."""
 
 
 def api_stack(project: str, stage: str) -> str:

@@ -81,7 +81,11 @@ def open_project(
             last_name=(stored.project if stored and last.target == "aws" else "") or None,
         )
     if isinstance(last, Endpoint) and last.target == settings.target == "aws":
-        used = {("endpoint", "instance"): last.instance, ("project", "ttl"): last.ttl}
+        used = {
+            ("endpoint", "kind"): last.kind,
+            ("endpoint", "instance"): last.instance,
+            ("project", "ttl"): last.ttl,
+        }
         settings = remember(settings, {key: value for key, value in used.items() if value})
     for warning in _elsewhere(settings):
         report(warning)

@@ -90,6 +90,17 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
+class FunctionCode:
+    """The package of a function with the model in it, in the bucket under its ``sha256``.
+
+    ``reads``: the model's larger files are read from the artifact in the bucket.
+    """
+
+    sha256: str
+    reads: bool
+
+
+@dataclass(frozen=True)
 class Artifact:
     """``model.tar.gz``; ``made_from`` is a digest of the bundle and the package settings.
 
@@ -121,7 +132,7 @@ class StoredArtifact:
 
     ``region`` and ``account`` are those of AWS, empty for another target. A record of an earlier
     version has no ``account``. ``image`` is the container image that it was proven in on
-    ``instance``, empty if it was not deployed yet.
+    ``instance``, empty if it was not deployed yet; ``function`` the package that it was proven in.
     """
 
     target: str
@@ -136,6 +147,7 @@ class StoredArtifact:
     instance: str = ""
     model: ModelSummary | None = None
     backend_url: str = ""
+    function: FunctionCode | None = None
 
     @classmethod
     def of(
@@ -177,7 +189,8 @@ class StoredArtifact:
 class Deployed:
     """A version that was deployed and verified, ``at`` a time in UTC, ``by`` a user.
 
-    ``image`` is the container image by its digest and ``instance`` the type that it ran on, on AWS.
+    ``image`` is the container image by its digest and ``instance`` the type that it ran on, on AWS;
+    ``function`` is the package of a Lambda function instead.
     """
 
     version: str
@@ -191,6 +204,7 @@ class Deployed:
     instance: str = ""
     model: ModelSummary | None = None
     backend_url: str = ""
+    function: FunctionCode | None = None
 
     @classmethod
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
@@ -207,6 +221,7 @@ class Deployed:
             instance=stored.instance,
             model=stored.model,
             backend_url=stored.backend_url,
+            function=stored.function,
         )
 
     def stored(self, target: str) -> StoredArtifact:
@@ -222,6 +237,7 @@ class Deployed:
             instance=self.instance,
             model=self.model,
             backend_url=self.backend_url,
+            function=self.function,
         )
 
 
@@ -230,8 +246,8 @@ class Endpoint:
     """A model server verified against its goldens; ``made_from`` is the artifact's SHA-256.
 
     ``region`` and ``account`` are those of AWS, empty for another target. A record of an earlier
-    version has no ``account``. ``instance`` and ``ttl`` are the flags of the deploy, which the next
-    one repeats.
+    version has no ``account``. ``kind``, ``instance`` and ``ttl`` are the deploy's flags, which the
+    next one repeats.
     """
 
     target: str
@@ -243,6 +259,7 @@ class Endpoint:
     account: str = ""
     instance: str = ""
     ttl: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)

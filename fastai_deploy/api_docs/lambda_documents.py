@@ -17,12 +17,17 @@ _LONGEST_CARD = 1 << 20
 
 def lambda_package(settings: Settings, bundle: Path, *, target: str) -> bytes:
     """Build the Lambda's zip for a stage's API on ``local`` or ``aws``. Raises FileError."""
+    return build_lambda_package(lambda_documents(settings, bundle, target=target))
+
+
+def lambda_documents(settings: Settings, bundle: Path, *, target: str) -> dict[str, bytes]:
+    """The documents that a stage's API serves, by name. Raises FileError."""
     described_api = describe_api(settings, bundle, target=target)
     documents = {"openapi.json": encoded(described_api)}
     if described_api.page:
         examples = settings.sections.api.examples
         documents["page.html"] = page(described_api, examples, _card(bundle))
-    return build_lambda_package(documents)
+    return documents
 
 
 def _card(bundle: Path) -> str:

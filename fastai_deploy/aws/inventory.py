@@ -53,7 +53,9 @@ _TYPES = {
     "AWS::CloudWatch::Alarm": "alarm",
     "AWS::CloudWatch::Dashboard": "dashboard",
     "AWS::IAM::Role": "role",
+    "AWS::Lambda::Alias": "function",
     "AWS::Lambda::Function": "function",
+    "AWS::Lambda::Version": "function",
     "AWS::Logs::LogGroup": "log group",
     "AWS::SageMaker::Endpoint": "endpoint",
     "AWS::SageMaker::EndpointConfig": "endpoint configuration",
@@ -132,7 +134,7 @@ def _is_needed(key: str, needed: set[str], *, others: bool) -> bool:
     return artifact[1] in needed if artifact else others
 
 
-KINDS = ("real-time", "serverless", "async")
+KINDS = ("real-time", "serverless", "async")  # of SageMaker
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class Names:
             naming.api_stack(self.project, self.stage),
             naming.batch_stack(self.project, self.stage),
             naming.endpoint_stack(self.project, self.stage),
+            naming.function_stack(self.project, self.stage),
         )
 
     @property
@@ -218,6 +221,9 @@ class Inventory:
         )
         yield from self.running_transforms()
         yield from self._function(naming.function_name(self._owner.project, self._owner.stage))
+        yield from self._function(
+            naming.endpoint_name(self._owner.project, self._owner.stage, "lambda")
+        )
         yield from self._if_there(
             ResourceRef(
                 "log group", naming.access_log_group(self._owner.project, self._owner.stage)

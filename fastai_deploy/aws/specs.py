@@ -2,6 +2,7 @@
 
 settings ── instance, image ──┐
 stored artifact ──────────────┴─> EndpointSpec ──name──> ApiSpec, TtlSpec
+stored artifact, package ───────> FunctionSpec ──┘
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from fastai_deploy.aws.capacity import DEFAULT_INSTANCE, Instance, instance
 from fastai_deploy.aws.images import Family, Image
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.errors import SettingsError
-from fastai_deploy.naming import async_prefix, captured_prefix, endpoint_name, function_name
+from fastai_deploy.naming import (
+    async_prefix,
+    captured_prefix,
+    endpoint_name,
+    function_name,
+    model_stack,
+)
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
 
-Kind = Literal["real-time", "serverless", "async"]
+Kind = Literal["real-time", "serverless", "async", "lambda"]
 Auth = Literal["key", "iam", "jwt", "none"]
 VARIANT = "main"
 # InvokeEndpoint waits 60 s; whatever stands behind it should give up with it.
@@ -209,6 +216,39 @@ class Function:
 
 
 @dataclass(frozen=True)
+class FunctionSpec:
+    """The stack ``<project>-<stage>-function``: the model in a Lambda function.
+
+    ``version`` is the artifact's; ``storage`` is the size of /tmp in MB; ``artifact`` is where the
+    model's larger files are read from, None if they are in the package; ``function.timeout_ms``,
+    ``route``, ``max_body`` and ``origins`` are the API's. ``canary`` is the share of the requests
+    that a new version gets for ``bake`` seconds; 0 for none.
+    """
+
+    common: Common
+    function: Function
+    version: str
+    storage: int
+    snapstart: bool
+    provisioned: int | None
+    artifact: Location | None
+    bucket_key: str | None
+    vpc: Vpc | None
+    route: str
+    max_body: int
+    origins: tuple[str, ...]
+    canary: float
+    bake: int
+    unproven: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.name
+
+
+@dataclass(frozen=True)
 class Jwt:
     """Whose tokens are accepted, and for whom they must be made."""
 
@@ -248,14 +288,14 @@ class ApiSpec:
 
     ``version`` is that of the Lambda's code; texts are sent to ``route``, in a body of at most
     ``max_body`` bytes; ``page``: there is a page at ``/``; ``origins`` may call the API from their
-    pages.
+    pages. ``embedded``: the model is in the function, which another stack has.
     """
 
     common: Common
     version: str
     endpoint: str
     function: Function
-    type: Literal["rest", "http"]
+    type: Literal["rest", "http", "function-url"]
     auth: Auth
     route: str
     max_body: int
@@ -267,15 +307,17 @@ class ApiSpec:
     jwt: Jwt | None = None
     domain: Domain | None = None
     warnings: tuple[str, ...] = ()
+    embedded: bool = False
 
 
 @dataclass(frozen=True)
 class TtlSpec:
-    """The stack ``<project>-<stage>-ttl``: at ``ends`` (UTC) it deletes the other two."""
+    """The stack ``<project>-<stage>-ttl``: at ``ends`` (UTC) it deletes the API and ``stack``."""
 
     common: Common
     version: str
     endpoint: str
+    stack: str
     ends: datetime
 
 
@@ -380,6 +422,112 @@ def endpoint_spec(
     )
 
 
+CORE_MB = 1_769
+"""The memory with which a function has one whole core (AWS: "Configure Lambda function memory")."""
+MAX_FUNCTION_MB = 10_240
+_NEW_ACCOUNT_MB = 3_008
+MAX_FUNCTION_MODEL = 1_000_000_000
+"""Bytes; reading more from the bucket takes longer than a request may, at every cold start."""
+_MB = 1 << 20
+_CODE_MB, _LOADED = 160, 1.5  # what serving needs beside the model, and of the model's files
+_LEAST_STORAGE = 512
+_CANARY = 0.1
+
+
+def check_function_model(size: int) -> None:
+    """Raise SettingsError for a model of ``size`` bytes that is too large for a function."""
+    if size > MAX_FUNCTION_MODEL:
+        raise SettingsError(
+            f"the model has {size / _MB:,.0f} MB, and a function reads at most "
+            f"{MAX_FUNCTION_MODEL / _MB:,.0f} MB from the bucket within the time of a request",
+            hint='set kind to "real-time" in [endpoint], or allow a form with fewer bits '
+            "(quantize in [model])",
+        )
+
+
+def function_memory(settings: Settings, size: int) -> int:
+    """The memory of a function for a model of ``size`` bytes, in MB: the setting, or what it needs.
+
+    Below one core, the price of a request stays the same and it takes longer.
+    """
+    needed = math.ceil(_CODE_MB + _LOADED * size / _MB)
+    return settings.sections.endpoint.function.memory or max(CORE_MB, needed)
+
+
+def function_spec(
+    settings: Settings,
+    stored: StoredArtifact,
+    code: Location,
+    *,
+    size: int,
+    reads: bool,
+    bucket_key: str | None = None,
+) -> FunctionSpec:
+    """The function's stack; ``size`` is the bytes of the model, ``reads`` as in FunctionCode.
+
+    Raises SettingsError for a model that does not fit, or what excludes SnapStart.
+    """
+    endpoint, api = settings.sections.endpoint, settings.sections.api
+    check_function_model(size)
+    memory = function_memory(settings, size)
+    files = math.ceil(1.05 * size / _MB) + 16 if reads else 0
+    storage = endpoint.function.storage or max(_LEAST_STORAGE, files)
+    if storage < files:
+        raise SettingsError(
+            f"the model's files have {files} MB, and storage in [endpoint.function] is {storage}",
+            hint=f"set storage to at least {files}, or remove it",
+        )
+    if endpoint.function.snapstart and storage > _LEAST_STORAGE:
+        raise SettingsError(
+            f"the model needs {storage} MB of /tmp, and SnapStart allows {_LEAST_STORAGE}",
+            hint="set snapstart = false in [endpoint.function]",
+        )
+    name = endpoint_name(settings.project_name, settings.stage, "lambda")
+    return FunctionSpec(
+        common=_common(settings),
+        function=Function(
+            name=name,
+            code=code,
+            memory=memory,
+            timeout=endpoint.function.timeout,
+            timeout_ms=round(api.timeout * 1_000),
+            concurrency=endpoint.function.concurrency,
+        ),
+        version=stored.version,
+        storage=storage,
+        snapstart=endpoint.function.snapstart,
+        provisioned=endpoint.function.provisioned_concurrency,
+        artifact=_location(stored.uri) if reads else None,
+        bucket_key=None if bucket_key == settings.sections.project.kms_key else bucket_key,
+        vpc=Vpc(endpoint.subnets, endpoint.security_groups) if endpoint.subnets else None,
+        route=api.route,
+        max_body=api.max_body,
+        origins=api.cors_origins,
+        canary=_CANARY if endpoint.canary else 0,
+        bake=endpoint.bake,
+        unproven=stored.unproven,
+        warnings=tuple(_function_warnings(settings, memory, size)),
+    )
+
+
+def _function_warnings(settings: Settings, memory: int, size: int) -> Iterator[str]:
+    endpoint = settings.sections.endpoint
+    if endpoint.instance:
+        yield f"endpoint.instance ({endpoint.instance}) is not used: the model is in a function"
+    if memory > _NEW_ACCOUNT_MB:
+        yield (
+            f"the function has {memory:,} MB; a new account may have a quota of "
+            f"{_NEW_ACCOUNT_MB:,}, which AWS raises by use"
+        )
+    needed = math.ceil(_CODE_MB + _LOADED * size / _MB)
+    if memory < needed:
+        yield f"the model needs about {needed:,} MB, and memory in [endpoint.function] is {memory}"
+    if endpoint.function.provisioned_concurrency:
+        yield "provisioned_concurrency is paid by the hour, asked or not"
+    if endpoint.function.snapstart:
+        yield "AWS charges for a SnapStart snapshot while it exists, and for each start from it"
+
+
 def api_spec(
     settings: Settings, *, code: Location, code_version: str, gateway_logs: bool
 ) -> ApiSpec:
@@ -396,20 +544,21 @@ def api_spec(
             "an asynchronous endpoint answers through S3, for which no API can wait",
             hint='set kind to "real-time" or "serverless" in [endpoint]',
         )
-    name = endpoint_name(project, stage, endpoint.kind)
+    name, embedded = endpoint_name(project, stage, endpoint.kind), endpoint.kind == "lambda"
     no_logs = api.access_logs and api.type == "rest" and not gateway_logs
     return ApiSpec(
         common=_common(settings),
         version=code_version[:12],
         endpoint=name,
         function=Function(
-            name=function_name(project, stage),
+            name=name if embedded else function_name(project, stage),
             code=code,
             memory=api.memory,
             timeout=math.ceil(api.timeout),
             timeout_ms=round(api.timeout * 1_000),
             concurrency=api.concurrency,
         ),
+        embedded=embedded,
         type=api.type,
         auth=api.auth,
         route=api.route,
@@ -436,6 +585,7 @@ def ttl_spec(settings: Settings, *, version: str, ends: datetime) -> TtlSpec:
         common=_common(settings),
         version=version[:12],
         endpoint=endpoint_name(settings.project_name, settings.stage, kind),
+        stack=model_stack(settings.project_name, settings.stage, kind),
         ends=ends,
     )
 
@@ -526,6 +676,8 @@ def _endpoint_warnings(settings: Settings) -> Iterator[str]:
 
 def _api_warnings(settings: Settings, *, no_logs: bool) -> Iterator[str]:
     api = settings.sections.api
+    if api.type == "function-url":
+        yield "a function URL has no rate limit: concurrency in [endpoint.function] is the only one"
     if api.auth == "none":
         yield 'the API is open to everybody (auth = "none"), and every request costs money'
     if "*" in api.cors_origins:

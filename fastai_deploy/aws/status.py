@@ -29,7 +29,7 @@ _MICROSECONDS_A_MS = 1_000
 
 def status(aws: Aws, owner: Owner) -> Status:
     """The status of a stage. Raises NotOurs or AwsError."""
-    ttl, api, batch, endpoint = (
+    ttl, api, batch, endpoint, _function = (
         our_stack(aws, name, owner) for name in Names(owner.project, owner.stage).stacks
     )
     outputs = endpoint.outputs if endpoint else {}

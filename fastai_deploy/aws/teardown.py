@@ -4,6 +4,7 @@
     2. the API stack         ends public access
     3. the batch stack       the model of a batch transform
        the endpoint stack    ends the hourly cost
+       the function stack    the model in a function
     4. stray resources       transform jobs that run; endpoints, configurations and models that a
                              stack had to retain; log groups, which containers and Lambdas
                              create again

@@ -217,5 +217,7 @@ def _flags(
             value = str(expanded(value).absolute() if local else value)
         elif isinstance(value, list):
             value = tuple(value) or None  # typer passes [] for a repeatable option not given
+        elif value and sets.value:
+            value = sets.value
         flags[sets.section, sets.key] = (sets.flag, value)
     return flags

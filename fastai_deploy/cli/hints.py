@@ -17,7 +17,7 @@ from fastai_deploy.progress import Event, StageFinished, Step, Warned
 from fastai_deploy.records import Checkup
 
 LEARNER = "LEARNER"  # the positional argument, among the flags
-_AWS_ONLY = frozenset({"--instance", "--region", "--ttl"})
+_AWS_ONLY = frozenset({"--instance", "--lambda", "--region", "--ttl"})
 _SAME = re.compile("run the same command(?: with)?")
 _LONGEST = 200  # characters of a command line that is spelled out
 

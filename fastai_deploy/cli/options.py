@@ -20,11 +20,15 @@ _COMMON = "Common options"
 
 @dataclass(frozen=True)
 class Sets:
-    """The setting (section, key) that an option sets, and the flag to name as its origin."""
+    """The setting (section, key) that an option sets, and the flag to name as its origin.
+
+    ``value`` is what a flag without a value of its own sets.
+    """
 
     section: str
     key: str
     flag: str
+    value: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,15 @@ Instance = Annotated[
         autocompletion=completion.instances,
     ),
     Sets("endpoint", "instance", "--instance"),
+]
+Lambda = Annotated[
+    bool | None,
+    typer.Option(
+        "--lambda",
+        help="Put the model into the API's own Lambda function, which costs nothing when idle; "
+        "selects the AWS target.",
+    ),
+    Sets("endpoint", "kind", "--lambda", "lambda"),
 ]
 Region = Annotated[
     str | None,

@@ -66,6 +66,62 @@ class ServerlessSettings(Section):
     ] = None
 
 
+class FunctionSettings(Section):
+    """The model in a Lambda function: kind = "lambda" in [endpoint]."""
+
+    memory: Annotated[
+        int | None,
+        Field(
+            ge=128,
+            le=10_240,
+            description="AWS: memory in MB; the processor share grows with it, and 1769 is a whole "
+            "core. Default: 1769, or more if the model needs it.",
+        ),
+    ] = None
+    timeout: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=900,
+            description="AWS: seconds a request may take, loading the model included; more than "
+            "timeout in [api].",
+        ),
+    ] = 60
+    storage: Annotated[
+        int | None,
+        Field(
+            ge=512,
+            le=10_240,
+            description="AWS: size of /tmp in MB, for a model that does not fit into the "
+            "function's package. Default: 512, or more if the model needs it.",
+        ),
+    ] = None
+    snapstart: Annotated[
+        bool,
+        Field(
+            description="AWS: start from a snapshot with the loaded model. It shortens cold "
+            "starts, and costs something for every version that exists and every start."
+        ),
+    ] = False
+    concurrency: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=1_000,
+            description="AWS: reserved concurrency, which is also the maximum. Default: the "
+            "account's shared concurrency.",
+        ),
+    ] = None
+    provisioned_concurrency: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=1_000,
+            description="AWS: environments to keep warm, which are billed by the hour.",
+        ),
+    ] = None
+
+
 class AlarmSettings(Section):
     """CloudWatch alarms of the endpoint and of the API."""
 
@@ -104,10 +160,11 @@ class EndpointSettings(Section):
     """The endpoint that serves the model."""
 
     kind: Annotated[
-        Literal["real-time", "serverless", "async"],
+        Literal["real-time", "serverless", "async", "lambda"],
         Field(
             description="AWS: real-time (instances that are always on), serverless (no cost when "
-            "idle; cold starts, no GPU, no VPC) or async (requests queued in S3; no public API)."
+            "idle; cold starts, no GPU, no VPC), async (requests queued in S3; no public API) or "
+            "lambda (the model in the API's own function: no cost when idle, no instance quota)."
         ),
     ] = "real-time"
     instance: Annotated[
@@ -197,7 +254,8 @@ class EndpointSettings(Section):
         bool,
         Field(
             description="AWS: shift one instance's share of the traffic to a new version first; "
-            "needs at least two instances. Otherwise all traffic shifts at once, when the new "
+            "needs at least two instances. For kind lambda, a tenth of it for bake seconds. "
+            "Otherwise all traffic shifts at once, when the new "
             "version is healthy."
         ),
     ] = False
@@ -222,6 +280,7 @@ class EndpointSettings(Section):
     ] = 300
     scaling: ScalingSettings = ScalingSettings()
     serverless: ServerlessSettings = ServerlessSettings()
+    function: FunctionSettings = FunctionSettings()
     alarm_errors: ReplacedAlarmErrors = None
     alarm_latency: Annotated[
         int | None,
@@ -257,10 +316,11 @@ class ApiSettings(Section):
     """The public API in front of the endpoint."""
 
     type: Annotated[
-        Literal["rest", "http"],
+        Literal["rest", "http", "function-url"],
         Field(
             description="AWS: API Gateway type: rest (API keys, quotas, and all errors in the "
-            "contract's format) or http (cheaper; with auth iam, jwt or none)."
+            "contract's format) or http (cheaper; with auth iam, jwt or none); or function-url, "
+            "without API Gateway, for kind lambda with auth iam or none."
         ),
     ] = "rest"
     auth: Annotated[

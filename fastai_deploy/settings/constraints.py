@@ -18,6 +18,7 @@ Key = tuple[str, str]
 
 # InvokeEndpoint accepts 6 MB, for a serverless endpoint 4 MB.
 MAX_SERVERLESS_BODY = 4_000_000
+SNAPSTART_STORAGE = 512  # MB
 # The environment of a Lambda, written as JSON (AWS: Lambda quotas). A test compares the second
 # number with the template: the names of the variables, and the longest of the other values.
 MAX_ENVIRONMENT = 4_096
@@ -55,7 +56,110 @@ def _serverless(broken: Callable[[Sections], bool], key: str, why: str, hint: st
     )
 
 
+def _function(broken: Callable[[Sections], bool], keys: str, why: str, hint: str) -> Constraint:
+    """A rule for the model in a function; ``keys`` are separated by spaces."""
+    return Constraint(
+        (("endpoint", "kind"), *map(_key, keys.split())),
+        lambda all_: all_.endpoint.kind == "lambda" and broken(all_),
+        why,
+        hint,
+    )
+
+
+# Those of SnapStart: "Improving startup performance with Lambda SnapStart".
+_FUNCTION_RULES = (
+    _function(
+        lambda all_: all_.model.runtime == "learner",
+        "model.runtime",
+        "torch and fastai do not fit into the 250 MB of a function",
+        "set kind to serverless or real-time, or runtime to onnx",
+    ),
+    _function(
+        lambda all_: all_.endpoint.data_capture > 0,
+        "endpoint.data_capture",
+        "a function cannot capture data",
+        "set data_capture = 0, or kind to real-time",
+    ),
+    _function(
+        lambda all_: all_.endpoint.rolling,
+        "endpoint.rolling",
+        "a function has no instances to replace batch by batch",
+        "set rolling = false, or kind to real-time",
+    ),
+    _function(
+        lambda all_: all_.endpoint.image is not None,
+        "endpoint.image",
+        "the function runs in Lambda's own Python, and in no image",
+        "remove image, or set kind to real-time",
+    ),
+    _function(
+        lambda all_: all_.endpoint.scaling.max_instances is not None,
+        "endpoint.scaling.max_instances",
+        "a function has no instances, and scales by itself",
+        "remove max_instances; concurrency in [endpoint.function] limits it",
+    ),
+    _function(
+        lambda all_: (
+            all_.endpoint.function.snapstart
+            and all_.endpoint.function.provisioned_concurrency is not None
+        ),
+        "endpoint.function.snapstart endpoint.function.provisioned_concurrency",
+        "SnapStart and provisioned concurrency exclude each other",
+        "remove one of the two",
+    ),
+    _function(
+        lambda all_: (
+            all_.endpoint.function.snapstart
+            and (all_.endpoint.function.storage or SNAPSTART_STORAGE) > SNAPSTART_STORAGE
+        ),
+        "endpoint.function.snapstart endpoint.function.storage",
+        f"SnapStart allows at most {SNAPSTART_STORAGE} MB of /tmp",
+        "remove one of the two",
+    ),
+    _function(
+        lambda all_: (
+            all_.endpoint.function.concurrency is not None
+            and (all_.endpoint.function.provisioned_concurrency or 0)
+            > all_.endpoint.function.concurrency
+        ),
+        "endpoint.function.provisioned_concurrency endpoint.function.concurrency",
+        "more would be kept warm than concurrency allows",
+        "set provisioned_concurrency to at most concurrency",
+    ),
+    _function(
+        lambda all_: all_.endpoint.function.timeout <= all_.api.timeout,
+        "endpoint.function.timeout api.timeout",
+        "the function would end before the API's request does, and load the model in vain",
+        "set timeout in [endpoint.function] to more than timeout in [api]",
+    ),
+    _function(
+        lambda all_: all_.endpoint.canary and bool(all_.endpoint.function.provisioned_concurrency),
+        "endpoint.canary endpoint.function.provisioned_concurrency",
+        "an alias with provisioned concurrency has one version",
+        "set canary = false, or remove provisioned_concurrency",
+    ),
+    Constraint(
+        (("api", "type"), ("endpoint", "kind")),
+        lambda all_: all_.api.type == "function-url" and all_.endpoint.kind != "lambda",
+        "only the model in a function can have a URL of its own",
+        "set kind to lambda in [endpoint], or type to rest or http",
+    ),
+    Constraint(
+        (("api", "type"), ("api", "auth")),
+        lambda all_: all_.api.type == "function-url" and all_.api.auth not in ("iam", "none"),
+        "a function URL knows neither API keys nor tokens",
+        'set auth to "iam" or "none", or type to rest',
+    ),
+    Constraint(
+        (("api", "type"), ("api", "domain")),
+        lambda all_: all_.api.type == "function-url" and bool(all_.api.domain),
+        "a function URL has no domain of your own",
+        "remove domain and certificate, or set type to rest or http",
+    ),
+)
+
 RULES = (
+    *_FUNCTION_RULES,
     _serverless(
         lambda all_: bool(all_.endpoint.subnets or all_.endpoint.security_groups),
         "subnets",
@@ -118,7 +222,11 @@ RULES = (
     ),
     Constraint(
         (("endpoint", "canary"), ("endpoint", "instance_count")),
-        lambda all_: all_.endpoint.canary and all_.endpoint.instance_count == 1,
+        lambda all_: (
+            all_.endpoint.canary
+            and all_.endpoint.instance_count == 1
+            and all_.endpoint.kind != "lambda"
+        ),
         "a canary needs at least two instances",
         "set instance_count to at least 2, or canary = false",
     ),

@@ -200,7 +200,7 @@ class Settings:
     def target_is_open(self) -> bool:
         """Whether neither the settings nor the flags select a target."""
         named = (("project", "target"), ("endpoint", "instance"), ("project", "region"))
-        return not any(key in self.origins for key in named)
+        return not (any(key in self.origins for key in named) or self._lambda_is_typed)
 
     @property
     def target_reason(self) -> str:
@@ -220,6 +220,11 @@ class Settings:
                     continue
                 yield key, value, self.origins.get(key, Origin("default", "default"))
 
+    @property
+    def _lambda_is_typed(self) -> bool:
+        """Whether --lambda is a flag of this command, which then means AWS as --instance does."""
+        return LAMBDA in self.origins and self.origins[LAMBDA].kind == "flag"
+
     def _decide_target(self) -> tuple[Literal["local", "aws"], str]:
         chosen = self.sections.project.target
         if chosen:
@@ -227,6 +232,8 @@ class Settings:
         for key in (("endpoint", "instance"), ("project", "region")):
             if key in self.origins:
                 return "aws", f"{'.'.join(key)} is set, from {self.origins[key].where}"
+        if self._lambda_is_typed:
+            return "aws", f"endpoint.kind is set, from {self.origins[LAMBDA].where}"
         if self.last_target:
             return self.last_target, "the target of this stage's last deploy"
         return "local", "no region, instance or target is set"
@@ -301,10 +308,15 @@ def settings_of(
 
 
 REMEMBERED: Mapping[Key, str] = {
+    ("endpoint", "kind"): "--lambda",
     ("endpoint", "instance"): "--instance",
     ("project", "ttl"): "--ttl",
 }
 """The flags of a deploy that stay in force, as --region does, until the settings say otherwise."""
+
+
+LAMBDA = ("endpoint", "kind")
+_WITHOUT_INSTANCES = {"serverless": "a serverless endpoint", "lambda": "a function"}
 
 
 def remember(settings: Settings, last: Mapping[Key, str]) -> Settings:
@@ -317,9 +329,14 @@ def remember(settings: Settings, last: Mapping[Key, str]) -> Settings:
     for key, value in last.items():
         flag = REMEMBERED[key]
         origin = settings.origins.get(key)
-        if key[1] == "instance" and settings.sections.endpoint.kind == "serverless":
-            reverted.append(f"a serverless endpoint has no instance; the last deploy used {value}")
+        kind = settings.sections.endpoint.kind
+        if key[1] == "instance" and kind in _WITHOUT_INSTANCES:
+            if settings.origins[LAMBDA].kind not in ("flag", "remembered"):
+                what = _WITHOUT_INSTANCES[kind]
+                reverted.append(f"{what} has no instance; the last deploy used {value}")
             continue
+        if key == LAMBDA and ("endpoint", "instance") in settings.origins:
+            continue  # an instance is named since
         if origin is None:
             settings = _with(
                 settings, key, value, Origin("remembered", f"{flag} of the last deploy")
@@ -328,7 +345,8 @@ def remember(settings: Settings, last: Mapping[Key, str]) -> Settings:
         now = getattr(attrgetter(key[0])(settings.sections), key[1])
         if origin.kind != "flag" and now != value:
             message = f"{'.'.join(key)} becomes {now or 'never'} ({origin.where})"
-            reverted.append(f"{message}; the last deploy used {flag} {value}")
+            used = flag if key == LAMBDA else f"{flag} {value}"
+            reverted.append(f"{message}; the last deploy used {used}")
     return replace(settings, reverted=tuple(reverted))
 
 

@@ -23,6 +23,15 @@ def replace_part(module: str, name: str, build: Callable[[Any], Any]) -> None:
     setattr(home, name, build(getattr(home, name)))
 
 
+def run_functions_with(python: str) -> None:
+    """Have Lambda functions run in another Python than ministack's own, as Lambda's have theirs."""
+    replace_part(
+        "ministack.core.lambda_runtime",
+        "_detect_runtime_binary",
+        lambda before: lambda runtime: (python, before(runtime)[1]),
+    )
+
+
 app: Any = _part("ministack.app", "app")
 
 # The scope of a request, and stores by account and region.

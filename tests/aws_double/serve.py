@@ -59,6 +59,7 @@ class Double:
 
         self._port = port
         self._emulator = emulator
+        emulator.run_functions_with(python)
         self._sagemaker = SageMaker(python)
         self._runtime = Runtime(self._sagemaker)
         scaling = Scaling()

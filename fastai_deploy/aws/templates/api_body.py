@@ -20,6 +20,7 @@ from typing import Any
 from fastai_deploy.api_docs import openapi
 from fastai_deploy.api_docs.openapi import ApiDescription
 from fastai_deploy.aws.specs import ApiSpec
+from fastai_deploy.naming import ALIAS
 from fastai_deploy.runtime import error_responses
 from fastai_deploy.runtime.error_responses import RequestError
 
@@ -27,7 +28,11 @@ Json = Any
 _EXTENSION = "x-amazon-apigateway"
 _LAMBDA = (
     "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/"
-    "${Function.Arn}/invocations"
+    "%s/invocations"
+)
+_OWN = "${Function.Arn}"
+_EMBEDDED = (
+    f"arn:${{AWS::Partition}}:lambda:${{AWS::Region}}:${{AWS::AccountId}}:function:%s:{ALIAS}"
 )
 _MODEL, _VALIDATOR = "AnyJson", "body"
 # Whatever is JSON passes: what is wrong in it, the Lambda says better. OpenAPI 3.0 has no type for
@@ -121,7 +126,7 @@ def _bare(spec: ApiSpec, *, security: Json) -> dict[str, Json]:
     integration = {
         "type": "aws_proxy",
         "httpMethod": "POST",
-        "uri": {"Fn::Sub": _LAMBDA},
+        "uri": {"Fn::Sub": _LAMBDA % (_EMBEDDED % spec.function.name if spec.embedded else _OWN)},
         **({"payloadFormatVersion": "2.0"} if spec.type == "http" else {}),
         # As long as the Lambda may take: it answers before that.
         "timeoutInMillis": spec.function.timeout * 1_000,

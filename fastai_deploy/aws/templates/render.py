@@ -1,6 +1,7 @@
 """The templates of a stage, with the parameters that its specs give.
 
     EndpointSpec ──> endpoint.yaml        ApiSpec ──> api.yaml        TtlSpec ──> expiry.yaml
+    FunctionSpec ──> function.yaml
 
 CloudFormation's own parameters and conditions do nearly all. What they cannot express is worked
 out here: names that end in a hash of what they name, and lists that a line ``# insert: NAME`` of a
@@ -15,6 +16,7 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib import resources
 from typing import Any
@@ -26,6 +28,7 @@ from fastai_deploy.aws.specs import (
     ApiSpec,
     Common,
     EndpointSpec,
+    FunctionSpec,
     Instances,
     Serverless,
     TtlSpec,
@@ -33,12 +36,14 @@ from fastai_deploy.aws.specs import (
 )
 from fastai_deploy.aws.templates.api_body import api_body
 from fastai_deploy.aws.templates.template import Template, evaluate, load
-from fastai_deploy.naming import role_path, versioned_name
+from fastai_deploy.naming import ALIAS, role_path, versioned_name
 
 Json = Any
 Parameters = dict[str, str]
 _INSERT = r"(?m)^ *# insert: {name}\n"
 _DEPLOYMENT = "DeploymentOfBody"
+_ALIAS = "LiveAlias"
+_NEAR = 0.8  # of the time that a request has
 _ROLE_HASH = 12  # digits
 _DATE = "%Y-%m-%dT%H:%M:%S"
 _OF_TRANSFORM = ("ExecutionRole", "Model")
@@ -107,6 +112,128 @@ def transform_template(spec: EndpointSpec) -> Template:
     return Template(_yaml(document), {})
 
 
+@dataclass(frozen=True)
+class Published:
+    """A version of a function in a stack; ``version`` is the artifact's."""
+
+    logical_id: str
+    resource: Mapping[str, Json]
+    version: str
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What the alias of a function serves: ``live``; a share of the requests goes to ``canary``.
+
+    ``kept`` are the versions beside them that the stack keeps.
+    """
+
+    live: Published
+    kept: tuple[Published, ...] = ()
+    canary: Published | None = None
+
+
+def serving_of(live: Template | None) -> Serving | None:
+    """What a stack serves by its template; None without a stack."""
+    if live is None:
+        return None
+    resources = live.document()["Resources"]
+    alias = resources[_ALIAS]["Properties"]["FunctionVersion"]["Fn::GetAtt"][0]
+    found = {
+        name: Published(name, each, each["Properties"]["Description"].rpartition(" ")[2])
+        for name, each in resources.items()
+        if each["Type"] == "AWS::Lambda::Version"
+    }
+    return Serving(found[alias], tuple(each for name, each in found.items() if name != alias))
+
+
+def published(spec: FunctionSpec) -> Published:
+    """The version that a function's stack would publish.
+
+    Its logical id stands for all that a version keeps of the function, so that another function is
+    another version, and the same one the version that is there.
+    """
+    document, values = load(_text("function.yaml")), _function_parameters(spec, "")
+    values["RolePath"] = _role_path(spec.common, document, values, "FunctionRole")
+    properties = evaluate(document, values)["Resources"]["Function"]["Properties"]
+    # These belong to the function, and not to a version.
+    beside = {"Tags", "Description", "ReservedConcurrentExecutions"}
+    digest = _digest({name: properties[name] for name in properties.keys() - beside})
+    resource = {
+        "Type": "AWS::Lambda::Version",
+        "Properties": {
+            "FunctionName": {"Ref": "Function"},
+            "Description": f"artifact {spec.version}",
+        },
+    }
+    return Published(f"Version{digest[:_ROLE_HASH]}", resource, spec.version)
+
+
+def function_template(spec: FunctionSpec, serving: Serving) -> Template:
+    """The stack of a function whose alias serves ``serving``."""
+    new = published(spec)
+    versions = {each.logical_id: each for each in (serving.live, *serving.kept, new)}
+    if serving.canary:
+        versions[serving.canary.logical_id] = serving.canary
+    alias: dict[str, Json] = {
+        "FunctionName": {"Ref": "Function"},
+        "Name": ALIAS,
+        "FunctionVersion": _number(serving.live),
+    }
+    if serving.canary:
+        weight = {"FunctionVersion": _number(serving.canary), "FunctionWeight": spec.canary}
+        alias["RoutingConfig"] = {"AdditionalVersionWeights": [weight]}
+    if spec.provisioned:
+        count = {"ProvisionedConcurrentExecutions": spec.provisioned}
+        alias["ProvisionedConcurrencyConfig"] = count
+    inserted = {
+        "Versions": {
+            **{name: versions[name].resource for name in sorted(versions)},
+            _ALIAS: {"Type": "AWS::Lambda::Alias", "Properties": alias},
+        },
+        "Candidate": {"Candidate": {"Value": _number(new)}},
+    }
+    text = _text("function.yaml", inserted)
+    values = _function_parameters(spec, serving.live.version)
+    values["RolePath"] = _role_path(spec.common, load(text), values, "FunctionRole")
+    return Template(text, values)
+
+
+def _number(version: Published) -> Json:
+    return {"Fn::GetAtt": [version.logical_id, "Version"]}
+
+
+def _function_parameters(spec: FunctionSpec, live: str) -> Parameters:
+    function, common, vpc = spec.function, spec.common, spec.vpc
+    return {
+        **_common_parameters(common, spec.version),
+        "LiveVersion": live,
+        "FunctionName": function.name,
+        "Unproven": "yes" if spec.unproven else "",
+        "RolePath": "",
+        "FunctionRoleArn": common.roles.function or "",
+        "CodeBucket": function.code.bucket,
+        "CodeKey": function.code.key,
+        "ArtifactBucket": spec.artifact.bucket if spec.artifact else "",
+        "ArtifactKey": spec.artifact.key if spec.artifact else "",
+        "BucketKey": spec.bucket_key or "",
+        "Memory": str(function.memory),
+        "Storage": str(spec.storage),
+        "Timeout": str(function.timeout),
+        "TimeoutMs": str(function.timeout_ms),
+        "Route": spec.route,
+        "MaxBody": str(spec.max_body),
+        "CorsOrigins": ",".join(spec.origins),
+        "SnapStart": _yes(spec.snapstart),
+        "Concurrency": str(function.concurrency or 0),
+        "Subnets": ",".join(vpc.subnets) if vpc else "",
+        "SecurityGroups": ",".join(vpc.security_groups) if vpc else "",
+        "LogRetention": str(common.log_days),
+        "AlarmDuration": str(round(_NEAR * function.timeout_ms)),
+        "AlarmTopic": common.alarm_topic or "",
+    }
+
+
 def api_template(spec: ApiSpec, *, key_serial: str = "") -> Template:
     """The stack of an API; another ``key_serial`` makes CloudFormation replace the API key."""
     body = api_body(spec)
@@ -130,6 +257,7 @@ def expiry_template(spec: TtlSpec) -> Template:
     values = {
         **_common_parameters(spec.common, spec.version),
         "EndpointName": spec.endpoint,
+        "ModelStack": spec.stack,
         "Ends": f"{spec.ends:{_DATE}}",
         "NotBefore": "",
         "AlarmTopic": spec.common.alarm_topic or "",
@@ -193,6 +321,7 @@ def _api_parameters(spec: ApiSpec) -> Parameters:
         **_common_parameters(common, spec.version),
         "EndpointName": spec.endpoint,
         "FunctionName": function.name,
+        "Embedded": _yes(spec.embedded),
         "CodeBucket": function.code.bucket,
         "CodeKey": function.code.key,
         "Memory": str(function.memory),

@@ -91,6 +91,7 @@ def export(
 def package(
     project: "Project",
     instance: opt.Instance = None,
+    on_lambda: opt.Lambda = None,
     region: opt.Region = None,
 ) -> "Artifact":
     """Pack the bundle into model.tar.gz."""
@@ -123,6 +124,7 @@ def upload(project: "Project", region: opt.Region = None) -> "StoredArtifact":
 def deploy(
     project: "Project",
     instance: opt.Instance = None,
+    on_lambda: opt.Lambda = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
     yes: opt.Yes = False,  # noqa: FBT002
@@ -161,6 +163,7 @@ def create_api(
     settings={
         **opt.EXPORT,
         "instance": opt.Instance,
+        "on_lambda": opt.Lambda,
         "region": opt.Region,
         "ttl": opt.Ttl,
         "port": opt.Port,
@@ -168,6 +171,7 @@ def create_api(
     examples=[
         "fdeploy up learner.pkl",
         "fdeploy up learner.pkl --region eu-central-1 --ttl 4h",
+        "fdeploy up learner.pkl --region eu-central-1 --lambda",
         "fdeploy up --stage prod",
     ],
     then='fdeploy invoke "some text"',

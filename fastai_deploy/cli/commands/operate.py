@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 @command(
     app,
     OPERATE,
-    settings={**opt.EXPORT, "instance": opt.Instance, "region": opt.Region, "ttl": opt.Ttl},
+    settings={
+        **opt.EXPORT,
+        "instance": opt.Instance,
+        "on_lambda": opt.Lambda,
+        "region": opt.Region,
+        "ttl": opt.Ttl,
+    },
     examples=["fdeploy plan", "fdeploy plan --region eu-central-1"],
 )
 def plan(
@@ -44,6 +50,7 @@ def cost(
     refresh: opt.Refresh = False,  # noqa: FBT002
     offline: opt.Offline = False,  # noqa: FBT002
     instance: opt.Instance = None,
+    on_lambda: opt.Lambda = None,
     region: opt.Region = None,
 ) -> "CostReport":
     """Compare what instances and serverless cost, and show the stages' bills."""
@@ -119,6 +126,7 @@ def doctor(
     project: "Project",
     policy: opt.Policy = False,  # noqa: FBT002 - a flag
     instance: opt.Instance = None,
+    on_lambda: opt.Lambda = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
 ) -> "Checkup | Policies":
@@ -132,6 +140,7 @@ def doctor(
 def template(
     project: "Project",
     instance: opt.Instance = None,
+    on_lambda: opt.Lambda = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
 ) -> "Templates":

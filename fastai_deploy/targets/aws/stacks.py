@@ -18,11 +18,14 @@ from fastai_deploy.aws.registry import pinned
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import (
     EndpointSpec,
+    FunctionSpec,
     Location,
     Roles,
     api_spec,
+    check_function_model,
     check_region,
     endpoint_spec,
+    function_spec,
     region_warnings,
     ttl_spec,
     wanted_instance,
@@ -34,9 +37,10 @@ from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import KEY_SERIAL
 from fastai_deploy.errors import AwsCredentials, AwsDenied, FileError, SettingsError
 from fastai_deploy.json_reader import parse
-from fastai_deploy.naming import api_stack, artifact_key
-from fastai_deploy.packaging.wheels import Container
+from fastai_deploy.naming import api_stack, artifact_key, code_key
+from fastai_deploy.packaging.wheels import FUNCTION, Container
 from fastai_deploy.records import StoredArtifact
+from fastai_deploy.runtime.backends import in_openvino
 from fastai_deploy.runtime.bundle import weights_file
 from fastai_deploy.settings import Settings
 
@@ -74,12 +78,14 @@ class ServedModel:
     """What serving a bundle requires: the size of its model, and the Python of a learner.
 
     ``bytes`` is the size of the model files for a CPU, ``gpu_bytes`` of those for a GPU, None if
-    there are none. ``python`` is None for a converted model, which runs in any Python.
+    there are none; ``function_bytes`` of those for a Lambda function. ``python`` is None for a
+    converted model, which runs in any Python.
     """
 
     bytes: int
     gpu_bytes: int | None
     python: str | None
+    function_bytes: int = 0
 
     @property
     def learner(self) -> bool:
@@ -98,6 +104,7 @@ def served_model(bundle: Path) -> ServedModel | None:
             bytes=max(_size(listed, file) for file in _graphs(model)),
             gpu_bytes=_size(listed, gpu) if gpu else None,
             python=str(python) if python else None,
+            function_bytes=_size(listed, _for_function(model)),
         )
     except (FileError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
@@ -106,6 +113,13 @@ def served_model(bundle: Path) -> ServedModel | None:
 def _graphs(model: Mapping[str, Any]) -> list[str]:
     """The graphs that may be served; formats 1 and 2 have one."""
     return [form["file"] for form in model["forms"]] if "forms" in model else [model["file"]]
+
+
+def _for_function(model: Mapping[str, Any]) -> str:
+    """The graph that is packed for a function: see ``packed_forms``."""
+    forms = model.get("forms", ())
+    files = (form["file"] for form in forms if not in_openvino(form["precision"], FUNCTION.machine))
+    return str(next(files, None) or _graphs(model)[-1])
 
 
 def _size(listed: Mapping[str, Mapping[str, int]], graph: str) -> int:
@@ -117,6 +131,9 @@ def _size(listed: Mapping[str, Mapping[str, int]], graph: str) -> int:
 def serving_container(settings: Settings, region: str, bundle: Path) -> Container:
     """The container of these settings. Raises SettingsError or TargetUnavailable."""
     served = served_model(bundle)
+    if settings.sections.endpoint.kind == "lambda":
+        check_function_model(served.function_bytes if served else 0)
+        return FUNCTION
     on, image = chosen_image(settings, region, served)
     if image.python is None:
         raise SettingsError(
@@ -169,6 +186,9 @@ class StackDefinitions(Protocol):
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
         """The specification of that stack. Raises SettingsError."""
 
+    def function_spec(self, stored: StoredArtifact) -> FunctionSpec:
+        """The specification of the stack of a function. Raises SettingsError."""
+
     def api(self, code: Location, code_version: str, *, account: bool = True) -> StackDefinition:
         """The stack of the API; its service is the function. Raises SettingsError.
 
@@ -216,6 +236,19 @@ class SettingsStackDefinitions:
         """The specification of the endpoint stack."""
         on, image = self._machine(stored)
         return endpoint_spec(self._settings, stored, image, on, self.bucket_key)
+
+    def function_spec(self, stored: StoredArtifact) -> FunctionSpec:
+        """The specification of the function's stack, for the package of the artifact."""
+        bucket, _, _ = stored.uri.removeprefix("s3://").partition("/")
+        served, code = served_model(self._bundle), stored.function
+        return function_spec(
+            self._settings,
+            stored,
+            Location(bucket, code_key(self._settings.project_name, code.sha256 if code else "")),
+            size=served.function_bytes if served else 0,
+            reads=code is not None and code.reads,
+            bucket_key=self.bucket_key,
+        )
 
     def api(self, code: Location, code_version: str, *, account: bool = True) -> StackDefinition:
         """The API, with access logs if the account allows API Gateway to write them.

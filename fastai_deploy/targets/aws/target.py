@@ -2,7 +2,7 @@
 
     upload       create the bucket once; upload the artifact once
     deploy       apply the endpoint stack; check the live configuration and the goldens, else
-                 roll back
+                 roll back (the model in a function: see function.py)
     create_api   upload the Lambda; apply the API stack; check the goldens through the public URL,
                  else roll back
     teardown     delete everything, and verify that nothing is left
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fastai_deploy import files, naming
 from fastai_deploy.aws import endpoint as endpoints
+from fastai_deploy.aws import functions
 from fastai_deploy.aws.bucket import Bucket, ensure_bucket, expire
 from fastai_deploy.aws.capacity import DEFAULT_INSTANCE
 from fastai_deploy.aws.deployment import Applied
@@ -38,6 +39,7 @@ from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teard
 from fastai_deploy.targets.aws import checks, claim, expiry
 from fastai_deploy.targets.aws.batch import BatchTransform
 from fastai_deploy.targets.aws.context import Context
+from fastai_deploy.targets.aws.function import FunctionStage, other_serves
 from fastai_deploy.targets.aws.stacks import serving_container
 from fastai_deploy.targets.base import Claim, Route
 
@@ -53,6 +55,8 @@ class AwsTarget:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self._function = FunctionStage(context)
+        self._function_is_current = False
 
     def claim(self, *, creates: bool) -> Claim:
         """Check whose the stage is, and ask before it is made or taken over."""
@@ -85,8 +89,40 @@ class AwsTarget:
 
         ``sets_end``: restart the ``ttl`` of the settings, or remove it; else leave it unchanged.
         """
-        context, aws = self.context, self.context.aws
+        context = self.context
         bucket = context.bucket_of(stored)
+        self._expire_data(bucket)
+        # Before the update: otherwise a stage whose time is up meanwhile would be deleted.
+        postponed = sets_end and expiry.is_set(context)
+        if postponed:
+            self._set_end(stored.sha256)
+        if self._is_function:
+            proven, changed = self._function.deploy(stored, verify)
+            self._function_is_current = True
+        else:
+            proven, changed = self._deploy_endpoint(stored, verify)
+        context.deployments(bucket).add(proven, context.operator, again=changed)
+        if sets_end and not postponed:
+            self._set_end(stored.sha256)
+        self._remove_other_kind()
+        name, region = self._serving_name, context.aws.region
+        service = f"lambda.{region}" if self._is_function else f"runtime.sagemaker.{region}"
+        path = f"2015-03-31/functions/{name}" if self._is_function else f"endpoints/{name}"
+        return Endpoint(
+            target=self.name,
+            name=name,
+            url=f"https://{service}.{domain(region)}/{path}",
+            version=stored.version,
+            made_from=stored.sha256,
+            region=region,
+            account=context.aws.account,
+        )
+
+    def _deploy_endpoint(
+        self, stored: StoredArtifact, verify: Verify
+    ) -> tuple[StoredArtifact, bool]:
+        """Update the endpoint; what it was proven in, and whether anything changed."""
+        context, aws = self.context, self.context.aws
         definition = context.definitions.endpoint(stored)
         spec = context.definitions.endpoint_spec(stored)
         name = definition.service
@@ -101,11 +137,6 @@ class AwsTarget:
             verify(patient(lambda request: self._invoke(name, request), aws.sleep))
 
         stack = naming.endpoint_stack(context.owner.project, context.owner.stage)
-        self._expire_data(bucket)
-        # Before the update: otherwise a stage whose time is up meanwhile would be deleted.
-        postponed = sets_end and expiry.is_set(context)
-        if postponed:
-            self._set_end(stored.sha256)
         rollout = context.rollout(naming.endpoint_log_group(name))
         applied = rollout.apply(
             context.request(stack, definition),
@@ -113,19 +144,7 @@ class AwsTarget:
             lambda: checks.check(context, spec, definition.template),
         )
         on = spec.capacity.type if isinstance(spec.capacity, Instances) else DEFAULT_INSTANCE
-        proven = replace(stored, image=spec.model.image, instance=on)
-        context.deployments(bucket).add(proven, context.operator, again=applied.changed)
-        if sets_end and not postponed:
-            self._set_end(stored.sha256)
-        return Endpoint(
-            target=self.name,
-            name=name,
-            url=f"https://runtime.sagemaker.{aws.region}.{domain(aws.region)}/endpoints/{name}",
-            version=stored.version,
-            made_from=stored.sha256,
-            region=aws.region,
-            account=aws.account,
-        )
+        return replace(stored, image=spec.model.image, instance=on), applied.changed
 
     def invoke(self, endpoint: Endpoint, request: Json) -> Json:
         """Send a request to the endpoint itself."""
@@ -138,7 +157,10 @@ class AwsTarget:
         package = context.lambda_package()
         digest = hashlib.sha256(package).hexdigest()
         code = Location(bucket.name, naming.code_key(context.owner.project, digest))
-        context.uploads(bucket).data(package, code.key)
+        if self._is_function:
+            self._renew_function(bucket, endpoint, verify)
+        else:
+            context.uploads(bucket).data(package, code.key)
         stack = naming.api_stack(context.owner.project, context.owner.stage)
         is_new = our_stack(context.aws, stack, context.owner) is None
         definition = context.definitions.api(code, digest)
@@ -152,6 +174,7 @@ class AwsTarget:
 
         rollout = context.rollout(naming.function_log_group(definition.service))
         applied = rollout.apply(context.request(stack, definition), prove)
+        self._remove_other_kind()
         outputs = applied.stack.outputs
         if "DomainUrl" in outputs:
             record = f"a CNAME (or alias) from {settings.domain} to {outputs['DomainTarget']}"
@@ -186,6 +209,9 @@ class AwsTarget:
                 hint="set kind to real-time or serverless in [endpoint]",
             )
         aws.check_account()
+        if self._is_function:
+            url = functions.invocations_url(aws, endpoint.name)
+            return Route(url, self._kept(lambda body: aws.signature("lambda", url, body)))
         url = endpoints.invocations_url(aws, endpoint.name)
         return Route(url, self._kept(lambda body: aws.signature("sagemaker", url, body)))
 
@@ -283,6 +309,8 @@ class AwsTarget:
     def _invoke(self, name: str, request: Json) -> Json:
         context = self.context
         context.aws.check_account()
+        if self._is_function:
+            return self._function.invoke(request)
         if context.settings.sections.endpoint.kind != "async":
             return endpoints.invoke(context.aws, name, request)
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
@@ -294,6 +322,58 @@ class AwsTarget:
             request,
             notify=lambda message: context.report(Step(message)),
         )
+
+    @property
+    def _is_function(self) -> bool:
+        """Whether the model is in a Lambda function."""
+        return self.context.settings.sections.endpoint.kind == "lambda"
+
+    @property
+    def _serving_name(self) -> str:
+        """The name of the endpoint or the function."""
+        owner, kind = self.context.owner, self.context.settings.sections.endpoint.kind
+        return naming.endpoint_name(owner.project, owner.stage, kind)
+
+    def _renew_function(self, bucket: Bucket, endpoint: Endpoint, verify: Verify) -> None:
+        """Deploy the version again if the API's documents or settings have changed since.
+
+        They are in the function. Does nothing after a deploy by the same command.
+        """
+        if self._function_is_current:
+            return
+        context = self.context
+        for version in context.deployments(bucket).listed():
+            if version.version == endpoint.version:
+                again = replace(version.stored(self.name), function=None)
+                proven, changed = self._function.deploy(again, verify)
+                if changed:
+                    context.deployments(bucket).add(proven, context.operator, again=True)
+                self._function_is_current = True
+                return
+        raise UsageError(
+            f"version {endpoint.version} of this stage was never deployed to a function",
+            hint="run fdeploy deploy",
+        )
+
+    def _remove_other_kind(self) -> None:
+        """Delete what another kind of endpoint left, once the API asks it no more."""
+        context, owner = self.context, self.context.owner
+        function = naming.function_stack(owner.project, owner.stage)
+        endpoint = naming.endpoint_stack(owner.project, owner.stage)
+        other = endpoint if self._is_function else function
+        if our_stack(context.aws, other, owner) is None:
+            return
+        api = our_stack(context.aws, naming.api_stack(owner.project, owner.stage), owner)
+        if api and other_serves(api.outputs, self._serving_name):
+            context.report(
+                Warned(
+                    f"the API still asks what {other} has, which stays and costs until then",
+                    hint="run fdeploy create-api to move the API",
+                )
+            )
+            return
+        context.report(Step(f"deleting {other}, which nothing asks any more"))
+        context.deployment().remove(other)
 
     def _expire_data(self, bucket: Bucket) -> None:
         """Have S3 delete captured and asynchronous data after the days of the settings."""
