@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastai_deploy.errors import InvocationError, ParityError
 from fastai_deploy.packaging.wheels import FUNCTION
 from fastai_deploy.records import Api, Endpoint
+from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.world import World
 from tests.packaged import Model, write_model
 
@@ -33,7 +34,7 @@ def world(world: World) -> Iterator[World]:
     world.flags["endpoint", "kind"] = "lambda"
     world.flags["api", "burst"] = 20
     world.flags["api", "rate"] = 5.0
-    yield world
+    return world
 
 
 def deploy(world: World, model: Model) -> Endpoint:
@@ -91,3 +92,148 @@ def test_a_model_becomes_a_function_with_an_api_and_nothing_again(
     assert {f"function {NAME}", "stack demo-dev-function", "stack demo-dev-api"} <= set(proof.found)
     assert world.everything() == []
     assert not Path(api.key_file).exists()
+
+
+def test_an_unchanged_deploy_changes_nothing(world: World, model: Model) -> None:
+    first = up(world, model)
+    assert up(world, model) == first
+    assert versions(world) == ["1"]
+    assert "demo-dev-function is up to date" in world.said
+    assert "demo-dev-api is up to date" in world.said
+
+
+def test_the_alias_moves_when_the_new_version_has_answered(
+    world: World, model: Model, other_model: Model
+) -> None:
+    deploy(world, model)
+    asked: list[str] = []
+
+    def verify(invoke: Any) -> None:
+        asked.append(aliased(world)["FunctionVersion"])
+        other_model.verify(invoke)
+
+    bring(world, other_model)
+    target = world.target()
+    endpoint = target.deploy(target.upload(other_model.artifact), verify)
+    assert asked == ["1"], "nobody but the goldens asked the new version"
+    assert aliased(world)["FunctionVersion"] == "2"
+    answer = world.target().invoke(endpoint, {"text": "no"})
+    assert answer["model"]["version"] == other_model.artifact.version
+    assert versions(world) == ["1", "2"], "the version before stays for a rollback"
+
+
+def test_a_version_that_fails_is_taken_back_and_the_alias_stays(
+    world: World, model: Model, other_model: Model
+) -> None:
+    def differs(invoke: Any) -> None:
+        other_model.verify(invoke)
+        raise ParityError("the answers differ", hint="none")
+
+    endpoint = deploy(world, model)
+    bring(world, other_model)
+    target = world.target()
+    with pytest.raises(ParityError, match="the answers differ"):
+        target.deploy(target.upload(other_model.artifact), differs)
+    assert aliased(world)["FunctionVersion"] == "1"
+    assert versions(world) == ["1"]
+    model.verify(lambda request: world.target().invoke(endpoint, request))
+    assert AwsOperations(world.target()).live_version() == model.artifact.version
+
+
+def test_rollback_moves_the_alias_back_without_a_new_version(
+    world: World, model: Model, other_model: Model
+) -> None:
+    deploy(world, model)
+    deploy(world, other_model)
+    operations = AwsOperations(world.target())
+    assert [(each.version, each.live) for each in operations.versions()] == [
+        (other_model.artifact.version, True),
+        (model.artifact.version, False),
+    ]
+    endpoint = operations.rollback(None)
+    assert endpoint.version == model.artifact.version
+    assert aliased(world)["FunctionVersion"] == "1"
+    assert versions(world) == ["1", "2"]
+    model.verify(lambda request: world.target().invoke(endpoint, request))
+    assert AwsOperations(world.target()).live_version() == model.artifact.version
+
+
+def test_versions_that_nobody_needs_are_deleted(
+    world: World, model: Model, other_model: Model
+) -> None:
+    deploy(world, model)
+    deploy(world, other_model)
+    world.flags["endpoint.function", "memory"] = 2_000
+    deploy(world, other_model)
+    assert versions(world) == ["2", "3"]
+
+
+def test_what_is_wrong_with_a_request_is_said_in_the_models_words(
+    world: World, model: Model
+) -> None:
+    endpoint, api = up(world, model)
+    with pytest.raises(InvocationError, match="422 invalid_request") as direct:
+        world.target().invoke(endpoint, {"txt": "a"})
+    assert "text" in direct.value.hint
+    with pytest.raises(InvocationError, match="422 invalid_request"):
+        world.target().call_api(api, {"txt": "a"})
+
+
+def test_changed_settings_of_the_api_reach_the_function(world: World, model: Model) -> None:
+    endpoint, api = up(world, model)
+    world.flags["api", "route"] = "/judge"
+    moved = world.target().create_api(endpoint, model.verify)
+    assert moved.url == api.url.replace("/classify", "/judge")
+    assert world.target().call_api(moved, {"text": "no"})["label"]
+
+
+def test_a_stage_changes_its_kind_and_back_behind_the_same_api(
+    world: World, model: Model, tmp_path: Path
+) -> None:
+    for_sagemaker = write_model(tmp_path, "first")
+    del world.flags["endpoint", "kind"]
+    bring(world, for_sagemaker)
+    target = world.target()
+    before = target.create_api(
+        target.deploy(target.upload(for_sagemaker.artifact), for_sagemaker.verify),
+        for_sagemaker.verify,
+    )
+    key = Path(before.key_file).read_text()
+
+    world.flags["endpoint", "kind"] = "lambda"
+    endpoint = deploy(world, model)
+    assert "stays and costs until then" in world.said
+    sagemaker = world.client("sagemaker")
+    assert len(sagemaker.list_endpoints()["Endpoints"]) == 1, "the API still asks it"
+    assert world.target().call_api(before, {"text": "no"})
+    after = world.target().create_api(endpoint, model.verify)
+    assert (after.url, Path(after.key_file).read_text()) == (before.url, key)
+    assert sagemaker.list_endpoints()["Endpoints"] == []
+    assert [f["FunctionName"] for f in world.client("lambda").list_functions()["Functions"]] == [
+        NAME
+    ]
+
+    del world.flags["endpoint", "kind"]
+    bring(world, for_sagemaker)
+    target = world.target()
+    back = target.create_api(
+        target.deploy(target.upload(for_sagemaker.artifact), for_sagemaker.verify),
+        for_sagemaker.verify,
+    )
+    assert (back.url, Path(back.key_file).read_text()) == (before.url, key)
+    functions = [f["FunctionName"] for f in world.client("lambda").list_functions()["Functions"]]
+    assert functions == ["demo-dev-api"]
+    assert world.target().teardown(artifacts=True).left == ()
+    assert world.everything() == []
+
+
+def test_another_kind_without_an_api_goes_at_once(
+    world: World, model: Model, tmp_path: Path
+) -> None:
+    deploy(world, model)
+    del world.flags["endpoint", "kind"]
+    for_sagemaker = write_model(tmp_path, "first")
+    bring(world, for_sagemaker)
+    target = world.target()
+    target.deploy(target.upload(for_sagemaker.artifact), for_sagemaker.verify)
+    assert world.client("lambda").list_functions()["Functions"] == []

@@ -23,6 +23,11 @@ def replace_part(module: str, name: str, build: Callable[[Any], Any]) -> None:
     setattr(home, name, build(getattr(home, name)))
 
 
+def evaluated_conditions(template: Any, parameters: Any) -> Any:
+    """Which conditions of a template hold."""
+    return _part(CHANGE_SETS, "_evaluate_conditions")(template, parameters)
+
+
 def run_functions_with(python: str) -> None:
     """Have Lambda functions run in another Python than ministack's own, as Lambda's have theirs."""
     replace_part(
@@ -48,7 +53,8 @@ HANDLERS = f"{_FORMATION}.handlers"
 CHANGE_SETS = f"{_FORMATION}.changesets"
 actions: Any = _part(HANDLERS, "_ACTION_HANDLERS")
 find_change_set: Any = _part(CHANGE_SETS, "_find_change_set")
-evaluated_conditions: Any = _part(CHANGE_SETS, "_evaluate_conditions")
+EVALUATING = (CHANGE_SETS, HANDLERS, ENGINE, STACKS)
+"""The modules that evaluate a template's conditions."""
 resolved_resources: Any = _part(CHANGE_SETS, "_resolve_props_for_diff")
 stacks: Any = _part(_FORMATION, "_stacks")
 operation_event: Any = _part(STACKS, "_operation_event")

@@ -89,6 +89,7 @@ def install(sagemaker: SageMaker, scaling: Scaling) -> None:
     _let_rollbacks_take_time()
     _changed_policies_alone_are_no_change()
     _parameters_count_by_what_they_give()
+    _conditions_join_lists()
     _conditions_decide_what_changes()
     emulator.replace_part(emulator.HANDLERS, "_capabilities_enforced", lambda _: lambda: True)
     _give_roles_their_boundary(table["AWS::IAM::Role"])
@@ -278,16 +279,50 @@ def _parameters_count_by_what_they_give() -> None:
     emulator.replace_part(emulator.CHANGE_SETS, "_diff_resources", by_value)
 
 
+def _conditions_join_lists() -> None:
+    """A condition may join a list parameter: that of an empty one is empty.
+
+    ministack compares the function itself. AWS's own quick starts join list parameters so, and
+    cfn-lint, which has the rules of CloudFormation's documentation, allows it.
+    """
+
+    def joining(evaluate: Callable[..., Json]) -> Callable[..., Json]:
+        def joined(value: Json, parameters: Json) -> Json:
+            if isinstance(value, list):
+                return [joined(item, parameters) for item in value]
+            if not isinstance(value, dict):
+                return value
+            delimiter, items = value.get("Fn::Join", ("", None))
+            name = items.get("Ref", "") if isinstance(items, dict) else ""
+            if name in parameters:
+                given = parameters[name]["Value"]
+                parts = given if isinstance(given, list) else str(given).split(",")
+                return delimiter.join(parts)
+            return {key: joined(item, parameters) for key, item in value.items()}
+
+        def evaluated(template: Json, parameters: Json) -> Json:
+            conditions = joined(template.get("Conditions", {}), parameters)
+            return evaluate({**template, "Conditions": conditions}, parameters)
+
+        return evaluated
+
+    for module in emulator.EVALUATING:
+        emulator.replace_part(module, "_evaluate_conditions", joining)
+
+
 def _conditions_decide_what_changes() -> None:
     """A resource whose condition is false is not in the stack, so no change set adds it.
 
     ministack lists it. Source: "Conditions" in the CloudFormation guide: a resource is created only
     if its condition is true, and "CreateChangeSet" lists what the stack's resources would become.
+
+    Another resource's attribute is compared by its name: ministack, which does not know its value
+    yet, takes any two for equal.
     """
 
     def without_the_others(resolve: Callable[..., Json]) -> Callable[..., Json]:
         def resolved(template: Json, parameters: Json, *stack: str) -> Json:
-            found = resolve(template, parameters, *stack)
+            found = resolve(template and _with_named_attributes(template), parameters, *stack)
             if not found:
                 return found
             given = emulator.evaluated_conditions(template, parameters)
@@ -301,6 +336,18 @@ def _conditions_decide_what_changes() -> None:
         return resolved
 
     emulator.replace_part(emulator.CHANGE_SETS, "_resolve_props_for_diff", without_the_others)
+
+
+def _with_named_attributes(value: Json) -> Json:
+    """A part of a template with a name in the place of each attribute of another resource."""
+    if isinstance(value, list):
+        return [_with_named_attributes(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"Fn::GetAtt"}:
+        attribute = value["Fn::GetAtt"]
+        return attribute if isinstance(attribute, str) else ".".join(attribute)
+    return {key: _with_named_attributes(item) for key, item in value.items()}
 
 
 def _validate_early(actions: dict[str, Any]) -> None:

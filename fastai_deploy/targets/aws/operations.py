@@ -164,11 +164,16 @@ class AwsOperations:
         return context.deployments(bucket).listed() if bucket else ()
 
     def live_version(self) -> str:
-        """The version of the stack; empty without one. Raises NotOurs or AwsError."""
-        owner = self._context.owner
-        name = naming.endpoint_stack(owner.project, owner.stage)
+        """The version of the stack; empty without one. Raises NotOurs or AwsError.
+
+        A function's stack may have a newer version beside the one that serves.
+        """
+        owner, kind = self._context.owner, self._context.settings.sections.endpoint.kind
+        name = naming.model_stack(owner.project, owner.stage, kind)
         stack = our_stack(self._context.aws, name, owner)
-        return stack.tags.get(naming.VERSION_TAG, "") if stack else ""
+        if stack is None:
+            return ""
+        return stack.outputs.get("LiveVersion") or stack.tags.get(naming.VERSION_TAG, "")
 
     def captured(self, since: timedelta) -> Iterator[bytes]:
         """The lines of data capture in the bucket, the newest first. Raises NotOurs or AwsError."""
