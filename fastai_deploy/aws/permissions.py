@@ -40,12 +40,13 @@ _ENDING = {
     "cloudwatch": "DeleteAlarms DeleteDashboards DescribeAlarms GetDashboard",
     "iam": "DeleteRole DeleteRolePolicy DetachRolePolicy GetRole GetRolePolicy "
     "ListAttachedRolePolicies ListRolePolicies",
-    "lambda": "DeleteFunction GetFunction RemovePermission",
+    "lambda": "DeleteAlias DeleteFunction DeleteFunctionUrlConfig GetAlias GetFunction "
+    "GetFunctionConfiguration RemovePermission",
     "logs": "DeleteLogGroup DescribeLogGroups",
     "sagemaker": "DeleteEndpoint DeleteEndpointConfig DeleteModel DescribeEndpoint "
     "DescribeEndpointConfig DescribeModel",
 }
-_OF_API = frozenset(("apigateway", "lambda"))
+_OF_API = frozenset(("apigateway", "ec2", "lambda"))
 _AUTOSCALING = "sagemaker.application-autoscaling.amazonaws.com"
 
 
@@ -147,11 +148,15 @@ def _grants(needs: Needs) -> Iterator[_Grant]:
     )
     yield _Grant(
         "lambda",
-        "DeleteFunction GetFunction",
-        "AddPermission CreateFunction DeleteFunctionConcurrency "
+        "DeleteFunction GetAlias GetFunction GetFunctionConfiguration",
+        "AddPermission CreateAlias CreateFunction CreateFunctionUrlConfig DeleteAlias "
+        "DeleteFunctionConcurrency DeleteFunctionUrlConfig DeleteProvisionedConcurrencyConfig "
         "GetFunctionCodeSigningConfig GetFunctionRecursionConfig GetFunctionScalingConfig "
-        "GetPolicy GetRuntimeManagementConfig ListTags PutFunctionConcurrency RemovePermission "
-        "TagResource UntagResource UpdateFunctionCode UpdateFunctionConfiguration",
+        "GetFunctionUrlConfig GetPolicy GetProvisionedConcurrencyConfig "
+        "GetRuntimeManagementConfig ListTags ListVersionsByFunction PublishVersion "
+        "PutFunctionConcurrency PutProvisionedConcurrencyConfig RemovePermission TagResource "
+        "UntagResource UpdateAlias UpdateFunctionCode UpdateFunctionConfiguration "
+        "UpdateFunctionUrlConfig",
         arn(f"lambda:*:*:function:{project}-*"),
     )
     # API Gateway makes the identifiers, so no ARN can name the project's own.
@@ -208,7 +213,14 @@ def _grants(needs: Needs) -> Iterator[_Grant]:
         "RegisterScalableTarget TagResource UntagResource",
         arn("application-autoscaling:*:*:scalable-target/*"),
     )
-    # Actions that AWS cannot scope to a resource: listing, and the logs of an HTTP API.
+    # Actions that AWS cannot scope to a resource: listing, the network of a function, and the logs
+    # of an HTTP API.
+    yield _Grant(
+        "ec2",
+        "",
+        "DescribeNetworkInterfaces DescribeSecurityGroups DescribeSubnets DescribeVpcs",
+        "*",
+    )
     yield _Grant(
         "application-autoscaling",
         "DescribeScalableTargets DescribeScalingPolicies",
@@ -318,6 +330,7 @@ def _data(needs: Needs) -> Iterator[Json]:
         "InvokeEndpoint InvokeEndpointAsync",
         needs.arn(f"sagemaker:*:*:endpoint/{needs.project}-*"),
     )
+    yield _allow("lambda", "InvokeFunction", needs.arn(f"lambda:*:*:function:{needs.project}-*"))
     yield _allow("logs", "DescribeLogStreams FilterLogEvents GetLogEvents", _own_logs(needs))
     yield _allow(
         "sagemaker",
@@ -382,16 +395,13 @@ def _within_boundary(needs: Needs) -> Iterator[Json]:
     namespace = {"StringEquals": {"cloudwatch:namespace": spaces}}
     yield _allow("cloudwatch", "PutMetricData", "*", namespace)
     yield _allow("cloudwatch", "DescribeAlarms", arn(f"cloudwatch:*:*:alarm:{project}-*"))
-    network = ("network-interface", "security-group", "subnet")
+    # A function's role names no resource: AWS's own policy AWSLambdaVPCAccessExecutionRole.
     yield _allow(
         "ec2",
-        "CreateNetworkInterface CreateNetworkInterfacePermission DeleteNetworkInterface",
-        [arn(f"ec2:*:*:{kind}/*") for kind in network],
-    )
-    yield _allow(
-        "ec2",
+        "AssignPrivateIpAddresses CreateNetworkInterface CreateNetworkInterfacePermission "
+        "DeleteNetworkInterface "
         "DeleteNetworkInterfacePermission DescribeDhcpOptions DescribeNetworkInterfaces "
-        "DescribeSecurityGroups DescribeSubnets DescribeVpcs",
+        "DescribeSecurityGroups DescribeSubnets DescribeVpcs UnassignPrivateIpAddresses",
         "*",
     )
     yield _allow("sagemaker", "InvokeEndpoint", arn(f"sagemaker:*:*:endpoint/{project}-*"))

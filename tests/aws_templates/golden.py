@@ -20,6 +20,8 @@ KEPT = (
     "endpoint-async",
     "api-rest-full",
     "api-http-jwt",
+    "api-rest-lambda",
+    "function-full",
     "expiry",
     "batch",
 )

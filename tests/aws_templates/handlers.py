@@ -17,7 +17,7 @@ FILE = Path(__file__).parent.parent / "aws_double" / "handler_permissions.json"
 VERBS = ("create", "read", "update", "delete")
 # What handlers may call for properties that the templates do not use, by pattern.
 UNUSED = {
-    "ec2:*": "the function is in no VPC",
+    "codedeploy:*": "fdeploy moves the alias itself",
     "elasticfilesystem:*": "the function mounts nothing",
     "s3files:*": "likewise",
     "firehose:*": "logs go to log groups",
@@ -27,12 +27,10 @@ UNUSED = {
     "iam:AttachRolePolicy": "the roles have policies of their own",
     "lambda:*CodeSigningConfig": "the code is not signed",
     "lambda:GetLayerVersion": "there are no layers",
-    "lambda:*ProvisionedConcurrencyConfig": "endpoints are scaled, not functions",
     "lambda:PutRuntimeManagementConfig": "the runtime is AWS's to update",
     "lambda:PutFunctionRecursionConfig": "it does not call itself",
     "lambda:PutFunctionScalingConfig": "no instances are managed",
     "lambda:PassCapacityProvider": "likewise",
-    "lambda:PublishVersion": "there is one version",
     "lambda:AssociateRuntimeAlias": "likewise",
     "logs:*DataProtectionPolicy": "the log groups have none",
     "logs:*IndexPolicy": "likewise",

@@ -15,16 +15,22 @@ from fastai_deploy.aws.permissions import Needs, role_policies, user_policies
 from fastai_deploy.aws.specs import (
     ApiSpec,
     EndpointSpec,
+    FunctionSpec,
     Location,
     Roles,
     api_spec,
     endpoint_spec,
+    function_spec,
     ttl_spec,
 )
 from fastai_deploy.aws.templates.render import (
+    Published,
+    Serving,
     api_template,
     endpoint_template,
     expiry_template,
+    function_template,
+    published,
     transform_template,
 )
 from fastai_deploy.aws.templates.template import Template
@@ -70,8 +76,25 @@ ENDPOINTS = {
         f"[project]\nregion = 'eu-central-1'\nname = 'demo'\nexecution_role = '{EXECUTION_ROLE}'\n"
     ),
 }
+FUNCTIONS = {
+    "packed": "",
+    "full": (
+        'subnets = ["subnet-0a1b2c3d"]\nsecurity_groups = ["sg-0123abcd"]\n'
+        "[endpoint.function]\nmemory = 4096\nprovisioned_concurrency = 2\nconcurrency = 5\n"
+        "storage = 2048\n[project]\nregion = 'eu-central-1'\nname = 'demo'\n"
+        f"kms_key = '{KMS_KEY}'\nalarm_topic = '{TOPIC}'\ntags = {{team = 'nlp'}}\n"
+        f"permissions_boundary = '{BOUNDARY}'\n"
+    ),
+    "snapstart": "[endpoint.function]\nsnapstart = true\n",
+    "given-role": (
+        f"[project]\nregion = 'eu-central-1'\nname = 'demo'\nlambda_role = '{LAMBDA_ROLE}'\n"
+    ),
+}
+IN_FUNCTION = '[endpoint]\nkind = "lambda"\n'
 APIS = {
     "rest-key": "",
+    "rest-lambda": IN_FUNCTION,
+    "http-lambda": f'type = "http"\nauth = "iam"\n{IN_FUNCTION}',
     "rest-full": (
         'route = "/v1/classify"\nquota = 5000\nrate = 10\nburst = 20\nconcurrency = 5\n'
         'timeout = 12.5\ncors_origins = ["https://a.example", "https://b.example"]\n[project]\n'
@@ -150,6 +173,15 @@ def api_of(settings: Settings, *, gateway_logs: bool = True) -> ApiSpec:
     return api_spec(settings, code=code, code_version=CODE_SHA256, gateway_logs=gateway_logs)
 
 
+def function_of(settings: Settings, *, reads: bool = False) -> FunctionSpec:
+    """The function of some settings; ``reads``: its model does not fit into the package."""
+    uri = Location(BUCKET, artifact_key(settings.project_name, SHA256)).uri
+    stored = StoredArtifact("aws", uri, SHA256, 1, SHA256)
+    code = Location(BUCKET, code_key(settings.project_name, CODE_SHA256))
+    size = 500_000_000 if reads else 23_000_000
+    return function_spec(settings, stored, code, size=size, reads=reads)
+
+
 def of_type(template: Any, kind: str) -> list[Any]:
     """The resources of a type in a template."""
     return [value for value in template["Resources"].values() if value["Type"] == kind]
@@ -163,6 +195,13 @@ def goldens() -> Iterator[Golden]:
     for name, toml in APIS.items():
         spec = api_of(settings_of(section("api", toml)))
         yield Golden.of(f"api-{name}", api_template(spec))
+    for name, toml in FUNCTIONS.items():
+        spec = function_of(
+            settings_of(section("endpoint", f'kind = "lambda"\n{toml}')), reads=name == "full"
+        )
+        before = Published("Version000000000000", published(spec).resource, "0a1b2c3d4e5f")
+        serving = Serving(published(spec), (before,))
+        yield Golden.of(f"function-{name}", function_template(spec, serving))
     settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
     ends = ttl_spec(settings, version=SHA256, ends=ENDS)
     yield Golden.of("expiry", expiry_template(ends))

@@ -10,9 +10,18 @@ from fastai_deploy.aws.templates.render import api_template
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.settings import load_settings
 from fastai_deploy.settings.constraints import RULES, environment_bytes
-from tests.aws_templates.scenarios import KMS_KEY, api_of, of_type, section, settings_of
+from tests.aws_templates.scenarios import (
+    CERTIFICATE,
+    KMS_KEY,
+    api_of,
+    of_type,
+    section,
+    settings_of,
+)
 
 SERVERLESS = 'kind = "serverless"\n'
+FUNCTION = 'kind = "lambda"\n'
+URL = '[api]\ntype = "function-url"\n'
 MANY_ORIGINS = [f"https://{number:02}.{'a' * 60}.example.com" for number in range(50)]
 
 
@@ -47,6 +56,52 @@ MANY_ORIGINS = [f"https://{number:02}.{'a' * 60}.example.com" for number in rang
             "canary = false",
         ),
         ("endpoint", f"{SERVERLESS}rolling = true\ninstance_count = 2\n", "no instances", "real"),
+        ("endpoint", f'{FUNCTION}[model]\nruntime = "learner"\n', "do not fit into", "onnx"),
+        ("endpoint", f"{FUNCTION}data_capture = 5\n", "cannot capture", "data_capture = 0"),
+        ("endpoint", f"{FUNCTION}rolling = true\ninstance_count = 2\n", "no instances", "rolling"),
+        (
+            "endpoint",
+            f'{FUNCTION}image = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/a:1"\n',
+            "in no image",
+            "remove image",
+        ),
+        ("endpoint", f"{FUNCTION}max_instances = 2\n", "scales by itself", "concurrency"),
+        (
+            "endpoint",
+            f"{FUNCTION}[endpoint.function]\nsnapstart = true\nprovisioned_concurrency = 1\n",
+            "exclude each other",
+            "one of the two",
+        ),
+        (
+            "endpoint",
+            f"{FUNCTION}[endpoint.function]\nsnapstart = true\nstorage = 1024\n",
+            "512 MB of /tmp",
+            "one of the two",
+        ),
+        (
+            "endpoint",
+            f"{FUNCTION}[endpoint.function]\nconcurrency = 1\nprovisioned_concurrency = 2\n",
+            "kept warm",
+            "at most concurrency",
+        ),
+        ("endpoint", f"{FUNCTION}[endpoint.function]\ntimeout = 20\n", "would end before", "more"),
+        (
+            "endpoint",
+            f"{FUNCTION}canary = true\n[endpoint.function]\nprovisioned_concurrency = 2\n",
+            "has one version",
+            "canary = false",
+        ),
+        ("endpoint", f'instance_count = 1\n{URL}auth = "iam"\n', "URL of its own", "lambda"),
+        ("endpoint", f"{FUNCTION}{URL}", "neither API keys", "iam"),
+        (
+            "endpoint",
+            (
+                f'{FUNCTION}{URL}auth = "iam"\ndomain = "a.example.com"\n'
+                f'certificate = "{CERTIFICATE}"\n'
+            ),
+            "no domain of your own",
+            "rest or http",
+        ),
         ("project", "name = 'demo'\nttl = '4h'\nprotect = true\n", "protected", "ttl"),
         ("api", 'type = "http"\n', "no API keys", "iam"),
         ("api", 'auth = "jwt"\n', "no JWT", "http"),
@@ -67,7 +122,7 @@ def test_an_impossible_combination(name: str, toml: str, message: str, hint: str
 
 
 def test_every_rule_is_tried_here() -> None:
-    assert len(RULES) == 21
+    assert len(RULES) == 34
 
 
 def test_the_largest_environment_of_a_lambda_is_counted() -> None:

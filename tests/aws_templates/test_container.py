@@ -65,7 +65,7 @@ def test_a_learner_as_it_is_does_not_use_a_gpu(tmp_path: Path) -> None:
 
 def test_the_size_of_a_model_is_of_both_its_files(tmp_path: Path) -> None:
     write_manifest(tmp_path, gpu="model.onnx")
-    assert served_model(tmp_path / "bundle") == ServedModel(11, 44, None)
+    assert served_model(tmp_path / "bundle") == ServedModel(11, 44, None, 11)
 
 
 def write_manifest(folder: Path, *, gpu: str | None) -> None:
