@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def runs_the_same(name: str, other: Instance) -> bool:
 
 MIB = 1 << 20
 
-_SERVER = {"ray-serve": 1_280, "torchserve": 120}  # MiB
+_SERVER = {"ray-serve": 1_280, "torchserve": 120, "function": 0}  # MiB
 _CODE = 100
 _LEARNER_CODE = 500
 _RUN = 60
@@ -168,7 +169,7 @@ class MemoryNeed:
     """
 
     weights: int
-    server: Literal["ray-serve", "torchserve"]
+    server: Literal["ray-serve", "torchserve", "function"]
     learner: bool = False
 
     @property
@@ -275,6 +276,25 @@ def on_serverless(megabytes: int, need: MemoryNeed) -> MemoryEstimate:
     return MemoryEstimate(
         f"a serverless endpoint of {megabytes:,} MB", megabytes * MIB, need, larger
     )
+
+
+CORE_MB = 1_769
+"""The memory with which a function has one whole core (AWS: "Configure Lambda function memory")."""
+
+
+def function_memory(weights: int) -> int:
+    """The memory of a function in MB: one core's, or what a model needs.
+
+    Below one core, the price of a request stays the same and it takes longer.
+    """
+    return max(CORE_MB, math.ceil(MemoryNeed(weights, "function").needed / MIB))
+
+
+def in_function(megabytes: int, need: MemoryNeed) -> MemoryEstimate:
+    """The estimate for a Lambda function."""
+    enough = math.ceil(need.needed / MIB)
+    larger = f"memory = {enough} in [endpoint.function]"
+    return MemoryEstimate(f"a function of {megabytes:,} MB", megabytes * MIB, need, larger)
 
 
 def _mb(size: int) -> str:

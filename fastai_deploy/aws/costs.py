@@ -74,8 +74,8 @@ class CostReport:
     ``instances`` are the cheapest that the model fits, and the one that the settings name.
     ``cheapest`` is the first of them that is not burstable: the speed of those falls when their
     credits are used up, and SageMaker does not autoscale them. From ``break_even`` requests a month
-    a serverless endpoint is dearer than it. ``unpriced`` counts types that the model fits and whose
-    price is unknown.
+    a serverless endpoint is dearer than it, from ``function_break_even`` the model in a function.
+    ``unpriced`` counts types that the model fits and whose price is unknown.
     """
 
     region: str
@@ -89,6 +89,8 @@ class CostReport:
     unpriced: int
     stages: tuple[StageBill, ...]
     notes: tuple[str, ...]
+    function: CostOption | None = None
+    function_break_even: int | None = None
 
     def values(self) -> CostReport:
         """The result itself is its shape."""
@@ -115,7 +117,45 @@ class CostReport:
                 f"serverless  is dearer than that from {self.break_even:,} requests a month, "
                 f"{self.break_even * 24 / HOURS_A_MONTH:,.0f} a day"
             )
+        if self.function_break_even is not None:
+            yield (
+                f"lambda      is dearer than that from {self.function_break_even:,} requests a "
+                f"month, {self.function_break_even * 24 / HOURS_A_MONTH:,.0f} a day"
+            )
+            yield from _by_volume(self)
         yield from (f"note        {note}" for note in self.notes)
+
+
+_DAILY = (1_000, 10_000, 100_000, 1_000_000)
+_BAR = 40
+
+
+def _by_volume(found: CostReport) -> Iterator[str]:
+    """The month's cost of the function and of the cheapest instance, by requests a day, as bars."""
+    instance = next(each for each in found.instances if each.place == found.cheapest)
+    million = found.function.per_million if found.function else None
+    if million is None or not instance.per_month:
+        return
+    yield ""
+    yield f"{'requests a day':<16}{'a month in a function':>24}  (| {instance.place}, always)"
+    per_day = million * HOURS_A_MONTH / 24 / _MILLION
+    for daily in _DAILY:
+        month = per_day * daily
+        filled = min(_BAR, max(1, round(month / instance.per_month * _BAR / 2)))
+        bar = "#" * filled + " " * (_BAR - filled)
+        more = ">" if filled == _BAR else ""
+        half = _BAR // 2
+        yield f"{daily:>14,}  {month:>22,.2f}    {bar[:half]}|{bar[half:].rstrip()}{more}"
+    yield ""
+
+
+def function_million(prices: PriceBook, megabytes: int, latency_ms: float) -> Decimal | None:
+    """What a million requests cost in a function; None if Lambda's price is not known."""
+    if prices.gb_second is None or prices.million_requests is None:
+        return None
+    seconds = Decimal(str(latency_ms)) / 1_000
+    computing = prices.gb_second * Decimal(megabytes) / 1_024 * seconds * _MILLION
+    return (computing + prices.million_requests).quantize(_CENT)
 
 
 def _refresh(region: str) -> str:
@@ -133,7 +173,8 @@ _HEAD = ("", "memory", "per hour", "per month", "idle month", "per million")
 
 
 def _table(found: CostReport) -> Iterator[str]:
-    options = [*found.instances, *([found.serverless] if found.serverless else [])]
+    by_use = [each for each in (found.serverless, found.function) if each]
+    options = [*found.instances, *by_use]
     rows = [
         (
             f"{'* ' if option.chosen else '  '}{option.place}",
@@ -145,9 +186,10 @@ def _table(found: CostReport) -> Iterator[str]:
         )
         for option in options
     ]
-    if found.serverless is not None:  # it has no price per hour, and its month depends on the use
-        first, memory, *_, idle, million = rows[-1]
-        rows[-1] = (first, memory, "", "by use", idle, million)
+    # These have no price per hour, and their month depends on the use.
+    for place in range(len(rows) - len(by_use), len(rows)):
+        first, memory, *_, idle, million = rows[place]
+        rows[place] = (first, memory, "", "by use", idle, million)
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
     for row in (_HEAD, *rows):
         first, *others = row
@@ -165,13 +207,15 @@ def _cents(amount: Decimal | None) -> str:
 class Fits:
     """Where the model fits: instance ``types`` with their memory, and serverless ``memory`` in MB.
 
-    ``serverless`` is None if the model fits no serverless endpoint. ``chosen`` is the type of the
-    settings, or ``serverless``; empty if they name none.
+    ``serverless`` is None if the model fits no serverless endpoint, and ``function``, in MB too, if
+    it fits no Lambda function. ``chosen`` is the type of the settings, ``serverless`` or
+    ``lambda``; empty if they name none.
     """
 
     types: Sequence[tuple[str, int]]
     serverless: int | None
     chosen: str
+    function: int | None = None
 
 
 def compare(
@@ -198,11 +242,12 @@ def compare(
     steady = [option for option in priced if not Instance(option.place).burstable]
     cheapest = steady[0] if steady else None
     break_even = _break_even(cheapest, serverless)
+    function = _function(fits.function, prices, usage, chosen=fits.chosen == "lambda")
     more = list(_notes(usage, cheapest, break_even))
     unpriced = len(instances) - len(priced)
     if unpriced and prices.known:
         more.append(f"{unpriced} more types fit, whose price is unknown: {_refresh(prices.region)}")
-    if fits.chosen not in ("", "serverless", *(option.place for option in instances)):
+    if fits.chosen not in ("", "serverless", "lambda", *(option.place for option in instances)):
         more.append(f"{fits.chosen} of the settings is not listed: the model does not fit it")
     if fits.serverless is None:
         more.append("the model needs more memory than a serverless endpoint can have, 6 GB")
@@ -217,6 +262,8 @@ def compare(
         break_even=break_even,
         unpriced=unpriced,
         stages=tuple(stages),
+        function=function,
+        function_break_even=_break_even(cheapest, function),
         notes=(*notes, *more, "counted is computing; not the API, logs, storage, data and taxes"),
     )
 
@@ -247,8 +294,21 @@ def _serverless(
     return CostOption(place, megabytes << 20, None, None, idle, million, chosen)
 
 
+def _function(
+    megabytes: int | None, prices: PriceBook, usage: Usage, *, chosen: bool
+) -> CostOption | None:
+    if megabytes is None:
+        return None
+    million = None
+    if usage.latency_ms is not None:
+        million = function_million(prices, megabytes, usage.latency_ms)
+    idle = None if prices.gb_second is None else Decimal(0)
+    place = f"lambda, {megabytes:,} MB"
+    return CostOption(place, megabytes << 20, None, None, idle, million, chosen)
+
+
 def _break_even(cheapest: CostOption | None, serverless: CostOption | None) -> int | None:
-    """How many requests a month cost as much on the serverless endpoint as on the instance."""
+    """How many requests a month cost as much on what is billed by use as on the instance."""
     if cheapest is None or cheapest.per_month is None or serverless is None:
         return None
     if not serverless.per_million:

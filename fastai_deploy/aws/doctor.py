@@ -3,6 +3,7 @@
     credentials   valid, and whose they are       bucket      owned by this account
     permissions   by IAM's policy simulator       image       in the region's registry
     quota         of the instance type            memory      estimated to be enough
+    concurrency   of the account's functions
     stacks        owned, and not busy             limits      timeouts and sizes are consistent
     roles         the settings' own: of this account, there, and for their services
 
@@ -37,6 +38,9 @@ from fastai_deploy.errors import (
 from fastai_deploy.records import Check, Outcome, counted
 
 _QUOTA_SERVICE = "sagemaker"
+_CODE = "L-B99A9384"  # Lambda, concurrent executions
+# "Configuring reserved concurrency for a function"; new accounts have 10.
+_UNRESERVED, _FEW_AT_ONCE = 100, 10
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ class Limits:
 class Subject:
     """What to check; ``instance`` None means serverless, ``bucket`` None fdeploy's own bucket.
 
+    ``function`` is the reserved concurrency of the model's function, 0 for none; None without such
+    a function, and ``image`` is empty with one.
+
     ``needs`` describes the required permissions, except those of ``unused`` services; ``estimate``
     is None if there is no model to measure. ``image_name`` has the tag in place of the digest.
     ``count`` instances are started beside the ones in use,
@@ -74,6 +81,7 @@ class Subject:
     rolling: int
     limits: Limits
     estimate: MemoryEstimate | None = None
+    function: int | None = None
 
 
 class Doctor:
@@ -126,7 +134,11 @@ class Doctor:
         roles = subject.needs.roles
         if roles != Roles():
             yield "roles", lambda: self._roles(roles)
-        yield "image", lambda: self._image(subject)
+        if subject.image:
+            yield "image", lambda: self._image(subject)
+        reserved = subject.function
+        if reserved is not None:
+            yield "concurrency", lambda: self._concurrency(reserved)
         instance = subject.instance
         if instance:
             yield "quota", lambda: self._quota(instance, subject)
@@ -227,6 +239,23 @@ class Doctor:
             return Check("image", "warned", f"{uri} is not in ECR", "choose an image in ECR")
         digest = find_digest(self._aws, uri)
         return Check("image", "passed", f"{subject.image_name} exists, as {digest}")
+
+    def _concurrency(self, reserved: int) -> Check:
+        """Compare the account's concurrency with what the function reserves, and its own need."""
+        limits = self._aws.call("lambda", "get_account_settings")["AccountLimit"]
+        most, free = limits["ConcurrentExecutions"], limits["UnreservedConcurrentExecutions"]
+        message = f"this account runs at most {most:,} functions at once here, {free:,} unreserved"
+        url = console_url(self._aws.region, f"servicequotas/home/services/lambda/quotas/{_CODE}")
+        if reserved and free - reserved < _UNRESERVED:
+            raise AwsQuota(
+                f"{message}; AWS keeps {_UNRESERVED} unreserved, and the settings reserve "
+                f"{reserved}",
+                hint=f"remove concurrency from [endpoint.function], or ask for more at {url}",
+            )
+        if most <= _FEW_AT_ONCE:
+            hint = f"more requests at once are answered with 503; ask for more at {url}"
+            return Check("concurrency", "warned", message, hint)
+        return Check("concurrency", "passed", message)
 
     def _quota(self, instance: str, subject: Subject) -> Check:
         """Compare the quota with what is in use and what is started beside it (blue/green)."""

@@ -55,6 +55,7 @@ _TYPES = {
     "AWS::IAM::Role": "role",
     "AWS::Lambda::Alias": "function",
     "AWS::Lambda::Function": "function",
+    "AWS::Lambda::Url": "function URL",
     "AWS::Lambda::Version": "function",
     "AWS::Logs::LogGroup": "log group",
     "AWS::SageMaker::Endpoint": "endpoint",

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -41,7 +41,8 @@ _MOST = 1 << 20  # bytes of a cached file
 class PriceBook:
     """The prices of one region in USD: an instance per hour, serverless per second by GB.
 
-    ``source`` is a URL or the API that they are from, ``published`` their date.
+    ``source`` is a URL or the API that they are from, ``published`` their date. ``gb_second`` and
+    ``million_requests`` are Lambda's on x86, None if they are not known.
     """
 
     region: str
@@ -49,6 +50,8 @@ class PriceBook:
     published: str = ""
     hour: Mapping[str, Decimal] = field(default_factory=dict)
     second_by_gb: Mapping[int, Decimal] = field(default_factory=dict)
+    gb_second: Decimal | None = None
+    million_requests: Decimal | None = None
 
     @property
     def known(self) -> bool:
@@ -93,7 +96,16 @@ def default_folder() -> Path:
 
 def price_book(region: str, folder: Path) -> PriceBook:
     """The prices of a region: those that were asked for, else those that ship."""
-    return _cached(region, folder) or shipped(region)
+    return _with_functions(_cached(region, folder) or shipped(region))
+
+
+def _with_functions(book: PriceBook) -> PriceBook:
+    """The prices with those of Lambda that ship."""
+    found = _shipped()["functions"].get(book.region)
+    if found is None:
+        return book
+    million = Decimal(found["million_requests"])
+    return replace(book, gb_second=Decimal(found["gb_second"]), million_requests=million)
 
 
 def _cached(region: str, folder: Path) -> PriceBook | None:

@@ -330,7 +330,11 @@ def _data(needs: Needs) -> Iterator[Json]:
         "InvokeEndpoint InvokeEndpointAsync",
         needs.arn(f"sagemaker:*:*:endpoint/{needs.project}-*"),
     )
-    yield _allow("lambda", "InvokeFunction", needs.arn(f"lambda:*:*:function:{needs.project}-*"))
+    yield _allow(
+        "lambda",
+        "InvokeFunction InvokeFunctionUrl",
+        needs.arn(f"lambda:*:*:function:{needs.project}-*"),
+    )
     yield _allow("logs", "DescribeLogStreams FilterLogEvents GetLogEvents", _own_logs(needs))
     yield _allow(
         "sagemaker",
@@ -345,6 +349,7 @@ def _data(needs: Needs) -> Iterator[Json]:
         [needs.arn(f"sagemaker:*:*:{kind}/*") for kind in ("endpoint", "endpoint-config")],
     )
     yield _allow("apigateway", "GET", needs.arn("apigateway:*::/account"))
+    yield _allow("lambda", "GetAccountSettings", "*")
     # To check that the image exists; the repositories belong to AWS.
     yield _allow("ecr", "BatchGetImage", needs.arn("ecr:*:*:repository/*"))
     if needs.signs_requests:

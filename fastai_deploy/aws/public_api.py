@@ -116,6 +116,7 @@ def _refused(url: str, reply: Reply) -> InvocationError:
 Auth = Literal["key", "iam", "jwt", "none"]
 
 URL_OUTPUT = "Url"
+_FUNCTION_URL = ".lambda-url."
 _REFUSED_WITHOUT = {"key": 403, "iam": 403, "jwt": 401, "none": 200}
 _NOT_YET = frozenset((403, 404, 500, 502, 504))  # patient() waits for the end of 429 and 503
 _POLL_SECONDS = 2.0
@@ -210,7 +211,8 @@ class ApiPublisher:
         if access.auth == "key":
             return {"x-api-key": access.key}
         if access.auth == "iam":
-            return self._aws.signature("execute-api", access.url, body)
+            service = "lambda" if _FUNCTION_URL in access.url else "execute-api"
+            return self._aws.signature(service, access.url, body)
         return {}
 
     def _opening(self, access: ApiAccess) -> Callable[[Json], Json]:

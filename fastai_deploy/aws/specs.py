@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from fastai_deploy.aws.capacity import DEFAULT_INSTANCE, Instance, instance
+from fastai_deploy.aws.capacity import (
+    DEFAULT_INSTANCE,
+    Instance,
+    function_memory,
+    instance,
+)
 from fastai_deploy.aws.images import Family, Image
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.errors import SettingsError
@@ -422,14 +427,10 @@ def endpoint_spec(
     )
 
 
-CORE_MB = 1_769
-"""The memory with which a function has one whole core (AWS: "Configure Lambda function memory")."""
-MAX_FUNCTION_MB = 10_240
 _NEW_ACCOUNT_MB = 3_008
 MAX_FUNCTION_MODEL = 1_000_000_000
 """Bytes; reading more from the bucket takes longer than a request may, at every cold start."""
 _MB = 1 << 20
-_CODE_MB, _LOADED = 160, 1.5  # what serving needs beside the model, and of the model's files
 _LEAST_STORAGE = 512
 _CANARY = 0.1
 
@@ -443,15 +444,6 @@ def check_function_model(size: int) -> None:
             hint='set kind to "real-time" in [endpoint], or allow a form with fewer bits '
             "(quantize in [model])",
         )
-
-
-def function_memory(settings: Settings, size: int) -> int:
-    """The memory of a function for a model of ``size`` bytes, in MB: the setting, or what it needs.
-
-    Below one core, the price of a request stays the same and it takes longer.
-    """
-    needed = math.ceil(_CODE_MB + _LOADED * size / _MB)
-    return settings.sections.endpoint.function.memory or max(CORE_MB, needed)
 
 
 def function_spec(
@@ -469,7 +461,7 @@ def function_spec(
     """
     endpoint, api = settings.sections.endpoint, settings.sections.api
     check_function_model(size)
-    memory = function_memory(settings, size)
+    memory = endpoint.function.memory or function_memory(size)
     files = math.ceil(1.05 * size / _MB) + 16 if reads else 0
     storage = endpoint.function.storage or max(_LEAST_STORAGE, files)
     if storage < files:
@@ -506,11 +498,11 @@ def function_spec(
         canary=_CANARY if endpoint.canary else 0,
         bake=endpoint.bake,
         unproven=stored.unproven,
-        warnings=tuple(_function_warnings(settings, memory, size)),
+        warnings=tuple(_function_warnings(settings, memory)),
     )
 
 
-def _function_warnings(settings: Settings, memory: int, size: int) -> Iterator[str]:
+def _function_warnings(settings: Settings, memory: int) -> Iterator[str]:
     endpoint = settings.sections.endpoint
     if endpoint.instance:
         yield f"endpoint.instance ({endpoint.instance}) is not used: the model is in a function"
@@ -519,9 +511,6 @@ def _function_warnings(settings: Settings, memory: int, size: int) -> Iterator[s
             f"the function has {memory:,} MB; a new account may have a quota of "
             f"{_NEW_ACCOUNT_MB:,}, which AWS raises by use"
         )
-    needed = math.ceil(_CODE_MB + _LOADED * size / _MB)
-    if memory < needed:
-        yield f"the model needs about {needed:,} MB, and memory in [endpoint.function] is {memory}"
     if endpoint.function.provisioned_concurrency:
         yield "provisioned_concurrency is paid by the hour, asked or not"
     if endpoint.function.snapstart:

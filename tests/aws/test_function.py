@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import io
+import shutil
+import zipfile
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastai_deploy.errors import InvocationError, ParityError
+from fastai_deploy.errors import AwsQuota, DeployError, InvocationError, ParityError
+from fastai_deploy.naming import code_key
 from fastai_deploy.packaging.wheels import FUNCTION
-from fastai_deploy.records import Api, Endpoint
+from fastai_deploy.records import Api, Endpoint, FunctionCode
 from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.world import World
 from tests.packaged import Model, write_model
+from tests.runtime.bundles import GOLDEN_TEXTS
 
 NAME = "demo-dev-lambda"
 
@@ -30,7 +37,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture
-def world(world: World) -> Iterator[World]:
+def world(world: World) -> World:
     world.flags["endpoint", "kind"] = "lambda"
     world.flags["api", "burst"] = 20
     world.flags["api", "rate"] = 5.0
@@ -51,7 +58,8 @@ def up(world: World, model: Model) -> tuple[Endpoint, Api]:
 
 
 def bring(world: World, model: Model) -> None:
-    """The bundle where the stage has it."""
+    """The bundle and the artifact where the stage has them."""
+    shutil.copyfile(model.artifact.path, world.root / "model.tar.gz")
     link = world.root / "bundle"
     link.unlink(missing_ok=True)
     link.symlink_to(model.bundle.folder)
@@ -158,6 +166,29 @@ def test_rollback_moves_the_alias_back_without_a_new_version(
     assert AwsOperations(world.target()).live_version() == model.artifact.version
 
 
+def test_a_rollback_downloads_what_this_machine_no_longer_has(
+    world: World, model: Model, other_model: Model
+) -> None:
+    deploy(world, model)
+    deploy(world, other_model)
+    packages = [
+        item["Key"]
+        for item in world.client("s3").list_objects_v2(Bucket=bucket_of(world))["Contents"]
+        if "/lambda/" in item["Key"]
+    ]
+    for key in packages:
+        world.client("s3").delete_object(Bucket=bucket_of(world), Key=key)
+    (world.root / "model.tar.gz").unlink()
+    endpoint = AwsOperations(world.target()).rollback(None)
+    model.verify(lambda request: world.target().invoke(endpoint, request))
+    assert versions(world) == ["1", "2"], "the same artifact is the same version"
+
+
+def bucket_of(world: World) -> str:
+    (bucket,) = world.client("s3").list_buckets()["Buckets"]
+    return str(bucket["Name"])
+
+
 def test_versions_that_nobody_needs_are_deleted(
     world: World, model: Model, other_model: Model
 ) -> None:
@@ -237,3 +268,120 @@ def test_another_kind_without_an_api_goes_at_once(
     target = world.target()
     target.deploy(target.upload(for_sagemaker.artifact), for_sagemaker.verify)
     assert world.client("lambda").list_functions()["Functions"] == []
+
+
+def test_status_plan_doctor_logs_and_templates_know_the_function(
+    world: World, model: Model, other_model: Model
+) -> None:
+    bring(world, model)
+    before = AwsOperations(world.target()).plan(model.artifact)
+    added = {change.type for change in before.changes if change.action == "add"}
+    assert {"Lambda::Function", "Lambda::Version", "Lambda::Alias", "ApiGateway::RestApi"} <= added
+    assert "nothing when idle" in before.cost.note or "no price of Lambda" in before.cost.note
+
+    up(world, model)
+    operations = AwsOperations(world.target())
+    assert not operations.plan(model.artifact).changed
+    status = operations.status()
+    assert (status.endpoint, status.endpoint_status) == (NAME, "Active")
+    assert status.version == model.artifact.version
+    assert "1,769 MB, billed by use" in status.bill.note
+    checks = {check.name: check for check in operations.doctor(model.artifact).checks}
+    assert "at most 1,000 functions at once" in checks["concurrency"].message
+    assert checks["artifact"].outcome != "failed"
+    assert "a function of 1,769 MB" in checks["memory"].message
+    lines = [
+        line.message for line in operations.logs(api=True, since=timedelta(hours=1), follow=False)
+    ]
+    assert any('"event": "ready"' in line for line in lines)
+    stacks = operations.template(model.artifact).stacks
+    assert list(stacks) == ["demo-dev-function", "demo-dev-api"]
+    bring(world, other_model)
+    changed = AwsOperations(world.target()).plan(other_model.artifact)
+    assert "Lambda::Version" in {change.type for change in changed.changes}
+
+
+def test_more_than_the_account_can_reserve_is_refused_before_anything_is_made(
+    world: World, model: Model
+) -> None:
+    world.flags["endpoint.function", "concurrency"] = 950
+    with pytest.raises(AwsQuota, match="the settings reserve 950"):
+        deploy(world, model)
+    assert world.client("lambda").list_functions()["Functions"] == []
+
+
+def test_a_canary_gets_a_share_and_then_all(world: World, model: Model, other_model: Model) -> None:
+    world.flags["endpoint", "canary"] = True
+    world.flags["endpoint", "bake"] = 0
+    deploy(world, model)
+    deploy(world, other_model)
+    assert f"sending 10% of the requests to {other_model.artifact.version} for 0 s" in world.said
+    assert aliased(world)["FunctionVersion"] == "2"
+    assert not aliased(world).get("RoutingConfig", {}).get("AdditionalVersionWeights")
+
+
+def test_an_alarm_ends_a_canary(world: World, model: Model, other_model: Model) -> None:
+    world.flags["endpoint", "canary"] = True
+    endpoint = deploy(world, model)
+    bring(world, other_model)
+
+    def verify(invoke: Any) -> None:
+        other_model.verify(invoke)
+        world.client("cloudwatch").set_alarm_state(
+            AlarmName="demo-dev-function-errors", StateValue="ALARM", StateReason="a test"
+        )
+
+    target = world.target()
+    with pytest.raises(DeployError, match="demo-dev-function-errors"):
+        target.deploy(target.upload(other_model.artifact), verify)
+    assert aliased(world)["FunctionVersion"] == "1"
+    assert not aliased(world).get("RoutingConfig", {}).get("AdditionalVersionWeights")
+    model.verify(lambda request: world.target().invoke(endpoint, request))
+
+
+def test_a_model_that_does_not_load_is_no_deploy(world: World, model: Model) -> None:
+    world.flags["endpoint.function", "memory"] = 128
+    deploy(world, model)  # a tiny model fits
+    stored = world.target().upload(model.artifact)
+    broken = replace(stored, function=FunctionCode(empty_package(world, stored.uri), reads=False))
+    with pytest.raises((DeployError, InvocationError)):
+        world.target().deploy(broken, model.verify)
+    assert aliased(world)["FunctionVersion"] == "1"
+
+
+def empty_package(world: World, uri: str) -> str:
+    """A package without a model, in the bucket; its SHA-256."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("fdeploy_runtime/__init__.py", "")
+    digest = hashlib.sha256(packed.getvalue()).hexdigest()
+    bucket = uri.removeprefix("s3://").partition("/")[0]
+    key = code_key("demo", digest)
+    world.client("s3").put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
+    return digest
+
+
+def test_a_stage_with_a_function_deletes_itself(world: World, model: Model) -> None:
+    world.flags["project", "ttl"] = "4h"
+    up(world, model)
+    schedules = world.client("scheduler").list_schedules()["Schedules"]
+    assert len(schedules) == 2
+    later = datetime.now(timezone.utc) + timedelta(hours=5)
+    deleted = world.double.run_schedules(world.account, later)
+    assert deleted == ["demo-dev-api", "demo-dev-function"]
+
+
+@pytest.mark.parametrize("auth", ["iam", "none"])
+def test_a_function_has_a_url_of_its_own(world: World, model: Model, auth: str) -> None:
+    world.flags["api", "type"] = "function-url"
+    world.flags["api", "auth"] = auth
+    _, api = up(world, model)
+    assert ".lambda-url." in api.url
+    assert api.url.endswith("/classify")
+    answer = world.target().call_api(api, {"text": GOLDEN_TEXTS[0]})
+    assert answer["model"]["version"] == model.artifact.version
+    assert world.client("apigateway").get_rest_apis()["items"] == []
+    assert ("open to everybody" in world.said) is (auth == "none")
+    assert "no rate limit" in world.said
+    assert world.target().teardown(artifacts=True).left == ()
+    assert world.everything() == []

@@ -75,6 +75,7 @@ create_log_stream: Any = _part("ministack.services.cloudwatch_logs", "_create_lo
 put_log_events: Any = _part("ministack.services.cloudwatch_logs", "_put_log_events")
 rest_gateway: Any = import_module("ministack.services.apigateway_v1")
 http_gateway: Any = import_module("ministack.services.apigateway")
+lambdas: Any = import_module("ministack.services.lambda_svc")
 rest_apis: Any = _part("ministack.services.apigateway_v1", "_rest_apis")
 api_keys: Any = _part("ministack.services.apigateway_v1", "_api_keys")
 usage_plans: Any = _part("ministack.services.apigateway_v1", "_usage_plans")

@@ -149,6 +149,8 @@ class Double:
     def _account_of_api(self, request: Request) -> str:
         """Whose public API an unsigned request calls."""
         api = request.headers.get("host", "").partition(".")[0]
+        if found := self._emulator.lambdas.resolve_function_url(api):
+            return str(found[0])
         for store in (self._emulator.rest_apis, self._emulator.http_apis):
             for account, _region, identifier in list(store._data):  # noqa: SLF001 - all accounts
                 if identifier == api:

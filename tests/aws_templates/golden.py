@@ -21,6 +21,7 @@ KEPT = (
     "api-rest-full",
     "api-http-jwt",
     "api-rest-lambda",
+    "api-url-lambda",
     "function-full",
     "expiry",
     "batch",

@@ -94,6 +94,7 @@ IN_FUNCTION = '[endpoint]\nkind = "lambda"\n'
 APIS = {
     "rest-key": "",
     "rest-lambda": IN_FUNCTION,
+    "url-lambda": f'type = "function-url"\nauth = "none"\npage = true\n{IN_FUNCTION}',
     "http-lambda": f'type = "http"\nauth = "iam"\n{IN_FUNCTION}',
     "rest-full": (
         'route = "/v1/classify"\nquota = 5000\nrate = 10\nburst = 20\nconcurrency = 5\n'

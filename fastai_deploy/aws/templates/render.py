@@ -1,7 +1,7 @@
 """The templates of a stage, with the parameters that its specs give.
 
     EndpointSpec ──> endpoint.yaml        ApiSpec ──> api.yaml        TtlSpec ──> expiry.yaml
-    FunctionSpec ──> function.yaml
+    FunctionSpec ──> function.yaml       its URL ──> api_url.yaml
 
 CloudFormation's own parameters and conditions do nearly all. What they cannot express is worked
 out here: names that end in a hash of what they name, and lists that a line ``# insert: NAME`` of a
@@ -236,6 +236,8 @@ def _function_parameters(spec: FunctionSpec, live: str) -> Parameters:
 
 def api_template(spec: ApiSpec, *, key_serial: str = "") -> Template:
     """The stack of an API; another ``key_serial`` makes CloudFormation replace the API key."""
+    if spec.type == "function-url":
+        return _url_template(spec)
     body = api_body(spec)
     gateway = _text(f"api_{spec.type}.yaml", {"Body": body})
     text = _text("api.yaml", {"Gateway": gateway}).replace(
@@ -249,6 +251,19 @@ def api_template(spec: ApiSpec, *, key_serial: str = "") -> Template:
     }
     values["RolePath"] = _role_path(spec.common, load(text), values, "FunctionRole")
     return Template(text, values)
+
+
+def _url_template(spec: ApiSpec) -> Template:
+    """The stack of a function's URL."""
+    common = _common_parameters(spec.common, spec.version)
+    values = {
+        **{name: common[name] for name in ("Project", "Stage", "Version")},
+        "EndpointName": spec.endpoint,
+        "Auth": spec.auth,
+        "Route": spec.route.removeprefix("/"),
+        "ShowPage": _yes(spec.page),
+    }
+    return Template(_text("api_url.yaml"), values)
 
 
 def expiry_template(spec: TtlSpec) -> Template:

@@ -127,6 +127,8 @@ def _without_routes(wanted: Template, live: Template) -> FirstStep | None:
     body = _body(document)
     if not body or not body["paths"] or _body(wanted.document()) is not None:
         return None
+    if _API not in wanted.document()["Resources"]:  # the URL of a function
+        return None
     document["Resources"][_API]["Properties"]["Body"] = {
         "openapi": body["openapi"],
         "info": body["info"],

@@ -11,18 +11,22 @@ from fastai_deploy.aws.bucket import default_bucket
 from fastai_deploy.aws.capacity import (
     MemoryEstimate,
     MemoryNeed,
+    in_function,
     known_types,
     on_instance,
     on_serverless,
 )
+from fastai_deploy.aws.costs import function_million
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
 from fastai_deploy.aws.endpoint import find_endpoint
+from fastai_deploy.aws.list_prices import default_folder, price_book
 from fastai_deploy.aws.permissions import Needs
 from fastai_deploy.aws.pricing import Price, instance_price, stage_cost
 from fastai_deploy.aws.specs import (
     BATCH_PERCENT,
     INVOKE_SECONDS,
     EndpointSpec,
+    FunctionSpec,
     Instances,
     wanted_roles,
 )
@@ -36,6 +40,7 @@ from fastai_deploy.records import Artifact, Check, Cost
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES, MAX_GATEWAY_SECONDS
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.aws.context import Context
+from fastai_deploy.targets.aws.costs import where_it_fits
 from fastai_deploy.targets.aws.stacks import chosen_image, served_model
 
 _AGAIN = "run fdeploy package"
@@ -91,6 +96,68 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
         ),
         estimate=estimate(context, spec),
     )
+
+
+def function_subject(context: Context, spec: FunctionSpec) -> Subject:
+    """What the doctor checks of the model in a function."""
+    api, served = context.settings.sections.api, served_model(context.bundle)
+    estimate = None
+    if served is not None:
+        need = MemoryNeed(served.function_bytes, "function")
+        estimate = in_function(spec.function.memory, need)
+    return Subject(
+        owner=context.owner,
+        needs=needs(context),
+        unused=frozenset(_unused_by_function(context)),
+        bucket=context.settings.sections.project.bucket,
+        image="",
+        image_name="",
+        instance=None,
+        count=0,
+        rolling=0,
+        limits=Limits(
+            function_seconds=api.timeout,
+            gateway_seconds=MAX_GATEWAY_SECONDS,
+            endpoint_seconds=spec.function.timeout,
+            largest_request=api.max_body,
+            endpoint_takes=MAX_BODY_BYTES,
+        ),
+        estimate=estimate,
+        function=spec.function.concurrency or 0,
+    )
+
+
+def _unused_by_function(context: Context) -> Iterator[str]:
+    yield from ("application-autoscaling", "sagemaker", "ecr")
+    if context.settings.sections.project.ttl is None:
+        yield "scheduler"
+
+
+_SAMPLE_MS = 100
+
+
+def function_cost(context: Context, spec: FunctionSpec) -> Cost:
+    """What a million requests of 100 ms cost, and from where the cheapest instance costs less."""
+    prices = price_book(context.aws.region, default_folder())
+    million = function_million(prices, spec.function.memory, _SAMPLE_MS)
+    if million is None:
+        return Cost(None, None, "USD", f"no price of Lambda in {prices.region} is known here")
+    note = f"nothing when idle; about {million:,.2f} USD per million requests of {_SAMPLE_MS} ms"
+    fits, _ = where_it_fits(context.settings, context.bundle, context.aws.region)
+    priced = [prices.hour[kind] for kind, _ in fits.types if kind in prices.hour]
+    if priced:
+        daily = min(priced) * 24 / million * 1_000_000
+        note += f", which is less than an instance below {daily:,.0f} requests a day"
+    if spec.provisioned:
+        note += f"; {spec.provisioned} environments are kept warm and paid by the hour"
+    return Cost(None, None, "USD", note)
+
+
+def check_function(context: Context, spec: FunctionSpec) -> None:
+    """Run the checks and report the price. Raises AwsQuota if a deploy must fail."""
+    for warned in Doctor(context.aws).require(function_subject(context, spec)):
+        context.report(Warned(f"{warned.name}: {warned.message}", hint=warned.hint))
+    context.report(Step(f"price: {function_cost(context, spec).note}"))
 
 
 def _started(context: Context, spec: EndpointSpec) -> tuple[int, int]:

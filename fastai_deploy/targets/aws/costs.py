@@ -11,6 +11,7 @@ from fastai_deploy.aws.capacity import (
     SERVERLESS,
     Instance,
     MemoryNeed,
+    function_memory,
     instance_memory,
     known_types,
     on_serverless,
@@ -20,6 +21,7 @@ from fastai_deploy.aws.images import choose_image, installed_tables
 from fastai_deploy.aws.list_prices import PriceBook, refresh
 from fastai_deploy.aws.pricing import pricing_region
 from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.specs import MAX_FUNCTION_MODEL
 from fastai_deploy.errors import SettingsError, TargetUnavailable
 from fastai_deploy.settings import Settings
 from fastai_deploy.targets.aws.stacks import ServedModel, served_model
@@ -33,14 +35,18 @@ def where_it_fits(settings: Settings, bundle: Path, region: str) -> tuple[Fits, 
     served = found or _SMALLEST
     endpoint = settings.sections.endpoint
     chosen = endpoint.instance or DEFAULT_INSTANCE if settings.target == "aws" else ""
-    if endpoint.kind == "serverless":
-        chosen = "serverless"
+    if endpoint.kind in ("serverless", "lambda"):
+        chosen = endpoint.kind
     need = MemoryNeed(served.bytes, "torchserve", served.learner)
     asked = endpoint.serverless.memory if endpoint.kind == "serverless" else SERVERLESS[0]
     memory = next(
         (mb for mb in SERVERLESS if mb >= asked and not on_serverless(mb, need).tight), None
     )
-    return Fits(tuple(_types(settings, served, region)), memory, chosen), found is not None
+    function = None
+    if not served.learner and served.function_bytes <= MAX_FUNCTION_MODEL:
+        function = endpoint.function.memory or function_memory(served.function_bytes)
+    types = tuple(_types(settings, served, region))
+    return Fits(types, memory, chosen, function), found is not None
 
 
 def _types(settings: Settings, served: ServedModel, region: str) -> Iterator[tuple[str, int]]:

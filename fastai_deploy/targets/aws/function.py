@@ -39,6 +39,7 @@ from fastai_deploy.parity import Invoke, Json, Verify
 from fastai_deploy.parity.gate import patient
 from fastai_deploy.progress import Step, Warned
 from fastai_deploy.records import Deployed, FunctionCode, StoredArtifact
+from fastai_deploy.targets.aws import checks
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.stacks import StackDefinition
 
@@ -106,7 +107,7 @@ class FunctionStage:
 
         rollout = context.rollout(naming.function_log_group(self.name))
         request = context.request(self.stack, wanted.definition(wanted.beside(live)))
-        applied = rollout.apply(request, prove)
+        applied = rollout.apply(request, prove, lambda: checks.check_function(context, wanted.spec))
         if live is None or live.live.logical_id == wanted.new.logical_id:
             return stored, applied.changed
         if wanted.spec.canary:

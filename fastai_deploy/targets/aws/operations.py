@@ -43,6 +43,7 @@ from fastai_deploy.records import (
 )
 from fastai_deploy.targets.aws import checks, expiry
 from fastai_deploy.targets.aws.checks import artifact_check
+from fastai_deploy.targets.aws.function import FunctionStage
 from fastai_deploy.targets.aws.stacks import StackDefinition
 from fastai_deploy.targets.aws.target import AwsTarget
 from fastai_deploy.versions import (
@@ -72,6 +73,8 @@ class AwsOperations:
         Raises the errors of those commands.
         """
         context, stored = self._context, self._would_store(artifact)
+        if self._is_function:
+            return self._function_plan(artifact, stored)
         spec = context.definitions.endpoint_spec(stored)
         subject = checks.subject(context, spec)
         if subject.estimate:
@@ -94,6 +97,30 @@ class AwsOperations:
         cost = checks.cost(context, spec, templates, state.instances if state else 0)
         model = model_change(artifact, self.live_version(), self.deployed)
         return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now, model)
+
+    def _function_plan(self, artifact: Artifact, stored: StoredArtifact) -> StagePlan:
+        """The same for the model in a function."""
+        context, function = self._context, FunctionStage(self._context)
+        plan, spec = function.plan(stored)
+        subject = checks.function_subject(context, spec)
+        if subject.estimate:
+            subject.estimate.require()
+        for check in Doctor(context.aws).examine(subject):
+            if check.outcome != "passed":
+                context.report(Warned(f"{check.name}: {check.message}", hint=check.hint))
+        name = naming.api_stack(context.owner.project, context.owner.stage)
+        definition = self._api_definition(stored)
+        rollout = context.rollout(naming.function_log_group(function.name))
+        api = rollout.plan(context.request(name, definition))
+        end = expiry.planned_end(context, stored.sha256)
+        changes = (*planned(function.stack, plan.changes), *planned(name, api.changes))
+        model = model_change(artifact, self.live_version(), self.deployed)
+        cost = checks.function_cost(context, spec)
+        return StagePlan((*changes, *end.changes), cost, end.ends, end.ends_now, model)
+
+    @property
+    def _is_function(self) -> bool:
+        return self._context.settings.sections.endpoint.kind == "lambda"
 
     def _report_patch(self, stack: Stack | None, image: str) -> None:
         """Report that the tag of the image names another build than the one that runs."""
@@ -125,11 +152,14 @@ class AwsOperations:
         Raises NotOurs or AwsError.
         """
         aws, owner = self._context.aws, self._context.owner
-        stack = naming.api_stack if api else naming.endpoint_stack
-        our_stack(aws, stack(owner.project, owner.stage), owner)
         kind = self._context.settings.sections.endpoint.kind
-        group = naming.endpoint_log_group(naming.endpoint_name(owner.project, owner.stage, kind))
-        if api:
+        model = naming.model_stack(owner.project, owner.stage, kind)
+        our_stack(aws, naming.api_stack(owner.project, owner.stage) if api else model, owner)
+        name = naming.endpoint_name(owner.project, owner.stage, kind)
+        group = naming.endpoint_log_group(name)
+        if self._is_function:  # which is the API's too
+            group = naming.function_log_group(name)
+        elif api:
             group = naming.function_log_group(naming.function_name(owner.project, owner.stage))
         start = aws.now() - since
         if follow:
@@ -139,7 +169,7 @@ class AwsOperations:
     def console(self) -> str:
         """The stage's stacks in the AWS console. Asks AWS nothing."""
         owner, region = self._context.owner, self._context.aws.region
-        prefix = naming.endpoint_stack(owner.project, owner.stage).removesuffix("endpoint")
+        prefix = naming.api_stack(owner.project, owner.stage).removesuffix("api")
         found = f"#/stacks?filteringText={prefix}&filteringStatus=active&viewNested=true"
         return console_url(region, f"cloudformation/home?region={region}{found}")
 
@@ -218,6 +248,10 @@ class AwsOperations:
         if credentials.outcome == "failed":  # the other checks depend on the account
             return Checkup((credentials, packaged))
         stored = self._would_store(artifact or _NO_ARTIFACT)
+        if self._is_function:
+            function = context.definitions.function_spec(stored)
+            found = doctor.examine(checks.function_subject(context, function))
+            return Checkup((credentials, *found, packaged))
         spec = context.definitions.endpoint_spec(stored)
         return Checkup((credentials, *doctor.examine(checks.subject(context, spec)), packaged))
 
@@ -278,15 +312,23 @@ class AwsOperations:
         """The stacks by name, in the order in which they are created."""
         context = self._context
         project, stage = context.owner.project, context.owner.stage
-        yield naming.endpoint_stack(project, stage), context.definitions.endpoint(stored)
-        if context.settings.sections.endpoint.kind != "async":
-            digest = hashlib.sha256(context.lambda_package()).hexdigest()
-            bucket, _, _ = stored.uri.removeprefix("s3://").partition("/")
-            code = Location(bucket, naming.code_key(project, digest))
+        if self._is_function:
+            wanted = FunctionStage(context).wanted(stored)
             yield (
-                naming.api_stack(project, stage),
-                context.definitions.api(code, digest, account=account),
+                naming.function_stack(project, stage),
+                wanted.definition(wanted.in_place_of(None)),
             )
+        else:
+            yield naming.endpoint_stack(project, stage), context.definitions.endpoint(stored)
+        if context.settings.sections.endpoint.kind != "async":
+            yield naming.api_stack(project, stage), self._api_definition(stored, account=account)
+
+    def _api_definition(self, stored: StoredArtifact, *, account: bool = True) -> StackDefinition:
+        context = self._context
+        digest = hashlib.sha256(context.lambda_package()).hexdigest()
+        bucket, _, _ = stored.uri.removeprefix("s3://").partition("/")
+        code = Location(bucket, naming.code_key(context.owner.project, digest))
+        return context.definitions.api(code, digest, account=account)
 
     def _would_store(self, artifact: Artifact, *, unknown: str | None = None) -> StoredArtifact:
         """Where an artifact would be stored, to plan before it is uploaded."""
