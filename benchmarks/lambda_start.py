@@ -99,8 +99,14 @@ def packed(name: str, bundle: Path, folder: Path, python: Path) -> Iterator[Case
     versions = serving_versions(bundle, FUNCTION)
     wheels = fetch(FUNCTION, versions, cache=default_cache(), notify=print)
     artifact, task = folder / f"{name}.tar.gz", folder / name
-    quiet = {"notify": lambda _done, _total: None}
-    write_artifact(bundle, artifact, name=name, container=FUNCTION, wheels=wheels, **quiet)
+    write_artifact(
+        bundle,
+        artifact,
+        name=name,
+        notify=lambda _done, _total: None,
+        container=FUNCTION,
+        wheels=wheels,
+    )
     package = build_function_package(artifact, folder / f"{name}.zip", {}, python=python)
     with zipfile.ZipFile(package.path) as archive:
         archive.extractall(task)

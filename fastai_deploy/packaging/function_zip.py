@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from fastai_deploy import files
 from fastai_deploy.errors import FileError, SettingsError
@@ -61,6 +61,13 @@ _END = struct.Struct("<4s4H2LH")
 _ROOM = 64 * 1024  # for what the size of the members leaves out
 
 
+class Writable(Protocol):
+    """Where a member is copied to."""
+
+    def write(self, data: bytes, /) -> int:
+        """Write all of the data; return its length."""
+
+
 @dataclass(frozen=True)
 class FunctionPackage:
     """A zip; ``unpacked`` bytes in all.
@@ -86,7 +93,7 @@ class _Member:
     crc: int
     packed: int
     method: int
-    copy: Callable[[BinaryIO], None]
+    copy: Callable[[Writable], None]
 
 
 def build_function_package(
@@ -206,7 +213,7 @@ def _is_unused(name: str) -> bool:
 
 
 def _copied(wheel: Path, info: zipfile.ZipInfo) -> _Member:
-    def copy(to: BinaryIO) -> None:
+    def copy(to: Writable) -> None:
         with files.reading(wheel) as source:
             source.seek(info.header_offset)
             fields = _LOCAL.unpack(source.read(_LOCAL.size))
@@ -231,7 +238,7 @@ def _stored(folder: Path, path: Path) -> _Member:
             crc = zlib.crc32(chunk, crc)
     size = path.stat().st_size
 
-    def copy(to: BinaryIO) -> None:
+    def copy(to: Writable) -> None:
         with files.reading(path) as file:
             shutil.copyfileobj(file, to, files.CHUNK)
 

@@ -197,12 +197,12 @@ def goldens() -> Iterator[Golden]:
         spec = api_of(settings_of(section("api", toml)))
         yield Golden.of(f"api-{name}", api_template(spec))
     for name, toml in FUNCTIONS.items():
-        spec = function_of(
-            settings_of(section("endpoint", f'kind = "lambda"\n{toml}')), reads=name == "full"
-        )
-        before = Published("Version000000000000", published(spec).resource, "0a1b2c3d4e5f")
-        serving = Serving(published(spec), (before,))
-        yield Golden.of(f"function-{name}", function_template(spec, serving))
+        settings = settings_of(section("endpoint", f'kind = "lambda"\n{toml}'))
+        function = function_of(settings, reads=name == "full")
+        new = published(function)
+        before = Published("Version000000000000", new.resource, "0a1b2c3d4e5f")
+        template = function_template(function, Serving(new, (before,)))
+        yield Golden.of(f"function-{name}", template)
     settings = settings_of("[project]\nname = 'demo'\nregion = 'eu-central-1'\nttl = '4h'\n")
     ends = ttl_spec(settings, version=SHA256, ends=ENDS)
     yield Golden.of("expiry", expiry_template(ends))

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from fastai_deploy import files, naming
 from fastai_deploy.api_docs.lambda_documents import lambda_documents
@@ -246,6 +245,6 @@ class FunctionStage:
         return path
 
 
-def other_serves(outputs: Mapping[str, Any], name: str) -> bool:
+def other_serves(outputs: Mapping[str, str], name: str) -> bool:
     """Whether an API's stack asks another endpoint than ``name``."""
     return outputs.get("EndpointName", name) != name
