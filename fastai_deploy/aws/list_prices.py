@@ -100,10 +100,11 @@ def price_book(region: str, folder: Path) -> PriceBook:
 
 
 def _with_functions(book: PriceBook) -> PriceBook:
-    """The prices with those of Lambda that ship."""
-    found = _shipped()["functions"].get(book.region)
-    if found is None:
+    """The prices with those of Lambda, which are the same in all regions whose prices ship."""
+    listed = _shipped()
+    if book.region not in listed["regions"]:
         return book
+    found = listed["functions"]
     million = Decimal(found["million_requests"])
     return replace(book, gb_second=Decimal(found["gb_second"]), million_requests=million)
 
