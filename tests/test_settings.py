@@ -10,6 +10,7 @@ from fastai_deploy.errors import NoProject, SettingsError, UnknownStage
 from fastai_deploy.records import Endpoint
 from fastai_deploy.settings import Settings, load_settings
 from fastai_deploy.settings.docs import SCHEMA_FILE, json_schema
+from fastai_deploy.settings.loading import remember
 from fastai_deploy.workspace import Workspace
 from tests.conftest import Fdeploy
 
@@ -132,6 +133,36 @@ def test_an_invalid_file_is_reported_with_line_key_and_hint(
         load(tmp_path, toml)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+LAMBDA = {("endpoint", "kind"): ("--lambda", "lambda")}
+
+
+def test_the_flag_of_a_function_means_aws_and_the_setting_does_not(tmp_path: Path) -> None:
+    typed = load(tmp_path, flags=LAMBDA)
+    assert (typed.target, typed.sections.endpoint.kind) == ("aws", "lambda")
+    assert "--lambda" in typed.target_reason
+    assert load(tmp_path, '[endpoint]\nkind = "lambda"').target == "local"
+
+
+def test_the_next_command_repeats_the_flag_of_a_function_until_an_instance_is_named(
+    tmp_path: Path,
+) -> None:
+    last = {("endpoint", "kind"): "lambda"}
+    again = remember(load(tmp_path, "[project]\nregion='eu-central-1'"), last)
+    assert again.sections.endpoint.kind == "lambda"
+    assert again.origins["endpoint", "kind"].where == "--lambda of the last deploy"
+    named = {("endpoint", "instance"): ("--instance", "ml.m5.large")}
+    back = remember(load(tmp_path, flags=named), last)
+    assert back.sections.endpoint.kind == "real-time"
+
+
+def test_a_function_has_no_instance_to_repeat(tmp_path: Path) -> None:
+    last = {("endpoint", "instance"): "ml.m5.large"}
+    typed = remember(load(tmp_path, flags=LAMBDA), last)
+    assert (typed.sections.endpoint.instance, typed.reverted) == (None, ())
+    written = remember(load(tmp_path, '[endpoint]\nkind = "lambda"'), last)
+    assert written.reverted == ("a function has no instance; the last deploy used ml.m5.large",)
 
 
 def test_what_was_deployed_to_aws_by_a_flag_is_found_again(fdeploy: Fdeploy) -> None:

@@ -253,7 +253,7 @@ class Doctor:
                 hint=f"remove concurrency from [endpoint.function], or ask for more at {url}",
             )
         if most <= _FEW_AT_ONCE:
-            hint = f"more requests at once are answered with 503; ask for more at {url}"
+            hint = f"Lambda refuses more requests at once; ask for more at {url}"
             return Check("concurrency", "warned", message, hint)
         return Check("concurrency", "passed", message)
 
