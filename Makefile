@@ -133,6 +133,7 @@ test-containers: $(VENV)/.dev
 	$(BIN)/python -m tests.containers p2
 	$(BIN)/python -m tests.containers torchserve
 	$(BIN)/python -m tests.containers ray-serve
+	$(BIN)/python -m tests.containers.lambda_function
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

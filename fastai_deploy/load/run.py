@@ -282,11 +282,11 @@ def _serverless_price(plan: Plan, region: str, settings: ServerlessSettings) -> 
 
 
 def _instance(project: Project) -> str:
-    """The instance type on AWS, or serverless."""
+    """The instance type on AWS, or the kind of what has none."""
     from fastai_deploy.aws.capacity import DEFAULT_INSTANCE  # noqa: PLC0415 - boto's data
 
     endpoint = project.settings.sections.endpoint
-    if endpoint.kind == "serverless":
+    if endpoint.kind in ("serverless", "lambda"):
         return endpoint.kind
     return endpoint.instance or DEFAULT_INSTANCE
 

@@ -128,17 +128,26 @@ def function(
     handler: str = HANDLER,
     python: str = sys.executable,
     limits: Mapping[int, int] = MappingProxyType({}),
+    group: Path | None = None,
+    read_only: bool = False,
 ) -> Iterator[RuntimeApi]:
     """The function in its own process, started as Lambda does; it ends with the block.
 
-    ``limits`` are resource limits, such as ``resource.RLIMIT_AS``, with their values.
+    ``limits`` are resource limits, such as ``resource.RLIMIT_AS``, with their values; ``group`` is
+    a cgroup (v1) that the process joins. ``read_only`` mounts the code so, which needs root.
     """
     task = folder / "task"
     with zipfile.ZipFile(BytesIO(package)) as archive:
         archive.extractall(task)
     runtime = RuntimeApi()
 
+    if read_only:
+        subprocess.run(["mount", "--bind", task, task], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", task], check=True)
+
     def limited() -> None:
+        if group is not None:
+            (group / "tasks").write_text(str(os.getpid()))
         for which, value in limits.items():
             resource.setrlimit(which, (value, value))
 

@@ -148,7 +148,7 @@ class BatchTransform:
         context = self._context
         settings, owner = context.settings, context.owner
         endpoint = settings.sections.endpoint
-        if endpoint.kind == "serverless" and endpoint.instance is None:
+        if endpoint.kind in ("serverless", "lambda") and endpoint.instance is None:
             raise SettingsError(
                 "a batch transform runs on instances, and the settings name none",
                 hint="add --instance ml.c6i.large (or another type)",
