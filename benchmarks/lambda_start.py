@@ -41,7 +41,7 @@ from fastai_deploy.runtime.hosts.lambda_function import CORE_MB, STORED_VARIABLE
 
 SHARES = (0.5, 1.0, 2.0)
 PERIOD = 20_000  # microseconds
-WARM = 60  # requests
+WARM = 20  # requests
 TEXT = "a great film with a very good story, and i would watch it again with all of you tonight"
 # Run by the function's Python: the times since the process was started, which it is given.
 DRIVER = """

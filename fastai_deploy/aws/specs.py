@@ -432,6 +432,7 @@ MAX_FUNCTION_MODEL = 1_000_000_000
 """Bytes; reading more from the bucket takes longer than a request may, at every cold start."""
 _MB = 1 << 20
 _LEAST_STORAGE = 512
+_BESIDE = 24  # MB of /tmp for the model's smaller files and all else
 _CANARY = 0.1
 
 
@@ -462,7 +463,7 @@ def function_spec(
     endpoint, api = settings.sections.endpoint, settings.sections.api
     check_function_model(size)
     memory = endpoint.function.memory or function_memory(size)
-    files = math.ceil(1.05 * size / _MB) + 16 if reads else 0
+    files = math.ceil(size / _MB) + _BESIDE if reads else 0
     storage = endpoint.function.storage or max(_LEAST_STORAGE, files)
     if storage < files:
         raise SettingsError(

@@ -18,6 +18,7 @@ from fastai_deploy.naming import code_key
 from fastai_deploy.packaging.wheels import FUNCTION
 from fastai_deploy.records import Api, Endpoint, FunctionCode
 from fastai_deploy.targets.aws.operations import AwsOperations
+from tests.aws.permission_table import Deployer
 from tests.aws.world import World
 from tests.packaged import Model, write_model
 from tests.runtime.bundles import GOLDEN_TEXTS
@@ -385,3 +386,26 @@ def test_a_function_has_a_url_of_its_own(world: World, model: Model, auth: str) 
     assert "no rate limit" in world.said
     assert world.target().teardown(artifacts=True).left == ()
     assert world.everything() == []
+
+
+def test_the_printed_policies_are_enough(world: World, model: Model, other_model: Model) -> None:
+    Deployer(world, model)
+    up(world, model)
+    deploy(world, other_model)
+    AwsOperations(world.target()).status()
+    AwsOperations(world.target()).rollback(None)
+    assert world.target().teardown(artifacts=True).left == ()
+    asked = world.double.actions(world.account)
+    assert {"lambda:PublishVersion", "lambda:InvokeFunction", "lambda:UpdateAlias"} <= set(asked)
+    assert "sagemaker:CreateEndpoint" not in asked
+
+
+def test_a_large_body_and_a_crash_are_answers(world: World, model: Model) -> None:
+    endpoint, api = up(world, model)
+    with pytest.raises(InvocationError, match="too_large"):
+        world.target().call_api(api, {"text": "a" * 6_000_000})
+    world.client("lambda").update_function_configuration(
+        FunctionName=NAME, Handler="fdeploy_runtime.nothing.handler"
+    )
+    model.verify(lambda request: world.target().invoke(endpoint, request))
+    assert aliased(world)["FunctionVersion"] == "1", "a version is not the function that is edited"
