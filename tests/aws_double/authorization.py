@@ -39,8 +39,11 @@ _NAMED = {
     "AWS::CloudWatch::Alarm": "alarm:{AlarmName}",
     "AWS::CloudWatch::Dashboard": "dashboard/{DashboardName}",
     "AWS::IAM::Role": "role{Path}any",
+    "AWS::Lambda::Alias": "function:{FunctionName}",
     "AWS::Lambda::Function": "function:{FunctionName}",
     "AWS::Lambda::Permission": "function:{FunctionName}",
+    "AWS::Lambda::Url": "function:{TargetFunctionArn}",
+    "AWS::Lambda::Version": "function:{FunctionName}",
     "AWS::Logs::LogGroup": "log-group:{LogGroupName}:*",
     "AWS::SageMaker::Endpoint": "endpoint/{EndpointName}",
     "AWS::SageMaker::EndpointConfig": "endpoint-config/{EndpointConfigName}",
@@ -189,6 +192,9 @@ def _requested(operation: Operation, request: Request) -> Iterator[Asked]:
         name = emulator.rest_action(
             operation.service, request.method, request.path, request.headers, request.body, {}
         ).partition(":")[2]
+        # ministack takes one alias for the list of them.
+        if name == "ListAliases" and not request.path.endswith("/aliases"):
+            name = "GetAlias"
     for resource in _resources(prefix, operation, request):
         yield Asked(f"{prefix}:{name}", resource)
     form = _form(request)
@@ -247,6 +253,11 @@ def _of_logs(request: Request) -> list[str]:
     return [f"log-group:{name}:*"] if name else []
 
 
+def _of_lambda(request: Request) -> list[str]:
+    name = request.path.partition("/functions/")[2].partition("/")[0]
+    return [f"function:{name}"] if name else []
+
+
 def _of_ecr(request: Request) -> list[str]:
     body = _json(request)
     region, account = emulator.get_region(), body["registryId"]
@@ -260,7 +271,7 @@ _FINDERS: dict[str, Callable[[Request], list[str]]] = {
     ],
     "ecr": _of_ecr,
     "iam": _of_iam,
-    "lambda": lambda request: [f"function:{request.path.split('/functions/')[1]}"],
+    "lambda": _of_lambda,
     "logs": _of_logs,
     "sagemaker": _of_sagemaker,
     "scheduler": lambda request: [f"schedule-group/{request.path.rpartition('/')[2]}"],
@@ -328,8 +339,15 @@ def _encrypting(_kind: str, action: str, properties: Json) -> Iterator[Asked]:
         yield Asked(action, key)
 
 
+def _looking(_kind: str, action: str, properties: Json) -> Iterator[Asked]:
+    """Look at the network of a function that joins one; these actions name no resource."""
+    if properties.get("VpcConfig"):
+        yield Asked(action, "*")
+
+
 _SPECIAL = {
     "iam:PassRole": _passing,
+    "ec2": _looking,
     "iam:CreateServiceLinkedRole": _linking,
     "s3": _fetching,
     "kms": _encrypting,

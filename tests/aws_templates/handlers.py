@@ -58,7 +58,9 @@ def permissions() -> dict[str, dict[str, list[str]]]:
 
 def _needed(kind: str, verb: str) -> list[str]:
     listed = schema(kind).get("handlers", {}).get(verb, {}).get("permissions", [])
-    return [each for each in listed if not any(fnmatch.fnmatch(each, one) for one in UNUSED)]
+    # Endpoints are scaled, and no functions.
+    unused = [*UNUSED, *(["lambda:*"] if "AutoScaling" in kind else [])]
+    return [each for each in listed if not any(fnmatch.fnmatch(each, one) for one in unused)]
 
 
 def text() -> str:
