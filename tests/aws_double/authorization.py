@@ -249,8 +249,14 @@ def _of_logs(request: Request) -> list[str]:
 
 def _of_ecr(request: Request) -> list[str]:
     body = _json(request)
-    region, account = emulator.get_region(), body["registryId"]
-    return [f"arn:aws:ecr:{region}:{account}:repository/{body['repositoryName']}"]
+    if "resourceArn" in body:
+        return [body["resourceArn"]]
+    region = emulator.get_region()
+    account = body.get("registryId", emulator.get_account())
+    names = body.get(
+        "repositoryNames", [body["repositoryName"]] if "repositoryName" in body else []
+    )
+    return [f"arn:aws:ecr:{region}:{account}:repository/{name}" for name in names]
 
 
 _FINDERS: dict[str, Callable[[Request], list[str]]] = {
