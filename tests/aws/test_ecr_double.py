@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from typing import Any
+from dataclasses import replace
 
 import pytest
-import urllib3
 from botocore.exceptions import ClientError
 
+from tests.aws.images import KIND, Client, login, manifest
 from tests.aws.world import World
-from tests.registry import DOCKER, digest_of
+from tests.registry import digest_of
 
 NAME = "fdeploy/demo"
-KIND = f"{DOCKER}.manifest.v2+json"
-CONFIG, LAYER = b"{}", b"layer"
 
 
-def manifest(layer: bytes = LAYER) -> bytes:
-    def part(data: bytes) -> dict[str, Any]:
-        return {"mediaType": "x/y", "digest": digest_of(data), "size": len(data)}
-
-    document = {"schemaVersion": 2, "mediaType": KIND, "config": part(CONFIG)}
-    return json.dumps({**document, "layers": [part(layer)]}).encode()
-
-
-class Pushing:
-    """A registry client with the login that ECR gives."""
-
-    def __init__(self, world: World) -> None:
-        given = world.client("ecr").get_authorization_token()["authorizationData"][0]
-        login = base64.b64decode(given["authorizationToken"]).decode()
-        self.headers = urllib3.make_headers(basic_auth=login)
-        self.url = given["proxyEndpoint"]
-        self.http = urllib3.PoolManager(retries=False)
-
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> Any:
-        url = path if path.startswith("http") else f"{self.url}/v2/{NAME}/{path}"
-        sent = {**self.headers, **{n.replace("_", "-"): v for n, v in headers.items()}}
-        return self.http.request(method, url, body=body, headers=sent)
-
-    def push(self, tag: str, layer: bytes = LAYER) -> Any:
-        for data in (CONFIG, layer):
-            where = self.ask("POST", "blobs/uploads/").headers["Location"]
-            done = self.ask("PUT", f"{where}&digest={digest_of(data)}", data)
-            assert done.status == 201
-        return self.ask("PUT", f"manifests/{tag}", manifest(layer), Content_Type=KIND)
+def pushing(world: World) -> Client:
+    return Client(login(world.client("ecr"), NAME))
 
 
 def code(error: pytest.ExceptionInfo[ClientError]) -> str:
@@ -58,24 +27,24 @@ def test_a_repository_must_be_there_before_a_push(world: World) -> None:
     with pytest.raises(ClientError) as error:
         ecr.describe_repositories(repositoryNames=[NAME])
     assert code(error) == "RepositoryNotFoundException"
-    pushing = Pushing(world)
-    assert pushing.ask("POST", "blobs/uploads/").status == 404
+    client = pushing(world)
+    assert client.ask("POST", "blobs/uploads/").status == 404
     ecr.create_repository(repositoryName=NAME)
     with pytest.raises(ClientError) as error:
         ecr.create_repository(repositoryName=NAME)
     assert code(error) == "RepositoryAlreadyExistsException"
-    assert pushing.push("1").status == 201
+    assert client.push("1").status == 201
     assert world.everything() == [f"repository {NAME}"]
     stranger = World(world.double, world.root)
-    assert Pushing(stranger).ask("GET", "manifests/1").status == 404
+    assert pushing(stranger).ask("GET", "manifests/1").status == 404
     assert stranger.everything() == []
 
 
 def test_a_login_is_needed(world: World) -> None:
     world.client("ecr").create_repository(repositoryName=NAME)
-    pushing = Pushing(world)
-    pushing.headers = {}
-    refused = pushing.ask("POST", "blobs/uploads/")
+    client = pushing(world)
+    client.to = replace(client.to, username="")
+    refused = client.ask("POST", "blobs/uploads/")
     assert refused.status == 401
     assert refused.headers["WWW-Authenticate"].startswith("Basic realm=")
 
@@ -83,11 +52,11 @@ def test_a_login_is_needed(world: World) -> None:
 def test_tags_of_an_immutable_repository_stay(world: World) -> None:
     ecr = world.client("ecr")
     ecr.create_repository(repositoryName=NAME, imageTagMutability="IMMUTABLE")
-    pushing = Pushing(world)
-    assert pushing.push("1").status == 201
-    again = pushing.push("1")
+    client = pushing(world)
+    assert client.push("1").status == 201
+    again = client.push("1")
     assert (again.status, again.json()["errors"][0]["code"]) == (400, "TAG_INVALID")
-    assert pushing.push("2", b"another").status == 201
+    assert client.push("2", b"another").status == 201
     stored = {"repositoryName": NAME, "imageManifest": manifest().decode()}
     ecr.put_image(**stored, imageTag="more", imageManifestMediaType=KIND)
     with pytest.raises(ClientError) as error:
@@ -104,9 +73,9 @@ def test_tags_of_an_immutable_repository_stay(world: World) -> None:
 def test_an_image_is_gone_with_its_last_tag(world: World) -> None:
     ecr = world.client("ecr")
     ecr.create_repository(repositoryName=NAME)
-    pushing = Pushing(world)
-    pushing.push("1")
-    pushing.push("2")
+    client = pushing(world)
+    client.push("1")
+    client.push("2")
     (found,) = ecr.describe_images(repositoryName=NAME)["imageDetails"]
     assert (found["imageTags"], found["imageDigest"]) == (["1", "2"], digest_of(manifest()))
     asked = {"repositoryName": NAME, "imageIds": [{"imageTag": "1"}, {"imageTag": "none"}]}

@@ -51,7 +51,7 @@ class Job:
 
 
 class Transforms:
-    """The jobs; ``model`` finds a model and ``container`` makes its container, or they raise Refused."""
+    """The jobs; ``model`` finds a model, ``container`` makes its container; both raise Refused."""
 
     def __init__(
         self,
