@@ -157,6 +157,8 @@ lock: $(VENV)/.dev
 	echo '# What containers are given, for every Python that one has; `make lock` writes this file.' > $(WHEELS)
 	printf 'numpy\nonnxruntime\nopenvino\ntokenizers\npip<25.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.8 \
 		--no-deps --only-binary :all: --generate-hashes --no-annotate --no-header - >> $(WHEELS)
+	printf 'click\nh11\nhttptools\nuvicorn\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.13 \
+		--no-deps --only-binary :all: --generate-hashes --no-annotate --no-header - >> $(WHEELS)
 
 dist:
 	$(PYTHON) -m venv .venv-build
