@@ -98,6 +98,9 @@ class Artifact:
     reaches its model server beside Ray Serve at ``backend_url``. ``model`` is None and
     ``backend_url`` empty in the records of older versions of fdeploy, here and in what is made from
     an artifact; such an artifact answers through Ray.
+
+    ``server`` is ``fdeploy`` if the image of fdeploy's own server serves it, which brings the
+    serving code, else empty; ``image_tag`` is the tag of that image, empty for one of the user's.
     """
 
     path: str
@@ -108,6 +111,8 @@ class Artifact:
     unproven: bool = False
     model: ModelSummary | None = None
     backend_url: str = ""
+    server: str = ""
+    image_tag: str = ""
 
     @property
     def version(self) -> str:
@@ -121,7 +126,8 @@ class StoredArtifact:
 
     ``region`` and ``account`` are those of AWS, empty for another target. A record of an earlier
     version has no ``account``. ``image`` is the container image that it was proven in on
-    ``instance``, empty if it was not deployed yet.
+    ``instance``, empty if it was not deployed yet. ``server`` and ``image_tag`` are the artifact's;
+    with a tag, ``image`` is that image by its digest.
     """
 
     target: str
@@ -136,6 +142,8 @@ class StoredArtifact:
     instance: str = ""
     model: ModelSummary | None = None
     backend_url: str = ""
+    server: str = ""
+    image_tag: str = ""
 
     @classmethod
     def of(
@@ -153,6 +161,8 @@ class StoredArtifact:
             account=account,
             model=artifact.model,
             backend_url=artifact.backend_url,
+            server=artifact.server,
+            image_tag=artifact.image_tag,
         )
 
     @property
@@ -191,6 +201,8 @@ class Deployed:
     instance: str = ""
     model: ModelSummary | None = None
     backend_url: str = ""
+    server: str = ""
+    image_tag: str = ""
 
     @classmethod
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
@@ -207,6 +219,8 @@ class Deployed:
             instance=stored.instance,
             model=stored.model,
             backend_url=stored.backend_url,
+            server=stored.server,
+            image_tag=stored.image_tag,
         )
 
     def stored(self, target: str) -> StoredArtifact:
@@ -222,6 +236,8 @@ class Deployed:
             instance=self.instance,
             model=self.model,
             backend_url=self.backend_url,
+            server=self.server,
+            image_tag=self.image_tag,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from fastai_deploy.errors import ParityError
 from fastai_deploy.packaging.artifact import write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
+from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Invoke
 from fastai_deploy.records import Artifact
 from fastai_deploy.workspace import Workspace
@@ -46,8 +47,8 @@ def write_model(folder: Path, name: str, **options: Any) -> Model:
     return pack(bundle, folder / f"{name}.tar.gz")
 
 
-def pack(bundle: TinyBundle, path: Path) -> Model:
-    """A bundle, packed."""
+def pack(bundle: TinyBundle, path: Path, container: Container | None = None) -> Model:
+    """A bundle, packed; with a container for that."""
     versions = {"numpy": "2", "onnxruntime": "1", "tokenizers": "0"}
     learner = {"file": "learner.pkl", "sha256": "0" * 64, "bytes": 1, "fastai": "2"}
     manifest = json.loads((bundle.folder / "manifest.json").read_bytes())
@@ -56,12 +57,18 @@ def pack(bundle: TinyBundle, path: Path) -> Model:
         model={**manifest["model"], "architecture": "tiny", "parameters": 1},
     )
     written = write_artifact(
-        bundle.folder, path, name=path.name.partition(".")[0], notify=lambda _done, _total: None
+        bundle.folder,
+        path,
+        name=path.name.partition(".")[0],
+        notify=lambda _done, _total: None,
+        container=container,
     )
-    return Model(
-        bundle,
-        Artifact(str(path), written.sha256, written.bytes, "test", backend_url=BACKEND_URL),
-    )
+    artifact = Artifact(str(path), written.sha256, written.bytes, "test", backend_url=BACKEND_URL)
+    if container and container.complete:
+        artifact = replace(
+            artifact, backend_url="", server="fdeploy", image_tag=container.image_tag
+        )
+    return Model(bundle, artifact)
 
 
 def of_earlier_version(model: Model, path: Path) -> Model:

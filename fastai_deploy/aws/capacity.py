@@ -112,7 +112,7 @@ def runs_the_same(name: str, other: Instance) -> bool:
 
 MIB = 1 << 20
 
-_SERVER = {"ray-serve": 1_280, "torchserve": 120}  # MiB
+_SERVER = {"fdeploy": 40, "ray-serve": 1_280, "torchserve": 120}  # MiB
 _CODE = 100
 _LEARNER_CODE = 500
 _RUN = 60
@@ -168,7 +168,7 @@ class MemoryNeed:
     """
 
     weights: int
-    server: Literal["ray-serve", "torchserve"]
+    server: Literal["fdeploy", "ray-serve", "torchserve"]
     learner: bool = False
 
     @property

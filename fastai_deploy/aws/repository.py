@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -27,9 +27,12 @@ from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.registry import MANIFESTS
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import AwsError, AwsMissing, FdeployError, NotOurs
+from fastai_deploy.image.names import Destination
 from fastai_deploy.naming import ID_TAG, PROJECT_TAG
 from fastai_deploy.progress import Reporter, Step
 
+NO_ACCOUNT = "ACCOUNT"
+"""Stands in the place of an account that nobody can be asked for."""
 _MOST_DELETED = 100  # images in one request (AWS: BatchDeleteImage)
 _THERE_ALREADY = frozenset(("ImageAlreadyExistsException", "ImageTagAlreadyExistsException"))
 _UNTAGGED_GO: Mapping[str, Any] = {
@@ -47,17 +50,6 @@ _UNTAGGED_GO: Mapping[str, Any] = {
         }
     ]
 }
-
-
-@dataclass(frozen=True)
-class Destination:
-    """A repository to push to, with a login; ``insecure``: over HTTP, as tests do."""
-
-    registry: str
-    repository: str
-    username: str
-    password: str = field(repr=False)
-    insecure: bool = False
 
 
 class Pushable(Protocol):
@@ -124,10 +116,10 @@ class ImageRepository:
         self._kms_key = kms_key
         self.name = naming.image_repository(owner.project)
 
-    def uri(self, reference: str, *, unknown: str | None = None) -> str:
-        """An image by its tag or its digest; ``unknown`` is as in ``Aws.account_or``."""
+    def uri(self, reference: str) -> str:
+        """An image by its tag or its digest; without credentials, of :data:`NO_ACCOUNT`."""
         aws = self._aws
-        account = aws.account if unknown is None else aws.account_or(unknown)
+        account = aws.account_or(NO_ACCOUNT)
         mark = "@" if reference.startswith("sha256:") else ":"
         host = f"{account}.dkr.ecr.{aws.region}.{domain(aws.region)}"
         return f"{host}/{self.name}{mark}{reference}"

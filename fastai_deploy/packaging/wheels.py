@@ -45,7 +45,7 @@ class Container:
 
     ``has`` are serving packages that every image of this kind has itself; if that is unknown, they
     are packed too, in case the image lacks them. ``complete``: the image has all of them, and the
-    serving code. ``gpu``: the model runs on a GPU.
+    serving code. ``gpu``: the model runs on a GPU. ``image_tag``: of the image that fdeploy makes.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Container:
     known: bool = True
     gpu: bool = False
     complete: bool = False
+    image_tag: str = ""
     warnings: tuple[str, ...] = ()
 
     @property

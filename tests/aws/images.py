@@ -14,8 +14,8 @@ from typing import Any
 import urllib3
 
 import fastai_deploy
-from fastai_deploy.aws.repository import Destination
 from fastai_deploy.errors import TargetUnavailable
+from fastai_deploy.image.names import Destination
 from tests.registry import DOCKER, digest_of
 
 KIND = f"{DOCKER}.manifest.v2+json"
@@ -90,7 +90,7 @@ class TinyImage:
         """Push it; another process may have pushed the tag before."""
         self.pushed += 1
         layer = self.layer or code_layer()
-        answer = Client(to).push(self.tag, layer)
+        answer = Client(to).push(self.tag, layer, json.dumps({"tag": self.tag}).encode())
         if answer.status != 201:
             raise TargetUnavailable(f"the registry said {answer.data!r}", hint="none")
         return str(answer.headers["Docker-Content-Digest"])

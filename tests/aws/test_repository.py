@@ -9,8 +9,9 @@ import pytest
 
 from fastai_deploy import naming
 from fastai_deploy.aws.ownership import Owner
-from fastai_deploy.aws.repository import Destination, ImageRepository
+from fastai_deploy.aws.repository import ImageRepository
 from fastai_deploy.errors import AwsDenied, AwsMissing, NotOurs, TargetUnavailable
+from fastai_deploy.image.names import Destination
 from fastai_deploy.naming import PROJECT_TAG, STAGE_TAG
 from tests.aws.images import Client, TinyImage, login
 from tests.aws.world import World

@@ -9,6 +9,7 @@ from pathlib import Path
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket
 from fastai_deploy.aws.capacity import (
+    Instance,
     MemoryEstimate,
     MemoryNeed,
     known_types,
@@ -17,6 +18,7 @@ from fastai_deploy.aws.capacity import (
 )
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
 from fastai_deploy.aws.endpoint import find_endpoint
+from fastai_deploy.aws.images import OWN
 from fastai_deploy.aws.permissions import Needs
 from fastai_deploy.aws.pricing import Price, instance_price, stage_cost
 from fastai_deploy.aws.specs import (
@@ -69,7 +71,9 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
     """What the doctor checks."""
     instances = spec.capacity if isinstance(spec.capacity, Instances) else None
     count, batch = _started(context, spec)
-    _, chosen = chosen_image(context.settings, context.aws.region, served_model(context.bundle))
+    own = spec.model.image if spec.model.server == OWN else ""
+    served = served_model(context.bundle)
+    _, chosen = chosen_image(context.settings, context.aws.region, served, own=own)
     api = context.settings.sections.api
     behind_api = spec.kind != "async"
     return Subject(
@@ -114,11 +118,12 @@ def estimate(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
     served = served_model(context.bundle)
     if served is None:
         return None
-    _, image = chosen_image(context.settings, context.aws.region, served)
-    on_gpu = served.gpu_bytes if image.accelerator == "gpu" else None
-    need = MemoryNeed(on_gpu or served.bytes, image.family, served.learner)
     if isinstance(spec.capacity, Instances):
+        has_gpu = Instance(spec.capacity.type).accelerator == "gpu"
+        size = (has_gpu and served.gpu_bytes) or served.bytes
+        need = MemoryNeed(size, spec.model.server, served.learner)
         return on_instance(spec.capacity.type, need, known_types())
+    need = MemoryNeed(served.bytes, spec.model.server, served.learner)
     return on_serverless(spec.capacity.memory, need)
 
 

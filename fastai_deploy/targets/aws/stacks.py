@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from fastai_deploy import files
 from fastai_deploy.aws.bucket import bucket_key, find_bucket
 from fastai_deploy.aws.capacity import Instance, known_types, runs_the_same
-from fastai_deploy.aws.images import Image, choose_image, installed_tables
+from fastai_deploy.aws.images import OWN, Image, choose_image, installed_tables, own_image
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.registry import pinned
+from fastai_deploy.aws.repository import ImageRepository
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import (
     EndpointSpec,
@@ -33,9 +34,11 @@ from fastai_deploy.aws.templates.render import api_template, endpoint_template, 
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import KEY_SERIAL
 from fastai_deploy.errors import AwsCredentials, AwsDenied, FileError, SettingsError
+from fastai_deploy.image.build import container_of
 from fastai_deploy.json_reader import parse
 from fastai_deploy.naming import api_stack, artifact_key
 from fastai_deploy.packaging.wheels import Container
+from fastai_deploy.progress import silent
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.runtime.bundle import weights_file
 from fastai_deploy.settings import Settings
@@ -46,15 +49,20 @@ _EVERY_IMAGE_HAS = frozenset({"numpy"})
 
 
 def chosen_image(
-    settings: Settings, region: str, served: ServedModel | None
+    settings: Settings, region: str, served: ServedModel | None, *, own: str = ""
 ) -> tuple[Instance, Image]:
     """Select the instance and the image for these settings and the model, if there is one.
 
-    Raises SettingsError or TargetUnavailable.
+    ``own`` is the image of fdeploy's own server, if that serves. Raises SettingsError or
+    TargetUnavailable.
     """
     endpoint = settings.sections.endpoint
     on = wanted_instance(settings, known_types())
+    if own:
+        return on, own_image(own, on, "fdeploy's own server")
     server = endpoint.server
+    if server == OWN and not endpoint.image:  # an artifact of before, or none yet
+        server = "auto"
     if endpoint.kind == "serverless" and server == "auto":
         # Ray needs /dev/shm, which a serverless endpoint most likely does not have.
         server = "torchserve"
@@ -114,15 +122,25 @@ def _size(listed: Mapping[str, Mapping[str, int]], graph: str) -> int:
     return int(listed[graph]["bytes"]) + int(beside["bytes"])
 
 
-def serving_container(settings: Settings, region: str, bundle: Path) -> Container:
-    """The container of these settings. Raises SettingsError or TargetUnavailable."""
+def serving_container(
+    settings: Settings, region: str, bundle: Path, own_tag: str | None = None
+) -> Container:
+    """The container of these settings. Raises SettingsError or TargetUnavailable.
+
+    ``own_tag`` is the tag of the image of fdeploy's own server, if that serves.
+    """
     served = served_model(bundle)
+    if own_tag is not None:
+        on = wanted_instance(settings, known_types())
+        return replace(container_of("aarch64" if on.arm else "x86_64"), image_tag=own_tag)
     on, image = chosen_image(settings, region, served)
     if image.python is None:
         raise SettingsError(
             f"the image's tag does not state its Python version: {image.uri}",
             hint="give the image a tag with its Python version, such as 1.0-py312",
         )
+    if image.family == OWN:  # in an image of the user's
+        return container_of("aarch64" if on.arm else "x86_64")
     known = settings.sections.endpoint.image is None
     has_gpu = image.accelerator == "gpu"
     return Container(
@@ -279,12 +297,28 @@ class SettingsStackDefinitions:
 
     def _machine(self, stored: StoredArtifact) -> tuple[Instance, Image]:
         check_region(self._settings, self._aws.region)
-        on, image = chosen_image(self._settings, self._aws.region, served_model(self._bundle))
+        own = self._own_image(stored)
+        on, image = chosen_image(
+            self._settings, self._aws.region, served_model(self._bundle), own=own
+        )
+        if own:
+            return on, image
         if stored.image and stored.instance and runs_the_same(stored.instance, on):
             proven = choose_image(
-                installed_tables(), on, region=self._aws.region, override=stored.image
+                installed_tables(),
+                on,
+                region=self._aws.region,
+                server=OWN if stored.server == OWN else "auto",
+                override=stored.image,
             )
             return on, replace(proven, reason="in which this version was proven")
         if image not in self._pinned:
             self._pinned[image] = pinned(self._aws, image)
         return on, self._pinned[image]
+
+    def _own_image(self, stored: StoredArtifact) -> str:
+        """The image that fdeploy made for the artifact; empty if another serves it."""
+        if not stored.image_tag:
+            return ""
+        owner = Owner(self._settings.project_name, self._settings.stage)
+        return stored.image or ImageRepository(self._aws, owner, silent).uri(stored.image_tag)

@@ -1,0 +1,270 @@
+"""The image of fdeploy's own server: decided at package, pushed at upload, served, torn down."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from fastai_deploy.errors import (
+    AwsDenied,
+    AwsMissing,
+    NotOurs,
+    RecordStale,
+    SettingsError,
+    TargetUnavailable,
+)
+from fastai_deploy.image.build import container_of
+from fastai_deploy.packaging.wheels import Container
+from fastai_deploy.progress import Warned
+from fastai_deploy.records import Endpoint, StoredArtifact
+from tests.aws.images import TinyImage
+from tests.aws.world import World
+from tests.aws_double.faults import Fault
+from tests.packaged import Model, pack
+from tests.runtime.bundles import write_bundle
+
+NAME = "fdeploy/demo"
+
+
+@dataclass
+class Images:
+    """The images that fdeploy would make here: one for each processor, with OpenVINO or without."""
+
+    release: int = 1
+    unavailable: str = ""
+    made: dict[str, TinyImage] = field(default_factory=dict)
+
+    def __call__(self, machine: str, openvino: bool) -> TinyImage:  # noqa: FBT001
+        if self.unavailable:
+            raise TargetUnavailable(self.unavailable, hint="name another base_image")
+        tag = f"0.1.{self.release}-{machine}-00000000000{int(openvino)}"
+        return self.made.setdefault(tag, TinyImage(tag, machine))
+
+
+@pytest.fixture
+def images(world: World) -> Images:
+    found = Images()
+    world.find_image = found
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model that was packed for the image of fdeploy's own server."""
+    folder = tmp_path_factory.mktemp("bare")
+    container = replace(container_of("x86_64"), image_tag=Images()("x86_64", openvino=False).tag)
+    return pack(write_bundle(folder / "bundle"), folder / "model.tar.gz", container)
+
+
+def decided(world: World) -> Container:
+    return world.target().container(decides=True)
+
+
+def deployed(world: World, model: Model) -> tuple[StoredArtifact, Endpoint]:
+    target = world.target()
+    shutil.copytree(model.bundle.folder, world.root / "bundle", dirs_exist_ok=True)
+    stored = target.upload(model.artifact)
+    return stored, target.deploy(stored, model.verify)
+
+
+def tags(world: World) -> list[list[str]]:
+    found = world.client("ecr").describe_images(repositoryName=NAME)["imageDetails"]
+    return sorted(image["imageTags"] for image in found)
+
+
+def warnings(world: World) -> list[Warned]:
+    return [event for event in world.events if isinstance(event, Warned)]
+
+
+# The decision
+
+
+def test_a_model_on_a_processor_gets_the_own_image(world: World, images: Images) -> None:
+    container = decided(world)
+    (image,) = images.made.values()
+    assert container.complete
+    assert (container.image_tag, container.machine) == (image.tag, "x86_64")
+    assert (image.built, image.pushed) == (1, 0)
+    assert world.everything() == []
+    assert warnings(world) == []
+
+
+def test_graviton_and_serverless_get_it_too(world: World, images: Images) -> None:
+    world.flags = {("endpoint", "instance"): "ml.c7g.large"}
+    assert decided(world).machine == "aarch64"
+    world.flags = {("endpoint", "kind"): "serverless"}
+    assert decided(world).machine == "x86_64"
+    assert sorted(image.machine for image in images.made.values()) == ["aarch64", "x86_64"]
+
+
+def test_an_image_that_is_in_ecr_is_not_built(world: World, images: Images, bare: Model) -> None:
+    world.target().upload(bare.artifact)
+    (image,) = images.made.values()
+    image.built = 0
+    assert decided(world).image_tag == image.tag
+    assert image.built == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        (("endpoint", "instance"), "ml.g5.xlarge"),
+        (("endpoint", "server"), "ray-serve"),
+        (("endpoint", "image"), "123456789012.dkr.ecr.eu-central-1.amazonaws.com/mine:1-py312"),
+    ],
+)
+def test_other_settings_get_what_they_got(
+    world: World, images: Images, setting: tuple[str, str], value: str
+) -> None:
+    world.flags = {setting: value}
+    world.double.do_wrong(world.account)
+    container = decided(world)
+    assert not container.complete
+    assert images.made == {}
+    assert world.double.calls(world.account) == []
+
+
+def test_an_image_of_the_users_own_may_be_of_the_own_server(world: World, images: Images) -> None:
+    uri = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/copied:1"
+    world.flags = {("endpoint", "image"): uri, ("endpoint", "server"): "fdeploy"}
+    container = decided(world)
+    assert (container.complete, container.image_tag) == (True, "")
+    assert images.made == {}
+
+
+@pytest.mark.parametrize("operation", ["DescribeRepositories", "GetAuthorizationToken"])
+def test_who_may_not_use_ecr_gets_the_image_of_aws(
+    world: World, images: Images, operation: str
+) -> None:
+    world.double.do_wrong(world.account, Fault("deny", service="ecr", operation=operation))
+    assert not decided(world).complete
+    (warned,) = warnings(world)
+    assert f"ecr:{operation}" in warned.message
+    assert "image of AWS serves the model" in warned.message
+    assert "fdeploy doctor --policy" in warned.hint
+    assert all(image.built == 0 for image in images.made.values())
+    world.flags = {("endpoint", "server"): "fdeploy"}
+    with pytest.raises(AwsDenied, match=f"ecr:{operation}"):
+        decided(world)
+
+
+def test_a_base_that_cannot_be_had(world: World, images: Images) -> None:
+    images.unavailable = "the registry registry.example is not reached"
+    assert not decided(world).complete
+    (warned,) = warnings(world)
+    assert "registry.example is not reached" in warned.message
+    assert 'server = "ray-serve"' in warned.hint
+    world.flags = {("endpoint", "server"): "fdeploy"}
+    with pytest.raises(TargetUnavailable, match=r"registry\.example"):
+        decided(world)
+
+
+def test_a_repository_of_somebody_else(world: World, images: Images) -> None:
+    world.client("ecr").create_repository(repositoryName=NAME)
+    assert not decided(world).complete
+    assert "was not made by fdeploy" in warnings(world)[0].message
+    world.flags = {("endpoint", "server"): "fdeploy"}
+    with pytest.raises(NotOurs):
+        decided(world)
+    assert all(image.pushed == 0 for image in images.made.values())
+
+
+@pytest.mark.parametrize("instance", ["ml.g5.xlarge", "ml.p2.xlarge"])
+def test_the_own_image_has_no_gpu(world: World, images: Images, instance: str) -> None:
+    world.flags = {("endpoint", "server"): "fdeploy", ("endpoint", "instance"): instance}
+    with pytest.raises(SettingsError, match=f"no libraries for the gpu of {instance}"):
+        decided(world)
+    assert images.made == {}
+
+
+def test_what_was_decided_is_kept_without_asking(
+    world: World, images: Images, bare: Model, model: Model
+) -> None:
+    images.unavailable = "not reached"
+    world.double.do_wrong(world.account)
+    target = world.target()
+    assert target.container(bare.artifact).image_tag == bare.artifact.image_tag
+    assert not target.container(model.artifact).complete
+    assert world.double.calls(world.account) == []
+    # Settings that leave no choice win.
+    world.flags = {("endpoint", "server"): "torchserve"}
+    assert not world.target().container(bare.artifact).complete
+    world.flags = {("endpoint", "server"): "fdeploy"}
+    assert world.target().container(model.artifact).complete
+
+
+def test_an_outage_does_not_change_what_was_decided(
+    world: World, images: Images, bare: Model
+) -> None:
+    world.double.do_wrong(world.account, Fault("unwell", service="ecr"))
+    assert world.target().container(bare.artifact, decides=True).complete
+    assert not decided(world).complete
+    assert images.made
+
+
+# Upload and deploy
+
+
+def test_the_image_is_pushed_and_serves(world: World, images: Images, bare: Model) -> None:
+    stored, endpoint = deployed(world, bare)
+    (image,) = images.made.values()
+    assert image.pushed == 1
+    assert tags(world) == [[image.tag, f"stage.dev.{image.tag}"]]
+    assert stored.image.startswith(f"{world.account}.dkr.ecr.{world.region}.amazonaws.com/{NAME}@")
+    assert endpoint.version == bare.artifact.version
+    sagemaker = world.client("sagemaker")
+    (made,) = sagemaker.list_models()["Models"]
+    model = sagemaker.describe_model(ModelName=made["ModelName"])
+    assert model["PrimaryContainer"]["Image"] == stored.image
+    environment = model["PrimaryContainer"]["Environment"]
+    assert not [
+        name
+        for name in environment
+        if name.startswith(("RAY", "SAGEMAKER", "JAVA")) and name != "RAY_USAGE_STATS_ENABLED"
+    ]
+    iam = world.client("iam")
+    role = model["ExecutionRoleArn"].rpartition("/")[2]
+    policy = iam.get_role_policy(RoleName=role, PolicyName="fdeploy")["PolicyDocument"]
+    (pull,) = [each for each in policy["Statement"] if each["Sid"] == "Image"]
+    where = f"arn:aws:ecr:{world.region}:{world.account}:repository/{NAME}"
+    assert pull["Resource"] == where
+    # Nothing changes, and nothing is pushed again.
+    world.double.do_wrong(world.account)
+    deployed(world, bare)
+    assert image.pushed == 1
+    calls = {call["operation"] for call in world.double.calls(world.account)}
+    assert not calls & {"PutImage", "CreateRepository", "ExecuteChangeSet"}
+
+
+def test_a_serverless_endpoint_serves_from_it(world: World, images: Images, bare: Model) -> None:
+    world.flags = {("endpoint", "kind"): "serverless"}
+    stored, endpoint = deployed(world, bare)
+    assert stored.image_tag in images.made
+    answer = world.target().invoke(endpoint, {"text": "good"})
+    assert answer["model"]["version"] == bare.artifact.version
+
+
+def test_an_image_that_is_gone_is_pushed_again(world: World, images: Images, bare: Model) -> None:
+    stored, _ = deployed(world, bare)
+    world.client("ecr").delete_repository(repositoryName=NAME, force=True)
+    world.target().deploy(stored, bare.verify)
+    assert "it is made again" in world.said
+    assert tags(world) == [[stored.image_tag, f"stage.dev.{stored.image_tag}"]]
+    images.release = 2
+    world.client("ecr").delete_repository(repositoryName=NAME, force=True)
+    with pytest.raises(AwsMissing, match=r"in which version .* was proven is gone") as error:
+        world.target().deploy(stored, bare.verify)
+    assert "fdeploy up" in error.value.hint
+    with pytest.raises(RecordStale, match="what it was made from has changed"):
+        world.target().upload(bare.artifact)
+
+
+@pytest.mark.usefixtures("images")
+def test_another_processor_gets_its_image(world: World, bare: Model) -> None:
+    stored, _ = deployed(world, bare)
+    stored = replace(stored, instance="ml.m5.large")
+    world.flags = {("endpoint", "instance"): "ml.c7g.large"}
+    world.target().deploy(stored, bare.verify)
+    assert [image[0].split("-")[1] for image in tags(world)] == ["aarch64", "x86_64"]
