@@ -286,11 +286,11 @@ class Api:
 class Teardown:
     """The result of a teardown: what was found, what was deleted, and what is left (nothing).
 
-    ``kept`` lists stored artifacts, which stay on purpose. ``begun`` lists stacks whose deletion
-    was started but not awaited: they are neither deleted nor left. ``region`` and ``account`` are
-    those of AWS that were searched, empty for another target. ``forgotten``: only the records of
-    the stage were removed, and nothing was searched or deleted. ``workspace`` lists what commands
-    before ``upload`` made in the project's folder, which stays.
+    ``kept`` lists what stays on purpose: stored artifacts, and images that another stage uses.
+    ``begun`` lists stacks whose deletion was started but not awaited: they are neither deleted nor
+    left. ``region`` and ``account`` are those of AWS that were searched, empty for another target.
+    ``forgotten``: only the records of the stage were removed, and nothing was searched or deleted.
+    ``workspace`` lists what commands before ``upload`` made in the project's folder, which stays.
     """
 
     target: str
@@ -303,6 +303,11 @@ class Teardown:
     account: str = ""
     forgotten: bool = False
     workspace: tuple[str, ...] = ()
+
+    @property
+    def keeps_artifacts(self) -> bool:
+        """Whether an artifact stays, which can be deployed again."""
+        return any(kept.startswith("artifact ") for kept in self.kept)
 
     @property
     def where(self) -> str:

@@ -555,7 +555,7 @@ def _forget(project: Project, proof: Teardown) -> None:
     endpoint, stored = workspace.find(Endpoint), workspace.find(StoredArtifact)
     if _is_there(endpoint, proof):
         workspace.forget(Api, Endpoint)
-    if _is_there(stored, proof) and not proof.kept:
+    if _is_there(stored, proof) and not proof.keeps_artifacts:
         workspace.forget(StoredArtifact)
     last = endpoint or stored
     if last is not None and not _is_there(last, proof):

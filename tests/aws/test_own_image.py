@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from fastai_deploy.errors import (
 from fastai_deploy.image.build import container_of
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import Warned
-from fastai_deploy.records import Endpoint, StoredArtifact
+from fastai_deploy.records import Endpoint, StoredArtifact, Teardown
 from tests.aws.images import TinyImage
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
@@ -268,3 +269,60 @@ def test_another_processor_gets_its_image(world: World, bare: Model) -> None:
     world.flags = {("endpoint", "instance"): "ml.c7g.large"}
     world.target().deploy(stored, bare.verify)
     assert [image[0].split("-")[1] for image in tags(world)] == ["aarch64", "x86_64"]
+
+
+# Teardown
+
+
+def teardown(world: World) -> Teardown:
+    return world.target().teardown(artifacts=True)
+
+
+@pytest.mark.usefixtures("images")
+def test_a_teardown_leaves_no_image(world: World, bare: Model) -> None:
+    stored, _ = deployed(world, bare)
+    proof = teardown(world)
+    assert f"image {NAME}:{stored.image_tag}" in proof.deleted
+    assert f"image repository {NAME}" in proof.deleted
+    assert (proof.left, proof.kept) == ((), ())
+    assert world.everything() == []
+    assert teardown(world).found == ()
+
+
+def test_an_image_that_another_stage_uses_stays(
+    world: World, images: Images, bare: Model, tmp_path: Path
+) -> None:
+    stored, _ = deployed(world, bare)
+    (tmp_path / "prod").mkdir()
+    prod = World(world.double, tmp_path / "prod", world.account, stage="prod", find_image=images)
+    deployed(prod, bare)
+    proof = teardown(world)
+    assert f"image tag {NAME}:stage.dev.{stored.image_tag}" in proof.deleted
+    assert proof.kept == (f"image {NAME}:{stored.image_tag}",)
+    assert proof.left == ()
+    assert not proof.keeps_artifacts
+    assert tags(world) == [[stored.image_tag, f"stage.prod.{stored.image_tag}"]]
+    assert f"image repository {NAME}" in teardown(prod).deleted
+    assert world.everything() == []
+
+
+@pytest.mark.usefixtures("images")
+def test_who_may_not_delete_images_is_told(world: World, bare: Model) -> None:
+    stored, _ = deployed(world, bare)
+    denied = Fault("deny", service="ecr", operation="BatchDeleteImage")
+    world.double.do_wrong(world.account, denied)
+    world.clock = iter(range(0, 10_000, 30)).__next__
+    proof = teardown(world)
+    assert f"image {NAME}:{stored.image_tag}" in proof.left
+    assert any("ecr:BatchDeleteImage" in warned.message for warned in warnings(world))
+    world.double.do_wrong(world.account)
+    assert teardown(world).left == ()
+    assert world.everything() == []
+
+
+def test_who_may_not_look_for_images_is_told(world: World, model: Model) -> None:
+    world.double.do_wrong(world.account, Fault("deny", service="ecr"))
+    deployed(world, model)
+    assert teardown(world).left == ()
+    (warned,) = [each for each in warnings(world) if "looked for in ECR" in each.message]
+    assert "ecr:DescribeRepositories" in warned.message

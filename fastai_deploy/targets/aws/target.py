@@ -277,6 +277,7 @@ class AwsTarget:
             context.owner,
             context.deployment(),
             context.report,
+            images=context.images,
             agreed=lambda found: claim.agree_to_teardown(context, found),
         )
         if not wait:
