@@ -42,6 +42,7 @@ from fastai_deploy.packaging.wheels import (
     fetch,
     newest,
 )
+from fastai_deploy.runtime.telemetry import SWITCHES
 
 # The server, and what it imports.
 _SERVER = ("click", "h11", "httptools", "uvicorn")
@@ -259,7 +260,7 @@ _ENVIRONMENT: Mapping[str, str] = {
     "PYTHONUNBUFFERED": "1",
     "HOME": "/tmp",  # noqa: S108 - in the container
     "FDEPLOY_MODEL_DIR": f"/{MODEL}",
-    "ORT_DISABLE_TELEMETRY": "1",
+    **SWITCHES,
 }
 
 

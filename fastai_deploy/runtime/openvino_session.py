@@ -71,7 +71,9 @@ def compile_graph(path: Path, precision: str, threads: int, runs: int) -> OpenVi
         # Its threads would be tied to the first cores, also where another container's are.
         "ENABLE_CPU_PINNING": False,
     }
-    return OpenVinoSession(openvino.Core().compile_model(str(path), "CPU", settings), runs)
+    # Where the files really are: of links, OpenVINO takes the weights for those of another folder.
+    found = str(path.resolve())
+    return OpenVinoSession(openvino.Core().compile_model(found, "CPU", settings), runs)
 
 
 def reason(error: Exception) -> str:

@@ -44,14 +44,18 @@ class Checks:
         self._family = family
         self._python = python
         self._base = base
+        inside = base / "container/rootfs/opt/ml/model"  # of an image that has its model
+        self._model = inside if (inside / "manifest.json").exists() else base / "model"
         self._failed = 0
         lines = (base / "golden.jsonl").read_text(encoding="utf-8").splitlines()
         self._goldens: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
     def run(self) -> int:
         """All of them; 1 if one failed."""
-        self._check("a GPU's operators", self._on_gpu)
-        self._check("the four functions", self._functions)
+        own = self._family.server == "fdeploy"
+        if not own:
+            self._check("a GPU's operators", self._on_gpu)
+            self._check("the four functions", self._functions)
         with start(self._family, self._python, self._base) as server:
             self._check("first answer", lambda: self._first_answer(server))
             for name, check in (
@@ -61,9 +65,13 @@ class Checks:
                 ("a text of 100,000 words", self._long_text),
                 (f"{CLIENTS} clients at once", self._together),
                 ("ten times the peak", self._overloaded),
-                ("a worker killed", lambda: self._killed(server.worker())),
             ):
                 self._check(name, check)
+            if own:
+                self._check("who it is, and its memory", lambda: self._small(server))
+                self._check("a signal to end", lambda: self._ended(server))
+            else:
+                self._check("a worker killed", lambda: self._killed(server.worker()))
             if self._family.server == "ray-serve":
                 self._check("killed again at once", lambda: self._killed_twice(server))
                 self._check("Ray's replica killed", lambda: self._replica_killed(server))
@@ -227,6 +235,27 @@ class Checks:
             time.sleep(0.1)
         return f"answers again, after {refused} requests without an answer"
 
+    @staticmethod
+    def _small(server: Server) -> str:
+        """The server is not root, whoever started it, and may not become root again."""
+        worker = server.worker()
+        assert set(worker.uids()) == {1000}, worker.uids()
+        assert set(worker.gids()) == {1000}, worker.gids()
+        return f"uid 1000, {worker.memory_full_info().pss >> 20} MB"
+
+    @staticmethod
+    def _ended(server: Server) -> str:
+        """``docker stop`` and SageMaker send SIGTERM; requests in flight are answered first."""
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            asked = [clients.submit(_post, {"text": "a long text " * 50}) for _ in range(CLIENTS)]
+            while not any(each.done() for each in asked):
+                time.sleep(0.01)
+            server.worker().send_signal(signal.SIGTERM)
+            statuses = {each.result()[0] for each in asked}
+        _until(server, lambda: not server.alive)
+        assert statuses == {200}, statuses
+        return "every request in flight was answered"
+
     def _killed_twice(self, server: Server) -> str:
         first = server.worker()
         first.send_signal(signal.SIGKILL)
@@ -256,7 +285,7 @@ class Checks:
         return "200, 400, 404"
 
     def _tamper(self) -> None:
-        path = self._base / "model" / "model.onnx"
+        path = self._model / "model.onnx"
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)

@@ -52,6 +52,21 @@ def test_it_answers_as_onnx_runtime_does(tiny: TinyBundle) -> None:
     assert found[0] == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_folder_of_links(tiny: TinyBundle, tmp_path: Path) -> None:
+    """As some hosts mount a model, with the weights beside the graph."""
+    real, linked = tmp_path / "real", tmp_path / "linked"
+    real.mkdir()
+    linked.mkdir()
+    graph = onnx.load(tiny.folder / "model.onnx")
+    outside = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 0}
+    onnx.save(graph, real / "model.onnx", **outside)
+    for path in real.iterdir():
+        (linked / path.name).symlink_to(path)
+    session = openvino_session.compile_graph(linked / "model.onnx", "int8-weights", 2, 1)
+    (expected,) = open_session(open_bundle(tiny.folder), HERE, 2, alone=True).run(["logits"], FEED)
+    assert session.run(["logits"], FEED)[0] == pytest.approx(expected, abs=1e-5)
+
+
 def test_concurrent_runs_do_not_share_their_arrays(tiny: TinyBundle) -> None:
     session = openvino_session.open_openvino(open_bundle(tiny.folder), HERE, threads=2, runs=2)
     alone = {n: session.run(None, _feed(n))[0] for n in range(4, 40)}

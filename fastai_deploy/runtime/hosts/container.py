@@ -2,7 +2,8 @@
 
 SageMaker runs ``docker run IMAGE serve``, mounts the unpacked artifact at ``/opt/ml/model``, and
 asks ``/ping`` and ``/invocations`` on port 8080. Source: "Custom Inference Code with Hosting
-Services" in its guide. Other hosts give the port in ``PORT``.
+Services" in its guide. Other hosts give the port in ``PORT``; ``FDEPLOY_HOST`` is the address to
+listen on, by default every one.
 
 SageMaker expects a container to start as root. The server does not need that: it becomes another
 user first, unless that user could not read the model.
@@ -39,8 +40,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if not (folder / "manifest.json").exists():
         log("refused", reason=f"there is no model: mount an unpacked model.tar.gz at {folder}")
         return server.EXIT_MODEL
-    _leave_root(folder, log)
-    options = ["--host", _EVERY_ADDRESS, "--port", _port(os.environ), "--alone"]
+    leave_root(folder, log)
+    host = os.environ.get("FDEPLOY_HOST") or _EVERY_ADDRESS
+    options = ["--host", host, "--port", _port(os.environ), "--alone"]
     return server.main(["--model-dir", str(folder), *options])
 
 
@@ -50,7 +52,7 @@ def _port(environment: Mapping[str, str]) -> str:
     return next((port for port in named if port), _PORT)
 
 
-def _leave_root(folder: Path, log: Log) -> None:
+def leave_root(folder: Path, log: Log) -> None:
     """Become another user for good, if this is root and that user may read the model."""
     if os.geteuid() != 0:
         return
