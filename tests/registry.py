@@ -155,32 +155,41 @@ class Registry:
         self.asked: list[Asked] = []
         self.lock = threading.RLock()
         self.ended = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.registry = self
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.02,), daemon=True
-        )
+        self._servers = [_Server(("127.0.0.1", 0), _Handler) for _ in ("registry", "storage")]
+        for server in self._servers:
+            server.registry = self
+        self._threads = [
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+            for server in self._servers
+        ]
 
     @property
     def address(self) -> str:
         """The registry as an image's name has it: ``127.0.0.1:5000``."""
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        return f"127.0.0.1:{self._servers[0].server_address[1]}"
 
     @property
     def url(self) -> str:
         """Its URL, without a slash at the end."""
         return f"http://{self.address}"
 
+    @property
+    def storage(self) -> str:
+        """The URL of where blobs come from, if the registry redirects: of another port."""
+        return f"http://127.0.0.1:{self._servers[1].server_address[1]}{_STORAGE}"
+
     def start(self) -> None:
         """Listen."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """End it, and the requests that hang."""
         self.ended.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def trouble(self, *troubles: Trouble) -> None:
         """Let these happen from now on, instead of earlier ones; forget what was asked."""
@@ -432,7 +441,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(404, "BLOB_UNKNOWN", digest)
         about = {"docker_content_digest": digest, "content_type": "application/octet-stream"}
         if self._registry.redirects and self.command == "GET":
-            where = f"{self._registry.url}{_STORAGE}{quote(place, safe='')}/{digest}?Signature=x"
+            where = f"{self._registry.storage}{quote(place, safe='')}/{digest}?Signature=x"
             return 307, {"location": where}, b""
         return self._ranged(about, repository.blobs[digest])
 
