@@ -537,6 +537,7 @@ class Status:
     ``region`` and ``account`` are those of AWS, empty for another target. ``ends`` is when the
     stage deletes itself, empty for never; ``overdue``: that time has passed, and nothing deletes
     it. ``unproven``: some answers of the live version are not proven to match the learner's.
+    ``image`` is the container image that serves, empty without one.
     """
 
     target: str
@@ -554,6 +555,7 @@ class Status:
     region: str = ""
     account: str = ""
     overdue: bool = False
+    image: str = ""
 
     @property
     def where(self) -> str:
@@ -572,7 +574,10 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Version:
-    """A deployed and verified version; ``by`` is who deployed it last, ``at`` when."""
+    """A deployed and verified version; ``by`` is who deployed it last, ``at`` when.
+
+    ``image`` is the container image that it was verified in, empty without one.
+    """
 
     version: str
     at: str
@@ -580,6 +585,7 @@ class Version:
     bytes: int
     uri: str
     live: bool
+    image: str = ""
 
 
 @dataclass(frozen=True)

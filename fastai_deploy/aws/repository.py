@@ -112,7 +112,8 @@ class ImageRepository:
         self._aws = aws
         self._owner = owner
         self._report = report
-        self._tags = {**(tags or {}), **owner.tags}
+        self._all_tags = {**(tags or {}), PROJECT_TAG: owner.project}
+        self._all_tags.update({ID_TAG: owner.id} if owner.id else {})
         self._kms_key = kms_key
         self.name = naming.image_repository(owner.project)
 
@@ -192,7 +193,9 @@ class ImageRepository:
         return found
 
     def mark(self, image: StoredImage) -> None:
-        """Note that the stage uses an image."""
+        """Note that the stage uses an image; who adopts the stage takes over the repository."""
+        if self._owner.adopts and self._owner.id:
+            self._ask("tag_resource", resourceArn=self._arn, tags=_listed(self._all_tags))
         tag = naming.stage_tag(self._owner.stage, image.tag)
         if tag in image.tags:
             return
@@ -263,14 +266,13 @@ class ImageRepository:
         if not self.exists():
             self._report(Step(f"creating the repository {self.name} in ECR"))
             encryption = {"encryptionType": "KMS", "kmsKey": self._kms_key}
-            tags = {key: value for key, value in self._tags.items() if key != naming.STAGE_TAG}
             try:
                 self._ask(
                     "create_repository",
                     repositoryName=self.name,
                     imageTagMutability="IMMUTABLE",
                     imageScanningConfiguration={"scanOnPush": True},
-                    tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+                    tags=_listed(self._all_tags),
                     **({"encryptionConfiguration": encryption} if self._kms_key else {}),
                 )
             except AwsError as error:
@@ -283,12 +285,21 @@ class ImageRepository:
             lifecyclePolicyText=json.dumps(_UNTAGGED_GO),
         )
 
+    @property
+    def _arn(self) -> str:
+        aws = self._aws
+        return f"arn:{aws.partition}:ecr:{aws.region}:{aws.account}:repository/{self.name}"
+
     def _images(self) -> Iterator[StoredImage]:
         for page in self._aws.pages("ecr", "describe_images", repositoryName=self.name):
             yield from map(_stored, page["imageDetails"])
 
     def _ask(self, operation: str, **parameters: Any) -> Any:
         return self._aws.call("ecr", operation, **parameters)
+
+
+def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
 def _stored(detail: Mapping[str, Any]) -> StoredImage:

@@ -79,6 +79,7 @@ class TinyImage:
     machine: str = "x86_64"
     base: str = BASE
     layer: bytes = b""
+    labels: dict[str, str] = field(default_factory=dict)
     built: int = field(default=0, compare=False)
     pushed: int = field(default=0, compare=False)
 
@@ -90,7 +91,8 @@ class TinyImage:
         """Push it; another process may have pushed the tag before."""
         self.pushed += 1
         layer = self.layer or code_layer()
-        answer = Client(to).push(self.tag, layer, json.dumps({"tag": self.tag}).encode())
+        config = {"tag": self.tag, "config": {"Labels": self.labels}}
+        answer = Client(to).push(self.tag, layer, json.dumps(config).encode())
         if answer.status != 201:
             raise TargetUnavailable(f"the registry said {answer.data!r}", hint="none")
         return str(answer.headers["Docker-Content-Digest"])

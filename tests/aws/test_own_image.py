@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,14 +17,16 @@ from fastai_deploy.errors import (
     SettingsError,
     TargetUnavailable,
 )
-from fastai_deploy.image.build import container_of
+from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, container_of
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import Warned
-from fastai_deploy.records import Endpoint, StoredArtifact, Teardown
+from fastai_deploy.records import Check, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.images import TinyImage
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
 from tests.packaged import Model, pack
+from tests.registry import running_registry
 from tests.runtime.bundles import write_bundle
 
 NAME = "fdeploy/demo"
@@ -57,6 +60,16 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("bare")
     container = replace(container_of("x86_64"), image_tag=Images()("x86_64", openvino=False).tag)
     return pack(write_bundle(folder / "bundle"), folder / "model.tar.gz", container)
+
+
+@pytest.fixture(scope="module")
+def other_bare(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Another one, packed for the image of another version of fdeploy."""
+    folder = tmp_path_factory.mktemp("other-bare")
+    tag = Images(release=2)("x86_64", openvino=False).tag
+    container = replace(container_of("x86_64"), image_tag=tag)
+    bundle = write_bundle(folder / "bundle", layers=3)
+    return pack(bundle, folder / "model.tar.gz", container)
 
 
 def decided(world: World) -> Container:
@@ -326,3 +339,137 @@ def test_who_may_not_look_for_images_is_told(world: World, model: Model) -> None
     assert teardown(world).left == ()
     (warned,) = [each for each in warnings(world) if "looked for in ECR" in each.message]
     assert "ecr:DescribeRepositories" in warned.message
+
+
+# Reports, and going back
+
+
+def checks(world: World, model: Model | None) -> dict[str, Check]:
+    found = AwsOperations(world.target()).doctor(model.artifact if model else None).checks
+    return {check.name: check for check in found}
+
+
+@pytest.mark.usefixtures("images")
+def test_a_plan_says_that_the_image_will_be_pushed(world: World, bare: Model) -> None:
+    shutil.copytree(bare.bundle.folder, world.root / "bundle")
+    operations = AwsOperations(world.target())
+    plan = operations.plan(bare.artifact)
+    assert any(change.type == "SageMaker::Model" for change in plan.changes)
+    assert f"{NAME}:{bare.artifact.image_tag}: fdeploy's own server" in world.said
+    assert "(fdeploy upload pushes it)" in world.said
+    assert world.client("ecr").describe_repositories()["repositories"] == []
+    stored, _ = deployed(world, bare)
+    world.events.clear()
+    AwsOperations(world.target()).plan(bare.artifact)
+    assert stored.image.partition("@")[2] in world.said
+    assert "pushes it" not in world.said
+
+
+@pytest.mark.usefixtures("images")
+def test_status_and_versions_name_the_image(world: World, bare: Model) -> None:
+    stored, _ = deployed(world, bare)
+    operations = AwsOperations(world.target())
+    assert operations.status().image == stored.image
+    (version,) = operations.versions()
+    assert version.image == stored.image
+
+
+def test_a_rollback_uses_the_image_that_the_version_was_proven_in(
+    world: World, images: Images, bare: Model, other_bare: Model
+) -> None:
+    first, _ = deployed(world, bare)
+    images.release = 2
+    second, _ = deployed(world, other_bare)
+    assert first.image != second.image
+    endpoint = AwsOperations(world.target()).rollback(None)
+    assert endpoint.version == bare.artifact.version
+    assert AwsOperations(world.target()).status().image == first.image
+    ids = [{"imageDigest": second.image.partition("@")[2]}]
+    world.client("ecr").batch_delete_image(repositoryName=NAME, imageIds=ids)
+    images.release = 3
+    with pytest.raises(AwsMissing, match=f"version {other_bare.artifact.version} was proven"):
+        AwsOperations(world.target()).rollback(None)
+
+
+def test_a_rollback_to_an_image_of_aws(
+    world: World, images: Images, bare: Model, model: Model
+) -> None:
+    world.flags = {("endpoint", "server"): "ray-serve"}
+    deployed(world, model)
+    world.flags = {}
+    deployed(world, bare)
+    assert images.made
+    AwsOperations(world.target()).rollback(None)
+    assert "/ray@sha256:" in AwsOperations(world.target()).status().image
+
+
+def test_a_template_needs_no_credentials_and_no_image(world: World, bare: Model) -> None:
+    shutil.copytree(bare.bundle.folder, world.root / "bundle")
+    text = AwsOperations(world.target()).template(bare.artifact).stacks["demo-dev-endpoint"]
+    assert f"{NAME}:{bare.artifact.image_tag}" in text
+
+
+@pytest.mark.usefixtures("images")
+def test_doctor_before_and_after_the_push(world: World, bare: Model) -> None:
+    shutil.copytree(bare.bundle.folder, world.root / "bundle")
+    found = checks(world, bare)
+    assert found["image"].message.startswith("the next upload pushes ")
+    assert "base image" not in found
+    assert found["artifact"].outcome == "passed"
+    world.target().upload(bare.artifact)
+    assert checks(world, bare)["image"].message.startswith(f"{world.account}.dkr.ecr.")
+    world.flags = {("endpoint", "server"): "fdeploy"}
+    assert checks(world, None)["image"].outcome == "passed"
+
+
+def test_doctor_says_when_the_base_was_patched(world: World, bare: Model) -> None:
+    shutil.copytree(bare.bundle.folder, world.root / "bundle")
+    with running_registry() as registry:
+        digest = registry.put_image("python", "3.13-slim")
+        name = f"{registry.address}/python:3.13-slim"
+        image = TinyImage(bare.artifact.image_tag, labels={BASE_NAME: name, BASE_DIGEST: digest})
+        world.find_image = lambda _machine, _openvino: image
+        world.target().upload(bare.artifact)
+        check = checks(world, bare)["base image"]
+        assert (check.outcome, digest in check.message) == ("passed", True), check
+        newer = registry.put_image("python", "3.13-slim", layers=[b"patched"])
+        check = checks(world, bare)["base image"]
+        assert (check.outcome, newer in check.message) == ("warned", True)
+        assert "fdeploy up" in check.hint
+    check = checks(world, bare)["base image"]
+    assert (check.outcome, "is unknown" in check.message) == ("warned", True)
+
+
+def test_doctor_says_who_may_not_have_the_own_image(world: World, images: Images) -> None:
+    iam = world.client("iam")
+    printed = AwsOperations(world.target()).policies().documents
+    arn = iam.create_user(UserName="ada")["User"]["Arn"]
+    for name, document in printed.items():
+        iam.put_user_policy(UserName="ada", PolicyName=name, PolicyDocument=json.dumps(document))
+    world.double.behave(world.account, caller=arn)
+    found = checks(world, None)
+    assert {name: found[name].outcome for name in ("permissions", "own image")} == {
+        "permissions": "passed",
+        "own image": "passed",
+    }
+    iam.delete_user_policy(UserName="ada", PolicyName="images")
+    found = checks(world, None)
+    assert found["permissions"].outcome == "passed"
+    assert found["own image"].outcome == "warned"
+    assert "ecr:PutImage" in found["own image"].message
+    world.flags = {("endpoint", "server"): "fdeploy"}
+    assert "ecr:PutImage" in checks(world, None)["permissions"].message
+    world.flags = {("endpoint", "server"): "ray-serve"}
+    assert "own image" not in checks(world, None)
+    assert images.made == {}
+
+
+def test_a_role_of_the_users_own_may_pull_either_image(world: World) -> None:
+    role = f"arn:aws:iam::{world.account}:role/mine"
+    world.flags = {("project", "execution_role"): role}
+    document = AwsOperations(world.target()).policies().documents["execution-role"]
+    (pull,) = [each for each in document["Statement"] if each["Sid"] == "Image"]
+    assert pull["Resource"] == [
+        f"arn:aws:ecr:{world.region}:763104351884:repository/ray",
+        f"arn:aws:ecr:{world.region}:{world.account}:repository/{NAME}",
+    ]

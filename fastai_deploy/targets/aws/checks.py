@@ -38,7 +38,7 @@ from fastai_deploy.records import Artifact, Check, Cost
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES, MAX_GATEWAY_SECONDS
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.aws.context import Context
-from fastai_deploy.targets.aws.stacks import chosen_image, served_model
+from fastai_deploy.targets.aws.stacks import chosen_image, could_be_own, served_model
 
 _AGAIN = "run fdeploy package"
 
@@ -83,6 +83,7 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
         bucket=context.settings.sections.project.bucket,
         image=spec.model.image,
         image_name=chosen.uri,
+        own_image=bool(own),
         instance=instances.type if instances else None,
         count=batch if spec.rollout.rolling and batch else count,
         rolling=0 if spec.rollout.rolling else batch,
@@ -142,6 +143,7 @@ def needs(context: Context, *, unknown: str | None = None) -> Needs:
         signs_requests=context.settings.sections.api.auth == "iam",
         roles=roles,
         makes_roles=not given,
+        own_image=could_be_own(context.settings, context.bundle),
     )
 
 

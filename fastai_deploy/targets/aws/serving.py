@@ -13,11 +13,14 @@ the image, and ``deploy`` makes sure that it is still there.
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from fastai_deploy import files
 from fastai_deploy.aws.capacity import Instance, known_types
 from fastai_deploy.aws.images import OWN
 from fastai_deploy.aws.repository import ImageRepository, StoredImage
@@ -26,6 +29,7 @@ from fastai_deploy.bundle import read_manifest
 from fastai_deploy.errors import (
     AwsCredentials,
     AwsDenied,
+    AwsError,
     AwsMissing,
     AwsThrottled,
     AwsUnreachable,
@@ -33,16 +37,19 @@ from fastai_deploy.errors import (
     FdeployError,
     NotOurs,
     RecordStale,
-    SettingsError,
     TargetUnavailable,
 )
-from fastai_deploy.image.build import container_of
-from fastai_deploy.image.names import Destination
+from fastai_deploy.image.blobs import BlobStore
+from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, container_of
+from fastai_deploy.image.names import Destination, Reference
 from fastai_deploy.packaging.artifact import needs_openvino
 from fastai_deploy.progress import Reporter, Step, Warned
-from fastai_deploy.records import Artifact, StoredArtifact
+from fastai_deploy.records import Artifact, Check, StoredArtifact
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.aws.stacks import served_model
+from fastai_deploy.targets.aws.stacks import could_be_own
+
+if TYPE_CHECKING:
+    from fastai_deploy.image.registry import Repository
 
 # What keeps fdeploy from its own image. A registry or AWS that does not answer now may do so later.
 _IN_THE_WAY = (AwsCredentials, AwsDenied, NotOurs, TargetUnavailable, ExtraMissing)
@@ -68,32 +75,6 @@ FindImage = Callable[[str, bool], ServingImage]
 
 Raises FdeployError.
 """
-
-
-def could_be_own(settings: Settings, bundle: Path) -> bool:
-    """Whether fdeploy's own image can serve the bundle's model with these settings.
-
-    Raises SettingsError if they demand it and it cannot.
-    """
-    endpoint = settings.sections.endpoint
-    if endpoint.image or endpoint.server not in ("auto", OWN):
-        return False
-    why = _obstacle(wanted_instance(settings, known_types()), bundle)
-    if why and endpoint.server == OWN:
-        raise SettingsError(
-            f'the image of fdeploy\'s own server (server = "fdeploy" in [endpoint]) {why}',
-            hint="set server to auto in [endpoint]",
-        )
-    return not why
-
-
-def _obstacle(on: Instance, bundle: Path) -> str:
-    if on.accelerator != "none":
-        return f"has no libraries for the {on.accelerator} of {on.type}"
-    served = served_model(bundle)
-    if served is not None and served.learner:
-        return "has no torch and no fastai, which a learner served from its original pickle needs"
-    return ""
 
 
 @dataclass(frozen=True)
@@ -181,6 +162,34 @@ class OwnServer:
         self.repository.mark(found)
         return replace(stored, image=self.repository.uri(found.digest), image_tag=found.tag)
 
+    def base_check(self, stored: StoredArtifact) -> Check | None:
+        """Whether the base of the artifact's image was patched since; None without an image.
+
+        The image itself says which base it has. Without an answer it is unknown, and warned about.
+        """
+        digest = stored.image.partition("@")[2]
+        if not stored.image_tag or not digest:
+            return None
+        from fastai_deploy.image.registry import Repository  # noqa: PLC0415 - requests
+
+        try:
+            name, used = _base_of(Repository.of(self.repository.login()), digest)
+            if not name:  # pushed by something else
+                return None
+            base = Reference.parse(name)
+            newest = Repository(base.place).digest(base.tag)
+        except (AwsError, TargetUnavailable) as error:
+            why = f"whether the image's base was patched since is unknown: {error.message}"
+            return Check("base image", "warned", why, error.hint)
+        if newest in (None, used):
+            return Check("base image", "passed", f"{name} is {used}, which the image has")
+        return Check(
+            "base image",
+            "warned",
+            f"{name} was patched since: it is {newest}, and the image has {used}",
+            "run fdeploy image --pull --output image.tar, then fdeploy up",
+        )
+
     def _made_again(self, stored: StoredArtifact, *, fits: bool) -> StoredImage:
         image = self.image()
         if fits and image.tag != stored.image_tag:
@@ -218,3 +227,18 @@ class OwnServer:
                 hint=f'{error.hint}; or set server = "ray-serve" in [endpoint] to keep AWS\'s',
             )
         )
+
+
+def _base_of(repository: Repository, digest: str) -> tuple[str, str]:
+    """The name and the digest of an image's base, from its labels; empty without them.
+
+    Raises ImageError or HashMismatch.
+    """
+    config = json.loads(repository.document(digest).data)["config"]
+    with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
+        store = BlobStore(Path(folder))
+        repository.download(config["digest"], config["size"], store)
+        path = store.find(config["digest"], config["size"])
+        document = json.loads(files.read(path)) if path else {}
+    labels = document.get("config", {}).get("Labels", {})
+    return labels.get(BASE_NAME, ""), labels.get(BASE_DIGEST, "")

@@ -36,7 +36,7 @@ from fastai_deploy.aws.templates.update import KEY_SERIAL
 from fastai_deploy.errors import AwsCredentials, AwsDenied, FileError, SettingsError
 from fastai_deploy.image.build import container_of
 from fastai_deploy.json_reader import parse
-from fastai_deploy.naming import api_stack, artifact_key
+from fastai_deploy.naming import api_stack, artifact_key, image_repository
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import silent
 from fastai_deploy.records import StoredArtifact
@@ -122,6 +122,32 @@ def _size(listed: Mapping[str, Mapping[str, int]], graph: str) -> int:
     return int(listed[graph]["bytes"]) + int(beside["bytes"])
 
 
+def could_be_own(settings: Settings, bundle: Path) -> bool:
+    """Whether fdeploy's own image can serve the bundle's model with these settings.
+
+    Raises SettingsError if they demand it and it cannot.
+    """
+    endpoint = settings.sections.endpoint
+    if endpoint.image or endpoint.server not in ("auto", OWN):
+        return False
+    why = _obstacle(wanted_instance(settings, known_types()), bundle)
+    if why and endpoint.server == OWN:
+        raise SettingsError(
+            f'the image of fdeploy\'s own server (server = "fdeploy" in [endpoint]) {why}',
+            hint="set server to auto in [endpoint]",
+        )
+    return not why
+
+
+def _obstacle(on: Instance, bundle: Path) -> str:
+    if on.accelerator != "none":
+        return f"has no libraries for the {on.accelerator} of {on.type}"
+    served = served_model(bundle)
+    if served is not None and served.learner:
+        return "has no torch and no fastai, which a learner served from its original pickle needs"
+    return ""
+
+
 def serving_container(
     settings: Settings, region: str, bundle: Path, own_tag: str | None = None
 ) -> Container:
@@ -161,6 +187,14 @@ def _unused(on: Instance, served: ServedModel) -> Iterator[str]:
         if served.learner:
             why = "a learner served from its original pickle always does"
         yield f"the model runs on the CPU ({why}), so the GPU of {on.type} is paid for but not used"
+
+
+def _pulls_own(document: Any, repository: str) -> None:
+    """Let a policy pull the images of fdeploy's own server too, whichever image will serve."""
+    where = "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:repository/"
+    for statement in document["Statement"]:
+        if statement["Sid"] == "Image":
+            statement["Resource"] = [statement["Resource"], {"Fn::Sub": where + repository}]
 
 
 @dataclass(frozen=True)
@@ -222,6 +256,8 @@ class SettingsStackDefinitions:
         note = f"image {image.tagged or image.uri}: {image.reason}"
         if image.tagged:
             note += f" ({image.uri.partition('@')[2]})"
+        elif image.family == OWN:
+            note += " (fdeploy upload pushes it)"
         return StackDefinition(
             endpoint_template(spec),
             spec.name,
@@ -283,6 +319,8 @@ class SettingsStackDefinitions:
         for name, (arn, template, role) in made.items():
             (policy,) = template.evaluated()["Resources"][role]["Properties"]["Policies"]
             found[name] = arn, policy["PolicyDocument"]
+            if role == "ExecutionRole" and could_be_own(settings, self._bundle):
+                _pulls_own(policy["PolicyDocument"], image_repository(settings.project_name))
         return found
 
     @cached_property
@@ -297,12 +335,12 @@ class SettingsStackDefinitions:
 
     def _machine(self, stored: StoredArtifact) -> tuple[Instance, Image]:
         check_region(self._settings, self._aws.region)
-        own = self._own_image(stored)
+        own, tagged = self._own_image(stored)
         on, image = chosen_image(
             self._settings, self._aws.region, served_model(self._bundle), own=own
         )
         if own:
-            return on, image
+            return on, replace(image, tagged=tagged)
         if stored.image and stored.instance and runs_the_same(stored.instance, on):
             proven = choose_image(
                 installed_tables(),
@@ -316,9 +354,13 @@ class SettingsStackDefinitions:
             self._pinned[image] = pinned(self._aws, image)
         return on, self._pinned[image]
 
-    def _own_image(self, stored: StoredArtifact) -> str:
-        """The image that fdeploy made for the artifact; empty if another serves it."""
+    def _own_image(self, stored: StoredArtifact) -> tuple[str, str]:
+        """The image that fdeploy made for the artifact; empty if another serves it.
+
+        The second is its name with the tag, if the first has the digest.
+        """
         if not stored.image_tag:
-            return ""
+            return "", ""
         owner = Owner(self._settings.project_name, self._settings.stage)
-        return stored.image or ImageRepository(self._aws, owner, silent).uri(stored.image_tag)
+        tagged = ImageRepository(self._aws, owner, silent).uri(stored.image_tag)
+        return (stored.image, tagged) if stored.image else (tagged, "")
