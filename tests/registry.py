@@ -41,6 +41,8 @@ _TOKEN = "token-for-everybody"
 _JSON = "application/json; charset=utf-8"
 _STORAGE = "/storage/"
 
+Refuses = Callable[[str, str, str, str], str]
+"""Why a request is refused, empty if it is not: namespace, repository, method and kind of path."""
 Namespace = Callable[[str, str], "str | None"]
 """Whose repositories a user and a password open, ``""`` for everybody's; None if they are wrong."""
 
@@ -140,12 +142,14 @@ class Registry:
         *,
         access: Literal["open", "basic", "token"] = "open",
         namespace: Namespace = lambda _user, _password: "",
+        refuses: Refuses = lambda _namespace, _name, _method, _kind: "",
         creates: bool = True,
         redirects: bool = False,
         mounts: bool = True,
     ) -> None:
         self.access = access
         self.namespace = namespace
+        self.refuses = refuses
         self.creates = creates
         self.redirects = redirects
         self.mounts = mounts
@@ -384,6 +388,9 @@ class _Handler(BaseHTTPRequestHandler):
         match = _ROUTE.fullmatch(url.path)
         if match is None:
             raise _Refused(404, "NAME_INVALID", f"no route for {url.path}")
+        why = self._registry.refuses(namespace, match["name"], self.command, match["kind"])
+        if why:
+            raise _Refused(403, "DENIED", why)
         place, rest = _place(namespace, match["name"]), match["rest"]
         self._data = self._body()  # before the lock: others are answered while it arrives
         with self._registry.lock:

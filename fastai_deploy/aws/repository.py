@@ -22,11 +22,12 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from fastai_deploy import naming
+from fastai_deploy.aws.client_errors import denial
 from fastai_deploy.aws.images import domain
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.registry import MANIFESTS
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.errors import AwsError, AwsMissing, FdeployError, NotOurs
+from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, FdeployError, NotOurs
 from fastai_deploy.image.names import Destination
 from fastai_deploy.naming import ID_TAG, PROJECT_TAG
 from fastai_deploy.progress import Reporter, Step
@@ -178,12 +179,17 @@ class ImageRepository:
         self._report(Step(f"pushing the image {image.tag} to {self.name} in ECR"))
         try:
             image.push(self.login())
-        except FdeployError:
+        except FdeployError as error:
             # A tag stays as it is: another command may have pushed the same image meanwhile.
             found = self.find(image.tag)
-            if found is None:
-                raise
-            return found
+            if found is not None:
+                return found
+            if denied := denial(error.message):
+                raise AwsDenied(
+                    f"the image cannot be pushed to {self.name}: {denied}",
+                    hint=f'{denied.hint}; or set server = "ray-serve" in [endpoint]',
+                ) from None
+            raise
         found = self.find(image.tag)
         if found is None:
             raise AwsMissing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ from fastai_deploy.progress import Warned
 from fastai_deploy.records import Check, Endpoint, StoredArtifact, Teardown
 from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.images import TinyImage
+from tests.aws.permission_table import Deployer, asked, lacking
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
+from tests.aws_double.process import Double
 from tests.packaged import Model, pack
 from tests.registry import running_registry
 from tests.runtime.bundles import write_bundle
@@ -357,6 +360,7 @@ def test_a_plan_says_that_the_image_will_be_pushed(world: World, bare: Model) ->
     assert any(change.type == "SageMaker::Model" for change in plan.changes)
     assert f"{NAME}:{bare.artifact.image_tag}: fdeploy's own server" in world.said
     assert "(fdeploy upload pushes it)" in world.said
+    assert {each.what: each.per_month for each in plan.cost.extras}["image"] == Decimal("0.01")
     assert world.client("ecr").describe_repositories()["repositories"] == []
     stored, _ = deployed(world, bare)
     world.events.clear()
@@ -473,3 +477,52 @@ def test_a_role_of_the_users_own_may_pull_either_image(world: World) -> None:
         f"arn:aws:ecr:{world.region}:763104351884:repository/ray",
         f"arn:aws:ecr:{world.region}:{world.account}:repository/{NAME}",
     ]
+
+
+# Permissions
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model for the image of the permission table."""
+    folder = tmp_path_factory.mktemp("tiny")
+    container = replace(container_of("x86_64"), image_tag=TinyImage().tag)
+    return pack(write_bundle(folder / "bundle"), folder / "model.tar.gz", container)
+
+
+def test_the_printed_policies_are_enough_for_the_image(
+    double: Double, tiny: Model, tmp_path: Path
+) -> None:
+    found = {action for action in asked(double, tiny, tmp_path) if action.startswith("ecr:")}
+    assert found == {
+        f"ecr:{action}"
+        for action in (
+            *("BatchDeleteImage", "BatchGetImage", "CompleteLayerUpload", "CreateRepository"),
+            *("DeleteRepository", "DescribeImages", "DescribeRepositories"),
+            *("GetAuthorizationToken", "InitiateLayerUpload", "ListTagsForResource", "PutImage"),
+            "PutLifecyclePolicy",
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    "action", ["ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:BatchDeleteImage"]
+)
+def test_one_permission_for_images_is_missing(
+    double: Double, tiny: Model, tmp_path: Path, action: str
+) -> None:
+    row = lacking(double, tiny, tmp_path, action)
+    assert row.good, row
+    for outcome in (row.up, row.teardown):
+        assert not outcome.failed or row.names(outcome), row
+    assert row.up.failed == (action != "ecr:BatchDeleteImage")
+
+
+def test_who_may_not_push_gets_the_image_of_aws(world: World, images: Images, model: Model) -> None:
+    deployer = Deployer(world, model)
+    assert decided(world).complete
+    deployer.allow(without="ecr:UploadLayerPart")
+    images.made.clear()
+    assert not decided(world).complete
+    assert "ecr:UploadLayerPart" in warnings(world)[-1].message
+    assert all(image.built == 0 for image in images.made.values())

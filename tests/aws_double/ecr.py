@@ -358,6 +358,27 @@ class Images:
         return repository, repository and repository.digest(match["digest"] or match["tag"])
 
 
+_ACTIONS = {
+    ("GET", "blobs"): "GetDownloadUrlForLayer",
+    ("GET", "manifests"): "BatchGetImage",
+    ("GET", "tags"): "ListImages",
+    ("HEAD", "blobs"): "BatchCheckLayerAvailability",
+    ("HEAD", "manifests"): "BatchGetImage",
+    ("PATCH", "blobs/uploads"): "UploadLayerPart",
+    ("POST", "blobs/uploads"): "InitiateLayerUpload",
+    ("PUT", "blobs/uploads"): "CompleteLayerUpload",
+    ("PUT", "manifests"): "PutImage",
+}
+
+
+def action_of(method: str, kind: str) -> str:
+    """What a request of the registry's protocol is for IAM: ECR does it by these operations.
+
+    Source: "IAM permissions for pushing an image" in the user guide.
+    """
+    return f"ecr:{_ACTIONS[method, kind]}"
+
+
 def whose(user: str, password: str) -> str | None:
     """Whose repositories a login opens: ``<account>/<region>``; None if it is no login of ECR."""
     try:

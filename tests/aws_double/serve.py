@@ -49,7 +49,7 @@ class Double:
         )
         from tests.aws_double import emulator, resource_types  # noqa: PLC0415
         from tests.aws_double.authorization import Authorization  # noqa: PLC0415
-        from tests.aws_double.ecr import Ecr, Images, whose  # noqa: PLC0415
+        from tests.aws_double.ecr import Ecr, Images, action_of, whose  # noqa: PLC0415
         from tests.aws_double.market import Market  # noqa: PLC0415
         from tests.aws_double.principals import Principals  # noqa: PLC0415
         from tests.aws_double.registry import AwsRegistries  # noqa: PLC0415
@@ -62,8 +62,14 @@ class Double:
         self._port = port
         self._emulator = emulator
         self._registry = Registry(
-            access="basic", namespace=whose, creates=False, redirects=True, mounts=False
+            access="basic",
+            namespace=whose,
+            refuses=self._refuses,
+            creates=False,
+            redirects=True,
+            mounts=False,
         )
+        self._action_of = action_of
         self._registry.start()
         self._sagemaker = SageMaker(python, Images(self._registry))
         self._runtime = Runtime(self._sagemaker)
@@ -124,6 +130,13 @@ class Double:
         """End what the double started."""
         self._sagemaker.close()
         self._registry.close()
+
+    def _refuses(self, namespace: str, name: str, method: str, kind: str) -> str:
+        """IAM's words for a request to the registry that is not allowed; empty if it is."""
+        account, _, region = namespace.partition("/")
+        arn = f"arn:aws:ecr:{region}:{account}:repository/{name}"
+        with self._emulator.request_scope(account, region):
+            return self._authorization.words(self._action_of(method, kind), arn)
 
     async def _answer(self, operation: Operation, request: Request) -> Answer:
         with self._emulator.request_scope(operation.account, operation.region):

@@ -36,6 +36,7 @@ LONGEST = Needs(
     kms_key=KMS_KEY,
     signs_requests=True,
     roles=Roles(boundary=BOUNDARY, execution=f"{_ROLE}1", function=f"{_ROLE}2"),
+    own_image=True,
 )
 WITH_ROLE = replace(LONGEST, roles=replace(LONGEST.roles, cloudformation=_ROLE))
 
@@ -70,7 +71,7 @@ def test_no_action_is_a_pattern() -> None:
 
 
 def test_what_is_changed_is_the_projects_own() -> None:
-    for document in user_policies(Needs("demo", BUCKET)).values():
+    for document in user_policies(Needs("demo", BUCKET, own_image=True)).values():
         for item in document["Statement"]:
             if item["Resource"] == "*":
                 verbs = {action.split(":")[1] for action in item["Action"]}

@@ -71,7 +71,9 @@ class Context:
     @property
     def own_server(self) -> OwnServer:
         """The image of fdeploy's own server."""
-        return OwnServer(self.settings, self.images, self.bundle, self.find_image, self.report)
+        return OwnServer(
+            self.settings, self.aws, self.images, self.bundle, self.find_image, self.report
+        )
 
     @property
     def api_publisher(self) -> ApiPublisher:

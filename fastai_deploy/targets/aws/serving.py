@@ -23,7 +23,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fastai_deploy import files
 from fastai_deploy.aws.capacity import Instance, known_types
 from fastai_deploy.aws.images import OWN
+from fastai_deploy.aws.permission_check import check_permissions
+from fastai_deploy.aws.permissions import Needs, user_policies
 from fastai_deploy.aws.repository import ImageRepository, StoredImage
+from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import wanted_instance
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.errors import (
@@ -82,6 +85,7 @@ class OwnServer:
     """The image of fdeploy's own server for one stage; ``find`` is None where there is none."""
 
     settings: Settings
+    aws: Aws
     repository: ImageRepository
     bundle: Path
     find: FindImage | None
@@ -206,8 +210,28 @@ class OwnServer:
         """The tag of an image that is in ECR, or is built now and may be pushed."""
         if self.repository.find(image.tag) is None:
             self.repository.login()
+            self._check_permissions()
             image.build()
         return image.tag
+
+    def _check_permissions(self) -> None:
+        """Raise AwsDenied if IAM's simulator says that the caller may not push an image."""
+        project = self.settings.sections.project
+        needs = Needs(
+            self.settings.project_name,
+            bucket="",
+            partition=self.aws.partition,
+            kms_key=project.kms_key,
+            own_image=True,
+        )
+        images = {"images": user_policies(needs)["images"]}
+        stage = self.settings.stage
+        try:
+            found = check_permissions(self.aws, images, needs, stage, unused=frozenset())
+        except AwsError:  # who may not ask finds out when pushing
+            return
+        if found.outcome == "failed":
+            raise AwsDenied(found.message, hint=found.hint)
 
     def _needs_openvino(self) -> bool:
         try:
