@@ -18,7 +18,11 @@ from fastai_deploy.errors import (
     SettingsError,
     TargetUnavailable,
 )
-from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, container_of
+from fastai_deploy.image.base import fetch_base
+from fastai_deploy.image.blobs import BlobStore
+from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, ServingImage, container_of
+from fastai_deploy.image.names import MANIFEST, Reference
+from fastai_deploy.image.registry import Repository
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import Warned
 from fastai_deploy.records import Check, Endpoint, StoredArtifact, Teardown
@@ -28,6 +32,7 @@ from tests.aws.permission_table import Deployer, asked, lacking
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
 from tests.aws_double.process import Double
+from tests.image.bases import SmallWheels, put_base
 from tests.packaged import Model, pack
 from tests.registry import running_registry
 from tests.runtime.bundles import write_bundle
@@ -526,3 +531,35 @@ def test_who_may_not_push_gets_the_image_of_aws(world: World, images: Images, mo
     assert not decided(world).complete
     assert "ecr:UploadLayerPart" in warnings(world)[-1].message
     assert all(image.built == 0 for image in images.made.values())
+
+
+# The image itself
+
+
+def test_an_image_that_fdeploy_builds_is_pushed_and_serves(
+    world: World, bare: Model, tmp_path: Path
+) -> None:
+    """Layers on a base of another registry, pushed over ECR's, and the code in it serves."""
+    with running_registry(access="token", redirects=True) as registry:
+        put_base(registry)
+        named = Reference.parse(f"{registry.address}/library/python:3.13-slim")
+        store = BlobStore(tmp_path / "image")
+        base = fetch_base(named, "x86_64", store, Repository(named.place), print)
+    wheels = SmallWheels(tmp_path / "wheels")
+
+    def find(_machine: str, openvino: bool) -> ServingImage:  # noqa: FBT001
+        return ServingImage(base, store, print, openvino=openvino, wheels=wheels)
+
+    world.find_image = find
+    tag = decided(world).image_tag
+    packed = replace(bare, artifact=replace(bare.artifact, image_tag=tag))
+    stored, _ = deployed(world, packed)
+    assert tags(world) == [[tag, f"stage.dev.{tag}"]]
+    assert stored.image.endswith(find("x86_64", openvino=False).build().manifest(MANIFEST).digest)
+    check = checks(world, packed)["base image"]
+    assert (check.outcome, "is unknown" in check.message) == ("warned", True)
+    world.client("ecr").delete_repository(repositoryName=NAME, force=True)
+    world.target().deploy(stored, packed.verify)  # the same bytes, and so the same digest
+    assert AwsOperations(world.target()).status().image == stored.image
+    assert teardown(world).left == ()
+    assert world.everything() == []
