@@ -217,8 +217,8 @@ class Checks:
         with ThreadPoolExecutor(1) as other:
             ping = other.submit(lambda: [_get("/ping") for _ in _seconds(5)])
             load = open_loop(PORT, requests, 10 * peak, 5, settle=1, wait=True)
-        # Beyond the 4,096 connections that it keeps, the server closes new ones (0). Only when it is
-        # asked directly are there so many.
+        # Beyond its 4,096 connections, the server closes new ones (0). There are so many only where
+        # it is asked directly.
         direct = {0} if self._family.server == "fdeploy" else set()
         assert load.statuses.keys() <= {200, 503} | direct, load.statuses
         assert set(ping.result()) == {200}, ping.result()
