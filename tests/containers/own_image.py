@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -229,6 +230,8 @@ def limited(
     if user:
         uid, gid = map(int, user.split(":"))
         process["user"] = {"uid": uid, "gid": gid}
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}]
     config["root"]["readonly"] = True
     if model is not None:
         config["mounts"].append(

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from fastai_deploy.errors import HashMismatch, ImageError
+from fastai_deploy.files import sha256
 from fastai_deploy.image.archive import write_archive
 from fastai_deploy.image.base import Base, fetch_base
 from fastai_deploy.image.blobs import BlobStore
@@ -85,6 +88,17 @@ def test_what_is_in_the_image(registry: Registry, tmp_path: Path) -> None:
     assert not any(path.startswith("opt/ml") for path in found)
     own = [info for path, info in found.items() if path.startswith("opt/fdeploy")]
     assert {(info.uid, info.gid, info.mtime, info.mode) for info in own} == {(0, 0, 0, 0o644)}
+
+
+def test_the_list_of_contents(registry: Registry, tmp_path: Path) -> None:
+    put_base(registry)
+    built = image(registry, tmp_path).build()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(built.sbom.decode()) is None
+    listed = {each["name"]: each for each in json.loads(built.sbom)["components"]}
+    assert listed["numpy"]["licenses"] == [{"expression": "MIT"}]
+    wheel = next((tmp_path / "wheels").glob("numpy-*"))
+    assert listed["numpy"]["hashes"][0]["content"] == sha256(wheel)
+    assert listed["host.example/python"]["version"] == "3.13-slim"
 
 
 def test_openvino_is_there_where_it_is_needed(registry: Registry, tmp_path: Path) -> None:
