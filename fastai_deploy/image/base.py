@@ -69,8 +69,7 @@ def fetch_base(
     if not reference.digest:
         document = repository.document(reference.tag)
         reference = replace(reference, digest=document.digest)
-    key = f"base-{reference.digest.removeprefix('sha256:')}-{machine}"
-    found = _recalled(store, key, reference, machine)
+    found = known_base(reference, machine, store)
     if found is not None:
         return found
     notify(f"downloading the base image {reference}")
@@ -80,13 +79,18 @@ def fetch_base(
         repository.download(each["digest"], each["size"], store)
     config = _configuration(store, manifest["config"], machine, reference)
     base = _examined(reference, machine, layers, config, store)
-    store.remember(key, {**asdict(base), "reference": str(base.reference)})
+    values = {**asdict(base), "reference": str(base.reference)}
+    store.remember(_key(reference, machine), values)
     return base
 
 
-def _recalled(store: BlobStore, key: str, reference: Reference, machine: str) -> Base | None:
-    """The base as remembered, if all of its layers are still here."""
-    values = store.recall(key)
+def _key(reference: Reference, machine: str) -> str:
+    return f"base-{reference.digest.removeprefix('sha256:')}-{machine}"
+
+
+def known_base(reference: Reference, machine: str, store: BlobStore) -> Base | None:
+    """The base as an earlier call fetched it, if all of its layers are still here."""
+    values = store.recall(_key(reference, machine)) if reference.digest else None
     try:
         layers = tuple(Layer(**each) for each in values["layers"]) if values else ()
         if values is None or any(store.find(each.digest, each.size) is None for each in layers):

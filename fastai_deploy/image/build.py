@@ -19,7 +19,14 @@ from typing import Any
 
 from fastai_deploy import __version__, files
 from fastai_deploy.errors import FileMissing, ImageError
-from fastai_deploy.image.base import ARCHITECTURES, PYTHON, Base, fetch_base, layer_files
+from fastai_deploy.image.base import (
+    ARCHITECTURES,
+    PYTHON,
+    Base,
+    fetch_base,
+    known_base,
+    layer_files,
+)
 from fastai_deploy.image.blobs import BlobStore, Layer
 from fastai_deploy.image.layers import CODE, MODEL, PACKAGES, code_layer, model_layer, wheel_layer
 from fastai_deploy.image.names import (
@@ -286,11 +293,15 @@ def serving_image(
     ``record`` is the file that keeps which digest a tag named when it was first used; ``pull`` asks
     the registry again. Raises ImageError, HashMismatch or FileError.
     """
-    from fastai_deploy.image.registry import Repository  # noqa: PLC0415 - requests, jsonschema
-
     asked = Reference.parse(reference)
     wanted = asked if pull or asked.digest else _recorded(record, asked)
-    base = fetch_base(wanted, machine, store, Repository(asked.place), notify)
+    base = known_base(wanted, machine, store)
+    if base is None:
+        from fastai_deploy.image.registry import (  # noqa: PLC0415 - requests, jsonschema
+            Repository,
+        )
+
+        base = fetch_base(wanted, machine, store, Repository(asked.place), notify)
     if base.reference != wanted:
         kept = {"base": str(asked), "digest": base.reference.digest}
         files.write(record, (json.dumps(kept, indent=2) + "\n").encode())

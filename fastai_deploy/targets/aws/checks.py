@@ -57,8 +57,11 @@ def artifact_check(artifact: Artifact | None, container: Container) -> Check:
     wrong = list(packed.mismatches(container))
     if wrong:
         return Check(name, "warned", f"{about} does not fit: {'; '.join(wrong)}; {image}", _AGAIN)
-    if packed.learner:
-        return Check(name, "passed", f"{about} is a learner for Python {packed.learner}; {image}")
+    if packed.learner or packed.bare:
+        what = f"is a learner for Python {packed.learner}; {image}"
+        if packed.bare:
+            what = f"is the model; the {container.name} has the serving code and libraries"
+        return Check(name, "passed", f"{about} {what}")
     if packed.python is None:
         sentence = (
             f"{about} has no wheels: the container would install them when it starts; {image}"
