@@ -19,6 +19,7 @@ from fastai_deploy.aws import stacks
 from fastai_deploy.aws.bucket import bucket_key, default_bucket, find_bucket
 from fastai_deploy.aws.capacity import MemoryEstimate
 from fastai_deploy.aws.endpoint import instances_of
+from fastai_deploy.aws.images import OWN, Family
 from fastai_deploy.aws.inventory import Names
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.permission_check import check_permissions
@@ -59,7 +60,7 @@ class Subject:
 
     ``needs`` describes the required permissions, except those of ``unused`` services; ``estimate``
     is None if there is no model to measure. ``image_name`` has the tag in place of the digest.
-    ``own_image``: it is fdeploy's own, which ``upload`` pushes.
+    ``server`` is what serves in it; ``upload`` pushes fdeploy's own.
     ``count`` instances are started beside the ones in use,
     ``rolling`` if the settings replaced them batch by batch (0: they do, or it has too few).
     """
@@ -75,7 +76,12 @@ class Subject:
     rolling: int
     limits: Limits
     estimate: MemoryEstimate | None = None
-    own_image: bool = False
+    server: Family = "ray-serve"
+
+    @property
+    def own_image(self) -> bool:
+        """Whether the image is of fdeploy's own server."""
+        return self.server == OWN
 
 
 class Doctor:
@@ -176,7 +182,7 @@ class Doctor:
             "own image",
             "warned",
             f"an image of AWS serves, which takes more memory and starts later: {found.message}",
-            f'{found.hint}; or set server = "ray-serve" in [endpoint] to keep AWS\'s',
+            f'{found.hint}; or set server = "{subject.server}" in [endpoint] to keep AWS\'s image',
         )
 
     def _makes_bucket(self, chosen: str | None) -> bool:

@@ -186,8 +186,7 @@ class ImageRepository:
                 return found
             if denied := denial(error.message):
                 raise AwsDenied(
-                    f"the image cannot be pushed to {self.name}: {denied}",
-                    hint=f'{denied.hint}; or set server = "ray-serve" in [endpoint]',
+                    f"the image cannot be pushed to {self.name}: {denied}", hint=denied.hint
                 ) from None
             raise
         found = self.find(image.tag)

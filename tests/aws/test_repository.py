@@ -191,3 +191,15 @@ def test_names_fit() -> None:
     assert naming.stage_of_tag(longest) == "s" * 16
     assert naming.stage_of_tag(naming.stage_tag("a-b", "0.1.0-x")) == "a-b"
     assert naming.stage_of_tag("0.1.0-x86_64-1") == ""
+
+
+def test_who_adopts_the_stage_takes_the_repository_over(world: World) -> None:
+    repository(world, id_="1111").push(IMAGE)
+    owner = Owner("demo", "dev", "2222", adopts=True)
+    adopting = ImageRepository(world.aws(), owner, world.events.append)
+    adopting.mark(adopting.push(IMAGE))
+    found = repository(world, id_="2222").find(IMAGE.tag)
+    assert found
+    assert found.stages == {"dev"}
+    with pytest.raises(NotOurs, match="id is 2222"):
+        repository(world, id_="1111").find(IMAGE.tag)

@@ -86,7 +86,7 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
         bucket=context.settings.sections.project.bucket,
         image=spec.model.image,
         image_name=chosen.uri,
-        own_image=bool(own),
+        server=spec.model.server,
         instance=instances.type if instances else None,
         count=batch if spec.rollout.rolling and batch else count,
         rolling=0 if spec.rollout.rolling else batch,

@@ -49,7 +49,7 @@ from fastai_deploy.packaging.artifact import needs_openvino
 from fastai_deploy.progress import Reporter, Step, Warned
 from fastai_deploy.records import Artifact, Check, StoredArtifact
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.aws.stacks import could_be_own
+from fastai_deploy.targets.aws.stacks import chosen_image, could_be_own, served_model
 
 if TYPE_CHECKING:
     from fastai_deploy.image.registry import Repository
@@ -139,16 +139,19 @@ class OwnServer:
         Raises RecordStale if another image would be made now, NotOurs, AwsError, and the errors of
         building it.
         """
-        found = self.repository.find(tag)
-        if found is None:
-            image = self.image()
-            if image.tag != tag:
-                raise RecordStale(
-                    f"the image {tag} is not in ECR, and what it was made from has changed",
-                    hint="run fdeploy package",
-                )
-            found = self.repository.push(image)
-        self.repository.mark(found)
+        try:
+            found = self.repository.find(tag)
+            if found is None:
+                image = self.image()
+                if image.tag != tag:
+                    raise RecordStale(
+                        f"the image {tag} is not in ECR, and what it was made from has changed",
+                        hint="run fdeploy package",
+                    )
+                found = self.repository.push(image)
+            self.repository.mark(found)
+        except AwsDenied as error:
+            raise AwsDenied(error.message, hint=f"{error.hint}; {self._way_out}") from None
         return found
 
     def ready(self, stored: StoredArtifact) -> StoredArtifact:
@@ -248,9 +251,15 @@ class OwnServer:
             Warned(
                 "an image of AWS serves the model, which takes more memory and starts later, "
                 f"because fdeploy's own cannot be had: {error.message}",
-                hint=f'{error.hint}; or set server = "ray-serve" in [endpoint] to keep AWS\'s',
+                hint=f"{error.hint}; {self._way_out}",
             )
         )
+
+    @property
+    def _way_out(self) -> str:
+        served = served_model(self.bundle)
+        _, image = chosen_image(self.settings, self.aws.region, served)
+        return f'or set server = "{image.family}" in [endpoint] to keep AWS\'s image'
 
 
 def _base_of(repository: Repository, digest: str) -> tuple[str, str]:
