@@ -58,7 +58,7 @@ def test_an_image_with_the_model(fdeploy: Fdeploy, exports: Exports, registry: R
     config, paths = image_of(archive)
     assert {"opt/ml/model/manifest.json", "opt/ml/model/model.onnx"} <= paths
     assert "opt/fdeploy/packages/onnxruntime/__init__.py" in paths
-    assert not any("code" in path for path in paths if path.startswith("opt/ml"))
+    assert not any(path.startswith("opt/ml/model/code/fdeploy_runtime") for path in paths)
     assert config["config"]["User"] == "1000:1000"  # type: ignore[index]
     listed = json.loads((fdeploy.folder / "sbom.json").read_bytes())
     assert {"numpy", "onnxruntime", "uvicorn"} <= {each["name"] for each in listed["components"]}
