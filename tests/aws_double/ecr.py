@@ -31,7 +31,7 @@ _IMAGE = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[^.]+)\.amazonaws\.com/(?P<name>[^:@]+)"
     r"(:(?P<tag>[^@]+))?(@(?P<digest>.+))?"
 )
-_SCANNED = {"findingSeverityCounts": {}}
+_SCANNED: Json = {"findingSeverityCounts": {}}
 
 
 @dataclass
@@ -355,7 +355,8 @@ class Images:
             return None, None
         place = f"{match['account']}/{match['region']}/{match['name']}"
         repository = self._registry.repositories.get(place)
-        return repository, repository and repository.digest(match["digest"] or match["tag"])
+        reference = match["digest"] or match["tag"]
+        return repository, repository.digest(reference) if repository else None
 
 
 _ACTIONS = {
