@@ -167,6 +167,8 @@ def test_who_may_not_use_ecr_gets_the_image_of_aws(
     assert "image of AWS serves the model" in warned.message
     assert "fdeploy doctor --policy" in warned.hint
     assert all(image.built == 0 for image in images.made.values())
+    if operation == "DescribeRepositories":
+        assert images.made == {}  # not even its base was looked for
     world.flags = {("endpoint", "server"): "fdeploy"}
     with pytest.raises(AwsDenied, match=f"ecr:{operation}"):
         decided(world)

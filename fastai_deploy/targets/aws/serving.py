@@ -111,7 +111,7 @@ class OwnServer:
         if self.find is None or not could_be_own(self.settings, self.bundle):
             return self.decided(packaged)
         try:
-            return self._available(self.image())
+            return self._available()
         except (*_IN_THE_WAY, *_PASSING) as error:
             if self.settings.sections.endpoint.server == OWN:
                 raise
@@ -209,8 +209,10 @@ class OwnServer:
             self.report(Step(f"the image {image.tag} is no longer in ECR: it is made again"))
         return self.repository.push(image)
 
-    def _available(self, image: ServingImage) -> str:
-        """The tag of an image that is in ECR, or is built now and may be pushed."""
+    def _available(self) -> str:
+        """The tag of the image, which is in ECR, or is built now and may be pushed."""
+        self.repository.exists()  # who may not look there needs no base
+        image = self.image()
         if self.repository.find(image.tag) is None:
             self.repository.login()
             self._check_permissions()
