@@ -59,7 +59,9 @@ class Client:
             if begun.status != 202:
                 return begun
             where = begun.headers["Location"]
-            self.ask("PUT", f"{where}&digest={digest_of(data)}", data)
+            done = self.ask("PUT", f"{where}&digest={digest_of(data)}", data)
+            if done.status != 201:
+                return done
         return self.ask("PUT", f"manifests/{tag}", manifest(layer, config), Content_Type=KIND)
 
 
