@@ -126,7 +126,8 @@ def _starts(pair: tuple[Competitor, ...], model: Model) -> None:
 
 def _memory(server: Server) -> float:
     """The proportional set size of a server, in MB."""
-    return sum(each.memory_full_info().pss for each in _processes(server)) / 1e6
+    sizes = [int(each.memory_full_info().pss) for each in _processes(server)]
+    return sum(sizes) / 1e6
 
 
 def _processes(server: Server) -> Iterator[psutil.Process]:

@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 from fastai_deploy import files
 from fastai_deploy.errors import ImageError
@@ -159,7 +159,7 @@ def _folders(path: PurePosixPath) -> Iterator[PurePosixPath]:
     return reversed(parents)
 
 
-def _add(layer: tarfile.TarFile, path: PurePosixPath, size: int, content: BinaryIO) -> None:
+def _add(layer: tarfile.TarFile, path: PurePosixPath, size: int, content: IO[bytes]) -> None:
     info = _info(path, _FILE_MODE)
     info.size = size
     layer.addfile(info, content)

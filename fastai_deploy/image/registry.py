@@ -203,12 +203,12 @@ def _at_most(size: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
             return
 
 
-class _Client(Registry):
+class _Client(Registry):  # type: ignore[misc]  # it has no types
     do_request = Registry.do_request.__wrapped__  # without its decorator
 
 
 class _Adapter(HTTPAdapter):
-    def send(self, request: Any, **options: Any) -> Any:
+    def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]
         options["timeout"] = options.get("timeout") or (_CONNECT_SECONDS, _READ_SECONDS)
         return super().send(request, **options)
 

@@ -81,7 +81,7 @@ def _licences(wheel: Wheel) -> Iterator[dict[str, Any]]:
     """What the wheel's metadata states."""
     with zipfile.ZipFile(wheel.path) as archive:
         found = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-        metadata = BytesHeaderParser().parsebytes(archive.read(found[0])) if found else {}
+        metadata = BytesHeaderParser().parsebytes(archive.read(found[0]) if found else b"")
     expression, name = metadata.get(_EXPRESSION), str(metadata.get(_NAME) or "")
     if expression:
         yield {"expression": str(expression)}
