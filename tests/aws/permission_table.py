@@ -43,8 +43,8 @@ _HEAD = """\
 these policies that a stage with autoscaling, `ttl` and fdeploy's own image asks for, the test takes
 the action away and runs `up`, gives it back and runs `up` again, takes it away and runs `teardown`,
 gives it back and runs `teardown` again. The second `up` must serve and answer its goldens. After
-the second teardown the account must be empty, by the services' own lists. The policies also hold what `batch
---transform` needs (transform jobs and their log), which only `teardown` asks for here.
+the second teardown the account must be empty, by the services' own lists. The policies also hold
+what `batch --transform` needs (transform jobs and their log), which only `teardown` asks for here.
 
 The test runs against the AWS double (`tests/aws_double/`), which evaluates the policies: for what
 fdeploy calls itself, and for what CloudFormation's registry says that the handlers of a resource
