@@ -185,6 +185,16 @@ def test_a_base_that_cannot_be_had(world: World, images: Images) -> None:
         decided(world)
 
 
+@pytest.mark.parametrize(("key", "value"), [("kind", "serverless"), ("instance", "ml.c7g.large")])
+def test_the_way_out_names_the_image_that_aws_has(
+    world: World, images: Images, key: str, value: str
+) -> None:
+    images.unavailable = "not reached"
+    world.flags = {("endpoint", key): value}
+    assert not decided(world).complete
+    assert 'server = "torchserve"' in warnings(world)[0].hint
+
+
 def test_a_repository_of_somebody_else(world: World, images: Images) -> None:
     world.client("ecr").create_repository(repositoryName=NAME)
     assert not decided(world).complete
