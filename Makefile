@@ -13,6 +13,7 @@
 # make test-learner-runtime   the real fastai, in memory and served from its pickle, in a separate environment
 # make test-variants   hundreds of learners with an operation inserted into their code (docs/learners.md)
 # make test-containers   a packaged artifact in the software of AWS's images (root, Linux, Java 17)
+# make test-own-image    fdeploy's own image in runc (root, Debian: debootstrap, runc, skopeo, umoci)
 # make docs    the docs site in site/, to be opened from there
 # make dist    the sdist and the wheel, checked by twine
 # make bench-comparison   fdeploy and other servers, on an idle machine (root, Linux, Java 17)
@@ -26,7 +27,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-lower-bounds test-page test-architectures test-learner-runtime \
-	test-variants test-containers fuzz fuzz-api lint types check check-templates \
+	test-variants test-containers test-own-image fuzz fuzz-api lint types check check-templates \
 	check-workflows fault-table permission-table format schema docs \
 	lock dist bench bench-comparison clean
 
@@ -135,6 +136,9 @@ test-containers: $(VENV)/.dev
 	$(BIN)/python -m tests.containers ray-serve
 	$(BIN)/python -m tests.containers.lambda_function
 
+test-own-image: $(VENV)/.dev
+	$(BIN)/python -m tests.containers.own_image
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -157,6 +161,8 @@ lock: $(VENV)/.dev
 		--constraint - --no-annotate --no-header pyproject.toml >> constraints.txt
 	echo '# What containers are given, for every Python that one has; `make lock` writes this file.' > $(WHEELS)
 	printf 'numpy\nonnxruntime\nopenvino\ntokenizers\npip<25.1\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.8 \
+		--no-deps --only-binary :all: --generate-hashes --no-annotate --no-header - >> $(WHEELS)
+	printf 'click\nh11\nhttptools\nuvicorn\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.13 \
 		--no-deps --only-binary :all: --generate-hashes --no-annotate --no-header - >> $(WHEELS)
 
 dist:

@@ -38,7 +38,8 @@
     ├── ExtraMissing          12   an optional dependency is not installed
     ├── TargetUnavailable     13   the target cannot be used from this machine
     │   ├── WheelMissing
-    │   └── HashMismatch
+    │   ├── HashMismatch
+    │   └── ImageError
     ├── AwsError              14   AWS refused a request or could not be reached
     │   ├── AwsCredentials
     │   ├── AwsDenied
@@ -365,9 +366,15 @@ class WheelMissing(TargetUnavailable):
 
 
 class HashMismatch(TargetUnavailable):
-    """A package's hash differs from the lock file; it was neither installed nor packed."""
+    """A download's hash differs from the expected one; it was neither installed nor packed."""
 
     code = "hash-mismatch"
+
+
+class ImageError(TargetUnavailable):
+    """The container image of the own server cannot be built or pushed."""
+
+    code = "image"
 
 
 class AwsError(FdeployError):

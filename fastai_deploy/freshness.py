@@ -17,6 +17,7 @@ from fastai_deploy.bundle import read_manifest
 from fastai_deploy.errors import RecordStale, StageError
 from fastai_deploy.learner.pretrained.folder import opened_folder
 from fastai_deploy.packaging.artifact import runtime_digest
+from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.project import Project
 from fastai_deploy.records import Artifact, Bundle, Endpoint, Source, StoredArtifact
 
@@ -41,7 +42,9 @@ def artifact(project: Project) -> Artifact:
     record = project.workspace.need(Artifact)
     with _before("package"):
         made_from = bundle(project) if project.workspace.find(Bundle) else None
-    if made_from is not None and record.made_from != package_digest(project, made_from):
+    if made_from is not None and record.made_from != package_digest(
+        project, made_from, project.target.container(record)
+    ):
         raise _stale(
             "the bundle, the serving code or the container image has changed since the last "
             "package",
@@ -60,6 +63,8 @@ def stored(project: Project) -> StoredArtifact:
         made_from = artifact(project) if project.workspace.find(Artifact) else None
     if made_from is not None and record.made_from != made_from.sha256:
         raise _stale("model.tar.gz has changed since it was uploaded", "upload")
+    if made_from is not None and record.image_tag != made_from.image_tag:
+        raise _stale("the container image has changed since the last upload", "upload")
     _same_target(project, record.target, "upload")
     return record
 
@@ -94,17 +99,18 @@ def export_digest(learner: str, golden: str | None, tolerance: float, *others: s
     return _digest(__version__, learner, golden, tolerance, *others)
 
 
-def package_digest(project: Project, made_from: Bundle) -> str:
+def package_digest(project: Project, made_from: Bundle, container: Container | None) -> str:
     """What an artifact depends on: the bundle, the model's name, the code and the container."""
     name = project.settings.sections.package.name
-    return _digest(__version__, made_from.version, name, runtime_digest(), compatibility(project))
+    return _digest(__version__, made_from.version, name, runtime_digest(), compatibility(container))
 
 
-def compatibility(project: Project) -> str:
+def compatibility(container: Container | None) -> str:
     """The Python, platform and GPU an artifact must match; empty if there is no container image."""
-    container = project.target.container()
     if container is None:
         return ""
+    if container.complete:
+        return f"fdeploy's own server, {container.machine}"
     return ", ".join(
         (
             f"Python {container.python}",
@@ -122,7 +128,8 @@ def needs_repackaging(project: Project) -> bool:
     made, record = find(Artifact), find(StoredArtifact)
     if made is None or record is None or find(Bundle) is None:
         return False  # there is nothing to package again
-    return record.target != project.target.name or made.fits != compatibility(project)
+    wanted = compatibility(project.target.container(made))
+    return record.target != project.target.name or made.fits != wanted
 
 
 def _same_target(project: Project, target: str, command: str) -> None:

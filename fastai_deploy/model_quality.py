@@ -177,7 +177,9 @@ def _compared_bundle(project: Project) -> Compared:
     path = Path(record.path)
     manifest, digest = read_manifest(path)
     packed = project.workspace.find(Artifact)
-    if packed is not None and packed.made_from != freshness.package_digest(project, record):
+    if packed is not None and packed.made_from != freshness.package_digest(
+        project, record, project.target.container(packed)
+    ):
         packed = None
     return Compared(
         name=BUNDLE,

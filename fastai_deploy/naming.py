@@ -117,6 +117,27 @@ def access_log_group(project: str, stage: str) -> str:
     return f"/aws/apigateway/{project}-{stage}"
 
 
+def image_repository(project: str) -> str:
+    """The repository of the project's container images in ECR; at most 38 characters of 256."""
+    return f"{_FOLDER}/{project}"
+
+
+_USED_BY = "stage."  # no image is named like this, and no stage has a full stop in its name
+
+
+def stage_tag(stage: str, tag: str) -> str:
+    """The tag that says of an image that a stage uses it; 23 characters longer at most.
+
+    A registry takes tags of 128 characters.
+    """
+    return f"{_USED_BY}{stage}.{tag}"
+
+
+def stage_of_tag(tag: str) -> str:
+    """The stage that a tag of an image is for; empty for the image's own tag."""
+    return tag.removeprefix(_USED_BY).partition(".")[0] if tag.startswith(_USED_BY) else ""
+
+
 def artifact_key(project: str, sha256: str) -> str:
     """The key of an artifact in the bucket; the stages of a project share it."""
     return f"{_FOLDER}/{project}/models/{sha256}/model.tar.gz"

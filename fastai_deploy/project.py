@@ -173,7 +173,14 @@ def _target(
         from fastai_deploy.targets.aws.operations import AwsOperations  # noqa: PLC0415
         from fastai_deploy.targets.aws.target import AwsTarget  # noqa: PLC0415
 
-        context = open_context(settings, workspace.aws, workspace.bundle, report, consent)
+        context = open_context(
+            settings,
+            workspace.aws,
+            workspace.bundle,
+            report,
+            consent,
+            base_record=workspace.base_image,
+        )
         aws = AwsTarget(context)
         return aws, AwsOperations(aws)
     from fastai_deploy.targets.local.operations import LocalOperations  # noqa: PLC0415

@@ -109,6 +109,9 @@ class Artifact:
     reaches its model server beside Ray Serve at ``backend_url``. ``model`` is None and
     ``backend_url`` empty in the records of older versions of fdeploy, here and in what is made from
     an artifact; such an artifact answers through Ray.
+
+    ``server`` is ``fdeploy`` if the image of fdeploy's own server serves it, which brings the
+    serving code, else empty; ``image_tag`` is the tag of that image, empty for one of the user's.
     """
 
     path: str
@@ -119,6 +122,8 @@ class Artifact:
     unproven: bool = False
     model: ModelSummary | None = None
     backend_url: str = ""
+    server: str = ""
+    image_tag: str = ""
 
     @property
     def version(self) -> str:
@@ -133,6 +138,8 @@ class StoredArtifact:
     ``region`` and ``account`` are those of AWS, empty for another target. A record of an earlier
     version has no ``account``. ``image`` is the container image that it was proven in on
     ``instance``, empty if it was not deployed yet; ``function`` the package that it was proven in.
+    ``server`` and ``image_tag`` are the artifact's; with a tag, ``image`` is that image by its
+    digest.
     """
 
     target: str
@@ -148,6 +155,8 @@ class StoredArtifact:
     model: ModelSummary | None = None
     backend_url: str = ""
     function: FunctionCode | None = None
+    server: str = ""
+    image_tag: str = ""
 
     @classmethod
     def of(
@@ -165,6 +174,8 @@ class StoredArtifact:
             account=account,
             model=artifact.model,
             backend_url=artifact.backend_url,
+            server=artifact.server,
+            image_tag=artifact.image_tag,
         )
 
     @property
@@ -205,6 +216,8 @@ class Deployed:
     model: ModelSummary | None = None
     backend_url: str = ""
     function: FunctionCode | None = None
+    server: str = ""
+    image_tag: str = ""
 
     @classmethod
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
@@ -222,6 +235,8 @@ class Deployed:
             model=stored.model,
             backend_url=stored.backend_url,
             function=stored.function,
+            server=stored.server,
+            image_tag=stored.image_tag,
         )
 
     def stored(self, target: str) -> StoredArtifact:
@@ -238,6 +253,8 @@ class Deployed:
             model=self.model,
             backend_url=self.backend_url,
             function=self.function,
+            server=self.server,
+            image_tag=self.image_tag,
         )
 
 
@@ -287,11 +304,11 @@ class Api:
 class Teardown:
     """The result of a teardown: what was found, what was deleted, and what is left (nothing).
 
-    ``kept`` lists stored artifacts, which stay on purpose. ``begun`` lists stacks whose deletion
-    was started but not awaited: they are neither deleted nor left. ``region`` and ``account`` are
-    those of AWS that were searched, empty for another target. ``forgotten``: only the records of
-    the stage were removed, and nothing was searched or deleted. ``workspace`` lists what commands
-    before ``upload`` made in the project's folder, which stays.
+    ``kept`` lists what stays on purpose: stored artifacts, and images that another stage uses.
+    ``begun`` lists stacks whose deletion was started but not awaited: they are neither deleted nor
+    left. ``region`` and ``account`` are those of AWS that were searched, empty for another target.
+    ``forgotten``: only the records of the stage were removed, and nothing was searched or deleted.
+    ``workspace`` lists what commands before ``upload`` made in the project's folder, which stays.
     """
 
     target: str
@@ -304,6 +321,11 @@ class Teardown:
     account: str = ""
     forgotten: bool = False
     workspace: tuple[str, ...] = ()
+
+    @property
+    def keeps_artifacts(self) -> bool:
+        """Whether an artifact stays, which can be deployed again."""
+        return any(kept.startswith("artifact ") for kept in self.kept)
 
     @property
     def where(self) -> str:
@@ -533,6 +555,7 @@ class Status:
     ``region`` and ``account`` are those of AWS, empty for another target. ``ends`` is when the
     stage deletes itself, empty for never; ``overdue``: that time has passed, and nothing deletes
     it. ``unproven``: some answers of the live version are not proven to match the learner's.
+    ``image`` is the container image that serves, empty without one.
     """
 
     target: str
@@ -550,6 +573,7 @@ class Status:
     region: str = ""
     account: str = ""
     overdue: bool = False
+    image: str = ""
 
     @property
     def where(self) -> str:
@@ -568,7 +592,10 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Version:
-    """A deployed and verified version; ``by`` is who deployed it last, ``at`` when."""
+    """A deployed and verified version; ``by`` is who deployed it last, ``at`` when.
+
+    ``image`` is the container image that it was verified in, empty without one.
+    """
 
     version: str
     at: str
@@ -576,6 +603,7 @@ class Version:
     bytes: int
     uri: str
     live: bool
+    image: str = ""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ from fastai_deploy.errors import FileError, LeftoverError, NoProject, UsageError
 from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
-from fastai_deploy.packaging.wheels import Container, default_cache, fetch
+from fastai_deploy.packaging.wheels import Container, Wheel, default_cache, fetch
 from fastai_deploy.parity import Json
 from fastai_deploy.parity.gate import model_summary, stored_goldens, verifier
 from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step, Warned
@@ -133,28 +133,31 @@ def package(project: Project, bundle: Bundle) -> Artifact:
     TargetUnavailable if a learner's own packages cannot be locked for the container.
     """
     with _stage(project, "package") as ending:
-        made_from = freshness.package_digest(project, bundle)
         before = project.workspace.find(Artifact)
+        container = project.target.container(before, decides=True)
+        made_from = freshness.package_digest(project, bundle, container)
+        image_tag = container.image_tag if container else ""
         if before and before.made_from == made_from and _is_whole(before):
-            record = before
+            record = replace(before, image_tag=image_tag)
             ending.summary = f"version {record.version}, unchanged"
         else:
-            container = project.target.container()
             for warning in container.warnings if container else ():
                 project.report(Warned(warning, "a CPU instance such as ml.c6i.large costs less"))
             if container and container.gpu:
                 project.report(Step("packing the float32 graph for the GPU"))
-            wheels = container and fetch(
-                container,
-                serving_versions(Path(bundle.path), container),
-                cache=default_cache(),
-                notify=lambda message: project.report(Step(message)),
-            )
+            wheels: Sequence[Wheel] = ()
+            if container and not container.complete:
+                wheels = fetch(
+                    container,
+                    serving_versions(Path(bundle.path), container),
+                    cache=default_cache(),
+                    notify=lambda message: project.report(Step(message)),
+                )
             written = write_artifact(
                 Path(bundle.path),
                 project.workspace.artifact,
                 container=container,
-                wheels=wheels or (),
+                wheels=wheels,
                 lock=_learner_lock(project, Path(bundle.path), container) if container else None,
                 name=project.settings.sections.package.name or bundle.name,
                 notify=lambda done, total: project.report(Advanced("package", done, total)),
@@ -164,10 +167,12 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 written.sha256,
                 written.bytes,
                 made_from,
-                freshness.compatibility(project),
+                freshness.compatibility(container),
                 unproven=bool(bundle.unproven),
                 model=model_summary(Path(bundle.path)),
-                backend_url=BACKEND_URL,
+                backend_url="" if container and container.complete else BACKEND_URL,
+                server="fdeploy" if container and container.complete else "",
+                image_tag=image_tag,
             )
             ending.summary = f"version {record.version}, {record.bytes:,} bytes"
         project.workspace.save(record)
@@ -255,7 +260,8 @@ def ready_to_deploy(project: Project) -> StoredArtifact:
     """
     if not freshness.needs_repackaging(project):
         return freshness.stored(project)
-    wanted = freshness.compatibility(project) or "this machine"
+    container = project.target.container(project.workspace.find(Artifact))
+    wanted = freshness.compatibility(container) or "this machine"
     project.report(
         Step(f"the uploaded artifact does not fit {wanted}: packaging and uploading again")
     )
@@ -549,7 +555,7 @@ def _forget(project: Project, proof: Teardown) -> None:
     endpoint, stored = workspace.find(Endpoint), workspace.find(StoredArtifact)
     if _is_there(endpoint, proof):
         workspace.forget(Api, Endpoint)
-    if _is_there(stored, proof) and not proof.kept:
+    if _is_there(stored, proof) and not proof.keeps_artifacts:
         workspace.forget(StoredArtifact)
     last = endpoint or stored
     if last is not None and not _is_there(last, proof):

@@ -12,7 +12,15 @@ from fastai_deploy.records import Artifact, Deployed, ModelChange, Version
 def list_versions(versions: Sequence[Deployed], live: str) -> tuple[Version, ...]:
     """Return the versions in the same order, with the ``live`` one marked."""
     return tuple(
-        Version(each.version, each.at, each.by, each.bytes, each.uri, each.version == live)
+        Version(
+            each.version,
+            each.at,
+            each.by,
+            each.bytes,
+            each.uri,
+            each.version == live,
+            each.image,
+        )
         for each in versions
     )
 

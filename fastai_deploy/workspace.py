@@ -12,6 +12,7 @@
         lock             held by the running command
 
     .fdeploy/environments/   Python environments of learners served from their original pickle
+    .fdeploy/base-image.json which build of the base image a tag named when it was first used
 
 A record is written atomically when its stage ends, and read by the next stage. The state of AWS is
 never kept here: it is always queried.
@@ -151,6 +152,7 @@ class Workspace:
         self.local = self.folder / "local"
         self.aws = self.folder / "aws"
         self.environments = root / files.WORKSPACE / "environments"
+        self.base_image = root / files.WORKSPACE / "base-image.json"
         self.collection = self.folder / "collection.json"
         self.bench = self.folder / "bench.json"
 

@@ -50,7 +50,7 @@ def write_model(
 
 
 def pack(bundle: TinyBundle, path: Path, container: Container | None = None) -> Model:
-    """A bundle, packed; without wheels, whatever the container."""
+    """A bundle, packed; with a container for that, and without wheels."""
     versions = {"numpy": "2", "onnxruntime": "1", "tokenizers": "0"}
     learner = {"file": "learner.pkl", "sha256": "0" * 64, "bytes": 1, "fastai": "2"}
     manifest = json.loads((bundle.folder / "manifest.json").read_bytes())
@@ -65,10 +65,12 @@ def pack(bundle: TinyBundle, path: Path, container: Container | None = None) -> 
         notify=lambda _done, _total: None,
         container=container,
     )
-    return Model(
-        bundle,
-        Artifact(str(path), written.sha256, written.bytes, "test", backend_url=BACKEND_URL),
-    )
+    artifact = Artifact(str(path), written.sha256, written.bytes, "test", backend_url=BACKEND_URL)
+    if container and container.complete:
+        artifact = replace(
+            artifact, backend_url="", server="fdeploy", image_tag=container.image_tag
+        )
+    return Model(bundle, artifact)
 
 
 def of_earlier_version(model: Model, path: Path) -> Model:

@@ -36,7 +36,10 @@ def main() -> None:
         servers = [stack.enter_context(serving(each, model, Path(sys.executable))) for each in PAIR]
         for server in servers:
             print(_answered(server, model), flush=True)
-        rates = {cell: _rates(servers, model, cell, options) for cell in CLOSED}
+        rates = {
+            cell: alternating(servers, model, cell, options.rounds, options.seconds)
+            for cell in CLOSED
+        }
     head = f"\n{'':<20} {'default':>26} {'float32':>26} {'ratio, by round':>22}"
     print(head)
     for cell, (chosen, plain) in rates.items():
@@ -55,22 +58,22 @@ def _answered(server: Server, model: Model) -> str:
     return "; ".join(parts)
 
 
-def _rates(
-    servers: list[Server], model: Model, cell: Cell, options: argparse.Namespace
+def alternating(
+    servers: list[Server], model: Model, cell: Cell, rounds: int, seconds: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Texts per second of both servers, by round."""
     found: list[list[float]] = [[], []]
     requests = load.requests_of(model.texts[cell.texts], servers[0].competitor.path)
-    for number in range(options.rounds):
+    for number in range(rounds):
         # Each goes first as often as the other.
         for at in (0, 1) if number % 2 else (1, 0):
             met = load.closed_loop(
                 servers[at].port,
                 requests,
                 cell.clients,
-                options.seconds,
+                seconds,
                 least=1,
-                most=options.seconds,
+                most=seconds,
             )
             found[at].append(met.rate)
     return tuple(found[0]), tuple(found[1])

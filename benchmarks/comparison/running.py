@@ -24,7 +24,7 @@ from fastai_deploy.runtime.telemetry import SWITCHES
 
 PATIENCE = 300.0  # seconds
 _PAUSE = 0.02  # between two questions, as a share of the time since the start
-_MARK = "FDEPLOY_COMPARISON"
+MARK = "FDEPLOY_COMPARISON"
 _PORTS = 6
 
 
@@ -77,7 +77,7 @@ def serving(competitor: Competitor, model: Model, python: Path) -> Iterator[Serv
                     "HF_HUB_OFFLINE": "1",
                     **SWITCHES,
                     "PYTHONDONTWRITEBYTECODE": "",
-                    _MARK: scratch,
+                    MARK: scratch,
                     **launch.variables,
                 },
                 stdout=output,
@@ -121,7 +121,7 @@ def _processes(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(_MARK) == str(folder):
+            if process.environ().get(MARK) == str(folder):
                 found.append(process)
     return found
 

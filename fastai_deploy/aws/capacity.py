@@ -113,7 +113,7 @@ def runs_the_same(name: str, other: Instance) -> bool:
 
 MIB = 1 << 20
 
-_SERVER = {"ray-serve": 1_280, "torchserve": 120, "function": 0}  # MiB
+_SERVER = {"fdeploy": 40, "ray-serve": 1_280, "torchserve": 120, "function": 0}  # MiB
 _CODE = 100
 _LEARNER_CODE = 500
 _RUN = 60
@@ -169,7 +169,7 @@ class MemoryNeed:
     """
 
     weights: int
-    server: Literal["ray-serve", "torchserve", "function"]
+    server: Literal["fdeploy", "ray-serve", "torchserve", "function"]
     learner: bool = False
 
     @property

@@ -20,6 +20,7 @@ from fastai_deploy.aws import stacks
 from fastai_deploy.aws.bucket import bucket_key, default_bucket, find_bucket
 from fastai_deploy.aws.capacity import MemoryEstimate
 from fastai_deploy.aws.endpoint import instances_of
+from fastai_deploy.aws.images import OWN, Family
 from fastai_deploy.aws.inventory import Names
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.permission_check import check_permissions
@@ -66,6 +67,7 @@ class Subject:
 
     ``needs`` describes the required permissions, except those of ``unused`` services; ``estimate``
     is None if there is no model to measure. ``image_name`` has the tag in place of the digest.
+    ``server`` is what serves in it; ``upload`` pushes fdeploy's own.
     ``count`` instances are started beside the ones in use,
     ``rolling`` if the settings replaced them batch by batch (0: they do, or it has too few).
     """
@@ -82,6 +84,12 @@ class Subject:
     limits: Limits
     estimate: MemoryEstimate | None = None
     function: int | None = None
+    server: Family = "ray-serve"
+
+    @property
+    def own_image(self) -> bool:
+        """Whether the image is of fdeploy's own server."""
+        return self.server == OWN
 
 
 class Doctor:
@@ -100,6 +108,8 @@ class Doctor:
             self._tried("permissions", lambda: self._permissions(subject)),
             self._tried("bucket", lambda: self._bucket(subject.bucket)),
         ]
+        if subject.needs.own_image and not subject.own_image:
+            found.append(self._tried("own image", lambda: self._own_image(subject)))
         found += [self._tried(name, check) for name, check in self._needed(subject)]
         if subject.estimate:
             found.append(subject.estimate.check())
@@ -164,8 +174,27 @@ class Doctor:
         documents = user_policies(subject.needs)
         if not self._makes_bucket(subject.bucket):
             documents = {name: each for name, each in documents.items() if name != "bucket"}
+        if not subject.own_image:  # has a check of its own
+            documents = {name: each for name, each in documents.items() if name != "images"}
+        return self._simulated(documents, subject)
+
+    def _simulated(self, documents: Mapping[str, Any], subject: Subject) -> Check:
         return check_permissions(
             self._aws, documents, subject.needs, subject.owner.stage, unused=subject.unused
+        )
+
+    def _own_image(self, subject: Subject) -> Check:
+        """Whether the caller may keep images of fdeploy's own server; an image of AWS does too."""
+        images = {"images": user_policies(subject.needs)["images"]}
+        found = self._simulated(images, subject)
+        if found.outcome == "passed":
+            message = "the next fdeploy package may choose the image of fdeploy's own server"
+            return Check("own image", "passed", message)
+        return Check(
+            "own image",
+            "warned",
+            f"an image of AWS serves, which takes more memory and starts later: {found.message}",
+            f'{found.hint}; or set server = "{subject.server}" in [endpoint] to keep AWS\'s image',
         )
 
     def _makes_bucket(self, chosen: str | None) -> bool:
@@ -237,8 +266,12 @@ class Doctor:
         uri = subject.image
         if not is_in_ecr(uri):
             return Check("image", "warned", f"{uri} is not in ECR", "choose an image in ECR")
+        if subject.own_image and "@" not in uri:
+            return Check("image", "passed", f"the next upload pushes {uri}")
         digest = find_digest(self._aws, uri)
-        return Check("image", "passed", f"{subject.image_name} exists, as {digest}")
+        return Check(
+            "image", "passed", f"{subject.image_name.partition('@')[0]} exists, as {digest}"
+        )
 
     def _concurrency(self, reserved: int) -> Check:
         """Compare the account's concurrency with what the function reserves, and its own need."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from fastai_deploy.aws.capacity import LIVING_GPUS, Instance
 from fastai_deploy.errors import SettingsError, TargetUnavailable
+from fastai_deploy.image.build import container_of
 
 # Service domains by region prefix; all others use amazonaws.com.
 # Source: botocore's partitions.json, against which a test checks this.
@@ -105,7 +106,9 @@ def _release(version: str, entry: Mapping[str, Any]) -> Release:
     return Release(version, entry["repository"], entry["registries"], python, tags)
 
 
-Family = Literal["ray-serve", "torchserve"]
+Family = Literal["fdeploy", "ray-serve", "torchserve"]
+OWN: Family = "fdeploy"
+"""fdeploy's own server, in an image that fdeploy makes."""
 
 # Host AMIs, by GPU driver. The default driver is too old for the CUDA 12.9 of the Ray Serve image.
 _GPU_AMI = "al2-ami-sagemaker-inference-gpu-3-1"  # driver 550
@@ -267,16 +270,18 @@ def choose_image(
     instance: Instance,
     *,
     region: str,
-    server: Literal["auto", "ray-serve", "torchserve"] = "auto",
+    server: Literal["auto", "fdeploy", "ray-serve", "torchserve"] = "auto",
     override: str | None = None,
     python: str | None = None,
 ) -> Image:
-    """Select the image for an instance in a region; ``override`` is the user's own image.
+    """Select AWS's image for an instance in a region; ``override`` is the user's own image.
 
     ``python`` is the version, such as ``3.11``, that a learner served from its original pickle
     needs. Raises SettingsError if no image fits, TargetUnavailable if the tables lack a release.
     """
     if override:
+        if server == OWN:
+            return own_image(override, instance, "set as endpoint.image")
         return _overridden(override, instance, server, python)
     rules = RULES if python is None else (*RULES, *OLD_RULES)
     able = [rule for rule in rules if rule.fits(instance) and server in ("auto", rule.family)]
@@ -296,6 +301,12 @@ def choose_image(
         f"AWS has no {fitting[0].family} image for {instance.type} in {region}",
         hint=f"choose one of its regions: {regions}",
     )
+
+
+def own_image(uri: str, instance: Instance, reason: str) -> Image:
+    """An image of fdeploy's own server; it has no GPU libraries, and runs converted models."""
+    fits = container_of("aarch64" if instance.arm else "x86_64")
+    return Image(uri, OWN, fits.python, fits.platform, "cpu", None, reason)
 
 
 def _image(rule: Rule, release: Release, instance: Instance, region: str, lacking: str) -> Image:

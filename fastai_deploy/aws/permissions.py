@@ -4,6 +4,7 @@
     endpoint, api    what CloudFormation calls for the user; valid only through CloudFormation
     data             artifacts, logs, requests to the endpoint, and what the checks look up
     bucket           creating and deleting fdeploy's own bucket
+    images           the repository of the project's images in ECR, for fdeploy's own server
 
 An account may demand more (``Roles``). A role for CloudFormation needs ``endpoint`` and ``api`` in
 the caller's place. With a permissions boundary, roles can be made with that boundary only;
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastai_deploy.aws.specs import Roles
+from fastai_deploy.naming import image_repository
 
 Json = Any
 VERSION = "2012-10-17"
@@ -56,7 +58,7 @@ class Needs:
 
     ``bucket_key`` is the KMS key of a bucket of the user's own. ``signs_requests``: the API's
     ``auth`` is ``iam``, which create-api verifies. ``makes_roles``: not every role is one of the
-    user's own.
+    user's own. ``own_image``: fdeploy's own image may serve.
     """
 
     project: str
@@ -67,6 +69,12 @@ class Needs:
     signs_requests: bool = False
     roles: Roles = field(default_factory=Roles)
     makes_roles: bool = True
+    own_image: bool = False
+
+    @property
+    def repository(self) -> str:
+        """The repository of the project's images."""
+        return self.arn(f"ecr:*:*:repository/{image_repository(self.project)}")
 
     def arn(self, rest: str) -> str:
         """An ARN of this partition."""
@@ -89,7 +97,8 @@ def user_policies(needs: Needs) -> Mapping[str, Json]:
     if needs.roles.cloudformation is None:
         documents["endpoint"] = _document(_called_through(needs, api=False))
         documents["api"] = _document(_called_through(needs, api=True))
-    return {**documents, "data": _document(_data(needs)), "bucket": _document([_bucket(needs)])}
+    documents |= {"data": _document(_data(needs)), "bucket": _document([_bucket(needs)])}
+    return {**documents, **({"images": _document(_images(needs))} if needs.own_image else {})}
 
 
 def role_policies(needs: Needs) -> Mapping[str, Json]:
@@ -352,6 +361,8 @@ def _data(needs: Needs) -> Iterator[Json]:
     yield _allow("lambda", "GetAccountSettings", "*")
     # To check that the image exists; the repositories belong to AWS.
     yield _allow("ecr", "BatchGetImage", needs.arn("ecr:*:*:repository/*"))
+    # A teardown looks whether there are images of the project.
+    yield _allow("ecr", "DescribeRepositories", needs.repository)
     if needs.signs_requests:
         yield _allow("execute-api", "Invoke", needs.arn("execute-api:*:*:*/POST/*"))
     # To simulate the caller's own policies; the documents do not know who the caller is.
@@ -376,6 +387,20 @@ def _bucket(needs: Needs) -> Json:
         "PutEncryptionConfiguration PutLifecycleConfiguration",
         needs.arn(f"s3:::{needs.bucket}"),
     )
+
+
+def _images(needs: Needs) -> Iterator[Json]:
+    """Looking for images, pushing them, and deleting them."""
+    yield _allow("ecr", "GetAuthorizationToken", "*")
+    yield _allow(
+        "ecr",
+        "BatchCheckLayerAvailability BatchDeleteImage CompleteLayerUpload CreateRepository "
+        "DeleteRepository DescribeImages GetDownloadUrlForLayer InitiateLayerUpload "
+        "ListTagsForResource PutImage PutLifecyclePolicy TagResource UploadLayerPart",
+        needs.repository,
+    )
+    if needs.kms_key:
+        yield _allow("kms", "CreateGrant DescribeKey RetireGrant", needs.kms_key)
 
 
 def _within_boundary(needs: Needs) -> Iterator[Json]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from fastai_deploy.aws.images import OWN
 from fastai_deploy.aws.specs import EndpointSpec, Instances, Serverless
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import AwsError
@@ -107,6 +108,9 @@ def stage_cost(
     """
     found = endpoint_cost(spec, price)
     extras = tuple(_extras(templates))
+    if spec.model.server == OWN:
+        note = f"about {_IMAGE_GB} GB in ECR, for all stages of the project"
+        extras = (*extras, Extra("image", _IMAGE_GB * _STORED_GB, note))
     if running and price.per_hour is not None and isinstance(spec.capacity, Instances):
         least = spec.scaling.minimum if spec.scaling else spec.capacity.count
         most = spec.scaling.maximum if spec.scaling else spec.capacity.count
@@ -140,6 +144,8 @@ def endpoint_cost(spec: EndpointSpec, price: Price) -> Cost:
 # CloudWatch's list prices in us-east-1 on 2026-11-28; other regions differ by a few percent.
 # Source: "Amazon CloudWatch pricing".
 _ALARM, _METRIC, _DASHBOARD, _LOG_GB = Decimal("0.10"), Decimal("0.30"), Decimal(3), Decimal("0.50")
+# "Amazon ECR pricing"; the compressed size of python:3.13-slim and the wheels.
+_STORED_GB, _IMAGE_GB = Decimal("0.10"), Decimal("0.1")
 _METRICS_OF_LAMBDA = 4  # runtime/gateway/request_log.py
 _ALARMS_OF_POLICY = 2  # target tracking makes one to scale out and one to scale in
 # Of a request: the Lambda's own line and AWS's three, the access log, four lines of the container.

@@ -20,7 +20,7 @@ _IMAGE = re.compile(
     r"(:(?P<tag>[^@]+))?(@(?P<digest>.+))?"
 )
 # As stored: for another type ECR would convert the manifest.
-_MANIFESTS = (
+MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -54,7 +54,7 @@ def find_digest(aws: Aws, uri: str) -> str:
             registryId=match["registry"],
             repositoryName=match["repository"],
             imageIds=[identity],
-            acceptedMediaTypes=list(_MANIFESTS),
+            acceptedMediaTypes=list(MANIFESTS),
         )
     except AwsMissing:
         raise missing from None

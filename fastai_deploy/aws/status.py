@@ -52,6 +52,7 @@ def status(aws: Aws, owner: Owner) -> Status:
         unproven="Unproven" in outputs,
         region=aws.region,
         account=aws.account,
+        image=outputs.get("Image", ""),
         overdue=_is_overdue(aws, ttl, [stack for stack in (endpoint, api) if stack]),
         bill=_bill(
             aws, outputs.get("EndpointConfigName", ""), endpoint, state.instances if state else 0

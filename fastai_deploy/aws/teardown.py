@@ -10,7 +10,9 @@
                              create again
     5. data in the bucket    captured and asynchronous data, the list of deploys; with ``artifacts``
                              those that no other stage uses, and fdeploy's bucket if then empty
-    6. the inventory         by names and by tags
+    6. images in ECR         this stage's tags; the images that no other stage uses; the repository
+                             when it is empty
+    7. the inventory         by names and by tags
 
 If a stack cannot delete a resource, the deletion is retried and finally retains it; step 4 deletes
 it, or the inventory reports it. For want of a permission nothing is retained: the stack stays, with
@@ -31,12 +33,14 @@ from fastai_deploy.aws.client_errors import denial
 from fastai_deploy.aws.deployment import Deployment
 from fastai_deploy.aws.inventory import Inventory, ResourceRef, artifacts_of, data_of
 from fastai_deploy.aws.ownership import Owner
+from fastai_deploy.aws.repository import ImageRepository, StageImages, StoredImage
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, StackFailed
 from fastai_deploy.progress import Reporter, Step, Warned, silent
 from fastai_deploy.records import Teardown, counted
 
 _STACK_ATTEMPTS = 3
+_IMAGES = ("image", "image tag", "image repository")
 _PAUSE_SECONDS = 15.0
 _ENDPOINT_SECONDS = 3_600.0  # one that is being created cannot be deleted until it fails
 _JOB_SECONDS = 900.0  # a transform job takes minutes to stop
@@ -52,6 +56,30 @@ class TeardownScope:
     bucket: str | None
 
 
+@dataclass(frozen=True)
+class _Pushed:
+    """Images in ECR: those that only the stage has, and those that another stage uses."""
+
+    own: tuple[ResourceRef, ...] = ()
+    kept: tuple[ResourceRef, ...] = ()
+
+
+def _pushed(repository: str, found: StageImages | None) -> _Pushed:
+    if found is None:
+        return _Pushed()
+
+    def named(image: StoredImage) -> str:
+        return f"{repository}:{image.tag}" if image.tag else f"{repository}@{image.digest}"
+
+    kept = tuple(ResourceRef("image", named(image)) for image in found.kept)
+    own = [ResourceRef("image", named(image)) for image in found.unused]
+    shared = {tag for image in found.kept for tag in image.tags} & set(found.tags)
+    own += [ResourceRef("image tag", f"{repository}:{tag}") for tag in sorted(shared)]
+    if not kept:
+        own.append(ResourceRef("image repository", repository))
+    return _Pushed(tuple(own), kept)
+
+
 class StageTeardown:
     """Deletes all resources of one owner.
 
@@ -64,12 +92,15 @@ class StageTeardown:
         owner: Owner,
         deployment: Deployment,
         report: Reporter,
+        *,
+        images: ImageRepository,
         agreed: Callable[[Sequence[ResourceRef]], None] = lambda _found: None,
     ) -> None:
         self._aws = aws
         self._owner = owner
         self._deployment = deployment
         self._report = report
+        self._images = images
         self._agreed = agreed
         self._inventory = Inventory(aws, owner)
         self._deletes: Mapping[str, Callable[[str], None]] = {
@@ -82,12 +113,15 @@ class StageTeardown:
             "function": lambda name: self._delete("lambda", "delete_function", FunctionName=name),
             "log group": lambda name: self._delete("logs", "delete_log_group", logGroupName=name),
             "alarm": lambda name: self._delete("cloudwatch", "delete_alarms", AlarmNames=[name]),
+            # The first of them deletes all of them.
+            **dict.fromkeys(_IMAGES, lambda _name: self._images.clear()),
         }
 
     def run(self, scope: TeardownScope) -> Teardown:
         """Delete everything and return what is left. Raises NotOurs, StackBusy or AwsError."""
         bucket = buckets.find_bucket(self._aws, scope.bucket)
-        found = [*self._inventory.everything(), *self._stored(bucket, scope)]
+        pushed = self._look_for_images()
+        found = [*self._inventory.everything(), *self._stored(bucket, scope), *pushed.own]
         self._report(Step(f"found {counted(len(found), 'resource')}"))
         self._agreed(found)
         for name in self._inventory.names.stacks:
@@ -95,8 +129,9 @@ class StageTeardown:
         self._remove_all(self._inventory.outside(), tried=set())
         if bucket is not None:
             self._remove_stored(bucket, scope)
-        left = self._left(bucket, scope)
-        kept = self._kept(bucket, scope)
+        self._remove_all(pushed.own, tried=set())
+        left = self._left(bucket, scope, pushed)
+        kept = [*self._kept(bucket, scope), *pushed.kept]
         return Teardown(
             target="aws",
             found=tuple(map(str, found)),
@@ -245,9 +280,23 @@ class StageTeardown:
             )
         return kept
 
+    # The images
+
+    def _look_for_images(self) -> _Pushed:
+        """What the stage has in ECR; who may not look there is warned."""
+        try:
+            return _pushed(self._images.name, self._images.of_stage())
+        except AwsDenied as error:
+            self._report(
+                Warned(f"no images were looked for in ECR: {error.message}", hint=error.hint)
+            )
+            return _Pushed()
+
     # The proof
 
-    def _left(self, bucket: Bucket | None, scope: TeardownScope) -> list[ResourceRef]:
+    def _left(
+        self, bucket: Bucket | None, scope: TeardownScope, pushed: _Pushed
+    ) -> list[ResourceRef]:
         """What is still left once the tag index has had time to catch up.
 
         A log group may reappear in the meantime, if something still writes to it.
@@ -257,6 +306,7 @@ class StageTeardown:
         while True:
             there = bucket and buckets.find_bucket(self._aws, scope.bucket)
             left = [*self._inventory.outside(), *self._stored(there or None, scope)]
+            left += _pushed(self._images.name, self._images.of_stage()).own if pushed.own else ()
             if not left or self._aws.clock() > deadline:
                 return left
             self._remove_all(left, tried)

@@ -154,7 +154,7 @@ def policies_page() -> str:
     """The IAM policies of a project with default settings, as Markdown."""
     from fastai_deploy.aws.permissions import Needs, boundary, user_policies  # noqa: PLC0415
 
-    needs = Needs(project=_PROJECT, bucket=_BUCKET)
+    needs = Needs(project=_PROJECT, bucket=_BUCKET, own_image=True)
     documents = {**user_policies(needs), "boundary": boundary(needs)}
     parts = [_POLICIES]
     for name, document in documents.items():

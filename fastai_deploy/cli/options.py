@@ -272,6 +272,24 @@ Overwrite = Annotated[
         "--overwrite", help="Replace the output, and start an interrupted run from the beginning."
     ),
 ]
+ImageOutput = Annotated[
+    Path, typer.Option("--output", help="The file to write, such as image.tar.", metavar="FILE")
+]
+WithModel = Annotated[
+    bool, typer.Option("--with-model", help="Put the model of this stage into the image.")
+]
+Machine = Annotated[
+    Literal["x86_64", "aarch64"] | None,
+    typer.Option(help="The processor that it is for. Default: this machine's."),
+]
+Sbom = Annotated[
+    Path | None,
+    typer.Option(help="Write a list of what is in the image too (CycloneDX).", metavar="FILE"),
+]
+Pull = Annotated[
+    bool, typer.Option("--pull", help="Ask the registry for a newer build of the base image.")
+]
+Replace = Annotated[bool, typer.Option("--overwrite", help="Replace the output.")]
 Limit = Annotated[
     int | None, typer.Option(help="Classify only the first N rows.", metavar="N", min=1)
 ]

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from fastai_deploy.cli.escaping import shortened, some
+from fastai_deploy.naming import short
 from fastai_deploy.records import (
     DEPLOYED_AT,
     UNPROVEN,
@@ -226,6 +227,8 @@ def status(result: Status) -> Iterator[str]:
     yield f"version     {result.version or _UNKNOWN}"
     if result.unproven:
         yield f"unproven    {UNPROVEN}"
+    if result.image:
+        yield f"image       {result.image}"
     yield f"url         {result.url or 'none; run fdeploy create-api'}"
     if result.ends:
         when = "when the stage deletes itself"
@@ -254,10 +257,17 @@ def versions(listed: Sequence[Version]) -> Iterator[str]:
                 _date(each.at),
                 f"{each.bytes:,} bytes",
                 each.by,
+                _image(each.image),
             )
             for each in listed
         ]
     )
+
+
+def _image(uri: str) -> str:
+    """An image without its registry and with the first digits of its digest."""
+    name, _, digest = uri.partition("/")[2].partition("@sha256:")
+    return f"{name}@{short(digest)}" if digest else name
 
 
 def checkup(result: Checkup) -> Iterator[str]:

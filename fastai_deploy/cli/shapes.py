@@ -42,6 +42,7 @@ from fastai_deploy.evaluation.card import Card
 from fastai_deploy.evaluation.difference import Difference
 from fastai_deploy.evaluation.drift import MonitorValues
 from fastai_deploy.evaluation.result import EvaluationValues
+from fastai_deploy.image_file import ImageFile
 from fastai_deploy.load.result import Bench
 from fastai_deploy.project_setup import Initialized
 from fastai_deploy.records import (
@@ -155,6 +156,7 @@ RESULTS: Mapping[str, tuple[Any, ...]] = {
     "inspect": (Anatomy, Card),
     "export": (ExportedValues,),
     "package": (Artifact,),
+    "image": (ImageFile,),
     "upload": (StoredArtifact,),
     "deploy": (Endpoint,),
     "create-api": (Api,),

@@ -30,8 +30,7 @@ from fastai_deploy.bundle.manifest import EXPORT_AGAIN, form_entry
 from fastai_deploy.errors import FileError
 from fastai_deploy.json_reader import parse, read_object
 from fastai_deploy.packaging.container_files import ADAPTERS
-from fastai_deploy.packaging.lock_files import shipped_lock
-from fastai_deploy.packaging.wheels import OPENVINO, SERVING, Container, Wheel
+from fastai_deploy.packaging.wheels import OPENVINO, SERVING, Container, Wheel, newest
 from fastai_deploy.parity.gate import GOLDENS, stored_goldens
 from fastai_deploy.parity.goldens import Labels, carried, render
 from fastai_deploy.runtime.backends import computable, in_openvino
@@ -95,16 +94,20 @@ class ArtifactContents:
 
     ``python`` is a version such as ``3.13``, ``machine`` an architecture such as ``x86_64``; both
     are None if it was packed for no image. ``wheels`` are file names; ``learner`` is the Python
-    version of an original learner, None for a converted one.
+    version of an original learner, None for a converted one. ``bare``: it has no serving code,
+    which the image of the own server has.
     """
 
     python: str | None
     machine: str | None
     wheels: tuple[str, ...]
     learner: str | None
+    bare: bool = False
 
     def mismatches(self, container: Container) -> Iterator[str]:
         """Each reason why the artifact cannot be served in a container."""
+        if self.bare and not container.complete:
+            yield "it has no serving code, because it is packed for the image of fdeploy's server"
         if self.learner and self.learner != container.python:
             yield f"its learner needs Python {self.learner}"
         if self.python and self.python != container.python:
@@ -133,6 +136,7 @@ def read_contents(artifact: Path) -> ArtifactContents:
             index.get("machine"),
             tuple(wheel["file"] for wheel in index.get("wheels", ())),
             runtime.get("python"),
+            bool(index.get("complete")),
         )
     except (
         *(tarfile.TarError, EOFError, zlib.error),
@@ -264,8 +268,8 @@ def _is_ours(info: tarfile.TarInfo) -> bool:
 def runtime_digest() -> str:
     """The SHA-256 over the serving code; different code makes a different artifact."""
     digest = hashlib.sha256()
-    for source in _runtime_sources(gateway=True):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    for path, data in runtime_files().items():
+        digest.update(path.encode() + b"\0" + data + b"\0")
     for path, data in sorted(ADAPTERS.items()):
         digest.update(path.encode() + b"\0" + data + b"\0")
     return digest.hexdigest()
@@ -280,12 +284,9 @@ def serving_versions(bundle: Path, container: Container | None = None) -> dict[s
     manifest, _ = read_manifest(bundle)
     if manifest.runtime is not None:
         return {}
-    machine = container.machine if container is not None else platform.machine()
-    forms = packed_forms(manifest, container)
-    extra = [OPENVINO] if any(in_openvino(form.precision, machine) for form in forms) else []
-    locked = [pin.version for pin in shipped_lock() if pin.name == OPENVINO]
+    extra = [OPENVINO] if needs_openvino(manifest, container) else []
     # A machine that has no OpenVINO exports forms that are proven where they are served.
-    versions = {OPENVINO: max(locked, key=_numeric), **manifest.provenance.converter}
+    versions = {**newest([OPENVINO]), **manifest.provenance.converter}
     needed = [*SERVING, *extra]
     missing = [package for package in needed if package not in versions]
     if missing:
@@ -296,8 +297,11 @@ def serving_versions(bundle: Path, container: Container | None = None) -> dict[s
     return {package: versions[package] for package in needed}
 
 
-def _numeric(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+def needs_openvino(manifest: Manifest, container: Container | None) -> bool:
+    """Whether a form in the artifact is one that only OpenVINO computes."""
+    machine = container.machine if container is not None else platform.machine()
+    forms = packed_forms(manifest, container)
+    return any(in_openvino(form.precision, machine) for form in forms)
 
 
 def _members(
@@ -326,14 +330,16 @@ def _members(
     for path, entry in manifest["files"].items():
         if path != GOLDENS:
             yield _from_file(path, bundle / path, entry["sha256"])
+    if container is not None and container.complete:
+        return
     for path, data in ADAPTERS.items():
         yield _from_bytes(path, data)
     if container is None or _is_learner(manifest):
         # Containers download and install these at start; not needed if the artifact has wheels.
         listed = lock or _requirements(bundle, manifest)
         yield _from_bytes("code/requirements.txt", listed.encode())
-    for source in _runtime_sources(gateway=container is not None and container.function):
-        yield _from_file(f"code/fdeploy_runtime/{source.relative_to(_RUNTIME).as_posix()}", source)
+    for path, source in _runtime_sources(gateway=container is not None and container.function):
+        yield _from_file(f"code/fdeploy_runtime/{path}", source)
 
 
 def packed_forms(manifest: Manifest, container: Container | None) -> tuple[Form, ...]:
@@ -369,6 +375,7 @@ def _wheels(container: Container | None, wheels: Sequence[Wheel]) -> Iterator[_M
     index = {
         "python": container.python,
         "machine": container.machine,
+        **({"complete": True} if container.complete else {}),
         "wheels": [
             {
                 "package": wheel.package,
@@ -405,10 +412,16 @@ def _changed(bundle: Path, name: str) -> FileError:
     return FileError(f"{bundle / name} has changed since the export", hint="run fdeploy export")
 
 
-def _runtime_sources(*, gateway: bool) -> list[Path]:
+def runtime_files() -> dict[str, bytes]:
+    """The serving code, by path in its package. Raises FileError."""
+    return {path: files.read(source) for path, source in _runtime_sources(gateway=False)}
+
+
+def _runtime_sources(*, gateway: bool) -> list[tuple[str, Path]]:
     """The sources of the model server, and with ``gateway`` those of the public API."""
     public = _RUNTIME.glob("gateway/*.py") if gateway else ()
-    return sorted((*_RUNTIME.glob("*.py"), *_RUNTIME.glob("hosts/*.py"), *public))
+    found = sorted((*_RUNTIME.glob("*.py"), *_RUNTIME.glob("hosts/*.py"), *public))
+    return [(source.relative_to(_RUNTIME).as_posix(), source) for source in found]
 
 
 def _from_bytes(name: str, data: bytes) -> _Member:

@@ -44,8 +44,10 @@ class Container:
     """What an artifact must match: ``python`` such as ``3.13``, ``platform`` a manylinux tag.
 
     ``has`` are serving packages that every image of this kind has itself; if that is unknown, they
-    are packed too, in case the image lacks them. ``gpu``: the model runs on a GPU. ``function``: it
-    is AWS Lambda, in which there is room for one form of the model and ONNX Runtime.
+    are packed too, in case the image lacks them. ``complete``: the image has all of them, and the
+    serving code. ``gpu``: the model runs on a GPU. ``image_tag``: of the image that fdeploy makes.
+    ``function``: it is AWS Lambda, in which there is room for one form of the model and ONNX
+    Runtime.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Container:
     has: frozenset[str] = frozenset()
     known: bool = True
     gpu: bool = False
+    complete: bool = False
+    image_tag: str = ""
     warnings: tuple[str, ...] = ()
     function: bool = False
 
@@ -114,10 +118,23 @@ def fetch(
     """
     fetcher = _Fetcher(container, shipped_lock() if lock is None else lock, notify, run)
     return tuple(
-        fetcher.wheel(package, versions[package], cache)
-        for package in (*SERVING, OPENVINO)
-        if package in versions and package not in container.has
+        fetcher.wheel(package, version, cache)
+        for package, version in versions.items()
+        if package not in container.has
     )
+
+
+def newest(packages: Sequence[str]) -> dict[str, str]:
+    """The newest version of each package in the shipped lock."""
+    locked = shipped_lock()
+    return {
+        package: max((pin.version for pin in locked if pin.name == package), key=_numeric)
+        for package in packages
+    }
+
+
+def _numeric(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def default_cache() -> Path:

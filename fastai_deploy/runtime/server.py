@@ -39,8 +39,8 @@ _BACKLOG = 2048
 _ACCEPTED_AT_ONCE = 100
 
 
-def bind(port: int) -> socket.socket:
-    """A socket bound to 127.0.0.1, which refuses connections until it listens.
+def bind(port: int, host: str = HOST) -> socket.socket:
+    """A socket bound to an address, which refuses connections until it listens.
 
     Port 0 takes a free one. Raises OSError if another socket listens on the port.
     """
@@ -48,7 +48,7 @@ def bind(port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
+        listener.bind((host, port))
     except BaseException:
         listener.close()
         raise
@@ -160,7 +160,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Run the server until a signal ends it. Returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if not options.announce.parent.is_dir():
+    if options.announce and not options.announce.parent.is_dir():
         parser.error(f"the folder {options.announce.parent} for --announce does not exist")
     if options.until_eof:
         _end_with_stdin()
@@ -172,7 +172,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return EXIT_PORT
 
     try:
-        listener = bind(options.port)
+        listener = bind(options.port, options.host)
     except OSError as error:
         return port_refused(error)
     with listener:
@@ -202,7 +202,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
         def ready() -> None:
             port = listener.getsockname()[1]
-            _announce(options.announce, port)
+            if options.announce:
+                _announce(options.announce, port)
             log(
                 "ready",
                 port=port,
@@ -285,7 +286,8 @@ def _announce(path: Path, port: int) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fdeploy_runtime.server", allow_abbrev=False)
     parser.add_argument("--model-dir", type=Path, required=True, help="the unpacked artifact")
-    parser.add_argument("--announce", type=Path, required=True, help="file to write when ready")
+    parser.add_argument("--announce", type=Path, help="file to write when ready")
+    parser.add_argument("--host", default=HOST, help="the address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--home", help="the owner of this server, to identify it in process lists")
     parser.add_argument(

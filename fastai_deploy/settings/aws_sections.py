@@ -180,10 +180,12 @@ class EndpointSettings(Section):
         Field(ge=1, le=100, description="AWS: instances; with autoscaling, the minimum."),
     ] = 1
     server: Annotated[
-        Literal["auto", "ray-serve", "torchserve"],
+        Literal["auto", "fdeploy", "ray-serve", "torchserve"],
         Field(
-            description="AWS: container image family. auto prefers an image that still receives "
-            "security patches."
+            description="AWS: what serves the model. fdeploy is fdeploy's own server in an image "
+            "that fdeploy makes and pushes to ECR; ray-serve and torchserve are AWS's images. auto "
+            "is fdeploy for a converted model on a processor, where the account allows it; else an "
+            "image of AWS that still receives security patches."
         ),
     ] = "auto"
     image: Annotated[

@@ -92,8 +92,15 @@ class Target(Protocol):
     def check_access(self) -> None:
         """Check that the target can be used at all, before any long work. Raises AwsError."""
 
-    def container(self) -> Container | None:
-        """The container that artifacts must fit; None if they run in fdeploy's environment."""
+    def container(
+        self, packaged: Artifact | None = None, *, decides: bool = False
+    ) -> Container | None:
+        """The container that artifacts must fit; None if they run in fdeploy's environment.
+
+        If the settings leave it open whose image serves, ``packaged`` says it, an artifact for
+        which that was decided; with ``decides`` it is decided now, as far as that can be done.
+        Raises SettingsError, TargetUnavailable or AwsError.
+        """
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
         """Store the artifact under its hash; nothing is copied if it is already there."""

@@ -14,19 +14,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from fastai_deploy.aws.permissions import user_policies
 from fastai_deploy.errors import FdeployError, StackFailed
+from fastai_deploy.image.build import container_of
 from fastai_deploy.records import Teardown
 from fastai_deploy.targets.aws import checks
 from tests.aws.fault_table import up
+from tests.aws.images import TinyImage
 from tests.aws.world import World
 from tests.aws_double.process import Double, running_double
-from tests.packaged import Model, write_model
+from tests.packaged import Model, pack
+from tests.runtime.bundles import write_bundle
 
 Json = Any
 USER = "deployer"
@@ -37,11 +40,11 @@ _HEAD = """\
 # Permissions: what happens when one is missing
 
 `fdeploy doctor --policy` prints the permissions that `up` and `teardown` need. For every action of
-these policies that a stage with autoscaling and `ttl` asks for, the test takes the action away and
-runs `up`, gives it back and runs `up` again, takes it away and runs `teardown`, gives it back and
-runs `teardown` again. The second `up` must serve and answer its goldens. After the second teardown
-the account must be empty, by the services' own lists. The policies also hold what `batch
---transform` needs (transform jobs and their log), which only `teardown` asks for here.
+these policies that a stage with autoscaling, `ttl` and fdeploy's own image asks for, the test takes
+the action away and runs `up`, gives it back and runs `up` again, takes it away and runs `teardown`,
+gives it back and runs `teardown` again. The second `up` must serve and answer its goldens. After
+the second teardown the account must be empty, by the services' own lists. The policies also hold
+what `batch --transform` needs (transform jobs and their log), which only `teardown` asks for here.
 
 The test runs against the AWS double (`tests/aws_double/`), which evaluates the policies: for what
 fdeploy calls itself, and for what CloudFormation's registry says that the handlers of a resource
@@ -165,7 +168,13 @@ def asked(double: Double, model: Model, folder: Path) -> list[str]:
 
 def _world(double: Double, folder: Path) -> World:
     """An account whose minutes are seconds, for what waits for the tag index."""
-    return World(double, folder, flags=dict(SETTINGS), clock=lambda: time.monotonic() * _HASTE)
+    return World(
+        double,
+        folder,
+        flags=dict(SETTINGS),
+        clock=lambda: time.monotonic() * _HASTE,
+        find_image=lambda machine, _openvino: TinyImage(machine=machine),
+    )
 
 
 def lacking(double: Double, model: Model, folder: Path, action: str) -> Row:
@@ -210,7 +219,8 @@ def main() -> int:
     rows: list[Row] = []
     with running_double() as double, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = write_model(folder, "model")
+        container = replace(container_of("x86_64"), image_tag=TinyImage().tag)
+        model = pack(write_bundle(folder / "model"), folder / "model.tar.gz", container)
         for action in asked(double, model, _below(folder, "asked")):
             rows.append(lacking(double, model, _below(folder, action), action))
             sys.stderr.write(f"{rows[-1]}\n")

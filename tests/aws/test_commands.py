@@ -181,7 +181,7 @@ def test_versions_and_the_stacks_and_the_permissions(live: Stage) -> None:
     kinds = {each["Type"] for each in ending["Resources"].values()}
     assert "AWS::Scheduler::Schedule" in kinds
     policies = live.run.ok("doctor", "--policy", "--json").json
-    assert set(policies) == {"stacks", "endpoint", "api", "data", "bucket"}
+    assert set(policies) == {"stacks", "endpoint", "api", "data", "bucket", "images"}
     assert json.loads(live.run.ok("doctor", "--policy").stdout) == policies
 
 

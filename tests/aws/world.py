@@ -19,6 +19,7 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.progress import Event, Reporter
 from fastai_deploy.settings import Settings, load_settings
 from fastai_deploy.targets.aws.context import Context
+from fastai_deploy.targets.aws.serving import FindImage
 from fastai_deploy.targets.aws.stacks import SettingsStackDefinitions
 from fastai_deploy.targets.aws.target import AwsTarget
 from tests.aws_double.account import everything
@@ -45,6 +46,7 @@ class World:
     longest_sleep: float = 0.02  # seconds
     events: list[Event] = field(default_factory=list)
     flags: dict[tuple[str, str], Any] = field(default_factory=dict)
+    find_image: FindImage | None = None  # no image is made of a base from elsewhere
 
     @property
     def owner(self) -> Owner:
@@ -97,6 +99,7 @@ class World:
                 definitions=SettingsStackDefinitions(self.settings, aws, bundle),
                 public=PublicApi(self.double.url),
                 operator=self.operator,
+                find_image=self.find_image,
             )
         )
 

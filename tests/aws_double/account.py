@@ -19,7 +19,7 @@ def _everything(session: Any) -> Iterator[str]:
     for stack in session.client("cloudformation").list_stacks()["StackSummaries"]:
         if stack["StackStatus"] != "DELETE_COMPLETE":
             yield f"stack {stack['StackName']} {stack['StackStatus']}"
-    yield from _stored(session.client("s3"))
+    yield from _stored(session)
     yield from _served(session.client("sagemaker"))
     yield from _called(session)
     yield from _watched(session)
@@ -41,7 +41,10 @@ def _everything(session: Any) -> Iterator[str]:
             yield f"schedule group {group['Name']}"
 
 
-def _stored(s3: Any) -> Iterator[str]:
+def _stored(session: Any) -> Iterator[str]:
+    for repository in session.client("ecr").describe_repositories()["repositories"]:
+        yield f"repository {repository['repositoryName']}"
+    s3 = session.client("s3")
     for bucket in s3.list_buckets()["Buckets"]:
         yield f"bucket {bucket['Name']}"
         for upload in s3.list_multipart_uploads(Bucket=bucket["Name"]).get("Uploads", []):

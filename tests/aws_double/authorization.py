@@ -99,6 +99,16 @@ class Authorization:
                 return written(operation, 403, "AccessDenied", _words(principal, asked))
         return None
 
+    def words(self, action: str, resource: str) -> str:
+        """Why the caller of the account may not do something; empty if it is allowed."""
+        behaviour = self._behaviour()
+        if not (behaviour.enforces and behaviour.caller):
+            return ""
+        self._asked[emulator.get_account()].add(action)
+        asked = Asked(action, resource)
+        allowed = _allows(behaviour.caller, asked)
+        return "" if allowed else _words(behaviour.caller, asked)
+
     def install(self, table: dict[str, dict[str, Any]]) -> None:
         """Check every handler of CloudFormation's resource types, where permissions are known."""
         needed = json.loads(HANDLERS.read_text(encoding="utf-8"))
@@ -260,8 +270,14 @@ def _of_lambda(request: Request) -> list[str]:
 
 def _of_ecr(request: Request) -> list[str]:
     body = _json(request)
-    region, account = emulator.get_region(), body["registryId"]
-    return [f"arn:aws:ecr:{region}:{account}:repository/{body['repositoryName']}"]
+    if "resourceArn" in body:
+        return [body["resourceArn"]]
+    region = emulator.get_region()
+    account = body.get("registryId", emulator.get_account())
+    names = body.get(
+        "repositoryNames", [body["repositoryName"]] if "repositoryName" in body else []
+    )
+    return [f"arn:aws:ecr:{region}:{account}:repository/{name}" for name in names]
 
 
 _FINDERS: dict[str, Callable[[Request], list[str]]] = {

@@ -4,6 +4,9 @@ It is treated as SageMaker treats a container (AWS: "Use Your Own Inference Code
 Services"): the artifact is unpacked into the model folder, the server must answer ``GET /ping``
 with 200, and its output goes to the endpoint's log group.
 
+The image of an account's own repository brings the serving code; of its files, only that is used,
+because the libraries are those of this machine.
+
 In AWS's Ray Serve image, an adapter asks Ray for ``/ping``, or what ``RAYSERVE_BACKEND_URL`` names
 (aws/deep-learning-containers, ``scripts/docker/ray/sagemaker_serve.py``). Only artifacts with a
 server of their own listen there.
@@ -20,13 +23,14 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _HOST = "127.0.0.1"
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
 _POLL_SECONDS = 0.02
 _LOG_LINES = 50
+_CODE = "fdeploy_runtime"
 
 
 class NotHealthy(Exception):
@@ -40,20 +44,27 @@ class NotHealthy(Exception):
 class Container:
     """One running model server; ``python`` is the interpreter that has its packages."""
 
-    def __init__(self, artifact: bytes, environment: Mapping[str, str], python: str) -> None:
+    def __init__(
+        self,
+        artifact: bytes,
+        environment: Mapping[str, str],
+        python: str,
+        layers: Sequence[bytes] = (),
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="double-model-"))
         self._log = self._folder / "container.log"
         self._announce = self._folder / "announce.json"
         self._artifact = artifact
         self._environment = dict(environment)
         self._python = python
+        self._layers = layers
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
     def start(self, seconds: float) -> list[str]:
         """Start it and wait until it is healthy; its log so far. Raises NotHealthy."""
         try:
-            self._unpack()
+            self._unpack(self._artifact, self._folder)
             self._check_backend()
             self._run(seconds)
         except BaseException:
@@ -85,13 +96,26 @@ class Container:
         finally:
             connection.close()
 
-    def _unpack(self) -> None:
+    def _code(self) -> Path:
+        """The folder of the serving code: in an image of the account, or in the artifact."""
+        if not self._layers:
+            return self._folder / "code"
+        root = self._folder / "image"
+        for layer in self._layers:
+            self._unpack(layer, root, only="fdeploy_runtime/")
+        found = next(root.rglob(_CODE), None)
+        if found is None:
+            raise NotHealthy([f"exec: {_CODE}: not found"])
+        return found.parent
+
+    def _unpack(self, packed: bytes, folder: Path, only: str = "") -> None:
         try:
-            with tarfile.open(fileobj=io.BytesIO(self._artifact), mode="r:gz") as tar:
+            with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+                members = [each for each in tar if only in each.name]
                 if hasattr(tarfile, "data_filter"):
-                    tar.extractall(self._folder, filter="data")
+                    tar.extractall(folder, members, filter="data")
                 else:  # a Python before 3.10.12 or 3.11.4, such as Debian 12's
-                    tar.extractall(self._folder)  # noqa: S202 - it is the project's own
+                    tar.extractall(folder, members)  # noqa: S202 - it is the project's own
         except (tarfile.TarError, OSError, EOFError) as error:
             raise NotHealthy([f"the artifact cannot be unpacked: {error}"]) from None
 
@@ -108,7 +132,7 @@ class Container:
                     *(self._python, "-m", "fdeploy_runtime.server"),
                     *("--model-dir", str(self._folder), "--announce", str(self._announce)),
                 ],
-                env={**inherited, **self._environment, "PYTHONPATH": str(self._folder / "code")},
+                env={**inherited, **self._environment, "PYTHONPATH": str(self._code())},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -60,6 +60,8 @@ class Double:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            # No test downloads a base: one that wants an image of the own server brings one.
+            "FDEPLOY_PACKAGE_BASE_IMAGE": "nowhere.example/NO/BASE",
         }
 
     def do_wrong(self, account: str, *faults: Fault) -> None:

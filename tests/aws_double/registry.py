@@ -26,8 +26,8 @@ _REPOSITORIES = (
 Json = Any
 
 
-class Registry:
-    """One service; ``behaviour`` gives that of the request's account."""
+class AwsRegistries:
+    """The repositories of AWS's accounts; ``behaviour`` gives that of the request's account."""
 
     def __init__(self, behaviour: Callable[[], Behaviour]) -> None:
         self._behaviour = behaviour

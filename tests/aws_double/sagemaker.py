@@ -20,6 +20,7 @@ from typing import Any
 from tests.aws_double import emulator
 from tests.aws_double.behaviour import Behaviour
 from tests.aws_double.containers import Container, NotHealthy
+from tests.aws_double.ecr import Images
 from tests.aws_double.refused import Refused
 from tests.aws_double.shapes import enum_problem
 from tests.aws_double.transforms import Transforms
@@ -64,13 +65,14 @@ class Endpoint:
 class SageMaker:
     """The service; ``python`` runs the model servers. State is by account and region."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, images: Images) -> None:
         self._python = python
+        self._images = images
         self.models: Any = emulator.Store()
         self.configs: Any = emulator.Store()
         self.endpoints: Any = emulator.Store()
         self.behaviour: Any = emulator.Store()
-        self.transforms = Transforms(self._model, self._artifact, self.account_behaviour, python)
+        self.transforms = Transforms(self._model, self._container_of, self.account_behaviour)
         self._running: list[tuple[str, Container]] = []
         self._operations: Mapping[str, Callable[[Json], Json]] = {
             "CreateModel": self.create_model,
@@ -128,9 +130,25 @@ class SageMaker:
                 "exists and allows principal 'sagemaker.amazonaws.com' to assume the role.",
             )
         self._artifact(request)
+        self._check_image(request["PrimaryContainer"]["Image"])
         arn = self._arn("model", name)
         self.models[name] = {**request, "ModelArn": arn, "CreationTime": time.time()}
         return {"ModelArn": arn}
+
+    def _check_image(self, uri: str) -> None:
+        """Refuse an image of the account that is not there, or that SageMaker cannot read.
+
+        Source: aws/amazon-sagemaker-feedback issue 180, for manifests in OCI's format.
+        """
+        if not uri.startswith(f"{emulator.get_account()}.dkr.ecr."):
+            return
+        kind = self._images.media_type(uri)
+        if not kind:
+            raise Refused("ValidationException", f"Requested image {uri} not found.")
+        if kind.startswith("application/vnd.oci."):
+            raise Refused(
+                "ValidationException", f"Unsupported manifest media type {kind} for resource {uri}."
+            )
 
     def create_config(self, request: Json) -> Json:
         """CreateEndpointConfig: every model must exist, every instance type be one."""
@@ -321,11 +339,9 @@ class SageMaker:
             return None, _CAPACITY
         try:
             model = self._model(variant["ModelName"])
-            artifact = self._artifact(model)
+            container = self._container_of(model)
         except Refused as refused:
             return None, str(refused)
-        environment = model["PrimaryContainer"].get("Environment", {})
-        container = Container(artifact, environment, self._python)
         self._running.append((emulator.get_account(), container))
         seconds = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", 60)
         try:
@@ -335,6 +351,12 @@ class SageMaker:
             return None, _PING_FAILED.format(variant=variant["VariantName"])
         self._write_log(endpoint, variant["VariantName"], lines)
         return container, ""
+
+    def _container_of(self, model: Json) -> Container:
+        """A new container of a model. Raises Refused without an artifact."""
+        environment = model["PrimaryContainer"].get("Environment", {})
+        layers = self._images.layers(model["PrimaryContainer"]["Image"])
+        return Container(self._artifact(model), environment, self._python, layers)
 
     def _artifact(self, model: Json) -> bytes:
         """The bytes of a model's artifact. Raises Refused, as CreateModel does."""

@@ -49,26 +49,39 @@ class Double:
         )
         from tests.aws_double import emulator, resource_types  # noqa: PLC0415
         from tests.aws_double.authorization import Authorization  # noqa: PLC0415
+        from tests.aws_double.ecr import Ecr, Images, action_of, whose  # noqa: PLC0415
         from tests.aws_double.market import Market  # noqa: PLC0415
         from tests.aws_double.principals import Principals  # noqa: PLC0415
-        from tests.aws_double.registry import Registry  # noqa: PLC0415
+        from tests.aws_double.registry import AwsRegistries  # noqa: PLC0415
         from tests.aws_double.runtime import Runtime  # noqa: PLC0415
         from tests.aws_double.sagemaker import SageMaker  # noqa: PLC0415
         from tests.aws_double.scaling import Scaling  # noqa: PLC0415
         from tests.aws_double.schedules import Schedules  # noqa: PLC0415
+        from tests.registry import Registry  # noqa: PLC0415
 
         self._port = port
         self._emulator = emulator
         emulator.run_functions_with(python)
-        self._sagemaker = SageMaker(python)
+        self._registry = Registry(
+            access="basic",
+            namespace=whose,
+            refuses=self._refuses,
+            creates=False,
+            redirects=True,
+            mounts=False,
+        )
+        self._action_of = action_of
+        self._registry.start()
+        self._sagemaker = SageMaker(python, Images(self._registry))
         self._runtime = Runtime(self._sagemaker)
         scaling = Scaling()
         market = Market(self._sagemaker.account_behaviour)
         self._principals = Principals(self._sagemaker.account_behaviour)
         self._authorization = Authorization(self._sagemaker.account_behaviour)
+        others = AwsRegistries(self._sagemaker.account_behaviour)
         self._services: dict[str, Handle] = {
             "sagemaker": self._sagemaker.handle,
-            "ecr": Registry(self._sagemaker.account_behaviour).handle,
+            "ecr": Ecr(self._registry, others.handle).handle,
             "servicequotas": market.handle,
             "pricing": market.handle,
             "application-autoscaling": scaling.handle,
@@ -117,6 +130,14 @@ class Double:
     def close(self) -> None:
         """End what the double started."""
         self._sagemaker.close()
+        self._registry.close()
+
+    def _refuses(self, namespace: str, name: str, method: str, kind: str) -> str:
+        """IAM's words for a request to the registry that is not allowed; empty if it is."""
+        account, _, region = namespace.partition("/")
+        arn = f"arn:aws:ecr:{region}:{account}:repository/{name}"
+        with self._emulator.request_scope(account, region):
+            return self._authorization.words(self._action_of(method, kind), arn)
 
     async def _answer(self, operation: Operation, request: Request) -> Answer:
         with self._emulator.request_scope(operation.account, operation.region):

@@ -51,20 +51,18 @@ class Job:
 
 
 class Transforms:
-    """The jobs; ``model`` finds a model and ``artifact`` its bytes, or they raise Refused."""
+    """The jobs; ``model`` finds a model, ``container`` makes its container; both raise Refused."""
 
     def __init__(
         self,
         model: Callable[[str], Json],
-        artifact: Callable[[Json], bytes],
+        container: Callable[[Json], Container],
         behaviour: Callable[[], Behaviour],
-        python: str,
     ) -> None:
         self.jobs: Any = emulator.Store()
         self._model = model
-        self._artifact = artifact
+        self._container = container
         self._behaviour = behaviour
-        self._python = python
         self._running: list[tuple[str, Job, threading.Thread]] = []
 
     def create(self, request: Json) -> Json:
@@ -178,8 +176,7 @@ class Transforms:
     def _answer(self, job: Job, model: Json, lines: list[str]) -> None:
         if self._behaviour().no_capacity:
             raise Refused("CapacityError", "Unable to provision requested ML compute capacity.")
-        environment = model["PrimaryContainer"].get("Environment", {})
-        container = Container(self._artifact(model), environment, self._python)
+        container = self._container(model)
         try:
             lines += container.start(60.0)
             for bucket, key in self._keys(job):

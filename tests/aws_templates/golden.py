@@ -17,6 +17,7 @@ from tests.aws_templates.scenarios import Golden, goldens
 GOLDEN = Path(__file__).parent / "golden"
 KEPT = (
     "endpoint-real-time-cpu",
+    "endpoint-own-image",
     "endpoint-async",
     "api-rest-full",
     "api-http-jwt",

@@ -53,6 +53,7 @@ TOPIC = "arn:aws:sns:eu-central-1:123456789012:alarms"
 ENDS = datetime(2026, 11, 22, 16, 0, tzinfo=timezone.utc)
 TABLES, KNOWN = installed_tables(), known_types()
 
+OWN_IMAGE = f"123456789012.dkr.ecr.eu-central-1.amazonaws.com/fdeploy/demo@sha256:{'5' * 64}"
 ENDPOINTS = {
     "real-time-cpu": "",
     "real-time-gpu": 'instance = "ml.g5.xlarge"\n',
@@ -149,10 +150,12 @@ def section(name: str, toml: str, *, region: str = "eu-central-1") -> str:
     return f"{project}[{name}]\n{toml}"
 
 
-def endpoint_of(settings: Settings, backend_url: str = BACKEND_URL) -> EndpointSpec:
-    """The endpoint of some settings, with the real image tables."""
+def endpoint_of(
+    settings: Settings, backend_url: str = BACKEND_URL, own_image: str = ""
+) -> EndpointSpec:
+    """The endpoint of some settings, with the real image tables, or an image of the own server."""
     region = settings.sections.project.region or "eu-central-1"
-    found, image = chosen_image(settings, region, None)
+    found, image = chosen_image(settings, region, None, own=own_image)
     uri = Location(BUCKET, artifact_key(settings.project_name, SHA256)).uri
     stored = StoredArtifact("aws", uri, SHA256, 1, SHA256, backend_url=backend_url)
     return endpoint_spec(settings, stored, image, found)
@@ -193,6 +196,8 @@ def goldens() -> Iterator[Golden]:
     for name, toml in ENDPOINTS.items():
         settings = settings_of(section("endpoint", toml))
         yield Golden.of(f"endpoint-{name}", endpoint_template(endpoint_of(settings)))
+    settings = settings_of(section("endpoint", ""))
+    yield Golden.of("endpoint-own-image", endpoint_template(endpoint_of(settings, "", OWN_IMAGE)))
     for name, toml in APIS.items():
         spec = api_of(settings_of(section("api", toml)))
         yield Golden.of(f"api-{name}", api_template(spec))
@@ -207,10 +212,11 @@ def goldens() -> Iterator[Golden]:
     ends = ttl_spec(settings, version=SHA256, ends=ENDS)
     yield Golden.of("expiry", expiry_template(ends))
     yield Golden.of("batch", transform_template(transform_of(settings)))
-    for name, document in user_policies(Needs("demo", BUCKET)).items():
+    for name, document in user_policies(Needs("demo", BUCKET, own_image=True)).items():
         yield Golden(f"user-policy-{name}", document)
-    everything = Needs("demo", BUCKET, kms_key=KMS_KEY, signs_requests=True)
+    everything = Needs("demo", BUCKET, kms_key=KMS_KEY, signs_requests=True, own_image=True)
     yield Golden("user-policy-data-kms-iam", user_policies(everything)["data"])
+    yield Golden("user-policy-images-kms", user_policies(everything)["images"])
     bound = Needs("demo", BUCKET, roles=Roles(boundary=BOUNDARY))
     yield Golden("user-policy-endpoint-bound", user_policies(bound)["endpoint"])
     given = Needs(

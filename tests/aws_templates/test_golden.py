@@ -24,6 +24,7 @@ from tests.aws_templates.scenarios import (
 DOCUMENTS = list(goldens())
 NAMED = (
     *(BOUNDARY, BUCKET, CERTIFICATE, EXECUTION_ROLE, KMS_KEY, LAMBDA_ROLE, TOPIC, ".dkr.ecr."),
+    ":repository/fdeploy/",  # of the image that the user's own account has
 )
 
 

@@ -141,6 +141,7 @@ def _needs(suffix: str, bound: str) -> Needs:
         bucket="fdeploy-${AWS::AccountId}-${AWS::Region}",
         partition="${AWS::Partition}",
         roles=Roles(boundary=f"${{{bound}}}"),
+        own_image=True,
     )
 
 

@@ -99,7 +99,8 @@ def test_previews_change_nothing_of_another_project(service: Service) -> None:
             continue
         for resource in listed(item["Resource"]):
             if ":apigateway:" not in resource:
-                assert "${Project}-pr-" in resource or "/fdeploy/${Project}-pr/" in resource, item
+                own = f"{resource}/"  # its repository is the whole of that name
+                assert "${Project}-pr-" in own or "/fdeploy/${Project}-pr/" in own, item
 
 
 @EACH

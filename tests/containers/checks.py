@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,14 +45,18 @@ class Checks:
         self._family = family
         self._python = python
         self._base = base
+        inside = base / "container/rootfs/opt/ml/model"  # of an image that has its model
+        self._model = inside if (inside / "manifest.json").exists() else base / "model"
         self._failed = 0
         lines = (base / "golden.jsonl").read_text(encoding="utf-8").splitlines()
         self._goldens: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
     def run(self) -> int:
         """All of them; 1 if one failed."""
-        self._check("a GPU's operators", self._on_gpu)
-        self._check("the four functions", self._functions)
+        own = self._family.server == "fdeploy"
+        if not own:
+            self._check("a GPU's operators", self._on_gpu)
+            self._check("the four functions", self._functions)
         with start(self._family, self._python, self._base) as server:
             self._check("first answer", lambda: self._first_answer(server))
             for name, check in (
@@ -61,9 +66,13 @@ class Checks:
                 ("a text of 100,000 words", self._long_text),
                 (f"{CLIENTS} clients at once", self._together),
                 ("ten times the peak", self._overloaded),
-                ("a worker killed", lambda: self._killed(server.worker())),
             ):
                 self._check(name, check)
+            if own:
+                self._check("who it is, and its memory", lambda: self._small(server))
+                self._check("a signal to end", lambda: self._ended(server))
+            else:
+                self._check("a worker killed", lambda: self._killed(server.worker()))
             if self._family.server == "ray-serve":
                 self._check("killed again at once", lambda: self._killed_twice(server))
                 self._check("Ray's replica killed", lambda: self._replica_killed(server))
@@ -208,7 +217,10 @@ class Checks:
         with ThreadPoolExecutor(1) as other:
             ping = other.submit(lambda: [_get("/ping") for _ in _seconds(5)])
             load = open_loop(PORT, requests, 10 * peak, 5, settle=1, wait=True)
-        assert load.statuses.keys() <= {200, 503}, load.statuses
+        # Beyond its 4,096 connections, the server closes new ones (0). There are so many only where
+        # it is asked directly.
+        direct = {0} if self._family.server == "fdeploy" else set()
+        assert load.statuses.keys() <= {200, 503} | direct, load.statuses
         assert set(ping.result()) == {200}, ping.result()
         assert _answers(), "it does not answer afterwards"
         kept = load.rate / peak
@@ -226,6 +238,29 @@ class Checks:
             assert time.monotonic() - began < PATIENCE, "it does not come back"
             time.sleep(0.1)
         return f"answers again, after {refused} requests without an answer"
+
+    @staticmethod
+    def _small(server: Server) -> str:
+        """The server is not root, whoever started it, and may not become root again."""
+        worker = server.worker()
+        assert set(worker.uids()) == {1000}, worker.uids()
+        assert set(worker.gids()) == {1000}, worker.gids()
+        return f"uid 1000, {worker.memory_full_info().pss >> 20} MB"
+
+    @staticmethod
+    def _ended(server: Server) -> str:
+        """``docker stop`` and SageMaker send SIGTERM; a request in flight is answered first."""
+        runs = _metric("fdeploy_model_runs_total")
+        with ThreadPoolExecutor(1) as client:
+            asked = client.submit(_post, {"texts": ["a long text " * 100] * 100})
+            while _metric("fdeploy_model_runs_total") == runs:
+                time.sleep(0.01)
+            server.worker().send_signal(signal.SIGTERM)
+            status, body = asked.result()
+        assert status == http.HTTPStatus.OK, body
+        assert len(body) == 100, len(body)
+        _until(server, lambda: not server.alive)
+        return "the request in flight was answered"
 
     def _killed_twice(self, server: Server) -> str:
         first = server.worker()
@@ -256,7 +291,7 @@ class Checks:
         return "200, 400, 404"
 
     def _tamper(self) -> None:
-        path = self._base / "model" / "model.onnx"
+        path = self._model / "model.onnx"
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
@@ -326,6 +361,12 @@ def _post_raw(
         return answer.status, body
     finally:
         connection.close()
+
+
+def _metric(name: str) -> float:
+    with urllib.request.urlopen(f"http://{HOST}:{PORT}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
 def _get(path: str) -> int:

@@ -23,7 +23,7 @@ class Family:
     python: str
     requirements: tuple[str, ...]
     settings: str
-    server: Literal["torchserve", "ray-serve"]
+    server: Literal["torchserve", "ray-serve", "fdeploy"]
 
 
 FAMILIES = {
@@ -58,6 +58,9 @@ FAMILIES = {
         ),
     )
 }
+
+
+OWN_IMAGE = Family("own-image", "3.13", (), "", "fdeploy")
 
 
 def environment(family: Family, interpreter: Path, folder: Path) -> Path:

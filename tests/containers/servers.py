@@ -45,7 +45,11 @@ print(json.dumps([loaded.way, loaded.skipped, loaded.goldens, loaded.deviation])
 """
 _CONTAINER = Path(__file__).with_name("ray_container.sh")
 MODEL_SERVER, REPLICA = "model_server.py", "ServeReplica"
-_WORKERS = {"torchserve": "model_service_worker", "ray-serve": MODEL_SERVER}
+_WORKERS = {
+    "torchserve": "model_service_worker",
+    "ray-serve": MODEL_SERVER,
+    "fdeploy": "fdeploy_runtime.hosts.container",
+}
 
 
 class Server:
@@ -116,8 +120,13 @@ def start(
         "ray-serve": [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", str(_CONTAINER))
         ],
+        "fdeploy": ["runc", "run", "--bundle", str(base / "container"), f"fdeploy-{os.getpid()}"],
     }
-    environment = _torchserve(base) if family.server == "torchserve" else _ray(python, base)
+    environment: Mapping[str, str] = {
+        "torchserve": _torchserve(base),
+        "ray-serve": _ray(python, base),
+        "fdeploy": {},
+    }[family.server]
     with log.open("wb") as output:
         process = subprocess.Popen(
             commands[family.server],

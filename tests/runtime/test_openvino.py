@@ -58,8 +58,13 @@ def test_a_folder_of_links(tiny: TinyBundle, tmp_path: Path) -> None:
     real.mkdir()
     linked.mkdir()
     graph = onnx.load(tiny.folder / "model.onnx")
-    outside = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 0}
-    onnx.save(graph, real / "model.onnx", **outside)
+    onnx.save(
+        graph,
+        real / "model.onnx",
+        save_as_external_data=True,
+        location="model.onnx.data",
+        size_threshold=0,
+    )
     for path in real.iterdir():
         (linked / path.name).symlink_to(path)
     session = openvino_session.compile_graph(linked / "model.onnx", "int8-weights", 2, 1)

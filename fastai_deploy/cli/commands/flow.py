@@ -11,6 +11,7 @@ from fastai_deploy.cli.commands.group import app
 if TYPE_CHECKING:
     from fastai_deploy.cli.results import Exported, Inspected
     from fastai_deploy.evaluation.card import Card
+    from fastai_deploy.image_file import ImageFile
     from fastai_deploy.project import Project
     from fastai_deploy.project_setup import Initialized
     from fastai_deploy.records import Api, Artifact, Endpoint, StoredArtifact, Teardown
@@ -98,6 +99,35 @@ def package(
     from fastai_deploy import freshness, stages
 
     return stages.package(project, freshness.bundle(project))
+
+
+@command(
+    app,
+    FLOW,
+    examples=[
+        "fdeploy image --output image.tar --with-model",
+        "fdeploy image --output image.tar --machine aarch64 --sbom sbom.json",
+    ],
+)
+def image(
+    project: "Project",
+    output: opt.ImageOutput,
+    with_model: opt.WithModel = False,  # noqa: FBT002 - a flag
+    machine: opt.Machine = None,
+    sbom: opt.Sbom = None,
+    pull: opt.Pull = False,  # noqa: FBT002 - a flag
+    overwrite: opt.Replace = False,  # noqa: FBT002 - a flag
+) -> "ImageFile":
+    """Write a container image of the model server, without Docker.
+
+    For docker load, Cloud Run, ECS and Kubernetes. With --with-model it needs nothing else.
+    """
+    from fastai_deploy import image_file
+
+    request = image_file.ImageRequest(
+        output, with_model, machine, sbom, pull=pull, overwrite=overwrite
+    )
+    return image_file.write_image(project, request)
 
 
 @command(

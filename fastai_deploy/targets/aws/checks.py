@@ -9,6 +9,7 @@ from pathlib import Path
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket
 from fastai_deploy.aws.capacity import (
+    Instance,
     MemoryEstimate,
     MemoryNeed,
     in_function,
@@ -19,6 +20,7 @@ from fastai_deploy.aws.capacity import (
 from fastai_deploy.aws.costs import function_million
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
 from fastai_deploy.aws.endpoint import find_endpoint
+from fastai_deploy.aws.images import OWN
 from fastai_deploy.aws.list_prices import default_folder, price_book
 from fastai_deploy.aws.permissions import Needs
 from fastai_deploy.aws.pricing import Price, instance_price, stage_cost
@@ -41,7 +43,7 @@ from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES, MAX_GATEWAY_SECO
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.costs import where_it_fits
-from fastai_deploy.targets.aws.stacks import chosen_image, served_model
+from fastai_deploy.targets.aws.stacks import chosen_image, could_be_own, served_model
 
 _AGAIN = "run fdeploy package"
 
@@ -60,8 +62,11 @@ def artifact_check(artifact: Artifact | None, container: Container) -> Check:
     wrong = list(packed.mismatches(container))
     if wrong:
         return Check(name, "warned", f"{about} does not fit: {'; '.join(wrong)}; {image}", _AGAIN)
-    if packed.learner:
-        return Check(name, "passed", f"{about} is a learner for Python {packed.learner}; {image}")
+    if packed.learner or packed.bare:
+        what = f"is a learner for Python {packed.learner}; {image}"
+        if packed.bare:
+            what = f"is the model; the {container.name} has the serving code and libraries"
+        return Check(name, "passed", f"{about} {what}")
     if packed.python is None:
         sentence = (
             f"{about} has no wheels: the container would install them when it starts; {image}"
@@ -74,7 +79,9 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
     """What the doctor checks."""
     instances = spec.capacity if isinstance(spec.capacity, Instances) else None
     count, batch = _started(context, spec)
-    _, chosen = chosen_image(context.settings, context.aws.region, served_model(context.bundle))
+    own = spec.model.image if spec.model.server == OWN else ""
+    served = served_model(context.bundle)
+    _, chosen = chosen_image(context.settings, context.aws.region, served, own=own)
     api = context.settings.sections.api
     behind_api = spec.kind != "async"
     return Subject(
@@ -84,6 +91,7 @@ def subject(context: Context, spec: EndpointSpec) -> Subject:
         bucket=context.settings.sections.project.bucket,
         image=spec.model.image,
         image_name=chosen.uri,
+        server=spec.model.server,
         instance=instances.type if instances else None,
         count=batch if spec.rollout.rolling and batch else count,
         rolling=0 if spec.rollout.rolling else batch,
@@ -181,11 +189,12 @@ def estimate(context: Context, spec: EndpointSpec) -> MemoryEstimate | None:
     served = served_model(context.bundle)
     if served is None:
         return None
-    _, image = chosen_image(context.settings, context.aws.region, served)
-    on_gpu = served.gpu_bytes if image.accelerator == "gpu" else None
-    need = MemoryNeed(on_gpu or served.bytes, image.family, served.learner)
     if isinstance(spec.capacity, Instances):
+        has_gpu = Instance(spec.capacity.type).accelerator == "gpu"
+        size = (has_gpu and served.gpu_bytes) or served.bytes
+        need = MemoryNeed(size, spec.model.server, served.learner)
         return on_instance(spec.capacity.type, need, known_types())
+    need = MemoryNeed(served.bytes, spec.model.server, served.learner)
     return on_serverless(spec.capacity.memory, need)
 
 
@@ -204,6 +213,7 @@ def needs(context: Context, *, unknown: str | None = None) -> Needs:
         signs_requests=context.settings.sections.api.auth == "iam",
         roles=roles,
         makes_roles=not given,
+        own_image=could_be_own(context.settings, context.bundle),
     )
 
 

@@ -14,15 +14,19 @@ from fastai_deploy.aws.bucket import Bucket, find_bucket
 from fastai_deploy.aws.deployment import Deployment
 from fastai_deploy.aws.ownership import Operator, Owner
 from fastai_deploy.aws.public_api import ApiPublisher, PublicApi
+from fastai_deploy.aws.repository import ImageRepository
 from fastai_deploy.aws.rollout import LogWatch, Rollout
 from fastai_deploy.aws.session import Aws, open_aws
 from fastai_deploy.aws.stacks import StackRequest
 from fastai_deploy.aws.upload import Uploads
 from fastai_deploy.aws.versions import Deployments
 from fastai_deploy.errors import AwsMissing, FileMissing
+from fastai_deploy.image.blobs import default_store
+from fastai_deploy.image.build import serving_image
 from fastai_deploy.progress import UNASKED, Consent, Reporter, Step, Warned
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
+from fastai_deploy.targets.aws.serving import FindImage, OwnServer, ServingImage
 from fastai_deploy.targets.aws.stacks import (
     SettingsStackDefinitions,
     StackDefinition,
@@ -34,7 +38,8 @@ from fastai_deploy.targets.aws.stacks import (
 class Context:
     """One stage in one account and region.
 
-    ``home`` is the folder of the API key; ``bundle`` is where export writes the bundle.
+    ``home`` is the folder of the API key; ``bundle`` is where export writes the bundle;
+    ``find_image`` finds the images of fdeploy's own server, None for images of AWS alone.
     """
 
     settings: Settings
@@ -46,6 +51,7 @@ class Context:
     public: PublicApi
     operator: Operator
     consent: Consent = UNASKED
+    find_image: FindImage | None = None
 
     @property
     def owner(self) -> Owner:
@@ -53,6 +59,21 @@ class Context:
         settings = self.settings
         id_ = settings.sections.project.id or ""
         return Owner(settings.project_name, settings.stage, id_, adopts=self.consent.adopt)
+
+    @property
+    def images(self) -> ImageRepository:
+        """The repository of the project's images."""
+        project = self.settings.sections.project
+        return ImageRepository(
+            self.aws, self.owner, self.report, tags=project.tags, kms_key=project.kms_key
+        )
+
+    @property
+    def own_server(self) -> OwnServer:
+        """The image of fdeploy's own server."""
+        return OwnServer(
+            self.settings, self.aws, self.images, self.bundle, self.find_image, self.report
+        )
 
     @property
     def api_publisher(self) -> ApiPublisher:
@@ -124,8 +145,12 @@ def open_context(
     bundle: Path,
     report: Reporter,
     consent: Consent = UNASKED,
+    *,
+    base_record: Path | None = None,
 ) -> Context:
     """The context of these settings, with the user's own credentials. Raises AwsError.
+
+    ``base_record`` is the file that keeps which base the images of fdeploy's own server have.
 
     Requests of the public API go where boto3 sends its own: ``AWS_ENDPOINT_URL``, if that is set.
     """
@@ -143,4 +168,21 @@ def open_context(
         public=PublicApi(os.environ.get("AWS_ENDPOINT_URL")),
         operator=Operator.here(),
         consent=consent,
+        find_image=_images(settings, base_record, report) if base_record else None,
     )
+
+
+def _images(settings: Settings, base_record: Path, report: Reporter) -> FindImage:
+    """Finds images on the base that the settings name."""
+
+    def find(machine: str, openvino: bool) -> ServingImage:  # noqa: FBT001 - see FindImage
+        return serving_image(
+            settings.sections.package.base_image,
+            machine,
+            lambda message: report(Step(message)),
+            store=default_store(),
+            record=base_record,
+            openvino=openvino,
+        )
+
+    return find

@@ -17,7 +17,7 @@ from fastai_deploy.aws.capacity import (
     on_serverless,
 )
 from fastai_deploy.aws.costs import Fits
-from fastai_deploy.aws.images import choose_image, installed_tables
+from fastai_deploy.aws.images import OWN, Family, choose_image, installed_tables
 from fastai_deploy.aws.list_prices import PriceBook, refresh
 from fastai_deploy.aws.pricing import pricing_region
 from fastai_deploy.aws.session import Aws
@@ -37,7 +37,8 @@ def where_it_fits(settings: Settings, bundle: Path, region: str) -> tuple[Fits, 
     chosen = endpoint.instance or DEFAULT_INSTANCE if settings.target == "aws" else ""
     if endpoint.kind in ("serverless", "lambda"):
         chosen = endpoint.kind
-    need = MemoryNeed(served.bytes, "torchserve", served.learner)
+    server: Family = OWN if _own(settings, served) else "torchserve"
+    need = MemoryNeed(served.bytes, server, served.learner)
     asked = endpoint.serverless.memory if endpoint.kind == "serverless" else SERVERLESS[0]
     memory = next(
         (mb for mb in SERVERLESS if mb >= asked and not on_serverless(mb, need).tight), None
@@ -49,6 +50,12 @@ def where_it_fits(settings: Settings, bundle: Path, region: str) -> tuple[Fits, 
     return Fits(types, memory, chosen, function), found is not None
 
 
+def _own(settings: Settings, served: ServedModel) -> bool:
+    """Whether fdeploy's own server would serve the model on a processor."""
+    endpoint = settings.sections.endpoint
+    return not endpoint.image and not served.learner and endpoint.server in ("auto", OWN)
+
+
 def _types(settings: Settings, served: ServedModel, region: str) -> Iterator[tuple[str, int]]:
     """The instance types that have an image for the model and memory enough, with their memory."""
     tables, endpoint = installed_tables(), settings.sections.endpoint
@@ -58,6 +65,10 @@ def _types(settings: Settings, served: ServedModel, region: str) -> Iterator[tup
             continue
         if instance.accelerator == "gpu" and served.gpu_bytes is None and served is not _SMALLEST:
             continue  # the bundle has no graph for a GPU, which would be paid for nothing
+        if instance.accelerator == "none" and _own(settings, served):
+            if memory >= MemoryNeed(served.bytes, OWN).needed:
+                yield kind, memory
+            continue
         try:
             image = choose_image(
                 tables,

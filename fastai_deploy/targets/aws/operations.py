@@ -9,6 +9,7 @@ import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -21,11 +22,13 @@ from fastai_deploy.aws.captured import captured_lines
 from fastai_deploy.aws.doctor import Doctor
 from fastai_deploy.aws.download import download, opened
 from fastai_deploy.aws.endpoint import EndpointState, find_endpoint
+from fastai_deploy.aws.images import OWN
 from fastai_deploy.aws.permissions import resolved, role_policies, user_policies
+from fastai_deploy.aws.repository import NO_ACCOUNT
 from fastai_deploy.aws.session import console_url
-from fastai_deploy.aws.specs import EndpointSpec, Location
+from fastai_deploy.aws.specs import EndpointSpec, Location, ModelSpec
 from fastai_deploy.aws.stacks import Stack, our_stack, planned
-from fastai_deploy.errors import FileMissing, UsageError
+from fastai_deploy.errors import AwsDenied, FileMissing, UsageError
 from fastai_deploy.progress import Step, Warned
 from fastai_deploy.records import (
     Artifact,
@@ -55,9 +58,8 @@ from fastai_deploy.versions import (
 
 # A placeholder until an artifact is packaged; no check depends on its values.
 _NO_ARTIFACT = Artifact("", "0" * 64, 0, "")
-# Without credentials: a policy variable that IAM fills in, and a word to replace in a template.
+# Without credentials: a policy variable that IAM fills in.
 _ANY_ACCOUNT = "${aws:PrincipalAccount}"
-_NO_ACCOUNT = "ACCOUNT"
 
 
 class AwsOperations:
@@ -72,9 +74,9 @@ class AwsOperations:
 
         Raises the errors of those commands.
         """
-        context, stored = self._context, self._would_store(artifact)
         if self._is_function:
-            return self._function_plan(artifact, stored)
+            return self._function_plan(artifact, self._would_store(artifact))
+        context, stored = self._context, self._in_ecr(self._would_store(artifact))
         spec = context.definitions.endpoint_spec(stored)
         subject = checks.subject(context, spec)
         if subject.estimate:
@@ -90,7 +92,7 @@ class AwsOperations:
             plan = rollout.plan(context.request(stack, definition))
             changes += planned(stack, plan.changes)
             if definition.service == spec.name:
-                self._report_patch(plan.stack, spec.model.image)
+                self._report_patch(plan.stack, spec.model)
                 changes += self._instances_set(stack, spec, state, changes)
         end = expiry.planned_end(context, stored.sha256)
         templates = [definition.template for _, definition in blueprints]
@@ -122,13 +124,26 @@ class AwsOperations:
     def _is_function(self) -> bool:
         return self._context.settings.sections.endpoint.kind == "lambda"
 
-    def _report_patch(self, stack: Stack | None, image: str) -> None:
-        """Report that the tag of the image names another build than the one that runs."""
+    def _report_patch(self, stack: Stack | None, model: ModelSpec) -> None:
+        """Report that another build of the image would serve than the one that runs."""
         before, _, old = (stack.parameters.get("Image", "") if stack else "").partition("@")
-        after, _, new = image.partition("@")
+        after, _, new = model.image.partition("@")
         if old and before == after and old != new:
-            message = f"AWS has patched the image since: {new} instead of {old}"
-            self._context.report(Step(message))
+            what = "AWS has patched the image since"
+            if model.server == OWN:
+                what = "the image has changed since, with fdeploy or its base"
+            self._context.report(Step(f"{what}: {new} instead of {old}"))
+
+    def _in_ecr(self, stored: StoredArtifact) -> StoredArtifact:
+        """The artifact with its image by the digest, if that is in ECR already."""
+        if not stored.image_tag:
+            return stored
+        images = self._context.images
+        try:
+            found = images.find(stored.image_tag)
+        except AwsDenied:  # the checks name the permission
+            return stored
+        return replace(stored, image=images.uri(found.digest)) if found else stored
 
     @staticmethod
     def _instances_set(
@@ -242,18 +257,23 @@ class AwsOperations:
     def doctor(self, artifact: Artifact | None) -> Checkup:
         """Check that a deploy would work. Raises SettingsError."""
         context = self._context
-        packaged = artifact_check(artifact, self._target.container())
+        packaged = artifact_check(artifact, self._target.container(artifact))
         doctor = Doctor(context.aws)
         credentials = doctor.credentials()
         if credentials.outcome == "failed":  # the other checks depend on the account
             return Checkup((credentials, packaged))
-        stored = self._would_store(artifact or _NO_ARTIFACT)
         if self._is_function:
+            stored = self._would_store(artifact or _NO_ARTIFACT)
             function = context.definitions.function_spec(stored)
             found = doctor.examine(checks.function_subject(context, function))
             return Checkup((credentials, *found, packaged))
+        if artifact is None and context.own_server.decided(None) is not None:
+            artifact = replace(_NO_ARTIFACT, server=OWN, image_tag="not-packaged-yet")
+        stored = self._in_ecr(self._would_store(artifact or _NO_ARTIFACT))
         spec = context.definitions.endpoint_spec(stored)
-        return Checkup((credentials, *doctor.examine(checks.subject(context, spec)), packaged))
+        examined = doctor.examine(checks.subject(context, spec))
+        base = context.own_server.base_check(stored)
+        return Checkup((credentials, *examined, *([base] if base else []), packaged))
 
     def policies(self) -> Policies:
         """The IAM policies that the stage needs: the caller's, then those of the settings' roles.
@@ -287,8 +307,8 @@ class AwsOperations:
 
         Without credentials, ``ACCOUNT`` is in the place of the account.
         """
-        stored = self._would_store(artifact, unknown=_NO_ACCOUNT)
-        account = _NO_ACCOUNT not in stored.uri
+        stored = self._would_store(artifact, unknown=NO_ACCOUNT)
+        account = NO_ACCOUNT not in stored.uri
         stacks = dict(self._blueprints(stored, account=account))
         ends = expiry.wanted_end(self._context)
         if ends is not None:

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from fastai_deploy import files
 from fastai_deploy.aws.bucket import bucket_key, find_bucket
 from fastai_deploy.aws.capacity import Instance, known_types, runs_the_same
-from fastai_deploy.aws.images import Image, choose_image, installed_tables
+from fastai_deploy.aws.images import OWN, Image, choose_image, installed_tables, own_image
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.registry import pinned
+from fastai_deploy.aws.repository import ImageRepository
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import (
     EndpointSpec,
@@ -36,9 +37,11 @@ from fastai_deploy.aws.templates.render import api_template, endpoint_template, 
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import KEY_SERIAL
 from fastai_deploy.errors import AwsCredentials, AwsDenied, FileError, SettingsError
+from fastai_deploy.image.build import container_of
 from fastai_deploy.json_reader import parse
-from fastai_deploy.naming import api_stack, artifact_key, code_key
+from fastai_deploy.naming import api_stack, artifact_key, code_key, image_repository
 from fastai_deploy.packaging.wheels import FUNCTION, Container
+from fastai_deploy.progress import silent
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.runtime.backends import in_openvino
 from fastai_deploy.runtime.bundle import weights_file
@@ -50,15 +53,20 @@ _EVERY_IMAGE_HAS = frozenset({"numpy"})
 
 
 def chosen_image(
-    settings: Settings, region: str, served: ServedModel | None
+    settings: Settings, region: str, served: ServedModel | None, *, own: str = ""
 ) -> tuple[Instance, Image]:
     """Select the instance and the image for these settings and the model, if there is one.
 
-    Raises SettingsError or TargetUnavailable.
+    ``own`` is the image of fdeploy's own server, if that serves. Raises SettingsError or
+    TargetUnavailable.
     """
     endpoint = settings.sections.endpoint
     on = wanted_instance(settings, known_types())
+    if own:
+        return on, own_image(own, on, "fdeploy's own server")
     server = endpoint.server
+    if server == OWN and not endpoint.image:  # an artifact of before, or none yet
+        server = "auto"
     if endpoint.kind == "serverless" and server == "auto":
         # Ray needs /dev/shm, which a serverless endpoint most likely does not have.
         server = "torchserve"
@@ -128,18 +136,54 @@ def _size(listed: Mapping[str, Mapping[str, int]], graph: str) -> int:
     return int(listed[graph]["bytes"]) + int(beside["bytes"])
 
 
-def serving_container(settings: Settings, region: str, bundle: Path) -> Container:
-    """The container of these settings. Raises SettingsError or TargetUnavailable."""
+def could_be_own(settings: Settings, bundle: Path) -> bool:
+    """Whether fdeploy's own image can serve the bundle's model with these settings.
+
+    Raises SettingsError if they demand it and it cannot.
+    """
+    endpoint = settings.sections.endpoint
+    if endpoint.kind == "lambda" or endpoint.image or endpoint.server not in ("auto", OWN):
+        return False
+    why = _obstacle(wanted_instance(settings, known_types()), bundle)
+    if why and endpoint.server == OWN:
+        raise SettingsError(
+            f'the image of fdeploy\'s own server (server = "fdeploy" in [endpoint]) {why}',
+            hint="set server to auto in [endpoint]",
+        )
+    return not why
+
+
+def _obstacle(on: Instance, bundle: Path) -> str:
+    if on.accelerator != "none":
+        return f"has no libraries for the {on.accelerator} of {on.type}"
+    served = served_model(bundle)
+    if served is not None and served.learner:
+        return "has no torch and no fastai, which a learner served from its original pickle needs"
+    return ""
+
+
+def serving_container(
+    settings: Settings, region: str, bundle: Path, own_tag: str | None = None
+) -> Container:
+    """The container of these settings. Raises SettingsError or TargetUnavailable.
+
+    ``own_tag`` is the tag of the image of fdeploy's own server, if that serves.
+    """
     served = served_model(bundle)
     if settings.sections.endpoint.kind == "lambda":
         check_function_model(served.function_bytes if served else 0)
         return FUNCTION
+    if own_tag is not None:
+        on = wanted_instance(settings, known_types())
+        return replace(container_of("aarch64" if on.arm else "x86_64"), image_tag=own_tag)
     on, image = chosen_image(settings, region, served)
     if image.python is None:
         raise SettingsError(
             f"the image's tag does not state its Python version: {image.uri}",
             hint="give the image a tag with its Python version, such as 1.0-py312",
         )
+    if image.family == OWN:  # in an image of the user's
+        return container_of("aarch64" if on.arm else "x86_64")
     known = settings.sections.endpoint.image is None
     has_gpu = image.accelerator == "gpu"
     return Container(
@@ -160,6 +204,14 @@ def _unused(on: Instance, served: ServedModel) -> Iterator[str]:
         if served.learner:
             why = "a learner served from its original pickle always does"
         yield f"the model runs on the CPU ({why}), so the GPU of {on.type} is paid for but not used"
+
+
+def _pulls_own(document: Any, repository: str) -> None:
+    """Let a policy pull the images of fdeploy's own server too, whichever image will serve."""
+    where = "arn:${AWS::Partition}:ecr:${AWS::Region}:${AWS::AccountId}:repository/"
+    for statement in document["Statement"]:
+        if statement["Sid"] == "Image":
+            statement["Resource"] = [statement["Resource"], {"Fn::Sub": where + repository}]
 
 
 @dataclass(frozen=True)
@@ -224,6 +276,8 @@ class SettingsStackDefinitions:
         note = f"image {image.tagged or image.uri}: {image.reason}"
         if image.tagged:
             note += f" ({image.uri.partition('@')[2]})"
+        elif image.family == OWN:
+            note += " (fdeploy upload pushes it)"
         return StackDefinition(
             endpoint_template(spec),
             spec.name,
@@ -298,6 +352,8 @@ class SettingsStackDefinitions:
         for name, (arn, template, role) in made.items():
             (policy,) = template.evaluated()["Resources"][role]["Properties"]["Policies"]
             found[name] = arn, policy["PolicyDocument"]
+            if role == "ExecutionRole" and could_be_own(settings, self._bundle):
+                _pulls_own(policy["PolicyDocument"], image_repository(settings.project_name))
         return found
 
     @cached_property
@@ -312,12 +368,32 @@ class SettingsStackDefinitions:
 
     def _machine(self, stored: StoredArtifact) -> tuple[Instance, Image]:
         check_region(self._settings, self._aws.region)
-        on, image = chosen_image(self._settings, self._aws.region, served_model(self._bundle))
+        own, tagged = self._own_image(stored)
+        on, image = chosen_image(
+            self._settings, self._aws.region, served_model(self._bundle), own=own
+        )
+        if own:
+            return on, replace(image, tagged=tagged)
         if stored.image and stored.instance and runs_the_same(stored.instance, on):
             proven = choose_image(
-                installed_tables(), on, region=self._aws.region, override=stored.image
+                installed_tables(),
+                on,
+                region=self._aws.region,
+                server=OWN if stored.server == OWN else "auto",
+                override=stored.image,
             )
             return on, replace(proven, reason="in which this version was proven")
         if image not in self._pinned:
             self._pinned[image] = pinned(self._aws, image)
         return on, self._pinned[image]
+
+    def _own_image(self, stored: StoredArtifact) -> tuple[str, str]:
+        """The image that fdeploy made for the artifact; empty if another serves it.
+
+        The second is its name with the tag, if the first has the digest.
+        """
+        if not stored.image_tag:
+            return "", ""
+        owner = Owner(self._settings.project_name, self._settings.stage)
+        tagged = ImageRepository(self._aws, owner, silent).uri(stored.image_tag)
+        return (stored.image, tagged) if stored.image else (tagged, "")

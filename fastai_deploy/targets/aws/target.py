@@ -70,19 +70,24 @@ class AwsTarget:
         self.context.aws.check_account()
         claim.refuse_another_projects(self.context)
 
-    def container(self) -> Container:
+    def container(self, packaged: Artifact | None = None, *, decides: bool = False) -> Container:
         """The container, from the image that the settings select, that an artifact must fit."""
-        context = self.context
-        return serving_container(context.settings, context.aws.region, context.bundle)
+        context, own = self.context, self.context.own_server
+        tag = own.decide(packaged) if decides else own.decided(packaged)
+        return serving_container(context.settings, context.aws.region, context.bundle, tag)
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
-        """Upload the artifact to the bucket, unless it is already there."""
+        """Upload the artifact to the bucket and its image to ECR, unless they are there."""
         context = self.context
         bucket = ensure_bucket(context.aws, self._chosen_bucket, context.report)
         key = naming.artifact_key(context.owner.project, artifact.sha256)
         uri = context.uploads(bucket).file(Path(artifact.path), key, sha256=artifact.sha256)
         aws = context.aws
-        return StoredArtifact.of(artifact, self.name, uri, aws.region, aws.account)
+        stored = StoredArtifact.of(artifact, self.name, uri, aws.region, aws.account)
+        if not artifact.image_tag:
+            return stored
+        image = context.own_server.store(artifact.image_tag)
+        return replace(stored, image=context.images.uri(image.digest))
 
     def deploy(self, stored: StoredArtifact, verify: Verify, *, sets_end: bool = True) -> Endpoint:
         """Update the endpoint stack to this artifact; the previous version serves until then.
@@ -123,6 +128,7 @@ class AwsTarget:
     ) -> tuple[StoredArtifact, bool]:
         """Update the endpoint; what it was proven in, and whether anything changed."""
         context, aws = self.context, self.context.aws
+        stored = context.own_server.ready(stored)
         definition = context.definitions.endpoint(stored)
         spec = context.definitions.endpoint_spec(stored)
         name = definition.service
@@ -297,6 +303,7 @@ class AwsTarget:
             context.owner,
             context.deployment(),
             context.report,
+            images=context.images,
             agreed=lambda found: claim.agree_to_teardown(context, found),
         )
         if not wait:

@@ -130,7 +130,12 @@ class LocalTarget:
     def check_access(self) -> None:
         """Nothing to check: a local deploy needs no credentials."""
 
-    def container(self) -> None:
+    def container(
+        self,
+        packaged: Artifact | None = None,
+        *,
+        decides: bool = False,
+    ) -> None:
         """None: the model server runs in this Python, which has the required packages."""
 
     def upload(self, artifact: Artifact) -> StoredArtifact:

@@ -1,0 +1,149 @@
+"""The model server in a container of fdeploy's own image, against the same server without one.
+
+    python -m benchmarks.own_image [--learner finetuned-2] [--rounds 7] [--seconds 1.5]
+
+Run it as root on Debian with debootstrap, runc, skopeo and umoci. It builds and pushes the image to
+a registry of this process, has ``umoci`` unpack it, and runs it with ``runc`` on a read-only root
+file system. Both servers run at the same time, and only one is asked: each round loads them
+alternately, and the ratio is taken within each round. Starts alternate too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.comparison.competitors import fdeploy_local
+from benchmarks.comparison.competitors.base import Competitor, Launch, Site
+from benchmarks.comparison.environments import TOOLKIT, WORK
+from benchmarks.comparison.figures import Figure
+from benchmarks.comparison.ladder import alternating
+from benchmarks.comparison.matrix import CLOSED, LEARNERS
+from benchmarks.comparison.models import DEFAULT, Model, prepare
+from benchmarks.comparison.running import MARK, Server, serving
+from fastai_deploy.image.blobs import BlobStore
+from fastai_deploy.image.build import serving_image
+from fastai_deploy.image.names import Destination
+from tests.containers.own_image import debootstrap, limited, put_base, unpack_image, write_image
+from tests.registry import Registry, running_registry
+
+_STARTS = 5
+_MACHINE = "x86_64"
+
+
+def main() -> None:
+    options = _options()
+    work = options.work.expanduser().resolve()
+    model = prepare(options.learner, work / "models", TOOLKIT.make(work / "environments"))
+    openvino = any(model.artifact(DEFAULT, "local").glob("*weights*"))
+    with tempfile.TemporaryDirectory() as scratch:
+        with running_registry() as registry:
+            put_base(registry, debootstrap(None))
+            _times(registry, Path(scratch), openvino=openvino)
+            archive = Path(scratch, "image.tar")
+            write_image(registry, archive, _MACHINE, openvino=openvino)
+            unpack_image(archive, Path(scratch, "image"))
+        pair = (fdeploy_local.COMPETITOR, _container(Path(scratch, "image/container")))
+        _starts(pair, model)
+        with ExitStack() as stack:
+            servers = [
+                stack.enter_context(serving(each, model, Path(sys.executable))) for each in pair
+            ]
+            rates = {
+                cell: alternating(servers, model, cell, options.rounds, options.seconds)
+                for cell in CLOSED
+            }
+            sizes = [_memory(server) for server in servers]
+    print(f"\n{'':<14} {'container':>24} {'without':>24} {'ratio, by round':>22}")
+    for cell, (without, inside) in rates.items():
+        ratios = Figure(tuple(a / b for a, b in zip(inside, without, strict=True)))
+        print(f"{cell.name:<14} {Figure(inside)!s:>24} {Figure(without)!s:>24} {ratios!s:>22}")
+    print(f"memory after that (PSS): container {sizes[1]:.0f} MB, without {sizes[0]:.0f} MB")
+
+
+def _times(registry: Registry, folder: Path, *, openvino: bool) -> None:
+    """Seconds to build and push with an empty cache and a full one, and the bytes beside the base.
+
+    The wheels are downloaded before.
+    """
+    name = f"{registry.address}/library/python:3.13-slim"
+    to = Destination(registry.address, "fdeploy/demo", "AWS", "secret", insecure=True)
+    store = BlobStore(folder / "cache")
+    for what in ("cold", "warm"):
+        began = time.perf_counter()
+        image = serving_image(
+            name,
+            _MACHINE,
+            lambda _: None,
+            store=store,
+            record=folder / "base-image.json",
+            openvino=openvino,
+        )
+        image.push(to)
+        print(f"build and push, {what} cache: {time.perf_counter() - began:.1f} s")
+    built = image.build()
+    own = sum(layer.size for layer in built.layers[1:])
+    print(f"bytes beside the base: {own:,}; of the base: {built.layers[0].size:,}")
+
+
+def _container(unpacked: Path) -> Competitor:
+    """The server in the container; each start has its own configuration of the same root."""
+
+    def launch(site: Site) -> Launch:
+        config: dict[str, Any] = json.loads((unpacked / "config.json").read_bytes())
+        config["root"]["path"] = str(unpacked / "rootfs")
+        model = site.model.artifact(DEFAULT, "local")
+        address = {"PORT": str(site.port), "FDEPLOY_HOST": "127.0.0.1", MARK: str(site.folder)}
+        limited(config, address, model=model)
+        (site.folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        command = ("runc", "run", "--bundle", str(site.folder), f"fdeploy-{site.port}")
+        return Launch(command, site.folder)
+
+    return replace(fdeploy_local.COMPETITOR, key="fdeploy-image", name="container", launch=launch)
+
+
+def _starts(pair: tuple[Competitor, ...], model: Model) -> None:
+    seconds: dict[str, list[float]] = {each.name: [] for each in pair}
+    for _ in range(_STARTS):
+        for each in pair:
+            with serving(each, model, Path(sys.executable)) as server:
+                seconds[each.name].append(server.seconds)
+    for name, found in seconds.items():
+        shown = ", ".join(f"{each:.2f}" for each in sorted(found))
+        print(f"start to first answer, {name}: {statistics.median(found):.2f} s ({shown})")
+
+
+def _memory(server: Server) -> float:
+    """The proportional set size of a server, in MB."""
+    sizes = [int(each.memory_full_info().pss) for each in _processes(server)]
+    return sum(sizes) / 1e6
+
+
+def _processes(server: Server) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter(["environ"]):
+        if (process.info["environ"] or {}).get(MARK) == str(server.folder):
+            yield process
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.own_image")
+    parser.add_argument("--learner", default=LEARNERS[0], choices=LEARNERS)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--work", type=Path, default=WORK, help="as of benchmarks.comparison")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""The image of fdeploy's own server: a base, a layer for each wheel, and the serving code.
+
+    ENTRYPOINT python3.13 -m fdeploy_runtime.hosts.container    CMD serve
+
+It holds no model: SageMaker unpacks ``model.tar.gz`` to /opt/ml/model, so that one image serves
+all models. The same input makes the same image, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastai_deploy import __version__, files
+from fastai_deploy.errors import FileMissing, ImageError
+from fastai_deploy.image.base import (
+    ARCHITECTURES,
+    PYTHON,
+    Base,
+    fetch_base,
+    known_base,
+    layer_files,
+)
+from fastai_deploy.image.blobs import BlobStore, Layer
+from fastai_deploy.image.layers import CODE, MODEL, PACKAGES, code_layer, model_layer, wheel_layer
+from fastai_deploy.image.names import (
+    DIGEST,
+    MANIFEST,
+    OCI_MANIFEST,
+    Destination,
+    Document,
+    Reference,
+)
+from fastai_deploy.image.sbom import render_sbom
+from fastai_deploy.packaging.artifact import runtime_files
+from fastai_deploy.packaging.lock_files import shipped_lock
+from fastai_deploy.packaging.wheels import (
+    OPENVINO,
+    SERVING,
+    Container,
+    Wheel,
+    default_cache,
+    fetch,
+    newest,
+)
+from fastai_deploy.runtime.telemetry import SWITCHES
+
+# The server, and what it imports.
+_SERVER = ("click", "h11", "httptools", "uvicorn")
+PORT = 8080
+SBOM = "sbom.cdx.json"
+# By media type: those of a registry that SageMaker reads from, and those of an OCI archive.
+# SageMaker refuses OCI's: aws/amazon-sagemaker-feedback issue 180.
+_TYPES = {
+    MANIFEST: (
+        "application/vnd.docker.container.image.v1+json",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    ),
+    OCI_MANIFEST: (
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+    ),
+}
+_LABEL = "org.opencontainers.image"
+BASE_DIGEST, BASE_NAME = f"{_LABEL}.base.digest", f"{_LABEL}.base.name"
+"""The labels that say which base an image has. Source: OCI image specification, "Annotations"."""
+
+Fetch = Callable[[Container, Mapping[str, str]], Sequence[Wheel]]
+"""Fetches the wheels of these versions for a container."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that goes into the image: the artifact, and its version in answers."""
+
+    artifact: Path
+    sha256: str
+    version: str
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image: its layers from the first, their files, its configuration, and what is in it."""
+
+    layers: tuple[Layer, ...]
+    paths: tuple[Path, ...]
+    config: bytes
+    sbom: bytes
+
+    @property
+    def digest(self) -> str:
+        """The digest of OCI's manifest, which an archive has."""
+        return self.manifest(OCI_MANIFEST).digest
+
+    def manifest(self, media_type: str) -> Document:
+        """The manifest in Docker's format or OCI's."""
+        of_config, of_layer = _TYPES[media_type]
+        document = {
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "config": _descriptor(of_config, digest_of(self.config), len(self.config)),
+            "layers": [_descriptor(of_layer, each.digest, each.size) for each in self.layers],
+        }
+        data = json.dumps(document, separators=(",", ":")).encode()
+        return Document(digest_of(data), media_type, data)
+
+
+class ServingImage:
+    """What an image will consist of; nothing is built before ``build``.
+
+    ``openvino`` adds OpenVINO, which some artifacts need; ``wheels`` fetches the wheels. Raises
+    ImageError, HashMismatch or FileError.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        store: BlobStore,
+        notify: Callable[[str], None],
+        *,
+        openvino: bool = False,
+        wheels: Fetch | None = None,
+    ) -> None:
+        self._base = base
+        self._store = store
+        self._notify = notify
+        self._wheels = wheels or partial(fetch, cache=default_cache(), notify=notify)
+        names = (*SERVING, *_SERVER, *((OPENVINO,) if openvino else ()))
+        self._versions = newest(names)
+
+    @property
+    def base(self) -> str:
+        """The base, with its digest."""
+        return str(self._base.reference)
+
+    @property
+    def machine(self) -> str:
+        """The processor: ``x86_64`` or ``aarch64``."""
+        return self._base.machine
+
+    @property
+    def container(self) -> Container:
+        """What an artifact for it must match."""
+        return container_of(self.machine)
+
+    @property
+    def tag(self) -> str:
+        """The name of this input: the same input, the same image."""
+        parts: list[str] = [str(self._base.reference.digest), self.machine, _config_code()]
+        for pin in shipped_lock():
+            if self._versions.get(pin.name) == pin.version:
+                parts += [pin.name, pin.version, *sorted(pin.hashes)]
+        for path, data in sorted(runtime_files().items()):
+            parts += [path, hashlib.sha256(data).hexdigest()]
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return f"{__version__.replace('+', '-')}-{self.machine}-{digest[:12]}"
+
+    def build(self, model: Model | None = None, *, user: str = "") -> BuiltImage:
+        """Make the layers that this machine does not have yet; ``model`` goes in too.
+
+        ``user``: who runs it, if not root (see ``hosts/container.py``). Raises ImageError,
+        WheelMissing, HashMismatch, ExtraMissing or FileError.
+        """
+        fitting = Container("fdeploy image", PYTHON, self._base.platform)
+        wheels = self._wheels(fitting, self._versions)
+        self._notify(f"building the image for {self.machine}")
+        content = {f"fdeploy_runtime/{path}": data for path, data in runtime_files().items()}
+        sbom = content[SBOM] = render_sbom(self._base, wheels)
+        store = self._store
+        # Compressing takes all of the time, outside Python's lock.
+        with ThreadPoolExecutor() as pool:
+            own = list(pool.map(lambda wheel: wheel_layer(wheel, store), wheels))
+        own.append(code_layer(content, store))
+        if model is not None:
+            own.append(model_layer(model.artifact, model.sha256, store))
+        layers, paths = [], []
+        for layer, path in layer_files(self._base, store):
+            layers.append(layer)
+            paths.append(path)
+        for layer in own:
+            made = store.find(layer.digest, layer.size)
+            if made is None:
+                raise ImageError(
+                    "a layer is gone from this machine's cache",
+                    hint="run the command again, which makes it anew",
+                )
+            layers.append(layer)
+            paths.append(made)
+        config = self._config(layers, model.version if model else "", user)
+        return BuiltImage(tuple(layers), tuple(paths), config, sbom)
+
+    def push(self, to: Destination) -> str:
+        """Upload what the repository lacks, and the manifest under the image's tag.
+
+        Returns the digest. Raises as ``build`` does.
+        """
+        from fastai_deploy.image.registry import Repository  # noqa: PLC0415 - requests, jsonschema
+
+        image = self.build()
+        repository = Repository.of(to)
+        for number, (layer, path) in enumerate(zip(image.layers, image.paths, strict=True), 1):
+            self._notify(
+                f"pushing the image: layer {number} of {len(image.layers)}, {layer.size:,} bytes"
+            )
+            repository.upload(layer.digest, layer.size, path)
+        digest, size = self._store.add([image.config])
+        made = self._store.find(digest, size)
+        if made is not None:
+            repository.upload(digest, size, made)
+        manifest = image.manifest(MANIFEST)
+        repository.put(self.tag, manifest)
+        return manifest.digest
+
+    def _config(self, layers: Sequence[Layer], version: str, user: str) -> bytes:
+        """The image's configuration, on top of the base's own."""
+        base = self._base
+        own = dict(base.config.get("config") or {})
+        environment = {
+            **dict(each.partition("=")[::2] for each in own.get("Env") or ()),
+            **_ENVIRONMENT,
+            **({"FDEPLOY_VERSION": version} if version else {}),
+        }
+        labels = {
+            **(own.get("Labels") or {}),
+            f"{_LABEL}.title": "fdeploy-server",
+            f"{_LABEL}.version": __version__,
+            f"{_LABEL}.licenses": "Apache-2.0",
+            f"{_LABEL}.documentation": "https://pypi.org/project/fastai-deploy/",
+            BASE_NAME: str(replace(base.reference, digest="")),
+            BASE_DIGEST: base.reference.digest,
+        }
+        for inherited in ("Volumes", "OnBuild", "Healthcheck", "Shell", "StopSignal"):
+            own.pop(inherited, None)
+        created = str(base.config.get("created") or "1970-01-01T00:00:00Z")
+        history = list(base.config.get("history") or ())
+        added = len(layers) - len(base.layers)
+        history += [{"created": created, "created_by": "fdeploy"}] * added
+        document = {
+            "architecture": ARCHITECTURES[base.machine],
+            "os": "linux",
+            "created": created,
+            "config": {
+                **own,
+                "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
+                "Entrypoint": [base.python, "-P", "-m", "fdeploy_runtime.hosts.container"],
+                "Cmd": ["serve"],
+                "ExposedPorts": {f"{PORT}/tcp": {}},
+                "WorkingDir": "/",
+                "User": user,
+                "Labels": dict(sorted(labels.items())),
+            },
+            "rootfs": {"type": "layers", "diff_ids": [each.diff_id for each in layers]},
+            "history": history,
+        }
+        return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+
+_ENVIRONMENT: Mapping[str, str] = {
+    "PYTHONPATH": f"/{CODE}:/{PACKAGES}",
+    "PYTHONDONTWRITEBYTECODE": "1",  # the file system may be read-only
+    "PYTHONUNBUFFERED": "1",
+    "HOME": "/tmp",  # noqa: S108 - in the container
+    "FDEPLOY_MODEL_DIR": f"/{MODEL}",
+    **SWITCHES,
+}
+
+
+def container_of(machine: str) -> Container:
+    """What an artifact for this image must match; the image brings wheels and serving code."""
+    return Container(
+        "image of fdeploy's server", PYTHON, f"manylinux_2_34_{machine}", complete=True
+    )
+
+
+def serving_image(
+    reference: str,
+    machine: str,
+    notify: Callable[[str], None],
+    *,
+    store: BlobStore,
+    record: Path,
+    openvino: bool = False,
+    pull: bool = False,
+) -> ServingImage:
+    """Find the base, download it if it is not here, and describe the image on it.
+
+    ``record`` is the file that keeps which digest a tag named when it was first used; ``pull`` asks
+    the registry again. Raises ImageError, HashMismatch or FileError.
+    """
+    asked = Reference.parse(reference)
+    wanted = asked if pull or asked.digest else _recorded(record, asked)
+    base = known_base(wanted, machine, store)
+    if base is None:
+        from fastai_deploy.image.registry import (  # noqa: PLC0415 - requests, jsonschema
+            Repository,
+        )
+
+        base = fetch_base(wanted, machine, store, Repository(asked.place), notify)
+    if base.reference != wanted:
+        kept = {"base": str(asked), "digest": base.reference.digest}
+        files.write(record, (json.dumps(kept, indent=2) + "\n").encode())
+    return ServingImage(base, store, notify, openvino=openvino)
+
+
+def _recorded(record: Path, asked: Reference) -> Reference:
+    """The reference with the digest in the record, if that is about the same base."""
+    try:
+        kept = json.loads(files.read(record))
+        if kept["base"] == str(asked) and DIGEST.fullmatch(kept["digest"]):
+            return replace(asked, digest=kept["digest"])
+    except (FileMissing, ValueError, LookupError, TypeError):
+        pass  # resolved again, and written anew
+    return asked
+
+
+def digest_of(data: bytes) -> str:
+    """The digest of bytes, ``sha256:...``."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest, "size": size}
+
+
+def _config_code() -> str:
+    return json.dumps(dict(_ENVIRONMENT), sort_keys=True)
