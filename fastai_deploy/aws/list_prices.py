@@ -79,13 +79,14 @@ def shipped(region: str) -> PriceBook:
     if found is None:
         return PriceBook(region)
     source = listed["sources"][found["source"]]
-    return PriceBook(
+    book = PriceBook(
         region,
         source["url"],
         source["published"],
         {kind: Decimal(price) for kind, price in found["hour"].items()},
         {int(gb): Decimal(price) for gb, price in found["second_by_gb"].items()},
     )
+    return _with_functions(book)
 
 
 def default_folder() -> Path:
@@ -96,7 +97,8 @@ def default_folder() -> Path:
 
 def price_book(region: str, folder: Path) -> PriceBook:
     """The prices of a region: those that were asked for, else those that ship."""
-    return _with_functions(_cached(region, folder) or shipped(region))
+    found = _cached(region, folder)
+    return _with_functions(found) if found else shipped(region)
 
 
 def _with_functions(book: PriceBook) -> PriceBook:
@@ -134,7 +136,7 @@ def refresh(region: str, folder: Path, products: Products, now: datetime) -> Pri
     for attributes, price in _listed(products(serverless)):
         if found := _SERVERLESS.search(str(attributes.get("usagetype", ""))):
             by_gb[int(found[1])] = price
-    book = PriceBook(region, _API, f"{now:%Y-%m-%d}", hour, by_gb)
+    book = _with_functions(PriceBook(region, _API, f"{now:%Y-%m-%d}", hour, by_gb))
     if book.known:
         values = {
             "source": book.source,

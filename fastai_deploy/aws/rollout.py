@@ -66,14 +66,14 @@ CAUSES: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        r"untime parameter of python3\.13 is not supported|Runtime at 'runtime' failed",
+        r"[Rr]untime parameter of python3\.13|'python3\.13' at 'runtime' failed",
         Diagnosis(
             "Lambda has no Python 3.13 in this region",
             "choose another --region, or set kind to serverless or real-time in [endpoint]",
         ),
     ),
     (
-        r"emorySize.*(less than or equal to|failed to satisfy)",
+        r"[mM]emorySize.*(less than or equal to|failed to satisfy)",
         Diagnosis(
             "the account's quota of memory for a function is lower, as in new accounts",
             "set a smaller memory in [endpoint.function], such as 3008",

@@ -14,6 +14,7 @@ import pytest
 import tomli
 
 from fastai_deploy.aws.capacity import known_types
+from fastai_deploy.aws.costs import Fits, Usage, compare, function_million
 from fastai_deploy.aws.list_prices import PriceBook, price_book, refresh, shipped
 
 NOW = datetime(2026, 11, 29, tzinfo=timezone.utc)
@@ -83,6 +84,8 @@ def test_prices_that_were_asked_for_replace_those_that_ship(tmp_path: Path) -> N
         "2026-11-29",
         {"ml.m5.large": Decimal("0.5"), "ml.c5.large": Decimal("0.7")},
         {2: Decimal("0.00004")},
+        gb_second=Decimal("0.0000166667"),  # Lambda's, which are not asked for
+        million_requests=Decimal("0.20"),
     )
     assert price_book("eu-west-1", tmp_path / "new") == found
     assert price_book("eu-west-2", tmp_path / "new") == shipped("eu-west-2")
@@ -101,3 +104,23 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
 def test_nothing_listed_keeps_what_is_known(tmp_path: Path) -> None:
     assert not refresh("us-east-1", tmp_path, lambda _wanted: [{"PriceList": []}], NOW).known
     assert price_book("us-east-1", tmp_path) == shipped("us-east-1")
+
+
+def test_a_function_costs_its_memory_for_its_time_and_its_requests() -> None:
+    book = shipped("us-east-1")
+    # 1 GB for a second, a million times, and the requests themselves.
+    assert function_million(book, 1_024, 1_000) == Decimal("16.87")
+    assert function_million(book, 1_769, 10) == Decimal("0.49")
+    assert function_million(shipped("mars-north-1"), 1_024, 1_000) is None
+
+
+def test_the_volume_at_which_an_instance_becomes_cheaper_is_drawn() -> None:
+    fits = Fits((("ml.m5.large", 8 << 30),), None, "lambda", function=1_769)
+    report = compare(fits, shipped("us-east-1"), Usage(10, 100.0, "as given"))
+    assert report.function is not None
+    assert report.function.per_million == Decimal("3.08")
+    assert report.function.chosen
+    assert report.function_break_even == 27_256_494
+    lines = "\n".join(report.lines())
+    assert "lambda      is dearer than that from 27,256,494 requests a month" in lines
+    assert "1,000,000                   93.68" in lines

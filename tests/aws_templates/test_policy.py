@@ -117,6 +117,7 @@ def test_what_only_cloudformation_calls_is_allowed_only_through_it() -> None:
             # These are permissions of calls by other names, or of S3's own checks.
             spare |= {"s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObjectVersion"}
             spare |= {"s3:PutBucketOwnershipControls", "execute-api:Invoke"}
+            spare.add("lambda:InvokeFunctionUrl")  # a signed request to a function's URL
             spare |= {a for a in item["Action"] if a.startswith("kms:")}
             # The registry checks these itself when an image is pushed or read.
             spare |= {"ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer"}

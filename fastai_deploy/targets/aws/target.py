@@ -96,6 +96,8 @@ class AwsTarget:
         """
         context = self.context
         bucket = context.bucket_of(stored)
+        if not self._is_function:
+            stored = context.own_server.ready(stored)
         self._expire_data(bucket)
         # Before the update: otherwise a stage whose time is up meanwhile would be deleted.
         postponed = sets_end and expiry.is_set(context)
@@ -128,7 +130,6 @@ class AwsTarget:
     ) -> tuple[StoredArtifact, bool]:
         """Update the endpoint; what it was proven in, and whether anything changed."""
         context, aws = self.context, self.context.aws
-        stored = context.own_server.ready(stored)
         definition = context.definitions.endpoint(stored)
         spec = context.definitions.endpoint_spec(stored)
         name = definition.service
