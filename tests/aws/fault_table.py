@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from fastai_deploy.errors import FdeployError
 from tests.aws.world import World
@@ -42,6 +44,7 @@ KINDS = {
     "deny": Kind("deny", 0),
 }
 _AT_ONCE = 3
+NONE: Mapping[tuple[str, str], Any] = MappingProxyType({})
 _HEAD = """\
 # Faults: what happens when an AWS call of `up` fails
 
@@ -99,9 +102,11 @@ def up(world: World, model: Model) -> None:
     target.create_api(endpoint, model.verify)
 
 
-def calls_of_up(double: Double, model: Model, folder: Path) -> list[str]:
-    """The calls of an ``up`` without faults, in order."""
-    world = World(double, folder)
+def calls_of_up(
+    double: Double, model: Model, folder: Path, flags: Mapping[tuple[str, str], Any] = NONE
+) -> list[str]:
+    """The calls of an ``up`` without faults, in order; ``flags`` are settings."""
+    world = World(double, folder, flags=dict(flags))
     double.do_wrong(world.account)
     up(world, model)
     calls = [f"{call['service']} {call['operation']}" for call in double.calls(world.account)]
@@ -110,9 +115,17 @@ def calls_of_up(double: Double, model: Model, folder: Path) -> list[str]:
     return calls
 
 
-def disturbed(double: Double, model: Model, folder: Path, kind: str, number: int) -> Row | None:
+def disturbed(
+    double: Double,
+    model: Model,
+    folder: Path,
+    kind: str,
+    number: int,
+    *,
+    flags: Mapping[tuple[str, str], Any] = NONE,
+) -> Row | None:
     """Fail one call, run again, tear down; None if the run makes fewer calls."""
-    world = World(double, folder)
+    world = World(double, folder, flags=dict(flags))
     chosen = KINDS[kind]
     double.do_wrong(world.account, Fault(chosen.fault, call=number, attempts=chosen.attempts))
     first = "succeeded"

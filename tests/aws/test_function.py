@@ -18,8 +18,10 @@ from fastai_deploy.naming import code_key
 from fastai_deploy.packaging.wheels import FUNCTION
 from fastai_deploy.records import Api, Endpoint, FunctionCode
 from fastai_deploy.targets.aws.operations import AwsOperations
+from tests.aws.fault_table import calls_of_up, disturbed
 from tests.aws.permission_table import Deployer
 from tests.aws.world import World
+from tests.aws_double.process import Double
 from tests.packaged import Model, write_model
 from tests.runtime.bundles import GOLDEN_TEXTS
 
@@ -409,3 +411,31 @@ def test_a_large_body_and_a_crash_are_answers(world: World, model: Model) -> Non
     )
     model.verify(lambda request: world.target().invoke(endpoint, request))
     assert aliased(world)["FunctionVersion"] == "1", "a version is not the function that is edited"
+
+
+IN_FUNCTION = {("endpoint", "kind"): "lambda", ("api", "burst"): 20, ("api", "rate"): 5.0}
+
+
+@pytest.fixture(scope="module")
+def calls(double: Double, model: Model, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return calls_of_up(double, model, tmp_path_factory.mktemp("calls"), IN_FUNCTION)
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation"),
+    [
+        ("lost", "cloudformation ExecuteChangeSet"),
+        ("lost", "s3 PUT object"),
+        ("reset", "/invocations"),
+        ("throttle", "/invocations"),
+        ("deny", "/invocations"),
+        ("server error", "cloudformation CreateChangeSet"),
+    ],
+)
+def test_a_call_that_failed_is_made_up_for_by_the_next_run(
+    *, double: Double, model: Model, calls: list[str], tmp_path: Path, kind: str, operation: str
+) -> None:
+    number = next(at for at, call in enumerate(calls, start=1) if operation in call)
+    row = disturbed(double, model, tmp_path, kind, number, flags=IN_FUNCTION)
+    assert row is not None
+    assert row.good, row
