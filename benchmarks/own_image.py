@@ -11,35 +11,31 @@ alternately, and the ratio is taken within each round. Starts alternate too.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from benchmarks.comparison.competitors import fdeploy_local
-from benchmarks.comparison.competitors.base import Competitor, Launch, Site
+from benchmarks.comparison.competitors import fdeploy_image, fdeploy_local
+from benchmarks.comparison.competitors.base import MARK, Competitor
 from benchmarks.comparison.environments import TOOLKIT, WORK
 from benchmarks.comparison.figures import Figure
 from benchmarks.comparison.ladder import alternating
 from benchmarks.comparison.matrix import CLOSED, LEARNERS
 from benchmarks.comparison.models import DEFAULT, Model, prepare
-from benchmarks.comparison.running import MARK, Server, serving
+from benchmarks.comparison.running import Server, serving
 from fastai_deploy.image.blobs import BlobStore
 from fastai_deploy.image.build import serving_image
 from fastai_deploy.image.names import Destination
-from tests.containers.own_image import debootstrap, limited, put_base, unpack_image, write_image
+from tests.containers.own_image import debootstrap, put_base
 from tests.registry import Registry, running_registry
 
 _STARTS = 5
-_MACHINE = "x86_64"
 
 
 def main() -> None:
@@ -47,24 +43,19 @@ def main() -> None:
     work = options.work.expanduser().resolve()
     model = prepare(options.learner, work / "models", TOOLKIT.make(work / "environments"))
     openvino = any(model.artifact(DEFAULT, "local").glob("*weights*"))
-    with tempfile.TemporaryDirectory() as scratch:
-        with running_registry() as registry:
-            put_base(registry, debootstrap(None))
-            _times(registry, Path(scratch), openvino=openvino)
-            archive = Path(scratch, "image.tar")
-            write_image(registry, archive, _MACHINE, openvino=openvino)
-            unpack_image(archive, Path(scratch, "image"))
-        pair = (fdeploy_local.COMPETITOR, _container(Path(scratch, "image/container")))
-        _starts(pair, model)
-        with ExitStack() as stack:
-            servers = [
-                stack.enter_context(serving(each, model, Path(sys.executable))) for each in pair
-            ]
-            rates = {
-                cell: alternating(servers, model, cell, options.rounds, options.seconds)
-                for cell in CLOSED
-            }
-            sizes = [_memory(server) for server in servers]
+    with tempfile.TemporaryDirectory() as scratch, running_registry() as registry:
+        put_base(registry, debootstrap(None))
+        _times(registry, Path(scratch), openvino=openvino)
+    fdeploy_image.prepare(model, Path(sys.executable))
+    pair = (fdeploy_local.COMPETITOR, fdeploy_image.COMPETITOR)
+    _starts(pair, model)
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving(each, model, Path(sys.executable))) for each in pair]
+        rates = {
+            cell: alternating(servers, model, cell, options.rounds, options.seconds)
+            for cell in CLOSED
+        }
+        sizes = [_memory(server) for server in servers]
     print(f"\n{'':<14} {'container':>24} {'without':>24} {'ratio, by round':>22}")
     for cell, (without, inside) in rates.items():
         ratios = Figure(tuple(a / b for a, b in zip(inside, without, strict=True)))
@@ -84,7 +75,7 @@ def _times(registry: Registry, folder: Path, *, openvino: bool) -> None:
         began = time.perf_counter()
         image = serving_image(
             name,
-            _MACHINE,
+            fdeploy_image.MACHINE,
             lambda _: None,
             store=store,
             record=folder / "base-image.json",
@@ -95,22 +86,6 @@ def _times(registry: Registry, folder: Path, *, openvino: bool) -> None:
     built = image.build()
     own = sum(layer.size for layer in built.layers[1:])
     print(f"bytes beside the base: {own:,}; of the base: {built.layers[0].size:,}")
-
-
-def _container(unpacked: Path) -> Competitor:
-    """The server in the container; each start has its own configuration of the same root."""
-
-    def launch(site: Site) -> Launch:
-        config: dict[str, Any] = json.loads((unpacked / "config.json").read_bytes())
-        config["root"]["path"] = str(unpacked / "rootfs")
-        model = site.model.artifact(DEFAULT, "local")
-        address = {"PORT": str(site.port), "FDEPLOY_HOST": "127.0.0.1", MARK: str(site.folder)}
-        limited(config, address, model=model)
-        (site.folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        command = ("runc", "run", "--bundle", str(site.folder), f"fdeploy-{site.port}")
-        return Launch(command, site.folder)
-
-    return replace(fdeploy_local.COMPETITOR, key="fdeploy-image", name="container", launch=launch)
 
 
 def _starts(pair: tuple[Competitor, ...], model: Model) -> None:

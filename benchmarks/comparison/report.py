@@ -18,7 +18,7 @@ from benchmarks.comparison.figures import (
     short,
     visits,
 )
-from benchmarks.comparison.headline import ARTICLE, DEFAULT_PATH, DIRECT, NAMES
+from benchmarks.comparison.headline import ARTICLE, DEFAULT_PATH, DIRECT, NAMES, ON_RAY
 from benchmarks.comparison.matrix import CLOSED, OVERLOAD, Cell
 from benchmarks.comparison.models import FIVE_CLASSES, REVIEWS, ROBERTA
 
@@ -59,6 +59,7 @@ _NONE = "-"
 _RATIOS = (
     (DEFAULT_PATH, ARTICLE),
     (DEFAULT_PATH, DIRECT),
+    (ON_RAY, DIRECT),
     (DIRECT, "fdeploy-none"),
     (DIRECT, "openvino"),
 )
@@ -293,7 +294,9 @@ def _method(document: Document) -> str:
   `save_pretrained` for the others. They have their documented batching, one worker with all cores, and 512 tokens at most.
 - **Servers** are real processes on free loopback ports. One runs at a time, so that each has the cores and the memory to itself.
 - **Rounds.** A round measures every server once before the next round begins, so that a busy moment of the machine affects all.
-- **AWS's default image** is its software (Ray Serve, Python 3.13) in a virtual environment, with AWS's start script and adapter
+- **fdeploy's own image** is built by the real code on a base of Debian, unpacked by `umoci` and run by `runc`: a read-only root file system,
+  a user that is not root, 512 MB.
+- **AWS's Ray Serve image** is its software (Ray Serve, Python 3.13) in a virtual environment, with AWS's start script and adapter
   as they are, but for paths and ports. TorchServe runs likewise.
 - **Load** comes from one process on the same cores; "Overload" shows how much of them it took.
 - **Versions** are pinned in `benchmarks/comparison/environments.py`; fdeploy's own are {libraries}."""  # noqa: E501

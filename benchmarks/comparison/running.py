@@ -18,13 +18,12 @@ from pathlib import Path
 import psutil
 
 from benchmarks.comparison.answers import answers_right
-from benchmarks.comparison.competitors.base import Competitor, Failed, Site
+from benchmarks.comparison.competitors.base import MARK, Competitor, Failed, Site
 from benchmarks.comparison.models import Model
 from fastai_deploy.runtime.telemetry import SWITCHES
 
 PATIENCE = 300.0  # seconds
 _PAUSE = 0.02  # between two questions, as a share of the time since the start
-MARK = "FDEPLOY_COMPARISON"
 _PORTS = 6
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.comparison.competitors import (
     bentoml,
+    fdeploy_image,
     fdeploy_local,
     fdeploy_ray,
     fdeploy_torchserve,
@@ -17,6 +18,7 @@ from benchmarks.comparison.competitors import (
 )
 
 COMPETITORS = (
+    fdeploy_image.COMPETITOR,
     fdeploy_ray.COMPETITOR,
     fdeploy_local.COMPETITOR,
     toolkit_learner.COMPETITOR,

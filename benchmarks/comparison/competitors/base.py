@@ -14,6 +14,9 @@ from benchmarks.load import text_body
 SERVED = Path(__file__).parents[1] / "served"
 """The code that the competitors' own servers run."""
 
+MARK = "FDEPLOY_COMPARISON"
+"""The environment variable by which the processes of a server are found."""
+
 
 class Failed(Exception):
     """A competitor cannot be prepared, did not start, or gave wrong answers."""

@@ -88,7 +88,7 @@ def _replaced(text: str, changes: dict[str, str]) -> str:
 
 COMPETITOR = Competitor(
     "fdeploy-ray",
-    "fdeploy (AWS's default image)",
+    "fdeploy (AWS's Ray Serve image)",
     "The artifact with default settings in the software of AWS's Ray Serve image, started by AWS's "
     "own script, behind AWS's own adapter, with the `Environment` that a deploy sets.",
     _launch,
