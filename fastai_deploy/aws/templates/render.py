@@ -255,9 +255,8 @@ def api_template(spec: ApiSpec, *, key_serial: str = "") -> Template:
 
 def _url_template(spec: ApiSpec) -> Template:
     """The stack of a function's URL."""
-    common = _common_parameters(spec.common, spec.version)
     values = {
-        **{name: common[name] for name in ("Project", "Stage", "Version")},
+        "Version": spec.version,
         "EndpointName": spec.endpoint,
         "Auth": spec.auth,
         "Route": spec.route.removeprefix("/"),
