@@ -147,6 +147,9 @@ def sagemaker_runtime(
     import botocore.session  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
+    # Now, and not when the first request fails.
+    from . import endpoint_errors  # noqa: F401, PLC0415
+
     budget = TimeBudget.of(settings.timeout_ms)
     config = Config(
         connect_timeout=budget.connect,
