@@ -28,6 +28,9 @@ _STREAMS = ("stdin", "stdout", "stderr")
 
 @functools.cache
 def _server() -> ForkServerContext:
+    # The server takes over this path. A library too has a package called tests, and a test may have
+    # put that before ours.
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.preloaded"])
     return context
