@@ -118,9 +118,9 @@ def test_no_other_error_is_answered() -> None:
     for path in (ROOT / "fastai_deploy").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "RequestError":
-                status, code, *_ = node.args
-                if isinstance(status, ast.Constant) and isinstance(code, ast.Constant):
-                    assert code.value in dict(ERRORS[int(str(status.value))]), path
+                match node.args:
+                    case [ast.Constant(status), ast.Constant(code), *_]:
+                        assert code in dict(ERRORS[int(str(status))]), path
 
 
 def test_a_project_without_a_bundle_has_a_document_without_labels(tmp_path: Path) -> None:
