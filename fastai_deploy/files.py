@@ -386,7 +386,8 @@ def _remove_entry(folder: int, path: Path, device: int) -> None:
 
 def _mounts_in(path: Path) -> list[Path]:
     """The mount points at or below a path, bind mounts of the same file system included."""
-    real = Path(os.path.realpath(path.parent)) / path.name
+    with file_errors(path):  # a link that goes away at this moment is an OSError
+        real = Path(os.path.realpath(path.parent)) / path.name
     try:
         lines = _MOUNTS.read_bytes().splitlines()
     except OSError:  # not Linux
