@@ -10,9 +10,9 @@ import json
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fastai_deploy import files
@@ -245,15 +245,3 @@ def _damaged(reference: Reference) -> ImageError:
         f"the base {reference} is damaged, or not a container image",
         hint=ANOTHER_BASE,
     )
-
-
-def layer_files(base: Base, store: BlobStore) -> Iterator[tuple[Layer, Path]]:
-    """Each layer of a base with its file. Raises ImageError if one is gone."""
-    for layer in base.layers:
-        path = store.find(layer.digest, layer.size)
-        if path is None:
-            raise ImageError(
-                f"a layer of the base {base.reference} is gone from this machine's cache",
-                hint="run the command again, which downloads it",
-            )
-        yield layer, path

@@ -25,7 +25,6 @@ from fastai_deploy.image.base import (
     Base,
     fetch_base,
     known_base,
-    layer_files,
 )
 from fastai_deploy.image.blobs import BlobStore, Layer
 from fastai_deploy.image.layers import CODE, MODEL, PACKAGES, code_layer, model_layer, wheel_layer
@@ -179,21 +178,19 @@ class ServingImage:
         own.append(code_layer(content, store))
         if model is not None:
             own.append(model_layer(model.artifact, model.sha256, store))
-        layers, paths = [], []
-        for layer, path in layer_files(self._base, store):
-            layers.append(layer)
-            paths.append(path)
-        for layer in own:
-            made = store.find(layer.digest, layer.size)
-            if made is None:
-                raise ImageError(
-                    "a layer is gone from this machine's cache",
-                    hint="run the command again, which makes it anew",
-                )
-            layers.append(layer)
-            paths.append(made)
+        layers = [*self._base.layers, *own]
+        paths = [self._path(layer) for layer in layers]
         config = self._config(layers, model.version if model else "", user)
         return BuiltImage(tuple(layers), tuple(paths), config, sbom)
+
+    def _path(self, layer: Layer) -> Path:
+        path = self._store.find(layer.digest, layer.size)
+        if path is None:
+            raise ImageError(
+                "a layer of the image is gone from this machine's cache",
+                hint="run the command again, which downloads or makes it anew",
+            )
+        return path
 
     def push(self, to: Destination) -> str:
         """Upload what the repository lacks, and the manifest under the image's tag.

@@ -16,12 +16,12 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, Protocol
+from typing import IO, BinaryIO
 
 from fastai_deploy import files
 from fastai_deploy.errors import ImageError
 from fastai_deploy.image.blobs import BlobStore, Layer
-from fastai_deploy.packaging.artifact import StoredGzip
+from fastai_deploy.packaging.artifact import StoredGzip, Writable
 from fastai_deploy.packaging.wheels import Wheel
 
 PACKAGES = "opt/fdeploy/packages"
@@ -103,15 +103,10 @@ def _installed(name: str) -> str:
     return str(PurePosixPath(*rest[1:])) if rest[0] in ("purelib", "platlib") else ""
 
 
-class _Sink(Protocol):
-    def write(self, data: bytes | memoryview) -> int:
-        """Write all of the data; return its length."""
-
-
 class _Hashed(io.RawIOBase):
     """Passes on what is written, and has its digest."""
 
-    def __init__(self, sink: _Sink) -> None:
+    def __init__(self, sink: Writable) -> None:
         self._sink = sink
         self._digest = hashlib.sha256()
 

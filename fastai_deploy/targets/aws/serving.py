@@ -25,7 +25,7 @@ from fastai_deploy.aws.capacity import Instance, known_types
 from fastai_deploy.aws.images import OWN
 from fastai_deploy.aws.permission_check import check_permissions
 from fastai_deploy.aws.permissions import Needs, user_policies
-from fastai_deploy.aws.repository import ImageRepository, StoredImage
+from fastai_deploy.aws.repository import ImageRepository, Pushable, StoredImage
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import wanted_instance
 from fastai_deploy.bundle import read_manifest
@@ -44,7 +44,7 @@ from fastai_deploy.errors import (
 )
 from fastai_deploy.image.blobs import BlobStore
 from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, container_of
-from fastai_deploy.image.names import Destination, Reference
+from fastai_deploy.image.names import Reference
 from fastai_deploy.packaging.artifact import needs_openvino
 from fastai_deploy.progress import Reporter, Step, Warned
 from fastai_deploy.records import Artifact, Check, StoredArtifact
@@ -59,18 +59,11 @@ _IN_THE_WAY = (AwsCredentials, AwsDenied, NotOurs, TargetUnavailable, ExtraMissi
 _PASSING = (AwsThrottled, AwsUnreachable)
 
 
-class ServingImage(Protocol):
+class ServingImage(Pushable, Protocol):
     """An image of fdeploy's own server; see :mod:`fastai_deploy.image.build`."""
-
-    @property
-    def tag(self) -> str:
-        """The name of what it is made from."""
 
     def build(self) -> Any:
         """Make its layers on this machine. Raises FdeployError."""
-
-    def push(self, to: Destination) -> str:
-        """Upload what is missing there; return the digest. Raises FdeployError."""
 
 
 FindImage = Callable[[str, bool], ServingImage]
