@@ -1,4 +1,4 @@
-"""The paragraph about speed in README.md, from the document of a run."""
+"""What README.md says about speed, from the document of a run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ NAMES = {each.key: each.name for each in COMPETITORS}
 _BEGIN = "<!-- speed: written by make bench-comparison -->\n"
 _END = "<!-- end of speed -->\n"
 _WIDTH = 139
+_CELLS = ("12/8", "92/8")
 
 
 def complete(document: Document) -> bool:
@@ -31,7 +32,7 @@ def _measured(document: Document, learner: str) -> bool:
     return all(
         of_cell(document, learner, key, cell)
         for key in (DEFAULT_PATH, DIRECT, ARTICLE)
-        for cell in ("12/8", "92/8")
+        for cell in _CELLS
     )
 
 
@@ -43,7 +44,7 @@ def replaced(readme: str, document: Document) -> str:
 
 
 def headline(document: Document) -> str:
-    """The paragraph as Markdown, in lines of at most 139 characters."""
+    """The paragraph and its table as Markdown, in lines of at most 139 characters."""
     facts = document["learners"][REVIEWS]
     answers = next(
         visit["answers"]
@@ -52,29 +53,40 @@ def headline(document: Document) -> str:
         and visit["competitor"] == DEFAULT_PATH
         and "answers" in visit
     )
-    text = (
-        f"**It is also faster than `learn.predict`.** MiniLM, fine-tuned with fastai on film "
-        f"reviews, with default settings in the container that fdeploy makes for SageMaker, on "
-        f"{document['about']['cores']} cores and with 8 clients: "
-        f"{_times(document, REVIEWS, DEFAULT_PATH, ARTICLE)} as `learn.predict` in AWS's toolkit, "
-        f"and {_against(document, REVIEWS, DEFAULT_PATH, ON_AWS)}. Of all servers that were "
-        f"compared, it answers {_against(document, REVIEWS, DEFAULT_PATH, OTHERS)}. "
-        f"{_in_aws_image(document)}Its accuracy on "
-        f"{answers['texts']:,} reviews that it has never seen is {answers['accuracy']:.4f}; the "
-        f"learner's own is {facts['learner_accuracy']:.4f}. {_of_roberta(document)}"
+    intro = (
+        "**It is also faster than `learn.predict`.** Texts a second with default settings, in the "
+        "container that fdeploy makes for SageMaker, as a multiple of what others answer with the "
+        f"same learner ({document['about']['cores']} cores, 8 clients):"
+    )
+    rows = [
+        "| | texts of 12 tokens | texts of 92 tokens |",
+        "|---|---|---|",
+        _row("`learn.predict` in AWS's toolkit", document, (ARTICLE,)),
+        _row("the faster of AWS's other ways", document, ON_AWS),
+        _row("the fastest of all other servers", document, OTHERS),
+    ]
+    outro = (
+        "The learner is MiniLM, fine-tuned with fastai on film reviews. On "
+        f"{answers['texts']:,} reviews that it has never seen, its accuracy is "
+        f"{facts['learner_accuracy']:.4f}, and that of the form which fdeploy serves "
+        f"{answers['accuracy']:.4f}. {_in_aws_image(document)}{_of_roberta(document)}"
         "[docs/comparison.md](docs/comparison.md) has all figures, and how to measure them again."
     )
+    return "\n".join([_filled(intro), "", *rows, "", _filled(outro)])
+
+
+def _filled(text: str) -> str:
     return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _in_aws_image(document: Document) -> str:
     """A sentence about AWS's own image, if the run has it."""
-    few, many = (ratio(document, REVIEWS, ON_RAY, DEFAULT_PATH, cell) for cell in ("12/8", "92/8"))
+    few, many = (ratio(document, REVIEWS, ON_RAY, DEFAULT_PATH, cell) for cell in _CELLS)
     if few is None or many is None:
         return ""
     return (
-        "AWS's unmodified Ray Serve image, behind AWS's own adapter, gives "
-        f"{short(few.middle)} and {short(many.middle)} of that. "
+        "AWS's unmodified Ray Serve image, behind AWS's own adapter, answers "
+        f"{short(few.middle)} and {short(many.middle)} times as many as the container. "
     )
 
 
@@ -82,31 +94,22 @@ def _of_roberta(document: Document) -> str:
     """A sentence about the larger model, if the run has it."""
     if not _measured(document, ROBERTA):
         return ""
+    few, many = (ratio(document, ROBERTA, DEFAULT_PATH, ARTICLE, cell) for cell in _CELLS)
     return (
-        "A model of the size of RoBERTa-base (random weights, which say nothing about accuracy) "
-        f"gets {_times(document, ROBERTA, DEFAULT_PATH, ARTICLE)} as `learn.predict`. "
+        "With a model of the size of RoBERTa-base (random weights, which say nothing about "
+        f"accuracy), it answers {_middle(few)} and {_middle(many)} times as many as "
+        "`learn.predict`. "
     )
 
 
-def _times(document: Document, learner: str, of: str, to: str) -> str:
-    few, many = (_middle(ratio(document, learner, of, to, cell)) for cell in ("12/8", "92/8"))
-    return f"{few} times as many texts of 12 tokens and {many} times as many of 92 tokens"
-
-
-def _against(document: Document, learner: str, of: str, others: tuple[str, ...]) -> str:
-    """How it compares with the fastest of the others, by the length of the texts."""
-    parts = []
-    for cell in ("12/8", "92/8"):
-        best = fastest(document, learner, others, cell)
-        found = _middle(ratio(document, learner, of, best, cell)) if best else "-"
-        parts.append((found, NAMES[best] if best else "-"))
-    (few, first), (many, second) = parts
-    if first == second:
-        return f"{few} and {many} times as many as {first}, the fastest of the others"
-    return (
-        f"{few} times as many of 12 tokens as {first} and {many} times as many of 92 tokens as "
-        f"{second}, each the fastest of the others"
-    )
+def _row(what: str, document: Document, others: tuple[str, ...]) -> str:
+    """A row of the table: what fdeploy answers, as a multiple of the fastest of the others."""
+    cells = []
+    for cell in _CELLS:
+        best = fastest(document, REVIEWS, others, cell)
+        found = _middle(ratio(document, REVIEWS, DEFAULT_PATH, best, cell)) if best else "-"
+        cells.append(f"{found} ({NAMES[best]})" if best and len(others) > 1 else found)
+    return f"| {what} | {' | '.join(cells)} |"
 
 
 def _middle(found: Figure | None) -> str:

@@ -215,11 +215,13 @@ def limited(
     *,
     user: str | None = None,
     model: Path | None = None,
+    memory: int | None = MEMORY,
 ) -> None:
     """Give a container in ``runc``'s configuration what a host would: limits, and the model.
 
-    ``user`` runs it instead of the image's, with what Docker allows root, of which the server needs
-    three. It stays in the network namespace of the caller.
+    ``memory`` is in bytes; None gives it the machine's, as an instance does. ``user`` runs it
+    instead of the image's, with what Docker allows root, of which the server needs three. It stays
+    in the network namespace of the caller.
     """
     process = config["process"]
     process["terminal"] = False
@@ -244,7 +246,8 @@ def limited(
         )
     spaces = config["linux"]["namespaces"]
     config["linux"]["namespaces"] = [each for each in spaces if each["type"] != "network"]
-    config["linux"].setdefault("resources", {})["memory"] = {"limit": MEMORY}
+    if memory is not None:
+        config["linux"].setdefault("resources", {})["memory"] = {"limit": memory}
 
 
 def _options() -> argparse.Namespace:

@@ -44,7 +44,7 @@ def _launch(site: Site) -> Launch:
     config: dict[str, Any] = json.loads((unpacked / "config.json").read_bytes())
     config["root"]["path"] = str(unpacked / "rootfs")
     address = {"PORT": str(site.port), "FDEPLOY_HOST": "127.0.0.1", MARK: str(site.folder)}
-    limited(config, address, model=site.model.artifact(DEFAULT, "local"))
+    limited(config, address, model=site.model.artifact(DEFAULT, "local"), memory=None)
     (site.folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     command = ("runc", "run", "--bundle", str(site.folder), f"fdeploy-{site.port}")
     return Launch(command, site.folder)
