@@ -1,7 +1,7 @@
 """Measure which backend is fastest on this machine.
 
 What a form gains depends on the processor: its instructions, its caches, how many cores a container
-may use. So the backends are timed with a single text and with a batch, for about a second in all.
+may use. So the backends are timed with a single text and with a batch, for half a second in all.
 Two are timed at a time, in turns, because a container is busy with other things when it starts; the
 slower of them is freed before the next is loaded.
 """
@@ -16,7 +16,7 @@ from .backends import Backend
 from .contract import Encoded
 from .golden_check import Predicting
 
-BUDGET = 1.0
+BUDGET = 0.5
 """Seconds for measuring all backends."""
 _TOKENS = 24
 _BATCHES = (1, 8)  # texts

@@ -41,7 +41,9 @@ class Predicting(Protocol):
 _SHOWN_TEXT = 24
 _GROUP = 16  # goldens asked before the next look at the clock
 PATIENCE = 2.0
-"""Seconds in which a server asks its goldens when it starts; it asks the first ones in any case."""
+"""Seconds in which a server asks its goldens when it starts, if they must prove a form."""
+REMINDER = 0.5
+"""The same for a form that has proven itself at export."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +55,27 @@ class Checked:
 
 
 def check_goldens(
-    predictor: Predicting,
+    predictors: Sequence[Predicting],
     goldens: Sequence[Golden],
     *,
     patience: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Checked:
-    """Predict the goldens, in order and for at most ``patience`` seconds, and check the answers.
+    """Ask the goldens, in order and for at most ``patience`` seconds, and check the answers.
 
-    Raises ModelError if they break the bundle's rules. The message shows the beginning of the
-    worst text, at most half of it.
+    ``predictors`` are sessions of the same model. They are asked in turns, each at least once, if
+    there are as many goldens. Raises ModelError if the answers break the bundle's rules. The
+    message shows the beginning of the worst text, at most half of it.
     """
-    bundle = predictor.bundle
+    bundle = predictors[0].bundle
     end = clock() + patience
+    group = max(1, min(_GROUP, len(goldens) // len(predictors)))
     found: List[Tuple[float, ...]] = []
-    while len(found) < len(goldens) and (not found or clock() < end):
-        asked = goldens[len(found) : len(found) + _GROUP]
-        outcomes = predictor.predict([golden.text for golden in asked])
+    for turn, start in enumerate(range(0, len(goldens), group)):
+        if turn >= len(predictors) and clock() >= end:
+            break
+        texts = [golden.text for golden in goldens[start : start + group]]
+        outcomes = predictors[turn % len(predictors)].predict(texts)
         found += [_probabilities(outcome, bundle.labels) for outcome in outcomes]
     asked = goldens[: len(found)]
     report = compare(

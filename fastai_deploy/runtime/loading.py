@@ -11,10 +11,10 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Seque
 
 from . import hardware
 from .backends import Backend, Gpu, find_gpu, gpu_backends, processor_backends
-from .bundle import Bundle, Golden, ModelError, open_bundle, read_goldens
+from .bundle import Bundle, Golden, ModelError, open_bundle, read_bundle, read_goldens
 from .choice import rank
 from .contract import Encoded
-from .golden_check import PATIENCE, Predicting, check_goldens
+from .golden_check import PATIENCE, REMINDER, Predicting, check_goldens
 from .hardware import Hardware, ThreadPlan, freeze_gc, plan_threads
 from .log import Log
 
@@ -64,7 +64,7 @@ def load(
     alone: bool = False,
     most_runs: int = 1,
     version: Optional[str] = None,
-    patience: float = PATIENCE,
+    patience: Optional[float] = None,
     clock: Callable[[], float] = time.perf_counter,
     find: Callable[[], Optional[Gpu]] = find_gpu,
     only: Optional[str] = None,
@@ -73,15 +73,16 @@ def load(
     """Open the model, check every golden (which warms it up) and measure its speed.
 
     ``alone``: no other process needs the cores. ``most_runs``: the maximum number of concurrent
-    runs to prepare for. ``patience`` is for the goldens. ``find`` looks for a GPU. ``only`` names
-    the backend to use; then none is measured. ``brief`` asks few goldens, and neither hashes the
-    files nor measures the speed: for a host that starts while somebody waits, vouches for the files
-    and answers one request at a time. Raises ModelError if this machine lacks that backend, if the
-    folder differs from the manifest in any way, or the model from its goldens.
+    runs to prepare for. ``patience`` is for the goldens, in seconds; by default it depends on what
+    they have to prove. ``find`` looks for a GPU. ``only`` names the backend to use; then none is
+    measured. ``brief`` asks few goldens, and neither hashes the files nor measures the speed: for a
+    host that starts while somebody waits, vouches for the files and answers one request at a time.
+    Raises ModelError if this machine lacks that backend, if the folder differs from the manifest in
+    any way, or the model from its goldens.
     """
     # Texts are tokenized one by one; by default each would go to another thread and back.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    bundle = open_bundle(folder, version, hashed=brief)
+    bundle = (read_bundle if brief else open_bundle)(folder, version)
     goldens = read_goldens(bundle)
     if bundle.runtime:
         return _load_learner(bundle, goldens, threads, patience, clock)
@@ -103,18 +104,18 @@ def load(
         sessions = [session]
         if backend.open_concurrent is not None:
             sessions.append(backend.open_concurrent())
-        checks = [
-            check_goldens(
-                predictor(backend, each), asked, patience=patience / len(sessions), clock=clock
-            )
-            for each in sessions
-        ]
+        check = check_goldens(
+            [predictor(backend, each) for each in sessions],
+            asked,
+            patience=_patience(backend.bundle, patience),
+            clock=clock,
+        )
         serving = predictor(backend, SharedCores(*sessions))
         return Loaded(
             serving,
             0.0 if brief else _tokens_per_second(serving, sample, clock),
-            min(check.goldens for check in checks),
-            max(check.deviation for check in checks),
+            check.goldens,
+            check.deviation,
             backend.name,
             tuple(skipped),
             measured,
@@ -144,6 +145,13 @@ def load(
     return verified(last, last.open(), {})
 
 
+def _patience(bundle: Bundle, given: Optional[float]) -> float:
+    """Seconds for the goldens; the first ones are asked in any case."""
+    if given is not None:
+        return given
+    return REMINDER if bundle.form.proven else PATIENCE
+
+
 def _named(name: Optional[str], backends: Iterable[Backend]) -> List[Backend]:
     """The backends of this name; all of them if there is no name."""
     return [each for each in backends if name in (None, each.name)]
@@ -161,7 +169,7 @@ def _load_learner(
     bundle: Bundle,
     goldens: Sequence[Golden],
     threads: int,
-    patience: float,
+    patience: Optional[float],
     clock: Callable[[], float],
 ) -> Loaded:
     """Load the original learner; nothing else imports its libraries."""
@@ -172,7 +180,7 @@ def _load_learner(
     if torch is not None:
         torch.set_num_threads(threads)
     predictor = LearnerPredictor(bundle, ask)
-    check = check_goldens(predictor, goldens, patience=patience, clock=clock)
+    check = check_goldens([predictor], goldens, patience=_patience(bundle, patience), clock=clock)
     sample = predictor.encode(goldens[0].text)
     started = clock()
     predictor.run([sample] if isinstance(sample, Encoded) else [])

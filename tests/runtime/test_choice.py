@@ -144,7 +144,7 @@ def test_onnx_runtime_stays_where_openvino_is_hardly_faster(
     assert ranked[0].backend.name == first
 
 
-def test_measuring_takes_about_a_second(world: World) -> None:
+def test_measuring_takes_as_long_as_it_may(world: World) -> None:
     world.rank(*(world.backend(name, 0.001) for name in "abc"))
     assert BUDGET <= world.clock.now < 1.1 * BUDGET
 
