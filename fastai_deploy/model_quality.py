@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from fastai_deploy import files, freshness, stages
+from fastai_deploy import asking, files, freshness
 from fastai_deploy.batch_invoke.labelled import LabelledColumns, read_labelled
 from fastai_deploy.batch_invoke.run import Answered, BatchOptions
 from fastai_deploy.bundle import Manifest, read_manifest
@@ -430,7 +430,7 @@ def _subject(folder: Path, version: str, where: str) -> _Subject:
 def _probe(project: Project, column: str, *, through_api: bool) -> _Subject:
     """What is deployed, from its answer to one text, which has every label."""
     endpoint = project.workspace.need(Endpoint)
-    body = stages.invoke(project, {"text": _PROBE}, through_api=through_api)
+    body = asking.invoke(project, {"text": _PROBE}, through_api=through_api)
     bundle = project.workspace.find(Bundle)
     labels = tuple(sorted(body["probabilities"]))
     if bundle is not None and sorted(bundle.labels) == list(labels):
@@ -453,7 +453,7 @@ def _asked(
 ) -> Column:
     """The answers of the endpoint or the API."""
     how = BatchOptions(through_api=through_api)
-    found = stages.invoke_many(project, texts, how)
+    found = asking.invoke_many(project, texts, how)
     precision = f", {subject.precision}" if subject.precision else ""
     return Column(
         subject.column,

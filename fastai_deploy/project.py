@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 
 from fastai_deploy.errors import FileError, RecordMissing
-from fastai_deploy.progress import UNASKED, Consent, Reporter, Warned
+from fastai_deploy.progress import UNASKED, Consent, Reporter, StageFinished, StageStarted, Warned
 from fastai_deploy.records import Endpoint, StoredArtifact
 from fastai_deploy.settings import Settings
 from fastai_deploy.settings.loading import remember
@@ -197,3 +198,20 @@ def _target(
     return local, LocalOperations(
         local, settings, now=lambda: datetime.now(timezone.utc), sleep=time.sleep
     )
+
+
+@dataclass
+class Ending:
+    """What a stage has to say when it ends."""
+
+    summary: str = field(default="")
+
+
+@contextmanager
+def reported(project: Project, name: str) -> Iterator[Ending]:
+    """Report the start of a stage and, if it succeeds, its end."""
+    ending = Ending()
+    began = project.clock()
+    project.report(StageStarted(name))
+    yield ending
+    project.report(StageFinished(name, ending.summary, project.clock() - began))

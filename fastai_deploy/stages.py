@@ -1,9 +1,9 @@
-"""The flow: one function per command that builds, deploys, calls or deletes a stage.
+"""The flow: one function per command that builds, deploys or deletes a stage.
 
     learner.pkl --export--> Bundle --package--> Artifact --upload--> StoredArtifact
                 --deploy--> Endpoint --create_api--> Api            (up: all five in order)
 
-    invoke calls the endpoint or the API; teardown removes what deploy, create_api and upload made.
+    teardown removes what deploy, create_api and upload made. ``asking`` calls what is deployed.
 
 Each stage takes the previous stage's record and returns its own, which it saves in the workspace
 when it ends. If its input has not changed, it returns the saved record.
@@ -11,34 +11,15 @@ when it ends. If its input has not changed, it returns the saved record.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastai_deploy import export_source, files, freshness, naming
+from fastai_deploy import export_source, files, freshness
 from fastai_deploy.api_docs.client_code import collection
 from fastai_deploy.api_docs.openapi import describe_api, document
-from fastai_deploy.batch_invoke.job import (
-    Answering,
-    BatchJob,
-    BatchReport,
-    FileRequest,
-    by_model,
-    run_batch,
-)
-from fastai_deploy.batch_invoke.places import open_places
-from fastai_deploy.batch_invoke.run import (
-    AnswerFile,
-    AskOptions,
-    Batch,
-    BatchOptions,
-    Fits,
-    Remote,
-    answers,
-)
-from fastai_deploy.batch_invoke.transform import transformed
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.bundle.folder import CARD
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
@@ -49,10 +30,9 @@ from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.packaging.wheels import Container, Wheel, default_cache, fetch
-from fastai_deploy.parity import Json
 from fastai_deploy.parity.gate import model_summary, stored_goldens, verifier
-from fastai_deploy.progress import Advanced, StageFinished, StageStarted, Step, Warned
-from fastai_deploy.project import Project
+from fastai_deploy.progress import Advanced, Step, Warned
+from fastai_deploy.project import Project, reported
 from fastai_deploy.records import (
     UNPROVEN,
     Api,
@@ -64,12 +44,7 @@ from fastai_deploy.records import (
     counted,
 )
 from fastai_deploy.settings import Settings, identity
-from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES
-from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 from fastai_deploy.settings.loading import PROJECT_FILE, REMEMBERED
-
-if TYPE_CHECKING:
-    from fastai_deploy.aws.objects import Objects
 
 
 def inspect(project: Project) -> dict[str, Any]:
@@ -83,7 +58,7 @@ def export(project: Project) -> Bundle:
     :mod:`fastai_deploy.export_source` describes the other sources. Raises LearnerError,
     GoldenError, ParityError, UsageError, FileError or ExtraMissing.
     """
-    with _stage(project, "export") as ending:
+    with reported(project, "export") as ending:
         wanted = export_source.export_request(project)
         source = export_source.source(wanted)
         made_from = export_source.digest(wanted, source)
@@ -132,7 +107,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
     Raises FileError, WheelMissing, HashMismatch, ExtraMissing or SettingsError; RuntimeUnproven or
     TargetUnavailable if a learner's own packages cannot be locked for the container.
     """
-    with _stage(project, "package") as ending:
+    with reported(project, "package") as ending:
         before = project.workspace.find(Artifact)
         container = project.target.container(before, decides=True)
         made_from = freshness.package_digest(project, bundle, container)
@@ -203,7 +178,7 @@ def _learner_lock(project: Project, bundle: Path, container: Container) -> str |
 
 def upload(project: Project, artifact: Artifact) -> StoredArtifact:
     """Upload the artifact to where the target reads it. Raises FileError."""
-    with _stage(project, "upload") as ending:
+    with reported(project, "upload") as ending:
         record = project.target.upload(artifact)
         project.workspace.save(record)
         ending.summary = f"version {artifact.version}, {artifact.bytes:,} bytes"
@@ -273,7 +248,7 @@ def deploy(project: Project, stored: StoredArtifact) -> Endpoint:
 
     Raises DeployError or ParityError; the previous version then keeps serving.
     """
-    with _stage(project, "deploy") as ending:
+    with reported(project, "deploy") as ending:
         verify = verifier(project.workspace.bundle, "the endpoint", project.report)
         record = project.target.deploy(stored, verify)
         record = replace(record, **kept_flags(project.settings))
@@ -302,7 +277,7 @@ def create_api(project: Project, endpoint: Endpoint) -> Api:
 
     Raises DeployError, ParityError or InvocationError.
     """
-    with _stage(project, "create-api") as ending:
+    with reported(project, "create-api") as ending:
         verify = verifier(project.workspace.bundle, "the API", project.report)
         record = project.target.create_api(endpoint, verify)
         project.workspace.save(record)
@@ -346,160 +321,6 @@ def up(project: Project) -> Api:
     return create_api(project, endpoint)
 
 
-def invoke(project: Project, request: Json, *, through_api: bool = False) -> Json:
-    """Send one request to the endpoint, or through the API with its key.
-
-    Raises RecordMissing before a deploy, UsageError for an empty text, or InvocationError.
-    """
-    if not str(request.get("text", "")).strip():
-        raise UsageError(
-            "the text is empty: there is nothing to classify",
-            hint='fdeploy invoke "some text"',
-        )
-    if through_api:
-        return project.target.call_api(project.workspace.need(Api), request)
-    return project.target.invoke(project.workspace.need(Endpoint), request)
-
-
-def invoke_many(project: Project, texts: Sequence[str], how: BatchOptions) -> Batch:
-    """Send many texts and return their answers in order; one failing text does not stop the rest.
-
-    With ``how.output`` each answer is written to that file as it arrives, and texts that it already
-    answers are skipped. Raises RecordMissing before a deploy, FileError, or InvocationError if
-    continuing is pointless.
-    """
-    endpoint = project.workspace.need(Endpoint)
-    work = _asking(project, endpoint, how)
-    bundle = project.workspace.find(Bundle)
-    labels = len(bundle.labels) if bundle else None
-    kept = AnswerFile(Path(how.output)) if how.output else None
-    fits = Fits(endpoint.version, min(labels, how.top_k or labels) if labels else None)
-    before = kept.reusable(texts, fits) if kept else []
-    if kept:
-        kept.write(before)
-    have = {answer.row for answer in before}
-    rows = [(row, text) for row, text in enumerate(texts, 1) if row not in have]
-    found = list(before)
-    try:
-        for chunk in answers(rows, work):
-            if kept:
-                kept.add(chunk)
-            found += chunk
-            project.report(Advanced("invoke", len(found), len(texts), "texts"))
-    finally:
-        if kept:
-            kept.write(found)
-    found.sort(key=lambda answer: answer.row)
-    return Batch(found, len(before), how.output)
-
-
-def _asking(project: Project, endpoint: Endpoint, how: BatchOptions) -> AskOptions:
-    """How to send requests to the endpoint or the API."""
-    api = project.workspace.need(Api) if how.through_api else None
-    return AskOptions(
-        ask=lambda request: (
-            project.target.call_api(api, request)
-            if api
-            else project.target.invoke(endpoint, request)
-        ),
-        sleep=how.sleep,
-        limit=_request_limit(project, through_api=how.through_api),
-        at_once=how.at_once,
-        top_k=how.top_k,
-    )
-
-
-def invoke_file(project: Project, request: FileRequest, how: BatchOptions) -> BatchReport:
-    """Send every row of a file to the endpoint or the API, and write the rows with their answers.
-
-    Raises RecordMissing before a deploy, UsageError, FileError or InvocationError.
-    """
-    endpoint = project.workspace.need(Endpoint)
-    manifest, _ = read_manifest(project.workspace.bundle)
-    work = _asking(project, endpoint, how)
-    answering = Answering(
-        by_model(lambda _way: nullcontext(Remote(work))),
-        manifest.labels,
-        several=manifest.several,
-        version=endpoint.version,
-        by="the API" if how.through_api else "the endpoint",
-    )
-    return run_batch(_open_job(project, request), answering, project.report, project.clock)
-
-
-def batch(project: Project, request: FileRequest) -> BatchReport:
-    """Classify every row of a file with the bundle, on this machine, with every core.
-
-    Raises RecordMissing or RecordStale before an export, UsageError, FileError, ServerDied,
-    ExtraMissing, or AwsError for a file on S3.
-    """
-    from fastai_deploy.batch_invoke.local_model import open_model  # noqa: PLC0415 - psutil
-
-    bundle = freshness.bundle(project)
-    with _stage(project, "batch") as ending:
-        answering = Answering(
-            by_model(
-                lambda way: open_model(
-                    Path(bundle.path), project.workspace.environments, project.report, way=way
-                )
-            ),
-            bundle.labels,
-            several=bundle.several,
-            version=naming.short(bundle.version),
-            by="this machine",
-        )
-        found = run_batch(_open_job(project, request), answering, project.report, project.clock)
-        ending.summary = found.summary
-    return found
-
-
-def transform(project: Project, request: FileRequest, instances: int) -> BatchReport:
-    """Classify every row of a file with a batch transform of SageMaker on so many instances.
-
-    The artifact is packaged and uploaded first, if it is not current. Raises UsageError for another
-    target than AWS, DeployError if the job fails, AwsError, and the errors of ``package``.
-    """
-    project.target.check_shards()
-    bundle = freshness.bundle(project)
-    job = _open_job(project, request)
-    with project.workspace.locked("batch"):
-        stored = upload(project, package(project, bundle))
-    with _stage(project, "batch") as ending:
-        service = project.target.shard_service(stored, instances)
-        answering = Answering(
-            lambda work, top_k: transformed(work, top_k, service, instances),
-            bundle.labels,
-            several=bundle.several,
-            version=stored.version,
-            by="a batch transform",
-            clean=lambda run: service.clean(run.way) if run.way else None,
-        )
-        found = run_batch(job, answering, project.report, project.clock)
-        ending.summary = found.summary
-    return found
-
-
-def _open_job(project: Project, request: FileRequest) -> BatchJob:
-    def objects() -> Objects:
-        from fastai_deploy.aws.objects import Objects  # noqa: PLC0415 - boto3 is slow to import
-        from fastai_deploy.aws.session import open_aws  # noqa: PLC0415
-
-        settings = project.settings
-        region = settings.sections.project.region or settings.last_region
-        profile = settings.sections.project.profile
-        return Objects(open_aws(region, profile, only=settings.last_account), project.report)
-
-    source, output = open_places(
-        request.input,
-        request.output,
-        overwrite=request.overwrite,
-        kept=project.workspace.folder / "batch",
-        objects=objects,
-        report=project.report,
-    )
-    return BatchJob(source, output, request.wanted, request.top_k, request.limit, request.overwrite)
-
-
 def teardown(
     project: Project, *, artifacts: bool = False, confirmed: bool = False, wait: bool = True
 ) -> Teardown:
@@ -509,7 +330,7 @@ def teardown(
     ``confirmed`` and ``wait``. Raises LeftoverError, UsageError for a protected stage, or NoProject
     if nothing is found and the folder is no project.
     """
-    with _stage(project, "teardown") as ending:
+    with reported(project, "teardown") as ending:
         project.target.claim(creates=False)
         proof = project.target.teardown(artifacts=artifacts, confirmed=confirmed, wait=wait)
         if not proof.found:
@@ -602,29 +423,6 @@ def forget(project: Project) -> Teardown:
         )
     )
     return Teardown("aws", (), (), (), region=region, account=account, forgotten=True)
-
-
-@dataclass
-class _Ending:
-    summary: str = field(default="")
-
-
-@contextmanager
-def _stage(project: Project, name: str) -> Iterator[_Ending]:
-    """Report the start of a stage and, if it succeeds, its end."""
-    ending = _Ending()
-    began = project.clock()
-    project.report(StageStarted(name))
-    yield ending
-    project.report(StageFinished(name, ending.summary, project.clock() - began))
-
-
-def _request_limit(project: Project, *, through_api: bool) -> int:
-    """The largest request in bytes."""
-    sections = project.settings.sections
-    if through_api:
-        return sections.api.max_body
-    return MAX_SERVERLESS_BODY if sections.endpoint.kind == "serverless" else MAX_BODY_BYTES
 
 
 def _proven(bundle: Path) -> int:

@@ -26,16 +26,16 @@ from typing import BinaryIO
 from fastai_deploy import files
 from fastai_deploy.batch_invoke.formats import (
     FOREIGN,
-    MOST,
     SUFFIXES,
     check_format,
     check_known,
     check_no_nul,
     has_format,
     is_table,
-    open_source,
 )
+from fastai_deploy.batch_invoke.opening import open_source
 from fastai_deploy.batch_invoke.tables import ColumnChoice
+from fastai_deploy.batch_invoke.text_formats import MOST
 from fastai_deploy.errors import FileDenied, FileError, FileMissing, UsageError
 
 STANDARD_INPUT = "-"

@@ -18,16 +18,10 @@ from itertools import islice
 from typing import Any, Protocol
 
 from fastai_deploy import files
-from fastai_deploy.batch_invoke.formats import (
-    AnswerColumns,
-    Layout,
-    RowBatch,
-    Source,
-    check_columns,
-    open_sink,
-    open_source,
-)
+from fastai_deploy.batch_invoke.formats import check_columns
+from fastai_deploy.batch_invoke.opening import open_sink, open_source
 from fastai_deploy.batch_invoke.places import Input, Output
+from fastai_deploy.batch_invoke.rows import AnswerColumns, Layout, RowBatch, Source
 from fastai_deploy.batch_invoke.tables import ColumnChoice
 from fastai_deploy.batch_invoke.unfinished import Asked, Unfinished, opened
 from fastai_deploy.errors import FileError, InvocationError

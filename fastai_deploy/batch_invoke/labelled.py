@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastai_deploy import files
-from fastai_deploy.batch_invoke.formats import LINES, LISTS, TABLES, json_values
+from fastai_deploy.batch_invoke.formats import LINES, LISTS, TABLES
 from fastai_deploy.batch_invoke.inputs import read_texts
 from fastai_deploy.batch_invoke.tables import COLUMN, ColumnChoice, bad_line
+from fastai_deploy.batch_invoke.text_formats import json_values
 from fastai_deploy.errors import FileError, UsageError
 from fastai_deploy.json_reader import parse
 from fastai_deploy.parity.goldens import Case, Labels, answered, labelled_case

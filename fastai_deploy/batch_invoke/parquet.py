@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastai_deploy import files
-from fastai_deploy.batch_invoke.formats import (
+from fastai_deploy.batch_invoke.rows import (
     ABSENT,
     AnswerColumns,
     Layout,

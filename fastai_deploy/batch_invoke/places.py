@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fastai_deploy import files
-from fastai_deploy.batch_invoke.formats import check_output, format_of
+from fastai_deploy.batch_invoke.formats import format_of
+from fastai_deploy.batch_invoke.opening import check_output
 from fastai_deploy.errors import FileError, FileMissing, UsageError
 from fastai_deploy.progress import Reporter, Step
 

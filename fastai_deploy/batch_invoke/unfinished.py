@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy import files
-from fastai_deploy.batch_invoke.formats import Layout
+from fastai_deploy.batch_invoke.rows import Layout
 from fastai_deploy.errors import DiskFull, FileError, FileMissing, UsageError, WorkspaceBusy
 from fastai_deploy.json_reader import Reader, read_object
 

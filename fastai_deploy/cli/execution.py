@@ -8,14 +8,20 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
 from fastai_deploy.cli import durations
 from fastai_deploy.cli.hints import LEARNER, CommandLine
 from fastai_deploy.cli.options import Sets
-from fastai_deploy.cli.progress import reporter, show_next
+from fastai_deploy.cli.progress import (
+    JsonReporter,
+    PlainReporter,
+    QuietReporter,
+    ShownReporter,
+    show_next,
+)
 from fastai_deploy.cli.show import exit_code, show, width_of
 from fastai_deploy.errors import FdeployError
 from fastai_deploy.files import expanded
@@ -128,7 +134,7 @@ def session(
         environ=os.environ,
         flags=options.flags,
     )
-    with reporter(sys.stderr, as_json=options.as_json, quiet=options.quiet) as shown:
+    with _reporter(sys.stderr, as_json=options.as_json, quiet=options.quiet) as shown:
         took: dict[str, float] = {}
 
         def report(event: Event) -> None:
@@ -158,6 +164,28 @@ def session(
         with project.workspace.locked(command) if locked else nullcontext():
             yield project
             durations.note(past, took)
+
+
+@contextmanager
+def _reporter(stream: TextIO, *, as_json: bool, quiet: bool) -> Iterator[ShownReporter]:
+    """The reporter that suits the stream; the terminal is restored however the block ends.
+
+    ``quiet``: only warnings are printed.
+    """
+    if quiet:
+        yield QuietReporter(JsonReporter(stream) if as_json else PlainReporter(stream))
+    elif as_json:
+        yield JsonReporter(stream)
+    elif stream.isatty():
+        from fastai_deploy.cli.terminal import TerminalReporter  # noqa: PLC0415 - rich is not needed in CI
+
+        painter = TerminalReporter(stream)
+        try:
+            yield painter
+        finally:
+            painter.stop()
+    else:
+        yield PlainReporter(stream)
 
 
 def _consent(options: Options, pause: Callable[[], AbstractContextManager[None]]) -> Consent:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -30,28 +30,6 @@ from fastai_deploy.progress import (
 _UNIT = 1_000_000
 _LONGEST = 4_000  # characters of an error message that are shown
 _WORTH_A_LINE = 10 * _UNIT  # anything smaller is done before the line is read
-
-
-@contextmanager
-def reporter(stream: TextIO, *, as_json: bool, quiet: bool = False) -> Iterator[ShownReporter]:
-    """The reporter that suits the stream; the terminal is restored however the block ends.
-
-    ``quiet``: only warnings are printed.
-    """
-    if quiet:
-        yield QuietReporter(JsonReporter(stream) if as_json else PlainReporter(stream))
-    elif as_json:
-        yield JsonReporter(stream)
-    elif stream.isatty():
-        from fastai_deploy.cli.terminal import TerminalReporter  # noqa: PLC0415 - rich is not needed in CI
-
-        painter = TerminalReporter(stream)
-        try:
-            yield painter
-        finally:
-            painter.stop()
-    else:
-        yield PlainReporter(stream)
 
 
 class ShownReporter:

@@ -20,9 +20,9 @@ from fastai_deploy.errors import FileMissing, SettingsError
 from fastai_deploy.settings.loading import (
     place_of,
     settings_of,
-    validation_errors,
     value_of,
 )
+from fastai_deploy.settings.validation import validation_errors
 
 Place = tuple[str, ...]  # the tables that a key is in, and the key
 

@@ -40,6 +40,7 @@ _SMALL: dict[str, dict[str, Any]] = {
 }
 _HEADS = ("classifier", "score", "classification_head", "logits_proj", "perceiver", "sequence")
 _APART = 2.0  # between two texts' scores
+_SAMPLE = 4  # texts
 _MOST = 100.0  # times that the head is enlarged: rounding grows with it
 # The learner whose tokenizer.json a kind of SentencePiece has, and the class that reads it.
 _HELD = {
@@ -101,17 +102,37 @@ def save(name: str, folder: Path, **more: Any) -> Path:
 
 
 def spread(model: Any, tokenizer: Any) -> None:
-    """Enlarge the weights, the last ones until two texts get different answers."""
+    """Enlarge the weights, so that texts get answers that differ."""
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:
                 weight.normal_(std=0.3)
         model.eval()
+        heads = [
+            module
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+            and module.out_features == len(LABELS)
+            and name.startswith(_HEADS)
+        ]
+        for head in heads:
+            _leave_out_the_mean(head, model, tokenizer)
         scores = [_scores(model, tokenizer, text) for text in texts()[:2]]
         apart = float((scores[0] - scores[1]).abs().max())
-        for name, weight in model.named_parameters():
-            if weight.dim() > 1 and weight.shape[0] == len(LABELS) and name.startswith(_HEADS):
-                weight.mul_(min(_MOST, max(1.0, _APART / max(apart, 1e-9))))
+        for head in heads:
+            head.weight.mul_(min(_MOST, max(1.0, _APART / max(apart, 1e-9))))
+
+
+def _leave_out_the_mean(head: Any, model: Any, tokenizer: Any) -> None:
+    """Make a head blind to what all texts have in common, which would decide alone if enlarged."""
+    seen: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(0, -2)))
+    for text in texts()[:_SAMPLE]:
+        _scores(model, tokenizer, text)
+    hook.remove()
+    if seen:
+        common = torch.nn.functional.normalize(torch.cat(seen).mean(dim=0), dim=0)
+        head.weight.sub_(torch.outer(head.weight @ common, common))
 
 
 def _scores(model: Any, tokenizer: Any, text: str) -> torch.Tensor:

@@ -48,7 +48,7 @@ def invoke(
     This asks the deployed endpoint, or the API. For a large file, fdeploy batch is faster: it runs
     the model on this machine, and needs no endpoint.
     """
-    from fastai_deploy import stages
+    from fastai_deploy import asking
     from fastai_deploy.batch_invoke.inputs import file_for_table, for_output, read_texts
     from fastai_deploy.batch_invoke.job import FileRequest
     from fastai_deploy.batch_invoke.run import BatchOptions
@@ -61,15 +61,15 @@ def invoke(
     if table is not None:
         asked = FileRequest(text, table, wanted, top_k, overwrite=overwrite)
         how = BatchOptions(through_api=api, at_once=concurrency)
-        return stages.invoke_file(project, asked, how)
+        return asking.invoke_file(project, asked, how)
     texts = read_texts(text, wanted, sys.stdin.buffer, lambda said: project.report(Warned(said)))
     kept = for_output(output, text)
     if isinstance(texts, str) and kept is None:
         request = {"text": texts} if top_k is None else {"text": texts, "top_k": top_k}
-        return InvokeResult(stages.invoke(project, request, through_api=api))
+        return InvokeResult(asking.invoke(project, request, through_api=api))
     several = [texts] if isinstance(texts, str) else texts
     how = BatchOptions(through_api=api, top_k=top_k, output=kept, at_once=concurrency)
-    return stages.invoke_many(project, several, how)
+    return asking.invoke_many(project, several, how)
 
 
 @command(
@@ -217,7 +217,7 @@ def batch(
     for as long as it takes. A run that is interrupted is continued by the same command. To ask the
     deployed endpoint or API instead, use fdeploy invoke FILE.
     """
-    from fastai_deploy import stages
+    from fastai_deploy import asking
     from fastai_deploy.batch_invoke.job import FileRequest
     from fastai_deploy.batch_invoke.tables import ColumnChoice
     from fastai_deploy.errors import UsageError
@@ -225,10 +225,10 @@ def batch(
     wanted = ColumnChoice(column, header=not no_header)
     request = FileRequest(source, output, wanted, top_k, limit, overwrite)
     if transform:
-        return stages.transform(project, request, instances or 1)
+        return asking.transform(project, request, instances or 1)
     if instances is not None:
         raise UsageError("--instances is for --transform", hint="add --transform, or leave it out")
-    return stages.batch(project, request)
+    return asking.batch(project, request)
 
 
 @command(app, USE, examples=["fdeploy key", "fdeploy key rotate"], after="create-api")
