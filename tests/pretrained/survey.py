@@ -1,10 +1,11 @@
 """Convert a folder of every architecture against transformers' own pipeline, and record it.
 
-``python -m tests.pretrained.survey``, a part of ``make test-architectures``, makes a small folder
-of each architecture (``folders.py``), asks one process with the pipeline about all of them, and
-converts each with these answers. The outcomes go to ``tests/pretrained/outcomes.json``, and from
-there into the list in ``docs/huggingface.md``. The exit code is 1 if a folder that used to be
-proven no longer is.
+``python -m tests.pretrained.survey [NAME ...]``, a part of ``make test-architectures``, makes a
+small folder of each architecture (``folders.py``), or of those named, asks one process with the
+pipeline about all of them, and converts each with these answers. Each outcome goes at once to
+``tests/pretrained/outcomes.json``, and from there into the list in ``docs/huggingface.md``, so an
+interrupted survey can be continued by name. The exit code is 1 if a folder that used to be proven
+no longer is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,26 +141,32 @@ def write_page(rows: Mapping[str, Outcome]) -> None:
     PAGE.write_text(f"{head}{BEGIN}\n{listed(rows)}\n{END}{tail}", encoding="utf-8")
 
 
-def main() -> int:
+def keep(rows: Rows) -> None:
+    """Record the outcomes, and list them in the page."""
+    held = {name: asdict(row) for name, row in rows.items()}
+    OUTCOMES.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_page(rows)
+
+
+def main(chosen: Sequence[str]) -> int:
     """Convert the folders and record the outcomes; return the exit code."""
     rows = read_outcomes() if OUTCOMES.exists() else {}
     lost = []
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
-        with asked(names(), scratch) as found:
+        with asked(chosen or names(), scratch) as found:
             for name, (anatomy, answers) in found.items():
                 row = outcome(scratch / name, anatomy, answers, scratch / f"{name}-bundle")
-                if rows.get(name, row).outcome != row.outcome:
+                before = rows.get(name, row).outcome
+                if row.outcome == "refused" and before != row.outcome:
                     lost.append(name)
                 rows[name] = row
+                keep(rows)
                 sys.stdout.write(f"{name}: {row.outcome} {row.reason}\n")
                 sys.stdout.flush()
-    held = {name: asdict(row) for name, row in rows.items()}
-    OUTCOMES.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    write_page(rows)
-    sys.stdout.write(f"{len(rows)} folders; changed: {', '.join(lost) or 'none'}\n")
+    sys.stdout.write(f"{len(rows)} folders; no longer proven: {', '.join(lost) or 'none'}\n")
     return 1 if lost else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
