@@ -90,6 +90,9 @@ def test_a_killed_server_is_started_again(tiny: TinyBundle, free_port: int) -> N
     with kept(tiny.folder, free_port) as found:
         found.server.until_ready()
         assert found.answers()
+        arguments = found.process().cmdline()
+    announced = Path(arguments[arguments.index("--announce") + 1])
+    assert not announced.parent.exists()
     assert not answers(free_port)
     assert found.given_up.empty()
 

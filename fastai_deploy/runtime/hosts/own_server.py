@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -72,6 +73,7 @@ class OwnServer:
         try:
             self._restart()
         finally:
+            shutil.rmtree(self._announced.parent, ignore_errors=True)
             if not self._ending.is_set():
                 self._gave_up()
 
