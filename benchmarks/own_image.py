@@ -1,16 +1,19 @@
 """The model server in a container of fdeploy's own image, against the same server without one.
 
-    python -m benchmarks.own_image [--learner finetuned-2] [--rounds 7] [--seconds 1.5]
+    python -m benchmarks.own_image [--learner finetuned-2] [--form default] [--rounds 7]
+    python -m benchmarks.own_image --learner roberta-base --form int8-ungated
 
 Run it as root on Debian with debootstrap, runc, skopeo and umoci. It builds and pushes the image to
 a registry of this process, has ``umoci`` unpack it, and runs it with ``runc`` on a read-only root
 file system. Both servers run at the same time, and only one is asked: each round loads them
-alternately, and the ratio is taken within each round. Starts alternate too.
+alternately, and the ratio is taken within each round. Starts alternate too. Both serve the same
+form, so that int8 may be asked for where its answers do not pass fdeploy's gate.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -27,11 +30,13 @@ from benchmarks.comparison.environments import TOOLKIT, WORK
 from benchmarks.comparison.figures import Figure
 from benchmarks.comparison.ladder import alternating
 from benchmarks.comparison.matrix import CLOSED, LEARNERS
-from benchmarks.comparison.models import DEFAULT, Model, prepare
+from benchmarks.comparison.models import DEFAULT, FLOAT32, UNGATED_INT8, Model, prepare
 from benchmarks.comparison.running import Server, serving
+from fastai_deploy.bundle import read_manifest
 from fastai_deploy.image.blobs import BlobStore
-from fastai_deploy.image.build import serving_image
+from fastai_deploy.image.build import Wanted, container_of, serving_image
 from fastai_deploy.image.names import Destination
+from fastai_deploy.packaging.artifact import needs_openvino
 from tests.containers.own_image import debootstrap, put_base
 from tests.registry import Registry, running_registry
 
@@ -41,13 +46,16 @@ _STARTS = 5
 def main() -> None:
     options = _options()
     work = options.work.expanduser().resolve()
-    model = prepare(options.learner, work / "models", TOOLKIT.make(work / "environments"))
-    openvino = any(model.artifact(DEFAULT, "local").glob("*weights*"))
+    fastai, form = TOOLKIT.make(work / "environments"), options.form
+    model = prepare(options.learner, work / "models", fastai, form)
+    manifest, _ = read_manifest(model.artifact(form, "local"))
+    openvino = needs_openvino(manifest, container_of(fdeploy_image.MACHINE))
     with tempfile.TemporaryDirectory() as scratch, running_registry() as registry:
         put_base(registry, debootstrap(None))
         _times(registry, Path(scratch), openvino=openvino)
     fdeploy_image.prepare(model, Path(sys.executable))
-    pair = (fdeploy_local.COMPETITOR, fdeploy_image.COMPETITOR)
+    local = fdeploy_local.competitor("fdeploy-local", "fdeploy (local)", "", form)
+    pair = (local, fdeploy_image.competitor(form))
     _starts(pair, model)
     with ExitStack() as stack:
         servers = [stack.enter_context(serving(each, model, Path(sys.executable))) for each in pair]
@@ -58,7 +66,8 @@ def main() -> None:
         sizes = [_memory(server) for server in servers]
     print(f"\n{'':<14} {'container':>24} {'without':>24} {'ratio, by round':>22}")
     for cell, (without, inside) in rates.items():
-        ratios = Figure(tuple(a / b for a, b in zip(inside, without, strict=True)))
+        pairs = zip(inside, without, strict=True)
+        ratios = Figure(tuple(a / b if b else math.nan for a, b in pairs))
         print(f"{cell.name:<14} {Figure(inside)!s:>24} {Figure(without)!s:>24} {ratios!s:>22}")
     print(f"memory after that (PSS): container {sizes[1]:.0f} MB, without {sizes[0]:.0f} MB")
 
@@ -75,11 +84,10 @@ def _times(registry: Registry, folder: Path, *, openvino: bool) -> None:
         began = time.perf_counter()
         image = serving_image(
             name,
-            fdeploy_image.MACHINE,
+            Wanted(fdeploy_image.MACHINE, openvino),
             lambda _: None,
             store=store,
             record=folder / "base-image.json",
-            openvino=openvino,
         )
         image.push(to)
         print(f"build and push, {what} cache: {time.perf_counter() - began:.1f} s")
@@ -114,6 +122,7 @@ def _processes(server: Server) -> Iterator[psutil.Process]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.own_image")
     parser.add_argument("--learner", default=LEARNERS[0], choices=LEARNERS)
+    parser.add_argument("--form", default=DEFAULT, choices=(DEFAULT, FLOAT32, UNGATED_INT8))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--work", type=Path, default=WORK, help="as of benchmarks.comparison")

@@ -55,6 +55,18 @@ def file_errors(path: Path) -> Iterator[None]:
         raise FileError(f"{str(path)!a} is not a valid path", hint="check the path") from error
 
 
+@contextmanager
+def needing(size: int, folder: Path) -> Iterator[None]:
+    """Say in the error of a full disk that about ``size`` bytes are needed in a folder."""
+    try:
+        yield
+    except DiskFull as error:
+        needed = f"it needs about {size:,} bytes"
+        with suppress(OSError):
+            needed += f", and {folder.absolute()} has {shutil.disk_usage(folder).free:,} free"
+        raise DiskFull(f"{error.message}: {needed}", hint=error.hint) from error
+
+
 def expanded(path: Path) -> Path:
     """Expand ``~`` in a path. Raises FileError for the home folder of an unknown user."""
     try:

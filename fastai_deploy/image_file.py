@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from fastai_deploy import files, freshness, naming
 from fastai_deploy.bundle import Manifest, read_manifest
 from fastai_deploy.errors import UsageError
 from fastai_deploy.image.archive import write_archive
+from fastai_deploy.image.base import ARCHITECTURES
 from fastai_deploy.image.blobs import default_store
-from fastai_deploy.image.build import Model, ServingImage, container_of, serving_image
+from fastai_deploy.image.build import Model, ServingImage, Wanted, container_of, serving_image
 from fastai_deploy.packaging.artifact import needs_openvino, write_artifact
-from fastai_deploy.progress import Advanced, Step
+from fastai_deploy.progress import Advanced, Step, Warned
 from fastai_deploy.project import Project
 from fastai_deploy.records import Bundle
 
@@ -66,7 +68,7 @@ class ImageFile:
         if self.sbom:
             yield f"sbom     {self.sbom}"
         mount = "" if self.model else " -v MODEL:/opt/ml/model:ro"
-        yield f"run      docker load -i {self.path}"
+        yield f"run      docker load -i {shlex.quote(self.path)}"
         yield f"         docker run --read-only -p 8080:8080{mount} {self.name}"
 
 
@@ -76,31 +78,38 @@ def write_image(project: Project, request: ImageRequest) -> ImageFile:
     Raises UsageError, ImageError, HashMismatch, WheelMissing, ExtraMissing or FileError; with a
     model RecordMissing or RecordStale, if the stage has no bundle.
     """
+    if request.output.is_dir():
+        raise UsageError(f"{request.output} is a folder", hint="name a file, such as image.tar")
     if request.output.exists() and not request.overwrite:
         raise UsageError(
             f"{request.output} exists already", hint="add --overwrite, or name another --output"
         )
     machine = request.machine or _here()
+    if machine not in ARCHITECTURES:
+        raise UsageError(
+            f"there is no image for {machine}", hint="add --machine x86_64 or --machine aarch64"
+        )
     bundle = freshness.bundle(project) if request.with_model else project.workspace.find(Bundle)
     manifest = read_manifest(Path(bundle.path))[0] if bundle else None
-    if request.with_model and manifest and manifest.runtime is not None:
-        raise UsageError(
+    if manifest and manifest.runtime is not None:
+        why = (
             "a learner served from its original pickle needs its own packages, which this image "
-            "does not have",
-            hint="serve it with fdeploy up, on this machine or on AWS",
+            "does not have"
         )
+        way_out = "serve it with fdeploy up, on this machine or on AWS"
+        if request.with_model:
+            raise UsageError(why, hint=way_out)
+        project.report(Warned(f"this image cannot serve the model of this stage: {why}", way_out))
 
     def notify(message: str) -> None:
         project.report(Step(message))
 
     image = serving_image(
         project.settings.sections.package.base_image,
-        machine,
+        Wanted(machine, _openvino(manifest, machine), pull=request.pull),
         notify,
         store=default_store(),
         record=project.workspace.base_image,
-        openvino=_openvino(manifest, machine),
-        pull=request.pull,
     )
     with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
         model = None

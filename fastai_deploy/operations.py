@@ -41,21 +41,22 @@ if TYPE_CHECKING:
 _TRY_FIRST = "deploy it to a stage of its own first (--stage), or tell your callers"
 
 
-def plan(project: Project) -> StagePlan:
+def plan(project: Project, *, pull: bool = False) -> StagePlan:
     """What ``up`` would change. Exports and packages first, which changes only the workspace.
 
-    Warns if callers would notice. Raises the errors of ``export`` and ``package``, and DeployError.
+    ``pull`` is that of ``package``. Warns if callers would notice. Raises the errors of ``export``
+    and ``package``, and DeployError.
     """
     project.target.check_access()
     stages.warn_of_reverted(project)
-    found = project.operations.plan(_would_deploy(project))
+    found = project.operations.plan(_would_deploy(project, pull=pull))
     change = found.model.breaks_callers if found.model else ""
     if change:
         project.report(Warned(f"{change}: callers may depend on the old answers", _TRY_FIRST))
     return found
 
 
-def _would_deploy(project: Project) -> Artifact:
+def _would_deploy(project: Project, *, pull: bool) -> Artifact:
     """The artifact that ``up`` would make; a factory that has run is not run again."""
     made = project.workspace.find(Bundle)
     stated = project.settings.sections.model.learner is not None
@@ -65,7 +66,7 @@ def _would_deploy(project: Project) -> Artifact:
         wanted = export_source.export_request(project)
         if made is None or wanted.kind != "factory":
             made = stages.export(project)
-    return stages.package(project, freshness.bundle(project))
+    return stages.package(project, freshness.bundle(project), pull=pull)
 
 
 def page(project: Project) -> tuple[str, str]:

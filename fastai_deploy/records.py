@@ -111,7 +111,8 @@ class Artifact:
     an artifact; such an artifact answers through Ray.
 
     ``server`` is ``fdeploy`` if the image of fdeploy's own server serves it, which brings the
-    serving code, else empty; ``image_tag`` is the tag of that image, empty for one of the user's.
+    serving code, else empty; ``image_tag`` is the tag of that image, empty for one of the user's,
+    and ``image_base`` the digest of its base.
     """
 
     path: str
@@ -124,6 +125,7 @@ class Artifact:
     backend_url: str = ""
     server: str = ""
     image_tag: str = ""
+    image_base: str = ""
 
     @property
     def version(self) -> str:
@@ -138,8 +140,8 @@ class StoredArtifact:
     ``region`` and ``account`` are those of AWS, empty for another target. A record of an earlier
     version has no ``account``. ``image`` is the container image that it was proven in on
     ``instance``, empty if it was not deployed yet; ``function`` the package that it was proven in.
-    ``server`` and ``image_tag`` are the artifact's; with a tag, ``image`` is that image by its
-    digest.
+    ``server``, ``image_tag`` and ``image_base`` are the artifact's; with a tag, ``image`` is that
+    image by its digest.
     """
 
     target: str
@@ -157,6 +159,7 @@ class StoredArtifact:
     function: FunctionCode | None = None
     server: str = ""
     image_tag: str = ""
+    image_base: str = ""
 
     @classmethod
     def of(
@@ -176,6 +179,7 @@ class StoredArtifact:
             backend_url=artifact.backend_url,
             server=artifact.server,
             image_tag=artifact.image_tag,
+            image_base=artifact.image_base,
         )
 
     @property
@@ -218,6 +222,7 @@ class Deployed:
     function: FunctionCode | None = None
     server: str = ""
     image_tag: str = ""
+    image_base: str = ""
 
     @classmethod
     def of(cls, stored: StoredArtifact, at: datetime, by: str) -> Deployed:
@@ -237,6 +242,7 @@ class Deployed:
             function=stored.function,
             server=stored.server,
             image_tag=stored.image_tag,
+            image_base=stored.image_base,
         )
 
     def stored(self, target: str) -> StoredArtifact:
@@ -255,6 +261,7 @@ class Deployed:
             function=self.function,
             server=self.server,
             image_tag=self.image_tag,
+            image_base=self.image_base,
         )
 
 

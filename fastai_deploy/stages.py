@@ -101,19 +101,28 @@ def export(project: Project) -> Bundle:
     return record
 
 
-def package(project: Project, bundle: Bundle) -> Artifact:
+def package(project: Project, bundle: Bundle, *, pull: bool = False) -> Artifact:
     """Pack the bundle, the serving code and wheels for the container into ``model.tar.gz``.
 
-    Raises FileError, WheelMissing, HashMismatch, ExtraMissing or SettingsError; RuntimeUnproven or
-    TargetUnavailable if a learner's own packages cannot be locked for the container.
+    ``pull`` takes the newest build of the base of fdeploy's own image. Raises FileError,
+    WheelMissing, HashMismatch, ExtraMissing or SettingsError; RuntimeUnproven or TargetUnavailable
+    if a learner's own packages cannot be locked for the container.
     """
     with reported(project, "package") as ending:
         before = project.workspace.find(Artifact)
-        container = project.target.container(before, decides=True)
+        container = project.target.container(before, decides=True, pull=pull)
         made_from = freshness.package_digest(project, bundle, container)
         image_tag = container.image_tag if container else ""
+        image_base = container.image_base if container else ""
+        if pull and not image_tag:
+            project.report(
+                Warned(
+                    "--pull changes nothing: the model is not served from fdeploy's own image",
+                    hint="leave it out",
+                )
+            )
         if before and before.made_from == made_from and _is_whole(before):
-            record = replace(before, image_tag=image_tag)
+            record = replace(before, image_tag=image_tag, image_base=image_base)
             ending.summary = f"version {record.version}, unchanged"
         else:
             for warning in container.warnings if container else ():
@@ -148,6 +157,7 @@ def package(project: Project, bundle: Bundle) -> Artifact:
                 backend_url="" if container and container.complete else BACKEND_URL,
                 server="fdeploy" if container and container.complete else "",
                 image_tag=image_tag,
+                image_base=image_base,
             )
             ending.summary = f"version {record.version}, {record.bytes:,} bytes"
         project.workspace.save(record)
@@ -226,13 +236,15 @@ def claimed(project: Project, *, creates: bool = False) -> Project:
     return project.named(written.get("name", settings.project_name), written["id"])
 
 
-def ready_to_deploy(project: Project) -> StoredArtifact:
+def ready_to_deploy(project: Project, *, pull: bool = False) -> StoredArtifact:
     """The stored artifact, packaged and uploaded again if the target or its image has changed.
 
     ``fdeploy deploy --instance ml.p2.xlarge`` may be the first command that names an instance, and
-    the image for it may have another Python. Raises RecordMissing, RecordStale, and the errors of
-    ``package`` and ``upload``.
+    the image for it may have another Python. ``pull`` always does it. Raises RecordMissing,
+    RecordStale, and the errors of ``package`` and ``upload``.
     """
+    if pull:
+        return upload(project, package(project, freshness.bundle(project), pull=True))
     if not freshness.needs_repackaging(project):
         return freshness.stored(project)
     container = project.target.container(project.workspace.find(Artifact))
@@ -311,11 +323,14 @@ def openapi(project: Project) -> dict[str, Any]:
     return described
 
 
-def up(project: Project) -> Api:
-    """Run every stage in order; a stage whose input has not changed ends at once."""
+def up(project: Project, *, pull: bool = False) -> Api:
+    """Run every stage in order; a stage whose input has not changed ends at once.
+
+    ``pull`` is that of ``package``.
+    """
     project = claimed(project, creates=True)
     bundle = export(project)
-    artifact = package(project, bundle)
+    artifact = package(project, bundle, pull=pull)
     stored = upload(project, artifact)
     endpoint = deploy(project, stored)
     return create_api(project, endpoint)

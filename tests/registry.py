@@ -10,6 +10,8 @@ mounts, tags), and what real registries add:
     creates=False      a repository must be there before an image is pushed, as in ECR
     immutable          a tag of such a repository stays, even for the same image, as in ECR
 
+It takes requests for other hosts too, as a proxy gets them, and answers them itself.
+
 ``test_registry.py`` compares it with Debian's ``docker-registry``, where that is installed.
 """
 
@@ -316,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 - http.server's names
+    do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_CONNECT = do_GET  # noqa: N815 - its names
 
     def _answer(self) -> None:
         self._status, self._read, self._chunked_ended = 0, 0, False

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.errors import HashMismatch, WheelMissing
+from fastai_deploy.errors import DiskFull, HashMismatch, WheelMissing
 from fastai_deploy.packaging.lock_files import Pin, parse, render, shipped_lock
 from fastai_deploy.packaging.wheels import SERVING, Container, Wheel, fetch
 from tests.learner_runtime.test_environment import environ, write_wheel
@@ -167,6 +167,17 @@ def test_an_older_wheel_has_to_be_the_one_of_the_lock_too(tmp_path: Path) -> Non
     index = Index({**VERSIONS, "tokenizers": "0.20.3"})
     with pytest.raises(HashMismatch):
         fetched(index, tmp_path, lock=(LOCK[1], pinned("tokenizers", "0.20.3", "0" * 64)))
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+    """As pip says it, at the end of a traceback."""
+    says = "ERROR: Exception:\nTraceback\nOSError: [Errno 28] No space left on device"
+    index = Index({}, says)
+    with pytest.raises(DiskFull, match=r"onnxruntime 1\.32\.0 .*No space left on device") as error:
+        fetched(index, tmp_path)
+    assert str(tmp_path) in error.value.message
+    assert len(index.commands) == 1
+    assert not list((tmp_path / "cp3.13-manylinux_2_34_x86_64" / "onnxruntime").iterdir())
 
 
 def test_what_the_lock_does_not_have_is_locked_by_what_the_index_says(tmp_path: Path) -> None:

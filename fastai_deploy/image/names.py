@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastai_deploy.errors import ImageError
 
@@ -54,6 +55,11 @@ class Reference:
         host, _, path = self.repository.partition("/")
         return f"{_DOCKER_HUB if host == 'docker.io' else host}/{path}"
 
+    @property
+    def named(self) -> str:
+        """The name for messages: a digest says nothing beside a tag."""
+        return str(replace(self, digest="") if self.tag else self)
+
     def __str__(self) -> str:
         """The name in full."""
         tag = f":{self.tag}" if self.tag else ""
@@ -78,3 +84,8 @@ class Document:
     digest: str
     media_type: str
     data: bytes
+
+
+def digest_of(data: bytes) -> str:
+    """The digest of bytes, ``sha256:...``."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

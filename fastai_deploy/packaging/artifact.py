@@ -37,7 +37,7 @@ from fastai_deploy.runtime.backends import computable, in_openvino
 from fastai_deploy.runtime.bundle import FP32, GRAPH_SUFFIX, Form, weights_file
 
 # RFC 1952: magic, deflate, no flags, no time, no extra flags, unknown operating system.
-_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _BLOCK = 0xFFFF  # the longest stored block
 
 
@@ -48,6 +48,11 @@ class Writable(Protocol):
         """Write all of the data; return its length."""
 
 
+def gzip_trailer(crc: int, size: int) -> bytes:
+    """The end of a gzip member whose content has this CRC-32 and so many bytes."""
+    return struct.pack("<II", crc, size & 0xFFFFFFFF)
+
+
 class StoredGzip:
     """A write-only binary file that wraps ``raw``; ``close`` writes the trailer, not ``raw``'s."""
 
@@ -56,7 +61,7 @@ class StoredGzip:
         self._crc = 0
         self._size = 0
         self._pending = bytearray()
-        raw.write(_HEADER)
+        raw.write(GZIP_HEADER)
 
     def write(self, data: bytes | memoryview) -> int:
         """Append ``data``. Blocks are always full, so the bytes do not depend on the calls."""
@@ -75,7 +80,7 @@ class StoredGzip:
         """End the stream."""
         with memoryview(self._pending) as block:
             self._block(block, last=True)
-        self._raw.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
+        self._raw.write(gzip_trailer(self._crc, self._size))
 
     def _block(self, data: memoryview, *, last: bool) -> None:
         size = len(data)

@@ -41,6 +41,10 @@ class Pin:
     hashes: frozenset[str]
 
 
+# What the C library says to ENOSPC, EDQUOT and EFBIG.
+_FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
+
+
 class PipFailed(Exception):
     """pip failed; ``said`` is its output."""
 
@@ -52,6 +56,12 @@ class PipFailed(Exception):
     def tampered(self) -> bool:
         """Whether a file's hash differed from the lock."""
         return "DO NOT MATCH THE HASHES" in self.said
+
+    @property
+    def no_space(self) -> str:
+        """What the system said about a full disk; empty if that was not the reason."""
+        found = _FULL.search(self.said)
+        return found[0] if found else ""
 
     @property
     def reason(self) -> str:

@@ -7,7 +7,6 @@ give the same files.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -18,7 +17,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fastai_deploy import files
-from fastai_deploy.errors import ExtraMissing, FdeployError, HashMismatch, WheelMissing
+from fastai_deploy.cache import cache_folder, mark_used, using
+from fastai_deploy.errors import (
+    DiskFull,
+    ExtraMissing,
+    FdeployError,
+    HashMismatch,
+    WheelMissing,
+)
 from fastai_deploy.packaging.lock_files import (
     Pin,
     PipFailed,
@@ -45,9 +51,9 @@ class Container:
 
     ``has`` are serving packages that every image of this kind has itself; if that is unknown, they
     are packed too, in case the image lacks them. ``complete``: the image has all of them, and the
-    serving code. ``gpu``: the model runs on a GPU. ``image_tag``: of the image that fdeploy makes.
-    ``function``: it is AWS Lambda, in which there is room for one form of the model and ONNX
-    Runtime.
+    serving code. ``gpu``: the model runs on a GPU. ``image_tag``: of the image that fdeploy makes,
+    on the base with the digest ``image_base``. ``function``: it is AWS Lambda, in which there is
+    room for one form of the model and ONNX Runtime.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Container:
     gpu: bool = False
     complete: bool = False
     image_tag: str = ""
+    image_base: str = ""
     warnings: tuple[str, ...] = ()
     function: bool = False
 
@@ -114,14 +121,15 @@ def fetch(
     the hash is what the package index states before the download. If a package has no wheel of
     that version for the container's Python, the newest earlier one is used and reported; the
     goldens decide at start whether it works.
-    Raises WheelMissing, HashMismatch, ExtraMissing or FileError.
+    Raises WheelMissing, HashMismatch, ExtraMissing or FileError, of which DiskFull is one.
     """
     fetcher = _Fetcher(container, shipped_lock() if lock is None else lock, notify, run)
-    return tuple(
-        fetcher.wheel(package, version, cache)
-        for package, version in versions.items()
-        if package not in container.has
-    )
+    with using(cache):
+        return tuple(
+            fetcher.wheel(package, version, cache)
+            for package, version in versions.items()
+            if package not in container.has
+        )
 
 
 def newest(packages: Sequence[str]) -> dict[str, str]:
@@ -139,8 +147,7 @@ def _numeric(version: str) -> tuple[int, ...]:
 
 def default_cache() -> Path:
     """The folder of the wheel cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fastai-deploy" / "wheels"
+    return cache_folder("wheels")
 
 
 class _Fetcher:
@@ -157,10 +164,10 @@ class _Fetcher:
     def wheel(self, package: str, version: str, cache: Path) -> Wheel:
         container = self._container
         folder = cache / f"cp{container.python}-{container.platform}" / package / version
-        found = self._cached(package, folder)
+        found, digest = self._cached(package, folder) or (None, "")
         if found is None:
             self._told(f"fetching {package} {version} for the {container.name}")
-            found = self._fetch(package, version, folder)
+            found, digest = self._fetch(package, version, folder)
         taken = _version(found)
         if taken != version:
             self._told(
@@ -168,22 +175,23 @@ class _Fetcher:
                 "instead, which the goldens verify at start"
             )
         spare = package == "numpy" and not container.known
-        return Wheel(package, taken, found, files.sha256(found), spare)
+        return Wheel(package, taken, found, digest, spare)
 
-    def _cached(self, package: str, folder: Path) -> Path | None:
-        """The cached wheel in a folder, if it is unchanged and matches the lock."""
+    def _cached(self, package: str, folder: Path) -> tuple[Path, str] | None:
+        """The cached wheel in a folder and its hash, if it is unchanged and matches the lock."""
         found = sorted(folder.glob("*.whl"))
         if len(found) != 1:
             return None
         expected = folder / f"{found[0].name}.sha256"
+        mark_used(found[0], expected)
         digest = files.sha256(found[0])
         if not expected.exists() or expected.read_text(encoding="ascii") != digest:
             return None
         known = self._known.get((package, _version(found[0])))
-        return found[0] if known is None or digest in known.hashes else None
+        return (found[0], digest) if known is None or digest in known.hashes else None
 
-    def _fetch(self, package: str, version: str, folder: Path) -> Path:
-        """Download a wheel into its cache folder, which is created atomically."""
+    def _fetch(self, package: str, version: str, folder: Path) -> tuple[Path, str]:
+        """Download a wheel into its cache folder, which is created atomically; with its hash."""
         if find_spec("pip") is None:
             raise ExtraMissing(
                 "fetching wheels for the container needs pip, which this Python does not have",
@@ -194,11 +202,12 @@ class _Fetcher:
             scratch = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
         try:
             found = self._newest(package, version, scratch)
-            files.write(scratch / f"{found.name}.sha256", files.sha256(found).encode("ascii"))
+            digest = files.sha256(found)
+            files.write(scratch / f"{found.name}.sha256", digest.encode("ascii"))
             with files.file_errors(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 scratch.rename(folder)
-            return folder / found.name
+            return folder / found.name, digest
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -211,9 +220,9 @@ class _Fetcher:
                 return self._download(known or self._offered(wanted, scratch), scratch)
             except PipFailed as error:  # noqa: PERF203 - two turns
                 failed, known = error, None
-                if error.tampered:
+                if error.tampered or error.no_space:
                     break
-        raise self._error(package, version, failed)
+        raise self._error(package, version, failed, scratch)
 
     def _offered(self, wanted: str, scratch: Path) -> Pin:
         """The version in the index for the container, with the lock's hashes if it has them."""
@@ -246,8 +255,8 @@ class _Fetcher:
             raise PipFailed(said)
         return found[0]
 
-    def _error(self, package: str, version: str, failed: PipFailed) -> FdeployError:
-        """The error for a wheel that could not be fetched, with pip's reason."""
+    def _error(self, package: str, version: str, failed: PipFailed, scratch: Path) -> FdeployError:
+        """The error for a wheel that could not be fetched into a folder, with pip's reason."""
         container = self._container
         for_what = f"Python {container.python} on {container.platform} ({container.name})"
         if failed.tampered:
@@ -256,6 +265,14 @@ class _Fetcher:
                 "its SHA-256 differs",
                 hint="someone may have changed the file: check where pip gets it from "
                 "(pip config list), then run fdeploy package",
+            )
+        if failed.no_space:
+            places = dict.fromkeys((scratch.parent, Path(tempfile.gettempdir())))
+            free = " and ".join(f"{shutil.disk_usage(at).free:,} in {at}" for at in places)
+            return DiskFull(
+                f"the wheel of {package} {version} cannot be downloaded: {failed.no_space}; free "
+                f"bytes: {free}",
+                hint="free some space and run the same command again; no partial file was kept",
             )
         if "No matching distribution" in failed.said:
             return WheelMissing(

@@ -162,3 +162,4 @@ def freeze_gc() -> None:
     trim_memory()
     gc.freeze()
     gc.set_threshold(_GARBAGE)
+    gc.enable()

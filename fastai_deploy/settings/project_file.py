@@ -170,7 +170,7 @@ class PackageSettings(Section):
         Field(
             pattern=r"^[A-Za-z0-9][A-Za-z0-9.:/_@-]{0,511}$",
             description="Base of the image of fdeploy's own server: Linux with Python 3.13, glibc "
-            "and libstdc++. Its tag is resolved once; fdeploy image --pull resolves it again.",
+            "and libstdc++. Its tag is resolved once; fdeploy up --pull resolves it again.",
         ),
     ] = "public.ecr.aws/docker/library/python:3.13-slim"
 

@@ -93,13 +93,14 @@ class Target(Protocol):
         """Check that the target can be used at all, before any long work. Raises AwsError."""
 
     def container(
-        self, packaged: Artifact | None = None, *, decides: bool = False
+        self, packaged: Artifact | None = None, *, decides: bool = False, pull: bool = False
     ) -> Container | None:
         """The container that artifacts must fit; None if they run in fdeploy's environment.
 
         If the settings leave it open whose image serves, ``packaged`` says it, an artifact for
-        which that was decided; with ``decides`` it is decided now, as far as that can be done.
-        Raises SettingsError, TargetUnavailable or AwsError.
+        which that was decided; with ``decides`` it is decided now, as far as that can be done,
+        and with ``pull`` for the newest build of the image's base. Raises SettingsError,
+        TargetUnavailable or AwsError.
         """
 
     def upload(self, artifact: Artifact) -> StoredArtifact:

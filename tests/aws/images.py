@@ -85,6 +85,11 @@ class TinyImage:
     built: int = field(default=0, compare=False)
     pushed: int = field(default=0, compare=False)
 
+    @property
+    def base_digest(self) -> str:
+        """The digest of its base."""
+        return self.base.partition("@")[2]
+
     def build(self) -> None:
         """Count."""
         self.built += 1

@@ -173,7 +173,7 @@ def _world(double: Double, folder: Path) -> World:
         folder,
         flags=dict(SETTINGS),
         clock=lambda: time.monotonic() * _HASTE,
-        find_image=lambda machine, _openvino: TinyImage(machine=machine),
+        find_image=lambda wanted: TinyImage(machine=wanted.machine),
     )
 
 

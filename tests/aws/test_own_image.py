@@ -20,7 +20,13 @@ from fastai_deploy.errors import (
 )
 from fastai_deploy.image.base import fetch_base
 from fastai_deploy.image.blobs import BlobStore
-from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, ServingImage, container_of
+from fastai_deploy.image.build import (
+    BASE_DIGEST,
+    BASE_NAME,
+    ServingImage,
+    Wanted,
+    container_of,
+)
 from fastai_deploy.image.names import MANIFEST, Reference
 from fastai_deploy.image.registry import Repository
 from fastai_deploy.packaging.wheels import Container
@@ -48,11 +54,11 @@ class Images:
     unavailable: str = ""
     made: dict[str, TinyImage] = field(default_factory=dict)
 
-    def __call__(self, machine: str, openvino: bool) -> TinyImage:  # noqa: FBT001
+    def __call__(self, wanted: Wanted) -> TinyImage:
         if self.unavailable:
             raise TargetUnavailable(self.unavailable, hint="name another base_image")
-        tag = f"0.1.{self.release}-{machine}-00000000000{int(openvino)}"
-        return self.made.setdefault(tag, TinyImage(tag, machine))
+        tag = f"0.1.{self.release}-{wanted.machine}-00000000000{int(wanted.openvino)}"
+        return self.made.setdefault(tag, TinyImage(tag, wanted.machine))
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def images(world: World) -> Images:
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A model that was packed for the image of fdeploy's own server."""
     folder = tmp_path_factory.mktemp("bare")
-    container = replace(container_of("x86_64"), image_tag=Images()("x86_64", openvino=False).tag)
+    container = replace(container_of("x86_64"), image_tag=Images()(Wanted("x86_64")).tag)
     return pack(write_bundle(folder / "bundle"), folder / "model.tar.gz", container)
 
 
@@ -74,7 +80,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def other_bare(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """Another one, packed for the image of another version of fdeploy."""
     folder = tmp_path_factory.mktemp("other-bare")
-    tag = Images(release=2)("x86_64", openvino=False).tag
+    tag = Images(release=2)(Wanted("x86_64")).tag
     container = replace(container_of("x86_64"), image_tag=tag)
     bundle = write_bundle(folder / "bundle", layers=3)
     return pack(bundle, folder / "model.tar.gz", container)
@@ -449,16 +455,104 @@ def test_doctor_says_when_the_base_was_patched(world: World, bare: Model) -> Non
         digest = registry.put_image("python", "3.13-slim")
         name = f"{registry.address}/python:3.13-slim"
         image = TinyImage(bare.artifact.image_tag, labels={BASE_NAME: name, BASE_DIGEST: digest})
-        world.find_image = lambda _machine, _openvino: image
+        world.find_image = lambda _wanted: image
         world.target().upload(bare.artifact)
         check = checks(world, bare)["base image"]
         assert (check.outcome, digest in check.message) == ("passed", True), check
         newer = registry.put_image("python", "3.13-slim", layers=[b"patched"])
         check = checks(world, bare)["base image"]
         assert (check.outcome, newer in check.message) == ("warned", True)
-        assert "fdeploy up" in check.hint
+        assert check.hint == "run fdeploy up --pull"
     check = checks(world, bare)["base image"]
     assert (check.outcome, "is unknown" in check.message) == ("warned", True)
+
+
+# The base
+
+
+@dataclass
+class Based:
+    """Images on the base that is wanted, or else on the one that its tag names now."""
+
+    now: str = "sha256:" + "a" * 64
+    name: str = "public.ecr.aws/docker/library/python:3.13-slim"
+    wanted: list[Wanted] = field(default_factory=list)
+
+    def __call__(self, wanted: Wanted) -> TinyImage:
+        self.wanted.append(wanted)
+        digest = wanted.base or self.now
+        labels = {BASE_NAME: self.name, BASE_DIGEST: digest}
+        tag = f"0.1.0-{wanted.machine}-{digest[7:19]}"
+        return TinyImage(tag, wanted.machine, f"{self.name}@{digest}", labels=labels)
+
+
+@pytest.fixture
+def based(world: World) -> Based:
+    found = Based()
+    world.find_image = found
+    return found
+
+
+def pushed(world: World, bare: Model, container: Container) -> StoredArtifact:
+    """The artifact, uploaded with the image that was decided."""
+    artifact = replace(
+        bare.artifact, image_tag=container.image_tag, image_base=container.image_base
+    )
+    return world.target().upload(artifact)
+
+
+def test_the_base_in_use_is_kept(world: World, based: Based, bare: Model) -> None:
+    first = decided(world)
+    assert (based.wanted[-1].base, first.image_base) == ("", based.now)
+    stored = pushed(world, bare, first)
+    assert stored.image_base == first.image_base
+    before, based.now = based.now, "sha256:" + "b" * 64
+    assert decided(world) == first
+    assert based.wanted[-1].base == before
+    # What is asked for is taken; until it is deployed, the others keep to what is live.
+    shutil.copytree(bare.bundle.folder, world.root / "bundle")
+    world.target().deploy(stored, bare.verify)
+    patched = world.target().container(decides=True, pull=True)
+    assert (based.wanted[-1].pull, patched.image_base) == (True, based.now)
+    newer = pushed(world, bare, patched)
+    assert decided(world) == first
+    world.target().deploy(newer, bare.verify)
+    assert decided(world) == patched
+
+
+def test_another_base_in_the_settings_is_taken(world: World, based: Based, bare: Model) -> None:
+    pushed(world, bare, decided(world))
+    based.name = "registry.example/python:3.13"
+    world.flags = {("package", "base_image"): based.name}
+    decided(world)
+    assert based.wanted[-1].base == ""
+
+
+def test_a_base_that_cannot_be_read_is_asked_for(world: World, based: Based, bare: Model) -> None:
+    first = decided(world)
+    pushed(world, bare, first)
+    denied = Fault("deny", service="ecr", operation="GetAuthorizationToken")
+    world.double.do_wrong(world.account, denied)
+    assert decided(world) == first
+    assert based.wanted[-1].base == ""
+    assert "which base the image in use has is unknown" in world.said
+
+
+def test_an_image_is_made_again_on_its_own_base(world: World, based: Based, bare: Model) -> None:
+    first = decided(world)
+    stored = pushed(world, bare, first)
+    shutil.copytree(bare.bundle.folder, world.root / "bundle")
+    based.now = "sha256:" + "b" * 64
+    world.client("ecr").delete_repository(repositoryName=NAME, force=True)
+    world.target().deploy(stored, bare.verify)
+    assert tags(world) == [[first.image_tag, f"stage.dev.{first.image_tag}"]]
+
+
+def test_a_newer_base_that_cannot_be_had_changes_no_server(world: World, images: Images) -> None:
+    images.unavailable = "the registry does not answer"
+    assert not decided(world).complete
+    with pytest.raises(TargetUnavailable, match="does not answer"):
+        world.target().container(decides=True, pull=True)
 
 
 def test_doctor_says_who_may_not_have_the_own_image(world: World, images: Images) -> None:
@@ -559,15 +653,15 @@ def test_an_image_that_fdeploy_builds_is_pushed_and_serves(
         base = fetch_base(named, "x86_64", store, Repository(named.place), print)
     wheels = SmallWheels(tmp_path / "wheels")
 
-    def find(_machine: str, openvino: bool) -> ServingImage:  # noqa: FBT001
-        return ServingImage(base, store, print, openvino=openvino, wheels=wheels)
+    def find(_wanted: Wanted) -> ServingImage:
+        return ServingImage(base.reference, "x86_64", lambda: base, store, print, wheels=wheels)
 
     world.find_image = find
     tag = decided(world).image_tag
     packed = replace(bare, artifact=replace(bare.artifact, image_tag=tag))
     stored, _ = deployed(world, packed)
     assert tags(world) == [[tag, f"stage.dev.{tag}"]]
-    assert stored.image.endswith(find("x86_64", openvino=False).build().manifest(MANIFEST).digest)
+    assert stored.image.endswith(find(Wanted("x86_64")).build().manifest(MANIFEST).digest)
     check = checks(world, packed)["base image"]
     assert (check.outcome, "is unknown" in check.message) == ("warned", True)
     world.client("ecr").delete_repository(repositoryName=NAME, force=True)

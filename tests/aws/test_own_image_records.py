@@ -11,6 +11,7 @@ import pytest
 from fastai_deploy import freshness, stages
 from fastai_deploy.errors import RecordStale, TargetUnavailable
 from fastai_deploy.files import sha256
+from fastai_deploy.image.build import Wanted
 from fastai_deploy.packaging.artifact import read_contents
 from fastai_deploy.progress import StageFinished
 from fastai_deploy.project import Project
@@ -30,9 +31,9 @@ class Released:
     release: int = 1
     image: TinyImage = field(default_factory=TinyImage)
 
-    def __call__(self, machine: str, openvino: bool) -> TinyImage:  # noqa: FBT001
-        assert not openvino
-        self.image = TinyImage(f"0.1.{self.release}-{machine}-0123456789ab")
+    def __call__(self, wanted: Wanted) -> TinyImage:
+        assert not wanted.openvino
+        self.image = TinyImage(f"0.1.{self.release}-{wanted.machine}-0123456789ab")
         return self.image
 
 
@@ -128,7 +129,7 @@ def test_settings_that_choose_another_image_make_it_stale(
 def test_an_artifact_of_before_stays_current(world: World, bundle: Bundle) -> None:
     """One that was packed for AWS's image is not stale because the own image could be had."""
 
-    def unavailable(_machine: str, _openvino: bool) -> TinyImage:  # noqa: FBT001
+    def unavailable(_wanted: Wanted) -> TinyImage:
         raise TargetUnavailable("not reached", hint="none")
 
     workspace = Workspace(world.root, world.stage)

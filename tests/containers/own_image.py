@@ -26,7 +26,7 @@ from typing import Any
 
 from fastai_deploy.image.archive import write_archive
 from fastai_deploy.image.blobs import default_store
-from fastai_deploy.image.build import container_of, serving_image
+from fastai_deploy.image.build import Wanted, container_of, serving_image
 from fastai_deploy.packaging.artifact import unpack, write_artifact
 from tests.containers.checks import Checks
 from tests.containers.families import OWN_IMAGE
@@ -142,11 +142,10 @@ def write_image(registry: Registry, output: Path, machine: str, *, openvino: boo
     """Write the image on the registry's base, for any model."""
     image = serving_image(
         f"{registry.address}/library/python:3.13-slim",
-        machine,
+        Wanted(machine, openvino),
         lambda _: None,
         store=default_store(),
         record=output.with_suffix(".json"),
-        openvino=openvino,
     )
     built = image.build(user="1000:1000")
     write_archive(built, "fdeploy-server:1", output, machine, lambda *_: None)

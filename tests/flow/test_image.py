@@ -82,6 +82,8 @@ def test_what_is_refused(fdeploy: Fdeploy, exports: Exports, registry: Registry)
     error = fdeploy("image", "--output", "i.tar", "--json").error
     assert error["code"] == "image"
     assert "has no image gone" in error["message"]
+    error = fdeploy("image", "--output", ".", "--overwrite", "--json").error
+    assert (error["code"], error["message"]) == ("usage", ". is a folder")
     (fdeploy.folder / "i.tar").write_text("mine")
     error = fdeploy("image", "--output", "i.tar", "--json").error
     assert (error["code"], (fdeploy.folder / "i.tar").read_text()) == ("usage", "mine")

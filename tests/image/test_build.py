@@ -43,7 +43,13 @@ def based(registry: Registry, folder: Path) -> tuple[Base, BlobStore]:
 def image(registry: Registry, folder: Path, *, openvino: bool = False) -> ServingImage:
     base, store = based(registry, folder)
     return ServingImage(
-        base, store, lambda _: None, openvino=openvino, wheels=SmallWheels(folder / "wheels")
+        base.reference,
+        "x86_64",
+        lambda: base,
+        store,
+        lambda _: None,
+        openvino=openvino,
+        wheels=SmallWheels(folder / "wheels"),
     )
 
 

@@ -38,24 +38,29 @@ def prepare(model: Model, _python: Path) -> None:
         raise Failed(f"the image cannot be made: {error}") from error
 
 
-def _launch(site: Site) -> Launch:
+def _launch(site: Site, form: str) -> Launch:
     """The container; each start has its own configuration of the same root."""
     unpacked = site.model.work / _FOLDER / "container"
     config: dict[str, Any] = json.loads((unpacked / "config.json").read_bytes())
     config["root"]["path"] = str(unpacked / "rootfs")
     address = {"PORT": str(site.port), "FDEPLOY_HOST": "127.0.0.1", MARK: str(site.folder)}
-    limited(config, address, model=site.model.artifact(DEFAULT, "local"), memory=None)
+    limited(config, address, model=site.model.artifact(form, "local"), memory=None)
     (site.folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     command = ("runc", "run", "--bundle", str(site.folder), f"fdeploy-{site.port}")
     return Launch(command, site.folder)
 
 
-COMPETITOR = Competitor(
-    "fdeploy-image",
-    "fdeploy (its own image)",
-    "The artifact with default settings in a container of fdeploy's own image, which serves on "
-    "SageMaker by default, run by `runc`.",
-    _launch,
-    prepare=prepare,
-    form=DEFAULT,
-)
+def competitor(form: str) -> Competitor:
+    """The container with a form of the model."""
+    return Competitor(
+        "fdeploy-image",
+        "fdeploy (its own image)",
+        "The artifact with default settings in a container of fdeploy's own image, which serves on "
+        "SageMaker by default, run by `runc`.",
+        lambda site: _launch(site, form),
+        prepare=prepare,
+        form=form,
+    )
+
+
+COMPETITOR = competitor(DEFAULT)

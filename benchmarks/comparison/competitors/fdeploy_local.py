@@ -15,23 +15,24 @@ def _launch(site: Site, form: str) -> Launch:
     return Launch(tuple(command), site.folder, {"PYTHONPATH": str(model / "code")})
 
 
-def _competitor(key: str, name: str, about: str, form: str) -> Competitor:
+def competitor(key: str, name: str, about: str, form: str) -> Competitor:
+    """The server with a form of the model."""
     return Competitor(key, name, about, lambda site: _launch(site, form), form=form)
 
 
-COMPETITOR = _competitor(
+COMPETITOR = competitor(
     "fdeploy-local",
     "fdeploy (local)",
     "The artifact with default settings in the model server of the `local` target.",
     DEFAULT,
 )
-UNQUANTIZED = _competitor(
+UNQUANTIZED = competitor(
     "fdeploy-none",
     'fdeploy (local, `quantize = "none"`)',
     "The same with the float32 weights only.",
     FLOAT32,
 )
-FORCED_INT8 = _competitor(
+FORCED_INT8 = competitor(
     "fdeploy-int8",
     'fdeploy (local, `quantize = "int8"`)',
     "The same with int8 or nothing, where the gate lets it pass.",

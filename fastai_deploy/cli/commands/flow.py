@@ -94,11 +94,12 @@ def package(
     instance: opt.Instance = None,
     on_lambda: opt.Lambda = None,
     region: opt.Region = None,
+    pull: opt.Pull = False,  # noqa: FBT002 - a flag
 ) -> "Artifact":
     """Pack the bundle into model.tar.gz."""
     from fastai_deploy import freshness, stages
 
-    return stages.package(project, freshness.bundle(project))
+    return stages.package(project, freshness.bundle(project), pull=pull)
 
 
 @command(
@@ -157,6 +158,7 @@ def deploy(
     on_lambda: opt.Lambda = None,
     region: opt.Region = None,
     ttl: opt.Ttl = None,
+    pull: opt.Pull = False,  # noqa: FBT002 - a flag
     yes: opt.Yes = False,  # noqa: FBT002
     adopt: opt.Adopt = False,  # noqa: FBT002
 ) -> "Endpoint":
@@ -164,7 +166,7 @@ def deploy(
     from fastai_deploy import stages
 
     project = stages.claimed(project, creates=True)
-    return stages.deploy(project, stages.ready_to_deploy(project))
+    return stages.deploy(project, stages.ready_to_deploy(project, pull=pull))
 
 
 @command(
@@ -208,13 +210,14 @@ def create_api(
 )
 def up(
     project: "Project",
+    pull: opt.Pull = False,  # noqa: FBT002 - a flag
     yes: opt.Yes = False,  # noqa: FBT002
     adopt: opt.Adopt = False,  # noqa: FBT002
 ) -> "Api":
     """Run export, package, upload, deploy and create-api."""
     from fastai_deploy import stages
 
-    return stages.up(project)
+    return stages.up(project, pull=pull)
 
 
 @command(

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 )
 def plan(
     project: "Project",
+    pull: opt.Pull = False,  # noqa: FBT002 - a flag
 ) -> "StagePlan":
     """Show what up would change (exit code 15 if anything)."""
     from fastai_deploy import operations
 
-    return operations.plan(project)
+    return operations.plan(project, pull=pull)
 
 
 @command(

@@ -22,7 +22,7 @@ from fastai_deploy.aws.upload import Uploads
 from fastai_deploy.aws.versions import Deployments
 from fastai_deploy.errors import AwsMissing, FileMissing
 from fastai_deploy.image.blobs import default_store
-from fastai_deploy.image.build import serving_image
+from fastai_deploy.image.build import Wanted, serving_image
 from fastai_deploy.progress import UNASKED, Consent, Reporter, Step, Warned
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.settings import Settings
@@ -174,15 +174,15 @@ def open_context(
 
 def _images(settings: Settings, base_record: Path, report: Reporter) -> FindImage:
     """Finds images on the base that the settings name."""
+    store = default_store()
 
-    def find(machine: str, openvino: bool) -> ServingImage:  # noqa: FBT001 - see FindImage
+    def find(wanted: Wanted) -> ServingImage:
         return serving_image(
             settings.sections.package.base_image,
-            machine,
+            wanted,
             lambda message: report(Step(message)),
-            store=default_store(),
+            store=store,
             record=base_record,
-            openvino=openvino,
         )
 
     return find

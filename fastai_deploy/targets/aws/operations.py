@@ -128,11 +128,13 @@ class AwsOperations:
         """Report that another build of the image would serve than the one that runs."""
         before, _, old = (stack.parameters.get("Image", "") if stack else "").partition("@")
         after, _, new = model.image.partition("@")
-        if old and before == after and old != new:
-            what = "AWS has patched the image since"
-            if model.server == OWN:
-                what = "the image has changed since, with fdeploy or its base"
-            self._context.report(Step(f"{what}: {new} instead of {old}"))
+        if not old or old == new:
+            return
+        if model.server == OWN and after.startswith(before):  # by its tag, if it is not in ECR yet
+            what = "fdeploy's image has changed since the last deploy: its code, libraries or base"
+            self._context.report(Step(f"{what}; the endpoint moves to it, with the same model"))
+        elif before == after:
+            self._context.report(Step(f"AWS has patched the image since: {new} instead of {old}"))
 
     def _in_ecr(self, stored: StoredArtifact) -> StoredArtifact:
         """The artifact with its image by the digest, if that is in ECR already."""

@@ -9,18 +9,19 @@
 ``package`` decides: it looks for the image in ECR, and builds it if it is not there. The record of
 the artifact keeps the decision, and later commands follow it without asking AWS. ``upload`` pushes
 the image, and ``deploy`` makes sure that it is still there.
+
+The base of an image is the one that the stage's live image has, as its labels say, so that an
+unchanged project has the same image on every machine, although the tag of its base has moved.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from fastai_deploy import files
+from fastai_deploy import naming
 from fastai_deploy.aws.capacity import Instance, known_types
 from fastai_deploy.aws.images import OWN
 from fastai_deploy.aws.permission_check import check_permissions
@@ -28,6 +29,7 @@ from fastai_deploy.aws.permissions import Needs, user_policies
 from fastai_deploy.aws.repository import ImageRepository, Pushable, StoredImage
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.specs import wanted_instance
+from fastai_deploy.aws.stacks import find_stack
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.errors import (
     AwsCredentials,
@@ -42,17 +44,18 @@ from fastai_deploy.errors import (
     RecordStale,
     TargetUnavailable,
 )
-from fastai_deploy.image.blobs import BlobStore
-from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, container_of
+from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, Wanted, container_of
 from fastai_deploy.image.names import Reference
 from fastai_deploy.packaging.artifact import needs_openvino
 from fastai_deploy.progress import Reporter, Step, Warned
 from fastai_deploy.records import Artifact, Check, StoredArtifact
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.aws.stacks import chosen_image, could_be_own, served_model
-
-if TYPE_CHECKING:
-    from fastai_deploy.image.registry import Repository
+from fastai_deploy.targets.aws.stacks import (
+    OwnImage,
+    chosen_image,
+    could_be_own,
+    served_model,
+)
 
 # What keeps fdeploy from its own image. A registry or AWS that does not answer now may do so later.
 _IN_THE_WAY = (AwsCredentials, AwsDenied, NotOurs, TargetUnavailable, ExtraMissing)
@@ -62,15 +65,16 @@ _PASSING = (AwsThrottled, AwsUnreachable)
 class ServingImage(Pushable, Protocol):
     """An image of fdeploy's own server; see :mod:`fastai_deploy.image.build`."""
 
+    @property
+    def base_digest(self) -> str:
+        """The digest of its base."""
+
     def build(self) -> Any:
         """Make its layers on this machine. Raises FdeployError."""
 
 
-FindImage = Callable[[str, bool], ServingImage]
-"""The image for a processor, ``x86_64`` or ``aarch64``, with OpenVINO or without.
-
-Raises FdeployError.
-"""
+FindImage = Callable[[Wanted], ServingImage]
+"""Finds which image is wanted; nothing is made yet. Raises FdeployError."""
 
 
 @dataclass(frozen=True)
@@ -84,29 +88,30 @@ class OwnServer:
     find: FindImage | None
     report: Reporter
 
-    def decided(self, packaged: Artifact | None) -> str | None:
-        """The tag of the image, as far as it is known without asking; None for another image.
+    def decided(self, packaged: Artifact | None) -> OwnImage | None:
+        """The image, as far as it is known without asking; None for another one.
 
-        It is empty if the settings demand the image and nothing is packaged yet. Raises
-        SettingsError.
+        Raises SettingsError.
         """
         if not could_be_own(self.settings, self.bundle):
             return None
         if packaged is not None and packaged.server == OWN and packaged.image_tag:
-            return packaged.image_tag
-        return "" if self.settings.sections.endpoint.server == OWN else None
+            return OwnImage(packaged.image_tag, packaged.image_base)
+        return OwnImage() if self.settings.sections.endpoint.server == OWN else None
 
-    def decide(self, packaged: Artifact | None) -> str | None:
-        """Look for the image, and build it if it is not in ECR; its tag, None for an image of AWS.
+    def decide(self, packaged: Artifact | None, *, pull: bool = False) -> OwnImage | None:
+        """Look for the image, and build it if it is not in ECR; None for an image of AWS.
 
-        Raises SettingsError, and what is in the way if the settings demand the image.
+        ``pull`` asks the base's registry which build its tag names now. Raises SettingsError, and
+        what is in the way if the settings demand the image, or if a newer base cannot be had.
         """
         if self.find is None or not could_be_own(self.settings, self.bundle):
             return self.decided(packaged)
         try:
-            return self._available()
+            return self._available(pull=pull)
         except (*_IN_THE_WAY, *_PASSING) as error:
-            if self.settings.sections.endpoint.server == OWN:
+            demanded = self.settings.sections.endpoint.server == OWN
+            if demanded or (pull and isinstance(error, TargetUnavailable)):
                 raise
             before = self.decided(packaged)
             if before is not None and isinstance(error, _PASSING):
@@ -114,11 +119,11 @@ class OwnServer:
             self._tell(error)
             return None
 
-    def image(self) -> ServingImage:
-        """The image for the settings' processor. Raises FdeployError."""
+    def image(self, base: str = "", *, pull: bool = False) -> ServingImage:
+        """The image for the settings' processor, on the base of a digest. Raises FdeployError."""
         if self.find is None:
             raise TargetUnavailable("there are no images to make", hint="run fdeploy up")
-        return self.find(self.machine, self._needs_openvino())
+        return self.find(Wanted(self.machine, self._needs_openvino(), base, pull))
 
     @property
     def machine(self) -> str:
@@ -126,19 +131,20 @@ class OwnServer:
         on = wanted_instance(self.settings, known_types())
         return "aarch64" if on.arm else "x86_64"
 
-    def store(self, tag: str) -> StoredImage:
-        """Push the image of a tag unless it is in ECR, and note that the stage uses it.
+    def store(self, wanted: OwnImage) -> StoredImage:
+        """Push the image unless it is in ECR, and note that the stage uses it.
 
         Raises RecordStale if another image would be made now, NotOurs, AwsError, and the errors of
         building it.
         """
         try:
-            found = self.repository.find(tag)
+            found = self.repository.find(wanted.tag)
             if found is None:
-                image = self.image()
-                if image.tag != tag:
+                image = self.image(wanted.base)
+                if image.tag != wanted.tag:
                     raise RecordStale(
-                        f"the image {tag} is not in ECR, and what it was made from has changed",
+                        f"the image {wanted.tag} is not in ECR, and what it was made from has "
+                        "changed",
                         hint="run fdeploy package",
                     )
                 found = self.repository.push(image)
@@ -163,18 +169,22 @@ class OwnServer:
         return replace(stored, image=self.repository.uri(found.digest), image_tag=found.tag)
 
     def base_check(self, stored: StoredArtifact) -> Check | None:
-        """Whether the base of the artifact's image was patched since; None without an image.
+        """Whether the base of the image was patched since.
 
-        The image itself says which base it has. Without an answer it is unknown, and warned about.
+        None without an image in ECR, and for a base that the settings name by its digest.
+        It is the image that serves, else the artifact's. The image itself says which base it has.
+        Without an answer it is unknown, and warned about.
         """
         digest = stored.image.partition("@")[2]
-        if not stored.image_tag or not digest:
+        if not stored.image_tag or self._asked_base.digest:
             return None
         from fastai_deploy.image.registry import Repository  # noqa: PLC0415 - requests
 
         try:
-            name, used = _base_of(Repository.of(self.repository.login()), digest)
-            if not name:  # pushed by something else
+            live = self._live_digest()
+            digest = live if live and self.repository.find(live) else digest
+            name, used = self._base_of(digest) if digest else ("", "")
+            if not name:  # none is in ECR, or pushed by something else
                 return None
             base = Reference.parse(name)
             newest = Repository(base.place).digest(base.tag)
@@ -187,11 +197,11 @@ class OwnServer:
             "base image",
             "warned",
             f"{name} was patched since: it is {newest}, and the image has {used}",
-            "run fdeploy image --pull --output image.tar, then fdeploy up",
+            "run fdeploy up --pull",
         )
 
     def _made_again(self, stored: StoredArtifact, *, fits: bool) -> StoredImage:
-        image = self.image()
+        image = self.image(stored.image_base)
         if fits and image.tag != stored.image_tag:
             raise AwsMissing(
                 f"the image in which version {stored.version} was proven is gone: "
@@ -202,15 +212,43 @@ class OwnServer:
             self.report(Step(f"the image {image.tag} is no longer in ECR: it is made again"))
         return self.repository.push(image)
 
-    def _available(self) -> str:
-        """The tag of the image, which is in ECR, or is built now and may be pushed."""
-        self.repository.exists()  # who may not look there needs no base
-        image = self.image()
+    def _available(self, *, pull: bool) -> OwnImage:
+        """The image, which is in ECR, or is built now and may be pushed."""
+        live = self._live_digest()
+        newest = self.repository.newest(live)  # who may not look there needs no base
+        base = self._base_in_use(newest) if newest and not pull else ""
+        image = self.image(base, pull=pull)
         if self.repository.find(image.tag) is None:
             self.repository.login()
             self._check_permissions()
             image.build()
-        return image.tag
+        return OwnImage(image.tag, image.base_digest)
+
+    def _live_digest(self) -> str:
+        """The digest of the image that serves the stage, of whatever repository; empty for none."""
+        owner = self.repository.owner
+        stack = find_stack(self.aws, naming.endpoint_stack(owner.project, owner.stage))
+        return stack.parameters.get("Image", "").partition("@")[2] if stack else ""
+
+    def _base_in_use(self, image: StoredImage) -> str:
+        """The digest of an image's base; empty if it is another base than that of the settings."""
+        try:
+            name, digest = self._base_of(image.digest)
+        except (AwsError, TargetUnavailable) as error:
+            self.report(Step(f"which base the image in use has is unknown: {error.message}"))
+            return ""
+        return digest if name == str(self._asked_base) else ""
+
+    @property
+    def _asked_base(self) -> Reference:
+        return Reference.parse(self.settings.sections.package.base_image)
+
+    def _base_of(self, digest: str) -> tuple[str, str]:
+        """The name and the digest of an image's base, from its labels; empty without them."""
+        from fastai_deploy.image.registry import Repository  # noqa: PLC0415 - requests
+
+        labels = Repository.of(self.repository.login()).labels(digest)
+        return labels.get(BASE_NAME, ""), labels.get(BASE_DIGEST, "")
 
     def _check_permissions(self) -> None:
         """Raise AwsDenied if IAM's simulator says that the caller may not push an image."""
@@ -255,18 +293,3 @@ class OwnServer:
         served = served_model(self.bundle)
         _, image = chosen_image(self.settings, self.aws.region, served)
         return f'or set server = "{image.family}" in [endpoint] to keep AWS\'s image'
-
-
-def _base_of(repository: Repository, digest: str) -> tuple[str, str]:
-    """The name and the digest of an image's base, from its labels; empty without them.
-
-    Raises ImageError or HashMismatch.
-    """
-    config = json.loads(repository.document(digest).data)["config"]
-    with tempfile.TemporaryDirectory(prefix="fdeploy-") as folder:
-        store = BlobStore(Path(folder))
-        repository.download(config["digest"], config["size"], store)
-        path = store.find(config["digest"], config["size"])
-        document = json.loads(files.read(path)) if path else {}
-    labels = document.get("config", {}).get("Labels", {})
-    return labels.get(BASE_NAME, ""), labels.get(BASE_DIGEST, "")

@@ -162,20 +162,32 @@ def _obstacle(on: Instance, bundle: Path) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class OwnImage:
+    """An image of fdeploy's own server: its tag, and the digest of its base.
+
+    Both are empty while only that is known that one will serve.
+    """
+
+    tag: str = ""
+    base: str = ""
+
+
 def serving_container(
-    settings: Settings, region: str, bundle: Path, own_tag: str | None = None
+    settings: Settings, region: str, bundle: Path, own: OwnImage | None = None
 ) -> Container:
     """The container of these settings. Raises SettingsError or TargetUnavailable.
 
-    ``own_tag`` is the tag of the image of fdeploy's own server, if that serves.
+    ``own`` is the image of fdeploy's own server, if that serves.
     """
     served = served_model(bundle)
     if settings.sections.endpoint.kind == "lambda":
         check_function_model(served.function_bytes if served else 0)
         return FUNCTION
-    if own_tag is not None:
+    if own is not None:
         on = wanted_instance(settings, known_types())
-        return replace(container_of("aarch64" if on.arm else "x86_64"), image_tag=own_tag)
+        container = container_of("aarch64" if on.arm else "x86_64")
+        return replace(container, image_tag=own.tag, image_base=own.base)
     on, image = chosen_image(settings, region, served)
     if image.python is None:
         raise SettingsError(

@@ -40,7 +40,7 @@ from fastai_deploy.targets.aws import checks, claim, expiry
 from fastai_deploy.targets.aws.batch import BatchTransform
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.function import FunctionStage, other_serves
-from fastai_deploy.targets.aws.stacks import serving_container
+from fastai_deploy.targets.aws.stacks import OwnImage, serving_container
 from fastai_deploy.targets.base import Claim, Route
 
 _CONFIG = "AWS::SageMaker::EndpointConfig"
@@ -70,11 +70,13 @@ class AwsTarget:
         self.context.aws.check_account()
         claim.refuse_another_projects(self.context)
 
-    def container(self, packaged: Artifact | None = None, *, decides: bool = False) -> Container:
+    def container(
+        self, packaged: Artifact | None = None, *, decides: bool = False, pull: bool = False
+    ) -> Container:
         """The container, from the image that the settings select, that an artifact must fit."""
         context, own = self.context, self.context.own_server
-        tag = own.decide(packaged) if decides else own.decided(packaged)
-        return serving_container(context.settings, context.aws.region, context.bundle, tag)
+        image = own.decide(packaged, pull=pull) if decides else own.decided(packaged)
+        return serving_container(context.settings, context.aws.region, context.bundle, image)
 
     def upload(self, artifact: Artifact) -> StoredArtifact:
         """Upload the artifact to the bucket and its image to ECR, unless they are there."""
@@ -86,7 +88,7 @@ class AwsTarget:
         stored = StoredArtifact.of(artifact, self.name, uri, aws.region, aws.account)
         if not artifact.image_tag:
             return stored
-        image = context.own_server.store(artifact.image_tag)
+        image = context.own_server.store(OwnImage(artifact.image_tag, artifact.image_base))
         return replace(stored, image=context.images.uri(image.digest))
 
     def deploy(self, stored: StoredArtifact, verify: Verify, *, sets_end: bool = True) -> Endpoint:

@@ -135,6 +135,7 @@ class LocalTarget:
         packaged: Artifact | None = None,
         *,
         decides: bool = False,
+        pull: bool = False,
     ) -> None:
         """None: the model server runs in this Python, which has the required packages."""
 
