@@ -22,6 +22,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KIND ?= real-time# of endpoint, in the fault and the permission table
 WHEELS := fastai_deploy/packaging/wheels.lock
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -94,10 +95,10 @@ check-workflows:
 	.venv-workflows/bin/zizmor --offline --pedantic --config .github/zizmor.yml .github build/workflows
 
 permission-table: $(VENV)/.dev
-	$(BIN)/python -m tests.aws.permission_table --out docs/permissions.md
+	$(BIN)/python -m tests.aws.permission_table --out docs/permissions.md --kind $(KIND)
 
 fault-table: $(VENV)/.dev
-	$(BIN)/python -m tests.aws.fault_table --out docs/faults.md
+	$(BIN)/python -m tests.aws.fault_table --out docs/faults.md --kind $(KIND)
 
 fuzz: $(VENV)/.dev
 	nice -n 15 $(BIN)/python -m tests.learner.fuzz --executions 1000000 --seed 1

@@ -1,11 +1,15 @@
 """The model in a Lambda function: package, cold start and warm answers, by share of a processor.
 
-    python -m benchmarks.lambda_start NAME=BUNDLE ... [--rounds 7]
+    python -m benchmarks.lambda_start NAME=BUNDLE ... [--rounds 7] [--memory 1769] [--write FILE]
 
 Each bundle is packed as ``fdeploy deploy --lambda`` packs it, and its zip is unpacked. A process of
 Python 3.13 then runs the function's handler with the events of API Gateway, in a cgroup that gives
-it 0.5, 1 or 2 cores, as a function of 885, 1769 or 3538 MB has. All cases take turns, so that a
-busy moment affects them alike. Needs Linux, root, cgroups and Python 3.13.
+it the share of a processor that a function of that memory has: 0.29, 0.5, 1 and 2 cores for 512,
+885, 1769 and 3538 MB. A share that this machine does not have is left out. All cases take turns, so
+that a busy moment affects them alike. Needs Linux, root, cgroups and Python 3.13.
+
+``--write`` writes the table from which ``plan``, ``doctor`` and ``cost`` estimate the time of a
+model: ``fastai_deploy/aws/function_speed.toml``. A name may be given twice, for two forms.
 
 Not measured: what AWS does before the process starts (the download of the package), its runtime
 client, and the network. A model that does not fit into the package is read from a local S3.
@@ -25,8 +29,9 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -36,10 +41,11 @@ from fastai_deploy.bundle import read_manifest
 from fastai_deploy.environments.venv import find_python
 from fastai_deploy.packaging.artifact import packed_forms, serving_versions, write_artifact
 from fastai_deploy.packaging.function_zip import FunctionPackage, build_function_package
+from fastai_deploy.packaging.served_model import served_model
 from fastai_deploy.packaging.wheels import FUNCTION, default_cache, fetch
 from fastai_deploy.runtime.hosts.lambda_function import CORE_MB, STORED_VARIABLE
 
-SHARES = (0.5, 1.0, 2.0)
+MEMORY = (512, 885, 1_769, 3_538)  # MB
 PERIOD = 20_000  # microseconds
 WARM = 20  # requests
 TEXT = "a great film with a very good story, and i would watch it again with all of you tonight"
@@ -77,10 +83,16 @@ class Case:
 
     name: str
     form: str
+    parameters: int
     package: FunctionPackage
     artifact: Path
     task: Path
-    share: float
+    memory: int
+
+    @property
+    def share(self) -> float:
+        """The cores that a function of the memory has."""
+        return self.memory / CORE_MB
 
 
 @dataclass
@@ -94,11 +106,14 @@ class Measured:
     memory: int = 0
 
 
-def packed(name: str, bundle: Path, folder: Path, python: Path) -> Iterator[Case]:
+def packed(
+    name: str, bundle: Path, folder: Path, python: Path, sizes: Sequence[int]
+) -> Iterator[Case]:
     """The cases of a bundle, whose package is built and unpacked."""
     versions = serving_versions(bundle, FUNCTION)
     wheels = fetch(FUNCTION, versions, cache=default_cache(), notify=print)
-    artifact, task = folder / f"{name}.tar.gz", folder / name
+    place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+    artifact, task = place / "model.tar.gz", place / "task"
     write_artifact(
         bundle,
         artifact,
@@ -107,16 +122,19 @@ def packed(name: str, bundle: Path, folder: Path, python: Path) -> Iterator[Case
         container=FUNCTION,
         wheels=wheels,
     )
-    package = build_function_package(artifact, folder / f"{name}.zip", {}, python=python)
+    package = build_function_package(artifact, place / "function.zip", {}, python=python)
     with zipfile.ZipFile(package.path) as archive:
         archive.extractall(task)
     (form,) = packed_forms(read_manifest(bundle)[0], FUNCTION)
+    served = served_model(bundle)
+    if served is None:
+        raise SystemExit(f"{bundle} is no bundle")
     print(
         f"{name:<14} {form.precision:<6} zip {package.bytes / 1e6:6.1f} MB, unpacked "
         f"{package.unpacked / 1e6:6.1f} MB{', reads the model from S3' * package.reads}"
     )
-    for share in SHARES:
-        yield Case(name, form.precision, package, artifact, task, share)
+    for memory in sizes:
+        yield Case(name, form.precision, served.parameters, package, artifact, task, memory)
 
 
 @contextlib.contextmanager
@@ -185,7 +203,7 @@ def run(case: Case, python: Path, beside: str) -> dict[str, Any]:
             "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": scratch,
             "AWS_LAMBDA_FUNCTION_NAME": "bench",
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(round(CORE_MB * case.share)),
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(case.memory),
             "FDEPLOY_ENDPOINT": "bench",
             **variables,
         }
@@ -207,12 +225,55 @@ def run(case: Case, python: Path, beside: str) -> dict[str, Any]:
     return found
 
 
+def table(cases: Sequence[Case], found: Mapping[int, Measured]) -> str:
+    """The measured models as function_speed.toml has them."""
+    rows: dict[tuple[str, str, int], dict[int, Measured]] = {}
+    for at, case in enumerate(cases):
+        rows.setdefault((case.name, case.form, case.parameters), {})[case.memory] = found[at]
+    lines = [
+        "# How fast models answer in a function, by its memory in MB; 1,769 MB are one core. Times",
+        "# are of the warm handler for one text of 20 words in ms, and of the first answer after a",
+        "# cold start in s. Written by: python -m benchmarks.lambda_start ... --write THIS_FILE",
+        "",
+        f'measured = "{datetime.now(timezone.utc):%Y-%m-%d}"',
+        f'machine = "{processor()}, {os.cpu_count()} cores"',
+    ]
+    for (name, form, parameters), by_memory in sorted(rows.items(), key=lambda row: row[0][1:]):
+        warm = {size: statistics.median(of.warm) * 1e3 for size, of in by_memory.items()}
+        first = {size: statistics.median(of.first) for size, of in by_memory.items()}
+        lines += [
+            *("", "[[models]]", f'name = "{name}"', f'precision = "{form}"'),
+            f"parameters = {parameters}",
+            f"warm_ms = {_inline(warm, 1)}",
+            f"first_s = {_inline(first, 2)}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _inline(values: Mapping[int, float], digits: int) -> str:
+    pairs = ", ".join(f"{size} = {value:.{digits}f}" for size, value in sorted(values.items()))
+    return f"{{ {pairs} }}"
+
+
+def processor() -> str:
+    """The processor's name."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if "model name" in line)
+    return "unknown processor"
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("bundles", nargs="+", metavar="NAME=BUNDLE")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--memory", type=int, nargs="+", default=MEMORY)
+    parser.add_argument("--write", type=Path, help="the file to write the table to")
     options = parser.parse_args()
+    sizes = [each for each in options.memory if each <= CORE_MB * (os.cpu_count() or 1)]
+    for size in set(options.memory) - set(sizes):
+        print(f"{size} MB: this machine has only {os.cpu_count()} cores")
     python = find_python(FUNCTION.python)
     if python is None:
         raise SystemExit(f"this needs Python {FUNCTION.python}")
@@ -221,7 +282,7 @@ def main() -> None:
             case
             for each in options.bundles
             for name, _, bundle in [each.partition("=")]
-            for case in packed(name, Path(bundle).expanduser(), Path(folder), python)
+            for case in packed(name, Path(bundle).expanduser(), Path(folder), python, sizes)
         ]
         beside = ""
         if any(case.package.reads for case in cases):  # Lambda's Python has botocore
@@ -243,8 +304,10 @@ def main() -> None:
                     statistics.median(once["warm"]) - statistics.median(once["model"])
                 )
                 measured.memory = max(measured.memory, once["memory"])
+    if options.write:
+        options.write.write_text(table(cases, found))
     print(
-        f"\n{'':<14} {'form':<6} {'cores':>5} {'init s':>7} {'first answer s (min, max)':>26} "
+        f"\n{'':<14} {'form':<6} {'MB':>5} {'init s':>7} {'first answer s (min, max)':>26} "
         f"{'warm p50':>9} {'p95 ms':>7} {'overhead':>9} {'MB':>5}"
     )
     for at, case in enumerate(cases):
@@ -253,7 +316,7 @@ def main() -> None:
         spread = f"{first:.2f} ({min(of.first):.2f}, {max(of.first):.2f})"
         quantiles = statistics.quantiles(of.warm, n=20)
         print(
-            f"{case.name:<14} {case.form:<6} {case.share:>5} {statistics.median(of.init):>7.2f} "
+            f"{case.name:<14} {case.form:<6} {case.memory:>5} {statistics.median(of.init):>7.2f} "
             f"{spread:>26} {statistics.median(of.warm) * 1e3:>9.1f} {quantiles[-1] * 1e3:>7.1f} "
             f"{statistics.median(of.overhead) * 1e3:>9.2f} {of.memory:>5}"
         )

@@ -445,7 +445,7 @@ class Cost:
 
     def __str__(self) -> str:
         if self.least_per_hour is None or self.most_per_hour is None:
-            return f"unknown: {self.note}"
+            return without_hour(self.note)
         hour, month = money(self.least_per_hour), f"{self.least_per_month:,.2f}"
         if self.most_per_hour != self.least_per_hour:
             hour = f"{hour} to {money(self.most_per_hour)}"
@@ -461,6 +461,14 @@ class Cost:
     def most_per_month(self) -> Decimal | None:
         """The highest cost of a month of :data:`HOURS_A_MONTH` hours."""
         return None if self.most_per_hour is None else self.most_per_hour * HOURS_A_MONTH
+
+
+BY_USAGE = "billed by usage"
+
+
+def without_hour(note: str) -> str:
+    """A price that is none per hour: ``note`` says that usage is billed, or why it is unknown."""
+    return note if BY_USAGE in note else f"unknown: {note}"
 
 
 def money(amount: Decimal) -> str:

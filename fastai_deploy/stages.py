@@ -29,6 +29,7 @@ from fastai_deploy.errors import FileError, LeftoverError, NoProject, UsageError
 from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
+from fastai_deploy.packaging.served_model import ServedModel, check_for_function, served_model
 from fastai_deploy.packaging.wheels import Container, Wheel, default_cache, fetch
 from fastai_deploy.parity.gate import model_summary, stored_goldens, verifier
 from fastai_deploy.progress import Advanced, Step, Warned
@@ -56,10 +57,13 @@ def export(project: Project) -> Bundle:
     """Convert the learner into a bundle without running it.
 
     :mod:`fastai_deploy.export_source` describes the other sources. Raises LearnerError,
-    GoldenError, ParityError, UsageError, FileError or ExtraMissing.
+    GoldenError, ParityError, UsageError, FileError or ExtraMissing, and SettingsError for a bundle
+    that is done and that the kind of endpoint cannot serve.
     """
     with reported(project, "export") as ending:
         wanted = export_source.export_request(project)
+        if wanted.runtime == "learner":
+            _check_kind(project, ServedModel(0, None, wanted.python or ""))
         source = export_source.source(wanted)
         made_from = export_source.digest(wanted, source)
         before = project.workspace.find(Bundle)
@@ -98,7 +102,15 @@ def export(project: Project) -> Bundle:
         if record.unproven:
             project.report(Warned(UNPROVEN, "fdeploy inspect shows why"))
         project.workspace.save(record)
+    _check_kind(project, served_model(project.workspace.bundle))
     return record
+
+
+def _check_kind(project: Project, served: ServedModel | None) -> None:
+    """Raise SettingsError for a model that the kind of endpoint of the settings cannot serve."""
+    settings = project.settings
+    if settings.target == "aws" and settings.sections.endpoint.kind == "lambda":
+        check_for_function(served)
 
 
 def package(project: Project, bundle: Bundle, *, pull: bool = False) -> Artifact:
@@ -261,7 +273,9 @@ def deploy(project: Project, stored: StoredArtifact) -> Endpoint:
     Raises DeployError or ParityError; the previous version then keeps serving.
     """
     with reported(project, "deploy") as ending:
-        verify = verifier(project.workspace.bundle, "the endpoint", project.report)
+        in_function = project.settings.sections.endpoint.kind == "lambda"
+        on = "the function" if in_function and project.target.name == "aws" else "the endpoint"
+        verify = verifier(project.workspace.bundle, on, project.report)
         record = project.target.deploy(stored, verify)
         record = replace(record, **kept_flags(project.settings))
         project.workspace.save(record)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from fastai_deploy.errors import ParityError
 from fastai_deploy.packaging.artifact import write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
-from fastai_deploy.packaging.wheels import Container
+from fastai_deploy.packaging.wheels import Container, Wheel
 from fastai_deploy.parity import Invoke
 from fastai_deploy.records import Artifact
 from fastai_deploy.workspace import Workspace
@@ -49,8 +50,13 @@ def write_model(
     return pack(bundle, folder / f"{name}.tar.gz", container)
 
 
-def pack(bundle: TinyBundle, path: Path, container: Container | None = None) -> Model:
-    """A bundle, packed; with a container for that, and without wheels."""
+def pack(
+    bundle: TinyBundle,
+    path: Path,
+    container: Container | None = None,
+    wheels: Sequence[Wheel] = (),
+) -> Model:
+    """A bundle, packed; with a container for that."""
     versions = {"numpy": "2", "onnxruntime": "1", "tokenizers": "0"}
     learner = {"file": "learner.pkl", "sha256": "0" * 64, "bytes": 1, "fastai": "2"}
     manifest = json.loads((bundle.folder / "manifest.json").read_bytes())
@@ -64,6 +70,7 @@ def pack(bundle: TinyBundle, path: Path, container: Container | None = None) -> 
         name=path.name.partition(".")[0],
         notify=lambda _done, _total: None,
         container=container,
+        wheels=wheels,
     )
     artifact = Artifact(str(path), written.sha256, written.bytes, "test", backend_url=BACKEND_URL)
     if container and container.complete:

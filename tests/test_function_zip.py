@@ -8,15 +8,18 @@ import io
 import json
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastai_deploy.bundle.manifest import FileEntry
 from fastai_deploy.errors import FileError, SettingsError
-from fastai_deploy.packaging.artifact import packed_forms, write_artifact
+from fastai_deploy.packaging.artifact import needs_openvino, packed_forms, write_artifact
 from fastai_deploy.packaging.function_zip import PACKAGE, build_function_package
 from fastai_deploy.packaging.wheels import FUNCTION, Container, Wheel
+from fastai_deploy.runtime.bundle import Form
 from tests.packaged import Model, write_model
 
 _FILES = {
@@ -156,31 +159,47 @@ def test_an_artifact_for_another_container_has_no_public_api(tmp_path: Path) -> 
         assert (b"fdeploy_runtime/gateway/gateway.py" in data.getvalue()) is expected
 
 
-class _Form:
-    def __init__(self, precision: str) -> None:
-        self.precision = precision
-
-
+@dataclass(frozen=True)
 class _Manifest:
-    """What ``packed_forms`` reads of a manifest."""
+    """What ``packed_forms`` reads of a manifest; ``megabytes`` are those of float32."""
 
-    def __init__(self, *precisions: str) -> None:
-        self.model: Any = self
-        self.gpu = None
-        self.forms = tuple(map(_Form, precisions))
+    precisions: tuple[str, ...]
+    megabytes: int
+    gpu: None = None
+
+    @property
+    def model(self) -> Any:
+        return self
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        return tuple(Form(each, f"{each}.onnx") for each in self.precisions)
+
+    @property
+    def files(self) -> dict[str, FileEntry]:
+        size = self.megabytes * 1_000_000
+        quarter = {"int8", "int8-weights"}
+        return {
+            f"{each}.onnx": FileEntry("", size // 4 if each in quarter else size)
+            for each in self.precisions
+        }
 
 
 @pytest.mark.parametrize(
-    ("forms", "packed"),
+    ("forms", "megabytes", "packed"),
     [
-        (("int8", "int8-weights", "bf16", "fp32"), "int8"),
-        (("int8-weights", "bf16", "fp32"), "fp32"),
-        (("fp32",), "fp32"),
+        (("int8", "int8-weights", "bf16", "fp32"), 500, "int8"),
+        (("int8-weights", "bf16", "fp32"), 90, "fp32"),
+        (("int8-weights", "bf16", "fp32"), 500, "int8-weights"),  # which float32 does not fit
+        (("bf16", "fp32"), 500, "fp32"),
+        (("int8-weights", "fp32"), 1_400, "fp32"),  # no function serves it
+        (("fp32",), 90, "fp32"),
     ],
 )
-def test_the_one_form_is_the_fastest_that_onnx_runtime_computes(
-    forms: tuple[str, ...], packed: str
+def test_the_one_form_is_what_onnx_runtime_computes_and_the_package_holds(
+    forms: tuple[str, ...], megabytes: int, packed: str
 ) -> None:
-    manifest: Any = _Manifest(*forms)
+    manifest: Any = _Manifest(forms, megabytes)
     (form,) = packed_forms(manifest, FUNCTION)
     assert form.precision == packed
+    assert not needs_openvino(manifest, FUNCTION)

@@ -282,12 +282,12 @@ CORE_MB = 1_769
 """The memory with which a function has one whole core (AWS: "Configure Lambda function memory")."""
 
 
-def function_memory(weights: int) -> int:
-    """The memory of a function in MB: one core's, or what a model needs.
+def function_memory(weights: int, *, least: int = CORE_MB) -> int:
+    """The memory of a function in MB: ``least``, or what a model needs.
 
     Below one core, the price of a request stays the same and it takes longer.
     """
-    return max(CORE_MB, math.ceil(MemoryNeed(weights, "function").needed / MIB))
+    return max(least, math.ceil(MemoryNeed(weights, "function").needed / MIB))
 
 
 def in_function(megabytes: int, need: MemoryNeed) -> MemoryEstimate:

@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from fastai_deploy.aws.capacity import Instance
 from fastai_deploy.aws.list_prices import PriceBook
-from fastai_deploy.records import HOURS_A_MONTH, money
+from fastai_deploy.records import HOURS_A_MONTH, money, without_hour
 
 _HOUR = 3_600
 _MILLION = 1_000_000
@@ -151,11 +151,34 @@ def _by_volume(found: CostReport) -> Iterator[str]:
 
 def function_million(prices: PriceBook, megabytes: int, latency_ms: float) -> Decimal | None:
     """What a million requests cost in a function; None if Lambda's price is not known."""
-    if prices.gb_second is None or prices.million_requests is None:
+    found = prices.function
+    if found is None:
         return None
     seconds = Decimal(str(latency_ms)) / 1_000
-    computing = prices.gb_second * Decimal(megabytes) / 1_024 * seconds * _MILLION
-    return (computing + prices.million_requests).quantize(_CENT)
+    computing = found.gb_second * Decimal(megabytes) / 1_024 * seconds * _MILLION
+    return (computing + found.million_requests).quantize(_CENT)
+
+
+def function_kept(prices: PriceBook, megabytes: int, *, warm: int, snapshot: bool) -> Iterator[str]:
+    """What a function costs whether it is asked or not: ``warm`` environments, and a snapshot."""
+    found, gigabytes = prices.function, Decimal(megabytes) / 1_024
+    if warm:
+        about = f"{warm} environments are kept warm"
+        if found is None or found.warm_gb_second is None:
+            yield f"{about} and paid by the hour: {_refresh(prices.region)} for the price"
+        else:
+            hour = found.warm_gb_second * gigabytes * _HOUR * warm
+            yield f"{about}, for {money(hour)} USD an hour"
+    if snapshot:
+        if found is None or found.snapshot_gb_second is None or found.restored_gb is None:
+            yield f"each version's snapshot costs too: {_refresh(prices.region)} for the price"
+        else:
+            month = found.snapshot_gb_second * gigabytes * _HOUR * HOURS_A_MONTH
+            million = found.restored_gb * gigabytes * _MILLION
+            yield (
+                f"each version's snapshot costs {month:,.2f} USD a month, and a million starts "
+                f"from it {million:,.2f}"
+            )
 
 
 def _refresh(region: str) -> str:
@@ -164,7 +187,7 @@ def _refresh(region: str) -> str:
 
 def _stage_line(bill: StageBill) -> str:
     if bill.per_hour is None:
-        return f"{_UNKNOWN}: {bill.note}"
+        return without_hour(bill.note)
     so_far = "" if bill.this_month is None else f", {bill.this_month:,.2f} so far this month"
     return f"{money(bill.per_hour)} {bill.currency} per hour{so_far}; {bill.note}"
 
@@ -208,14 +231,15 @@ class Fits:
     """Where the model fits: instance ``types`` with their memory, and serverless ``memory`` in MB.
 
     ``serverless`` is None if the model fits no serverless endpoint, and ``function``, in MB too, if
-    it fits no Lambda function. ``chosen`` is the type of the settings, ``serverless`` or
-    ``lambda``; empty if they name none.
+    it fits no Lambda function, where a request is expected to take ``function_ms``. ``chosen`` is
+    the type of the settings, ``serverless`` or ``lambda``; empty if they name none.
     """
 
     types: Sequence[tuple[str, int]]
     serverless: int | None
     chosen: str
     function: int | None = None
+    function_ms: float | None = None
 
 
 def compare(
@@ -242,8 +266,13 @@ def compare(
     steady = [option for option in priced if not Instance(option.place).burstable]
     cheapest = steady[0] if steady else None
     break_even = _break_even(cheapest, serverless)
-    function = _function(fits.function, prices, usage, chosen=fits.chosen == "lambda")
+    taken = fits.function_ms if usage.latency_ms is None else usage.latency_ms
+    function = _function(fits.function, prices, taken, chosen=fits.chosen == "lambda")
     more = list(_notes(usage, cheapest, break_even))
+    if usage.latency_ms is None and taken is not None:
+        more.append(f"lambda: at {taken:,.0f} ms for a text of 20 words, which is estimated")
+    if function is not None and prices.function is not None:
+        more.append(f"lambda's price: {prices.function.published}, {prices.function.source}")
     unpriced = len(instances) - len(priced)
     if unpriced and prices.known:
         more.append(f"{unpriced} more types fit, whose price is unknown: {_refresh(prices.region)}")
@@ -251,6 +280,8 @@ def compare(
         more.append(f"{fits.chosen} of the settings is not listed: the model does not fit it")
     if fits.serverless is None:
         more.append("the model needs more memory than a serverless endpoint can have, 6 GB")
+    if fits.function is None:
+        more.append("the model does not fit a Lambda function")
     return CostReport(
         region=prices.region,
         source=prices.source,
@@ -295,14 +326,14 @@ def _serverless(
 
 
 def _function(
-    megabytes: int | None, prices: PriceBook, usage: Usage, *, chosen: bool
+    megabytes: int | None, prices: PriceBook, taken_ms: float | None, *, chosen: bool
 ) -> CostOption | None:
     if megabytes is None:
         return None
     million = None
-    if usage.latency_ms is not None:
-        million = function_million(prices, megabytes, usage.latency_ms)
-    idle = None if prices.gb_second is None else Decimal(0)
+    if taken_ms is not None:
+        million = function_million(prices, megabytes, taken_ms)
+    idle = None if prices.function is None else Decimal(0)
     place = f"lambda, {megabytes:,} MB"
     return CostOption(place, megabytes << 20, None, None, idle, million, chosen)
 

@@ -328,6 +328,15 @@ class Deployment:
         template = stacks.template_of(self._aws, stack)
         return StackRequest(name, template, stack.tags, stack.protected)
 
+    def settle(self, name: str) -> None:
+        """Wait for a running operation on a stack, whatever its result.
+
+        Raises StackBusy if someone else has begun it, NotOurs or AwsError.
+        """
+        stack = our_stack(self._aws, name, self._owner)
+        if stack is not None and stack.working:
+            self._await(stack)
+
     def plan(self, request: StackRequest) -> Plan:
         """What applying the request would change; the change set is deleted again.
 
@@ -339,13 +348,23 @@ class Deployment:
             self._forget(change_set, stack)
         return Plan(stack, change_set)
 
-    def apply(self, request: StackRequest, ready: Callable[[], None] = lambda: None) -> Applied:
+    def apply(
+        self,
+        request: StackRequest,
+        ready: Callable[[], None] = lambda: None,
+        *,
+        since: Stack | None = None,
+    ) -> Applied:
         """Create or update the stack.
 
-        ``ready`` is called before changing anything and can stop it by raising. Raises StackFailed
-        if AWS rolled back to the previous state, and the errors of :meth:`plan`.
+        ``ready`` is called before changing anything and can stop it by raising. ``since`` is the
+        stack on whose state the request is based. Raises StackFailed if AWS rolled back to the
+        previous state, StackBusy if the stack was changed ``since``, and the errors of
+        :meth:`plan`.
         """
         stack = self._settled(request.name)
+        if since is not None:
+            self.check_unchanged(since)
         change_set = self._change_set(request, stack)
         if change_set is None:
             if stack is None:
@@ -365,8 +384,21 @@ class Deployment:
             self._forget(change_set, stack)
             raise
         made = self._operations.execute(change_set)
-        self._protect(made, protected=request.protected)
+        if self._protect(made, protected=request.protected):
+            made = stacks.find_stack(self._aws, made.id) or made
         return Applied(made, changed=True)
+
+    def check_unchanged(self, since: Stack) -> None:
+        """Raise StackBusy if another operation has changed a stack since it was in this state."""
+        now = stacks.find_stack(self._aws, since.id)
+        if now is None or now.updated == since.updated:
+            return
+        raise StackBusy(
+            f"{_who(Operator.of(newest_token(self._aws, since.id)))} changed the stack "
+            f"{since.name} at {now.updated:%H:%M:%S} UTC, while this command verified its own "
+            "change; the stack stays as it is",
+            hint="wait until nobody else deploys this stage, then run the same command again",
+        )
 
     def remove(self, name: str, *, retain_stuck: bool = False) -> bool:
         """Delete a stack and its resources; return whether it existed.
@@ -411,14 +443,17 @@ class Deployment:
         with suppress(AwsMissing):  # AWS deletes the others when one is executed
             delete_change_set(self._aws, change_set)
 
-    def _protect(self, stack: Stack, *, protected: bool) -> None:
-        if stack.protected != protected:
-            self._aws.call(
-                "cloudformation",
-                "update_termination_protection",
-                StackName=stack.id,
-                EnableTerminationProtection=protected,
-            )
+    def _protect(self, stack: Stack, *, protected: bool) -> bool:
+        """Set termination protection; whether that changed anything."""
+        if stack.protected == protected:
+            return False
+        self._aws.call(
+            "cloudformation",
+            "update_termination_protection",
+            StackName=stack.id,
+            EnableTerminationProtection=protected,
+        )
+        return True
 
     def _settled(self, name: str) -> Stack | None:
         """The stack, ready to be updated; None if it has to be created."""
@@ -455,9 +490,8 @@ class Deployment:
         found = Operator.of(newest_token(self._aws, stack.id))
         if found == self._operator or stack.status == "DELETE_IN_PROGRESS":
             return
-        who = str(found) if found else "someone (not through fdeploy)"
         raise StackBusy(
-            f"{who} is changing the stack {stack.name}: {stack.status} "
+            f"{_who(found)} is changing the stack {stack.name}: {stack.status} "
             f"since {stack.updated:%Y-%m-%d %H:%M} UTC",
             hint="wait for it to finish, or use another --stage",
         )
@@ -475,3 +509,7 @@ class Deployment:
         for name in change_set.adopted if change_set else ():
             self._report(Step(adoption_message(name, self._aws.region)))
         return change_set
+
+
+def _who(operator: Operator | None) -> str:
+    return str(operator) if operator else "someone (not through fdeploy)"

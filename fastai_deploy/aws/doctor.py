@@ -3,7 +3,7 @@
     credentials   valid, and whose they are       bucket      owned by this account
     permissions   by IAM's policy simulator       image       in the region's registry
     quota         of the instance type            memory      estimated to be enough
-    concurrency   of the account's functions
+    concurrency   of the account's functions      runtime     Lambda has the Python here
     stacks        owned, and not busy             limits      timeouts and sizes are consistent
     roles         the settings' own: of this account, there, and for their services
 
@@ -35,7 +35,9 @@ from fastai_deploy.errors import (
     AwsQuota,
     FdeployError,
     SettingsError,
+    TargetUnavailable,
 )
+from fastai_deploy.packaging.wheels import FUNCTION
 from fastai_deploy.records import Check, Outcome, counted
 
 _QUOTA_SERVICE = "sagemaker"
@@ -121,8 +123,9 @@ class Doctor:
     def require(self, subject: Subject) -> list[Check]:
         """Check what would otherwise make AWS fail after minutes; return the warnings.
 
-        Raises AwsMissing for a missing image or role, AwsQuota for too low a quota, and
-        SettingsError for a role that cannot be used or a model that does not fit in memory.
+        Raises AwsMissing for a missing image or role, AwsQuota for too low a quota,
+        TargetUnavailable for a region whose Lambda lacks the Python, and SettingsError for a role
+        that cannot be used or a model that does not fit in memory.
         """
         warned = []
         if subject.estimate:
@@ -148,6 +151,7 @@ class Doctor:
             yield "image", lambda: self._image(subject)
         reserved = subject.function
         if reserved is not None:
+            yield "runtime", self._runtime
             yield "concurrency", lambda: self._concurrency(reserved)
         instance = subject.instance
         if instance:
@@ -273,6 +277,25 @@ class Doctor:
             "image", "passed", f"{subject.image_name.partition('@')[0]} exists, as {digest}"
         )
 
+    def _runtime(self) -> Check:
+        """Check that Lambda knows the Python of the function in this region.
+
+        No operation lists a region's runtimes. ``ListLayers`` refuses one that is not among them,
+        names those, and changes nothing.
+        """
+        python, region = FUNCTION.python, self._aws.region
+        try:
+            self._aws.call("lambda", "list_layers", CompatibleRuntime=f"python{python}", MaxItems=1)
+        except AwsError as error:
+            if "compatibleRuntime" not in error.message or "enum value set" not in error.message:
+                raise
+            raise TargetUnavailable(
+                f"Lambda has no Python {python} in {region}",
+                hint="choose another --region, or set kind to serverless or real-time in "
+                "[endpoint]",
+            ) from None
+        return Check("runtime", "passed", f"Lambda has Python {python} in {region}")
+
     def _concurrency(self, reserved: int) -> Check:
         """Compare the account's concurrency with what the function reserves, and its own need."""
         limits = self._aws.call("lambda", "get_account_settings")["AccountLimit"]
@@ -286,7 +309,10 @@ class Doctor:
                 hint=f"remove concurrency from [endpoint.function], or ask for more at {url}",
             )
         if most <= _FEW_AT_ONCE:
-            hint = f"Lambda refuses more requests at once; ask for more at {url}"
+            hint = (
+                f"Lambda refuses more requests at once; ask for more at {url}. Until then, burst = "
+                f"{most} in [api] lets most callers get 429 and try again, instead of 500"
+            )
             return Check("concurrency", "warned", message, hint)
         return Check("concurrency", "passed", message)
 

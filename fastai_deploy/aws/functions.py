@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from fastai_deploy.aws.endpoint import passed_on
@@ -13,7 +14,9 @@ from fastai_deploy.errors import AwsError, AwsMissing, InvocationError, error_fr
 from fastai_deploy.naming import ALIAS
 from fastai_deploy.parity import Json
 
-_SERVER_ERROR = 500
+# The first is the code of the API reference, the second what the service was seen to answer.
+_TOO_LARGE = frozenset(("RequestTooLargeException", "RequestEntityTooLargeException"))
+_TOO_MANY = "TooManyRequestsException"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def invoke(aws: Aws, name: str, request: Json, qualifier: str = ALIAS) -> Json:
             f"{who} has no version {qualifier}", hint="run fdeploy deploy"
         ) from None
     except AwsError as error:
-        raise passed_on(name, error) from None
+        raise _not_taken(who, name, error) from None
     except ValueError:
         raise InvocationError(
             f"the answer of {who} is not JSON", hint="run fdeploy deploy"
@@ -78,6 +81,26 @@ def invoke(aws: Aws, name: str, request: Json, qualifier: str = ALIAS) -> Json:
     return said
 
 
+def _not_taken(who: str, name: str, error: AwsError) -> InvocationError:
+    """Lambda did not run the function: for the size of the request, for too many, or unreached."""
+    if error.aws_code in _TOO_LARGE:
+        return InvocationError(
+            f"{who} takes no request of more than 6 MB",
+            hint="send fewer or shorter texts in one request",
+            status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            answer_code="too_large",
+        )
+    if error.aws_code == _TOO_MANY:
+        return InvocationError(
+            f"{who} has more requests at once than it or the account may run",
+            hint="send fewer at once; fdeploy doctor shows how many the account may run",
+            status=HTTPStatus.TOO_MANY_REQUESTS,
+            answer_code="throttled",
+            retry_after=1.0,
+        )
+    return passed_on(name, error)
+
+
 def _failed(who: str, said: Any) -> InvocationError:
     """A crash or a time-out; Lambda says which."""
     message = str(said.get("errorMessage", "")) if isinstance(said, dict) else ""
@@ -85,18 +108,18 @@ def _failed(who: str, said: Any) -> InvocationError:
         return InvocationError(
             f"{who} did not answer in time",
             hint="send less text per request, or set more memory in [endpoint.function]",
-            status=504,
+            status=HTTPStatus.GATEWAY_TIMEOUT,
             answer_code="timeout",
         )
     return InvocationError(
         f"{who} failed: {message[:300] or 'no message'}",
         hint="run fdeploy logs to see why",
-        status=_SERVER_ERROR,
+        status=HTTPStatus.INTERNAL_SERVER_ERROR,
     )
 
 
 def _refused(who: str, said: Mapping[str, Any]) -> InvocationError:
-    status = said["status"] if isinstance(said["status"], int) else _SERVER_ERROR
+    status = said["status"] if isinstance(said["status"], int) else HTTPStatus.INTERNAL_SERVER_ERROR
     return error_from_response(who, status, json.dumps(said)) or InvocationError(
         f"{who} answered {status}", hint="run fdeploy logs to see why", status=status
     )

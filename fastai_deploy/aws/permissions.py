@@ -358,7 +358,7 @@ def _data(needs: Needs) -> Iterator[Json]:
         [needs.arn(f"sagemaker:*:*:{kind}/*") for kind in ("endpoint", "endpoint-config")],
     )
     yield _allow("apigateway", "GET", needs.arn("apigateway:*::/account"))
-    yield _allow("lambda", "GetAccountSettings", "*")
+    yield _allow("lambda", "GetAccountSettings ListLayers", "*")
     # To check that the image exists; the repositories belong to AWS.
     yield _allow("ecr", "BatchGetImage", needs.arn("ecr:*:*:repository/*"))
     # A teardown looks whether there are images of the project.

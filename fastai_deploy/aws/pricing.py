@@ -20,7 +20,7 @@ from fastai_deploy.aws.images import OWN
 from fastai_deploy.aws.specs import EndpointSpec, Instances, Serverless
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import AwsError
-from fastai_deploy.records import HOURS_A_MONTH, Cost, Extra
+from fastai_deploy.records import BY_USAGE, HOURS_A_MONTH, Cost, Extra
 
 Json = Any
 # ``get_products`` of a ``pricing`` client in one of the regions below. Raises AwsError.
@@ -124,7 +124,7 @@ def stage_cost(
 def endpoint_cost(spec: EndpointSpec, price: Price) -> Cost:
     """What the instances of an endpoint cost, from the price of one."""
     if isinstance(spec.capacity, Serverless):
-        note = "billed by usage: memory and seconds of each request"
+        note = f"{BY_USAGE}: memory and seconds of each request"
         if spec.capacity.provisioned:
             note += (
                 f"; provisioned concurrency of {spec.capacity.provisioned} is billed by the hour"

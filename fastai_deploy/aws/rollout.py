@@ -66,7 +66,7 @@ CAUSES: tuple[tuple[str, Diagnosis], ...] = (
         ),
     ),
     (
-        r"[Rr]untime parameter of python3\.13|'python3\.13' at 'runtime' failed",
+        r"[Rr]untime parameter of python3\.13|python3\.13.? at .runtime. failed",
         Diagnosis(
             "Lambda has no Python 3.13 in this region",
             "choose another --region, or set kind to serverless or real-time in [endpoint]",
@@ -197,7 +197,8 @@ class Rollout:
 
         ``ready`` is called before anything is changed and can stop it by raising. Raises
         StackFailed, DeployError, ParityError or InvocationError, each with its likely cause. If
-        nothing answers, the result is unknown and the stack stays: NoAnswer.
+        nothing answers, the result is unknown and the stack stays: NoAnswer. It stays too if
+        another command has changed it meanwhile: StackBusy.
         """
         try:
             before = self._deployment.live(request.name)
@@ -216,6 +217,7 @@ class Rollout:
             raise
         except (DeployError, ParityError, InvocationError) as error:
             lines = self._watch.lines()
+            self._deployment.check_unchanged(applied.stack)
             self._take_back(applied, before)
             raise explained(error, error.message, lines) from None
         return applied

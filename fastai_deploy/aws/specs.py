@@ -428,23 +428,10 @@ def endpoint_spec(
 
 
 _NEW_ACCOUNT_MB = 3_008
-MAX_FUNCTION_MODEL = 1_000_000_000
-"""Bytes; reading more from the bucket takes longer than a request may, at every cold start."""
 _MB = 1 << 20
 _LEAST_STORAGE = 512
 _BESIDE = 24  # MB of /tmp for the model's smaller files and all else
 _CANARY = 0.1
-
-
-def check_function_model(size: int) -> None:
-    """Raise SettingsError for a model of ``size`` bytes that is too large for a function."""
-    if size > MAX_FUNCTION_MODEL:
-        raise SettingsError(
-            f"the model has {size / _MB:,.0f} MB, and a function reads at most "
-            f"{MAX_FUNCTION_MODEL / _MB:,.0f} MB from the bucket within the time of a request",
-            hint='set kind to "real-time" in [endpoint], or allow a form with fewer bits '
-            "(quantize in [model])",
-        )
 
 
 def function_spec(
@@ -458,10 +445,9 @@ def function_spec(
 ) -> FunctionSpec:
     """The function's stack; ``size`` is the bytes of the model, ``reads`` as in FunctionCode.
 
-    Raises SettingsError for a model that does not fit, or what excludes SnapStart.
+    Raises SettingsError for storage that does not hold the model, or what excludes SnapStart.
     """
     endpoint, api = settings.sections.endpoint, settings.sections.api
-    check_function_model(size)
     memory = endpoint.function.memory or function_memory(size)
     files = math.ceil(size / _MB) + _BESIDE if reads else 0
     storage = endpoint.function.storage or max(_LEAST_STORAGE, files)

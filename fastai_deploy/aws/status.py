@@ -20,7 +20,7 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stacks import Stack, our_stack
 from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import ALIAS, VERSION_TAG
-from fastai_deploy.records import Bill, LastHour, Part, Status
+from fastai_deploy.records import BY_USAGE, Bill, LastHour, Part, Status
 
 ENDS_FORMAT = "%Y-%m-%dT%H:%M:%SZ"  # of the output of the ttl stack
 _PATIENCE = timedelta(minutes=10)
@@ -72,7 +72,7 @@ def _of_function(
     name = stack.outputs.get("FunctionName", "")
     state = find_function(aws, name) if name else None
     shares = [f"{weight:.0%} go to version {one}" for one, weight in _weights(state)]
-    note = f"a function of {state.memory:,} MB, billed by use" if state else "the function is gone"
+    note = f"a function of {state.memory:,} MB, {BY_USAGE}" if state else "the function is gone"
     return Status(
         target="aws",
         parts=tuple(_line(each) for each in stacks if each),
@@ -204,7 +204,7 @@ def _bill(aws: Aws, config: str, stack: Stack | None, instances: int) -> Bill:
         return Bill(None, None, "USD", "the endpoint configuration is gone")
     instance = found["ProductionVariants"][0].get("InstanceType")
     if instance is None:
-        return Bill(None, None, "USD", "serverless: billed by usage")
+        return Bill(None, None, "USD", f"serverless: {BY_USAGE}")
 
     price = instance_price(price_list(aws), instance, aws.region)
     if price.per_hour is None:

@@ -11,6 +11,7 @@ from typing import Any
 from fastai_deploy.cli.escaping import shortened, some
 from fastai_deploy.naming import short
 from fastai_deploy.records import (
+    BY_USAGE,
     DEPLOYED_AT,
     UNPROVEN,
     Bill,
@@ -24,6 +25,7 @@ from fastai_deploy.records import (
     Version,
     change_rows,
     money,
+    without_hour,
 )
 
 _DEPTH = 3  # levels of the module tree that are shown; --json has all of them
@@ -220,7 +222,7 @@ def status(result: Status) -> Iterator[str]:
         yield "nothing is deployed" if not result.parts else "no endpoint"
         return
     instances = f"{result.instances} instance{'' if result.instances == 1 else 's'}"
-    where = f", {instances}" if result.target == "aws" else ""
+    where = f", {instances}" if result.target == "aws" and BY_USAGE not in result.bill.note else ""
     yield f"endpoint    {result.endpoint}, {result.endpoint_status or 'gone'}{where}"
     if result.reason:
         yield f"            {result.reason}"
@@ -303,7 +305,7 @@ def _readable(message: str) -> str:
 
 def _bill(bill: Bill) -> Iterator[str]:
     if bill.per_hour is None:
-        yield f"price       {_UNKNOWN}: {bill.note}"
+        yield f"price       {without_hour(bill.note)}"
         return
     so_far = "" if bill.so_far is None else f", {bill.so_far:,.2f} so far"
     yield f"price       {money(bill.per_hour)} {bill.currency} per hour{so_far}"

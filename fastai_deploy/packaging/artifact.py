@@ -30,6 +30,7 @@ from fastai_deploy.bundle.manifest import EXPORT_AGAIN, form_entry
 from fastai_deploy.errors import FileError
 from fastai_deploy.json_reader import parse, read_object
 from fastai_deploy.packaging.container_files import ADAPTERS
+from fastai_deploy.packaging.served_model import for_function, graph_bytes
 from fastai_deploy.packaging.wheels import OPENVINO, SERVING, Container, Wheel, newest
 from fastai_deploy.parity.gate import GOLDENS, stored_goldens
 from fastai_deploy.parity.goldens import Labels, carried, render
@@ -303,7 +304,9 @@ def serving_versions(bundle: Path, container: Container | None = None) -> dict[s
 
 
 def needs_openvino(manifest: Manifest, container: Container | None) -> bool:
-    """Whether a form in the artifact is one that only OpenVINO computes."""
+    """Whether a form in the artifact is computed by OpenVINO."""
+    if container is not None and container.function:
+        return False
     machine = container.machine if container is not None else platform.machine()
     forms = packed_forms(manifest, container)
     return any(in_openvino(form.precision, machine) for form in forms)
@@ -355,7 +358,9 @@ def packed_forms(manifest: Manifest, container: Container | None) -> tuple[Form,
     forms = tuple(form for form in manifest.model.forms if computable(form.precision, machine))
     if container is not None and container.function:
         # A function starts while somebody waits: it neither measures forms nor has room for two.
-        return (next(form for form in forms if not in_openvino(form.precision, machine)),)
+        sizes = {name: entry.bytes for name, entry in manifest.files.items()}
+        chosen = for_function([(each.precision, graph_bytes(sizes, each.file)) for each in forms])
+        return (forms[chosen],)
     return forms
 
 

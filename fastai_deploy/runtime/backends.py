@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Callable, FrozenSet, Iterator, Mapping, Optional, Tuple
 
 from .bundle import BF16, FP16, INT8_WEIGHTS, KIND_WORDS, Bundle
@@ -113,6 +114,17 @@ def in_openvino(precision: str, machine: str) -> bool:
     return precision in (INT8_WEIGHTS, BF16) and machine == "x86_64"
 
 
+def _by_openvino(precision: str, machine: str) -> bool:
+    """Whether OpenVINO computes a form here.
+
+    The package of a Lambda function has no room for it. There, ONNX Runtime computes in float32
+    with the weights that were stored in int8, so that the package has room for the model.
+    """
+    if precision == INT8_WEIGHTS and find_spec("openvino") is None:
+        return False
+    return in_openvino(precision, machine)
+
+
 def processor_backends(
     bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, most_runs: int
 ) -> Iterator[Backend]:
@@ -121,7 +133,7 @@ def processor_backends(
         if form is not bundle.forms[-1] and not can_gain(form.precision, hardware):
             continue
         served = bundle.serving(form)
-        openvino = in_openvino(form.precision, hardware.machine)
+        openvino = _by_openvino(form.precision, hardware.machine)
         load = _load_openvino if openvino else _load_onnxruntime
         twice = min(threads, most_runs) >= _RUNS and _pays_twice(served, hardware)
         yield Backend(

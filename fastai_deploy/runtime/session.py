@@ -6,13 +6,14 @@ from typing import Any
 
 import onnxruntime
 
-from .bundle import BF16, Bundle, ModelError, check_names
+from .bundle import BF16, INT8_WEIGHTS, Bundle, ModelError, check_names
 from .hardware import Hardware
 
 SLOWER = ("SkipLayerNormFusion", "BiasGeluFusion")
 """Fusions of ONNX Runtime that cost more than they save; docs/quantization.md has the figures."""
 
 _MEMORY_FACTOR = 1.2
+_UNFOLDED_FACTOR = 5.0  # the file with int8 weights, and the float32 ones that it becomes
 
 
 def open_session(
@@ -27,11 +28,12 @@ def open_session(
     ``onnx_graph.check_weights`` first: this function does not check which files hold the weights.
     """
     path = bundle.folder / bundle.form.file
-    bundle.require_memory(hardware.memory, _MEMORY_FACTOR)
+    stored = bundle.form.precision == INT8_WEIGHTS
+    bundle.require_memory(hardware.memory, _UNFOLDED_FACTOR if stored else _MEMORY_FACTOR)
     try:
         session = onnxruntime.InferenceSession(
             str(path),
-            _options(threads, alone=alone, bf16=bundle.form.precision == BF16),
+            _options(threads, alone=alone, precision=bundle.form.precision),
             providers=["CPUExecutionProvider"],
             disabled_optimizers=SLOWER,
         )
@@ -43,7 +45,7 @@ def open_session(
     return session
 
 
-def _options(threads: int, *, alone: bool, bf16: bool) -> Any:
+def _options(threads: int, *, alone: bool, precision: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -57,6 +59,10 @@ def _options(threads: int, *, alone: bool, bf16: bool) -> Any:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     else:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if bf16:  # on Arm only; on x86 ONNX Runtime has no bfloat16
+    if precision == INT8_WEIGHTS:
+        # Multiplies the weights out once, instead of in every run: 99 ms instead of 176 for 20
+        # words, RoBERTa-base on one core.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if precision == BF16:  # on Arm only; on x86 ONNX Runtime has no bfloat16
         options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
     return options

@@ -76,7 +76,9 @@ def complete(
     folder = (temporary or Path(tempfile.gettempdir())) / "fdeploy-model"
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(packed, folder)
+        folder.mkdir(parents=True)
+        for path in packed.iterdir():  # a bundle has no folders
+            shutil.copyfile(path, folder / path.name)
         client = client or _client()
         for part in parts:
             _read(client, bucket, key, part, folder)

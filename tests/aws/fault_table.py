@@ -1,8 +1,10 @@
 """Fail each AWS call of an ``up`` in turn; a second run must recover, a teardown leave nothing.
 
-    python -m tests.aws.fault_table --out docs/faults.md
+    python -m tests.aws.fault_table --out docs/faults.md [--kind lambda] [--every 5 --lost-every 1]
 
-writes the page. That takes most of an hour; the tests run a sample of it.
+writes the page's part for that kind of endpoint. That takes most of an hour; the tests run a sample
+of it. With ``--every 5``, a fault is tried on every fifth call, and with ``--lost-every 1`` "lost",
+which leaves most behind, on every one all the same.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,10 +24,13 @@ from types import MappingProxyType
 from typing import Any
 
 from fastai_deploy.errors import FdeployError
+from fastai_deploy.targets.aws.function import FunctionStage
+from tests.aws import table_page
+from tests.aws.table_page import IN_FUNCTION, LAMBDA
 from tests.aws.world import World
 from tests.aws_double.faults import Fault
 from tests.aws_double.process import Double, running_double
-from tests.packaged import Model, write_model
+from tests.packaged import Model
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,37 @@ The test runs against the AWS double (`tests/aws_double/`), over real HTTP, with
 | server error | the service answers with an internal error (500), every time |
 | deny | the permission is missing |
 
-## Summary
+"""
+_HEAD_OF_FUNCTION = """\
+## The model in a Lambda function
 
-The first run ends with the error named below, or succeeds: some calls may fail without harm, such
-as those for the price.
+The same for `kind = "lambda"`: the API is in front of the function itself.
+`python -m tests.aws.fault_table --kind lambda` writes this part; {machine}.
+"""
+_HEAD_OF_UPDATE = """\
+## A new version of the model in a Lambda function
+
+The same for a stage whose function serves already. The deploy of another version is two updates of
+the stack: one publishes the version, which is asked the goldens, and one moves the alias to it.
+After the first run, the function must answer as the old version or as the new one.
+`python -m tests.aws.fault_table --kind lambda-update` writes this part; {machine}.
+"""
+_HEADS = {
+    table_page.REAL_TIME: _HEAD,
+    LAMBDA: _HEAD_OF_FUNCTION,
+    table_page.UPDATE: _HEAD_OF_UPDATE,
+}
+_SUMMARY = """
+{level} Summary{of}
+
+{share}The first run ends with the error named below, or succeeds: some calls may fail without harm,
+such as those for the price.
 
 | fault | calls hit | first run succeeded | second run recovered, nothing left | failed |
+|---|---|---|---|---|"""
+_SHARE = """\
+Not every call is failed: "lost", which leaves most behind, on one call in {lost}, the other faults
+on one in {every}.
 """
 
 
@@ -103,10 +134,19 @@ def up(world: World, model: Model) -> None:
 
 
 def calls_of_up(
-    double: Double, model: Model, folder: Path, flags: Mapping[tuple[str, str], Any] = NONE
+    double: Double,
+    model: Model,
+    folder: Path,
+    flags: Mapping[tuple[str, str], Any] = NONE,
+    earlier: Model | None = None,
 ) -> list[str]:
-    """The calls of an ``up`` without faults, in order; ``flags`` are settings."""
+    """The calls of an ``up`` without faults, in order; ``flags`` are settings.
+
+    ``earlier`` serves already.
+    """
     world = World(double, folder, flags=dict(flags))
+    if earlier is not None:
+        up(world, earlier)
     double.do_wrong(world.account)
     up(world, model)
     calls = [f"{call['service']} {call['operation']}" for call in double.calls(world.account)]
@@ -123,9 +163,15 @@ def disturbed(
     number: int,
     *,
     flags: Mapping[tuple[str, str], Any] = NONE,
+    earlier: Model | None = None,
 ) -> Row | None:
-    """Fail one call, run again, tear down; None if the run makes fewer calls."""
+    """Fail one call, run again, tear down; None if the run makes fewer calls.
+
+    ``earlier`` serves already: until the new model does, the API must go on answering.
+    """
     world = World(double, folder, flags=dict(flags))
+    if earlier is not None:
+        up(world, earlier)
     chosen = KINDS[kind]
     double.do_wrong(world.account, Fault(chosen.fault, call=number, attempts=chosen.attempts))
     first = "succeeded"
@@ -138,6 +184,7 @@ def disturbed(
     if hit is None:
         world.target().teardown(artifacts=True)
         return None
+    silent = earlier is not None and not answers(world, model, earlier)
     recovered = True
     try:
         up(world, model)
@@ -145,17 +192,40 @@ def disturbed(
         said = error.message.splitlines()[0].replace("|", "/")
         recovered, first = False, f"{first}, then {type(error).__name__}: {said}"
     proof = world.target().teardown(artifacts=True)
-    left = (*proof.left, *world.everything())
+    left = (*proof.left, *world.everything(), *(("no answer in between",) if silent else ()))
     return Row(kind, number, f"{hit['service']} {hit['operation']}", first, recovered, left)
 
 
-def rows(model: Model, kind: str, report: Callable[[Row], None]) -> list[Row]:
-    """The rows of one kind of fault, on its own double; ``report`` gets each as it is done."""
+def answers(world: World, *models: Model) -> bool:
+    """Whether the function answers as one of the models."""
+    ask = FunctionStage(world.target().context).invoke
+    for model in models:
+        with suppress(FdeployError, AssertionError):
+            model.verify(ask)
+            return True
+    return False
+
+
+def rows(
+    model: Model,
+    kind: str,
+    report: Callable[[Row], None],
+    *,
+    every: int = 1,
+    flags: Mapping[tuple[str, str], Any] = NONE,
+    earlier: Model | None = None,
+) -> list[Row]:
+    """The rows of one kind of fault, on its own double; ``report`` gets each as it is done.
+
+    One call in ``every`` is failed.
+    """
     found: list[Row] = []
     with running_double() as double:
-        for number in itertools.count(1):
+        for number in itertools.count(1, every):
             with tempfile.TemporaryDirectory() as folder:
-                row = disturbed(double, model, Path(folder), kind, number)
+                row = disturbed(
+                    double, model, Path(folder), kind, number, flags=flags, earlier=earlier
+                )
             if row is None:
                 break
             report(row)
@@ -163,16 +233,25 @@ def rows(model: Model, kind: str, report: Callable[[Row], None]) -> list[Row]:
     return found
 
 
-def page(found: Mapping[str, Sequence[Row]], machine: str) -> Iterator[str]:
-    """The lines of the page."""
-    yield _HEAD.format(machine=machine).rstrip()
-    yield "|---|---|---|---|---|"
+def page(
+    found: Mapping[str, Sequence[Row]], machine: str, *, endpoint: str, every: int, lost: int
+) -> Iterator[str]:
+    """The lines of the part of a kind of endpoint.
+
+    ``lost`` and ``every`` are how many calls there are to one that "lost" or another fault hits.
+    """
+    in_function = endpoint != table_page.REAL_TIME
+    yield _HEADS[endpoint].format(machine=machine).rstrip()
+    of = f" for {endpoint}" if in_function else ""
+    level = "###" if in_function else "##"
+    share = _SHARE.format(every=every, lost=lost) if every > 1 or lost > 1 else ""
+    yield _SUMMARY.format(level=level, of=of, share=share)
     for kind, of_kind in found.items():
         through = sum(row.first == "succeeded" for row in of_kind)
         good = sum(row.good for row in of_kind)
         counts = f"{len(of_kind)} | {through} | {good} | {len(of_kind) - good}"
         yield f"| {kind} | {counts} |"
-    yield "\n## Every call\n"
+    yield f"\n{level} Every call{of}\n"
     yield "| fault | call | operation | first run | second run, then teardown |"
     yield "|---|---|---|---|---|"
     for of_kind in found.values():
@@ -180,21 +259,41 @@ def page(found: Mapping[str, Sequence[Row]], machine: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Write the page; the exit code is 1 if a row failed."""
+    """Write the part; the exit code is 1 if a row failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kind", choices=table_page.KINDS, default=table_page.REAL_TIME)
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--lost-every", type=int)
     options = parser.parse_args()
 
     def report(row: Row) -> None:
         sys.stderr.write(f"{row}\n")
 
+    lost = options.lost_every or options.every
+    flags = NONE if options.kind == table_page.REAL_TIME else IN_FUNCTION
     with tempfile.TemporaryDirectory() as folder:
-        model = write_model(Path(folder), "model")
+        model = table_page.model_of_kind(options.kind, Path(folder))
+        earlier = None
+        if options.kind == table_page.UPDATE:
+            earlier = table_page.model_of_kind(options.kind, Path(folder), layers=3)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            begun = {kind: pool.submit(rows, model, kind, report) for kind in KINDS}
+            begun = {
+                kind: pool.submit(
+                    rows,
+                    model,
+                    kind,
+                    report,
+                    every=lost if kind == "lost" else options.every,
+                    flags=flags,
+                    earlier=earlier,
+                )
+                for kind in KINDS
+            }
             found = {kind: future.result() for kind, future in begun.items()}
-    lines = page(found, f"{date.today():%Y-%m-%d}, {os.cpu_count()} cores")  # noqa: DTZ011
-    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    machine = f"{date.today():%Y-%m-%d}, {os.cpu_count()} cores"  # noqa: DTZ011
+    lines = page(found, machine, endpoint=options.kind, every=options.every, lost=lost)
+    table_page.write_part(options.out, options.kind, lines)
     return 0 if all(row.good for of_kind in found.values() for row in of_kind) else 1
 
 

@@ -1,8 +1,9 @@
 """Take one action after the other from the printed policies, during an ``up`` and a ``teardown``.
 
-    python -m tests.aws.permission_table --out docs/permissions.md
+    python -m tests.aws.permission_table --out docs/permissions.md [--kind lambda] [--only lambda:]
 
-writes the page. That takes a while; the tests run a sample of it. The double enforces the policies.
+writes the page's part for that kind of endpoint, of the actions that begin so. That takes a while;
+the tests run a sample of it. The double enforces the policies.
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ from fastai_deploy.records import Teardown
 from fastai_deploy.targets.aws import checks
 from tests.aws.fault_table import up
 from tests.aws.images import TinyImage
+from tests.aws.table_page import (
+    IN_FUNCTION,
+    KINDS,
+    LAMBDA,
+    REAL_TIME,
+    container_of_kind,
+    write_part,
+)
 from tests.aws.world import World
 from tests.aws_double.process import Double, running_double
 from tests.packaged import Model, pack
@@ -36,6 +45,7 @@ USER = "deployer"
 _HASTE = 30
 # Settings that need many permissions: autoscaling and an end.
 SETTINGS = {("endpoint.scaling", "max_instances"): 2, ("project", "ttl"): "4h"}
+SETTINGS_OF_FUNCTION = {**IN_FUNCTION, ("project", "ttl"): "4h"}
 _HEAD = """\
 # Permissions: what happens when one is missing
 
@@ -50,7 +60,7 @@ The test runs against the AWS double (`tests/aws_double/`), which evaluates the 
 fdeploy calls itself, and for what CloudFormation's registry says that the handlers of a resource
 type call. `make permission-table` writes this page; {machine}.
 
-"Named" says whether the error, or the warning, names the action. Some actions may be missing
+{only}"Named" says whether the error, or the warning, names the action. Some actions may be missing
 without harm, such as those for the price.
 
 {count} actions: {named} of {failed} errors of `up`, and {named_later} of {failed_later} of
@@ -58,6 +68,21 @@ without harm, such as those for the price.
 
 | action | `up` without it | named | `teardown` without it | named | then |
 |---|---|---|---|---|---|
+"""
+_HEAD_OF_FUNCTION = """\
+## The model in a Lambda function
+
+The same for a stage with `kind = "lambda"` and `ttl`.
+`python -m tests.aws.permission_table --kind lambda` writes this part; {machine}.
+{only}
+{count} actions: {named} of {failed} errors of `up`, and {named_later} of {failed_later} of
+`teardown`, named the action; {good} recovered and left nothing, {bad} did not.
+
+| action | `up` without it | named | `teardown` without it | named | then |
+|---|---|---|---|---|---|
+"""
+_ONLY = """
+Only actions that begin with `{only}` were taken away.
 """
 
 
@@ -156,9 +181,11 @@ class Deployer:
         return Outcome("succeeded", self.world.said)
 
 
-def asked(double: Double, model: Model, folder: Path) -> list[str]:
+def asked(
+    double: Double, model: Model, folder: Path, flags: Mapping[tuple[str, str], Any] = SETTINGS
+) -> list[str]:
     """The actions that an ``up`` and a ``teardown`` ask for, with nothing missing."""
-    deployer = Deployer(_world(double, folder), model)
+    deployer = Deployer(_world(double, folder, flags), model)
     for run in (deployer.up, deployer.up, deployer.teardown):
         outcome = run()
         assert not outcome.failed, outcome
@@ -166,20 +193,26 @@ def asked(double: Double, model: Model, folder: Path) -> list[str]:
     return double.actions(deployer.world.account)
 
 
-def _world(double: Double, folder: Path) -> World:
+def _world(double: Double, folder: Path, flags: Mapping[tuple[str, str], Any]) -> World:
     """An account whose minutes are seconds, for what waits for the tag index."""
     return World(
         double,
         folder,
-        flags=dict(SETTINGS),
+        flags=dict(flags),
         clock=lambda: time.monotonic() * _HASTE,
         find_image=lambda wanted: TinyImage(machine=wanted.machine),
     )
 
 
-def lacking(double: Double, model: Model, folder: Path, action: str) -> Row:
+def lacking(
+    double: Double,
+    model: Model,
+    folder: Path,
+    action: str,
+    flags: Mapping[tuple[str, str], Any] = SETTINGS,
+) -> Row:
     """One action taken away during an ``up`` and a ``teardown``, and given back after each."""
-    deployer = Deployer(_world(double, folder), model)
+    deployer = Deployer(_world(double, folder, flags), model)
     deployer.allow(without=action)
     first = deployer.up()
     deployer.allow()
@@ -193,39 +226,49 @@ def lacking(double: Double, model: Model, folder: Path, action: str) -> Row:
     return Row(action, first, teardown, recovered, (*deployer.left(), *said))
 
 
-def page(rows: Sequence[Row], machine: str) -> Iterator[str]:
-    """The lines of the page."""
+def page(rows: Sequence[Row], machine: str, *, kind: str, only: str) -> Iterator[str]:
+    """The lines of the part of a kind of endpoint."""
     ups = [row for row in rows if row.up.failed]
     downs = [row for row in rows if row.teardown.failed]
     good = sum(row.good for row in rows)
-    yield _HEAD.format(
-        machine=machine,
-        count=len(rows),
-        failed=len(ups),
-        named=sum(row.names(row.up) for row in ups),
-        failed_later=len(downs),
-        named_later=sum(row.names(row.teardown) for row in downs),
-        good=good,
-        bad=len(rows) - good,
-    ).rstrip()
+    yield (
+        (_HEAD_OF_FUNCTION if kind == LAMBDA else _HEAD)
+        .format(
+            machine=machine,
+            only=_ONLY.format(only=only) if only else "",
+            count=len(rows),
+            failed=len(ups),
+            named=sum(row.names(row.up) for row in ups),
+            failed_later=len(downs),
+            named_later=sum(row.names(row.teardown) for row in downs),
+            good=good,
+            bad=len(rows) - good,
+        )
+        .rstrip()
+    )
     yield from map(str, rows)
 
 
 def main() -> int:
-    """Write the page; the exit code is 1 if a row failed."""
+    """Write the part; the exit code is 1 if a row failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kind", choices=KINDS[:2], default=REAL_TIME)
+    parser.add_argument("--only", default="", help="actions that begin so, such as lambda:")
     options = parser.parse_args()
-    rows: list[Row] = []
+    kind, rows = options.kind, list[Row]()
+    flags = SETTINGS_OF_FUNCTION if kind == LAMBDA else SETTINGS
     with running_double() as double, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        container = replace(container_of("x86_64"), image_tag=TinyImage().tag)
+        own = replace(container_of("x86_64"), image_tag=TinyImage().tag)
+        container = container_of_kind(kind) or own
         model = pack(write_bundle(folder / "model"), folder / "model.tar.gz", container)
-        for action in asked(double, model, _below(folder, "asked")):
-            rows.append(lacking(double, model, _below(folder, action), action))
-            sys.stderr.write(f"{rows[-1]}\n")
-    lines = page(rows, f"{date.today():%Y-%m-%d}, {os.cpu_count()} cores")  # noqa: DTZ011
-    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for action in asked(double, model, _below(folder, "asked"), flags):
+            if action.startswith(options.only):
+                rows.append(lacking(double, model, _below(folder, action), action, flags))
+                sys.stderr.write(f"{rows[-1]}\n")
+    machine = f"{date.today():%Y-%m-%d}, {os.cpu_count()} cores"  # noqa: DTZ011
+    write_part(options.out, kind, page(rows, machine, kind=kind, only=options.only))
     return 0 if all(row.good for row in rows) else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from decimal import Decimal
@@ -22,7 +23,10 @@ def live(opened: Open, model: Model) -> Iterator[Stage]:
     """A stage with an API; its account has a price list."""
     stage = opened(model, "")
     stage.double.behave(
-        stage.account, price={"ml.m5.large": "0.1380000000"}, serverless_price={"3": "0.0000600000"}
+        stage.account,
+        price={"ml.m5.large": "0.1380000000"},
+        serverless_price={"3": "0.0000600000"},
+        function_price={"Lambda-GB-Second": "0.0000200000 0.0000150000", "Request": "0.0000002500"},
     )
     stage.run.ok("upload", "--region", "eu-central-1")
     stage.run.ok("deploy", "--instance", "ml.m5.large")
@@ -86,6 +90,10 @@ def test_cost_takes_the_measured_rate_and_asks_for_prices(live: Stage, tmp_path:
     assert only["chosen"]
     assert Decimal(only["per_million"]) > 0
     assert found["serverless"] is not None
+    kept = json.loads((tmp_path / "fastai-deploy/prices/eu-central-1.json").read_bytes())
+    assert kept["function"]["gb_second"] == "0.0000200000", "of the first tier"
+    assert Decimal(kept["function"]["million_requests"]) == Decimal("0.25")
+    assert any(note.endswith("GetProducts of AWSLambda") for note in found["notes"])
     shown = command.ok("cost").stdout
     assert "dev         0.138 USD per hour, 0.00 so far this month" in shown
     assert os.listdir(tmp_path / "fastai-deploy/prices") == ["eu-central-1.json"]

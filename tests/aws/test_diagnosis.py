@@ -80,6 +80,12 @@ def test_a_resource_of_a_stack_is_the_same_thing() -> None:
             "x lacks the permission ecr:BatchGetImage",
         ),
         ("The repository of the image x does not exist", "", "the container image"),
+        # As CreateFunction was seen to word it.
+        (
+            "Value python3.13 at 'runtime' failed to satisfy constraint: Member must satisfy enum",
+            "",
+            "Lambda has no Python 3.13 in this region",
+        ),
     ],
 )
 def test_likely_causes(reason: str, line: str, what: str) -> None:

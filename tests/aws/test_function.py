@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 import zipfile
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -13,19 +12,20 @@ from typing import Any
 
 import pytest
 
+from fastai_deploy.cli import reports
 from fastai_deploy.errors import AwsQuota, DeployError, InvocationError, ParityError
 from fastai_deploy.naming import code_key
 from fastai_deploy.packaging.wheels import FUNCTION
-from fastai_deploy.records import Api, Endpoint, FunctionCode
+from fastai_deploy.records import FunctionCode
 from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.fault_table import calls_of_up, disturbed
+from tests.aws.functions import NAME, aliased, bring, deploy, up, versions
 from tests.aws.permission_table import Deployer
+from tests.aws.table_page import IN_FUNCTION
 from tests.aws.world import World
 from tests.aws_double.process import Double
 from tests.packaged import Model, write_model
 from tests.runtime.bundles import GOLDEN_TEXTS
-
-NAME = "demo-dev-lambda"
 
 
 @pytest.fixture(scope="module")
@@ -42,39 +42,7 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 @pytest.fixture
 def world(world: World) -> World:
     world.flags["endpoint", "kind"] = "lambda"
-    world.flags["api", "burst"] = 20
-    world.flags["api", "rate"] = 5.0
     return world
-
-
-def deploy(world: World, model: Model) -> Endpoint:
-    bring(world, model)
-    target = world.target()
-    return target.deploy(target.upload(model.artifact), model.verify)
-
-
-def up(world: World, model: Model) -> tuple[Endpoint, Api]:
-    bring(world, model)
-    target = world.target()
-    endpoint = target.deploy(target.upload(model.artifact), model.verify)
-    return endpoint, target.create_api(endpoint, model.verify)
-
-
-def bring(world: World, model: Model) -> None:
-    """The bundle and the artifact where the stage has them."""
-    shutil.copyfile(model.artifact.path, world.root / "model.tar.gz")
-    link = world.root / "bundle"
-    link.unlink(missing_ok=True)
-    link.symlink_to(model.bundle.folder)
-
-
-def aliased(world: World) -> Any:
-    return world.client("lambda").get_alias(FunctionName=NAME, Name="live")
-
-
-def versions(world: World) -> list[str]:
-    found = world.client("lambda").list_versions_by_function(FunctionName=NAME)["Versions"]
-    return [each["Version"] for each in found if each["Version"] != "$LATEST"]
 
 
 def test_a_model_becomes_a_function_with_an_api_and_nothing_again(
@@ -280,7 +248,8 @@ def test_status_plan_doctor_logs_and_templates_know_the_function(
     before = AwsOperations(world.target()).plan(model.artifact)
     added = {change.type for change in before.changes if change.action == "add"}
     assert {"Lambda::Function", "Lambda::Version", "Lambda::Alias", "ApiGateway::RestApi"} <= added
-    assert "nothing when idle" in before.cost.note or "no price of Lambda" in before.cost.note
+    assert str(before.cost).startswith("billed by usage, nothing when idle: about")
+    assert "with 1,769 MB, which is less than an instance below" in before.cost.note
 
     up(world, model)
     operations = AwsOperations(world.target())
@@ -288,11 +257,16 @@ def test_status_plan_doctor_logs_and_templates_know_the_function(
     status = operations.status()
     assert (status.endpoint, status.endpoint_status) == (NAME, "Active")
     assert status.version == model.artifact.version
-    assert "1,769 MB, billed by use" in status.bill.note
+    shown = list(reports.status(status))
+    assert f"endpoint    {NAME}, Active" in shown
+    assert "price       a function of 1,769 MB, billed by usage" in shown
     checks = {check.name: check for check in operations.doctor(model.artifact).checks}
     assert "functions at once here" in checks["concurrency"].message
     assert checks["artifact"].outcome != "failed"
     assert "a function of 1,769 MB" in checks["memory"].message
+    assert "a text of 20 words takes about" in checks["speed"].message
+    assert "USD per million" in checks["speed"].message
+    assert checks["runtime"].message == "Lambda has Python 3.13 in eu-central-1"
     lines = [
         line.message for line in operations.logs(api=True, since=timedelta(hours=1), follow=False)
     ]
@@ -413,9 +387,6 @@ def test_a_large_body_and_a_crash_are_answers(world: World, model: Model) -> Non
     assert aliased(world)["FunctionVersion"] == "1", "a version is not the function that is edited"
 
 
-IN_FUNCTION = {("endpoint", "kind"): "lambda", ("api", "burst"): 20, ("api", "rate"): 5.0}
-
-
 @pytest.fixture(scope="module")
 def calls(double: Double, model: Model, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return calls_of_up(double, model, tmp_path_factory.mktemp("calls"), IN_FUNCTION)
@@ -437,5 +408,41 @@ def test_a_call_that_failed_is_made_up_for_by_the_next_run(
 ) -> None:
     number = next(at for at, call in enumerate(calls, start=1) if operation in call)
     row = disturbed(double, model, tmp_path, kind, number, flags=IN_FUNCTION)
+    assert row is not None
+    assert row.good, row
+
+
+@pytest.fixture(scope="module")
+def calls_of_update(
+    double: Double, model: Model, other_model: Model, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    folder = tmp_path_factory.mktemp("calls")
+    return calls_of_up(double, model, folder, IN_FUNCTION, earlier=other_model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation", "which"),
+    [
+        ("lost", "cloudformation ExecuteChangeSet", 0),  # publishes the version
+        ("reset", "/invocations", 0),  # asks it
+        ("lost", "cloudformation ExecuteChangeSet", 1),  # moves the alias
+        ("server error", "cloudformation CreateChangeSet", 1),
+    ],
+)
+def test_a_failed_update_of_a_function_that_serves_leaves_it_answering(
+    *,
+    double: Double,
+    model: Model,
+    other_model: Model,
+    calls_of_update: list[str],
+    tmp_path: Path,
+    kind: str,
+    operation: str,
+    which: int,
+) -> None:
+    """As the old version or as the new one; the next run completes it."""
+    found = [at for at, call in enumerate(calls_of_update, start=1) if operation in call]
+    number = found[which]
+    row = disturbed(double, model, tmp_path, kind, number, flags=IN_FUNCTION, earlier=other_model)
     assert row is not None
     assert row.good, row

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 class Behaviour:
     """``quota``, ``used`` and ``price`` are by instance type (a price is dollars an hour, as text).
 
-    ``serverless_price`` is in dollars a second by gigabytes of memory.
+    ``serverless_price`` is in dollars a second by gigabytes of memory, ``function_price`` in
+    dollars by Lambda's usage type.
 
     ``used``: so many of the quota's instances are in use already. ``missing_images``: tags that
     AWS's registries do not have. ``image_patch``: how often AWS has patched the images.
+
+    ``concurrency``: how many functions run at once. ``missing_runtimes``: Lambda lacks them here.
 
     ``no_capacity``: no instance can be had. ``silent_update``: CloudFormation does not notice that
     an update of an endpoint has failed. ``seconds``: how long an endpoint takes at least.
@@ -28,8 +31,11 @@ class Behaviour:
     used: dict[str, int] = field(default_factory=dict)
     price: dict[str, str] = field(default_factory=dict)
     serverless_price: dict[str, str] = field(default_factory=dict)
+    function_price: dict[str, str] = field(default_factory=dict)
     missing_images: list[str] = field(default_factory=list)
     image_patch: int = 0
+    concurrency: int = 1_000
+    missing_runtimes: list[str] = field(default_factory=list)
     no_capacity: bool = False
     silent_update: bool = False
     seconds: float = 0.0

@@ -5,7 +5,9 @@ Sources: the API references of ListServiceQuotas and GetProducts (filters are al
 100 products a page, then a NextToken); "Reading the service price list file" for the shape of a
 product. Serverless prices are of the product family "ML Serverless", and of usage types such as
 EUC1-ServerlessInf:Mem-2GB, in USD a second; Infracost's resource of SageMaker endpoints reads them
-by these names.
+by these names. Lambda's are of the service code AWSLambda and told apart by usage types such as
+EUC1-Lambda-GB-Second; the price of a GB-second has tiers, each a dimension with its ``beginRange``
+(the file https://pricing.us-east-1.amazonaws.com/offers/v1.0/aws/AWSLambda/current/index.json).
 """
 
 from __future__ import annotations
@@ -53,9 +55,11 @@ class Market:
 
     def _products(self, request: Json) -> Json:
         wanted = {item["Field"]: item["Value"] for item in request["Filters"]}
+        region = wanted.get("regionCode", "")
+        of_service = self._functions if request["ServiceCode"] == "AWSLambda" else self._listed
         found = [
             _product(attributes, unit, price)
-            for attributes, unit, price in self._listed(wanted.get("regionCode", ""))
+            for attributes, unit, price in of_service(region)
             if wanted.items() <= attributes.items()
         ]
         first = int(request.get("NextToken", "0"))
@@ -77,11 +81,25 @@ class Market:
                 serverless = {"productFamily": "ML Serverless", "usagetype": type_}
                 yield {**serverless, "regionCode": region}, "seconds", cost
 
+    def _functions(self, region: str) -> Iterator[tuple[dict[str, str], str, str]]:
+        """The same of Lambda's products."""
+        for usage, price in self._behaviour().function_price.items():
+            kind = {"productFamily": "Serverless", "usagetype": f"EUC1-{usage}"}
+            yield {**kind, "regionCode": region}, "Lambda-GB-Second", price
+
 
 _PAGE = 100
 
 
 def _product(attributes: Mapping[str, str], unit: str, price: str) -> str:
-    dimension = {"unit": unit, "pricePerUnit": {"USD": price}}
-    terms = {"OnDemand": {"term": {"priceDimensions": {"dimension": dimension}}}}
+    """A product; prices of several tiers are separated by spaces."""
+    dimensions = {
+        f"tier{number}": {
+            "unit": unit,
+            "beginRange": str(number * 6_000_000_000),
+            "pricePerUnit": {"USD": each},
+        }
+        for number, each in enumerate(price.split())
+    }
+    terms = {"OnDemand": {"term": {"priceDimensions": dimensions}}}
     return json.dumps({"product": {"attributes": attributes}, "terms": terms})

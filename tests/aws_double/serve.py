@@ -47,7 +47,7 @@ class Double:
             IOT_MTLS_ENABLED="0",
             LAMBDA_EXECUTOR="local",
         )
-        from tests.aws_double import emulator, resource_types  # noqa: PLC0415
+        from tests.aws_double import emulator, lambda_limits, resource_types  # noqa: PLC0415
         from tests.aws_double.authorization import Authorization  # noqa: PLC0415
         from tests.aws_double.ecr import Ecr, Images, action_of, whose  # noqa: PLC0415
         from tests.aws_double.market import Market  # noqa: PLC0415
@@ -89,6 +89,7 @@ class Double:
         self._schedules = Schedules()
         self._journals: defaultdict[str, Journal] = defaultdict(Journal)
         resource_types.install(self._sagemaker, scaling)
+        lambda_limits.install(self._sagemaker.account_behaviour)
         self._authorization.install(emulator.resource_types)
 
     async def start(self) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from fastai_deploy.errors import SettingsError
+from fastai_deploy.packaging.served_model import ServedModel, served_model
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.settings import load_settings
-from fastai_deploy.targets.aws.stacks import ServedModel, served_model, serving_container
+from fastai_deploy.targets.aws.stacks import serving_container
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/mine"
 

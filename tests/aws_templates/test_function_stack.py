@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,14 @@ def test_a_model_that_is_read_gets_the_storage_for_it() -> None:
 
 
 def test_a_model_that_is_too_large_is_refused_with_the_kind_that_fits(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="a function reads at most 954 MB") as error:
-        spec(1_400_000_000, reads=True)
-    assert "real-time" in error.value.hint
     manifest = '{"files": {"model.onnx": {"bytes": 1400000000}}, "model": {"file": "model.onnx"}}'
     (tmp_path / "manifest.json").write_text(manifest)
-    with pytest.raises(SettingsError, match="1,335 MB"):
+    with pytest.raises(SettingsError, match=r"1,335 MB, and a function reads at most 954") as error:
+        serving_container(settings(), "eu-central-1", tmp_path)
+    assert "fdeploy config set endpoint.kind real-time" in error.value.hint
+    learner = {"files": {"learner.pkl": {"bytes": 1}}, "model": {"file": "learner.pkl"}}
+    (tmp_path / "manifest.json").write_text(json.dumps({**learner, "runtime": {"python": "3.12"}}))
+    with pytest.raises(SettingsError, match="torch and fastai do not fit"):
         serving_container(settings(), "eu-central-1", tmp_path)
     assert serving_container(settings(), "eu-central-1", tmp_path / "none") == FUNCTION
 

@@ -15,7 +15,7 @@ import tomli
 
 from fastai_deploy.aws.capacity import known_types
 from fastai_deploy.aws.costs import Fits, Usage, compare, function_million
-from fastai_deploy.aws.list_prices import PriceBook, price_book, refresh, shipped
+from fastai_deploy.aws.list_prices import FunctionPrices, PriceBook, price_book, refresh, shipped
 
 NOW = datetime(2026, 11, 29, tzinfo=timezone.utc)
 LISTED = tomli.loads(files("fastai_deploy.aws").joinpath("list_prices.toml").read_text("utf-8"))
@@ -55,7 +55,30 @@ def product(price: str, unit: str = "Hrs", **attributes: str) -> str:
     return json.dumps({"product": {"attributes": attributes}, "terms": terms})
 
 
-def products(wanted: Mapping[str, str]) -> Iterable[Mapping[str, Any]]:
+def tiered(usage: str, *prices: str) -> str:
+    """A product as the price list has it: the prices of its tiers, and where each begins."""
+    dimensions = {
+        str(number): {"beginRange": f"{number * 6_000_000_000}", "pricePerUnit": {"USD": price}}
+        for number, price in enumerate(prices)
+    }
+    terms = {"OnDemand": {"one": {"priceDimensions": dimensions}}}
+    return json.dumps({"product": {"attributes": {"usagetype": usage}}, "terms": terms})
+
+
+LAMBDA = (
+    tiered("EU-Lambda-GB-Second", "0.0000170000", "0.0000150000"),
+    tiered("EU-Lambda-GB-Second-ARM", "0.0000130000"),
+    tiered("EU-Request", "0.0000002500"),
+    tiered("EU-Lambda-Edge-Request", "0.0000006000"),
+    tiered("EU-Lambda-Provisioned-Concurrency", "0.0000041667"),
+    tiered("EU-Lambda-SnapStart-Cached-GB-S", "0.0000015046"),
+)
+
+
+def products(service: str, wanted: Mapping[str, str]) -> Iterable[Mapping[str, Any]]:
+    if service == "AWSLambda":
+        yield {"PriceList": list(LAMBDA)}
+        return
     if wanted.get("component") == "Hosting":
         yield {"PriceList": [product("0.5000000000", instanceName="ml.m5.large")]}
         yield {
@@ -84,8 +107,14 @@ def test_prices_that_were_asked_for_replace_those_that_ship(tmp_path: Path) -> N
         "2026-11-29",
         {"ml.m5.large": Decimal("0.5"), "ml.c5.large": Decimal("0.7")},
         {2: Decimal("0.00004")},
-        gb_second=Decimal("0.0000166667"),  # Lambda's, which are not asked for
-        million_requests=Decimal("0.20"),
+        FunctionPrices(
+            "AWS Price List API, GetProducts of AWSLambda",
+            "2026-11-29",
+            gb_second=Decimal("0.000017"),
+            million_requests=Decimal("0.25"),
+            warm_gb_second=Decimal("0.0000041667"),
+            snapshot_gb_second=Decimal("0.0000015046"),
+        ),
     )
     assert price_book("eu-west-1", tmp_path / "new") == found
     assert price_book("eu-west-2", tmp_path / "new") == shipped("eu-west-2")
@@ -94,15 +123,30 @@ def test_prices_that_were_asked_for_replace_those_that_ship(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"source": 1, "published": "", "hour": {"a": "0"}}', "\0"]
+    "content",
+    [
+        *("", "[]", "{}", '{"source": 1, "published": "", "hour": {"a": "0"}}', "\0"),
+        '{"source": "", "published": "", "hour": {}, "second_by_gb": {}, "function": {"odd": "1"}}',
+    ],
 )
 def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "us-east-1.json").write_text(content)
     assert price_book("us-east-1", tmp_path) == shipped("us-east-1")
 
 
+def test_lambdas_prices_that_ship_serve_where_none_were_asked_for(tmp_path: Path) -> None:
+    """As in the file of a version of fdeploy that did not ask for them."""
+    old = {"source": "s", "published": "2026-11-28", "hour": {"a": "1"}, "second_by_gb": {}}
+    for region in ("us-east-1", "mars-north-1"):
+        (tmp_path / f"{region}.json").write_text(json.dumps(old))
+    assert price_book("us-east-1", tmp_path).function == shipped("us-east-1").function
+    assert price_book("mars-north-1", tmp_path).function is None
+
+
 def test_nothing_listed_keeps_what_is_known(tmp_path: Path) -> None:
-    assert not refresh("us-east-1", tmp_path, lambda _wanted: [{"PriceList": []}], NOW).known
+    assert not refresh(
+        "us-east-1", tmp_path, lambda _service, _wanted: [{"PriceList": []}], NOW
+    ).known
     assert price_book("us-east-1", tmp_path) == shipped("us-east-1")
 
 

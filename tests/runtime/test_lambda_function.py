@@ -23,7 +23,7 @@ from fastai_deploy.packaging.function_zip import (
 )
 from fastai_deploy.packaging.wheels import FUNCTION
 from fastai_deploy.runtime.hosts.lambda_function import STORED_VARIABLE
-from tests.gateway.aws_events import KINDS, Builder, rest
+from tests.gateway.aws_events import KINDS, Builder, function_url, rest
 from tests.gateway.fakes import Response
 from tests.gateway.lambda_runtime import RuntimeApi, function
 from tests.packaged import Model, write_model
@@ -152,7 +152,8 @@ class _Bucket(http.server.BaseHTTPRequestHandler):
         super().__init__(*arguments)
 
     def do_GET(self) -> None:
-        status, body = self.state["status"], b"<Error><Code>NoSuchKey</Code></Error>"
+        status, code = self.state["status"], self.state["code"]
+        body = f"<Error><Code>{code}</Code></Error>".encode()
         if status == 206:
             first, _, last = self.headers["range"].removeprefix("bytes=").partition("-")
             body = self.state["object"][int(first) : int(last) + 1]
@@ -168,7 +169,7 @@ class _Bucket(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def bucket(data: bytes) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """The state of a bucket, and the variables of a function that reads its object."""
-    state: dict[str, Any] = {"status": 206, "object": data}
+    state: dict[str, Any] = {"status": 206, "code": "", "object": data}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Bucket, state))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -208,17 +209,18 @@ def test_a_model_that_does_not_fit_is_read_from_the_bucket(
     )
 
 
-def test_a_model_that_is_gone_is_503_until_it_is_there_again(
-    small: FunctionPackage, model: Model, tmp_path: Path
+@pytest.mark.parametrize(("status", "reason"), [(404, "NoSuchKey"), (403, "AccessDenied")])
+def test_a_model_that_cannot_be_read_is_503_until_it_can(
+    *, small: FunctionPackage, model: Model, tmp_path: Path, status: int, reason: str
 ) -> None:
     with bucket(Path(model.artifact.path).read_bytes()) as (state, environ):
-        state["status"] = 404
+        state.update(status=status, code=reason)
         with running(small, tmp_path, environ=environ) as found:
             response = found.answer(rest('{"text": "a"}'))
             assert (response.status, response.code) == (503, "not_ready")
             assert response.headers["retry-after"]
             assert found.ask({"text": "a"})["error"]["code"] == "not_ready"
-            assert "NoSuchKey" in found.line("refused")["reason"]
+            assert reason in found.line("refused")["reason"]
             state["status"] = 206
             assert found.answer(rest('{"text": "a"}')).status == 200
 
@@ -242,6 +244,7 @@ def test_a_full_tmp_is_said_in_the_log(
     with bucket(Path(model.artifact.path).read_bytes()) as (_, environ):
         with running(small, tmp_path, environ=environ, limits=limits) as found:
             assert found.answer(rest('{"text": "a"}')).code == "not_ready"
+            assert "cannot be written: File too large" in found.line("refused")["reason"]
 
 
 def test_a_function_with_too_little_memory_says_so(model: Model, tmp_path: Path) -> None:
@@ -250,3 +253,39 @@ def test_a_function_with_too_little_memory_says_so(model: Model, tmp_path: Path)
     with running(made, tmp_path, environ=environ) as found:
         assert found.answer(rest('{"text": "a"}')).code == "not_ready"
         assert "MB of memory" in found.line("refused")["reason"]
+
+
+def test_a_request_that_takes_too_long_is_504_and_the_next_one_is_answered(
+    model: Model, tmp_path: Path
+) -> None:
+    """Nobody waits any more: the function stops in mid-batch, and its environment stays."""
+    many = json.dumps({"texts": ["a good film " * 200] * 1_000})
+    environ = {"FDEPLOY_TIMEOUT_MS": "20", "FDEPLOY_MAX_BODY": "6000000"}
+    with running(package(model, tmp_path), tmp_path, environ=environ) as found:
+        pid = found.runtime.pid
+        for event in (rest(many), function_url(many)):
+            late = found.answer(event)
+            assert (late.status, late.code) == (504, "timeout")
+            assert found.answer(rest('{"text": "a"}')).status == 200
+        line = next(line for line in found.lines() if line.get("status") == 504)
+        assert 0 < line["answered"] < 1_000
+        assert len(found.ask(json.loads(many))) == 1_000, "a direct invocation may take longer"
+        assert found.runtime.pid == pid
+
+
+@pytest.mark.parametrize("kind", [rest, function_url], ids=lambda kind: kind.__name__)
+def test_a_body_of_6_mb_is_answered_up_to_the_limit_of_the_settings(
+    model: Model, tmp_path: Path, kind: Builder
+) -> None:
+    limit = 6_000_000
+    environ = {"FDEPLOY_MAX_BODY": str(limit)}
+    frame = len(json.dumps({"text": ""}))
+    with running(package(model, tmp_path), tmp_path, environ=environ) as found:
+        for size, status in ((limit, 200), (limit + 1, 413)):
+            body = json.dumps({"text": ("a film " * limit)[: size - frame]})
+            assert len(body) == size
+            answer = found.answer(kind(body))
+            assert answer.status == status, answer.text[:200]
+            if status == 413:
+                assert answer.code == "too_large"
+                assert str(limit) in answer.text

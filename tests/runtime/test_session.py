@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import sys
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fastai_deploy.learner.rebuild.quantize import quantize_weights
 from fastai_deploy.runtime.bundle import ModelError, open_bundle
 from fastai_deploy.runtime.hardware import Hardware
 from fastai_deploy.runtime.loading import load
@@ -136,3 +138,25 @@ def test_two_runs_at_a_time_answer_as_one(wide: TinyBundle) -> None:
     loaded = load(wide.folder, HARDWARE, 2, most_runs=2)
     assert loaded.runs == 2
     assert loaded.deviation < 1e-5
+
+
+def test_weights_that_are_stored_in_int8_are_computed_with_in_float32(tmp_path: Path) -> None:
+    """As in a Lambda function, whose package has no OpenVINO."""
+    made = write_bundle(tmp_path / "bundle", layers=2, hidden=256)
+    stored = "model.int8-weights.onnx"
+    quantize_weights(made.folder / "model.onnx", made.folder / stored)
+    made.edit_model(forms=[form("int8-weights", stored), form("fp32")])
+    manifest = json.loads((made.folder / "manifest.json").read_bytes())
+    for path in made.folder.glob(f"{stored}*"):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        manifest["files"][path.name] = {"sha256": digest, "bytes": path.stat().st_size}
+    made.edit_manifest(files=manifest["files"])
+    bundle = open_bundle(made.folder)
+    (exact,) = open_session(bundle, HARDWARE, 1, alone=True).run(["logits"], FEED)
+    served = bundle.serving(bundle.forms[0])
+    assert served.model_bytes < bundle.model_bytes
+    (found,) = open_session(served, HARDWARE, 1, alone=True).run(["logits"], FEED)
+    assert 0 < np.abs(found - exact).max() < 0.02 * np.abs(exact).max()
+    little = Hardware(cores=1, memory=4 * served.model_bytes)
+    with pytest.raises(ModelError, match=r"int8-weights\.onnx needs about"):
+        open_session(served, little, 1, alone=True)

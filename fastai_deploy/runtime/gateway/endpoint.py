@@ -56,11 +56,16 @@ class TimeBudget:
     read: float
     retry_until: float
 
+    @property
+    def usable(self) -> float:
+        """Within how many seconds a request is answered; the rest is for checking and answering."""
+        return self.retry_until + self.connect + self.read
+
     @classmethod
     def of(cls, timeout_ms: int) -> TimeBudget:
         """The budget of a request that may take ``timeout_ms``."""
         total = timeout_ms / 1_000
-        usable = total - min(0.5, total / 10)  # the rest is for checking and answering
+        usable = total - min(0.5, total / 10)
         window = min(2.0, usable / 4)
         return cls(connect=window / 2, read=usable - window, retry_until=window / 2)
 
@@ -73,10 +78,11 @@ _FIRST_PAUSE = 0.1
 class Asked(Protocol):
     """What answers a checked request."""
 
-    def invoke(self, body: bytes, *, deadline: float, facts: Dict[str, Json]) -> bytes:
+    def invoke(self, body: bytes, *, deadline: float, ends: float, facts: Dict[str, Json]) -> bytes:
         """The answer to a JSON body; attempts begin until ``deadline``, in the gateway's clock.
 
-        Raises ErrorResponse. May add to ``facts``, which are logged.
+        After ``ends`` nobody waits for the answer. Raises ErrorResponse. May add to ``facts``,
+        which are logged.
         """
         ...
 
@@ -102,11 +108,13 @@ class Endpoint:
         self._sleep = sleep
         self._jitter = jitter
 
-    def invoke(self, body: bytes, *, deadline: float, facts: Dict[str, Json]) -> bytes:
+    def invoke(self, body: bytes, *, deadline: float, ends: float, facts: Dict[str, Json]) -> bytes:
         """The endpoint's answer to a JSON body; attempts begin until ``deadline``.
 
-        Raises ErrorResponse. Adds the number of attempts to ``facts``.
+        The client's own time-outs see to ``ends``. Raises ErrorResponse. Adds the number of
+        attempts to ``facts``.
         """
+        del ends
         pause = _FIRST_PAUSE
         facts["attempts"] = 0
         while True:

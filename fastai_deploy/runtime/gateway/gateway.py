@@ -17,13 +17,15 @@ Answer = Tuple[int, Optional[bytes], Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Exchange:
-    """A call that is being answered: the endpoint's deadline, and facts for the log.
+    """A call that is being answered: until when, and facts for the log.
 
-    ``deadline`` is in seconds of the gateway's clock.
+    Attempts begin until ``deadline``, and nobody waits after ``ends``; both are in seconds of the
+    gateway's clock.
     """
 
     call: Call
     deadline: float
+    ends: float
     facts: Dict[str, Json]
 
 
@@ -85,8 +87,10 @@ class Gateway:
             "x-request-id": call.request_id,
         }
         try:
-            deadline = started + self._budget.retry_until - self._late(context)
-            status, body, more = self._answer(Exchange(call, deadline, facts))
+            remaining = _remaining(context)
+            deadline = started + self._budget.retry_until - self._late(remaining)
+            ends = started + self._left(call, remaining)
+            status, body, more = self._answer(Exchange(call, deadline, ends, facts))
             response = events.respond(status, body, {**headers, **more})
         except Exception as error:  # noqa: BLE001 whatever happens, the client gets an answer
             failure = request_log.failure(error)
@@ -146,13 +150,25 @@ class Gateway:
         if not texts:  # every item has an error, so the model is not needed
             errors = [item.body() for item in request.items if isinstance(item, RequestError)]
             return 200, encode(errors), {}
-        answer = self._endpoint.invoke(body, deadline=exchange.deadline, facts=facts)
+        answer = self._endpoint.invoke(
+            body, deadline=exchange.deadline, ends=exchange.ends, facts=facts
+        )
         return 200, answer, {}
 
-    def _late(self, context: Any) -> float:
-        """How many seconds of the Lambda's time had passed before the handler was called."""
-        remaining = getattr(context, "get_remaining_time_in_millis", None)
-        if not callable(remaining):
+    def _late(self, remaining: Optional[float]) -> float:
+        """How many seconds of the request's time had passed before the handler was called."""
+        if remaining is None:
             return 0.0
-        late = (self._settings.timeout_ms - float(remaining())) / 1_000
-        return max(0.0, late)
+        return max(0.0, self._settings.timeout_ms / 1_000 - remaining)
+
+    def _left(self, call: Call, remaining: Optional[float]) -> float:
+        """How many seconds a call has left: the API's, or with a direct invocation the Lambda's."""
+        if call.kind == events.DIRECT and remaining is not None:
+            return remaining - (self._settings.timeout_ms / 1_000 - self._budget.usable)
+        return self._budget.usable - self._late(remaining)
+
+
+def _remaining(context: Any) -> Optional[float]:
+    """The seconds until Lambda ends the invocation; None if it is not known."""
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    return float(remaining()) / 1_000 if callable(remaining) else None

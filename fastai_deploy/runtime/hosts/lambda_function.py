@@ -19,12 +19,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from .. import error_responses, hardware
 from ..codec import read, write
-from ..contract import JSON, Json, RequestError
-from ..gateway import events
+from ..contract import JSON, Encoded, Json, Outcome, RequestError
+from ..gateway import events, failures
 from ..gateway.endpoint import GatewaySettings, fitting
 from ..gateway.failures import ErrorResponse
 from ..gateway.gateway import Gateway
@@ -45,12 +45,15 @@ _OK = 200
 class Model:
     """Answers checked requests with the model in this process; loads it once.
 
-    ``folder`` is where the function's package is unpacked.
+    ``folder`` is where the function's package is unpacked; ``clock`` is the gateway's.
     """
 
-    def __init__(self, folder: Path, log: Log) -> None:
+    def __init__(
+        self, folder: Path, log: Log, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._folder = folder
         self._log = log
+        self._clock = clock
         self._predictor: Optional[Predicting] = None
         self._load_ms = 0.0
         self._cold = True
@@ -68,15 +71,18 @@ class Model:
                 ) from error
         return self._predictor
 
-    def invoke(self, body: bytes, *, deadline: float, facts: Dict[str, Json]) -> bytes:
-        """The answer to a JSON body. Raises ErrorResponse."""
-        del deadline  # Lambda itself ends what takes too long
+    def invoke(self, body: bytes, *, deadline: float, ends: float, facts: Dict[str, Json]) -> bytes:
+        """The answer to a JSON body. Raises ErrorResponse, 504 if it takes longer than ``ends``.
+
+        What nobody waits for is not computed, or Lambda would bill it and then end the environment.
+        """
+        del deadline  # nothing is tried again
         predictor = self.load()
         if self._cold:
             facts.update(cold=True, load_ms=self._load_ms)
             self._cold = False
         parsed = read(body, JSON, predictor.encode)
-        outcomes = predictor.predict_encoded(parsed.encoded)
+        outcomes = predictor.predict_encoded(parsed.encoded, run_all=self._until(ends))
         for outcome in (*parsed.texts, *outcomes):
             if isinstance(outcome, RequestError) and outcome.__cause__ is not None:
                 self._log.defect("-", outcome.__cause__)
@@ -88,6 +94,20 @@ class Model:
                 RequestError(answer.status, retry_after=answer.retry_after, **error)
             )
         return fitting(answer.body)
+
+    def _until(self, ends: float) -> Callable[..., Iterator[List[Outcome]]]:
+        """Maps runs over groups of texts; the first is always run, none begins after ``ends``."""
+
+        def run_all(
+            run: Callable[[Sequence[Encoded]], List[Outcome]], groups: Sequence[Sequence[Encoded]]
+        ) -> Iterator[List[Outcome]]:
+            for number, texts in enumerate(groups):
+                if number and self._clock() >= ends:
+                    done = sum(len(each) for each in groups[:number])
+                    raise failures.timeout({"answered": done})
+                yield run(texts)
+
+        return run_all
 
     def _opened(self, started: float) -> Predicting:
         memory = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", CORE_MB))

@@ -12,16 +12,18 @@ from fastai_deploy.aws.capacity import (
     Instance,
     MemoryEstimate,
     MemoryNeed,
+    function_memory,
     in_function,
     known_types,
     on_instance,
     on_serverless,
 )
-from fastai_deploy.aws.costs import function_million
+from fastai_deploy.aws.costs import function_kept, function_million
 from fastai_deploy.aws.doctor import Doctor, Limits, Subject
 from fastai_deploy.aws.endpoint import find_endpoint
+from fastai_deploy.aws.function_speed import Speed, speed_table
 from fastai_deploy.aws.images import OWN
-from fastai_deploy.aws.list_prices import default_folder, price_book
+from fastai_deploy.aws.list_prices import PriceBook, default_folder, price_book
 from fastai_deploy.aws.permissions import Needs
 from fastai_deploy.aws.pricing import Price, instance_price, stage_cost
 from fastai_deploy.aws.specs import (
@@ -36,14 +38,15 @@ from fastai_deploy.aws.templates.render import endpoint_template
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import FileError
 from fastai_deploy.packaging.artifact import read_contents
+from fastai_deploy.packaging.served_model import served_model
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import Step, Warned
-from fastai_deploy.records import Artifact, Check, Cost
+from fastai_deploy.records import BY_USAGE, Artifact, Check, Cost
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES, MAX_GATEWAY_SECONDS
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.costs import where_it_fits
-from fastai_deploy.targets.aws.stacks import chosen_image, could_be_own, served_model
+from fastai_deploy.targets.aws.stacks import chosen_image, could_be_own
 
 _AGAIN = "run fdeploy package"
 
@@ -145,20 +148,59 @@ _SAMPLE_MS = 100
 
 
 def function_cost(context: Context, spec: FunctionSpec) -> Cost:
-    """What a million requests of 100 ms cost, and from where the cheapest instance costs less."""
+    """What a million requests cost, and from where the cheapest instance costs less.
+
+    They take what is expected of the model; 100 ms if nothing is known of it.
+    """
     prices = price_book(context.aws.region, default_folder())
-    million = function_million(prices, spec.function.memory, _SAMPLE_MS)
+    memory, speed = spec.function.memory, _speed(context, spec, prices)
+    taken = speed.warm_ms if speed else _SAMPLE_MS
+    million = function_million(prices, memory, taken)
     if million is None:
         return Cost(None, None, "USD", f"no price of Lambda in {prices.region} is known here")
-    note = f"nothing when idle; about {million:,.2f} USD per million requests of {_SAMPLE_MS} ms"
+    each = f"requests of {taken:,.0f} ms with {memory:,} MB"
+    note = f"{BY_USAGE}, nothing when idle: about {million:,.2f} USD per million {each}"
     fits, _ = where_it_fits(context.settings, context.bundle, context.aws.region)
     priced = [prices.hour[kind] for kind, _ in fits.types if kind in prices.hour]
     if priced:
         daily = min(priced) * 24 / million * 1_000_000
         note += f", which is less than an instance below {daily:,.0f} requests a day"
-    if spec.provisioned:
-        note += f"; {spec.provisioned} environments are kept warm and paid by the hour"
-    return Cost(None, None, "USD", note)
+    more = function_kept(prices, memory, warm=spec.provisioned or 0, snapshot=spec.snapstart)
+    advice = _advice(context, speed, prices)
+    return Cost(None, None, "USD", "; ".join((note, *more, *([advice] if advice else ()))))
+
+
+def speed_check(context: Context, spec: FunctionSpec) -> Check | None:
+    """How fast the model is expected to be, and with which memory it would be quicker.
+
+    None if nothing is known of the model.
+    """
+    prices = price_book(context.aws.region, default_folder())
+    speed = _speed(context, spec, prices)
+    if speed is None:
+        return None
+    message = speed_table().told(speed)
+    if speed.million is not None:
+        message += f"; {speed.million:,.2f} USD per million"
+    advice = _advice(context, speed, prices)
+    return Check("speed", "passed", f"{message}; {advice}" if advice else message)
+
+
+def _speed(context: Context, spec: FunctionSpec, prices: PriceBook) -> Speed | None:
+    served = served_model(context.bundle)
+    return speed_table().speed(served, spec.function.memory, prices) if served else None
+
+
+def _advice(context: Context, speed: Speed | None, prices: PriceBook) -> str:
+    """The memory that is quicker for about the same price; empty if there is none."""
+    served = served_model(context.bundle)
+    if served is None or speed is None:
+        return ""
+    least = function_memory(served.function_bytes, least=1)
+    advised = speed_table().advised(served, least, prices)
+    if advised is None or advised.warm_ms >= speed.warm_ms:
+        return ""
+    return f"memory = {advised.memory} in [endpoint.function] is quicker ({advised})"
 
 
 def check_function(context: Context, spec: FunctionSpec) -> None:

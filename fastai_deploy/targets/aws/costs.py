@@ -17,14 +17,14 @@ from fastai_deploy.aws.capacity import (
     on_serverless,
 )
 from fastai_deploy.aws.costs import Fits
+from fastai_deploy.aws.function_speed import speed_table
 from fastai_deploy.aws.images import OWN, Family, choose_image, installed_tables
 from fastai_deploy.aws.list_prices import PriceBook, refresh
 from fastai_deploy.aws.pricing import pricing_region
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.specs import MAX_FUNCTION_MODEL
 from fastai_deploy.errors import SettingsError, TargetUnavailable
+from fastai_deploy.packaging.served_model import MAX_FUNCTION_MODEL, ServedModel, served_model
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.aws.stacks import ServedModel, served_model
 
 _SMALLEST = ServedModel(bytes=0, gpu_bytes=None, python=None)
 
@@ -46,8 +46,10 @@ def where_it_fits(settings: Settings, bundle: Path, region: str) -> tuple[Fits, 
     function = None
     if not served.learner and served.function_bytes <= MAX_FUNCTION_MODEL:
         function = endpoint.function.memory or function_memory(served.function_bytes)
+    speed = speed_table().speed(served, function, PriceBook(region)) if function else None
+    taken = speed.warm_ms if speed else None
     types = tuple(_types(settings, served, region))
-    return Fits(types, memory, chosen, function), found is not None
+    return Fits(types, memory, chosen, function, taken), found is not None
 
 
 def _own(settings: Settings, served: ServedModel) -> bool:
@@ -89,11 +91,11 @@ def refreshed(aws: Aws, folder: Path) -> PriceBook:
     """Ask AWS's price list for every price of a region and keep them. Raises AwsError."""
     near = aws.elsewhere(pricing_region(aws.region))
 
-    def products(wanted: Mapping[str, str]) -> Iterable[Mapping[str, Any]]:
+    def products(service: str, wanted: Mapping[str, str]) -> Iterable[Mapping[str, Any]]:
         return near.pages(
             "pricing",
             "get_products",
-            ServiceCode="AmazonSageMaker",
+            ServiceCode=service,
             FormatVersion="aws_v1",
             Filters=[
                 {"Type": "TERM_MATCH", "Field": field, "Value": value}

@@ -22,7 +22,7 @@ from fastai_deploy.aws.bucket import Bucket
 from fastai_deploy.aws.deployment import Applied, Plan
 from fastai_deploy.aws.download import download
 from fastai_deploy.aws.specs import FunctionSpec
-from fastai_deploy.aws.stacks import StackRequest
+from fastai_deploy.aws.stacks import Stack, StackRequest
 from fastai_deploy.aws.templates.render import (
     Published,
     Serving,
@@ -85,10 +85,14 @@ class FunctionStage:
         self.name = naming.endpoint_name(owner.project, owner.stage, "lambda")
         self.stack = naming.function_stack(owner.project, owner.stage)
 
-    def deploy(self, stored: StoredArtifact, verify: Verify) -> tuple[StoredArtifact, bool]:
+    def deploy(
+        self, stored: StoredArtifact, verify: Verify, *, again: bool = False
+    ) -> tuple[StoredArtifact, bool]:
         """Publish the artifact and move the alias to it once it has answered the goldens.
 
-        Returns the artifact with its package, and whether anything changed. Raises the errors of
+        ``again``: the artifact is deployed and proven, and asked only if that changes the function.
+        Returns the artifact with its package, and whether anything changed. Raises StackBusy if
+        another command changed the stack before the alias has moved, and the errors of
         ``Rollout.apply``.
         """
         context = self._context
@@ -99,6 +103,8 @@ class FunctionStage:
         live = serving_of(before.template if before else None)
 
         def prove(applied: Applied) -> None:
+            if again and not applied.changed:
+                return
             number = applied.stack.outputs["Candidate"]
             if live and live.live.logical_id != wanted.new.logical_id:
                 context.report(Step(f"asking version {number} of {self.name}, which serves nobody"))
@@ -109,10 +115,12 @@ class FunctionStage:
         applied = rollout.apply(request, prove, lambda: checks.check_function(context, wanted.spec))
         if live is None or live.live.logical_id == wanted.new.logical_id:
             return stored, applied.changed
+        proven = applied.stack
         if wanted.spec.canary:
-            self._try_on_some(wanted, live, before)
+            proven = self._try_on_some(wanted, live, before, proven)
         context.report(Step(f"moving {naming.ALIAS} from {live.live.version} to {stored.version}"))
-        context.deployment().apply(self._request(wanted, wanted.in_place_of(live)))
+        moved = self._request(wanted, wanted.in_place_of(live))
+        context.deployment().apply(moved, since=proven)
         return stored, True
 
     def plan(self, stored: StoredArtifact) -> tuple[Plan, FunctionSpec]:
@@ -161,27 +169,30 @@ class FunctionStage:
 
         return ask
 
-    def _try_on_some(self, wanted: Wanted, live: Serving, before: StackRequest | None) -> None:
+    def _try_on_some(
+        self, wanted: Wanted, live: Serving, before: StackRequest | None, proven: Stack
+    ) -> Stack:
         """Send a share of the requests to the new version and watch the alarms.
 
-        Raises DeployError after an alarm, when nothing is sent there any more.
+        ``proven`` is the stack in which that was proven; the stack after it is returned. Raises
+        DeployError after an alarm, when nothing is sent there any more.
         """
         context, spec = self._context, wanted.spec
         share = f"{spec.canary:.0%} of the requests to {wanted.new.version} for {spec.bake} s"
         context.report(Step(f"sending {share}"))
-        context.deployment().apply(
-            self._request(wanted, Serving(live.live, live.kept, canary=wanted.new))
-        )
+        sharing = self._request(wanted, Serving(live.live, live.kept, canary=wanted.new))
+        shared = context.deployment().apply(sharing, since=proven).stack
         end = context.aws.clock() + spec.bake
         while not (alarms := self._alarms()) and context.aws.clock() < end:
             context.aws.sleep(_POLL_SECONDS)
         if alarms and before is not None:
             context.report(Step(f"restoring the previous state of {self.stack}"))
-            context.deployment().apply(before)
+            context.deployment().apply(before, since=shared)
             raise DeployError(
                 f"{', '.join(alarms)} while {share.partition(' for')[0]} went there",
                 hint="run fdeploy logs to see why; the version before serves all requests again",
             )
+        return shared
 
     def _alarms(self) -> list[str]:
         owner = self._context.owner

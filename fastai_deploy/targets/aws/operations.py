@@ -268,7 +268,8 @@ class AwsOperations:
             stored = self._would_store(artifact or _NO_ARTIFACT)
             function = context.definitions.function_spec(stored)
             found = doctor.examine(checks.function_subject(context, function))
-            return Checkup((credentials, *found, packaged))
+            speed = checks.speed_check(context, function)
+            return Checkup((credentials, *found, *([speed] if speed else []), packaged))
         if artifact is None and context.own_server.decided(None) is not None:
             artifact = replace(_NO_ARTIFACT, server=OWN, image_tag="not-packaged-yet")
         stored = self._in_ecr(self._would_store(artifact or _NO_ARTIFACT))

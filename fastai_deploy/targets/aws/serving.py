@@ -47,15 +47,11 @@ from fastai_deploy.errors import (
 from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, Wanted, container_of
 from fastai_deploy.image.names import Reference
 from fastai_deploy.packaging.artifact import needs_openvino
+from fastai_deploy.packaging.served_model import served_model
 from fastai_deploy.progress import Reporter, Step, Warned
 from fastai_deploy.records import Artifact, Check, StoredArtifact
 from fastai_deploy.settings import Settings
-from fastai_deploy.targets.aws.stacks import (
-    OwnImage,
-    chosen_image,
-    could_be_own,
-    served_model,
-)
+from fastai_deploy.targets.aws.stacks import OwnImage, chosen_image, could_be_own
 
 # What keeps fdeploy from its own image. A registry or AWS that does not answer now may do so later.
 _IN_THE_WAY = (AwsCredentials, AwsDenied, NotOurs, TargetUnavailable, ExtraMissing)

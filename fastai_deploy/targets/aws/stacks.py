@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastai_deploy import files
 from fastai_deploy.aws.bucket import bucket_key, find_bucket
 from fastai_deploy.aws.capacity import Instance, known_types, runs_the_same
 from fastai_deploy.aws.images import OWN, Image, choose_image, installed_tables, own_image
@@ -23,7 +22,6 @@ from fastai_deploy.aws.specs import (
     Location,
     Roles,
     api_spec,
-    check_function_model,
     check_region,
     endpoint_spec,
     function_spec,
@@ -36,15 +34,13 @@ from fastai_deploy.aws.stacks import our_stack
 from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import KEY_SERIAL
-from fastai_deploy.errors import AwsCredentials, AwsDenied, FileError, SettingsError
+from fastai_deploy.errors import AwsCredentials, AwsDenied, SettingsError
 from fastai_deploy.image.build import container_of
-from fastai_deploy.json_reader import parse
 from fastai_deploy.naming import api_stack, artifact_key, code_key, image_repository
+from fastai_deploy.packaging.served_model import ServedModel, check_for_function, served_model
 from fastai_deploy.packaging.wheels import FUNCTION, Container
 from fastai_deploy.progress import silent
 from fastai_deploy.records import StoredArtifact
-from fastai_deploy.runtime.backends import in_openvino
-from fastai_deploy.runtime.bundle import weights_file
 from fastai_deploy.settings import Settings
 
 # AWS's serving toolkits need numpy, so every AWS image has it. Other packages in an image may have
@@ -79,61 +75,6 @@ def chosen_image(
         python=served.python if served else None,
     )
     return on, image
-
-
-@dataclass(frozen=True)
-class ServedModel:
-    """What serving a bundle requires: the size of its model, and the Python of a learner.
-
-    ``bytes`` is the size of the model files for a CPU, ``gpu_bytes`` of those for a GPU, None if
-    there are none; ``function_bytes`` of those for a Lambda function. ``python`` is None for a
-    converted model, which runs in any Python.
-    """
-
-    bytes: int
-    gpu_bytes: int | None
-    python: str | None
-    function_bytes: int = 0
-
-    @property
-    def learner(self) -> bool:
-        """Whether the learner is served from its original pickle."""
-        return self.python is not None
-
-
-def served_model(bundle: Path) -> ServedModel | None:
-    """Read a bundle's manifest; None if there is no valid one yet."""
-    try:
-        manifest = parse(files.read(bundle / "manifest.json"))
-        python = (manifest.get("runtime") or {}).get("python")
-        listed, model = manifest["files"], manifest["model"]
-        gpu = model.get("gpu")
-        return ServedModel(
-            bytes=max(_size(listed, file) for file in _graphs(model)),
-            gpu_bytes=_size(listed, gpu) if gpu else None,
-            python=str(python) if python else None,
-            function_bytes=_size(listed, _for_function(model)),
-        )
-    except (FileError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
-        return None
-
-
-def _graphs(model: Mapping[str, Any]) -> list[str]:
-    """The graphs that may be served; formats 1 and 2 have one."""
-    return [form["file"] for form in model["forms"]] if "forms" in model else [model["file"]]
-
-
-def _for_function(model: Mapping[str, Any]) -> str:
-    """The graph that is packed for a function: see ``packed_forms``."""
-    forms = model.get("forms", ())
-    files = (form["file"] for form in forms if not in_openvino(form["precision"], FUNCTION.machine))
-    return str(next(files, None) or _graphs(model)[-1])
-
-
-def _size(listed: Mapping[str, Mapping[str, int]], graph: str) -> int:
-    """The bytes of a graph and of the file with its larger weights, where it has one."""
-    beside = listed.get(weights_file(graph), {"bytes": 0})
-    return int(listed[graph]["bytes"]) + int(beside["bytes"])
 
 
 def could_be_own(settings: Settings, bundle: Path) -> bool:
@@ -182,7 +123,7 @@ def serving_container(
     """
     served = served_model(bundle)
     if settings.sections.endpoint.kind == "lambda":
-        check_function_model(served.function_bytes if served else 0)
+        check_for_function(served)
         return FUNCTION
     if own is not None:
         on = wanted_instance(settings, known_types())

@@ -30,7 +30,7 @@ from fastai_deploy.aws.specs import VARIANT, Instances, Location
 from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
 from fastai_deploy.aws.teardown import StageTeardown, TeardownScope
 from fastai_deploy.aws.templates.update import with_key_serial
-from fastai_deploy.errors import AwsDenied, FileMissing, UsageError
+from fastai_deploy.errors import AwsDenied, FileMissing, StackBusy, UsageError
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Json, Verify
 from fastai_deploy.parity.gate import patient
@@ -98,6 +98,9 @@ class AwsTarget:
         """
         context = self.context
         bucket = context.bucket_of(stored)
+        # Waits for a deploy of this stage as the other kind, or raises if that is someone else's:
+        # each would delete what the other has made.
+        context.deployment().settle(self._other_kind)
         if not self._is_function:
             stored = context.own_server.ready(stored)
         self._expire_data(bucket)
@@ -355,7 +358,7 @@ class AwsTarget:
         for version in context.deployments(bucket).listed():
             if version.version == endpoint.version:
                 again = replace(version.stored(self.name), function=None)
-                proven, changed = self._function.deploy(again, verify)
+                proven, changed = self._function.deploy(again, verify, again=True)
                 if changed:
                     context.deployments(bucket).add(proven, context.operator, again=True)
                 self._function_is_current = True
@@ -367,10 +370,7 @@ class AwsTarget:
 
     def _remove_other_kind(self) -> None:
         """Delete what another kind of endpoint left, once the API asks it no more."""
-        context, owner = self.context, self.context.owner
-        function = naming.function_stack(owner.project, owner.stage)
-        endpoint = naming.endpoint_stack(owner.project, owner.stage)
-        other = endpoint if self._is_function else function
+        context, owner, other = self.context, self.context.owner, self._other_kind
         if our_stack(context.aws, other, owner) is None:
             return
         api = our_stack(context.aws, naming.api_stack(owner.project, owner.stage), owner)
@@ -383,7 +383,18 @@ class AwsTarget:
             )
             return
         context.report(Step(f"deleting {other}, which nothing asks any more"))
-        context.deployment().remove(other)
+        try:
+            context.deployment().remove(other)
+        except StackBusy as error:
+            kept = f"{other} stays and costs until then: {error.message}"
+            context.report(Warned(kept, hint="run fdeploy deploy again, which deletes it"))
+
+    @property
+    def _other_kind(self) -> str:
+        """The stack that the stage would have with the other kind of endpoint."""
+        owner = self.context.owner
+        stack = naming.endpoint_stack if self._is_function else naming.function_stack
+        return stack(owner.project, owner.stage)
 
     def _expire_data(self, bucket: Bucket) -> None:
         """Have S3 delete captured and asynchronous data after the days of the settings."""
