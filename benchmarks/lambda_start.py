@@ -37,6 +37,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from fastai_deploy.aws.capacity import function_memory
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.environments.venv import find_python
 from fastai_deploy.packaging.artifact import packed_forms, serving_versions, write_artifact
@@ -134,6 +135,9 @@ def packed(
         f"{package.unpacked / 1e6:6.1f} MB{', reads the model from S3' * package.reads}"
     )
     for memory in sizes:
+        if memory < function_memory(served.function_bytes, least=0):
+            print(f"{name:<14} {form.precision:<6} does not fit into {memory} MB")
+            continue
         yield Case(name, form.precision, served.parameters, package, artifact, task, memory)
 
 
