@@ -37,7 +37,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastai_deploy.aws.capacity import function_memory
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.environments.venv import find_python
 from fastai_deploy.packaging.artifact import packed_forms, serving_versions, write_artifact
@@ -135,9 +134,6 @@ def packed(
         f"{package.unpacked / 1e6:6.1f} MB{', reads the model from S3' * package.reads}"
     )
     for memory in sizes:
-        if memory < function_memory(served.function_bytes, least=0):
-            print(f"{name:<14} {form.precision:<6} does not fit into {memory} MB")
-            continue
         yield Case(name, form.precision, served.parameters, package, artifact, task, memory)
 
 
@@ -198,8 +194,15 @@ def bucket(case: Case) -> Iterator[dict[str, str]]:
         server.server_close()
 
 
+class DoesNotFit(Exception):
+    """The function refuses to load the model into its memory."""
+
+
 def run(case: Case, python: Path, beside: str) -> dict[str, Any]:
-    """One start of a function, its first answer and warm ones; ``beside`` has botocore."""
+    """One start of a function, its first answer and warm ones; ``beside`` has botocore.
+
+    Raises DoesNotFit.
+    """
     with tempfile.TemporaryDirectory() as scratch, bucket(case) as variables:
         environ = {
             "PATH": os.environ["PATH"],
@@ -222,11 +225,23 @@ def run(case: Case, python: Path, beside: str) -> dict[str, Any]:
                 preexec_fn=confined,
             )
     if done.returncode:
+        if "MB are available" in done.stderr:
+            raise DoesNotFit(f"{case.name} {case.form} does not fit into {case.memory} MB")
         raise SystemExit(done.stderr)
     found: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
     if found["status"] != HTTPStatus.OK:
         raise SystemExit(done.stdout)
     return found
+
+
+def fits(case: Case, python: Path, beside: str) -> bool:
+    """Whether a model can be loaded; the first run also reads its files from the disk."""
+    try:
+        run(case, python, beside)
+    except DoesNotFit as error:
+        print(error)
+        return False
+    return True
 
 
 def table(cases: Sequence[Case], found: Mapping[int, Measured]) -> str:
@@ -294,12 +309,11 @@ def main() -> None:
             subprocess.run([*pip, "--target", libraries, "botocore"], check=True)
             subprocess.run([python, "-m", "compileall", "-q", libraries], check=False)
             beside = libraries
+        cases = [case for case in cases if fits(case, python, beside)]
         found: dict[int, Measured] = {at: Measured([], [], [], []) for at in range(len(cases))}
-        for turn in range(options.rounds + 1):
+        for _ in range(options.rounds):
             for at, case in enumerate(cases):
                 once = run(case, python, beside)
-                if turn == 0:  # reads the files for the first time
-                    continue
                 measured = found[at]
                 measured.init.append(once["init"])
                 measured.first.append(once["first"])

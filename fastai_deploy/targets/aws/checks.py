@@ -153,7 +153,8 @@ def function_cost(context: Context, spec: FunctionSpec) -> Cost:
     They take what is expected of the model; 100 ms if nothing is known of it.
     """
     prices = price_book(context.aws.region, default_folder())
-    memory, speed = spec.function.memory, _speed(context, spec, prices)
+    memory = spec.function.memory
+    speed, advice = _expected(context, spec, prices)
     taken = speed.warm_ms if speed else _SAMPLE_MS
     million = function_million(prices, memory, taken)
     if million is None:
@@ -166,7 +167,6 @@ def function_cost(context: Context, spec: FunctionSpec) -> Cost:
         daily = min(priced) * 24 / million * 1_000_000
         note += f", which is less than an instance below {daily:,.0f} requests a day"
     more = function_kept(prices, memory, warm=spec.provisioned or 0, snapshot=spec.snapstart)
-    advice = _advice(context, speed, prices)
     return Cost(None, None, "USD", "; ".join((note, *more, *([advice] if advice else ()))))
 
 
@@ -176,31 +176,29 @@ def speed_check(context: Context, spec: FunctionSpec) -> Check | None:
     None if nothing is known of the model.
     """
     prices = price_book(context.aws.region, default_folder())
-    speed = _speed(context, spec, prices)
+    speed, advice = _expected(context, spec, prices)
     if speed is None:
         return None
     message = speed_table().told(speed)
     if speed.million is not None:
         message += f"; {speed.million:,.2f} USD per million"
-    advice = _advice(context, speed, prices)
     return Check("speed", "passed", f"{message}; {advice}" if advice else message)
 
 
-def _speed(context: Context, spec: FunctionSpec, prices: PriceBook) -> Speed | None:
-    served = served_model(context.bundle)
-    return speed_table().speed(served, spec.function.memory, prices) if served else None
+def _expected(context: Context, spec: FunctionSpec, prices: PriceBook) -> tuple[Speed | None, str]:
+    """How fast the model is expected to be, and the memory that is quicker for about the price.
 
-
-def _advice(context: Context, speed: Speed | None, prices: PriceBook) -> str:
-    """The memory that is quicker for about the same price; empty if there is none."""
-    served = served_model(context.bundle)
+    None if nothing is known of the model; no advice if there is no such memory.
+    """
+    table, served = speed_table(), served_model(context.bundle)
+    speed = table.speed(served, spec.function.memory, prices) if served else None
     if served is None or speed is None:
-        return ""
+        return None, ""
     least = function_memory(served.function_bytes, least=1)
-    advised = speed_table().advised(served, least, prices)
+    advised = table.advised(served, least, prices)
     if advised is None or advised.warm_ms >= speed.warm_ms:
-        return ""
-    return f"memory = {advised.memory} in [endpoint.function] is quicker ({advised})"
+        return speed, ""
+    return speed, f"memory = {advised.memory} in [endpoint.function] is quicker ({advised})"
 
 
 def check_function(context: Context, spec: FunctionSpec) -> None:
