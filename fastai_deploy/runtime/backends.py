@@ -10,12 +10,14 @@ An artifact that is not packaged for a GPU runs on the processor.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Callable, FrozenSet, Iterator, Mapping, Optional, Tuple
 
-from .bundle import BF16, FP16, INT8_WEIGHTS, KIND_WORDS, Bundle
+from .bundle import BF16, FP16, INT8_WEIGHTS, KIND_WORDS, Bundle, Form
 from .hardware import Hardware
 from .request_queue import Limits
 
@@ -125,13 +127,29 @@ def _by_openvino(precision: str, machine: str) -> bool:
     return in_openvino(precision, machine)
 
 
+def _gaining(bundle: Bundle, hardware: Hardware) -> Iterator[Form]:
+    """The forms that can gain something here, and the last one."""
+    for form in bundle.forms:
+        if form is bundle.forms[-1] or can_gain(form.precision, hardware):
+            yield form
+
+
+def import_libraries(bundle: Bundle, hardware: Hardware) -> None:
+    """Import what the processor's backends need, which takes longer than opening one.
+
+    Raises nothing: a backend whose library is missing or broken says so when it is opened.
+    """
+    forms = _gaining(bundle, hardware)
+    for openvino in sorted({_by_openvino(form.precision, hardware.machine) for form in forms}):
+        with suppress(Exception):
+            import_module(".openvino_session" if openvino else ".session", __package__)
+
+
 def processor_backends(
     bundle: Bundle, hardware: Hardware, threads: int, *, alone: bool, most_runs: int
 ) -> Iterator[Backend]:
     """The backends of the processor: its forms that can gain something here, and the last one."""
-    for form in bundle.forms:
-        if form is not bundle.forms[-1] and not can_gain(form.precision, hardware):
-            continue
+    for form in _gaining(bundle, hardware):
         served = bundle.serving(form)
         openvino = _by_openvino(form.precision, hardware.machine)
         load = _load_openvino if openvino else _load_onnxruntime

@@ -1,7 +1,7 @@
 """Measure which backend is fastest on this machine.
 
 What a form gains depends on the processor: its instructions, its caches, how many cores a container
-may use. So the backends are timed with a single text and with a batch, for half a second in all.
+may use. So the backends are timed with a single text and with a batch, for half a second at most.
 Two are timed at a time, in turns, because a container is busy with other things when it starts; the
 slower of them is freed before the next is loaded.
 """
@@ -17,12 +17,14 @@ from .contract import Encoded
 from .golden_check import Predicting
 
 BUDGET = 0.5
-"""Seconds for measuring all backends."""
+"""Seconds for measuring all backends, at most."""
 _TOKENS = 24
 _BATCHES = (1, 8)  # texts
 TURNS = 3
 _ADVANTAGE = 1.1
 """How much faster than ONNX Runtime OpenVINO must be."""
+_CLEAR = 1.5
+"""Of two backends, one that is this many times faster needs no second turn."""
 _LOADED = 2.0
 """Memory of a loaded model, as a multiple of its file."""
 _SHOWN = 300  # characters of the error of a skipped backend
@@ -79,7 +81,8 @@ def rank(
                 sample,
                 backend.bundle.max_length,
                 clock,
-                BUDGET / (len(backends) - 1),
+                budget=BUDGET / (len(backends) - 1),
+                clear=_CLEAR,
             )
         except Exception as error:  # noqa: BLE001  # the libraries' errors have no common base
             skipped.append(f"{backend.name}: {str(error)[:_SHOWN]}")
@@ -109,12 +112,15 @@ def seconds_per_text(
     sample: Encoded,
     longest: int,
     clock: Callable[[], float],
+    *,
     budget: float,
+    clear: float = math.inf,
 ) -> Dict[str, float]:
     """For each of ``runs``, the mean of the times for a text alone and in a batch, each the best.
 
-    They run in turns, each for long enough that the threads of the one before have gone to sleep.
-    ``sample`` is repeated to a text of 24 tokens, or of ``longest`` if that is less.
+    They run in turns, each for long enough that the threads of the one before have gone to sleep,
+    until ``budget`` seconds are spent or one takes ``clear`` times as long as another. ``sample``
+    is repeated to a text of 24 tokens, or of ``longest`` if that is less.
     """
     ids = (list(sample.ids) * _TOKENS)[: min(_TOKENS, longest)]
     batches = [[Encoded(ids, truncated=False)] * size for size in _BATCHES]
@@ -130,4 +136,7 @@ def seconds_per_text(
                     run(batch)
                     best[name][place] = min(best[name][place], (clock() - started) / len(batch))
                 first = False
-    return {name: max(sum(each) / len(each), 1e-9) for name, each in best.items()}
+        means = {name: max(sum(each) / len(each), 1e-9) for name, each in best.items()}
+        if max(means.values()) >= clear * min(means.values()):
+            break
+    return means

@@ -54,44 +54,54 @@ class Checked:
     deviation: float
 
 
-def check_goldens(
-    predictors: Sequence[Predicting],
+@dataclass(frozen=True)
+class Answered:
+    """A golden, and the probabilities that a session gave it; empty if it has other labels."""
+
+    golden: Golden
+    probabilities: Tuple[float, ...]
+
+
+def ask_goldens(
+    predictor: Predicting,
     goldens: Sequence[Golden],
     *,
     patience: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
-) -> Checked:
-    """Ask the goldens, in order and for at most ``patience`` seconds, and check the answers.
-
-    ``predictors`` are sessions of the same model. They are asked in turns, each at least once, if
-    there are as many goldens. Raises ModelError if the answers break the bundle's rules. The
-    message shows the beginning of the worst text, at most half of it.
-    """
-    bundle = predictors[0].bundle
+) -> List[Answered]:
+    """The answers to the goldens, in order: to the first ones, and to more for ``patience`` s."""
     end = clock() + patience
-    group = max(1, min(_GROUP, len(goldens) // len(predictors)))
-    found: List[Tuple[float, ...]] = []
-    for turn, start in enumerate(range(0, len(goldens), group)):
-        if turn >= len(predictors) and clock() >= end:
+    found: List[Answered] = []
+    for start in range(0, len(goldens), _GROUP):
+        if found and clock() >= end:
             break
-        texts = [golden.text for golden in goldens[start : start + group]]
-        outcomes = predictors[turn % len(predictors)].predict(texts)
-        found += [_probabilities(outcome, bundle.labels) for outcome in outcomes]
-    asked = goldens[: len(found)]
+        group = goldens[start : start + _GROUP]
+        outcomes = predictor.predict([golden.text for golden in group])
+        for golden, outcome in zip(group, outcomes):  # noqa: B905  # not in Python 3.8
+            found.append(Answered(golden, _probabilities(outcome, predictor.bundle.labels)))
+    return found
+
+
+def check_answers(bundle: Bundle, answers: Sequence[Answered]) -> Checked:
+    """Check the answers of all sessions of a model against the bundle's rules.
+
+    Raises ModelError if they break the rules. The message shows the beginning of the worst text, at
+    most half of it.
+    """
     report = compare(
-        [golden.text for golden in asked],
-        [_in_order(golden.probabilities, bundle.labels) for golden in asked],
-        found,
+        [each.golden.text for each in answers],
+        [_in_order(each.golden.probabilities, bundle.labels) for each in answers],
+        [each.probabilities for each in answers],
         threshold=bundle.threshold,
     )
     broken = list(report.broken(bundle.rules))
     if broken:
         bad = report.breaches(bundle.rules) or report.rows
         raise ModelError(
-            f"{len(bad)} of {len(asked)} goldens are not reproduced; the first, "
+            f"{len(bad)} of {len(answers)} goldens are not reproduced; the first, "
             f"{_shortened(bad[0].text)}, is off by {bad[0].difference:.3g} ({'; '.join(broken)})"
         )
-    return Checked(len(asked), report.max_difference)
+    return Checked(len(answers), report.max_difference)
 
 
 def _probabilities(outcome: object, labels: Sequence[str]) -> Tuple[float, ...]:

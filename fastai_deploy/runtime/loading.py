@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from . import hardware
-from .backends import Backend, Gpu, find_gpu, gpu_backends, processor_backends
-from .bundle import Bundle, Golden, ModelError, open_bundle, read_bundle, read_goldens
+from .backends import (
+    Backend,
+    Gpu,
+    find_gpu,
+    gpu_backends,
+    import_libraries,
+    processor_backends,
+)
+from .bundle import Bundle, Golden, ModelError, check_files, read_bundle, read_goldens
 from .choice import rank
 from .contract import Encoded
-from .golden_check import PATIENCE, REMINDER, Predicting, check_goldens
+from .golden_check import PATIENCE, REMINDER, Answered, Predicting, ask_goldens, check_answers
 from .hardware import Hardware, ThreadPlan, freeze_gc, plan_threads
 from .log import Log
 
@@ -82,74 +90,121 @@ def load(
     """
     # Texts are tokenized one by one; by default each would go to another thread and back.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    bundle = (read_bundle if brief else open_bundle)(folder, version)
+    bundle = read_bundle(folder, version)
+    # The libraries take as long to import as the files to hash, which needs no interpreter.
+    with ThreadPoolExecutor(1) as aside:
+        checked = None if brief else aside.submit(check_files, bundle)
+        if not bundle.runtime:
+            import_libraries(bundle, hardware)
+        if checked is not None:
+            checked.result()
     goldens = read_goldens(bundle)
     if bundle.runtime:
         return _load_learner(bundle, goldens, threads, patience, clock)
     # A container that serves the original learner has neither ONNX Runtime nor tokenizers.
     from .onnx_graph import check_weights  # noqa: PLC0415
-    from .predictor import Predictor, SharedCores  # noqa: PLC0415
     from .word_tokenizer import open_encoder  # noqa: PLC0415
 
     check_weights(bundle)
-    encoder = open_encoder(bundle)
-    sample = encoder.encode(goldens[0].text)
-    asked = goldens[:_FEW] if brief else goldens
-    skipped: List[str] = []
-
-    def predictor(backend: Backend, session: Any) -> Predictor:
-        return Predictor(backend.bundle, encoder, session, backend.limits)
-
-    def verified(backend: Backend, session: Any, measured: Mapping[str, float]) -> Loaded:
-        sessions = [session]
-        if backend.open_concurrent is not None:
-            sessions.append(backend.open_concurrent())
-        check = check_goldens(
-            [predictor(backend, each) for each in sessions],
-            asked,
-            patience=_patience(backend.bundle, patience),
-            clock=clock,
-        )
-        serving = predictor(backend, SharedCores(*sessions))
-        return Loaded(
-            serving,
-            0.0 if brief else _tokens_per_second(serving, sample, clock),
-            check.goldens,
-            check.deviation,
-            backend.name,
-            tuple(skipped),
-            measured,
-            runs=backend.runs,
-        )
-
+    start = _Start(
+        open_encoder(bundle), goldens[:_FEW] if brief else goldens, patience, clock, timed=not brief
+    )
     for backend in _named(only, gpu_backends(bundle, find)):
         try:
-            return verified(backend, backend.open(), {})
+            return start.verified(backend, backend.open(), {})
         except Exception as error:  # noqa: BLE001, PERF203  # torch's errors have no common base
-            skipped.append(f"{backend.name}: {str(error)[:_SHOWN]}")
+            start.skip(backend, error)
 
     candidates = _at_least_one(
         only, processor_backends(bundle, hardware, threads, alone=alone, most_runs=most_runs)
     )
     last = candidates[-1]
     ranked = rank(
-        candidates, predictor, sample, clock=clock, skipped=skipped, memory=hardware.memory
+        candidates,
+        start.predictor,
+        start.sample,
+        clock=clock,
+        skipped=start.skipped,
+        memory=hardware.memory,
     )
     for each in ranked:
         try:
-            return verified(each.backend, each.open(), each.speeds)
+            return start.verified(each.backend, each.open(), each.speeds)
         except Exception as error:  # noqa: PERF203  # OpenVINO's errors have no common base
             if each.backend is last:
                 raise
-            skipped.append(f"{each.backend.name}: {str(error)[:_SHOWN]}")
-    return verified(last, last.open(), {})
+            start.skip(each.backend, error)
+    return start.verified(last, last.open(), {})
 
 
-def _patience(bundle: Bundle, given: Optional[float]) -> float:
-    """Seconds for the goldens; the first ones are asked in any case."""
-    if given is not None:
-        return given
-    return REMINDER if bundle.form.proven else PATIENCE
+@dataclass(frozen=True)
+class _Start:
+    """What every backend must answer before it serves.
+
+    ``patience`` is for the goldens, in seconds, None for the default. ``timed``: measure the speed.
+    ``skipped`` collects the backends that failed.
+    """
+
+    encoder: Any
+    goldens: Sequence[Golden]
+    patience: Optional[float]
+    clock: Callable[[], float]
+    timed: bool
+    skipped: List[str] = field(default_factory=list)
+
+    @property
+    def sample(self) -> Encoded:
+        """The text by which speeds are measured."""
+        sample: Encoded = self.encoder.encode(self.goldens[0].text)
+        return sample
+
+    def skip(self, backend: Backend, error: Exception) -> None:
+        """Remember why this backend does not serve."""
+        self.skipped.append(f"{backend.name}: {str(error)[:_SHOWN]}")
+
+    def predictor(self, backend: Backend, session: Any) -> Predicting:
+        """What answers with this session."""
+        from .predictor import Predictor  # noqa: PLC0415
+
+        return Predictor(backend.bundle, self.encoder, session, backend.limits)
+
+    def verified(self, backend: Backend, session: Any, measured: Mapping[str, float]) -> Loaded:
+        """The backend with its sessions. Raises ModelError if it does not answer like the goldens.
+
+        The session for concurrent runs is opened while the first one answers its half of them.
+        """
+        from .predictor import SharedCores  # noqa: PLC0415
+
+        sessions = [session]
+        if backend.open_concurrent is None:
+            answers = self._ask(backend, session, self.goldens)
+        else:
+            with ThreadPoolExecutor(1) as aside:
+                opening = aside.submit(backend.open_concurrent)
+                answers = self._ask(backend, session, self.goldens[::2], shares=2)
+                sessions.append(opening.result())
+            answers += self._ask(backend, sessions[1], self.goldens[1::2], shares=2)
+        check = check_answers(backend.bundle, answers)
+        serving = self.predictor(backend, SharedCores(*sessions))
+        return Loaded(
+            serving,
+            _tokens_per_second(serving, self.sample, self.clock) if self.timed else 0.0,
+            check.goldens,
+            check.deviation,
+            backend.name,
+            tuple(self.skipped),
+            measured,
+            runs=backend.runs,
+        )
+
+    def _ask(
+        self, backend: Backend, session: Any, goldens: Sequence[Golden], shares: int = 1
+    ) -> List[Answered]:
+        patience = self.patience
+        if patience is None:
+            patience = REMINDER if backend.bundle.form.proven else PATIENCE
+        predictor = self.predictor(backend, session)
+        return ask_goldens(predictor, goldens, patience=patience / shares, clock=self.clock)
 
 
 def _named(name: Optional[str], backends: Iterable[Backend]) -> List[Backend]:
@@ -180,7 +235,9 @@ def _load_learner(
     if torch is not None:
         torch.set_num_threads(threads)
     predictor = LearnerPredictor(bundle, ask)
-    check = check_goldens([predictor], goldens, patience=_patience(bundle, patience), clock=clock)
+    allowed = REMINDER if patience is None else patience
+    answers = ask_goldens(predictor, goldens, patience=allowed, clock=clock)
+    check = check_answers(bundle, answers)
     sample = predictor.encode(goldens[0].text)
     started = clock()
     predictor.run([sample] if isinstance(sample, Encoded) else [])

@@ -49,6 +49,19 @@ def test_runs_share_the_cores_where_there_are_several(tiny: TinyBundle) -> None:
     assert load(tiny.folder, TWO_CORES, 2).runs == 1
 
 
+def test_two_sessions_share_the_goldens(tiny: TinyBundle) -> None:
+    assert load(tiny.folder, TWO_CORES, 2, most_runs=2).goldens == len(GOLDEN_TEXTS)
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_the_answers_of_both_sessions_are_checked(tiny: TinyBundle, wrong: int) -> None:
+    goldens = [tiny.golden(text) for text in GOLDEN_TEXTS[:2]]
+    goldens[wrong]["probabilities"] = {"negative": 1.0, "neutral": 0.0, "positive": 0.0}
+    tiny.write_goldens(goldens)
+    with pytest.raises(ModelError, match="1 of 2 goldens are not reproduced"):
+        load(tiny.folder, TWO_CORES, 2, most_runs=2)
+
+
 def test_a_model_is_not_in_memory_twice_where_it_would_not_fit(tiny: TinyBundle) -> None:
     twice = 2 * open_bundle(tiny.folder).model_bytes
     assert load(tiny.folder, Hardware(cores=2, memory=twice), 2, most_runs=2).runs == 1

@@ -149,9 +149,15 @@ def test_measuring_takes_as_long_as_it_may(world: World) -> None:
     assert BUDGET <= world.clock.now < 1.1 * BUDGET
 
 
+def test_a_clear_difference_takes_one_turn(world: World) -> None:
+    ranked = world.rank(world.backend("a", 0.0001), world.backend("b", 0.00016))
+    assert [each.backend.name for each in ranked] == ["a", "b"]
+    assert BUDGET / TURNS <= world.clock.now < 1.1 * BUDGET / TURNS
+
+
 def test_slow_backends_run_once_in_each_turn(world: World) -> None:
-    world.rank(world.backend("a", 2.0), world.backend("b", 3.0))
-    assert world.clock.now == pytest.approx(TURNS * (2 + 3) * (1 + 8))
+    world.rank(world.backend("a", 2.0), world.backend("b", 2.5))
+    assert world.clock.now == pytest.approx(TURNS * (2 + 2.5) * (1 + 8))
 
 
 def test_one_alone_is_not_measured(world: World) -> None:

@@ -1,4 +1,4 @@
-"""When it starts, a server asks the goldens, of every session, for as long as they are worth it."""
+"""A server asks the goldens for as long as they are worth it, and checks every answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from fastai_deploy.runtime.bundle import Bundle, Golden, ModelError, open_bundle
 from fastai_deploy.runtime.contract import Outcome, Prediction
-from fastai_deploy.runtime.golden_check import check_goldens
+from fastai_deploy.runtime.golden_check import ask_goldens, check_answers
 from fastai_deploy.runtime.request_queue import Limits
 from tests.runtime.bundles import write_bundle
 
@@ -53,39 +53,37 @@ class Clock:
         return self.now
 
 
-def test_the_sessions_share_the_goldens(bundle: Bundle) -> None:
-    clock = Clock()
-    first, second = Session(bundle, clock), Session(bundle, clock)
-    assert check_goldens([first, second], GOLDENS, clock=clock).goldens == 40
-    assert sorted(first.asked + second.asked) == sorted(each.text for each in GOLDENS)
-    assert second.asked == [f"text {number}" for number in range(16, 32)]
-
-
-@pytest.mark.parametrize("wrong", [0, 1])
-def test_an_answer_of_either_session_is_checked(bundle: Bundle, wrong: int) -> None:
-    clock = Clock()
-    answers = [RIGHT, RIGHT]
-    answers[wrong] = WRONG
-    sessions = [Session(bundle, clock, answer) for answer in answers]
-    with pytest.raises(ModelError, match="1 of 2 goldens are not reproduced"):
-        check_goldens(sessions, GOLDENS[:2], clock=clock)
+def test_all_are_asked_in_order(bundle: Bundle) -> None:
+    session = Session(bundle, Clock())
+    answers = ask_goldens(session, GOLDENS)
+    assert [each.golden for each in answers] == GOLDENS
+    assert session.asked == [each.text for each in GOLDENS]
+    assert check_answers(bundle, answers).goldens == 40
 
 
 def test_it_ends_when_the_time_is_up(bundle: Bundle) -> None:
     clock = Clock()
     session = Session(bundle, clock)
-    assert check_goldens([session], GOLDENS, patience=2, clock=clock).goldens == 32
+    assert len(ask_goldens(session, GOLDENS, patience=2, clock=clock)) == 32
     assert session.asked == [each.text for each in GOLDENS[:32]]
 
 
-def test_without_time_each_session_is_asked_once(bundle: Bundle) -> None:
+def test_without_time_the_first_ones_are_asked(bundle: Bundle) -> None:
     clock = Clock()
-    first, second = Session(bundle, clock), Session(bundle, clock)
-    assert check_goldens([first, second], GOLDENS, patience=0, clock=clock).goldens == 32
-    assert len(first.asked) == len(second.asked) == 16
+    assert len(ask_goldens(Session(bundle, clock), GOLDENS, patience=0, clock=clock)) == 16
 
 
-def test_one_golden_is_enough_for_two_sessions(bundle: Bundle) -> None:
-    clock = Clock()
-    sessions = [Session(bundle, clock), Session(bundle, clock)]
-    assert check_goldens(sessions, GOLDENS[:1], clock=clock).goldens == 1
+def test_none_have_no_answers(bundle: Bundle) -> None:
+    assert ask_goldens(Session(bundle, Clock()), []) == []
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_an_answer_of_any_session_is_checked(bundle: Bundle, wrong: int) -> None:
+    given = [RIGHT, RIGHT]
+    given[wrong] = WRONG
+    answers = [
+        *ask_goldens(Session(bundle, Clock(), given[0]), GOLDENS[:1]),
+        *ask_goldens(Session(bundle, Clock(), given[1]), GOLDENS[1:2]),
+    ]
+    with pytest.raises(ModelError, match="1 of 2 goldens are not reproduced"):
+        check_answers(bundle, answers)

@@ -326,6 +326,6 @@ class _Trial:
             Encoded(self._ids[0], truncated=False),
             self._rebuilt.max_length,
             perf_counter,
-            _BUDGET,
+            budget=_BUDGET,
         )
         return 1 / seconds[FP32], 1 / seconds["form"]
