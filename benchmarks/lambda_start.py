@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai_deploy.bundle import read_manifest
-from fastai_deploy.environments.venv import find_python
+from fastai_deploy.interpreters import find_python
 from fastai_deploy.packaging.artifact import packed_forms, serving_versions, write_artifact
 from fastai_deploy.packaging.function_zip import FunctionPackage, build_function_package
 from fastai_deploy.packaging.served_model import served_model

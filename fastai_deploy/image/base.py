@@ -11,7 +11,7 @@ import json
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -176,16 +176,7 @@ def _examined(
         Layer(each["digest"], each["size"], diff_id)
         for each, diff_id in zip(listed, diff_ids, strict=True)
     )
-    contents = _Contents()
-    for layer in layers:
-        path = store.find(layer.digest, layer.size)
-        if path is None:
-            raise _damaged(reference)
-        with files.reading(path) as file:
-            try:
-                contents.apply(file)
-            except (tarfile.TarError, EOFError, zlib.error, OSError):
-                raise _damaged(reference) from None
+    contents = _read(reference, layers, store)
     python = next((each for each in _INTERPRETERS if each in contents.paths), None)
     if python is None:
         raise ImageError(f"the base {reference.named} has no Python {PYTHON}", hint=ANOTHER_BASE)
@@ -203,10 +194,39 @@ def _examined(
     return Base(reference, machine, layers, config, f"/{python}", contents.glibc)
 
 
-class _Contents:
-    """The paths of an image, layer upon layer, and its C library."""
+def read_below(base: Base, folder: str, store: BlobStore) -> dict[str, bytes]:
+    """The content of a base's files below a folder, which ends with a slash, by path.
 
-    def __init__(self) -> None:
+    Raises ImageError or FileError.
+    """
+    return _read(base.reference, base.layers, store, folder).kept
+
+
+def _read(
+    reference: Reference, layers: Iterable[Layer], store: BlobStore, keep: str | None = None
+) -> _Contents:
+    contents = _Contents(keep)
+    for layer in layers:
+        path = store.find(layer.digest, layer.size)
+        if path is None:
+            raise _damaged(reference)
+        with files.reading(path) as file:
+            try:
+                contents.apply(file)
+            except (tarfile.TarError, EOFError, zlib.error, OSError):
+                raise _damaged(reference) from None
+    return contents
+
+
+class _Contents:
+    """The paths of an image, layer upon layer, and its C library.
+
+    ``kept`` has the content of the files below ``keep``, a folder.
+    """
+
+    def __init__(self, keep: str | None = None) -> None:
+        self._keep = keep
+        self.kept: dict[str, bytes] = {}
         self.paths: set[str] = set()
         self.glibc: int | None = None
         self.musl = False
@@ -226,11 +246,17 @@ class _Contents:
                 elif not info.isdir():
                     added.add(str(path))
                     self._look(tar, info, path.name)
+                    if self._keep and info.isreg() and str(path).startswith(self._keep):
+                        content = tar.extractfile(info)
+                        self.kept[str(path)] = content.read() if content else b""
         self.paths |= added
 
     def _remove(self, gone: str) -> None:
         below = gone if gone.endswith("/") else f"{gone}/"
-        self.paths = {each for each in self.paths if each != gone and not each.startswith(below)}
+        removed = {each for each in self.paths if each == gone or each.startswith(below)}
+        self.paths -= removed
+        for each in removed:
+            self.kept.pop(each, None)
 
     def _look(self, tar: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> None:
         if name.startswith("ld-musl-"):

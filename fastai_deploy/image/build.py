@@ -1,9 +1,10 @@
-"""The image of fdeploy's own server: a base, a layer for each wheel, and the serving code.
+"""The image of fdeploy's own server: a base, a layer for each wheel, the serving code, bytecode.
 
     ENTRYPOINT python3.13 -m fdeploy_runtime.hosts.container    CMD serve
 
 It holds no model: SageMaker unpacks ``model.tar.gz`` to /opt/ml/model, so that one image serves
-all models. The same input makes the same image, byte for byte.
+all models. The same input makes the same image, byte for byte, on a machine with the same Python
+3.13; the bytecode in it is the only part that depends on the machine, and no part of the tag.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fastai_deploy.image.base import (
     known_base,
 )
 from fastai_deploy.image.blobs import BlobStore, Layer
+from fastai_deploy.image.bytecode import BYTECODE, bytecode_layer
 from fastai_deploy.image.layers import CODE, MODEL, PACKAGES, code_layer, model_layer, wheel_layer
 from fastai_deploy.image.names import (
     DIGEST,
@@ -39,6 +41,7 @@ from fastai_deploy.image.names import (
     digest_of,
 )
 from fastai_deploy.image.sbom import render_sbom
+from fastai_deploy.interpreters import find_python
 from fastai_deploy.packaging.artifact import runtime_files
 from fastai_deploy.packaging.lock_files import shipped_lock
 from fastai_deploy.packaging.wheels import (
@@ -133,7 +136,8 @@ class ServingImage:
     """What an image will consist of; nothing is downloaded or built before ``build``.
 
     ``reference`` names the base by its digest, and ``base`` downloads it. ``openvino`` adds
-    OpenVINO, which some artifacts need; ``wheels`` fetches the wheels.
+    OpenVINO, which some artifacts need. ``wheels`` fetches the wheels, and ``find`` the Python
+    of a version on this machine.
     """
 
     def __init__(
@@ -146,12 +150,14 @@ class ServingImage:
         *,
         openvino: bool = False,
         wheels: Fetch | None = None,
+        find: Callable[[str], Path | None] = find_python,
     ) -> None:
         self._reference = reference
         self.machine = machine
         self._base = base
         self._store = store
         self._notify = notify
+        self._find = find
         self._wheels = wheels or partial(fetch, cache=default_cache(), notify=notify)
         names = (*SERVING, *_SERVER, *((OPENVINO,) if openvino else ()))
         self._versions = newest(names)
@@ -199,15 +205,23 @@ class ServingImage:
         self._notify(f"building the image for {self.machine}")
         content = {f"fdeploy_runtime/{path}": data for path, data in runtime_files().items()}
         sbom = content[SBOM] = render_sbom(base, wheels)
-        store = self._store
-        # Hashing and unpacking take all of the time, outside Python's lock.
+        store, python = self._store, self._find(PYTHON)
+        if python is None:
+            self._notify(
+                f"there is no Python {PYTHON} here to compile sources with, so that each start of "
+                "the image takes about a second longer"
+            )
+        # Hashing and unpacking take all of the time, outside Python's lock; compiling, a process.
         with ThreadPoolExecutor() as pool:
+            compiled = python and pool.submit(bytecode_layer, base, wheels, content, python, store)
             made = {
                 wheel: pool.submit(wheel_layer, wheel, store)
                 for wheel in sorted(wheels, key=_size, reverse=True)
             }
             own = [made[wheel].result() for wheel in wheels]
-        own.append(code_layer(content, store))
+            own.append(code_layer(content, store))
+            if compiled is not None:
+                own.append(compiled.result())
         if model is not None:
             own.append(model_layer(model.artifact, model.sha256, store))
         layers = [*base.layers, *own]
@@ -250,6 +264,7 @@ class ServingImage:
 _ENVIRONMENT: Mapping[str, str] = {
     "PYTHONPATH": f"/{CODE}:/{PACKAGES}",
     "PYTHONDONTWRITEBYTECODE": "1",  # the file system may be read-only
+    "PYTHONPYCACHEPREFIX": f"/{BYTECODE}",
     "PYTHONUNBUFFERED": "1",
     "HOME": "/tmp",  # noqa: S108 - in the container
     "FDEPLOY_MODEL_DIR": f"/{MODEL}",

@@ -2,6 +2,7 @@
 
     /opt/fdeploy/packages/    the wheels' content, a layer for each wheel
     /opt/fdeploy/code/        the serving code, and the list of what is in the image
+    /opt/fdeploy/bytecode/    see :mod:`fastai_deploy.image.bytecode`
     /opt/ml/model/            the artifact's files, if it is in the image
 
 Members are sorted, belong to root and have the same date and mode, whatever they have on this disk.
@@ -45,12 +46,12 @@ def wheel_layer(wheel: Wheel, store: BlobStore) -> Layer:
     packages alone.
     """
 
-    def write(layer: _LayerWriter) -> None:
+    def write(layer: LayerWriter) -> None:
         for path, content, deflated in _unpacked(wheel):
             layer.add(PurePosixPath(PACKAGES, path), content, deflated)
 
     size = files.size_of(wheel.path) or 0
-    return store.layer(f"wheel-{_FORMAT}-{wheel.sha256}", _writing(write), size=size)
+    return store.layer(f"wheel-{_FORMAT}-{wheel.sha256}", writing(write), size=size)
 
 
 def code_layer(content: Mapping[str, bytes], store: BlobStore) -> Layer:
@@ -59,18 +60,18 @@ def code_layer(content: Mapping[str, bytes], store: BlobStore) -> Layer:
     for path, data in sorted(content.items()):
         digest.update(path.encode() + b"\0" + hashlib.sha256(data).digest())
 
-    def write(layer: _LayerWriter) -> None:
+    def write(layer: LayerWriter) -> None:
         for path, data in sorted(content.items()):
             layer.add(PurePosixPath(CODE, path), data)
 
     size = sum(map(len, content.values()))
-    return store.layer(f"code-{_FORMAT}-{digest.hexdigest()}", _writing(write), size=size)
+    return store.layer(f"code-{_FORMAT}-{digest.hexdigest()}", writing(write), size=size)
 
 
 def model_layer(artifact: Path, sha256: str, store: BlobStore) -> Layer:
     """The layer of an artifact's files. Raises FileError."""
 
-    def write(layer: _LayerWriter) -> None:
+    def write(layer: LayerWriter) -> None:
         with files.reading(artifact) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
             for info in tar:
                 content = tar.extractfile(info)
@@ -78,16 +79,22 @@ def model_layer(artifact: Path, sha256: str, store: BlobStore) -> Layer:
                     layer.copy(PurePosixPath(MODEL, info.name), info.size, content)
 
     size = files.size_of(artifact) or 0
-    return store.layer(f"model-{_FORMAT}-{sha256}", _writing(write), size=size)
+    return store.layer(f"model-{_FORMAT}-{sha256}", writing(write), size=size)
 
 
-def _unpacked(wheel: Wheel) -> Iterator[tuple[str, bytes, bytes | None]]:
+def wheel_files(wheel: Wheel, suffix: str) -> Iterator[tuple[str, bytes]]:
+    """The installed files of a wheel whose names end so, in order. Raises ImageError."""
+    for path, content, _ in _unpacked(wheel, suffix):
+        yield path, content
+
+
+def _unpacked(wheel: Wheel, suffix: str = "") -> Iterator[tuple[str, bytes, bytes | None]]:
     """The installed files of a wheel in order: path, content, and the content as it is deflated."""
     try:
         with zipfile.ZipFile(wheel.path) as archive, wheel.path.open("rb") as raw:
             entries = [(_installed(info.filename), info) for info in archive.infolist()]
             for path, info in sorted(entries, key=lambda each: each[0]):
-                if path:
+                if path and path.endswith(suffix):
                     yield path, archive.read(info), _deflated(raw, info)
     except (OSError, zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise ImageError(
@@ -117,18 +124,18 @@ def _installed(name: str) -> str:
     return str(PurePosixPath(*rest[1:])) if rest[0] in ("purelib", "platlib") else ""
 
 
-def _writing(write: Callable[[_LayerWriter], None]) -> Callable[[Writable], str]:
+def writing(write: Callable[[LayerWriter], None]) -> Callable[[Writable], str]:
     """What :meth:`BlobStore.layer` calls: write a layer, and return the digest of its tar."""
 
     def to(file: Writable) -> str:
-        layer = _LayerWriter(file)
+        layer = LayerWriter(file)
         write(layer)
         return layer.close()
 
     return to
 
 
-class _LayerWriter:
+class LayerWriter:
     """Writes a tar of root's files from 1970 into ``raw``, compressed with gzip; see above."""
 
     def __init__(self, raw: Writable) -> None:

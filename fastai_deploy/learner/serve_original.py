@@ -36,9 +36,10 @@ from fastai_deploy.environments.requirements import (
     read_requirements,
 )
 from fastai_deploy.environments.serving_process import ask_learner, check_bundle
-from fastai_deploy.environments.venv import Environments, running
+from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import RuntimeUnproven, UnsupportedLearner, UntrustedLearner, UsageError
 from fastai_deploy.files import copy, sha256, write
+from fastai_deploy.interpreters import running
 from fastai_deploy.learner.convert import refuse_dangerous
 from fastai_deploy.learner.examine.anatomy import Anatomy, examine
 from fastai_deploy.learner.reading.formats import open_archive

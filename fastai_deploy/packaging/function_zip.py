@@ -16,7 +16,6 @@ import hashlib
 import json
 import shutil
 import struct
-import subprocess
 import tarfile
 import tempfile
 import zipfile
@@ -29,6 +28,7 @@ from typing import BinaryIO, Protocol
 from fastai_deploy import files
 from fastai_deploy.errors import FileError, SettingsError
 from fastai_deploy.json_reader import parse
+from fastai_deploy.packaging.bytecode import compile_folder
 from fastai_deploy.runtime.bundle import GRAPH_SUFFIX, weights_file
 from fastai_deploy.runtime.stored_model import PARTS, ranges
 
@@ -246,7 +246,7 @@ def _stored(folder: Path, path: Path) -> _Member:
 
 
 def _compile(python: Path, folder: Path, members: list[_Member]) -> None:
-    """Add the bytecode of all sources; it does not name their date, so Python takes it as it is."""
+    """Add the bytecode of all sources."""
     sources = folder / ".sources"
     for wheel in sorted((folder / ".wheels").glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
@@ -254,18 +254,12 @@ def _compile(python: Path, folder: Path, members: list[_Member]) -> None:
                 if member.name.endswith(".py") and member.name in archive.NameToInfo:
                     files.write(sources / member.name, archive.read(member.name))
     shutil.copytree(folder / PACKAGE, sources / PACKAGE)
-    subprocess.run(
-        [
-            *(str(python), "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
-            *("-s", str(sources), "-p", "/var/task", str(sources)),
-        ],
-        check=False,  # what does not compile is left as source
-        capture_output=True,
-    )
-    for compiled in sources.rglob("*.pyc"):
-        target = folder / compiled.relative_to(sources)
+    # Nothing but the sources beside it can be in the package, so none is compared.
+    compiled = compile_folder(python, sources, "/var/task", checked=False)
+    for path, made in compiled.items():
+        target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        compiled.replace(target)
+        made.replace(target)
     shutil.rmtree(sources)
 
 

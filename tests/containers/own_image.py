@@ -72,7 +72,10 @@ def main() -> int:
 
 
 def debootstrap(mirror: str | None) -> Path:
-    """A base of Debian in a cache, made if it is not there."""
+    """A base of Debian in a cache, made if it is not there.
+
+    Like the official images of Python, it has no bytecode.
+    """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fastai-deploy")
     made = folder / "base-image"
     if not (made / "usr/bin/python3.13").exists():
@@ -85,6 +88,8 @@ def debootstrap(mirror: str | None) -> Path:
         shutil.rmtree(partial / "var/cache/apt", ignore_errors=True)
         shutil.rmtree(partial / "var/lib/apt/lists", ignore_errors=True)
         partial.rename(made)
+    for compiled in made.rglob("*.pyc"):
+        compiled.unlink()
     return made
 
 

@@ -40,7 +40,9 @@ def based(registry: Registry, folder: Path) -> tuple[Base, BlobStore]:
     return replace(base, reference=replace(base.reference, repository="host.example/python")), store
 
 
-def image(registry: Registry, folder: Path, *, openvino: bool = False) -> ServingImage:
+def image(
+    registry: Registry, folder: Path, *, openvino: bool = False, python: Path | None = None
+) -> ServingImage:
     base, store = based(registry, folder)
     return ServingImage(
         base.reference,
@@ -50,6 +52,7 @@ def image(registry: Registry, folder: Path, *, openvino: bool = False) -> Servin
         lambda _: None,
         openvino=openvino,
         wheels=SmallWheels(folder / "wheels"),
+        find=lambda _: python,
     )
 
 

@@ -20,8 +20,9 @@ from fastai_deploy.environments.requirements import (
     lock_for_container,
     parse_requirements,
 )
-from fastai_deploy.environments.venv import Environments, find_python, running
+from fastai_deploy.environments.venv import Environments
 from fastai_deploy.errors import FileError, HashMismatch, RuntimeUnproven, TargetUnavailable
+from fastai_deploy.interpreters import find_python, running
 from fastai_deploy.packaging.lock_files import parse
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import Event, Reporter, Step, Warned, silent

@@ -17,7 +17,7 @@ import pytest
 
 from fastai_deploy import files
 from fastai_deploy.bundle import read_bundle, seal
-from fastai_deploy.environments.venv import running
+from fastai_deploy.interpreters import running
 from fastai_deploy.packaging.lock_files import parse
 from tests.conftest import Fdeploy
 from tests.learner_runtime.test_environment import write_wheel

@@ -30,8 +30,8 @@ from fastai_deploy.aws.templates.render import (
     published,
     serving_of,
 )
-from fastai_deploy.environments.venv import find_python
 from fastai_deploy.errors import AwsMissing, DeployError, InvocationError
+from fastai_deploy.interpreters import find_python
 from fastai_deploy.packaging.function_zip import FunctionPackage, build_function_package
 from fastai_deploy.packaging.wheels import FUNCTION
 from fastai_deploy.parity import Invoke, Json, Verify
