@@ -50,15 +50,7 @@ from fastai_deploy.parity.gate import model_summary, stored_goldens
 from fastai_deploy.parity.goldens import PROBES, Case, Golden, Labels
 from fastai_deploy.progress import StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
-from fastai_deploy.records import (
-    Api,
-    Artifact,
-    Bundle,
-    Deployed,
-    Endpoint,
-    ModelSummary,
-    counted,
-)
+from fastai_deploy.records import Api, Artifact, Bundle, Deployed, Endpoint, ModelSummary, counted
 from fastai_deploy.settings.sections import duration
 from fastai_deploy.versions import find_version
 

@@ -18,12 +18,10 @@ from fastai_deploy.errors import AwsError, FileError, SettingsError, UsageError
 from fastai_deploy.load.result import last_bench
 from fastai_deploy.progress import StageFinished, StageStarted, Warned
 from fastai_deploy.project import Project, open_project
-from fastai_deploy.records import (
-    Api,
-    Artifact,
-    Bundle,
+from fastai_deploy.records import Api, Artifact, Bundle, Endpoint
+from fastai_deploy.settings import load_settings
+from fastai_deploy.stage_reports import (
     Checkup,
-    Endpoint,
     LogLine,
     Policies,
     StagePlan,
@@ -31,7 +29,6 @@ from fastai_deploy.records import (
     Templates,
     Version,
 )
-from fastai_deploy.settings import load_settings
 from fastai_deploy.workspace import Workspace, deployed_stages
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastai_deploy.errors import UsageError
-from fastai_deploy.records import PlannedChange, change_rows
+from fastai_deploy.stage_reports import PlannedChange, change_rows
 
 
 @dataclass(frozen=True)

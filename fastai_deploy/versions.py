@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fastai_deploy.errors import ParityError, UsageError
-from fastai_deploy.records import Artifact, Deployed, ModelChange, Version
+from fastai_deploy.records import Artifact, Deployed
+from fastai_deploy.stage_reports import ModelChange, Version
 
 
 def list_versions(versions: Sequence[Deployed], live: str) -> tuple[Version, ...]:

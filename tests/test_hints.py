@@ -17,7 +17,7 @@ from fastai_deploy.cli.command import accepted_flags
 from fastai_deploy.cli.commands import app
 from fastai_deploy.cli.hints import CommandLine
 from fastai_deploy.progress import StageFinished, Step, Warned
-from fastai_deploy.records import Check, Checkup
+from fastai_deploy.stage_reports import Check, Checkup
 
 COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 ACCEPTED = accepted_flags(app)

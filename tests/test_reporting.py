@@ -26,8 +26,8 @@ from fastai_deploy.progress import (
     StageStarted,
     Step,
 )
-from fastai_deploy.records import Cost, LogLine, PlannedChange, StagePlan, change_rows
 from fastai_deploy.settings.sections import duration
+from fastai_deploy.stage_reports import Cost, LogLine, PlannedChange, StagePlan, change_rows
 from tests.terminal import on_screen
 
 

@@ -18,7 +18,8 @@ from fastai_deploy.cli.show import show
 from fastai_deploy.cli.terminal import TerminalReporter
 from fastai_deploy.errors import UnsupportedLearner
 from fastai_deploy.progress import Advanced, Happened, Planned, StageFinished, Step, Warned
-from fastai_deploy.records import Bundle, PlannedChange, Source
+from fastai_deploy.records import Bundle, Source
+from fastai_deploy.stage_reports import PlannedChange
 from tests.conftest import Fdeploy
 from tests.flow.learners import LEARNERS
 

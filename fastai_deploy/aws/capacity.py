@@ -13,7 +13,7 @@ from typing import Literal
 from botocore.loaders import Loader
 
 from fastai_deploy.errors import SettingsError
-from fastai_deploy.records import Check, Outcome
+from fastai_deploy.stage_reports import Check, Outcome
 
 DEFAULT_INSTANCE = "ml.m5.large"  # available in most accounts and regions
 LIVING_GPUS = "ml.g4dn.xlarge, ml.g5.xlarge or ml.g6.xlarge"

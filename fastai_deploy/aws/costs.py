@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from fastai_deploy.aws.capacity import Instance
 from fastai_deploy.aws.list_prices import PriceBook
-from fastai_deploy.records import HOURS_A_MONTH, money, without_hour
+from fastai_deploy.stage_reports import HOURS_A_MONTH, money, without_hour
 
 _HOUR = 3_600
 _MILLION = 1_000_000

@@ -38,7 +38,8 @@ from fastai_deploy.errors import (
     TargetUnavailable,
 )
 from fastai_deploy.packaging.wheels import FUNCTION
-from fastai_deploy.records import Check, Outcome, counted
+from fastai_deploy.records import counted
+from fastai_deploy.stage_reports import Check, Outcome
 
 _QUOTA_SERVICE = "sagemaker"
 _CODE = "L-B99A9384"  # Lambda, concurrent executions

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import AwsMissing
-from fastai_deploy.records import LogLine
+from fastai_deploy.stage_reports import LogLine
 
 _FOLLOW_SECONDS = 2.0
 _MS = 1_000

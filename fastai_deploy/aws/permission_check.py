@@ -12,7 +12,7 @@ from typing import Any
 from fastai_deploy.aws.permissions import CALLED_VIA, Needs
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.errors import AwsError, AwsMissing
-from fastai_deploy.records import Check
+from fastai_deploy.stage_reports import Check
 
 _CALLER = re.compile(r"arn:(?P<partition>[^:]+):(?:sts|iam)::(?P<account>\d+):(?P<who>.+)")
 # Services whose statements mix kinds of resources: an action has to be allowed on one of them.

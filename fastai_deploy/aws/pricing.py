@@ -20,7 +20,7 @@ from fastai_deploy.aws.images import OWN
 from fastai_deploy.aws.specs import EndpointSpec, Instances, Serverless
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import AwsError
-from fastai_deploy.records import BY_USAGE, HOURS_A_MONTH, Cost, Extra
+from fastai_deploy.stage_reports import BY_USAGE, HOURS_A_MONTH, Cost, Extra
 
 Json = Any
 # ``get_products`` of a ``pricing`` client in one of the regions below. Raises AwsError.

@@ -17,7 +17,7 @@ from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import adopting
 from fastai_deploy.errors import AwsError, AwsMissing, DeployError, NotOurs
 from fastai_deploy.naming import ID_TAG, PROJECT_TAG, STAGE_TAG, template_key
-from fastai_deploy.records import Action, PlannedChange
+from fastai_deploy.stage_reports import Action, PlannedChange
 
 GONE = "DELETE_COMPLETE"
 REVIEW = "REVIEW_IN_PROGRESS"  # only a change set exists yet

@@ -20,7 +20,7 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stacks import Stack, our_stack
 from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import ALIAS, VERSION_TAG
-from fastai_deploy.records import BY_USAGE, Bill, LastHour, Part, Status
+from fastai_deploy.stage_reports import BY_USAGE, Bill, LastHour, Part, Status
 
 ENDS_FORMAT = "%Y-%m-%dT%H:%M:%SZ"  # of the output of the ttl stack
 _PATIENCE = timedelta(minutes=10)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fastai_deploy.progress import Event, StageFinished, Step, Warned
-from fastai_deploy.records import Checkup
+from fastai_deploy.stage_reports import Checkup
 
 LEARNER = "LEARNER"  # the positional argument, among the flags
 _AWS_ONLY = frozenset({"--instance", "--lambda", "--region", "--ttl"})

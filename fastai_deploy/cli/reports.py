@@ -10,16 +10,14 @@ from typing import Any
 
 from fastai_deploy.cli.escaping import shortened, some
 from fastai_deploy.naming import short
-from fastai_deploy.records import (
+from fastai_deploy.records import DEPLOYED_AT, UNPROVEN, ModelSummary
+from fastai_deploy.stage_reports import (
     BY_USAGE,
-    DEPLOYED_AT,
-    UNPROVEN,
     Bill,
     Checkup,
     Cost,
     LogLine,
     ModelChange,
-    ModelSummary,
     StagePlan,
     Status,
     Version,

@@ -15,22 +15,17 @@ from fastai_deploy.errors import FileError, UsageError
 from fastai_deploy.json_reader import BadJson, parse
 from fastai_deploy.parity.report import report_files
 from fastai_deploy.project import Project
-from fastai_deploy.records import (
-    Api,
-    Artifact,
-    Bundle,
+from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.settings import Settings, editing
+from fastai_deploy.stage_reports import (
     Checkup,
-    Endpoint,
     LogLine,
     Policies,
     StagePlan,
     Status,
-    StoredArtifact,
-    Teardown,
     Templates,
     Version,
 )
-from fastai_deploy.settings import Settings, editing
 
 
 @runtime_checkable

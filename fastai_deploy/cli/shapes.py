@@ -45,13 +45,11 @@ from fastai_deploy.evaluation.result import EvaluationValues
 from fastai_deploy.image_file import ImageFile
 from fastai_deploy.load.result import Bench
 from fastai_deploy.project_setup import Initialized
-from fastai_deploy.records import (
-    Api,
-    Artifact,
-    Bundle,
+from fastai_deploy.records import Api, Artifact, Bundle, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.settings import Settings
+from fastai_deploy.stage_reports import (
     Check,
     Checkup,
-    Endpoint,
     Extra,
     LogLine,
     ModelChange,
@@ -59,11 +57,8 @@ from fastai_deploy.records import (
     Policies,
     StagePlan,
     Status,
-    StoredArtifact,
-    Teardown,
     Templates,
 )
-from fastai_deploy.settings import Settings
 
 SCHEMA = "fdeploy/1"
 

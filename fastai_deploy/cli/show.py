@@ -38,16 +38,12 @@ from fastai_deploy.records import (
     Api,
     Artifact,
     Bundle,
-    Checkup,
     Endpoint,
-    Policies,
-    StagePlan,
-    Status,
     StoredArtifact,
     Teardown,
-    Templates,
 )
 from fastai_deploy.settings import Settings
+from fastai_deploy.stage_reports import Checkup, Policies, StagePlan, Status, Templates
 from fastai_deploy.workspace import Record
 
 WOULD_CHANGE = 15

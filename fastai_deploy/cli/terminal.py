@@ -45,7 +45,7 @@ from fastai_deploy.progress import (
     Step,
     Warned,
 )
-from fastai_deploy.records import some_names
+from fastai_deploy.stage_reports import some_names
 
 _A_SECOND = 8.0  # repaints per second
 _SHOW_AFTER = 0.5  # seconds that a step may take before its time is shown

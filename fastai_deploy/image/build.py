@@ -213,7 +213,11 @@ class ServingImage:
             )
         # Hashing and unpacking take all of the time, outside Python's lock; compiling, a process.
         with ThreadPoolExecutor() as pool:
-            compiled = python and pool.submit(bytecode_layer, base, wheels, content, python, store)
+            compiled = (
+                pool.submit(bytecode_layer, base, wheels, content, python, store)
+                if python
+                else None
+            )
             made = {
                 wheel: pool.submit(wheel_layer, wheel, store)
                 for wheel in sorted(wheels, key=_size, reverse=True)

@@ -54,10 +54,10 @@ def bytecode_layer(
             for path, data in _sources(base, wheels, code, store):
                 with files.creating(folder / path) as file:
                     file.write(data)
-            for path, made in compile_folder(python, folder, "/", checked=True).items():
+            for place, made in compile_folder(python, folder, "/", checked=True).items():
                 content = files.read(made)
                 # Below the prefix, bytecode is where the source is, not in __pycache__.
-                layer.add(BYTECODE / path.parents[1] / path.name, content, _deflated(content))
+                layer.add(BYTECODE / place.parents[1] / place.name, content, _deflated(content))
 
     return store.layer(f"bytecode-{key}", writing(write), size=_ABOUT)
 

@@ -29,9 +29,10 @@ from fastai_deploy.naming import short
 from fastai_deploy.parity.gate import patient, stored_goldens
 from fastai_deploy.progress import LoadMeasured, StageFinished, StageStarted, Step, Warned
 from fastai_deploy.project import Project
-from fastai_deploy.records import Api, Bundle, Endpoint, Status, counted, money
+from fastai_deploy.records import Api, Bundle, Endpoint, counted
 from fastai_deploy.runtime.bundle import ModelError
 from fastai_deploy.settings.aws_sections import ServerlessSettings
+from fastai_deploy.stage_reports import Status, money
 
 On = Literal["endpoint", "api", "bundle"]
 CLIENTS = (1, 2, 4, 8)

@@ -11,18 +11,13 @@ from typing import BinaryIO, Protocol
 
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.parity import Json, Verify
-from fastai_deploy.records import (
-    Api,
-    Artifact,
+from fastai_deploy.records import Api, Artifact, Deployed, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.stage_reports import (
     Checkup,
-    Deployed,
-    Endpoint,
     LogLine,
     Policies,
     StagePlan,
     Status,
-    StoredArtifact,
-    Teardown,
     Templates,
     Version,
 )

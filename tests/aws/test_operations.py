@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from fastai_deploy.errors import FileMissing, UsageError
-from fastai_deploy.records import Check, Endpoint
+from fastai_deploy.records import Endpoint
+from fastai_deploy.stage_reports import Check
 from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.world import World
 from tests.aws_double.faults import Fault

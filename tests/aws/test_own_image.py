@@ -31,7 +31,8 @@ from fastai_deploy.image.names import MANIFEST, Reference
 from fastai_deploy.image.registry import Repository
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import Warned
-from fastai_deploy.records import Check, Endpoint, StoredArtifact, Teardown
+from fastai_deploy.records import Endpoint, StoredArtifact, Teardown
+from fastai_deploy.stage_reports import Check
 from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.images import TinyImage
 from tests.aws.permission_table import Deployer, asked, lacking

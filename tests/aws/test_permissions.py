@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastai_deploy.records import Check
+from fastai_deploy.stage_reports import Check
 from fastai_deploy.targets.aws.operations import AwsOperations
 from tests.aws.stage import Stage
 from tests.aws.world import World

@@ -20,7 +20,7 @@ from fastai_deploy.aws.pricing import (
 )
 from fastai_deploy.aws.templates.render import api_template, endpoint_template
 from fastai_deploy.errors import AwsDenied
-from fastai_deploy.records import Extra
+from fastai_deploy.stage_reports import Extra
 from tests.aws_templates.scenarios import api_of, endpoint_of, of_type, section, settings_of
 
 Json = Any

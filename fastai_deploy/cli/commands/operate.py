@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from fastai_deploy.aws.costs import CostReport
     from fastai_deploy.cli.results import Lines, Versions
     from fastai_deploy.project import Project
-    from fastai_deploy.records import Checkup, Endpoint, Policies, StagePlan, Status, Templates
+    from fastai_deploy.records import Endpoint
+    from fastai_deploy.stage_reports import Checkup, Policies, StagePlan, Status, Templates
 
 
 @command(

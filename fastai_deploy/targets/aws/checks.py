@@ -41,9 +41,10 @@ from fastai_deploy.packaging.artifact import read_contents
 from fastai_deploy.packaging.served_model import served_model
 from fastai_deploy.packaging.wheels import Container
 from fastai_deploy.progress import Step, Warned
-from fastai_deploy.records import BY_USAGE, Artifact, Check, Cost
+from fastai_deploy.records import Artifact
 from fastai_deploy.settings.aws_sections import MAX_BODY_BYTES, MAX_GATEWAY_SECONDS
 from fastai_deploy.settings.constraints import MAX_SERVERLESS_BODY
+from fastai_deploy.stage_reports import BY_USAGE, Check, Cost
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.aws.costs import where_it_fits
 from fastai_deploy.targets.aws.stacks import chosen_image, could_be_own

@@ -21,8 +21,9 @@ from fastai_deploy.aws.stacks import of_another_id, our_stack
 from fastai_deploy.errors import NotOurs
 from fastai_deploy.naming import ID_TAG
 from fastai_deploy.progress import Step
-from fastai_deploy.records import StoredArtifact, counted, some_names
+from fastai_deploy.records import StoredArtifact, counted
 from fastai_deploy.settings.identity import new_id
+from fastai_deploy.stage_reports import some_names
 from fastai_deploy.targets.aws import checks
 from fastai_deploy.targets.aws.context import Context
 from fastai_deploy.targets.base import Claim

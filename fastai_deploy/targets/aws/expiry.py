@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from fastai_deploy import naming
 from fastai_deploy.aws.stacks import Stack, our_stack, planned, resources
 from fastai_deploy.aws.status import ENDS_FORMAT
-from fastai_deploy.records import PlannedChange
 from fastai_deploy.settings.sections import duration
+from fastai_deploy.stage_reports import PlannedChange
 from fastai_deploy.targets.aws.context import Context
 
 

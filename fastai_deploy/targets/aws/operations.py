@@ -30,17 +30,14 @@ from fastai_deploy.aws.specs import EndpointSpec, Location, ModelSpec
 from fastai_deploy.aws.stacks import Stack, our_stack, planned
 from fastai_deploy.errors import AwsDenied, FileMissing, UsageError
 from fastai_deploy.progress import Step, Warned
-from fastai_deploy.records import (
-    Artifact,
+from fastai_deploy.records import Artifact, Deployed, Endpoint, StoredArtifact
+from fastai_deploy.stage_reports import (
     Checkup,
-    Deployed,
-    Endpoint,
     LogLine,
     PlannedChange,
     Policies,
     StagePlan,
     Status,
-    StoredArtifact,
     Templates,
     Version,
 )

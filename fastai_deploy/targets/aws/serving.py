@@ -49,8 +49,9 @@ from fastai_deploy.image.names import Reference
 from fastai_deploy.packaging.artifact import needs_openvino
 from fastai_deploy.packaging.served_model import served_model
 from fastai_deploy.progress import Reporter, Step, Warned
-from fastai_deploy.records import Artifact, Check, StoredArtifact
+from fastai_deploy.records import Artifact, StoredArtifact
 from fastai_deploy.settings import Settings
+from fastai_deploy.stage_reports import Check
 from fastai_deploy.targets.aws.stacks import OwnImage, chosen_image, could_be_own
 
 # What keeps fdeploy from its own image. A registry or AWS that does not answer now may do so later.

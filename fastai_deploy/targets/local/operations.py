@@ -20,15 +20,15 @@ import psutil
 from fastai_deploy import files
 from fastai_deploy.errors import ExtraMissing, FileMissing, UsageError, need_extra
 from fastai_deploy.naming import endpoint_name
-from fastai_deploy.records import (
+from fastai_deploy.records import Artifact, Deployed, Endpoint
+from fastai_deploy.runtime.log import rotated
+from fastai_deploy.settings import ApiSettings, Settings
+from fastai_deploy.stage_reports import (
     Action,
-    Artifact,
     Bill,
     Check,
     Checkup,
     Cost,
-    Deployed,
-    Endpoint,
     LastHour,
     LogLine,
     Part,
@@ -39,8 +39,6 @@ from fastai_deploy.records import (
     Templates,
     Version,
 )
-from fastai_deploy.runtime.log import rotated
-from fastai_deploy.settings import ApiSettings, Settings
 from fastai_deploy.targets.local.api import taken
 from fastai_deploy.targets.local.gateway.config import PROBE_ID
 from fastai_deploy.targets.local.target import LocalTarget
