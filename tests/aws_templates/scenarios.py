@@ -12,17 +12,7 @@ from typing import Any
 from fastai_deploy.aws.capacity import known_types
 from fastai_deploy.aws.images import installed_tables
 from fastai_deploy.aws.permissions import Needs, role_policies, user_policies
-from fastai_deploy.aws.specs import (
-    ApiSpec,
-    EndpointSpec,
-    FunctionSpec,
-    Location,
-    Roles,
-    api_spec,
-    endpoint_spec,
-    function_spec,
-    ttl_spec,
-)
+from fastai_deploy.aws.specs import ApiSpec, EndpointSpec, FunctionSpec, Location, Roles
 from fastai_deploy.aws.templates.render import (
     Published,
     Serving,
@@ -34,6 +24,7 @@ from fastai_deploy.aws.templates.render import (
     transform_template,
 )
 from fastai_deploy.aws.templates.template import Template
+from fastai_deploy.aws.wanted import api_spec, endpoint_spec, function_spec, ttl_spec
 from fastai_deploy.naming import artifact_key, batch_prefix, batch_stack, code_key
 from fastai_deploy.packaging.container_files import BACKEND_URL
 from fastai_deploy.records import StoredArtifact

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastai_deploy.aws.capacity import function_memory
-from fastai_deploy.aws.specs import FunctionSpec, Location, function_spec
+from fastai_deploy.aws.specs import FunctionSpec, Location
 from fastai_deploy.aws.templates.render import (
     Published,
     Serving,
@@ -18,6 +18,7 @@ from fastai_deploy.aws.templates.render import (
     published,
     serving_of,
 )
+from fastai_deploy.aws.wanted import function_spec
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.packaging.wheels import FUNCTION
 from fastai_deploy.records import StoredArtifact

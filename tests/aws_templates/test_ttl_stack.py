@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fastai_deploy.aws.specs import ttl_spec
 from fastai_deploy.aws.templates.render import expiry_template
+from fastai_deploy.aws.wanted import ttl_spec
 from tests.aws_templates.linting import schema
 from tests.aws_templates.scenarios import (
     ENDS,

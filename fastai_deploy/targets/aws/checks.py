@@ -32,10 +32,10 @@ from fastai_deploy.aws.specs import (
     EndpointSpec,
     FunctionSpec,
     Instances,
-    wanted_roles,
 )
 from fastai_deploy.aws.templates.render import endpoint_template
 from fastai_deploy.aws.templates.template import Template
+from fastai_deploy.aws.wanted import wanted_roles
 from fastai_deploy.errors import FileError
 from fastai_deploy.packaging.artifact import read_contents
 from fastai_deploy.packaging.served_model import served_model

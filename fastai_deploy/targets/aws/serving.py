@@ -28,8 +28,8 @@ from fastai_deploy.aws.permission_check import check_permissions
 from fastai_deploy.aws.permissions import Needs, user_policies
 from fastai_deploy.aws.repository import ImageRepository, Pushable, StoredImage
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.specs import wanted_instance
 from fastai_deploy.aws.stacks import find_stack
+from fastai_deploy.aws.wanted import wanted_instance
 from fastai_deploy.bundle import read_manifest
 from fastai_deploy.errors import (
     AwsCredentials,

@@ -16,11 +16,12 @@ from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.registry import pinned
 from fastai_deploy.aws.repository import ImageRepository
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.specs import (
-    EndpointSpec,
-    FunctionSpec,
-    Location,
-    Roles,
+from fastai_deploy.aws.specs import EndpointSpec, FunctionSpec, Location, Roles
+from fastai_deploy.aws.stacks import our_stack
+from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
+from fastai_deploy.aws.templates.template import Template
+from fastai_deploy.aws.templates.update import KEY_SERIAL
+from fastai_deploy.aws.wanted import (
     api_spec,
     check_region,
     endpoint_spec,
@@ -30,10 +31,6 @@ from fastai_deploy.aws.specs import (
     wanted_instance,
     wanted_roles,
 )
-from fastai_deploy.aws.stacks import our_stack
-from fastai_deploy.aws.templates.render import api_template, endpoint_template, expiry_template
-from fastai_deploy.aws.templates.template import Template
-from fastai_deploy.aws.templates.update import KEY_SERIAL
 from fastai_deploy.errors import AwsCredentials, AwsDenied, SettingsError
 from fastai_deploy.image.build import container_of
 from fastai_deploy.naming import api_stack, artifact_key, code_key, image_repository

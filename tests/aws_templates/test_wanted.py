@@ -9,18 +9,10 @@ import pytest
 from fastai_deploy.aws.capacity import Instance
 from fastai_deploy.aws.images import choose_image
 from fastai_deploy.aws.pricing import instance_price
-from fastai_deploy.aws.specs import (
-    ApiSpec,
-    Instances,
-    Location,
-    Serverless,
-    check_region,
-    endpoint_spec,
-    region_warnings,
-    wanted_instance,
-)
+from fastai_deploy.aws.specs import ApiSpec, Instances, Location, Serverless
 from fastai_deploy.aws.templates.api_body import api_body
 from fastai_deploy.aws.templates.render import api_template, endpoint_template
+from fastai_deploy.aws.wanted import check_region, endpoint_spec, region_warnings, wanted_instance
 from fastai_deploy.errors import SettingsError
 from fastai_deploy.records import StoredArtifact
 from fastai_deploy.runtime.gateway.endpoint import GatewaySettings, TimeBudget
