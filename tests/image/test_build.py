@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fastai_deploy.image.archive import write_archive
 from fastai_deploy.image.base import Base, fetch_base
 from fastai_deploy.image.blobs import BlobStore
 from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, BuiltImage, Model, ServingImage
+from fastai_deploy.image.bytecode import BYTECODE
 from fastai_deploy.image.names import MANIFEST, OCI_MANIFEST, Destination, Reference
 from fastai_deploy.image.registry import Repository
 from tests.image.bases import SmallWheels, put_base
@@ -41,7 +43,12 @@ def based(registry: Registry, folder: Path) -> tuple[Base, BlobStore]:
 
 
 def image(
-    registry: Registry, folder: Path, *, openvino: bool = False, python: Path | None = None
+    registry: Registry,
+    folder: Path,
+    *,
+    openvino: bool = False,
+    python: Path | None = None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> ServingImage:
     base, store = based(registry, folder)
     return ServingImage(
@@ -49,7 +56,7 @@ def image(
         "x86_64",
         lambda: base,
         store,
-        lambda _: None,
+        notify,
         openvino=openvino,
         wheels=SmallWheels(folder / "wheels"),
         find=lambda _: python,
@@ -97,6 +104,22 @@ def test_what_is_in_the_image(registry: Registry, tmp_path: Path) -> None:
     assert not any(path.startswith("opt/ml") for path in found)
     own = [info for path, info in found.items() if path.startswith("opt/fdeploy")]
     assert {(info.uid, info.gid, info.mtime, info.mode) for info in own} == {(0, 0, 0, 0o644)}
+
+
+def test_bytecode_is_in_the_image_where_it_can_be_made_and_no_part_of_the_tag(
+    registry: Registry, tmp_path: Path
+) -> None:
+    put_base(registry)
+    said: list[str] = []
+    python = Path(sys.executable)  # stands for Python 3.13
+    compiled = image(registry, tmp_path, python=python, notify=said.append)
+    path = f"{BYTECODE}/opt/fdeploy/code/fdeploy_runtime/server.{sys.implementation.cache_tag}.pyc"
+    assert path in files_of(compiled.build())
+    assert not any("there is no Python" in each for each in said)
+    plain = image(registry, tmp_path, notify=said.append)
+    assert not any(str(BYTECODE) in path for path in files_of(plain.build()))
+    assert any("there is no Python 3.13 here" in each for each in said)
+    assert plain.tag == compiled.tag
 
 
 def test_the_list_of_contents(registry: Registry, tmp_path: Path) -> None:
