@@ -57,7 +57,7 @@ class Server:
 def serving(competitor: Competitor, model: Model, python: Path) -> Iterator[Server]:
     """Run the competitor's server, yield it once it answers, and stop all its processes at the end.
 
-    Raises Failed, and keeps the server's log.
+    Raises Failed if it does not. The server's log is kept then, and after a Failed of the caller's.
     """
     # A short name, because Ray puts sockets below it.
     with tempfile.TemporaryDirectory(prefix="c", ignore_cleanup_errors=True) as scratch:
@@ -87,20 +87,22 @@ def serving(competitor: Competitor, model: Model, python: Path) -> Iterator[Serv
             while not answers_right(site.port, competitor, model.goldens[0]):
                 passed = time.perf_counter() - began
                 if process.poll() is not None or passed > PATIENCE:
-                    _keep(log, competitor, model)
-                    raise Failed(f"no right answer in {passed:.0f} s")
+                    raise Failed(f"no right answer in {passed:.0f} s")  # noqa: TRY301
                 time.sleep(_PAUSE * max(1.0, passed))
             yield Server(competitor, site.port, time.perf_counter() - began, folder)
+        except Failed:
+            _keep(log, competitor, model)
+            raise
         finally:
             _end(process, folder)
 
 
 def _keep(log: Path, competitor: Competitor, model: Model) -> None:
-    """Keep the log of a server that did not start."""
+    """Keep the log of a server that did not start, or failed later."""
     place = model.work / "failed" / f"{model.name} {competitor.key}.log"
     place.parent.mkdir(exist_ok=True)
     shutil.copyfile(log, place)
-    print(f"{competitor.name} did not start; its log is {place}", flush=True)
+    print(f"{competitor.name} failed; its log is {place}", flush=True)
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from benchmarks.comparison.competitors.base import SERVED, Competitor, Launch, Site
 from benchmarks.comparison.environments import BENTOML
 
@@ -18,6 +21,15 @@ def _launch(site: Site) -> Launch:
     return Launch(tuple(command), site.folder, variables)
 
 
+def _body(text: str) -> object:
+    return {"texts": [text]}
+
+
+def _read(body: Any) -> Mapping[str, float]:
+    found: Mapping[str, float] = body[0]["probabilities"]
+    return found
+
+
 COMPETITOR = Competitor(
     "bentoml",
     "BentoML (pipeline)",
@@ -25,4 +37,6 @@ COMPETITOR = Competitor(
     _launch,
     environment=BENTOML,
     path="/predict",
+    body=_body,
+    read=_read,
 )
