@@ -16,7 +16,7 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import adopting
 from fastai_deploy.errors import AwsError, AwsMissing, DeployError, NotOurs
-from fastai_deploy.naming import ID_TAG, PROJECT_TAG, STAGE_TAG, template_key
+from fastai_deploy.naming import ID_TAG, template_key
 from fastai_deploy.records import Action, PlannedChange
 
 GONE = "DELETE_COMPLETE"
@@ -288,7 +288,7 @@ def create_change_set(
         return _created(aws, request, folder, new=new, token=token, role=role)
     except _Rejected as rejected:
         left = rejected.log_groups()
-        if not left or not all(_is_free(aws, name, request.tags) for name in left.values()):
+        if not left or not all(_is_free(aws, name, folder.owner) for name in left.values()):
             raise rejected.error(aws.region) from None
     adopting_request = replace(request, template=adopting(request.template, left))
     try:
@@ -456,7 +456,10 @@ class _Rejected(Exception):
             hint = f"get cloudformation:DescribeEvents to see which resource it is; {hint}"
         if groups := self.log_groups():
             delete = " && ".join(_deletion(name, region) for name in groups.values())
-            hint = f"delete what is left of it: {delete}; then run the same command again"
+            hint = (
+                "its tags are somebody else's, or could not be read: make sure that nobody needs "
+                f"it, delete it with {delete}, then run the same command again"
+            )
         return DeployError(
             f"CloudFormation rejected the change set for {self._stack}: {reason}", hint=hint
         )
@@ -466,14 +469,19 @@ def _deletion(log_group: str, region: str) -> str:
     return f"aws logs delete-log-group --log-group-name {log_group} --region {region}"
 
 
-def _is_free(aws: Aws, log_group: str, tags: Mapping[str, str]) -> bool:
+def _is_free(aws: Aws, log_group: str, owner: Owner) -> bool:
     """Whether a log group has no owner, or this one; False if its tags may not be read."""
-    arn = f"arn:{aws.partition}:logs:{aws.region}:{aws.account}:log-group:{log_group}"
     try:
-        found = aws.call("logs", "list_tags_for_resource", resourceArn=arn)["tags"]
+        return owner.may_own(log_group_tags(aws, log_group))
     except AwsError:
         return False
-    return all(found.get(key, tags[key]) == tags[key] for key in (PROJECT_TAG, STAGE_TAG))
+
+
+def log_group_tags(aws: Aws, name: str) -> Mapping[str, str]:
+    """The tags of a log group. Raises AwsError."""
+    arn = f"arn:{aws.partition}:logs:{aws.region}:{aws.account}:log-group:{name}"
+    found: Mapping[str, str] = aws.call("logs", "list_tags_for_resource", resourceArn=arn)["tags"]
+    return found
 
 
 def adopt_settings(aws: Aws, request: StackRequest, adopted: Sequence[str]) -> None:

@@ -82,6 +82,21 @@ def test_log_groups_that_came_back_are_found_by_name(world: World, model: Model)
     assert world.everything() == []
 
 
+@pytest.mark.parametrize("tags", [{"team": "payments"}, {"fdeploy:project": "other"}])
+def test_log_groups_of_somebody_else_are_left_alone(
+    world: World, model: Model, tags: dict[str, str]
+) -> None:
+    """Their names are the stage's, of a function and an endpoint that are no more."""
+    logs = world.client("logs")
+    names = ("/aws/lambda/demo-dev-api", "/aws/sagemaker/Endpoints/demo-dev-async",
+             "/aws/apigateway/demo-dev")  # fmt: skip
+    for name in names:
+        logs.create_log_group(logGroupName=name, tags=tags)
+    deploy(world, model)
+    assert world.target().teardown(artifacts=True).left == ()
+    assert world.everything() == sorted(f"log group {name}" for name in names)
+
+
 def test_a_log_group_that_comes_back_meanwhile_goes_again(world: World, model: Model) -> None:
     deploy(world, model)
     group = "/aws/sagemaker/Endpoints/demo-dev"
