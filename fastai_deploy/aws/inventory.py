@@ -12,7 +12,7 @@ from fastai_deploy import naming
 from fastai_deploy.aws.bucket import Bucket, object_versions
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import Resource, find_stack, log_group_tags, resources
+from fastai_deploy.aws.stacks import Resource, find_stack, is_of, log_group_tags, resources
 from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import project_folder, stage_folder
 
@@ -212,7 +212,7 @@ class Inventory:
     def _by_name(self) -> Iterator[ResourceRef]:
         for name in self.names.stacks:
             stack = find_stack(self._aws, name)
-            if stack is not None and (self._owner.owns(stack.tags) or not stack.tags):
+            if stack is not None and is_of(self._owner, stack):
                 yield ResourceRef("stack", name)
         for name in self.names.endpoints:
             yield from self._endpoint(name)

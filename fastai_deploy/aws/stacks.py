@@ -112,20 +112,55 @@ def gone(stack_id: str) -> Stack:
     return Stack(name_of(stack_id), stack_id, GONE, "", {}, {}, {}, past, past)
 
 
+def is_of(owner: Owner, stack: Stack) -> bool:
+    """Whether a stack belongs to the owner.
+
+    One that is empty does, as whoever first executes a change set gets it.
+    """
+    empty = stack.status == REVIEW and (not stack.tags or owner.is_named(stack.tags))
+    return empty or owner.owns(stack.tags)
+
+
 def our_stack(aws: Aws, name: str, owner: Owner) -> Stack | None:
     """Find a stack that belongs to the owner. Raises NotOurs if it is someone else's."""
     stack = find_stack(aws, name)
-    if stack is None or owner.owns(stack.tags):
+    if stack is None or is_of(owner, stack):
         return stack
-    if stack.status == REVIEW and (not stack.tags or owner.is_named(stack.tags)):
-        return stack  # it is empty, and whoever first executes a change set gets it
+    raise not_ours(owner, stack)
+
+
+def not_ours(owner: Owner, stack: Stack) -> NotOurs:
+    """The error for a stack that has the name of one of the owner's."""
     if owner.is_named(stack.tags):
-        raise of_another_id(owner, stack.tags[ID_TAG])
-    raise NotOurs(
-        f"the stack {name} exists, but its tags do not mark it as stage {owner.stage} of the "
+        return of_another_id(owner, stack.tags[ID_TAG])
+    return NotOurs(
+        f"the stack {stack.name} exists, but its tags do not mark it as stage {owner.stage} of the "
         f"fdeploy project {owner.project}",
         hint="choose another project name, or delete that stack yourself",
     )
+
+
+@dataclass(frozen=True)
+class StageStacks:
+    """The stacks of a stage's names: the stage's own, and those that only have such a name."""
+
+    ours: tuple[Stack, ...]
+    strangers: tuple[Stack, ...]
+
+
+def stage_stacks(aws: Aws, names: Sequence[str], owner: Owner) -> StageStacks:
+    """Find the stacks of a stage's names.
+
+    Raises NotOurs for those of another project of the name, with which the stage would share its
+    folder in the bucket, or AwsError.
+    """
+    found = [stack for name in names if (stack := find_stack(aws, name)) is not None]
+    ours = tuple(stack for stack in found if is_of(owner, stack))
+    strangers = tuple(stack for stack in found if not is_of(owner, stack))
+    for stack in strangers:
+        if owner.is_named(stack.tags):
+            raise not_ours(owner, stack)
+    return StageStacks(ours, strangers)
 
 
 def of_another_id(owner: Owner, theirs: str) -> NotOurs:
