@@ -97,6 +97,12 @@ WRONG: dict[str, tuple[str, str | bytes, Labels, str]] = {
     "a predicted label alone": (
         "a.jsonl", '{"text": "a", "predicted": "pos"}', ONE, "'?predicted\"? is only compared with",
     ),
+    "answers in csv": (
+        "a.csv", "text,probabilities\nx,0.9\n", ONE, "line 1: the column probabilities looks like",
+    ),
+    "answers in csv by label": (
+        "a.csv", "text,pos,neg\nx,0.9,0.1\n", ONE, "the column neg looks like the learner's answer",
+    ),
     "a column twice": ("a.csv", "text,label,text\nx,pos,y\n", ONE, "2 columns are named text"),
     "NaN": ("a.jsonl", '{"text": "a", "probabilities": [NaN, 0]}', ONE, "NaN is not valid"),
     "a flag": ("a.jsonl", '{"text": "a", "probabilities": [true, 0]}', ONE, "from 0 to 1"),

@@ -22,7 +22,8 @@ from fastai_deploy.runtime.parity import undecided
 
 MOST = 10_000  # texts; every form of the model must answer all of them before it is trusted
 ROUNDED = 1e-3  # how far the sum of rounded single-label probabilities may be from 1
-_KEYS = ("text", "label", "probabilities", "scores", "predicted", "error")
+_ANSWERS = ("probabilities", "scores", "predicted", "error")
+_KEYS = ("text", "label", *_ANSWERS)
 LONGEST = 1 << 20  # bytes of a text: the default request limit of an API
 
 _EXPORT_AGAIN = "run fdeploy export"
@@ -337,20 +338,27 @@ def _csv(place: _Place, content: str, labels: Labels) -> Iterator[Case]:
         for row in reader:
             here = place.at(reader.line_num)
             if header is None:
-                header = _header(here, row)
+                header = _header(here, row, labels)
             elif row:
                 yield _row(here, header, row, labels)
     except csv.Error as error:
         place.at(reader.line_num).wrong(f"invalid CSV ({error})")
 
 
-def _header(place: _Place, row: list[str]) -> list[str]:
+def _header(place: _Place, row: list[str], labels: Labels) -> list[str]:
     header = [name.strip() for name in row]
     if "text" not in header:
         place.wrong("there is no column text", "add a header with text and, optionally, label")
     for name in ("text", "label"):
         if header.count(name) > 1:
             place.wrong(f"{header.count(name)} columns are named {name}", "rename all but one")
+    answers = labels.names if set(labels.names) <= set(header) else _ANSWERS
+    unread = next((name for name in answers if name in header), None)
+    if unread is not None:
+        place.wrong(
+            f"the column {_shown(unread)} looks like the learner's answer, but is not read in CSV",
+            "write the learner's answers as JSON lines (.jsonl), or remove the column",
+        )
     return header
 
 
