@@ -306,7 +306,11 @@ def test_a_tokenizer_of_more_tokens_than_the_model(fdeploy: Fdeploy, model: Path
 
 def test_texts_cut_at_the_start(fdeploy: Fdeploy, model: Path) -> None:
     change(model, "tokenizer_config.json", truncation_side="left")
-    refused(fdeploy, "unsupported-learner", "it cuts long texts at the start")
+    error = refused(fdeploy, "unsupported-learner", "it cuts long texts at the start")
+    assert '"truncation_side": "right" in tokenizer_config.json' in error["hint"]
+    change(model, "tokenizer_config.json", truncation_side="right", split_special_tokens=True)
+    error = refused(fdeploy, "unsupported-learner", "it splits special tokens")
+    assert '"split_special_tokens": false in tokenizer_config.json' in error["hint"]
 
 
 def test_a_tokenizer_in_python_only(fdeploy: Fdeploy, model: Path) -> None:
