@@ -73,7 +73,7 @@ def find_project(folder: Path, *, starts: bool = False) -> FoundProject:
     The search ends with the root of a repository and with the home folder, and before another file
     system or a folder or file of another user: the settings may name code to run.
     """
-    if (folder / PROJECT_FILE).exists() or _has_records(folder):
+    if _marker(folder, records=True) is not None:
         return FoundProject(folder, exists=True)
     home, below = _home(), folder
     for above in folder.parents:

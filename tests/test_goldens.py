@@ -87,6 +87,23 @@ WRONG: dict[str, tuple[str, str | bytes, Labels, str]] = {
         "a.jsonl", '{"text": "' + "x" * 1_048_577 + '"}', ONE, "line 1: the text has 1,048,577",
     ),
     "a key twice": ("a.jsonl", '{"text": "a", "text": "b"}', ONE, "duplicate key 'text'"),
+    "answers under another key": (
+        "a.jsonl", '{"text": "a", "label": "pos", "probs": [0.1, 0.9]}', ONE,
+        "line 1: the numbers in 'probs' look like the learner's answer, but are not read",
+    ),
+    "answers by label under another key": (
+        "a.jsonl", '{"text": "a", "output": {"neg": 0.1, "pos": 0.9}}', ONE, "'output' look like",
+    ),
+    "a predicted label alone": (
+        "a.jsonl", '{"text": "a", "predicted": "pos"}', ONE, "'?predicted\"? is only compared with",
+    ),
+    "answers in csv": (
+        "a.csv", "text,probabilities\nx,0.9\n", ONE, "line 1: the column probabilities looks like",
+    ),
+    "answers in csv by label": (
+        "a.csv", "text,pos,neg\nx,0.9,0.1\n", ONE, "the column neg looks like the learner's answer",
+    ),
+    "a column twice": ("a.csv", "text,label,text\nx,pos,y\n", ONE, "2 columns are named text"),
     "NaN": ("a.jsonl", '{"text": "a", "probabilities": [NaN, 0]}', ONE, "NaN is not valid"),
     "a flag": ("a.jsonl", '{"text": "a", "probabilities": [true, 0]}', ONE, "from 0 to 1"),
     "no sum of 1": ("a.jsonl", '{"text": "a", "probabilities": [0.5, 0.6]}', ONE, "sum to 1.1"),
@@ -104,6 +121,22 @@ def test_a_file_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, name:
         cases(tmp_path, file, content, labels)
     assert file in caught.value.message
     assert caught.value.hint
+
+
+def test_other_keys_are_left_alone(tmp_path: Path) -> None:
+    line = '{"text": "a", "id": 3, "one_hot": [0, 1], "vector": [0.1, 0.2, 0.3]}'
+    assert cases(tmp_path, "a.jsonl", line) == (Case("a", None, None, 1),)
+
+
+def test_a_label_that_is_blank(tmp_path: Path) -> None:
+    found = cases(tmp_path, "a.csv", "text,label\nx,\ny,pos\n", Labels(("", "pos")))
+    assert [each.expected for each in found] == [("",), ("pos",)]
+
+
+def test_labels_in_an_error_can_be_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(GoldenError) as caught:
+        cases(tmp_path, "a.csv", "text,label\nx,pos\n", Labels(("", "a, b", "new\nline", "neg")))
+    assert caught.value.hint == r"its labels are: '', 'a, b', 'new\nline', neg"
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def test_the_nearest_project_above_is_found(tmp_path: Path, inner: Path) -> None
     assert find_project(inner).folder == inner
 
 
+def test_a_link_to_a_missing_file_marks_a_project(tmp_path: Path, inner: Path) -> None:
+    """Its settings cannot be read, but those of the project above are not its own."""
+    write_settings(tmp_path / "a")
+    (inner / "fdeploy.toml").symlink_to("missing")
+    assert find_project(inner).folder == inner
+
+
 def test_what_a_lock_left_is_no_project(tmp_path: Path, inner: Path) -> None:
     with Workspace(tmp_path / "a", "dev").locked("teardown"):
         assert not find_project(inner).exists

@@ -204,6 +204,12 @@ def test_a_named_project_file_must_exist(tmp_path: Path) -> None:
         load(tmp_path, config=tmp_path / "other.toml")
 
 
+def test_a_link_to_no_file_is_not_taken_for_no_settings(tmp_path: Path) -> None:
+    (tmp_path / "fdeploy.toml").symlink_to("shared/fdeploy.toml")
+    with pytest.raises(SettingsError, match=r"link to shared/fdeploy.toml, which does not exist"):
+        load(tmp_path)
+
+
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "fdeploy.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="not UTF-8"):

@@ -12,7 +12,7 @@ from fastai_deploy import naming
 from fastai_deploy.aws.bucket import Bucket, object_versions
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import Resource, find_stack, resources
+from fastai_deploy.aws.stacks import Resource, find_stack, is_of, log_group_tags, resources
 from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import project_folder, stage_folder
 
@@ -212,7 +212,7 @@ class Inventory:
     def _by_name(self) -> Iterator[ResourceRef]:
         for name in self.names.stacks:
             stack = find_stack(self._aws, name)
-            if stack is not None and (self._owner.owns(stack.tags) or not stack.tags):
+            if stack is not None and is_of(self._owner, stack):
                 yield ResourceRef("stack", name)
         for name in self.names.endpoints:
             yield from self._endpoint(name)
@@ -225,10 +225,8 @@ class Inventory:
         yield from self._function(
             naming.endpoint_name(self._owner.project, self._owner.stage, "lambda")
         )
-        yield from self._if_there(
-            ResourceRef(
-                "log group", naming.access_log_group(self._owner.project, self._owner.stage)
-            )
+        yield from self._log_group_of(
+            naming.access_log_group(self._owner.project, self._owner.stage)
         )
         path = naming.role_path(self._owner.project, self._owner.stage)
         for page in self._aws.pages("iam", "list_roles", PathPrefix=path):
@@ -262,7 +260,7 @@ class Inventory:
             return
         if found:
             yield ResourceRef("endpoint", name)
-        yield from self._if_there(ResourceRef("log group", naming.endpoint_log_group(name)))
+        yield from self._log_group_of(naming.endpoint_log_group(name))
 
     def _function(self, name: str) -> Iterator[ResourceRef]:
         """The Lambda and its log group, unless the Lambda belongs to someone else."""
@@ -271,7 +269,15 @@ class Inventory:
             return
         if found:
             yield ResourceRef("function", name)
-        yield from self._if_there(ResourceRef("log group", naming.function_log_group(name)))
+        yield from self._log_group_of(naming.function_log_group(name))
+
+    def _log_group_of(self, name: str) -> Iterator[ResourceRef]:
+        """A log group of the stage's name, unless its tags are somebody else's."""
+        try:
+            if self._log_group(name) and self._owner.may_own(log_group_tags(self._aws, name)):
+                yield ResourceRef("log group", name)
+        except AwsMissing:  # deleted meanwhile
+            return
 
     def _is_ours(self, arn: str) -> bool:
         """Whether a SageMaker resource has this stage's tags."""

@@ -16,6 +16,7 @@ from fastai_deploy.naming import ID_TAG, PROJECT_TAG, STAGE_TAG
 
 _PREFIX = "fdeploy"
 _SEPARATOR = "--"
+_OF_AWS = "aws:"  # begins the keys that nobody else may set
 _LONGEST_NAME = 40  # two of them and the rest fit in the 128 of a ClientRequestToken
 
 
@@ -52,6 +53,14 @@ class Owner:
         One without an id does: it was made by an earlier version, or where no id was made.
         """
         return self.is_named(tags) and (self.adopts or tags.get(ID_TAG, "") in ("", self.id))
+
+    def may_own(self, tags: Mapping[str, str]) -> bool:
+        """Whether a log group of this stage's name belongs to it, too, if it has no tags.
+
+        What a container or a function still writes creates it again, without any; tags that AWS
+        itself sets tell nothing.
+        """
+        return self.owns(tags) or all(key.startswith(_OF_AWS) for key in tags)
 
 
 @dataclass(frozen=True)

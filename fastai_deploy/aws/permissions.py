@@ -184,9 +184,9 @@ def _grants(needs: Needs) -> Iterator[_Grant]:
     )
     yield _Grant(
         "logs",
-        "DeleteLogGroup",
-        "AssociateKmsKey CreateLogGroup DeleteRetentionPolicy DisassociateKmsKey "
-        "GetDataProtectionPolicy ListTagsForResource PutRetentionPolicy TagResource UntagResource",
+        "AssociateKmsKey DeleteLogGroup ListTagsForResource PutRetentionPolicy",
+        "CreateLogGroup DeleteRetentionPolicy DisassociateKmsKey GetDataProtectionPolicy "
+        "TagResource UntagResource",
         _own_logs(needs),
     )
     yield _Grant(

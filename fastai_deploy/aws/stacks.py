@@ -16,7 +16,7 @@ from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import adopting
 from fastai_deploy.errors import AwsError, AwsMissing, DeployError, NotOurs
-from fastai_deploy.naming import ID_TAG, PROJECT_TAG, STAGE_TAG, template_key
+from fastai_deploy.naming import ID_TAG, template_key
 from fastai_deploy.stage_reports import Action, PlannedChange
 
 GONE = "DELETE_COMPLETE"
@@ -112,20 +112,55 @@ def gone(stack_id: str) -> Stack:
     return Stack(name_of(stack_id), stack_id, GONE, "", {}, {}, {}, past, past)
 
 
+def is_of(owner: Owner, stack: Stack) -> bool:
+    """Whether a stack belongs to the owner.
+
+    One that is empty does, as whoever first executes a change set gets it.
+    """
+    empty = stack.status == REVIEW and (not stack.tags or owner.is_named(stack.tags))
+    return empty or owner.owns(stack.tags)
+
+
 def our_stack(aws: Aws, name: str, owner: Owner) -> Stack | None:
     """Find a stack that belongs to the owner. Raises NotOurs if it is someone else's."""
     stack = find_stack(aws, name)
-    if stack is None or owner.owns(stack.tags):
+    if stack is None or is_of(owner, stack):
         return stack
-    if stack.status == REVIEW and (not stack.tags or owner.is_named(stack.tags)):
-        return stack  # it is empty, and whoever first executes a change set gets it
+    raise not_ours(owner, stack)
+
+
+def not_ours(owner: Owner, stack: Stack) -> NotOurs:
+    """The error for a stack that has the name of one of the owner's."""
     if owner.is_named(stack.tags):
-        raise of_another_id(owner, stack.tags[ID_TAG])
-    raise NotOurs(
-        f"the stack {name} exists, but its tags do not mark it as stage {owner.stage} of the "
+        return of_another_id(owner, stack.tags[ID_TAG])
+    return NotOurs(
+        f"the stack {stack.name} exists, but its tags do not mark it as stage {owner.stage} of the "
         f"fdeploy project {owner.project}",
         hint="choose another project name, or delete that stack yourself",
     )
+
+
+@dataclass(frozen=True)
+class StageStacks:
+    """The stacks of a stage's names: the stage's own, and those that only have such a name."""
+
+    ours: tuple[Stack, ...]
+    strangers: tuple[Stack, ...]
+
+
+def stage_stacks(aws: Aws, names: Sequence[str], owner: Owner) -> StageStacks:
+    """Find the stacks of a stage's names.
+
+    Raises NotOurs for those of another project of the name, with which the stage would share its
+    folder in the bucket, or AwsError.
+    """
+    found = [stack for name in names if (stack := find_stack(aws, name)) is not None]
+    ours = tuple(stack for stack in found if is_of(owner, stack))
+    strangers = tuple(stack for stack in found if not is_of(owner, stack))
+    for stack in strangers:
+        if owner.is_named(stack.tags):
+            raise not_ours(owner, stack)
+    return StageStacks(ours, strangers)
 
 
 def of_another_id(owner: Owner, theirs: str) -> NotOurs:
@@ -288,7 +323,7 @@ def create_change_set(
         return _created(aws, request, folder, new=new, token=token, role=role)
     except _Rejected as rejected:
         left = rejected.log_groups()
-        if not left or not all(_is_free(aws, name, request.tags) for name in left.values()):
+        if not left or not all(_is_free(aws, name, folder.owner) for name in left.values()):
             raise rejected.error(aws.region) from None
     adopting_request = replace(request, template=adopting(request.template, left))
     try:
@@ -456,7 +491,10 @@ class _Rejected(Exception):
             hint = f"get cloudformation:DescribeEvents to see which resource it is; {hint}"
         if groups := self.log_groups():
             delete = " && ".join(_deletion(name, region) for name in groups.values())
-            hint = f"delete what is left of it: {delete}; then run the same command again"
+            hint = (
+                "its tags are somebody else's, or could not be read: make sure that nobody needs "
+                f"it, delete it with {delete}, then run the same command again"
+            )
         return DeployError(
             f"CloudFormation rejected the change set for {self._stack}: {reason}", hint=hint
         )
@@ -466,14 +504,19 @@ def _deletion(log_group: str, region: str) -> str:
     return f"aws logs delete-log-group --log-group-name {log_group} --region {region}"
 
 
-def _is_free(aws: Aws, log_group: str, tags: Mapping[str, str]) -> bool:
+def _is_free(aws: Aws, log_group: str, owner: Owner) -> bool:
     """Whether a log group has no owner, or this one; False if its tags may not be read."""
-    arn = f"arn:{aws.partition}:logs:{aws.region}:{aws.account}:log-group:{log_group}"
     try:
-        found = aws.call("logs", "list_tags_for_resource", resourceArn=arn)["tags"]
+        return owner.may_own(log_group_tags(aws, log_group))
     except AwsError:
         return False
-    return all(found.get(key, tags[key]) == tags[key] for key in (PROJECT_TAG, STAGE_TAG))
+
+
+def log_group_tags(aws: Aws, name: str) -> Mapping[str, str]:
+    """The tags of a log group. Raises AwsError."""
+    arn = f"arn:{aws.partition}:logs:{aws.region}:{aws.account}:log-group:{name}"
+    found: Mapping[str, str] = aws.call("logs", "list_tags_for_resource", resourceArn=arn)["tags"]
+    return found
 
 
 def adopt_settings(aws: Aws, request: StackRequest, adopted: Sequence[str]) -> None:

@@ -35,7 +35,8 @@ from fastai_deploy.aws.inventory import Inventory, ResourceRef, artifacts_of, da
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.repository import ImageRepository, StageImages, StoredImage
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, StackFailed
+from fastai_deploy.aws.stacks import not_ours, stage_stacks
+from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, NotOurs, StackFailed
 from fastai_deploy.progress import Reporter, Step, Warned, silent
 from fastai_deploy.records import Teardown, counted
 
@@ -119,12 +120,16 @@ class StageTeardown:
 
     def run(self, scope: TeardownScope) -> Teardown:
         """Delete everything and return what is left. Raises NotOurs, StackBusy or AwsError."""
+        names = self._inventory.names.stacks
+        stacks = stage_stacks(self._aws, names, self._owner)
         bucket = buckets.find_bucket(self._aws, scope.bucket)
         pushed = self._look_for_images()
         found = [*self._inventory.everything(), *self._stored(bucket, scope), *pushed.own]
+        if stacks.strangers and not stacks.ours and not found:
+            raise not_ours(self._owner, stacks.strangers[0])
         self._report(Step(f"found {counted(len(found), 'resource')}"))
         self._agreed(found)
-        for name in self._inventory.names.stacks:
+        for name in names:
             self._remove_stack(name)
         self._remove_all(self._inventory.outside(), tried=set())
         if bucket is not None:
@@ -145,8 +150,15 @@ class StageTeardown:
     def begin(self) -> Teardown:
         """Start deleting the stacks and verify nothing. Raises the errors of :meth:`run`."""
         names = self._inventory.names.stacks
+        stacks = stage_stacks(self._aws, names, self._owner)
+        if stacks.strangers and not stacks.ours:
+            raise not_ours(self._owner, stacks.strangers[0])
         self._agreed([ref for ref in self._inventory.outside() if ref.kind == "stack"])
-        begun = tuple(f"stack {name}" for name in names if self._deployment.begin_removal(name))
+        begun = tuple(
+            f"stack {stack.name}"
+            for stack in stacks.ours
+            if self._deployment.begin_removal(stack.name)
+        )
         if begun:
             self._report(
                 Warned(
@@ -176,6 +188,8 @@ class StageTeardown:
         """Delete a stack; whether it is gone, or another attempt would not help."""
         try:
             self._deployment.remove(name, retain_stuck=retain_stuck)
+        except NotOurs as error:
+            self._report(Warned(f"left alone: {error.message}", hint=error.hint))
         except StackFailed as error:
             if denied := denial(error.reason):
                 self._report(Warned(f"{name} is not deleted: {denied}", hint=denied.hint))

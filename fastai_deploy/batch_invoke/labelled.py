@@ -76,7 +76,8 @@ def read_labelled(
     found, unlabelled = [], 0
     for number, values in rows:
         label = values.get("label")
-        missing = label is None or (isinstance(label, str) and not label.strip())
+        blank = isinstance(label, str) and not label.strip() and label not in labels.names
+        missing = label is None or blank
         if missing and not (labels.several and label is not None):
             unlabelled += 1
             continue

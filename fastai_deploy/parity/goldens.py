@@ -22,6 +22,8 @@ from fastai_deploy.runtime.parity import undecided
 
 MOST = 10_000  # texts; every form of the model must answer all of them before it is trusted
 ROUNDED = 1e-3  # how far the sum of rounded single-label probabilities may be from 1
+_ANSWERS = ("probabilities", "scores", "predicted", "error")
+_KEYS = ("text", "label", *_ANSWERS)
 LONGEST = 1 << 20  # bytes of a text: the default request limit of an API
 
 _EXPORT_AGAIN = "run fdeploy export"
@@ -262,7 +264,34 @@ def _object(place: _Place, text: str, labels: Labels) -> Case:
         place.wrong(f"invalid JSON ({error})")
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         place.wrong('there is no "text"', 'write {"text": "..."} on each line')
-    return _case(place, value, labels)
+    case = _case(place, value, labels)
+    if case.probabilities is None:
+        _check_unread(place, value, labels)
+    return case
+
+
+def _check_unread(place: _Place, value: Mapping[str, Any], labels: Labels) -> None:
+    """Raise GoldenError for answers that would not be compared, which look like a proof."""
+    for key, held in value.items():
+        numbers = list(held.values()) if isinstance(held, dict) else held
+        if (
+            key not in _KEYS
+            and isinstance(numbers, list)
+            and len(numbers) == len(labels.names)
+            and all(type(each) in (int, float) for each in numbers)
+            and float in map(type, numbers)
+        ):
+            place.wrong(
+                f"the numbers in {key[:60]!r} look like the learner's answer, but are not read",
+                'call the key "probabilities", or "scores" if they are raw scores; if they are '
+                "something else, remove it",
+            )
+    if value.get("predicted") is not None:
+        place.wrong(
+            '"predicted" is only compared with "probabilities", and there are none',
+            "add what learn.predict returned with the label; if that is the true label, call the "
+            'key "label"',
+        )
 
 
 def labelled_case(values: Mapping[str, Any], labels: Labels, where: str) -> Case:
@@ -309,17 +338,27 @@ def _csv(place: _Place, content: str, labels: Labels) -> Iterator[Case]:
         for row in reader:
             here = place.at(reader.line_num)
             if header is None:
-                header = _header(here, row)
+                header = _header(here, row, labels)
             elif row:
                 yield _row(here, header, row, labels)
     except csv.Error as error:
         place.at(reader.line_num).wrong(f"invalid CSV ({error})")
 
 
-def _header(place: _Place, row: list[str]) -> list[str]:
+def _header(place: _Place, row: list[str], labels: Labels) -> list[str]:
     header = [name.strip() for name in row]
     if "text" not in header:
         place.wrong("there is no column text", "add a header with text and, optionally, label")
+    for name in ("text", "label"):
+        if header.count(name) > 1:
+            place.wrong(f"{header.count(name)} columns are named {name}", "rename all but one")
+    answers = labels.names if set(labels.names) <= set(header) else _ANSWERS
+    unread = next((name for name in answers if name in header), None)
+    if unread is not None:
+        place.wrong(
+            f"the column {_shown(unread)} looks like the learner's answer, but is not read in CSV",
+            "write the learner's answers as JSON lines (.jsonl), or remove the column",
+        )
     return header
 
 
@@ -328,11 +367,13 @@ def _row(place: _Place, header: list[str], row: list[str], labels: Labels) -> Ca
         place.wrong(f"{len(row)} fields, but the header has {len(header)}")
     values = dict(zip(header, row, strict=True))
     _check_text(place, values["text"])
-    label = values.get("label") or None
+    label = values.get("label")
     return Case(
         values["text"],
         None,
-        None if label is None else _expected(place, _several(label, labels), labels),
+        _expected(place, _several(label, labels), labels)
+        if label or label in labels.names
+        else None,
         place.line,
     )
 
@@ -364,10 +405,17 @@ def _expected(place: _Place, label: Any, labels: Labels) -> tuple[str, ...]:
     for item in given:
         name = _name(item, labels)
         if name not in labels.names:
-            shown = ", ".join(labels.names[:8]) + (", ..." if len(labels.names) > 8 else "")  # noqa: PLR2004 - as many as one line takes
+            some = ", ".join(map(_shown, labels.names[:8]))  # as many as one line takes
+            shown = some + (", ..." if len(labels.names) > 8 else "")  # noqa: PLR2004 - the same
             place.wrong(f"the learner has no label {str(item)[:60]!r}", f"its labels are: {shown}")
         names.append(str(name))
     return tuple(names)
+
+
+def _shown(name: str) -> str:
+    """A label in an error: in quotes if it could not be seen or told apart without."""
+    plain = name.isprintable() and name == name.strip() and "," not in name
+    return name if name and plain else repr(name)
 
 
 def _name(item: Any, labels: Labels) -> str | None:

@@ -20,6 +20,7 @@ import os
 from http import HTTPStatus
 from typing import Any, Callable, List, Optional, Protocol, Sequence, Tuple, Union
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from . import error_responses
@@ -51,6 +52,7 @@ class Direct(Protocol):
 _RECEIVED = memoryview(bytearray(65_536))
 
 _IDLE, _HEAD, _BODY, _ANSWER, _REST, _REFUSED = range(6)
+_UPGRADE = (b"upgrade", b"http2-settings")  # headers that ask for another protocol
 
 
 class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
@@ -78,6 +80,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._direct = direct
         self._state = _IDLE
         self._skipped = False  # answered before its body arrived
+        self._upgrade = False  # asks for another protocol
         self._chunk = 0  # bytes that are being parsed now
         self._head = 0  # bytes of the head before that chunk
         self._barren = 0  # bytes since the last body data: chunk sizes, extensions, trailers
@@ -128,13 +131,17 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._state, self.expires = _HEAD, self._all.now + self._limits.head
         self._chunk = len(data)
         self._barren += self._chunk
-        super().data_received(data)
+        self._parse(data)
         if self._state == _HEAD:
             self._head += self._chunk
             if self._head > self._limits.head_bytes:
                 self._refuse(error_responses.headers_too_large(self._limits.head_bytes))
         elif self._barren > self._limits.head_bytes and self._state in (_BODY, _REST):
             self._refuse(error_responses.headers_too_large(self._limits.head_bytes))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, without the blanks behind its value, which do not belong to it."""
+        super().on_header(name, value.rstrip(b" \t"))
 
     def on_message_begin(self) -> None:
         """Begin a head. One that follows another request in the same bytes is counted later."""
@@ -146,6 +153,9 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         """Refuse a request, or start it."""
         if self._state == _REFUSED:
+            return
+        if self.parser.should_upgrade():
+            self._upgrade = True
             return
         error = self._error_in_head()
         if error is not None:
@@ -181,7 +191,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         """Pass on the end of the body, or wait for the next request if already answered."""
-        if self._state == _REFUSED:
+        if self._state == _REFUSED or self._upgrade:
             return
         self._let_go()
         if self._state == _REST:
@@ -255,6 +265,40 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             if not keep_alive:
                 self.transport.close()
         self.on_response_complete()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse received bytes, as HTTP/1.1 even if the client would rather use another protocol.
+
+        Java's client offers HTTP/2 like that with every request. httptools takes the body for the
+        other protocol, and reads no further.
+        """
+        rest = self._fed(data)
+        while rest is not None and self._upgrade:
+            rest = self._fed(self._without_upgrade() + rest)
+
+    def _fed(self, data: bytes) -> Optional[bytes]:
+        """Parse bytes up to the end of such a head; return what follows it, None if all is read."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            rest: bytes = data[upgrade.args[0] :]
+            return rest
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        return None
+
+    def _without_upgrade(self) -> bytes:
+        """The head that was read, without its wish for another protocol, for a new parser."""
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/1.1"]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [each.strip() for each in value.split(b",")]
+                value = b", ".join(each for each in kept if each.lower() not in _UPGRADE)  # noqa: PLW2901 - the header that is kept
+            if name not in _UPGRADE and value:
+                lines.append(name + b": " + value)
+        self._upgrade = False
+        self.parser = httptools.HttpRequestParser(self)
+        return b"\r\n".join((*lines, b"", b""))
 
     def _enter(self, state: int, seconds: float) -> None:
         self._state = state

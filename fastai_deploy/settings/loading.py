@@ -306,6 +306,11 @@ def _read(path: Path, *, required: bool) -> str:
                 f"the project file {path} does not exist",
                 hint="check the path after --config, or leave the option out",
             ) from None
+        if path.is_symlink():  # as a file that a new checkout or an unmounted disk lacks
+            raise SettingsError(
+                f"{path} is a link to {path.readlink()}, which does not exist",
+                hint="restore that file, or remove the link",
+            ) from None
         return ""
     except UnicodeDecodeError:
         raise SettingsError(f"{path.name} is not UTF-8 text", hint="save it as UTF-8") from None

@@ -34,6 +34,18 @@ def test_the_printed_policies_are_enough(double: Double, model: Model, tmp_path:
         assert action in actions
 
 
+def test_the_printed_policies_are_enough_to_adopt_a_log_group(world: World, model: Model) -> None:
+    logs = world.client("logs")
+    logs.create_log_group(logGroupName="/aws/sagemaker/Endpoints/demo-dev")
+    deployer = Deployer(world, model)
+    outcome = deployer.up()
+    assert not outcome.failed, outcome
+    assert "adopting the log group /aws/sagemaker/Endpoints/demo-dev" in world.said
+    (group,) = logs.describe_log_groups(logGroupNamePrefix="/aws/sagemaker/")["logGroups"]
+    assert group["retentionInDays"] == 30
+    assert not deployer.teardown().failed
+
+
 def test_without_cloudformation_in_between_nothing_can_be_made(world: World, model: Model) -> None:
     Deployer(world, model)
     with pytest.raises(AwsError) as refused:

@@ -226,9 +226,12 @@ def test_a_log_group_that_an_earlier_endpoint_left_is_adopted(world: World, mode
     assert world.everything() == []
 
 
-def test_a_log_group_of_somebody_else_is_named(world: World, model: Model) -> None:
+@pytest.mark.parametrize("tags", [{"fdeploy:project": "other"}, {"team": "payments"}])
+def test_a_log_group_of_somebody_else_is_named(
+    world: World, model: Model, tags: dict[str, str]
+) -> None:
     logs = world.client("logs")
-    logs.create_log_group(logGroupName=GROUP, tags={"fdeploy:project": "other"})
+    logs.create_log_group(logGroupName=GROUP, tags=tags)
     with pytest.raises(DeployError, match=r"LogGroup: .*already exists") as refused:
         deploy(world, model)
     assert DELETE in refused.value.hint

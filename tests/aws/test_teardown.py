@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import pytest
 
-from fastai_deploy.errors import AwsDenied, UsageError
+from fastai_deploy.errors import AwsDenied, NotOurs, UsageError
 from fastai_deploy.progress import Event
 from fastai_deploy.records import Api, Endpoint
 from tests.aws.world import World
@@ -82,6 +83,21 @@ def test_log_groups_that_came_back_are_found_by_name(world: World, model: Model)
     assert world.everything() == []
 
 
+@pytest.mark.parametrize("tags", [{"team": "payments"}, {"fdeploy:project": "other"}])
+def test_log_groups_of_somebody_else_are_left_alone(
+    world: World, model: Model, tags: dict[str, str]
+) -> None:
+    """Their names are the stage's, of a function and an endpoint that are no more."""
+    logs = world.client("logs")
+    names = ("/aws/lambda/demo-dev-api", "/aws/sagemaker/Endpoints/demo-dev-async",
+             "/aws/apigateway/demo-dev")  # fmt: skip
+    for name in names:
+        logs.create_log_group(logGroupName=name, tags=tags)
+    deploy(world, model)
+    assert world.target().teardown(artifacts=True).left == ()
+    assert world.everything() == sorted(f"log group {name}" for name in names)
+
+
 def test_a_log_group_that_comes_back_meanwhile_goes_again(world: World, model: Model) -> None:
     deploy(world, model)
     group = "/aws/sagemaker/Endpoints/demo-dev"
@@ -122,6 +138,11 @@ def keep_endpoint(world: World) -> None:
         pass
 
 
+def live_stacks(formation: Any) -> list[str]:
+    found = formation.list_stacks()["StackSummaries"]
+    return [stack["StackName"] for stack in found if stack["StackStatus"] != "DELETE_COMPLETE"]
+
+
 def stack_status(formation: Any) -> str:
     found = formation.list_stacks()["StackSummaries"]
     live = [stack["StackStatus"] for stack in found if stack["StackStatus"] != "DELETE_COMPLETE"]
@@ -152,6 +173,34 @@ def test_somebody_elses_endpoint_of_that_name_is_left_alone(world: World, model:
     live = sagemaker.describe_endpoint(EndpointName="demo-other")
     assert live["EndpointStatus"] == "InService"
     assert "log group /aws/sagemaker/Endpoints/demo-other" in world.everything()
+
+
+@pytest.mark.parametrize("tags", [[], [{"Key": "team", "Value": "payments"}]])
+@pytest.mark.parametrize("wait", [True, False])
+def test_somebody_elses_stack_among_ours_keeps_nothing_of_the_stage(
+    world: World, model: Model, tags: list[dict[str, str]], *, wait: bool
+) -> None:
+    formation = world.client("cloudformation")
+    template = {"Resources": {"Group": {"Type": "AWS::Logs::LogGroup",
+                                        "Properties": {"LogGroupName": "theirs"}}}}  # fmt: skip
+    formation.create_stack(StackName="demo-dev-ttl", TemplateBody=json.dumps(template), Tags=tags)
+    before = world.everything()
+    with pytest.raises(NotOurs):
+        world.target().teardown(artifacts=True)
+    target = world.target()
+    with pytest.raises(NotOurs):
+        target.deploy(target.upload(model.artifact), model.verify)
+    formation.delete_stack(StackName="demo-dev-ttl")
+    up(world, model)
+    formation.create_stack(StackName="demo-dev-ttl", TemplateBody=json.dumps(template), Tags=tags)
+    if not wait:
+        assert world.target().teardown(wait=False).begun
+        while live_stacks(formation) != ["demo-dev-ttl"]:
+            pass
+    world.target().claim(creates=False)
+    assert world.target().teardown(artifacts=True).left == ()
+    assert "left alone: the stack demo-dev-ttl exists" in world.said
+    assert world.everything() == before
 
 
 def test_a_protected_stage_needs_a_word(world: World, model: Model) -> None:

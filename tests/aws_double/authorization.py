@@ -259,7 +259,10 @@ def _of_sagemaker(request: Request) -> list[str]:
 
 
 def _of_logs(request: Request) -> list[str]:
-    name = _json(request).get("logGroupName")
+    body = _json(request)
+    if "resourceArn" in body:
+        return [body["resourceArn"]]
+    name = body.get("logGroupName")
     return [f"log-group:{name}:*"] if name else []
 
 

@@ -78,6 +78,13 @@ def test_a_label_may_contain_a_semicolon(read: Reading) -> None:
     assert case.expected == ("good; bad",)
 
 
+def test_a_blank_label_of_the_model_is_a_label(read: Reading) -> None:
+    labels = Labels(("", " ", "good"))
+    found = read("a.csv", 'text,label\na,\nb," "\nc,good\nd,"   "\n', labels)
+    assert [case.expected for case in found.cases] == [("",), (" ",), ("good",)]
+    assert found.unlabelled == 1
+
+
 def test_the_learners_own_answers_are_read_as_in_a_golden_file(read: Reading) -> None:
     labels = Labels(("no", "yes"), raw=True)
     lines = (

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from fastai_deploy.learner.pretrained.folder import MOST_JSON
 from tests.conftest import Fdeploy
 from tests.learner.made import MADE
+from tests.pretrained.folders import save
 
 WEIGHTS = "model.safetensors"
 
@@ -306,7 +307,18 @@ def test_a_tokenizer_of_more_tokens_than_the_model(fdeploy: Fdeploy, model: Path
 
 def test_texts_cut_at_the_start(fdeploy: Fdeploy, model: Path) -> None:
     change(model, "tokenizer_config.json", truncation_side="left")
-    refused(fdeploy, "unsupported-learner", "it cuts long texts at the start")
+    error = refused(fdeploy, "unsupported-learner", "it cuts long texts at the start")
+    assert '"truncation_side": "right" in tokenizer_config.json' in error["hint"]
+    change(model, "tokenizer_config.json", truncation_side="right", split_special_tokens=True)
+    error = refused(fdeploy, "unsupported-learner", "it splits special tokens")
+    assert '"split_special_tokens": false in tokenizer_config.json' in error["hint"]
+
+
+def test_a_model_that_answers_single_texts_only(fdeploy: Fdeploy) -> None:
+    """Without a padding token, transformers finds no text's end among several of them."""
+    save("gpt2", fdeploy.folder / "my-model", pad_token_id=None)
+    error = refused(fdeploy, "unsupported-learner", "no padding token is defined")
+    assert "pad_token_id" in error["hint"]
 
 
 def test_a_tokenizer_in_python_only(fdeploy: Fdeploy, model: Path) -> None:

@@ -287,6 +287,54 @@ def test_what_needs_care_goes_the_long_way(header: bytes) -> None:
     asyncio.run(connected(use))
 
 
+JAVA = (b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: AAEAAEAA", b"Upgrade: h2c")
+
+
+@pytest.mark.parametrize(
+    "wish", [JAVA, (b"upgrade: websocket", b"connection: , upgrade"), (b"upgrade: h2c",)]
+)
+@pytest.mark.parametrize("piece", [1, 70, 100_000])
+def test_a_wish_for_another_protocol_is_ignored(wish: tuple[bytes, ...], piece: int) -> None:
+    async def use(connection: Connection, app: App) -> None:
+        app.full = False
+        sent = request(b"one", *wish) + request(b"two", *wish) + request(b"three")
+        parts = [sent[start : start + piece] for start in range(0, len(sent), piece)]
+        told = b"".join([piece for part in parts for piece in await connection.send(part)])
+        told += b"".join(await connection.told())
+        bodies = [part.partition(b"HTTP/")[0] for part in told.split(b"\r\n\r\n")[1:]]
+        assert bodies == [b"ONE", b"TWO", b"THREE"]
+        assert not {b"connection", b"http2-settings"} & {name for name, _ in app.headers[0]}
+
+    asyncio.run(connected(use))
+
+
+def test_a_chunked_body_behind_a_wish_for_another_protocol_is_read() -> None:
+    async def use(connection: Connection, app: App) -> None:
+        app.full = False
+        head = b"\r\n".join((b"POST / HTTP/1.1", b"transfer-encoding: chunked", *JAVA))
+        (answer,) = await connection.send(head + b"\r\n\r\n3\r\none\r\n0\r\n\r\n")
+        assert answer.endswith(answered(b"ONE"))
+
+    asyncio.run(connected(use))
+
+
+def test_a_wish_for_another_protocol_does_not_avoid_the_limits() -> None:
+    async def use(server: Server) -> None:
+        connection = server.connect()
+        (answer, *_) = await connection.send(request(b"", b"x: " + b"a" * 1_000, *JAVA))
+        assert answer.startswith(b"HTTP/1.1 431 ")
+
+    served(use)
+
+
+def test_blanks_behind_a_value_are_not_part_of_it() -> None:
+    async def use(connection: Connection, app: App) -> None:
+        await connection.send(request(b"one", b"x-api-key: \t secret \t "))
+        assert app.asked[0][2][b"x-api-key"] == b"secret"
+
+    asyncio.run(connected(use))
+
+
 async def directly(use: Callable[[Connection, App], Any]) -> None:
     async def with_direct_answers(connection: Connection, app: App) -> None:
         app.full, app.direct = False, True

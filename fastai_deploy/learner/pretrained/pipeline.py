@@ -55,6 +55,14 @@ CHOOSE_TOKENIZER = (
     "AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)"
 )
 
+# What to do about a setting that the problem names.
+_CHANGE_SETTING = {
+    "truncation_side": 'set "truncation_side": "right" in tokenizer_config.json, which changes the '
+    "answers to long texts: check them with fdeploy evaluate",
+    "split_special_tokens": 'set "split_special_tokens": false in tokenizer_config.json, which '
+    "changes the answers to texts with special tokens",
+}
+
 
 @dataclass(frozen=True)
 class Question:
@@ -196,7 +204,10 @@ def with_tokenizer(anatomy: Anatomy, asked: Asked) -> Anatomy:
     if held["problem"]:
         raise UnsupportedLearner(
             f"the tokenizer ({held['class']}) cannot be served: {held['problem']}",
-            hint=CHOOSE_TOKENIZER,
+            hint=next(
+                (way for name, way in _CHANGE_SETTING.items() if name in held["problem"]),
+                CHOOSE_TOKENIZER,
+            ),
         )
     limit = held["max_length"]
     serialized = json.loads(held["json"])

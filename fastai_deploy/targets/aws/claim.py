@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from fastai_deploy.aws.inventory import Names, ResourceRef
-from fastai_deploy.aws.stacks import of_another_id, our_stack
+from fastai_deploy.aws.stacks import not_ours, of_another_id, stage_stacks
 from fastai_deploy.errors import NotOurs
 from fastai_deploy.naming import ID_TAG
 from fastai_deploy.progress import Step
@@ -38,7 +38,7 @@ def claim(context: Context, *, creates: bool) -> Claim:
     Raises NotOurs for another project's stage, UsageError for a refused question, or AwsError.
     """
     owner, consent = context.owner, context.consent
-    ids = refuse_another_projects(context)
+    ids = refuse_another_projects(context, creates=creates)
     theirs = sorted(ids - {"", owner.id})
     if owner.id and ids == {""}:
         _take_over(context)
@@ -52,22 +52,29 @@ def claim(context: Context, *, creates: bool) -> Claim:
     return Claim(id_, suggested="" if id_ else suggested)
 
 
-def refuse_another_projects(context: Context) -> frozenset[str]:
-    """The ids of the stage's stacks. Raises NotOurs if one is another project's, or AwsError."""
+def refuse_another_projects(context: Context, *, creates: bool = True) -> frozenset[str]:
+    """The ids of the stage's stacks.
+
+    Raises NotOurs if one is another project's, or if the command ``creates`` the stage and
+    something else has the name of one of its stacks, or AwsError.
+    """
     owner = context.owner
-    ids = frozenset(_ids(context))
+    ids = frozenset(_ids(context, creates=creates))
     theirs = sorted(ids - {"", owner.id})
     if theirs and not context.consent.adopt:
         raise of_another_id(owner, theirs[0])
     return ids
 
 
-def _ids(context: Context) -> Iterator[str]:
+def _ids(context: Context, *, creates: bool) -> Iterator[str]:
     """The id of each of the stage's stacks, empty for one without. Raises NotOurs or AwsError."""
     anyones = replace(context.owner, adopts=True)
-    for name in Names(anyones.project, anyones.stage).stacks:
-        stack = our_stack(context.aws, name, anyones)
-        if stack is not None and stack.tags:  # it has none while it is only a change set
+    names = Names(anyones.project, anyones.stage).stacks
+    stacks = stage_stacks(context.aws, names, anyones)
+    if creates and stacks.strangers and not stacks.ours:
+        raise not_ours(anyones, stacks.strangers[0])
+    for stack in stacks.ours:
+        if stack.tags:  # it has none while it is only a change set
             yield stack.tags.get(ID_TAG, "")
 
 
