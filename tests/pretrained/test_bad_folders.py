@@ -283,7 +283,7 @@ def test_an_architecture_that_onnx_cannot_hold(fdeploy: Fdeploy) -> None:
         "FunnelForSequenceClassification cannot be exported to ONNX: the graph fails on texts of "
         "other lengths",
     )
-    assert "an architecture that docs/huggingface.md lists as proven" in error["hint"]
+    assert "otherwise fine-tune one that it lists" in error["hint"]
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,9 @@ _NO_OTHER_WAY = (
 # What to do with a folder, by the hint for a learner.
 _INSTEAD = {
     **dict.fromkeys((RUNTIME, OWN_TOKENIZER, HAND_IN, DOWNLOAD_AGAIN), _NO_OTHER_WAY),
-    OTHER_ARCHITECTURE: "fine-tune a model of an architecture that docs/huggingface.md lists as "
-    "proven; fdeploy has no other way to serve a folder",
+    OTHER_ARCHITECTURE: "if docs/huggingface.md lists the architecture as proven, update torch and "
+    "transformers; otherwise fine-tune one that it lists: fdeploy has no other way to serve a "
+    "folder",
 }
 _USE_CLASSIFIER = (
     "use a model for text classification (AutoModelForSequenceClassification), trained on labels"
