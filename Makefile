@@ -44,10 +44,10 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist loadfile
 
-# Settings, commands, the reader, an export to a served API, the gateway and the double of AWS.
+# Settings, commands, the reader, an export to a served API, the gateway, the double of AWS and the ONNX exporter.
 LOWER_BOUNDS := tests/test_settings.py tests/test_reporting.py tests/test_bundle.py tests/test_inspect.py \
 	tests/flow/test_flow.py tests/gateway/test_integration.py tests/invoking tests/public \
-	tests/aws/test_operations.py tests/aws/test_upload.py tests/aws/test_flow.py
+	tests/aws/test_operations.py tests/aws/test_upload.py tests/aws/test_flow.py tests/learner/test_exporter_gaps.py
 # Checks the lower bounds in pyproject.toml. Old versions may warn.
 test-lower-bounds:
 	$(PYTHON) -m venv .venv-lowest

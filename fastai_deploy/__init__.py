@@ -1,4 +1,4 @@
-"""Turns a fastai text learner into a verified, key-protected HTTPS API, and removes it again."""
+"""Turns a text classifier into a verified, key-protected HTTPS API, and removes it again."""
 
 from importlib import import_module
 from typing import Any

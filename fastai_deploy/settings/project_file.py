@@ -6,7 +6,7 @@ and the reference documentation. Paths are strings, relative to the folder of th
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_origin
 
 from pydantic import ConfigDict, Field
 
@@ -190,9 +190,11 @@ def section_names(model: type[Section] = Sections, prefix: str = "") -> dict[str
     """Every section with its model, such as ``endpoint`` and ``endpoint.serverless``."""
     found: dict[str, type[Section]] = {}
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found[f"{prefix}{name}"] = field.annotation
-            found |= section_names(field.annotation, f"{prefix}{name}.")
+        kind = field.annotation
+        # Python 3.10 takes dict[str, str] for a class.
+        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, Section):
+            found[f"{prefix}{name}"] = kind
+            found |= section_names(kind, f"{prefix}{name}.")
     return found
 
 

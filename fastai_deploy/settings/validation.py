@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -110,7 +110,9 @@ def _description(loc: tuple[str, ...]) -> str:
 
 def fields_of(annotation: Any) -> dict[str, Any]:
     """The keys of a section with their types."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    # Python 3.10 takes dict[str, str] for a class.
+    plain = get_origin(annotation) is None and isinstance(annotation, type)
+    if plain and issubclass(annotation, BaseModel):
         return {name: field.rebuild_annotation() for name, field in annotation.model_fields.items()}
     return {}
 

@@ -126,12 +126,18 @@ def spread(model: Any, tokenizer: Any) -> None:
 def _leave_out_the_mean(head: Any, model: Any, tokenizer: Any) -> None:
     """Make a head blind to what all texts have in common, which would decide alone if enlarged."""
     seen: list[torch.Tensor] = []
+    read: list[torch.Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(0, -2)))
     for text in texts()[:_SAMPLE]:
-        _scores(model, tokenizer, text)
+        scores = _scores(model, tokenizer, text)
+        if seen:  # of all its tokens, the one that the scores come from
+            states = torch.cat(seen)
+            away = torch.nn.functional.linear(states, head.weight, head.bias) - scores
+            read.append(states[away.abs().sum(dim=-1).argmin()])
+            seen.clear()
     hook.remove()
-    if seen:
-        common = torch.nn.functional.normalize(torch.cat(seen).mean(dim=0), dim=0)
+    if read:
+        common = torch.nn.functional.normalize(torch.stack(read).mean(dim=0), dim=0)
         head.weight.sub_(torch.outer(head.weight @ common, common))
 
 

@@ -45,7 +45,7 @@ _LEFT_OUT = {"roberta_base", "canine", "flaubert", "xlm"}
 _LEFT_OUT |= {"layoutlmv2"}
 
 
-_REASON = 120  # characters
+_REASON = 200  # characters
 PROVEN, IN_TORCH = "proven", "proven in torch"
 
 

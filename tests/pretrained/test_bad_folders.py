@@ -255,6 +255,38 @@ def test_an_unusable_configuration(
 
 
 @pytest.mark.parametrize(
+    ("missing", "advice"),
+    [
+        ((), """"pad_token_id": 1, the id of the tokenizer's padding token '<pad>'"""),
+        (("pad",), """"pad_token_id": 2, the id of the tokenizer's end token '</s>'"""),
+        (("pad", "eos"), '"pad_token_id": N'),
+    ],
+)
+def test_a_model_that_reads_the_last_token_and_knows_no_padding(
+    fdeploy: Fdeploy, missing: tuple[str, ...], advice: str
+) -> None:
+    model = save("gpt2", fdeploy.folder / "my-model", pad_token_id=None)
+    gone = {f"{role}_token": None for role in missing}
+    change(model, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", **gone)
+    error = refused(fdeploy, "unsupported-learner", "config.json has no pad_token_id")
+    assert error["hint"].endswith(advice)
+    if not missing:
+        change(model, pad_token_id=1)
+        assert "pad_token_id" not in fdeploy.ok("export", "my-model").stderr
+
+
+def test_an_architecture_that_onnx_cannot_hold(fdeploy: Fdeploy) -> None:
+    save("funnel", fdeploy.folder / "my-model")
+    error = refused(
+        fdeploy,
+        "unsupported-learner",
+        "FunnelForSequenceClassification cannot be exported to ONNX: the graph fails on texts of "
+        "other lengths",
+    )
+    assert "otherwise fine-tune one that it lists" in error["hint"]
+
+
+@pytest.mark.parametrize(
     ("name", "values"),
     [
         ("config.json", {"auto_map": {"AutoModel": "modeling.Mine"}}),

@@ -24,7 +24,9 @@ from tests.pretrained import survey
 CONVERTED = ("albert", "bart", "bert", "deberta_v2", "gpt2", "mixtral", "t5", "xlnet")
 # Answered by the pipeline, and refused later: ONNX cannot hold them (docs/learners.md).
 UNANSWERED = {"tapas": "fails on every text"}
-MOST_FLAT = 15  # models that answer every text nearly alike, whose equality proves little
+# Models that answer every text alike, whose equality proves little: transformers computes MRA's
+# attention on a GPU only, and takes zeros for it elsewhere.
+FLAT = ["mra"]
 ROUNDING = 2e-5  # MobileBERT's layers have no norm to dampen it
 
 Found = dict[str, tuple[Anatomy, Asked]]
@@ -54,7 +56,7 @@ def test_the_rebuilt_model_answers_as_the_pipeline(name: str, found: Found) -> N
     assert report.max_difference <= ROUNDING
 
 
-def test_nearly_all_models_tell_texts_apart(found: Found) -> None:
+def test_all_other_models_tell_texts_apart(found: Found) -> None:
     flat = []
     for name in found.keys() - UNANSWERED.keys():
         anatomy, asked = found[name]
@@ -62,7 +64,7 @@ def test_nearly_all_models_tell_texts_apart(found: Found) -> None:
         columns = zip(*(case.probabilities or () for case in cases), strict=True)
         if all(max(column) - min(column) <= 0.01 for column in columns):
             flat.append(name)
-    assert len(flat) <= MOST_FLAT, flat
+    assert flat == FLAT
 
 
 @pytest.mark.parametrize("name", CONVERTED)

@@ -9,6 +9,10 @@ RUNTIME = (
     "serve the pickle itself: fdeploy export --runtime learner --definitions model_def.py "
     "--trust-pickle"
 )
+# For a model that can be rebuilt but not exported.
+OTHER_ARCHITECTURE = (
+    f"{RUNTIME}; or train a model of an architecture that docs/learners-tested.md lists as proven"
+)
 _MOST_TEXT = 500  # characters shown of each text
 
 Part = Literal["text", "model", "answer"]

@@ -26,7 +26,7 @@ from fastai_deploy.learner.examine.labels import (
     checked_labels,
 )
 from fastai_deploy.learner.examine.load_safety import LoadEffects, load_effects
-from fastai_deploy.learner.examine.unproven import RUNTIME, Forward
+from fastai_deploy.learner.examine.unproven import OTHER_ARCHITECTURE, RUNTIME, Forward
 from fastai_deploy.learner.examine.verdict import Verdict
 from fastai_deploy.learner.pretrained.folder import (
     CONFIG,
@@ -71,11 +71,17 @@ _KINDS: tuple[tuple[str, Kind], ...] = (
 )
 _MULTI_LABEL = '"problem_type": "multi_label_classification"'
 _SAVE_TOKENIZER = "tokenizer.save_pretrained(DIR), in the folder of the model"
-_OF_LEARNERS = (RUNTIME, OWN_TOKENIZER, HAND_IN, DOWNLOAD_AGAIN)
 _NO_OTHER_WAY = (
     "docs/learners.md lists the architectures that convert; if the folder was edited or copied, "
     "write it again with save_pretrained()"
 )
+# What to do with a folder, by the hint for a learner.
+_INSTEAD = {
+    **dict.fromkeys((RUNTIME, OWN_TOKENIZER, HAND_IN, DOWNLOAD_AGAIN), _NO_OTHER_WAY),
+    OTHER_ARCHITECTURE: "if docs/huggingface.md lists the architecture as proven, update torch and "
+    "transformers; otherwise fine-tune one that it lists: fdeploy has no other way to serve a "
+    "folder",
+}
 _USE_CLASSIFIER = (
     "use a model for text classification (AutoModelForSequenceClassification), trained on labels"
 )
@@ -87,9 +93,9 @@ def folder_hints() -> Iterator[None]:
     try:
         yield
     except LearnerError as error:
-        if error.hint not in _OF_LEARNERS:
+        if error.hint not in _INSTEAD:
             raise
-        raise type(error)(error.message, hint=_NO_OTHER_WAY) from error
+        raise type(error)(error.message, hint=_INSTEAD[error.hint]) from error
 
 
 def inspect_folder(folder: Path) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import io
 import logging
 import mmap
 import os
+import re
 import sys
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from torch import nn
 
 from fastai_deploy.errors import FdeployError, UnsupportedLearner
 from fastai_deploy.files import file_errors
-from fastai_deploy.learner.examine.unproven import RUNTIME
+from fastai_deploy.learner.examine.unproven import OTHER_ARCHITECTURE, RUNTIME
+from fastai_deploy.learner.rebuild.exporter_gaps import Filled
 from fastai_deploy.learner.rebuild.onnx_file import write_onnx
 from fastai_deploy.learner.rebuild.transformer import OUTPUT, Classifier, Exportable
 from fastai_deploy.runtime.hardware import trim_memory
@@ -210,6 +212,9 @@ MESSAGE = 2 << 30  # bytes; the limit of one protobuf message
 SMALL = 1 << 14  # elements; smaller weights may be copied freely
 _REARRANGING = ("Concat", "Slice", "Transpose", "Unsqueeze")
 _OUTPUT = 1  # the file descriptor of stdout
+_NO_EQUIVALENT = re.compile(r"Exporting the operator '\w+::(\w+)' to ONNX opset version \d+ is not")
+_INTERNAL = re.compile(r"^.*INTERNAL ASSERT FAILED at .*?, please report a bug to PyTorch\. *")
+_SAID = 200  # characters of an error
 _EXAMPLE = (2, 9)  # (batch, sequence) of the traced call
 
 Weights = dict[str, torch.Tensor]
@@ -257,11 +262,9 @@ def export_onnx(
             offloaded.evict()
             gpu = gpu_form(path, checks.difference_of)
             return Graph(path, classifier.inputs, count, difference, gpu)
-    off = f"by {difference:.1e}" if difference < float("inf") else "or fails"
-    raise UnsupportedLearner(
-        f"a graph of {classifier.name} answers differently from torch on texts of "
-        f"other lengths than it was traced with ({off})",
-        hint=RUNTIME,
+    done = f"answers differently (by {difference:.1e})" if difference < float("inf") else "fails"
+    raise _not_exported(
+        classifier, f"the graph {done} on texts of other lengths than it was made of"
     )
 
 
@@ -271,7 +274,7 @@ def _trace(classifier: Exportable, path: Path) -> tuple[onnx.ModelProto, Weights
     axes = {name: {0: "batch", 1: "sequence"} for name in classifier.inputs}
     traced = path.with_name(".traced.onnx")
     try:
-        with file_errors(traced), quiet(), torch.no_grad():
+        with file_errors(traced), quiet(), torch.no_grad(), Filled():
             torch.onnx.export(
                 classifier,
                 classifier.arguments(ids, torch.ones_like(ids)),
@@ -284,18 +287,43 @@ def _trace(classifier: Exportable, path: Path) -> tuple[onnx.ModelProto, Weights
                 export_params=False,
                 do_constant_folding=False,
             )
-        model = onnx.load(traced)
+        model = _with_inputs(onnx.load(traced), classifier.inputs)
     except FdeployError:
         raise
     except Exception as error:  # the exporter's errors have no common base
-        raise UnsupportedLearner(
-            f"the model cannot be exported to ONNX: {(str(error) or repr(error)).splitlines()[0]}",
-            hint=RUNTIME,
-        ) from error
+        raise _not_exported(classifier, _why(error)) from error
     finally:
         traced.unlink(missing_ok=True)
     weights = {**dict(classifier.named_parameters()), **dict(classifier.named_buffers())}
     return model, _rearrange({name: value.detach() for name, value in weights.items()}, model)
+
+
+def _not_exported(classifier: Exportable, reason: str) -> UnsupportedLearner:
+    return UnsupportedLearner(
+        f"{classifier.name} cannot be exported to ONNX: {reason}", hint=OTHER_ARCHITECTURE
+    )
+
+
+def _why(error: Exception) -> str:
+    """What the exporter could not do, without its advice to report a bug to PyTorch."""
+    said = (str(error) or repr(error)).splitlines()[0]
+    missing = _NO_EQUIVALENT.match(said)
+    if missing:
+        return f"ONNX has no equivalent of torch's {missing[1]}"
+    return f"torch's exporter fails on it ({_INTERNAL.sub('', said)[:_SAID]})"
+
+
+def _with_inputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """The graph with every input, also one that the model ignores: FNet's mask is an example."""
+    found = {value.name for value in model.graph.input}
+    for name in names:
+        if name not in found:
+            model.graph.input.append(
+                onnx.helper.make_tensor_value_info(
+                    name, onnx.TensorProto.INT64, ["batch", "sequence"]
+                )
+            )
+    return model
 
 
 def _rearrange(weights: Weights, model: onnx.ModelProto) -> Weights:
@@ -369,8 +397,8 @@ def _fuse(
     # These fusions are slower than their parts: see ``SLOWER`` in ``runtime.session``.
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
     options.enable_bias_gelu = False
-    try:
-        with quiet():
+    with quiet():
+        try:
             made = optimizer.optimize_model(
                 inner,
                 model_type="bert",
@@ -380,8 +408,8 @@ def _fuse(
                 optimization_options=options,
             )
             statistics = made.get_fused_operator_statistics()
-    except Exception:  # noqa: BLE001 - its errors have no common base; the plain graph remains
-        return model, 0
+        except Exception:  # noqa: BLE001 - its errors have no common base; the plain graph remains
+            return model, 0
     attention = sum(int(statistics.get(name, 0)) for name in ("Attention", "MultiHeadAttention"))
     compact = onnx.ModelProto()
     compact.CopyFrom(made.model)  # a message keeps the memory of fields removed from it
@@ -424,6 +452,8 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # in the exporter itself
         warnings.filterwarnings("ignore", category=UserWarning)  # in traced models
+        # On failure, the optimizer leaves a temporary folder to the garbage collector.
+        warnings.filterwarnings("ignore", category=ResourceWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined] # public, but torch does not list it
         logging.disable(logging.WARNING)  # the optimizer uses a dozen loggers
         try:

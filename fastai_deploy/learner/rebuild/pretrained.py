@@ -34,11 +34,15 @@ from fastai_deploy.learner.rebuild.transformer import (
     traceable,
 )
 from fastai_deploy.learner.text.rules import longest
+from fastai_deploy.learner.text.tokenizer import Tokenizer, fast_vocabulary
+from fastai_deploy.learner.text.tokenizer_json import Json
 
 SAVE_AGAIN = (
     "load the folder with AutoModelForSequenceClassification.from_pretrained(DIR), correct what it "
     "warns about, and write it again with save_pretrained(DIR)"
 )
+_BATCH = (2, 3)  # texts, tokens
+_ROLES = {"pad": "padding token", "eos": "end token"}
 # Settings that would change how a model is called or stored, and that the pipeline ignores.
 _NOT_OURS = ("return_dict", "output_attentions", "output_hidden_states", "torchscript", "dtype",
              "torch_dtype")  # fmt: skip
@@ -70,6 +74,7 @@ def rebuild_pretrained(anatomy: Anatomy) -> Rebuilt:
     classifier = Classifier(
         model, mask_pad=None, first_position=None, token_types=text.token_types
     ).eval()
+    _check_padding(classifier, model, tokenizer, serialized)
     return Rebuilt(
         anatomy=anatomy,
         transformer=transformer,
@@ -82,6 +87,34 @@ def rebuild_pretrained(anatomy: Anatomy) -> Rebuilt:
         masks_padding=masks_padding(classifier, vocabulary=encoder.vocabulary, pad=pad),
         mask_known=True,
     )
+
+
+def _check_padding(
+    classifier: Classifier,
+    model: transformers.PreTrainedModel,
+    tokenizer: Tokenizer,
+    serialized: Json,
+) -> None:
+    """Raise UnsupportedLearner if a model answers no batch because it does not know its padding.
+
+    GPT-2 and others that read a text's answer at its last token look for that token.
+    """
+    if model.config.get_text_config().pad_token_id is not None:
+        return
+    try:
+        with torch.no_grad():
+            classifier(*classifier.arguments(*(torch.ones(_BATCH, dtype=torch.int64),) * 2))
+    except ValueError as error:
+        ids, special = fast_vocabulary(serialized), tokenizer.special
+        known = [(role, special[role].text) for role in ("pad", "eos") if role in special]
+        role, text = next(((role, text) for role, text in known if text in ids), ("", ""))
+        example = f"{ids[text]}, the id of the tokenizer's {_ROLES[role]} {text!r}" if role else "N"
+        raise UnsupportedLearner(
+            f"config.json has no pad_token_id, without which {classifier.name} finds the end of a "
+            "text only if it is alone",
+            hint=f"set pad_token_id in config.json to the id that padded texts in training: "
+            f'"pad_token_id": {example}',
+        ) from error
 
 
 def _settled(name: str, anatomy: Anatomy, held: Mapping[str, Any]) -> tuple[Any, Any]:
