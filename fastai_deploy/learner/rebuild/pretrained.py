@@ -21,7 +21,7 @@ from fastai_deploy.errors import LearnerError, UnsupportedLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy
 from fastai_deploy.learner.examine.architecture import Transformer, check_numbers
 from fastai_deploy.learner.rebuild.answers import Encoder
-from fastai_deploy.learner.rebuild.onnx_export import masks_padding
+from fastai_deploy.learner.rebuild.onnx_export import FAILURES, masks_padding
 from fastai_deploy.learner.rebuild.rebuilt import Rebuilt, check_vocabulary, pad_of
 from fastai_deploy.learner.rebuild.sketch import check_shared, check_total, sketched
 from fastai_deploy.learner.rebuild.transformer import (
@@ -99,7 +99,7 @@ def _check_padding(
 
     GPT-2 and others that read a text's answer at its last token look for that token.
     """
-    if model.config.get_text_config().pad_token_id is not None:
+    if getattr(model.config.get_text_config(), "pad_token_id", None) is not None:
         return
     try:
         with torch.no_grad():
@@ -115,6 +115,8 @@ def _check_padding(
             hint=f"set pad_token_id in config.json to the id that padded texts in training: "
             f'"pad_token_id": {example}',
         ) from error
+    except FAILURES:  # for another reason, such as the length, which the export judges
+        return
 
 
 def _settled(name: str, anatomy: Anatomy, held: Mapping[str, Any]) -> tuple[Any, Any]:
