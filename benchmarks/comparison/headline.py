@@ -97,7 +97,7 @@ def _of_roberta(document: Document) -> str:
     few, many = (ratio(document, ROBERTA, DEFAULT_PATH, ARTICLE, cell) for cell in _CELLS)
     return (
         "With a model of the size of RoBERTa-base (random weights, which say nothing about "
-        f"accuracy), it answers {_middle(few)} and {_middle(many)} times as many as "
+        f"accuracy), the container answers {_middle(few)} and {_middle(many)} times as many as "
         "`learn.predict`. "
     )
 
