@@ -25,7 +25,7 @@ _PREPARED = 1_000
 
 Texts come in hundreds of shapes. After 1,700 of them, a session of MiniLM takes 495 MB with the
 default and 333 MB with this, and texts of ever new shapes take 1.05 times as long; RoBERTa-base
-takes 698 and 608 MB after 900 shapes, in the same time (docs/benchmarks.md).
+takes 698 and 608 MB after 900 shapes, in the same time (docs/benchmarks-stages.md).
 """
 _SHOWN = 300  # characters
 _MEMORY_FACTOR = 1.5  # OpenVINO keeps what it has read of the file until the matrices are packed
