@@ -6,6 +6,8 @@ A project name has at most 30 characters and a stage name 16, so ``<project>-<st
 
 from __future__ import annotations
 
+import re
+
 # Keys of the tags on every created resource; the teardown inventory searches for them.
 PROJECT_TAG = "fdeploy:project"
 STAGE_TAG = "fdeploy:stage"
@@ -123,6 +125,16 @@ def image_repository(project: str) -> str:
 
 
 _USED_BY = "stage."  # no image is named like this, and no stage has a full stop in its name
+
+
+def image_tag(version: str, machine: str, digest: str) -> str:
+    """The tag of an image of fdeploy's server, by a hexadecimal digest of what it is made of."""
+    return f"{version.replace('+', '-')}-{machine}-{digest[:12]}"
+
+
+def is_image_tag(tag: str) -> bool:
+    """Whether a tag is one of :func:`image_tag`, or of :func:`stage_tag` for such a one."""
+    return re.fullmatch(r".+-(x86_64|aarch64)-[0-9a-f]{12}", tag) is not None
 
 
 def stage_tag(stage: str, tag: str) -> str:

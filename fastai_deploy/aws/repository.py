@@ -80,6 +80,11 @@ class StoredImage:
         return next((tag for tag in self.tags if not naming.stage_of_tag(tag)), "")
 
     @property
+    def foreign(self) -> bool:
+        """Whether somebody else pushed it: it has tags, and none of them is fdeploy's."""
+        return bool(self.tags) and not any(map(naming.is_image_tag, self.tags))
+
+    @property
     def stages(self) -> frozenset[str]:
         """The stages that use it."""
         return frozenset(naming.stage_of_tag(tag) for tag in self.tags) - {""}
@@ -89,7 +94,8 @@ class StoredImage:
 class StageImages:
     """What a stage has in the repository: its own tags, and the images that only it uses.
 
-    ``kept`` are the others' images; without any, the whole repository is the stage's.
+    ``kept`` are those of other stages, and those that somebody else pushed; without any, the whole
+    repository is the stage's.
     """
 
     tags: tuple[str, ...]
@@ -167,7 +173,8 @@ class ImageRepository:
 
     def newest(self, digest: str = "") -> StoredImage | None:
         """The image of a digest, else the one pushed last, or None. Raises NotOurs."""
-        images = list(self._images()) if self.exists() else []
+        found = self._images() if self.exists() else ()
+        images = [image for image in found if not image.foreign]
         ordered = sorted(images, key=lambda image: (image.digest == digest, image.pushed))
         return ordered[-1] if ordered else None
 
@@ -246,7 +253,7 @@ class ImageRepository:
             return None
         own = self.owner.stage
         images = sorted(self._images(), key=lambda image: image.tags)
-        unused = tuple(image for image in images if image.stages <= {own})
+        unused = tuple(image for image in images if image.stages <= {own} and not image.foreign)
         kept = tuple(image for image in images if image not in unused)
         tags = (tag for image in images for tag in image.tags if naming.stage_of_tag(tag) == own)
         return StageImages(tuple(sorted(tags)), unused, kept)

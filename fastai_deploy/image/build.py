@@ -42,6 +42,7 @@ from fastai_deploy.image.names import (
 )
 from fastai_deploy.image.sbom import render_sbom
 from fastai_deploy.interpreters import find_python
+from fastai_deploy.naming import image_tag
 from fastai_deploy.packaging.artifact import runtime_files
 from fastai_deploy.packaging.lock_files import shipped_lock
 from fastai_deploy.packaging.wheels import (
@@ -187,7 +188,7 @@ class ServingImage:
         for path, data in sorted(runtime_files().items()):
             parts += [path, hashlib.sha256(data).hexdigest()]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-        return f"{__version__.replace('+', '-')}-{self.machine}-{digest[:12]}"
+        return image_tag(__version__, self.machine, digest)
 
     def build(self, model: Model | None = None, *, user: str = "") -> BuiltImage:
         """Download the base and make the layers, as far as this machine does not have them yet.

@@ -124,9 +124,25 @@ def test_the_last_stage_takes_the_repository_with_it(world: World) -> None:
 def test_what_was_never_deployed_goes_too(world: World) -> None:
     own = repository(world)
     own.push(IMAGE)
-    Client(login(world.client("ecr"), NAME)).push("untagged", b"untagged")
+    ecr = world.client("ecr")
+    Client(login(ecr, NAME)).push("untagged", b"untagged")
+    ecr.batch_delete_image(repositoryName=NAME, imageIds=[{"imageTag": "untagged"}])
     own.clear()
     assert world.everything() == []
+
+
+def test_an_image_that_somebody_else_pushed_is_kept(world: World) -> None:
+    own = used(world, "dev")
+    Client(login(world.client("ecr"), NAME)).push("latest", b"by hand")
+    newest = own.newest()
+    assert newest
+    assert newest.tag == IMAGE.tag
+    found = own.of_stage()
+    assert found
+    assert [image.tag for image in found.unused] == [IMAGE.tag]
+    assert [image.tag for image in found.kept] == ["latest"]
+    own.clear()
+    assert tags(world) == [["latest"]]
 
 
 def test_a_push_that_was_overtaken_is_no_error(world: World) -> None:
@@ -191,6 +207,11 @@ def test_names_fit() -> None:
     assert naming.stage_of_tag(longest) == "s" * 16
     assert naming.stage_of_tag(naming.stage_tag("a-b", "0.1.0-x")) == "a-b"
     assert naming.stage_of_tag("0.1.0-x86_64-1") == ""
+    tag = naming.image_tag("0.1.0+local", "aarch64", "0123456789abcdef")
+    assert tag == "0.1.0-local-aarch64-0123456789ab"
+    assert naming.is_image_tag(tag)
+    assert naming.is_image_tag(naming.stage_tag("dev", tag))
+    assert not naming.is_image_tag("stage.dev.latest")
 
 
 def test_who_adopts_the_stage_takes_the_repository_over(world: World) -> None:
