@@ -155,3 +155,11 @@ def test_ctrl_c_while_the_libraries_are_imported_is_silent(tmp_path: Path) -> No
         assert process.returncode in (130, 0)
         assert "Traceback" not in err
         assert process.returncode == 130 or out
+
+
+def test_a_file_whose_name_begins_with_a_dash(fdeploy: Fdeploy) -> None:
+    (fdeploy.folder / "-new.pkl").write_bytes(b"")
+    refused = fdeploy("inspect", "-new.pkl", "--stage", "prod")
+    assert (refused.status, refused.stdout) == (2, "")
+    assert "try: fdeploy inspect ./-new.pkl --stage prod" in refused.stderr
+    assert "try: fdeploy inspect --help" in fdeploy("inspect", "-" + 5_000 * "a").stderr

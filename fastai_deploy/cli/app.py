@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 import traceback
 
@@ -31,8 +32,7 @@ def run(arguments: list[str]) -> int:
     except FdeployError as error:
         return _failed(error, arguments)
     except typer.TyperException as error:
-        command = " ".join(["fdeploy", *arguments[:1]]) if arguments else "fdeploy"
-        return _failed(UsageError(error.format_message(), hint=f"{command} --help"), arguments)
+        return _failed(UsageError(error.format_message(), hint=_meant(arguments)), arguments)
     except KeyboardInterrupt:
         outcome = INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough, as head does
@@ -46,6 +46,22 @@ def run(arguments: list[str]) -> int:
             file=sys.stderr,
         )
     return outcome if isinstance(outcome, int) else 0
+
+
+def _meant(arguments: list[str]) -> str:
+    """The command to type after one that was not understood.
+
+    A file whose name begins with a dash looks like an option.
+    """
+    as_files = [f"./{each}" if _is_dashed_file(each) else each for each in arguments]
+    if as_files != arguments:
+        return shlex.join(["fdeploy", *as_files])
+    return " ".join(["fdeploy", *arguments[:1], "--help"])
+
+
+def _is_dashed_file(argument: str) -> bool:
+    # Path.exists raises OSError for what is too long to be a name, such as a text.
+    return argument.startswith("-") and os.path.exists(argument)  # noqa: PTH110
 
 
 class _Defect(FdeployError):
