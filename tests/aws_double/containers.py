@@ -102,11 +102,11 @@ class Container:
             return self._folder / "code"
         root = self._folder / "image"
         for layer in self._layers:
-            self._unpack(layer, root, only="fdeploy_runtime/")
-        found = next(root.rglob(_CODE), None)
+            self._unpack(layer, root, only=f"{_CODE}/")
+        found = next(root.rglob(f"{_CODE}/server.py"), None)
         if found is None:
             raise NotHealthy([f"exec: {_CODE}: not found"])
-        return found.parent
+        return found.parents[1]
 
     def _unpack(self, packed: bytes, folder: Path, only: str = "") -> None:
         try:
