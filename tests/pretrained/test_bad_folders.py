@@ -346,13 +346,6 @@ def test_texts_cut_at_the_start(fdeploy: Fdeploy, model: Path) -> None:
     assert '"split_special_tokens": false in tokenizer_config.json' in error["hint"]
 
 
-def test_a_model_that_answers_single_texts_only(fdeploy: Fdeploy) -> None:
-    """Without a padding token, transformers finds no text's end among several of them."""
-    save("gpt2", fdeploy.folder / "my-model", pad_token_id=None)
-    error = refused(fdeploy, "unsupported-learner", "no padding token is defined")
-    assert "pad_token_id" in error["hint"]
-
-
 def test_a_tokenizer_in_python_only(fdeploy: Fdeploy, model: Path) -> None:
     (model / "tokenizer.json").unlink()
     (model / "vocab.json").write_text('{"a": 0}', encoding="utf-8")
