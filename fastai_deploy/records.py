@@ -335,7 +335,7 @@ class Teardown:
     @property
     def where(self) -> str:
         """Where it was searched, for people."""
-        return place(self.target, self.account, self.region)
+        return stage_place(self.target, self.account, self.region)
 
     @property
     def summary(self) -> str:
@@ -348,7 +348,7 @@ class Teardown:
         return f"deleted {counted(len(self.deleted), 'resource')}; {left}"
 
 
-def place(target: str, account: str, region: str) -> str:
+def stage_place(target: str, account: str, region: str) -> str:
     """Where a stage is, in words."""
     return "on this machine" if target == "local" else f"in account {account}, region {region}"
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from fastai_deploy.records import ModelSummary, place
+from fastai_deploy.records import ModelSummary, stage_place
 
 Outcome = Literal["passed", "warned", "failed"]
 Action = Literal["add", "change", "replace", "remove"]
@@ -240,7 +240,7 @@ class Status:
     @property
     def where(self) -> str:
         """Where the stage was searched, for people."""
-        return place(self.target, self.account, self.region)
+        return stage_place(self.target, self.account, self.region)
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,11 @@ class StageStacks:
     ours: tuple[Stack, ...]
     strangers: tuple[Stack, ...]
 
+    def refuse_strangers_alone(self, owner: Owner) -> None:
+        """Raise NotOurs if the stage has no stack, and somebody else has one of such a name."""
+        if self.strangers and not self.ours:
+            raise not_ours(owner, self.strangers[0])
+
 
 def stage_stacks(aws: Aws, names: Sequence[str], owner: Owner) -> StageStacks:
     """Find the stacks of a stage's names.

@@ -35,7 +35,7 @@ from fastai_deploy.aws.inventory import Inventory, ResourceRef, artifacts_of, da
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.repository import ImageRepository, StageImages, StoredImage
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import not_ours, stage_stacks
+from fastai_deploy.aws.stacks import stage_stacks
 from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, NotOurs, StackFailed
 from fastai_deploy.progress import Reporter, Step, Warned, silent
 from fastai_deploy.records import Teardown, counted
@@ -125,8 +125,8 @@ class StageTeardown:
         bucket = buckets.find_bucket(self._aws, scope.bucket)
         pushed = self._look_for_images()
         found = [*self._inventory.everything(), *self._stored(bucket, scope), *pushed.own]
-        if stacks.strangers and not stacks.ours and not found:
-            raise not_ours(self._owner, stacks.strangers[0])
+        if not found:
+            stacks.refuse_strangers_alone(self._owner)
         self._report(Step(f"found {counted(len(found), 'resource')}"))
         self._agreed(found)
         for name in names:
@@ -151,8 +151,7 @@ class StageTeardown:
         """Start deleting the stacks and verify nothing. Raises the errors of :meth:`run`."""
         names = self._inventory.names.stacks
         stacks = stage_stacks(self._aws, names, self._owner)
-        if stacks.strangers and not stacks.ours:
-            raise not_ours(self._owner, stacks.strangers[0])
+        stacks.refuse_strangers_alone(self._owner)
         self._agreed([ref for ref in self._inventory.outside() if ref.kind == "stack"])
         begun = tuple(
             f"stack {stack.name}"

@@ -17,7 +17,7 @@ from .contract import Encoded
 from .golden_check import Predicting
 
 BUDGET = 0.5
-"""Seconds for measuring all backends, at most."""
+"""Seconds for measuring all backends, at most, after each has run once."""
 _TOKENS = 24
 _BATCHES = (1, 8)  # texts
 TURNS = 3

@@ -200,11 +200,16 @@ class _Start:
     def _ask(
         self, backend: Backend, session: Any, goldens: Sequence[Golden], shares: int = 1
     ) -> List[Answered]:
-        patience = self.patience
-        if patience is None:
-            patience = REMINDER if backend.bundle.form.proven else PATIENCE
+        patience = _patience(backend.bundle, self.patience) / shares
         predictor = self.predictor(backend, session)
-        return ask_goldens(predictor, goldens, patience=patience / shares, clock=self.clock)
+        return ask_goldens(predictor, goldens, patience=patience, clock=self.clock)
+
+
+def _patience(bundle: Bundle, given: Optional[float]) -> float:
+    """Seconds for the goldens; the first ones are asked in any case."""
+    if given is not None:
+        return given
+    return REMINDER if bundle.form.proven else PATIENCE
 
 
 def _named(name: Optional[str], backends: Iterable[Backend]) -> List[Backend]:
@@ -235,8 +240,7 @@ def _load_learner(
     if torch is not None:
         torch.set_num_threads(threads)
     predictor = LearnerPredictor(bundle, ask)
-    allowed = REMINDER if patience is None else patience
-    answers = ask_goldens(predictor, goldens, patience=allowed, clock=clock)
+    answers = ask_goldens(predictor, goldens, patience=_patience(bundle, patience), clock=clock)
     check = check_answers(bundle, answers)
     sample = predictor.encode(goldens[0].text)
     started = clock()

@@ -6,7 +6,7 @@ and the reference documentation. Paths are strings, relative to the folder of th
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 from pydantic import ConfigDict, Field
 
@@ -186,16 +186,25 @@ class Sections(Section):
     alarms: AlarmSettings = AlarmSettings()
 
 
+_Class = TypeVar("_Class")
+
+
 def section_names(model: type[Section] = Sections, prefix: str = "") -> dict[str, type[Section]]:
     """Every section with its model, such as ``endpoint`` and ``endpoint.serverless``."""
     found: dict[str, type[Section]] = {}
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        # Python 3.10 takes dict[str, str] for a class.
-        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, Section):
-            found[f"{prefix}{name}"] = kind
-            found |= section_names(kind, f"{prefix}{name}.")
+        section = class_of(field.annotation, Section)
+        if section is not None:
+            found[f"{prefix}{name}"] = section
+            found |= section_names(section, f"{prefix}{name}.")
     return found
+
+
+def class_of(annotation: Any, base: type[_Class]) -> type[_Class] | None:
+    """An annotation that is a subclass of ``base``, None for any other."""
+    # Python 3.10 takes dict[str, str] for a class.
+    plain = get_origin(annotation) is None and isinstance(annotation, type)
+    return annotation if plain and issubclass(annotation, base) else None
 
 
 SECTIONS = section_names()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from fastai_deploy import __version__
 from fastai_deploy.errors import SettingsError
-from fastai_deploy.settings.project_file import SECTIONS, ProjectFile, Sections
+from fastai_deploy.settings.project_file import SECTIONS, ProjectFile, Sections, class_of
 
 _PART = r"""\s*(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')\s*"""
 _DOTTED = rf"{_PART}(?:\.{_PART})*"
@@ -110,11 +110,9 @@ def _description(loc: tuple[str, ...]) -> str:
 
 def fields_of(annotation: Any) -> dict[str, Any]:
     """The keys of a section with their types."""
-    # Python 3.10 takes dict[str, str] for a class.
-    plain = get_origin(annotation) is None and isinstance(annotation, type)
-    if plain and issubclass(annotation, BaseModel):
-        return {name: field.rebuild_annotation() for name, field in annotation.model_fields.items()}
-    return {}
+    model = class_of(annotation, BaseModel)
+    fields = model.model_fields if model is not None else {}
+    return {name: field.rebuild_annotation() for name, field in fields.items()}
 
 
 def nearest(name: str, known: list[str], what: str) -> str:

@@ -7,10 +7,15 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fastai_deploy.files import sha256
+from fastai_deploy.image.base import Base, fetch_base
+from fastai_deploy.image.blobs import BlobStore
+from fastai_deploy.image.names import Reference
+from fastai_deploy.image.registry import Repository
 from fastai_deploy.packaging.wheels import Container, Wheel
 from tests.registry import OCI, Registry, digest_of
 
@@ -56,6 +61,15 @@ def put_base(
         **(config or {}),
     }
     return registry.put_image(name, tag, layers=blobs, config=document, kind=kind)
+
+
+def based(registry: Registry, folder: Path) -> tuple[Base, BlobStore]:
+    """The base in the registry, and the store below a folder that it was downloaded to."""
+    store = BlobStore(folder / "image")
+    named = Reference.parse(f"{registry.address}/library/python:3.13-slim")
+    base = fetch_base(named, "x86_64", store, Repository(named.place), lambda _: None)
+    # The same in every test, though the port is not.
+    return replace(base, reference=replace(base.reference, repository="host.example/python")), store
 
 
 class SmallWheels:

@@ -18,28 +18,11 @@ from cyclonedx.validation.json import JsonStrictValidator
 from fastai_deploy.errors import HashMismatch, ImageError
 from fastai_deploy.files import sha256
 from fastai_deploy.image.archive import write_archive
-from fastai_deploy.image.base import Base, fetch_base
-from fastai_deploy.image.blobs import BlobStore
 from fastai_deploy.image.build import BASE_DIGEST, BASE_NAME, BuiltImage, Model, ServingImage
 from fastai_deploy.image.bytecode import BYTECODE
-from fastai_deploy.image.names import MANIFEST, OCI_MANIFEST, Destination, Reference
-from fastai_deploy.image.registry import Repository
-from tests.image.bases import SmallWheels, put_base
+from fastai_deploy.image.names import MANIFEST, OCI_MANIFEST, Destination
+from tests.image.bases import SmallWheels, based, put_base
 from tests.registry import Registry, Trouble, digest_of, running_registry
-
-
-@pytest.fixture
-def registry() -> Iterator[Registry]:
-    with running_registry() as running:
-        yield running
-
-
-def based(registry: Registry, folder: Path) -> tuple[Base, BlobStore]:
-    store = BlobStore(folder / "image")
-    named = Reference.parse(f"{registry.address}/library/python:3.13-slim")
-    base = fetch_base(named, "x86_64", store, Repository(named.place), lambda _: None)
-    # The same in every test, though the port is not.
-    return replace(base, reference=replace(base.reference, repository="host.example/python")), store
 
 
 def image(

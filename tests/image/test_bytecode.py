@@ -6,19 +6,12 @@ import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from fastai_deploy.image.base import fetch_base
-from fastai_deploy.image.blobs import BlobStore
 from fastai_deploy.image.bytecode import BYTECODE, bytecode_layer
-from fastai_deploy.image.names import Reference
-from fastai_deploy.image.registry import Repository
 from fastai_deploy.packaging.wheels import Container
-from tests.image.bases import CONTENT, SmallWheels, put_base
-from tests.registry import Registry, running_registry
+from tests.image.bases import CONTENT, SmallWheels, based, put_base
+from tests.registry import Registry
 
 # The Python that runs the tests stands for Python 3.13.
 PYTHON = Path(sys.executable)
@@ -27,17 +20,9 @@ LIBRARY = "usr/local/lib/python3.13"
 CODE = {"fdeploy_runtime/served.py": b"import sys\nanswer = 42\n", "sbom.cdx.json": b"{}"}
 
 
-@pytest.fixture
-def registry() -> Iterator[Registry]:
-    with running_registry() as running:
-        yield running
-
-
 def layer_of(registry: Registry, folder: Path) -> dict[str, bytes]:
     """The files of the layer for the base in the registry."""
-    store = BlobStore(folder / "image")
-    named = Reference.parse(f"{registry.address}/library/python:3.13-slim")
-    base = fetch_base(named, "x86_64", store, Repository(named.place), lambda _: None)
+    base, store = based(registry, folder)
     wheels = SmallWheels(folder / "wheels")(Container("a", "3.13", base.platform), {"numpy": "2.0"})
     layer = bytecode_layer(base, wheels, CODE, PYTHON, store)
     path = store.find(layer.digest, layer.size)

@@ -109,8 +109,9 @@ def _with_number(func: Callable[..., Any], place: int) -> Callable[..., Any]:
     """``func`` with 0 or 1 for a truth value at ``place``: the tracer fills with numbers only."""
 
     def filled(*args: Any, **kwargs: Any) -> Any:
-        given = [int(each) if at == place and isinstance(each, bool) else each
-                 for at, each in enumerate(args)]  # fmt: skip
+        given = list(args)
+        if len(given) > place and isinstance(given[place], bool):
+            given[place] = int(given[place])
         if isinstance(kwargs.get("value"), bool):
             kwargs["value"] = int(kwargs["value"])
         return func(*given, **kwargs)

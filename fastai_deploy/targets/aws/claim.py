@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from fastai_deploy.aws.inventory import Names, ResourceRef
-from fastai_deploy.aws.stacks import not_ours, of_another_id, stage_stacks
+from fastai_deploy.aws.stacks import of_another_id, stage_stacks
 from fastai_deploy.errors import NotOurs
 from fastai_deploy.naming import ID_TAG
 from fastai_deploy.progress import Step
@@ -71,8 +71,8 @@ def _ids(context: Context, *, creates: bool) -> Iterator[str]:
     anyones = replace(context.owner, adopts=True)
     names = Names(anyones.project, anyones.stage).stacks
     stacks = stage_stacks(context.aws, names, anyones)
-    if creates and stacks.strangers and not stacks.ours:
-        raise not_ours(anyones, stacks.strangers[0])
+    if creates:
+        stacks.refuse_strangers_alone(anyones)
     for stack in stacks.ours:
         if stack.tags:  # it has none while it is only a change set
             yield stack.tags.get(ID_TAG, "")
