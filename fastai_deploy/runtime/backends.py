@@ -10,6 +10,7 @@ An artifact that is not packaged for a GPU runs on the processor.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -132,6 +133,14 @@ def _gaining(bundle: Bundle, hardware: Hardware) -> Iterator[Form]:
     for form in bundle.forms:
         if form is bundle.forms[-1] or can_gain(form.precision, hardware):
             yield form
+
+
+def leave_out_converter() -> None:
+    """Keep OpenVINO from importing its converter, half of its import, with that one's telemetry.
+
+    For processes that serve: elsewhere, others may have a use for it.
+    """
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
 
 def import_libraries(bundle: Bundle, hardware: Hardware) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, List, Optional
 
 from . import hardware
+from .backends import leave_out_converter
 from .bundle import ModelError
 from .codec import read
 from .contract import JSON, Model, RequestError, encode, render
@@ -42,6 +43,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     options = parser.parse_args(arguments)
     # Ctrl-C reaches every process of a terminal; the parent decides, by closing standard input.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_out_converter()
     try:
         with os.fdopen(os.dup(_STDOUT), "wb") as answers:
             os.dup2(_STDERR, _STDOUT)

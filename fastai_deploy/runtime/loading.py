@@ -17,6 +17,7 @@ from .backends import (
     find_gpu,
     gpu_backends,
     import_libraries,
+    leave_out_converter,
     processor_backends,
 )
 from .bundle import Bundle, Golden, ModelError, check_files, read_bundle, read_goldens
@@ -268,6 +269,7 @@ def start(folder: Path, log: Log, *, workers: int = 1) -> Tuple[Loaded, ThreadPl
 
     Raises ModelError, or an error of a library, after logging the reason.
     """
+    leave_out_converter()
     found = hardware.detect()
     planned = plan_threads(replace(found, cores=max(1, found.cores // workers)))
     try:

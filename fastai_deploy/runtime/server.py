@@ -22,6 +22,7 @@ import uvicorn
 
 from . import hardware
 from .app import ROUTES, App
+from .backends import leave_out_converter
 from .batching import Batcher
 from .bundle import ModelError
 from .connections import ConnectionLimits, Connections, most_connections
@@ -166,9 +167,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         _end_with_stdin()
     log = Log(sys.stderr)
     logging.getLogger().addHandler(LoggingBridge(log))
-    # OpenVINO imports its converter and that one's telemetry, which a server has no use for: half
-    # of the time of the import.
-    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+    leave_out_converter()
 
     def port_refused(error: OSError) -> int:
         log("refused", reason=f"port {options.port} cannot be used: {error.strerror}")

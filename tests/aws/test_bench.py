@@ -20,7 +20,7 @@ FEW = ("--seconds", "15", "--clients", "1,2", "--requests", "8")
 
 @pytest.fixture(scope="module")
 def live(opened: Open, model: Model) -> Iterator[Stage]:
-    """A stage with an API that no measurement here is throttled by; its account has a price list."""
+    """A stage with an API whose rate no test reaches; its account has a price list."""
     stage = opened(model, "")
     for setting, most in (("api.rate", "10000"), ("api.burst", "5000")):
         stage.run.ok("config", "set", setting, most)

@@ -8,7 +8,11 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
+
+from fastai_deploy.errors import FileError
 from fastai_deploy.image.bytecode import BYTECODE, bytecode_layer
+from fastai_deploy.packaging.bytecode import compile_folder
 from fastai_deploy.packaging.wheels import Container
 from tests.image.bases import CONTENT, SmallWheels, based, put_base
 from tests.registry import Registry
@@ -83,3 +87,17 @@ def test_the_same_sources_make_the_same_bytes(registry: Registry, tmp_path: Path
     one, other = (layer_of(registry, tmp_path / name) for name in ("one", "other"))
     assert len(one) > len(library)
     assert one == other
+
+
+def test_a_python_that_cannot_compile_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "python3.13"
+    broken.write_text("#!/bin/sh\necho 'No module named compileall' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    assert compile_folder(broken, sources, "/", checked=True) == {}
+    (sources / "served.py").write_text("answer = 42\n")
+    with pytest.raises(
+        FileError, match=r"python3\.13 compiles nothing: No module named compileall"
+    ):
+        compile_folder(broken, sources, "/", checked=True)
