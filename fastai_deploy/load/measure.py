@@ -191,7 +191,8 @@ class Advice:
 
     ``clients`` is how many requests to keep open at once, at ``throughput`` requests per second.
     ``scaling_target`` is in invocations per instance and minute and ``instances`` the number of
-    instances for the rate of the open loop; both are None unless measured on AWS's instances.
+    instances for the rate of the open loop; both are None unless measured on AWS's instances, and
+    where the API's rate was reached before theirs.
     ``commands`` make these settings; ``notes`` say what limits all of this.
     """
 
@@ -222,7 +223,9 @@ def advise(levels: Sequence[Level], served: Served) -> Advice:
     found = knee(levels)
     target, count = None, None
     commands: list[str] = []
-    if found is not None and found.throughput > 0 and served.instances:
+    # Where the API's rate ended the closed loop, the instances could do more than was measured.
+    throttled = any(level.errors.get(THROTTLED) for level in levels if level.kind == "closed")
+    if found is not None and found.throughput > 0 and served.instances and not throttled:
         each = found.throughput / served.instances
         # (MAX_RPS * SAFETY_FACTOR) * 60, see SAFETY.
         target = max(1, math.floor(each * SAFETY * 60))

@@ -119,6 +119,15 @@ def test_the_target_of_autoscaling_is_half_of_what_an_instance_can_do() -> None:
     assert advise(levels, Served()).commands == ()
 
 
+def test_a_rate_of_the_api_says_nothing_about_an_instance() -> None:
+    throttled = level(4, 50, errors={"429": 900})
+    advice = advise([level(1, 40), throttled], Served(instances=1, rate_limit=50.0))
+    assert (advice.scaling_target, advice.commands) == (None, ())
+    assert (advice.clients, advice.throughput) == (1, 40)
+    open_loop = replace(level(64, 50, errors={"429": 900}), kind="open", rate=120.0)
+    assert advise([level(1, 40), open_loop], Served(instances=1)).scaling_target == 1_200
+
+
 def test_the_instances_for_a_rate() -> None:
     open_loop = level_of([], clients=64, rate=120.0, warm_up=0.0, until=1.0, cpu=None)
     fixed = advise([level(4, 100), open_loop], Served(instances=1))
