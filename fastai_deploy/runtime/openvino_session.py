@@ -6,7 +6,10 @@ quantizes in groups; ONNX Runtime does neither.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import queue
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Sequence
 
@@ -27,6 +30,7 @@ Texts come in hundreds of shapes. After 1,700 of them, a session of MiniLM takes
 default and 333 MB with this, and texts of ever new shapes take 1.05 times as long; RoBERTa-base
 takes 698 and 608 MB after 900 shapes, in the same time (docs/benchmarks-stages.md).
 """
+_MAPS = Path("/proc/self/maps")
 _SHOWN = 300  # characters
 _MEMORY_FACTOR = 1.5  # OpenVINO keeps what it has read of the file until the matrices are packed
 
@@ -80,8 +84,27 @@ def compile_graph(path: Path, precision: str, threads: int, runs: int) -> OpenVi
         "ENABLE_CPU_PINNING": False,
     }
     # Where the files really are: of links, OpenVINO takes the weights for those of another folder.
-    found = str(path.resolve())
-    return OpenVinoSession(openvino.Core().compile_model(found, "CPU", settings), runs)
+    found = path.resolve()
+    compiled = openvino.Core().compile_model(str(found), "CPU", settings)
+    with suppress(OSError):  # there is no /proc
+        give_back_pages(found.parent)
+    return OpenVinoSession(compiled, runs)
+
+
+def give_back_pages(folder: Path) -> None:
+    """Let the system take back the memory in which it holds mapped files of a folder.
+
+    OpenVINO maps the weights and has packed the matrices into memory of its own by now, but the
+    mapping stays. What is read again, the embeddings of words, comes back. Only mappings that
+    cannot be written to are given back, so nothing can be lost. Raises OSError.
+    """
+    advise = ctypes.CDLL(None).madvise
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for line in _MAPS.read_text(errors="surrogateescape").splitlines():
+        addresses, permissions, *_, path = line.split(None, 5)
+        if permissions.startswith("r--") and Path(path).parent == folder:
+            first, end = (int(address, 16) for address in addresses.split("-"))
+            advise(first, end - first, mmap.MADV_DONTNEED)
 
 
 def reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ openvino_session = pytest.importorskip(
 )
 
 HERE = detect()
+SMAPS = Path("/proc/self/smaps")
 VNNI = Hardware(
     cores=2, memory=None, machine="x86_64", instructions=frozenset({"avx512_vnni", "avx512_bf16"})
 )
@@ -70,6 +72,23 @@ def test_a_folder_of_links(tiny: TinyBundle, tmp_path: Path) -> None:
     session = openvino_session.compile_graph(linked / "model.onnx", "int8-weights", 2, 1)
     (expected,) = open_session(open_bundle(tiny.folder), HERE, 2, alone=True).run(["logits"], FEED)
     assert session.run(["logits"], FEED)[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_file_of_the_weights_takes_no_memory(tiny: TinyBundle, tmp_path: Path) -> None:
+    """Its matrices are packed, so it would take as much again."""
+    graph = onnx.load(tiny.folder / "model.onnx")
+    model = tmp_path / "model.onnx"
+    onnx.save(graph, model, save_as_external_data=True, location="weights", size_threshold=0)
+    session = openvino_session.compile_graph(model, "int8-weights", 2, 1)
+    assert _resident(tmp_path / "weights") == ["0 kB"]
+    (expected,) = open_session(open_bundle(tiny.folder), HERE, 2, alone=True).run(["logits"], FEED)
+    assert session.run(["logits"], FEED)[0] == pytest.approx(expected, abs=1e-5)
+
+
+def _resident(path: Path) -> list[str]:
+    """How much of each mapping of a file is in memory."""
+    found = re.findall(rf"{re.escape(str(path))}\n(?:.*\n)*?Rss: +(.*)", SMAPS.read_text())
+    return [str(size) for size in found]
 
 
 def test_concurrent_runs_do_not_share_their_arrays(tiny: TinyBundle) -> None:
