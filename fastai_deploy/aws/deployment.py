@@ -12,21 +12,20 @@ from datetime import datetime
 from typing import Any
 
 from fastai_deploy.aws import stacks
-from fastai_deploy.aws.ownership import Operator, Owner
-from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import (
+from fastai_deploy.aws.change_sets import (
     ChangeSet,
-    Stack,
     StackRequest,
     TemplateFolder,
-    adopt_settings,
-    adoption_message,
     create_change_set,
     delete_change_set,
     execute_change_set,
-    our_stack,
     planned,
+    service_role,
 )
+from fastai_deploy.aws.log_groups import adopt_settings, adoption_message
+from fastai_deploy.aws.ownership import Operator, Owner
+from fastai_deploy.aws.session import Aws
+from fastai_deploy.aws.stacks import Stack, our_stack
 from fastai_deploy.errors import AwsError, AwsMissing, FdeployError, StackBusy, StackFailed
 from fastai_deploy.progress import Happened, Planned, Reporter, Step, Warned
 
@@ -144,7 +143,7 @@ class StackOperations:
         role: str | None = None,
     ) -> None:
         self._aws = aws
-        self._role = stacks.service_role(role)
+        self._role = service_role(role)
         self._operator = operator
         self._report = report
         self._watch = watch
@@ -379,7 +378,7 @@ class Deployment:
         self._report(Planned(request.name, planned(request.name, change_set)))
         try:
             ready()
-            adopt_settings(self._aws, request, change_set.adopted)
+            adopt_settings(self._aws, request.template, change_set.adopted)
         except FdeployError:
             self._forget(change_set, stack)
             raise

@@ -10,9 +10,10 @@ from typing import Any
 
 from fastai_deploy import naming
 from fastai_deploy.aws.bucket import Bucket, object_versions
+from fastai_deploy.aws.log_groups import log_group_tags
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import Resource, find_stack, is_of, log_group_tags, resources
+from fastai_deploy.aws.stacks import Resource, find_stack, is_of, resources
 from fastai_deploy.errors import AwsError, AwsMissing
 from fastai_deploy.naming import project_folder, stage_folder
 

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from fastai_deploy.aws.change_sets import StackRequest
 from fastai_deploy.aws.client_errors import denial
 from fastai_deploy.aws.deployment import Applied, Deployment, Plan, StackEvent
 from fastai_deploy.aws.logs import last_lines
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import StackRequest
 from fastai_deploy.aws.templates.update import first_step, keeping_capacity
 from fastai_deploy.errors import (
     AwsError,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fastai_deploy.aws.bucket import ensure_bucket
+from fastai_deploy.aws.change_sets import StackRequest
 from fastai_deploy.aws.deployment import Deployment
-from fastai_deploy.aws.stacks import StackRequest
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import AwsError, DeployError
 from fastai_deploy.naming import template_key

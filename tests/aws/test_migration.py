@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from fastai_deploy import naming
+from fastai_deploy.aws.change_sets import StackRequest
 from fastai_deploy.aws.deployment import Deployment
 from fastai_deploy.aws.specs import Location
-from fastai_deploy.aws.stacks import StackRequest
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import first_step
 from fastai_deploy.errors import ParityError, StackFailed

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from fastai_deploy.aws.change_sets import StackRequest
 from fastai_deploy.aws.deployment import Applied, Deployment
 from fastai_deploy.aws.ownership import Operator
-from fastai_deploy.aws.stacks import StackRequest
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import NotOurs, StackBusy, StackFailed
 from fastai_deploy.progress import Event, Reporter

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from fastai_deploy.aws.change_sets import StackRequest
 from fastai_deploy.aws.deployment import Deployment
 from fastai_deploy.aws.ownership import Operator, Owner
-from fastai_deploy.aws.stacks import StackRequest, find_stack
+from fastai_deploy.aws.stacks import find_stack
 from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.errors import NotOurs, UsageError
 from tests.aws.stage import Open, Stage

@@ -11,13 +11,13 @@ from typing import Any
 from fastai_deploy import naming
 from fastai_deploy.api_docs.lambda_documents import lambda_package
 from fastai_deploy.aws.bucket import Bucket, find_bucket
+from fastai_deploy.aws.change_sets import StackRequest
 from fastai_deploy.aws.deployment import Deployment
 from fastai_deploy.aws.ownership import Operator, Owner
 from fastai_deploy.aws.public_api import ApiPublisher, PublicApi
 from fastai_deploy.aws.repository import ImageRepository
 from fastai_deploy.aws.rollout import LogWatch, Rollout
 from fastai_deploy.aws.session import Aws, open_aws
-from fastai_deploy.aws.stacks import StackRequest
 from fastai_deploy.aws.upload import Uploads
 from fastai_deploy.aws.versions import Deployments
 from fastai_deploy.errors import AwsMissing, FileMissing

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from fastai_deploy import naming
-from fastai_deploy.aws.stacks import Stack, our_stack, planned, resources
+from fastai_deploy.aws.change_sets import planned
+from fastai_deploy.aws.stacks import Stack, our_stack, resources
 from fastai_deploy.aws.status import ENDS_FORMAT
 from fastai_deploy.settings.sections import duration
 from fastai_deploy.stage_reports import PlannedChange

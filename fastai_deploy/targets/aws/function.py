@@ -19,10 +19,11 @@ from fastai_deploy import files, naming
 from fastai_deploy.api_docs.lambda_documents import lambda_documents
 from fastai_deploy.aws import functions
 from fastai_deploy.aws.bucket import Bucket
+from fastai_deploy.aws.change_sets import StackRequest
 from fastai_deploy.aws.deployment import Applied, Plan
 from fastai_deploy.aws.download import download
 from fastai_deploy.aws.specs import FunctionSpec
-from fastai_deploy.aws.stacks import Stack, StackRequest
+from fastai_deploy.aws.stacks import Stack
 from fastai_deploy.aws.templates.render import (
     Published,
     Serving,

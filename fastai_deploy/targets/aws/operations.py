@@ -19,6 +19,7 @@ from fastai_deploy.aws import logs as log_lines
 from fastai_deploy.aws import status as stage_status
 from fastai_deploy.aws.bucket import default_bucket, find_bucket
 from fastai_deploy.aws.captured import captured_lines
+from fastai_deploy.aws.change_sets import planned
 from fastai_deploy.aws.doctor import Doctor
 from fastai_deploy.aws.download import download, opened
 from fastai_deploy.aws.endpoint import EndpointState, find_endpoint
@@ -27,7 +28,7 @@ from fastai_deploy.aws.permissions import resolved, role_policies, user_policies
 from fastai_deploy.aws.repository import NO_ACCOUNT
 from fastai_deploy.aws.session import console_url
 from fastai_deploy.aws.specs import EndpointSpec, Location, ModelSpec
-from fastai_deploy.aws.stacks import Stack, our_stack, planned
+from fastai_deploy.aws.stacks import Stack, our_stack
 from fastai_deploy.errors import AwsDenied, FileMissing, UsageError
 from fastai_deploy.progress import Step, Warned
 from fastai_deploy.records import Artifact, Deployed, Endpoint, StoredArtifact
