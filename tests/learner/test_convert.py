@@ -330,6 +330,14 @@ def _epsilon(root: Any) -> None:
         set_attribute(norm, "eps", 1e-3)
 
 
+def _option(cls: str, name: str, value: object) -> Callable[[Any], None]:
+    def change(root: Any) -> None:
+        for found in objects(root, cls):
+            set_attribute(found, name, value)
+
+    return change
+
+
 def _exchange(root: Any) -> None:
     for norm in objects(root, "LayerNorm"):
         norm.func = Global("torch.nn.modules.normalization", "RMSNorm")
@@ -355,6 +363,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], str]] = {
     "a configuration of another size": (_resize, "480 x 32 in the learner"),
     "more tokens than embeddings": (grow_vocabulary, "481 tokens, but the model knows 480"),
     "another epsilon": (_epsilon, "eps 0.001 in the learner"),
+    "vectors of limited length": (_option("Embedding", "max_norm", 0.5), "max_norm 0.5 in the"),
     "another kind of layer": (_exchange, "RMSNorm in the learner"),
     "a class that transformers lacks": (_unknown_class, "has no class XForSequence"),
     "an impossible configuration": (_impossible, "cannot build"),

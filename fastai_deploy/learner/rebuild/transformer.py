@@ -186,6 +186,8 @@ _WITHOUT_EFFECT = {"Dropout", "StableDropout", "Identity", "Dropout1d", "AlphaDr
 # Attributes that differ from run to run, or matter only in training.
 _OF_A_RUN = frozenset({"training", "gradient_checkpointing", "num_labels", "out_features"})
 _NUMBERS = (int, float, bool)
+_OPTIONS = (*_NUMBERS, str, type(None))
+_UNUSED_OPTIONS = frozenset({"p", "padding_idx"})  # when a model predicts
 _SYNONYMS = {"swish": "silu", "gelunew": "newgelu", "gelufast": "fastgelu", "gelupython": "gelu"}
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, in early versions
 
@@ -458,13 +460,25 @@ def compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer
         if (plain or leaf) and theirs != ours and not {theirs, ours} <= _WITHOUT_EFFECT:
             raise _exchanged(module, theirs, ours)
         for name, value in module.attributes.items():
-            _compare_attribute(module, name, value, getattr(twin, name, None))
+            if not (name in _OF_A_RUN or name.startswith("_") or "drop" in name):
+                if plain and hasattr(twin, name):
+                    _compare_option(module, name, value, getattr(twin, name))
+                _compare_attribute(module, name, value, getattr(twin, name, None))
+
+
+def _compare_option(module: Module, name: str, theirs: object, ours: object) -> None:
+    """Refuse an option of torch's own module that it has in one of the models only.
+
+    An embedding with a ``max_norm`` shortens the vectors that it reads, and a GELU may be
+    approximated.
+    """
+    both = type(theirs) in _OPTIONS and type(ours) in _OPTIONS
+    if both and name not in _UNUSED_OPTIONS and theirs != ours:
+        raise _exchanged(module, f"{name} {theirs}", f"{name} {ours}")
 
 
 def _compare_attribute(module: Module, name: str, theirs: object, ours: object) -> None:
     """Refuse a number or a function that differs from what the configuration says."""
-    if name in _OF_A_RUN or name.startswith("_") or "drop" in name or ours is None:
-        return
     numbers = type(theirs) in _NUMBERS and type(ours) in _NUMBERS
     if numbers and theirs != ours and name != "p":
         raise _exchanged(module, f"{name} {theirs}", f"{name} {ours}")
