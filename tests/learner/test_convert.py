@@ -380,6 +380,28 @@ def test_what_does_not_fit_exactly_is_refused(
     refused(file, tmp_path, UnsupportedLearner, message)
 
 
+@pytest.mark.parametrize("name", ["position_ids", "token_type_ids"])
+def test_a_buffer_that_the_class_computes_and_someone_changed_is_refused(
+    tmp_path: Path, name: str, deep_recursion: None
+) -> None:
+    """BERT's positions and token types are in no ``state_dict``, but the model reads them."""
+    del deep_recursion
+
+    def change(root: Any) -> None:
+        for embeddings in objects(root, "BertEmbeddings"):
+            buffers = attributes(embeddings)["_buffers"]
+            assert isinstance(buffers, (Call, Mapping))
+            held = dict(buffers.pairs)
+            other = {"position_ids": "token_type_ids", "token_type_ids": "position_ids"}[name]
+            held[name] = held[other]
+            buffers.pairs[:] = held.items()
+
+    file = rewritten("v2/tiny/bert", tmp_path / "learner.pkl", change)
+    with pytest.raises(UnsupportedLearner, match=f"{name} has other numbers in the learner than"):
+        convert(file, tmp_path / "bundle", golden=None, tolerance=1e-4, name="x", report=silent,
+                unproven=True)  # fmt: skip
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, deep_recursion: None) -> None:
     del deep_recursion
     file = rewritten(DISTILBERT, tmp_path / "learner.pkl", storage=nan)

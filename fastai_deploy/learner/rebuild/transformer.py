@@ -186,6 +186,7 @@ _WITHOUT_EFFECT = {"Dropout", "StableDropout", "Identity", "Dropout1d", "AlphaDr
 # Attributes that differ from run to run, or matter only in training.
 _OF_A_RUN = frozenset({"training", "gradient_checkpointing", "num_labels", "out_features"})
 _NUMBERS = (int, float, bool)
+_ROUNDED = 0.01  # of a buffer that was converted with the model's half()
 _OPTIONS = (*_NUMBERS, str, type(None))
 _UNUSED_OPTIONS = frozenset({"p", "padding_idx"})  # when a model predicts
 _SYNONYMS = {"swish": "silu", "gelunew": "newgelu", "gelufast": "fastgelu", "gelupython": "gelu"}
@@ -459,11 +460,29 @@ def compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer
         plain = module.cls.module.startswith("torch.nn") and hasattr(nn, ours)
         if (plain or leaf) and theirs != ours and not {theirs, ours} <= _WITHOUT_EFFECT:
             raise _exchanged(module, theirs, ours)
+        _compare_computed(module, twin)
         for name, value in module.attributes.items():
             if not (name in _OF_A_RUN or name.startswith("_") or "drop" in name):
                 if plain and hasattr(twin, name):
                     _compare_option(module, name, value, getattr(twin, name))
                 _compare_attribute(module, name, value, getattr(twin, name, None))
+
+
+def _compare_computed(module: Module, twin: nn.Module) -> None:
+    """Refuse a buffer that the module's class computes and someone has changed since.
+
+    Examples are the positions and token types of BERT, and the frequencies of rotary embeddings.
+    """
+    ours = dict(twin.named_buffers(recurse=False))
+    stored = {name: tensor for name, tensor in module.tensors.items() if name in COMPUTED}
+    for name, tensor in {**stored, **module.computed}.items():
+        if name in ours and tuple(ours[name].shape) == tensor.shape:
+            theirs = read_tensor(tensor).double()
+            if not torch.allclose(theirs, ours[name].double(), rtol=_ROUNDED):
+                where = module.name_of(name)
+                raise UnsupportedLearner(
+                    f"{where} has other numbers in the learner than in transformers", hint=RUNTIME
+                )
 
 
 def _compare_option(module: Module, name: str, theirs: object, ours: object) -> None:
