@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastai_deploy.errors import ParityError, UnprovenLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy
-from fastai_deploy.learner.examine.unproven import RUNTIME, Unproven, printable
+from fastai_deploy.learner.examine.unproven import RUNTIME, Part, Unproven, printable
 from fastai_deploy.learner.examine.verdict import DEFINITIONS, users_classes
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.learner.text.tokenizer import Tokenizer
@@ -59,11 +59,15 @@ def _short_texts(anatomy: Anatomy) -> list[str]:
     ]
 
 
+def _names_labels(anatomy: Anatomy) -> bool:
+    """Whether fastai knows the label of an answer: with an unknown loss, it may not."""
+    return not (anatomy.loss.raw or anatomy.loss.assumed)
+
+
 def _row(anatomy: Anatomy) -> str:
-    """The answer's fields. With an unknown loss, fastai may not know the label."""
-    loss = anatomy.loss
-    if loss.raw or loss.assumed:
-        return f'"{"scores" if loss.raw else "probabilities"}": p.tolist()'
+    """The answer's fields."""
+    if not _names_labels(anatomy):
+        return f'"{"scores" if anatomy.loss.raw else "probabilities"}": p.tolist()'
     predicted = "str(label)"
     if anatomy.task == "multi-label":
         predicted = "[*map(str, label)]" if anatomy.fastai != 1 else "label.obj"
@@ -103,6 +107,7 @@ _CONSEQUENCE = (
 )
 _NOT_PROVEN = "the file does not prove how this learner computes its answers:"
 _NOT_ALL_PROVEN = "the goldens do not prove every part of this learner:"
+_NOT_NAMED = "no golden has the label that the learner itself names (predicted)"
 _NOT_ASKED = "no golden text is longer than {:,} tokens, so how it cuts such texts is assumed"
 
 
@@ -141,17 +146,21 @@ class Proof:
         """
         if not _answered(cases):
             return self.needed
-        unasked = tuple(
-            Unproven(each.subject, _NOT_ASKED.format(max_length), part="text")
-            for each in self.needed
-            if each.part == "text"
-        )
         answered = (case for case in cases if case.probabilities is not None or case.error)
-        if not unasked or any(is_cut(case.text) for case in answered):
-            return ()
-        if not self.waived:
-            raise self.refusal(_NOT_ALL_PROVEN, unasked)
-        return unasked
+        named = not _names_labels(self.anatomy) or any(case.predicted is not None for case in cases)
+        missing: dict[Part, str] = {}
+        if not any(is_cut(case.text) for case in answered):
+            missing["text"] = _NOT_ASKED.format(max_length)
+        if not named:
+            missing["label"] = _NOT_NAMED
+        left = tuple(
+            replace(each, reason=missing[each.part], code="")
+            for each in self.needed
+            if each.part in missing
+        )
+        if left and not self.waived:
+            raise self.refusal(_NOT_ALL_PROVEN, left)
+        return left
 
     def refusal(self, message: str, items: Sequence[Unproven]) -> UnprovenLearner:
         """The error: what is unproven, and the two ways to continue."""
