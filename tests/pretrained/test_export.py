@@ -141,6 +141,12 @@ def test_a_slow_tokenizer(fdeploy: Fdeploy, kind: str) -> None:
     assert served == vocabulary
 
 
+def test_chunks_of_the_feed_forward_layer_change_no_answer(fdeploy: Fdeploy) -> None:
+    save("bert", fdeploy.folder / "my-model", chunk_size_feed_forward=1)
+    outcome = fdeploy.ok("export", "my-model")
+    assert "26 of the model's own answers reproduced in torch" in outcome.stderr
+
+
 def test_labels_without_names(fdeploy: Fdeploy) -> None:
     folder = save("distilbert", fdeploy.folder / "plain", id2label=None, label2id=None)
     assert "id2label" not in held(folder / "config.json")

@@ -286,7 +286,11 @@ def library_class(name: str) -> Any:
 
 
 def traceable(model_class: Any, config: Any) -> None:
-    """Choose the implementations of attention and of experts that can be traced and fused."""
+    """Choose the implementations of attention and of experts that can be traced and fused.
+
+    Chunks of the feed-forward layer save memory in training, and change no answer.
+    """
+    config.chunk_size_feed_forward = 0
     config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
     if model_class._can_set_experts_implementation():  # noqa: SLF001 - likewise
         config._experts_implementation = "batched_mm"  # noqa: SLF001 - the one that can be traced
