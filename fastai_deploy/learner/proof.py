@@ -23,12 +23,16 @@ _MOST_LONG = 3
 _USUAL_LENGTH = 512  # tokens
 _MOST_WORDS = 16_384
 _LONGEST_SPECIAL = 20  # characters
+# What code that cleans texts is likely to change: markup, entities, capitals, accents, wide
+# letters, emoji, numbers, links, mentions, repeated letters, white space.
+_ODD = "<b>Caf\xe9 \uff41 &amp;</b>\n@me #x http://a.b  12 sooo GOOD \U0001f44d"
 
 _CELL = """\
 import json; file = open("{file}", "w", encoding="utf-8")
 mine = ["A text of your own.", "Another, of another label.", "And a third."]
+odd = {odd}
 long = [" ".join([a] * {length} + [b] * {length}) for a, b in zip(mine, mine[::-1])]
-for text in [*mine, {others}, *long]:
+for text in [*mine, odd, {others}, *long]:
     try: label, _, p = learn.predict(text)
     except Exception as error: row = {{"error": repr(error)}}
     else: row = {{{row}}}
@@ -37,9 +41,11 @@ for text in [*mine, {others}, *long]:
 
 
 def golden_cell(anatomy: Anatomy) -> str:
-    """The notebook cell for a learner: eight lines of Python."""
+    """The notebook cell for a learner: nine lines of Python."""
     others = ", ".join(map(ascii, _short_texts(anatomy)))
-    return _CELL.format(file=FILE, length=_length(anatomy), others=others, row=_row(anatomy))
+    return _CELL.format(
+        file=FILE, odd=ascii(_ODD), length=_length(anatomy), others=others, row=_row(anatomy)
+    )
 
 
 def telling_texts(anatomy: Anatomy, mine: Sequence[str]) -> list[str]:
@@ -47,7 +53,7 @@ def telling_texts(anatomy: Anatomy, mine: Sequence[str]) -> list[str]:
     length = _length(anatomy)
     pairs = zip(mine, mine[::-1], strict=True)
     long = [" ".join([a] * length + [b] * length) for a, b in islice(pairs, _MOST_LONG)]
-    return [*_short_texts(anatomy), *long]
+    return [_ODD, *_short_texts(anatomy), *long]
 
 
 def _short_texts(anatomy: Anatomy) -> list[str]:
