@@ -380,6 +380,22 @@ def test_what_does_not_fit_exactly_is_refused(
     refused(file, tmp_path, UnsupportedLearner, message)
 
 
+def test_rotary_positions_do_not_end_a_text(tmp_path: Path, deep_recursion: None) -> None:
+    """The learner cuts at 128 tokens, and its configuration says 32 positions."""
+    del deep_recursion
+
+    def change(root: Any) -> None:
+        for config in objects(root, "Qwen2Config"):
+            set_attribute(config, "max_position_embeddings", 32)
+        for embedding in objects(root, "Qwen2RotaryEmbedding"):
+            set_attribute(embedding, "max_seq_len_cached", 32)
+            set_attribute(embedding, "original_max_seq_len", 32)
+
+    file = rewritten("v2/tiny/qwen2", tmp_path / "learner.pkl", change)
+    with open_archive(file) as (source, archive):
+        assert rebuild_learner(examine(archive, source.size), []).max_length == 128
+
+
 @pytest.mark.parametrize("name", ["position_ids", "token_type_ids"])
 def test_a_buffer_that_the_class_computes_and_someone_changed_is_refused(
     tmp_path: Path, name: str, deep_recursion: None
