@@ -25,7 +25,7 @@ _MOST_WORDS = 16_384
 _LONGEST_SPECIAL = 20  # characters
 # What code that cleans texts is likely to change: markup, entities, capitals, accents, wide
 # letters, emoji, numbers, links, mentions, repeated letters, white space.
-_ODD = "<b>Caf\xe9 \uff41 &amp;</b>\n@me #x http://a.b  12 sooo GOOD \U0001f44d"
+_ODD = "<b>Café \uff41 &amp;</b>\n@me #x http://a.b  12 sooo GOOD \U0001f44d"
 
 _CELL = """\
 import json; file = open("{file}", "w", encoding="utf-8")
