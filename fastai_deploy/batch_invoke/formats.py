@@ -91,6 +91,15 @@ def check_known(path: Path) -> None:
         raise _foreign(path, suffix)
 
 
+def not_utf8(path: Path) -> UsageError:
+    """The error for a text or table in another encoding."""
+    hint = "save it as UTF-8"
+    if path.suffix != _GZIP:
+        to = f"utf8{path.suffix}"
+        hint += f'; if Excel or Windows wrote it: iconv -f WINDOWS-1252 -t UTF-8 "{path}" > {to}'
+    return UsageError(f"{path} is not UTF-8", hint=hint)
+
+
 def check_format(path: Path, data: bytes) -> None:
     """Check by the first bytes of a file that it is text. Raises UsageError or FileError."""
     if data.startswith(_UTF16):

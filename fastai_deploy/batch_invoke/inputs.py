@@ -32,6 +32,7 @@ from fastai_deploy.batch_invoke.formats import (
     check_no_nul,
     has_format,
     is_table,
+    not_utf8,
 )
 from fastai_deploy.batch_invoke.opening import open_source
 from fastai_deploy.batch_invoke.tables import ColumnChoice
@@ -58,7 +59,7 @@ def read_texts(
     """
     if argument == STANDARD_INPUT:
         _check_plain(wanted, "standard input")
-        return _decoded(_all_of(stdin), "the text")
+        return _decoded(_all_of(stdin))
     path = _path(argument)
     suffix = path.suffix.lower()
     if not _exists(path, argument):
@@ -203,7 +204,7 @@ def _texts(path: Path, wanted: ColumnChoice, notify: Notify) -> list[str]:
 def _content(path: Path) -> str:
     data = files.read(path, most=MOST)
     check_format(path, data)
-    content = _decoded(data, str(path))
+    content = _decoded(data, path)
     check_no_nul(path, nul="\0" in content)
     return content
 
@@ -215,16 +216,23 @@ def _all_of(stdin: BinaryIO) -> bytes:
     return data
 
 
-def _decoded(data: bytes, subject: str) -> str:
+def _decoded(data: bytes, path: Path | None = None) -> str:
+    """The text in a file, or on standard input if there is no ``path``."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeError:
-        raise UsageError(f"{subject} is not UTF-8", hint="save it as UTF-8") from None
+        if path is not None:
+            raise not_utf8(path) from None
+        raise _no_utf8_text() from None
 
 
 def _checked(text: str) -> str:
     try:
         text.encode()
     except UnicodeError:
-        raise UsageError("the text is not UTF-8", hint="save it as UTF-8") from None
+        raise _no_utf8_text() from None
     return text
+
+
+def _no_utf8_text() -> UsageError:
+    return UsageError("the text is not UTF-8", hint="save it as UTF-8")

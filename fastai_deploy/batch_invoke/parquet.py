@@ -55,7 +55,9 @@ class ParquetSource:
             shown = f"the columns with text are: {', '.join(texts)}" if texts else "no column is"
             raise UsageError(
                 f"{self._path}: the column {self._column} holds {kind}, which is no text; {shown}",
-                hint="choose the one with the texts: --column NAME",
+                hint="choose the one with the texts: --column NAME"
+                if texts
+                else _as_text(self._column, kind),
             )
         count = rows if limit is None else min(rows, limit)
         return Layout(count, tuple(names), (_OWN,) * len(names), self._column)
@@ -196,6 +198,15 @@ def _stored(value: Any, kind: str) -> Any:
     if kind == "json" and not isinstance(value, str):
         return json.dumps(plain_value(value), ensure_ascii=False)
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def _as_text(column: str, kind: Any) -> str:
+    """How to turn a column into text with pandas."""
+    from pyarrow import types  # noqa: PLC0415 - heavy
+
+    binary = types.is_binary(kind) or types.is_large_binary(kind)
+    how = 'str.decode("utf-8")' if binary else 'astype("string")'
+    return f"store it as text; in pandas: df[{column!r}] = df[{column!r}].{how}"
 
 
 def _holds_text(kind: Any) -> bool:

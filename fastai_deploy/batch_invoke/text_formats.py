@@ -24,6 +24,7 @@ from fastai_deploy.batch_invoke.formats import (
     check_no_nul,
     format_of,
     is_gzip,
+    not_utf8,
 )
 from fastai_deploy.batch_invoke.rows import (
     ABSENT,
@@ -34,7 +35,7 @@ from fastai_deploy.batch_invoke.rows import (
     plain_value,
 )
 from fastai_deploy.batch_invoke.tables import ColumnChoice, bad_line, no_column, open_table
-from fastai_deploy.errors import FileError, UsageError
+from fastai_deploy.errors import FileError
 from fastai_deploy.json_reader import BadJson, parse
 
 MOST = 512 << 20
@@ -259,16 +260,31 @@ def _json_bytes(values: Mapping[str, Any]) -> bytes:
         return json.dumps(plain_value(values)).encode()
 
 
+_MOST_IN_FLOAT = 2**53
+_MOST_IN_LONG = 2**63
+
+
 def _kind(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "truth"
-    return {str: "text", int: "integer", float: "number"}.get(type(value), "json")
+    if isinstance(value, int):
+        return _kind_of_integer(value)
+    return {str: "text", float: "number"}.get(type(value), "json")
+
+
+def _kind_of_integer(value: int) -> str:
+    """Whether an integer also fits into a float, or only into 64 bits, or into neither."""
+    if abs(value) <= _MOST_IN_FLOAT:
+        return "integer"
+    return "long" if -_MOST_IN_LONG <= value < _MOST_IN_LONG else "json"
 
 
 def _joined(kinds: set[str]) -> str:
     """The kind that holds all values of a column."""
+    if kinds and kinds <= {"integer", "long"}:
+        return "integer"
     if len(kinds) == 1:
         return next(iter(kinds))
     if kinds == {"integer", "number"}:
@@ -309,7 +325,7 @@ def _damage(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8", hint="save it as UTF-8") from None
+        raise not_utf8(path) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileError(
             f"{path} is damaged: {error}", hint=f"check it with gzip -t {path}"

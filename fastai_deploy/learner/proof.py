@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastai_deploy.errors import ParityError, UnprovenLearner
 from fastai_deploy.learner.examine.anatomy import Anatomy
-from fastai_deploy.learner.examine.unproven import RUNTIME, Unproven, printable
+from fastai_deploy.learner.examine.unproven import RUNTIME, Part, Unproven, printable
 from fastai_deploy.learner.examine.verdict import DEFINITIONS, users_classes
 from fastai_deploy.learner.text.rules import blank_residue
 from fastai_deploy.learner.text.tokenizer import Tokenizer
@@ -23,12 +23,16 @@ _MOST_LONG = 3
 _USUAL_LENGTH = 512  # tokens
 _MOST_WORDS = 16_384
 _LONGEST_SPECIAL = 20  # characters
+# What code that cleans texts is likely to change: markup, entities, capitals, accents, wide
+# letters, emoji, numbers, links, mentions, repeated letters, white space.
+_ODD = "<b>Café \uff41 &amp;</b>\n@me #x http://a.b  12 sooo GOOD \U0001f44d"
 
 _CELL = """\
 import json; file = open("{file}", "w", encoding="utf-8")
 mine = ["A text of your own.", "Another, of another label.", "And a third."]
+odd = {odd}
 long = [" ".join([a] * {length} + [b] * {length}) for a, b in zip(mine, mine[::-1])]
-for text in [*mine, {others}, *long]:
+for text in [*mine, odd, {others}, *long]:
     try: label, _, p = learn.predict(text)
     except Exception as error: row = {{"error": repr(error)}}
     else: row = {{{row}}}
@@ -37,9 +41,11 @@ for text in [*mine, {others}, *long]:
 
 
 def golden_cell(anatomy: Anatomy) -> str:
-    """The notebook cell for a learner: eight lines of Python."""
+    """The notebook cell for a learner: nine lines of Python."""
     others = ", ".join(map(ascii, _short_texts(anatomy)))
-    return _CELL.format(file=FILE, length=_length(anatomy), others=others, row=_row(anatomy))
+    return _CELL.format(
+        file=FILE, odd=ascii(_ODD), length=_length(anatomy), others=others, row=_row(anatomy)
+    )
 
 
 def telling_texts(anatomy: Anatomy, mine: Sequence[str]) -> list[str]:
@@ -47,7 +53,7 @@ def telling_texts(anatomy: Anatomy, mine: Sequence[str]) -> list[str]:
     length = _length(anatomy)
     pairs = zip(mine, mine[::-1], strict=True)
     long = [" ".join([a] * length + [b] * length) for a, b in islice(pairs, _MOST_LONG)]
-    return [*_short_texts(anatomy), *long]
+    return [_ODD, *_short_texts(anatomy), *long]
 
 
 def _short_texts(anatomy: Anatomy) -> list[str]:
@@ -59,11 +65,15 @@ def _short_texts(anatomy: Anatomy) -> list[str]:
     ]
 
 
+def _names_labels(anatomy: Anatomy) -> bool:
+    """Whether fastai knows the label of an answer: with an unknown loss, it may not."""
+    return not (anatomy.loss.raw or anatomy.loss.assumed)
+
+
 def _row(anatomy: Anatomy) -> str:
-    """The answer's fields. With an unknown loss, fastai may not know the label."""
-    loss = anatomy.loss
-    if loss.raw or loss.assumed:
-        return f'"{"scores" if loss.raw else "probabilities"}": p.tolist()'
+    """The answer's fields."""
+    if not _names_labels(anatomy):
+        return f'"{"scores" if anatomy.loss.raw else "probabilities"}": p.tolist()'
     predicted = "str(label)"
     if anatomy.task == "multi-label":
         predicted = "[*map(str, label)]" if anatomy.fastai != 1 else "label.obj"
@@ -103,6 +113,7 @@ _CONSEQUENCE = (
 )
 _NOT_PROVEN = "the file does not prove how this learner computes its answers:"
 _NOT_ALL_PROVEN = "the goldens do not prove every part of this learner:"
+_NOT_NAMED = "no golden has the label that the learner itself names (predicted)"
 _NOT_ASKED = "no golden text is longer than {:,} tokens, so how it cuts such texts is assumed"
 
 
@@ -141,17 +152,21 @@ class Proof:
         """
         if not _answered(cases):
             return self.needed
-        unasked = tuple(
-            Unproven(each.subject, _NOT_ASKED.format(max_length), part="text")
-            for each in self.needed
-            if each.part == "text"
-        )
         answered = (case for case in cases if case.probabilities is not None or case.error)
-        if not unasked or any(is_cut(case.text) for case in answered):
-            return ()
-        if not self.waived:
-            raise self.refusal(_NOT_ALL_PROVEN, unasked)
-        return unasked
+        named = not _names_labels(self.anatomy) or any(case.predicted is not None for case in cases)
+        missing: dict[Part, str] = {}
+        if not any(is_cut(case.text) for case in answered):
+            missing["text"] = _NOT_ASKED.format(max_length)
+        if not named:
+            missing["label"] = _NOT_NAMED
+        left = tuple(
+            replace(each, reason=missing[each.part], code="")
+            for each in self.needed
+            if each.part in missing
+        )
+        if left and not self.waived:
+            raise self.refusal(_NOT_ALL_PROVEN, left)
+        return left
 
     def refusal(self, message: str, items: Sequence[Unproven]) -> UnprovenLearner:
         """The error: what is unproven, and the two ways to continue."""

@@ -294,6 +294,29 @@ def test_parquet_keeps_types_and_nulls(tmp_path: Path) -> None:
     assert read(tmp_path / "out.jsonl")[0]["data"] == "/w=="
 
 
+def test_integers_of_any_size_become_parquet(tmp_path: Path) -> None:
+    """An id of 60 bits is no float, and one of 70 bits is no integer of Parquet."""
+    rows = [
+        {"text": "a", "id": 2**60, "mixed": 2**60, "huge": 2**70, "small": 2},
+        {"text": "b", "id": 1, "mixed": 0.5, "huge": 1, "small": 0.5},
+    ]
+    run(write(tmp_path / "in.jsonl", rows), tmp_path / "out.parquet")
+    made = parquet.read_table(tmp_path / "out.parquet")
+    assert made.column("id").to_pylist() == [2**60, 1]
+    assert made.column("small").to_pylist() == [2.0, 0.5]
+    assert made.column("mixed").to_pylist() == [str(2**60), "0.5"]
+    assert made.column("huge").to_pylist() == [str(2**70), "1"]
+
+
+def test_parquet_without_text(tmp_path: Path) -> None:
+    source = tmp_path / "in.parquet"
+    for values, advice in (([b"a"], """df['text'].str.decode("utf-8")"""), ([1], ".astype(")):
+        parquet.write_table(pa.table({"text": values}), source)
+        with pytest.raises(UsageError, match="no text; no column is") as caught:
+            run(source, tmp_path / "out.csv")
+        assert advice in caught.value.hint
+
+
 def test_parquet_without_the_column(tmp_path: Path) -> None:
     source = tmp_path / "in.parquet"
     parquet.write_table(pa.table({"review": ["a"], "stars": [5]}), source)

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,17 @@ def test_a_bad_file(
     assert message in caught.value.message
     assert name in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
+def test_the_command_for_a_file_of_windows_converts_it(tmp_path: Path, name: str) -> None:
+    texts = {"a.csv": "text\n“schön”\n", "a.jsonl": '"“schön”"\n', "a.txt": "“schön”"}
+    with pytest.raises(UsageError) as caught:
+        of_file(tmp_path, name, texts[name].encode("cp1252"))
+    command = caught.value.hint.partition("wrote it: ")[2]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)  # noqa: S602 - what it prints
+    made = (tmp_path / f"utf8{Path(name).suffix}").read_text("utf-8")
+    assert made == texts[name]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

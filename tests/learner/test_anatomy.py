@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -244,6 +246,61 @@ def test_what_cannot_be_rebuilt_exactly_is_not_guessed(name: str, deep_recursion
     assert verdict.kind == kind
     assert reason in verdict.reason
     assert verdict.hint
+
+
+SEVERAL = "v2/tiny/multi_label"
+_FLOAT32 = Call(Global("numpy", "dtype"), ("f4", False, True))
+_SINGLE = Call(Global("numpy._core.multiarray", "scalar"), (_FLOAT32, struct.pack("<f", 0.25)))
+
+
+def _threshold(value: object) -> Callable[[Any], None]:
+    """A learner whose loss has another threshold; None removes it."""
+
+    def change(root: Any) -> None:
+        for loss in objects(root, "BCEWithLogitsLossFlat"):
+            set_attribute(loss, "thresh", value)
+
+    return change
+
+
+@pytest.mark.parametrize(("stored", "read"), [(0.3, 0.3), (1, 1.0), (None, 0.5), (_SINGLE, 0.25)])
+def test_the_threshold_of_a_loss(stored: object, read: float, deep_recursion: None) -> None:
+    del deep_recursion
+    found = changed(SEVERAL, _threshold(stored))
+    assert found.threshold == read
+    assert not found.labels.problem
+
+
+@pytest.mark.parametrize("kind", ["tensor", "text", "nan"])
+def test_a_threshold_that_is_not_one_number_is_not_replaced(
+    kind: str, deep_recursion: None
+) -> None:
+    del deep_recursion
+
+    def change(root: Any) -> None:
+        held = attributes(objects(root, "LayerNorm")[0])["_parameters"]
+        assert isinstance(held, (Call, Mapping))
+        values = {"tensor": held.pairs[0][1], "text": "0.5", "nan": math.nan}
+        _threshold(values[kind])(root)
+
+    verdict = changed(SEVERAL, change).verdict
+    assert verdict.kind == "refused"
+    assert "thresh" in verdict.reason
+    assert "learn.loss_func.thresh = 0.5" in verdict.hint
+
+
+def test_labels_that_cannot_be_used_come_before_what_the_learner_runtime_could_do(
+    deep_recursion: None,
+) -> None:
+    del deep_recursion
+
+    def change(root: Any) -> None:
+        relabel("a", "a")(root)
+        _drop_tokenizer(root)
+
+    verdict = changed(DISTILBERT, change).verdict
+    assert (verdict.kind, verdict.reason) == ("refused", "two labels are both called 'a'")
+    assert "learn.dls.vocab.items = [" in verdict.hint
 
 
 def _training_hook(root: Any) -> None:

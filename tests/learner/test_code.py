@@ -25,8 +25,9 @@ from fastai_deploy.learner.user_code.interpreter import NotUnderstood
 from fastai_deploy.learner.user_code.loss_code import LossSemantics
 from fastai_deploy.learner.user_code.model_code import Run
 from fastai_deploy.learner.user_code.objects import Objects
-from fastai_deploy.learner.user_code.text_code import Encoded, TextSemantics
+from fastai_deploy.learner.user_code.text_code import Encoded, TextSemantics, text_transforms
 from fastai_deploy.learner.user_code.values import Items, Term, Unknown, Value, bare, const
+from tests.learner.assemble import listing, new
 from tests.learner.code_graphs import Graph, compiled, listed, recorded
 
 FOLDER = Path(__file__).parent.parent / "learners" / "bytecode"
@@ -264,6 +265,23 @@ EXPRESSIONS = {
 @pytest.mark.parametrize("body", EXPRESSIONS)
 def test_the_expression_is_shown_as_it_was_written(body: str) -> None:
     assert bare(forward(body).text) == EXPRESSIONS[body]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_text_may_be_one_of_several_types_that_a_transform_takes(together: bool) -> None:  # noqa: FBT001
+    """fastai's Tokenizer takes texts, lists and paths, and fastai records them as a tuple."""
+    text, path = Global("builtins", "str"), Global("pathlib", "Path")
+    row, ids = Global("pandas", "Series"), Global("fastai.text.data", "TensorText")
+    reads, tokenizes = new("m", "Reads"), new("m", "Tokenizes")
+    held = {
+        "tfms": new("fastcore.transform", "Pipeline", {"fs": listing(reads, tokenizes)}),
+        "types": listing(row, (path, text) if together else text, ids),
+    }
+    lists = listing(new("fastai.data.core", "TfmdLists", held))
+    dataset = new("fastai.data.core", "Datasets", {"tls": lists})
+    loader = new("fastai.data.core", "TfmdDL", {"dataset": dataset})
+    data = new("fastai.data.core", "DataLoaders", {"loaders": listing(loader, loader)})
+    assert text_transforms(data)[0] == ("items", [tokenizes])
 
 
 def test_following_ends() -> None:

@@ -330,6 +330,14 @@ def _epsilon(root: Any) -> None:
         set_attribute(norm, "eps", 1e-3)
 
 
+def _option(cls: str, name: str, value: object) -> Callable[[Any], None]:
+    def change(root: Any) -> None:
+        for found in objects(root, cls):
+            set_attribute(found, name, value)
+
+    return change
+
+
 def _exchange(root: Any) -> None:
     for norm in objects(root, "LayerNorm"):
         norm.func = Global("torch.nn.modules.normalization", "RMSNorm")
@@ -355,6 +363,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], str]] = {
     "a configuration of another size": (_resize, "480 x 32 in the learner"),
     "more tokens than embeddings": (grow_vocabulary, "481 tokens, but the model knows 480"),
     "another epsilon": (_epsilon, "eps 0.001 in the learner"),
+    "vectors of limited length": (_option("Embedding", "max_norm", 0.5), "max_norm 0.5 in the"),
     "another kind of layer": (_exchange, "RMSNorm in the learner"),
     "a class that transformers lacks": (_unknown_class, "has no class XForSequence"),
     "an impossible configuration": (_impossible, "cannot build"),
@@ -369,6 +378,44 @@ def test_what_does_not_fit_exactly_is_refused(
     change, message = BROKEN[name]
     file = rewritten(DISTILBERT, tmp_path / "learner.pkl", change)
     refused(file, tmp_path, UnsupportedLearner, message)
+
+
+def test_rotary_positions_do_not_end_a_text(tmp_path: Path, deep_recursion: None) -> None:
+    """The learner cuts at 128 tokens, and its configuration says 32 positions."""
+    del deep_recursion
+
+    def change(root: Any) -> None:
+        for config in objects(root, "Qwen2Config"):
+            set_attribute(config, "max_position_embeddings", 32)
+        for embedding in objects(root, "Qwen2RotaryEmbedding"):
+            set_attribute(embedding, "max_seq_len_cached", 32)
+            set_attribute(embedding, "original_max_seq_len", 32)
+
+    file = rewritten("v2/tiny/qwen2", tmp_path / "learner.pkl", change)
+    with open_archive(file) as (source, archive):
+        assert rebuild_learner(examine(archive, source.size), []).max_length == 128
+
+
+@pytest.mark.parametrize("name", ["position_ids", "token_type_ids"])
+def test_a_buffer_that_the_class_computes_and_someone_changed_is_refused(
+    tmp_path: Path, name: str, deep_recursion: None
+) -> None:
+    """BERT's positions and token types are in no ``state_dict``, but the model reads them."""
+    del deep_recursion
+
+    def change(root: Any) -> None:
+        for embeddings in objects(root, "BertEmbeddings"):
+            buffers = attributes(embeddings)["_buffers"]
+            assert isinstance(buffers, (Call, Mapping))
+            held = dict(buffers.pairs)
+            other = {"position_ids": "token_type_ids", "token_type_ids": "position_ids"}[name]
+            held[name] = held[other]
+            buffers.pairs[:] = held.items()
+
+    file = rewritten("v2/tiny/bert", tmp_path / "learner.pkl", change)
+    with pytest.raises(UnsupportedLearner, match=f"{name} has other numbers in the learner than"):
+        convert(file, tmp_path / "bundle", golden=None, tolerance=1e-4, name="x", report=silent,
+                unproven=True)  # fmt: skip
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, deep_recursion: None) -> None:

@@ -255,6 +255,11 @@ def _no_text(root: Any) -> None:
         attributes(vocabulary)["itos"].items[20] = 7  # type: ignore[attr-defined]
 
 
+def _embedding(root: Any) -> None:
+    for embedding in objects(root, "Embedding"):
+        set_attribute(embedding, "max_norm", 0.5)
+
+
 def _drop_weight(root: Any) -> None:
     _parameters(root, "WeightDropout").pairs.pop()
 
@@ -280,6 +285,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], str]] = {
     "QRNN": (_core("qrnn", value=True), "QRNN"),
     "another size": (_core("n_hid", 40), r"192 x 24 in the learner, but its sizes .* make it 160"),
     "a layer too many": (_core("n_layers", 3), "layer 2 of its AWD-LSTM is not an LSTM"),
+    "vectors of limited length": (_embedding, r"shortens long vectors \(max_norm of "),
     "no step": (_encoder("bptt", None), "reads 0 tokens per step"),
     "another encoder": (_rename("MultiBatchEncoder", "mine", "Mine"), "called by a mine.Mine"),
     "another wrapper": (_rename("SequentialRNN", "mine", "Mine"), r"class \(mine.Mine\)"),

@@ -346,6 +346,24 @@ def test_texts_cut_at_the_start(fdeploy: Fdeploy, model: Path) -> None:
     assert '"split_special_tokens": false in tokenizer_config.json' in error["hint"]
 
 
+@pytest.mark.parametrize("limit", ["64", 64.0, True, [64]])
+def test_a_limit_that_is_not_a_whole_number(fdeploy: Fdeploy, model: Path, limit: object) -> None:
+    change(model, "tokenizer_config.json", model_max_length=limit)
+    error = refused(fdeploy, "unsupported-learner", f"model_max_length {limit!r}, not a whole")
+    assert '"model_max_length": 512' in error["hint"]
+
+
+def test_a_limit_that_means_none(fdeploy: Fdeploy, model: Path) -> None:
+    change(model, "tokenizer_config.json", model_max_length=1e30)
+    assert "convertible" in fdeploy.ok("inspect", "my-model").stdout
+
+
+def test_a_class_without_a_name(fdeploy: Fdeploy, model: Path) -> None:
+    change(model, architectures=None)
+    error = refused(fdeploy, "unsupported-learner", "config.json says architectures none")
+    assert "from_pretrained(DIR).save_pretrained(DIR)" in error["hint"]
+
+
 def test_a_tokenizer_in_python_only(fdeploy: Fdeploy, model: Path) -> None:
     (model / "tokenizer.json").unlink()
     (model / "vocab.json").write_text('{"a": 0}', encoding="utf-8")
@@ -404,6 +422,22 @@ def test_several_learners(fdeploy: Fdeploy, model: Path) -> None:
 def test_other_formats(fdeploy: Fdeploy, model: Path, name: str, message: str) -> None:
     (model / WEIGHTS).rename(model / name)
     refused(fdeploy, "unsupported-learner", message)
+
+
+def test_an_adapter_alone(fdeploy: Fdeploy) -> None:
+    """As PEFT saves it: without the configuration of the model that it belongs to."""
+    folder = fdeploy.folder / "my-model"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    (folder / "adapter_model.safetensors").write_bytes(b"x")
+    error = refused(fdeploy, "unsupported-learner", "only as an adapter (PEFT, LoRA)")
+    assert "merge_and_unload()" in error["hint"]
+
+
+def test_an_adapter_beside_the_weights(fdeploy: Fdeploy, model: Path) -> None:
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    error = refused(fdeploy, "unsupported-learner", "weights and an adapter (PEFT, LoRA) beside")
+    assert "merge_and_unload()" in error["hint"]
 
 
 def test_options_for_learners(fdeploy: Fdeploy, model: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from fastai_deploy.parity.goldens import PROBES
 from tests.conftest import Fdeploy
-from tests.pretrained.folders import LABELS, save, tokenizer_of
+from tests.pretrained.folders import LABELS, LENGTH, save, tokenizer_of
 
 WEIGHTS = "model.safetensors"
 
@@ -139,6 +139,36 @@ def test_a_slow_tokenizer(fdeploy: Fdeploy, kind: str) -> None:
     fdeploy.ok("export", "old")
     served = held(bundle(fdeploy) / "tokenizer.json")["model"]["vocab"]
     assert served == vocabulary
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "limit"),
+    [
+        ("bert", {}, 32),
+        ("llama", {}, LENGTH),
+        ("deberta_v2", {"position_biased_input": False, "relative_attention": True}, LENGTH),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0,
+                                       "rope_theta": 10_000.0}}, 32),
+    ],
+)  # fmt: skip
+def test_positions_end_a_text_only_if_the_model_has_a_table_of_them(
+    fdeploy: Fdeploy, kind: str, more: dict[str, Any], limit: int
+) -> None:
+    """The tokenizer cuts at 128 tokens, and the configuration says 32 positions."""
+    folder = save(kind, fdeploy.folder / "my-model", max_position_embeddings=32, **more)
+    record = fdeploy.ok("export", "my-model", "--json").json
+    assert held(Path(record["path"]) / "manifest.json")["text"]["max_length"] == limit
+    goldens = held(Path(record["path"]) / "goldens.json")["goldens"]
+    text = max((golden["text"] for golden in goldens), key=len)
+    [golden] = [each for each in goldens if each["text"] == text]
+    for label, score in pipeline(folder, text, limit).items():
+        assert golden["probabilities"][label] == pytest.approx(score, abs=1e-5)
+
+
+def test_chunks_of_the_feed_forward_layer_change_no_answer(fdeploy: Fdeploy) -> None:
+    save("bert", fdeploy.folder / "my-model", chunk_size_feed_forward=1)
+    outcome = fdeploy.ok("export", "my-model")
+    assert "26 of the model's own answers reproduced in torch" in outcome.stderr
 
 
 def test_labels_without_names(fdeploy: Fdeploy) -> None:

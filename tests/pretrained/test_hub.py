@@ -143,6 +143,11 @@ def test_the_token_is_used_and_not_recorded(
             "only as Flax",
         ),
         ({"adapter_model.safetensors": b"x"}, "unsupported-learner", "an adapter"),
+        (
+            {"config.json": b"{}", "adapter_config.json": b"{}", "model.safetensors": b"x"},
+            "unsupported-learner",
+            "weights and an adapter",
+        ),
         ({"README.md": b"# nothing"}, "not-a-learner", "its files are README.md"),
         ({}, "not-a-learner", "its files are none"),
     ],

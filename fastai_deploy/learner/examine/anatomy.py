@@ -14,12 +14,14 @@ from fastai_deploy.learner.examine.callbacks import Callback, find_callbacks
 from fastai_deploy.learner.examine.callbacks import unproven as unproven_callbacks
 from fastai_deploy.learner.examine.imports import Imported
 from fastai_deploy.learner.examine.labels import (
+    USUAL_THRESHOLD,
     Labels,
     Loss,
     find_labels,
     find_loss,
     threshold_of,
     with_usual_activation,
+    without_threshold,
 )
 from fastai_deploy.learner.examine.load_safety import Called, load_effects, refuse_danger
 from fastai_deploy.learner.examine.modules import (
@@ -361,6 +363,9 @@ def examine(
         text = replace(text, assumptions=(*text.assumptions, assumed))
     ulmfit = None if transformer else find_ulmfit(root, modules, pickled.calls)
     labels = find_labels(root, pickled.calls, objects)
+    threshold = _threshold(root, labels)
+    if labels.targets == "several" and threshold is None:
+        labels = without_threshold(labels)
     loss = with_usual_activation(find_loss(root.major, root.loss, objects), labels.targets)
     around = CallbackSemantics(
         objects,
@@ -412,7 +417,7 @@ def examine(
         labels=labels,
         loss=loss,
         task=_TASKS.get(labels.targets, "unknown"),
-        threshold=_threshold(root, labels),
+        threshold=threshold,
         callbacks=callbacks,
         imports=found.imports,
         calls=found.calls,
@@ -455,11 +460,10 @@ def _forward(transformer: Transformer, model: Followed) -> Forward:
 
 
 def _threshold(root: Root, labels: Labels) -> float | None:
-    """The threshold; 0.5 is the default of ``learn.predict`` (fastai 1) or of the loss (2)."""
+    """The threshold of labels of which a text may have several; None if there is not one."""
     if labels.targets != "several":
         return None
-    stored = threshold_of(root.loss) if root.major != 1 else None
-    return 0.5 if stored is None else stored
+    return USUAL_THRESHOLD if root.major == 1 else threshold_of(root.loss)
 
 
 def _sizes(modules: tuple[Module, ...]) -> tuple[ModuleSize, ...]:

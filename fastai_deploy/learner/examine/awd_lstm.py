@@ -143,6 +143,8 @@ def _problems(major: int, modules: Sequence[Module], core: Module, head: Module)
     for module in modules:
         if module.changed:
             yield f"a module has {module.changed} ({module.path or 'the model'})"
+        if _name(module) == "Embedding" and module.attributes.get("max_norm") is not None:
+            yield f"its embedding shortens long vectors (max_norm of {module.path})"
         inside = module.path.startswith(head.path + ".")
         if inside and _name(module) not in {*_HEADS, *_GROUPS}:
             yield f"its head has a layer that fdeploy cannot rebuild ({_name(module)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -201,6 +202,11 @@ _NUMBERS = {
 
 MOST_LABELS = 100_000
 LONGEST_LABEL = 256  # characters
+USUAL_THRESHOLD = 0.5  # the default of learn.predict (fastai 1) and of the loss (2)
+_RENAME = (
+    "give each label a short text of its own, in the same order, and export the learner again; in "
+    "fastai 2: learn.dls.vocab.items = [...] (with TextBlock: learn.dls.vocab[1].items = [...])"
+)
 
 
 @dataclass(frozen=True)
@@ -208,12 +214,13 @@ class Labels:
     """``names`` in the order of the outputs; empty if the file has none.
 
     ``targets``: whether a text has one label, several, or a number. ``problem`` says why the labels
-    cannot be used, and is empty if they can.
+    cannot be used, and is empty if they can; ``advice`` says what to do about that in a learner.
     """
 
     targets: Targets
     names: tuple[str, ...]
     problem: str = ""
+    advice: str = "export the learner again, with its labels"
 
 
 def find_labels(root: Root, calls: Iterable[Call], objects: Objects) -> Labels:
@@ -265,11 +272,16 @@ def checked_labels(targets: Targets, listed: Sequence[object]) -> Labels:
     for item in listed:  # one by one: many labels may be the same long text
         text = label_text(item)
         if text is None:
-            return Labels(targets, (), "a label is neither text nor a number")
+            return Labels(targets, (), "a label is neither text nor a number", _RENAME)
         if len(text) > LONGEST_LABEL:
-            return Labels(targets, (), f"a label has more than {LONGEST_LABEL} characters")
+            return Labels(targets, (), f"a label has more than {LONGEST_LABEL} characters", _RENAME)
         known.append(text)
-    return Labels(targets, tuple(known), _problem(known))
+    problem = _problem(known)
+    return (
+        Labels(targets, tuple(known), problem, _RENAME)
+        if problem
+        else Labels(targets, tuple(known))
+    )
 
 
 def _problem(names: Sequence[str]) -> str:
@@ -324,7 +336,23 @@ def _utf32(held: bytes) -> str | None:
         return None
 
 
+def without_threshold(labels: Labels) -> Labels:
+    """Labels that cannot be used, because no single threshold decides which of them a text has."""
+    return replace(
+        labels,
+        problem="the threshold of its loss (thresh) is not one number",
+        advice="set learn.loss_func.thresh = 0.5 and export the learner again; each answer has the "
+        "probabilities of all labels, for you to compare with thresholds of your own",
+    )
+
+
 def threshold_of(loss: object) -> float | None:
-    """The probability above which a label is predicted, if the loss of fastai 2 stores it."""
+    """The probability above which a loss of fastai 2 predicts a label; None if there is not one.
+
+    A loss may hold a tensor, often with a threshold for each label.
+    """
     found = attribute(loss, "thresh")
-    return float(found) if isinstance(found, (int, float)) else None
+    if found is None:
+        return USUAL_THRESHOLD
+    value = numpy_scalar(found) if isinstance(found, Call) else found
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None

@@ -44,8 +44,9 @@ class Module:
     """A torch module: its ``path`` in the model (empty for the model itself) and its own tensors.
 
     ``tensors`` are the parameters and the buffers that its ``state_dict`` holds, by their names
-    within the module; ``children`` are the names of its submodules. ``made`` is the call in the
-    pickle that creates the module.
+    within the module; ``computed`` are the other buffers, which its class computes when it is made.
+    ``children`` are the names of its submodules. ``made`` is the call in the pickle that creates
+    the module.
     """
 
     path: str
@@ -53,6 +54,7 @@ class Module:
     made: object
     attributes: dict[str, object]
     tensors: dict[str, Tensor]
+    computed: dict[str, Tensor]
     children: tuple[str, ...]
 
     def name_of(self, local: str) -> str:
@@ -112,8 +114,8 @@ def read_modules(model: object, nested: dict[int, Storage]) -> tuple[Module, ...
             raise _too_complex()
         own = attributes(node)
         children = children_of(node)
-        held = _tensors(own, nested)
-        tensors += len(held)
+        held, computed = _tensors(own, nested)
+        tensors += len(held) + len(computed)
         found.append(
             Module(
                 path=path,
@@ -121,6 +123,7 @@ def read_modules(model: object, nested: dict[int, Storage]) -> tuple[Module, ...
                 made=node,
                 attributes=own,
                 tensors=held,
+                computed=computed,
                 children=tuple(children),
             )
         )
@@ -140,17 +143,21 @@ def _too_complex() -> LearnerTooComplex:
     )
 
 
-def _tensors(own: dict[str, object], nested: dict[int, Storage]) -> dict[str, Tensor]:
+def _tensors(
+    own: dict[str, object], nested: dict[int, Storage]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of a module that its ``state_dict`` holds, and those that it does not."""
     transient = {
         name for name in elements(own.get("_non_persistent_buffers_set")) if isinstance(name, str)
     }
-    found: dict[str, Tensor] = {}
+    held: dict[str, Tensor] = {}
+    computed: dict[str, Tensor] = {}
     for table in ("_parameters", "_buffers"):
         for name, value in named_entries(own.get(table)).items():
             made = tensor(value, nested)
-            if made is not None and not (table == "_buffers" and name in transient):
-                found[name] = made
-    return found
+            if made is not None:
+                (computed if table == "_buffers" and name in transient else held)[name] = made
+    return held, computed
 
 
 def state_dict(modules: Iterable[Module], within: str = "") -> dict[str, Tensor]:

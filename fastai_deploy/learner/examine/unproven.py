@@ -15,7 +15,7 @@ OTHER_ARCHITECTURE = (
 )
 _MOST_TEXT = 500  # characters shown of each text
 
-Part = Literal["text", "model", "answer"]
+Part = Literal["text", "model", "answer", "label"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Unproven:
 
     ``part`` says which step it is: "text" turns a text into ids (and cuts it, which only a golden
     text that is too long can show), "model" is the model and the modules around it (which the
-    user's definitions prove), "answer" is the loss or a callback.
+    user's definitions prove), "answer" is the loss or a callback, "label" chooses the label (which
+    only a golden with the learner's own label can show).
     """
 
     subject: str

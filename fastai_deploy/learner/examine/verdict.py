@@ -113,7 +113,7 @@ class Findings:
 
 def judge(found: Findings) -> Verdict:
     """The verdict, by the first reason that applies, the most serious first."""
-    for step in (_danger, _task, _model, _tokenizer, _answers):
+    for step in (_danger, _task, _labels, _model, _tokenizer, _answers):
         verdict = step(found)
         if verdict is not None:
             return verdict
@@ -154,6 +154,12 @@ def _task(found: Findings) -> Verdict | None:
             "use a learner that assigns labels to texts",
         )
     return None
+
+
+def _labels(found: Findings) -> Verdict | None:
+    """Labels that cannot be used; the learner runtime could not name its answers either."""
+    labels = found.labels
+    return Verdict("refused", labels.problem, labels.advice) if labels.problem else None
 
 
 def _model(found: Findings) -> Verdict | None:
@@ -243,8 +249,6 @@ def _complete(tokenizer: Tokenizer, handed: UserTokenizer | None) -> bool:
 
 def _answers(found: Findings) -> Verdict | None:
     labels, transformer = found.labels, found.transformer
-    if labels.problem:
-        return Verdict("refused", labels.problem, "export the learner again, with its labels")
     # How many scores a user-defined class gives is known only when it runs.
     outputs = transformer.outputs if transformer and not found.definable else None
     if found.ulmfit is not None:

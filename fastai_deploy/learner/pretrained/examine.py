@@ -42,6 +42,7 @@ from fastai_deploy.learner.reading.graph import Call, Global, named_entries
 from fastai_deploy.learner.reading.safetensors_file import SUFFIX, check_index, read_safetensors
 from fastai_deploy.learner.reading.sources import DOWNLOAD_AGAIN
 from fastai_deploy.learner.reading.tensors import Tensor, tensor
+from fastai_deploy.learner.text.rules import USUAL_LENGTH
 from fastai_deploy.learner.text.tokenizer import (
     MOST_VALUES,
     NO_LIMIT,
@@ -82,6 +83,10 @@ _INSTEAD = {
     "transformers; otherwise fine-tune one that it lists: fdeploy has no other way to serve a "
     "folder",
 }
+_NAME_CLASS = (
+    "if it is one, have transformers name its class there: "
+    "AutoModelForSequenceClassification.from_pretrained(DIR).save_pretrained(DIR)"
+)
 _USE_CLASSIFIER = (
     "use a model for text classification (AutoModelForSequenceClassification), trained on labels"
 )
@@ -156,7 +161,9 @@ def examine_folder(opened: Opened) -> Anatomy:
         unknown=effects.unknown,
         sources=(),
         handed=None,
-        verdict=_verdict(opened, config, labels, architecture, (*code, *effects.dangers)),
+        verdict=_verdict(
+            opened, config, tokens, labels, architecture, dangers=(*code, *effects.dangers)
+        ),
     )
 
 
@@ -334,8 +341,10 @@ def _loss(config: Reader) -> Loss:
 def _verdict(
     opened: Opened,
     config: Reader,
+    tokens: Reader | None,
     labels: Labels,
     architecture: str,
+    *,
     dangers: tuple[str, ...],
 ) -> Verdict:
     """Whether the folder's model can be converted, by the first reason that applies."""
@@ -346,12 +355,12 @@ def _verdict(
             "use a model whose architecture is part of transformers itself, or save this one as "
             "such",
         )
-    found = next(_problems(opened, config, labels, architecture), None)
+    found = next(_problems(opened, config, tokens, labels, architecture), None)
     return found or Verdict("convertible")
 
 
 def _problems(
-    opened: Opened, config: Reader, labels: Labels, architecture: str
+    opened: Opened, config: Reader, tokens: Reader | None, labels: Labels, architecture: str
 ) -> Iterator[Verdict]:
     """Why the folder's model cannot be converted, the most serious reason first."""
     held: Mapping[str, Any] = config.value
@@ -362,7 +371,7 @@ def _problems(
         yield Verdict(
             "refused",
             f"it is not a text classifier: {CONFIG} says architectures {shown}, not a ...{HEAD}",
-            _USE_CLASSIFIER,
+            _USE_CLASSIFIER if named else _NAME_CLASS,
         )
     if held.get(_QUANTIZED):
         yield Verdict(
@@ -384,6 +393,14 @@ def _problems(
             "it has one output, which transformers trains as regression: a number, not a label",
             f"if that number means yes or no, add {_MULTI_LABEL} to {where}: the label then "
             f"applies from {THRESHOLD:g}",
+        )
+    limit = tokens.value.get("model_max_length") if tokens is not None else None
+    if not (limit is None or type(limit) is int or (type(limit) is float and limit >= NO_LIMIT)):
+        yield Verdict(
+            "refused",
+            f"{TOKENIZER_CONFIG} says model_max_length {ascii(limit)[:80]}, not a whole number",
+            f'write the number of tokens in {opened.path / TOKENIZER_CONFIG}: "model_max_length": '
+            f"{USUAL_LENGTH}",
         )
     if not any(name in opened.listing.tokenizer for name in VOCABULARIES):
         yield Verdict(

@@ -54,6 +54,7 @@ _OTHER_FORMATS = {
     "*.gguf": "GGUF", "tf_model.h5": "TensorFlow", "*.msgpack": "Flax", "*.ckpt*": "TensorFlow 1",
     "rust_model.ot": "Rust", "*.onnx": "ONNX", "adapter_model.*": "an adapter (PEFT, LoRA)",
 }  # fmt: skip
+ADAPTER = "adapter_config.json"
 _POINTER = b"version https://git-lfs"
 
 
@@ -85,6 +86,8 @@ def learner_in(folder: Path) -> Path:
         return folder / pickles[0]
     if CONFIG in names:
         return folder  # whose configuration says what is missing
+    if other_formats(names):
+        raise no_weights(str(folder), names)
     raise _no_model(folder, names)
 
 
@@ -154,12 +157,14 @@ class Listing:
 def listing(folder: Path) -> Listing:
     """The files that the folder's model consists of, chosen as transformers does.
 
-    Raises UnsupportedLearner if its weights are in another format only, LearnerTruncated for an
-    index that is damaged, DangerousLearner for one that names files elsewhere, and FileError.
+    Raises UnsupportedLearner if its weights are in another format only or have an adapter beside
+    them, LearnerTruncated for an index that is damaged, DangerousLearner for one that names files
+    elsewhere, and FileError.
     """
     names = set(files.names_in(folder))
     if CONFIG not in names:
         raise _no_model(folder, names)
+    check_no_adapter(str(folder), names)
     tokenizer = tuple(name for name in TOKENIZERS if name in names)
     for single in (WEIGHTS, PICKLED):
         if single in names:
@@ -197,6 +202,24 @@ def weight_map(folder: Path, index: str) -> dict[str, str]:
 def other_formats(names: Collection[str]) -> list[str]:
     """The kinds of weights among files, of those that are not read."""
     return [kind for pattern, kind in _OTHER_FORMATS.items() if fnmatch.filter(names, pattern)]
+
+
+def check_no_adapter(where: str, names: Collection[str]) -> None:
+    """Raise UnsupportedLearner for an adapter beside whole weights.
+
+    If peft is installed, transformers adds it, and to the model that it names, which may be other
+    weights than these.
+    """
+    if ADAPTER in names and not {WEIGHTS, PICKLED, WEIGHTS + INDEX, PICKLED + INDEX}.isdisjoint(
+        names
+    ):
+        raise UnsupportedLearner(
+            f"{where} has weights and an adapter (PEFT, LoRA) beside them, so it is not certain "
+            "which answers are meant",
+            hint="save the merged model in a folder of its own: "
+            "model.merge_and_unload().save_pretrained(DIR); or, if the weights contain the adapter "
+            f"already, remove {ADAPTER}",
+        )
 
 
 def no_weights(where: str, names: Collection[str]) -> UnsupportedLearner:

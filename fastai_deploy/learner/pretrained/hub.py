@@ -32,6 +32,7 @@ from fastai_deploy.learner.pretrained.folder import (
     PROJECT,
     TOKENIZERS,
     WEIGHTS,
+    check_no_adapter,
     listed_names,
     no_weights,
     other_formats,
@@ -135,6 +136,7 @@ def files_to_read(where: str, names: Collection[str]) -> list[str]:
         return [name for name in (LEARNER, PROJECT, CONFIG) if name in names]
     if len(pickles) == 1 and CONFIG not in names:
         return pickles
+    check_no_adapter(where, names)
     weights = _weights(names)
     if not weights and (CONFIG in names or other_formats(names)):
         raise no_weights(where, names)

@@ -41,7 +41,7 @@ def _model(given: Mapping[str, Any]) -> Mapping[str, Any]:
     except Exception as error:  # noqa: BLE001 - whatever a class raises on a folder
         return {"problem": _told(error).replace(given["folder"], "DIR")}
     tokenizer, config = classifier.tokenizer, classifier.model.config
-    limit = longest(tokenizer.model_max_length, config)
+    limit = longest(tokenizer.model_max_length, config, classifier.model)
     described = _tokenizer(tokenizer)
     texts = [*given["texts"], *(_telling(described["special"]) if given["more"] else ())]
     return {

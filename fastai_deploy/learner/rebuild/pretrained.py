@@ -66,7 +66,7 @@ def rebuild_pretrained(anatomy: Anatomy) -> Rebuilt:
     if transformer is None or tokenizer is None or text is None:
         raise UnsupportedLearner("the folder has no model with a tokenizer", hint=SAVE_AGAIN)
     model = _model(anatomy, transformer)
-    limit = longest(text.max_length, model.config)
+    limit = longest(text.max_length, model.config, model)
     serialized = anatomy.tokenizer_json()
     encoder = Encoder(serialized, text.steps, limit)
     check_vocabulary(encoder, model)

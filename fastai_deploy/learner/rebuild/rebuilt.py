@@ -104,7 +104,7 @@ def rebuild_learner(
     if transformer is None or tokenizer is None or text is None:
         raise UnsupportedLearner("the learner is not a transformer with a tokenizer", hint=RUNTIME)
     model = rebuild(anatomy)
-    limit = longest(text.max_length, model.config)
+    limit = longest(text.max_length, model.config, model)
     serialized = anatomy.tokenizer_json()
     encoder = Encoder(serialized, text.steps, limit)
     check_vocabulary(encoder, model)

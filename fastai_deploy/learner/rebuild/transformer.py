@@ -186,6 +186,9 @@ _WITHOUT_EFFECT = {"Dropout", "StableDropout", "Identity", "Dropout1d", "AlphaDr
 # Attributes that differ from run to run, or matter only in training.
 _OF_A_RUN = frozenset({"training", "gradient_checkpointing", "num_labels", "out_features"})
 _NUMBERS = (int, float, bool)
+_ROUNDED = 0.01  # of a buffer that was converted with the model's half()
+_OPTIONS = (*_NUMBERS, str, type(None))
+_UNUSED_OPTIONS = frozenset({"p", "padding_idx"})  # when a model predicts
 _SYNONYMS = {"swish": "silu", "gelunew": "newgelu", "gelufast": "fastgelu", "gelupython": "gelu"}
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, in early versions
 
@@ -283,7 +286,11 @@ def library_class(name: str) -> Any:
 
 
 def traceable(model_class: Any, config: Any) -> None:
-    """Choose the implementations of attention and of experts that can be traced and fused."""
+    """Choose the implementations of attention and of experts that can be traced and fused.
+
+    Chunks of the feed-forward layer save memory in training, and change no answer.
+    """
+    config.chunk_size_feed_forward = 0
     config._attn_implementation = "eager"  # noqa: SLF001 - the only switch, and what can be fused
     if model_class._can_set_experts_implementation():  # noqa: SLF001 - likewise
         config._experts_implementation = "batched_mm"  # noqa: SLF001 - the one that can be traced
@@ -457,14 +464,44 @@ def compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer
         plain = module.cls.module.startswith("torch.nn") and hasattr(nn, ours)
         if (plain or leaf) and theirs != ours and not {theirs, ours} <= _WITHOUT_EFFECT:
             raise _exchanged(module, theirs, ours)
+        _compare_computed(module, twin)
         for name, value in module.attributes.items():
-            _compare_attribute(module, name, value, getattr(twin, name, None))
+            if not (name in _OF_A_RUN or name.startswith("_") or "drop" in name):
+                if plain and hasattr(twin, name):
+                    _compare_option(module, name, value, getattr(twin, name))
+                _compare_attribute(module, name, value, getattr(twin, name, None))
+
+
+def _compare_computed(module: Module, twin: nn.Module) -> None:
+    """Refuse a buffer that the module's class computes and someone has changed since.
+
+    Examples are the positions and token types of BERT, and the frequencies of rotary embeddings.
+    """
+    ours = dict(twin.named_buffers(recurse=False))
+    stored = {name: tensor for name, tensor in module.tensors.items() if name in COMPUTED}
+    for name, tensor in {**stored, **module.computed}.items():
+        if name in ours and tuple(ours[name].shape) == tensor.shape:
+            theirs = read_tensor(tensor).double()
+            if not torch.allclose(theirs, ours[name].double(), rtol=_ROUNDED):
+                where = module.name_of(name)
+                raise UnsupportedLearner(
+                    f"{where} has other numbers in the learner than in transformers", hint=RUNTIME
+                )
+
+
+def _compare_option(module: Module, name: str, theirs: object, ours: object) -> None:
+    """Refuse an option of torch's own module that it has in one of the models only.
+
+    An embedding with a ``max_norm`` shortens the vectors that it reads, and a GELU may be
+    approximated.
+    """
+    both = type(theirs) in _OPTIONS and type(ours) in _OPTIONS
+    if both and name not in _UNUSED_OPTIONS and theirs != ours:
+        raise _exchanged(module, f"{name} {theirs}", f"{name} {ours}")
 
 
 def _compare_attribute(module: Module, name: str, theirs: object, ours: object) -> None:
     """Refuse a number or a function that differs from what the configuration says."""
-    if name in _OF_A_RUN or name.startswith("_") or "drop" in name or ours is None:
-        return
     numbers = type(theirs) in _NUMBERS and type(ours) in _NUMBERS
     if numbers and theirs != ours and name != "p":
         raise _exchanged(module, f"{name} {theirs}", f"{name} {ours}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from fastai_deploy.learner.examine.modules import Root
 from fastai_deploy.learner.examine.unproven import Unproven
@@ -59,10 +60,12 @@ def length_of(holder: dict[str, object], tokenizer: Tokenizer) -> int | None:
     return tokenizer.max_length
 
 
-def longest(stated: int | None, config: object) -> int:
+def longest(stated: int | None, config: object, model: object = None) -> int:
     """The length of the longest text in tokens: where texts are cut, but no more than positions.
 
-    A RoBERTa never uses its first positions: it has two more than its texts have tokens.
+    A RoBERTa never uses its first positions: it has two more than its texts have tokens. A model
+    with relative or rotary positions may read more than its configuration says: the ``model`` is
+    tried if there is one.
     """
     if stated is not None and stated >= NO_LIMIT:
         stated = None
@@ -70,8 +73,32 @@ def longest(stated: int | None, config: object) -> int:
     if isinstance(positions, int) and 0 < positions < NO_LIMIT:
         offset = (getattr(config, "pad_token_id", 0) or 0) + 1
         known = positions - offset if _counts_from_padding(config) else positions
+        if stated and stated > known and model is not None and _reads(model, config, known + 1):
+            return stated
         return min(stated, known) if stated else known
     return stated or USUAL_LENGTH
+
+
+_MOST_TRIED = 2_049  # tokens: attention to n tokens takes n * n numbers for each head
+# Rotary embeddings that turn otherwise in texts beyond the positions, which a graph cannot do.
+_BY_LENGTH = ("dynamic", "longrope")
+
+
+def _reads(model: Any, config: object, length: int) -> bool:
+    """Whether a transformer computes an answer to a text of this many tokens."""
+    import torch  # noqa: PLC0415 - heavy, and not needed to read a file
+
+    turning = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    kind = turning.get("rope_type", turning.get("type")) if isinstance(turning, dict) else None
+    if length > _MOST_TRIED or kind in _BY_LENGTH:
+        return False
+    token = next(each for each in (1, 2) if each != getattr(config, "pad_token_id", None))
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.full((1, length), token))
+    except (IndexError, RuntimeError, ValueError):  # its table of positions has no more rows
+        return False
+    return True
 
 
 def _counts_from_padding(config: object) -> bool:

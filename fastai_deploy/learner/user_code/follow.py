@@ -152,7 +152,8 @@ def follow_loss(loss: object, objects: Objects) -> OwnLoss | None:
         try:
             found = settled(objects.versions, partial(_follow_method, loss, objects, name, method))
         except NotUnderstood as error:
-            unproven.append(_unproven(f"the {name}() of the loss {cls}", error, "answer"))
+            part: Part = "answer" if name == "activation" else "label"
+            unproven.append(_unproven(f"the {name}() of the loss {cls}", error, part))
             continue
         activation = found if name == "activation" else activation
     if not users:
@@ -288,7 +289,7 @@ def _decodes(transform: object, objects: Objects) -> Iterator[Unproven]:
     given = decodes is not None and not (is_dispatched(decodes) and not objects.signatures(decodes))
     if given or (users and objects.defined(transform, "decodes") is not None):
         yield Unproven(
-            f"the decodes() of {cls}", "it may change the label of an answer", part="answer"
+            f"the decodes() of {cls}", "it may change the label of an answer", part="label"
         )
     elif users and objects.body(objects.class_of(transform)) is None:
         yield Unproven(

@@ -407,7 +407,10 @@ def text_transforms(data: object) -> Stages:
     steps = elements(attribute(own.get("tfms"), "fs"))
     types = elements(own.get("types"))
     text = Global("builtins", "str")
-    first = next((i for i, found in enumerate(types) if found == text), None)
+    # What a transform takes of several types, such as fastai's Tokenizer, is a tuple of them.
+    first = next(
+        (i for i, each in enumerate(types) if each == text or text in elements(each)), None
+    )
     if first is None:
         raise NotUnderstood("they do not accept a text, so learn.predict fails")
     return [("items", steps[first:]), *batch_transforms(data)]
