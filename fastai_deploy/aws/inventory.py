@@ -231,8 +231,19 @@ class Inventory:
         path = naming.role_path(self._owner.project, self._owner.stage)
         for page in self._aws.pages("iam", "list_roles", PathPrefix=path):
             for role in page["Roles"]:
-                if self._is_of_this_region(role["RoleName"]):
+                if self._may_own_role(role["RoleName"]) and self._is_of_this_region(
+                    role["RoleName"]
+                ):
                     yield ResourceRef("role", role["RoleName"])
+
+    def _may_own_role(self, role: str) -> bool:
+        """Whether a role's tags are this stage's, or tell nothing.
+
+        Stage ``c`` of project ``a-b`` and stage ``b-c`` of project ``a`` have the same path.
+        """
+        found = self._ask("iam", "get_role", RoleName=role)
+        tags = found["Role"].get("Tags", []) if found else []
+        return self._owner.may_own({tag["Key"]: tag["Value"] for tag in tags})
 
     def _is_of_this_region(self, role: str) -> bool:
         """Whether a role's policies name this region's resources, or none with a region.

@@ -203,6 +203,21 @@ def test_somebody_elses_stack_among_ours_keeps_nothing_of_the_stage(
     assert world.everything() == before
 
 
+def test_the_roles_of_a_stage_with_the_same_names_are_not_counted(
+    world: World, model: Model
+) -> None:
+    """Stage c of project demo-b and stage b-c of project demo have the same names and role path."""
+    world.stage, world.flags = "c", {("project", "name"): "demo-b"}
+    deploy(world, model)
+    before = world.everything()
+    world.stage, world.flags = "b-c", {}
+    with pytest.raises(NotOurs, match="the stack demo-b-c-endpoint exists"):
+        world.target().teardown()
+    assert world.everything() == before
+    world.stage, world.flags = "c", {("project", "name"): "demo-b"}
+    assert world.target().teardown(artifacts=True).left == ()
+
+
 def test_a_protected_stage_needs_a_word(world: World, model: Model) -> None:
     world.flags = {("project", "protect"): True}
     deploy(world, model)
