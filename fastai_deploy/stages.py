@@ -275,7 +275,8 @@ def deploy(project: Project, stored: StoredArtifact) -> Endpoint:
     with reported(project, "deploy") as ending:
         in_function = project.settings.sections.endpoint.kind == "lambda"
         on = "the function" if in_function and project.target.name == "aws" else "the endpoint"
-        verify = verifier(project.workspace.bundle, on, project.report)
+        bundle = project.workspace.bundle
+        verify = verifier(bundle, on, project.report, version=stored.version)
         record = project.target.deploy(stored, verify)
         record = replace(record, **kept_flags(project.settings))
         project.workspace.save(record)
@@ -304,7 +305,8 @@ def create_api(project: Project, endpoint: Endpoint) -> Api:
     Raises DeployError, ParityError or InvocationError.
     """
     with reported(project, "create-api") as ending:
-        verify = verifier(project.workspace.bundle, "the API", project.report)
+        bundle = project.workspace.bundle
+        verify = verifier(bundle, "the API", project.report, version=endpoint.version)
         record = project.target.create_api(endpoint, verify)
         project.workspace.save(record)
         files.write(project.workspace.collection, collection(record, project.settings.project_name))

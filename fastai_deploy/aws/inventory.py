@@ -12,8 +12,16 @@ from fastai_deploy import naming
 from fastai_deploy.aws.bucket import Bucket, object_versions
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import Resource, find_stack, is_of, log_group_tags, resources
-from fastai_deploy.errors import AwsError, AwsMissing
+from fastai_deploy.aws.stacks import (
+    Resource,
+    Stack,
+    find_stack,
+    first_of,
+    is_of,
+    log_group_tags,
+    resources,
+)
+from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, DeployError
 from fastai_deploy.naming import project_folder, stage_folder
 
 _REGION = re.compile(r"arn:[^:\"]+:[^:\"]+:([a-z0-9-]+):")  # the region in an ARN
@@ -99,6 +107,17 @@ def of_resource(resource: Resource) -> ResourceRef:
     return ResourceRef(kind, resource.physical_id)
 
 
+# Without one of these, a stage does not serve; anything else comes back with the next change.
+_SERVING = frozenset(
+    (
+        *("endpoint", "endpoint configuration", "model", "function", "role"),
+        *("REST API", "HTTP API", "API stage", "API key", "usage plan"),
+    )
+)
+_API_OF_STAGE = {
+    "AWS::ApiGateway::Stage": "AWS::ApiGateway::RestApi",
+    "AWS::ApiGatewayV2::Stage": "AWS::ApiGatewayV2::Api",
+}
 _VERSION = re.compile(r"/deployments/[^/]*-([0-9a-f]{12})\.json$")
 _ARTIFACT = re.compile(r"/models/([0-9a-f]{12})")
 
@@ -135,6 +154,8 @@ def _is_needed(key: str, needed: set[str], *, others: bool) -> bool:
     return artifact[1] in needed if artifact else others
 
 
+MAKE_AGAIN = "run fdeploy teardown, then fdeploy up"
+"""The way out after something was deleted by hand, which CloudFormation does not notice."""
 KINDS = ("real-time", "serverless", "async")  # of SageMaker
 
 
@@ -200,6 +221,40 @@ class Inventory:
     def outside(self) -> list[ResourceRef]:
         """All resources found without the stacks, to verify that nothing is left of them."""
         return sorted({*self._by_name(), *self._by_tag()})
+
+    def gone(self, stack: Stack) -> list[ResourceRef]:
+        """What a stack needs to serve and has no more, because somebody deleted it by hand.
+
+        CloudFormation does not notice. What the caller may not look at counts as there. Raises
+        AwsError.
+        """
+        found = resources(self._aws, stack)
+        return [ref for ref in map(self._serving(found), found) if ref and self._is_gone(ref)]
+
+    def require_whole(self, stack: Stack) -> None:
+        """Raise DeployError if something is gone that a stack needs to serve."""
+        gone = self.gone(stack)
+        if gone:
+            raise DeployError(
+                f"somebody has deleted {', '.join(map(str, gone))} of the stack {stack.name}",
+                hint=MAKE_AGAIN,
+            )
+
+    def _serving(self, found: list[Resource]) -> Callable[[Resource], ResourceRef | None]:
+        def of(resource: Resource) -> ResourceRef | None:
+            ref = of_resource(resource)
+            api = first_of(found, _API_OF_STAGE.get(resource.type, ""))
+            if api is not None:
+                ref = ResourceRef("API stage", f"{api.physical_id}/stages/{resource.physical_id}")
+            return ref if ref.kind in _SERVING and resource.physical_id else None
+
+        return of
+
+    def _is_gone(self, ref: ResourceRef) -> bool:
+        try:
+            return not self._looks[ref.kind](ref.name)
+        except AwsDenied:
+            return False
 
     def _of_stacks(self) -> Iterator[ResourceRef]:
         for name in self.names.stacks:

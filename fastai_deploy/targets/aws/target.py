@@ -25,6 +25,7 @@ from fastai_deploy.aws.capacity import DEFAULT_INSTANCE
 from fastai_deploy.aws.deployment import Applied
 from fastai_deploy.aws.endpoint import Queue, invoke_async
 from fastai_deploy.aws.images import domain
+from fastai_deploy.aws.inventory import Inventory
 from fastai_deploy.aws.public_api import ApiAccess
 from fastai_deploy.aws.specs import VARIANT, Instances, Location
 from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
@@ -180,6 +181,8 @@ class AwsTarget:
         api_publisher, auth = context.api_publisher, settings.auth
 
         def prove(applied: Applied) -> None:
+            if not applied.changed:
+                Inventory(context.aws, context.owner).require_whole(applied.stack)
             access = api_publisher.access(applied.stack, auth)
             api_publisher.prove(access, verify)
             api_publisher.prove_limits(applied.stack, access, settings, untouched=is_new)
