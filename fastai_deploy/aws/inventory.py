@@ -120,6 +120,8 @@ _API_OF_STAGE = {
 }
 _VERSION = re.compile(r"/deployments/[^/]*-([0-9a-f]{12})\.json$")
 _ARTIFACT = re.compile(r"/models/([0-9a-f]{12})")
+# See naming.artifact_key and code_key. Nothing else there is fdeploy's.
+_SHARED = re.compile(r"/(models/[0-9a-f]{64}/model\.tar\.gz|lambda/[0-9a-f]{64}\.zip)$")
 
 RUNNING_JOBS = ("InProgress", "Stopping")
 """The states of a transform job that costs something."""
@@ -141,7 +143,8 @@ def artifacts_of(aws: Aws, bucket: Bucket, owner: Owner) -> list[Versioned]:
     others = False
     for key, version in object_versions(aws, bucket, project_folder(owner.project)):
         if not key.startswith(stages):
-            shared.append((key, version))
+            if _SHARED.search(key):
+                shared.append((key, version))
         elif not key.startswith(own):
             others = True
             needed.update(_VERSION.findall(key))

@@ -261,7 +261,7 @@ class StageTeardown:
         if scope.artifacts:
             found += artifacts_of(self._aws, bucket, self._owner)
         if found:
-            self._report(Step(f"deleting {len(found)} stored objects"))
+            self._report(Step(f"deleting {counted(len(found), 'stored object')}"))
             buckets.delete_objects(self._aws, bucket, found)
         if bucket.ours:
             for prefix in (naming.captured_prefix, naming.async_prefix):

@@ -54,12 +54,14 @@ def test_the_users_own_bucket_stays(world: World, model: Model) -> None:
     name = f"mine-{world.account}"
     s3 = world.client("s3")
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": world.region})
-    s3.put_object(Bucket=name, Key="theirs", Body=b"")
+    theirs = ["fdeploy/demo/models/mine/model.tar.gz", "fdeploy/demo/notes.txt", "theirs"]
+    for key in theirs:
+        s3.put_object(Bucket=name, Key=key, Body=b"")
     world.flags = {("project", "bucket"): name}
     deploy(world, model)
     assert world.target().teardown(artifacts=True).left == ()
     keys = [item["Key"] for item in s3.list_objects_v2(Bucket=name)["Contents"]]
-    assert keys == ["theirs"]
+    assert keys == theirs
 
 
 def test_what_was_deleted_by_hand_is_no_obstacle(world: World, model: Model) -> None:
@@ -103,7 +105,7 @@ def test_a_log_group_that_comes_back_meanwhile_goes_again(world: World, model: M
     group = "/aws/sagemaker/Endpoints/demo-dev"
 
     def write_last_words(event: Event) -> None:
-        if "stored objects" in getattr(event, "message", ""):
+        if "stored object" in getattr(event, "message", ""):
             world.client("logs").create_log_group(logGroupName=group)
 
     assert world.target(write_last_words).teardown(artifacts=True).left == ()
