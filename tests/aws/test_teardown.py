@@ -226,6 +226,13 @@ def test_a_protected_stage_needs_a_word(world: World, model: Model) -> None:
     with pytest.raises(UsageError, match="is protected") as refused:
         world.target().teardown()
     assert refused.value.hint == "to delete it anyway, run fdeploy teardown --even-if-protected"
+    before = world.everything()
+    world.flags = {}  # as in an older fdeploy.toml, or in a pull request's
+    for wait in (True, False):
+        with pytest.raises(UsageError, match="demo-dev-endpoint has termination protection") as of:
+            world.target().teardown(wait=wait)
+        assert of.value.hint == refused.value.hint
+    assert world.everything() == before
     assert world.target().teardown(artifacts=True, confirmed=True).left == ()
 
 

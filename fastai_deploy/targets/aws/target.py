@@ -29,7 +29,7 @@ from fastai_deploy.aws.inventory import Inventory
 from fastai_deploy.aws.public_api import ApiAccess
 from fastai_deploy.aws.specs import VARIANT, Instances, Location
 from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
-from fastai_deploy.aws.teardown import StageTeardown, TeardownScope
+from fastai_deploy.aws.teardown import EVEN_IF_PROTECTED, StageTeardown, TeardownScope
 from fastai_deploy.aws.templates.update import with_key_serial
 from fastai_deploy.errors import AwsDenied, FileMissing, StackBusy, UsageError
 from fastai_deploy.packaging.wheels import Container
@@ -300,7 +300,7 @@ class AwsTarget:
         if project.protect and not confirmed:
             raise UsageError(
                 f"stage {context.owner.stage} is protected (protect = true in [project])",
-                hint="to delete it anyway, run fdeploy teardown --even-if-protected",
+                hint=EVEN_IF_PROTECTED,
             )
         if artifacts and not wait:
             raise UsageError(
@@ -313,6 +313,7 @@ class AwsTarget:
             context.deployment(),
             context.report,
             images=context.images,
+            confirmed=confirmed,
             agreed=lambda found: claim.agree_to_teardown(context, found),
         )
         if not wait:
