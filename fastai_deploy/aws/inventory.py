@@ -110,7 +110,7 @@ def of_resource(resource: Resource) -> ResourceRef:
 # Without one of these, a stage does not serve; anything else comes back with the next change.
 _SERVING = frozenset(
     (
-        *("endpoint", "endpoint configuration", "model", "function", "role"),
+        *("endpoint", "endpoint configuration", "model", "function", "alias", "role"),
         *("REST API", "HTTP API", "API stage", "API key", "usage plan"),
     )
 )
@@ -201,6 +201,7 @@ class Inventory:
             "model": lambda name: self._ask("sagemaker", "describe_model", ModelName=name),
             "transform job": self._running_job,
             "function": lambda name: self._ask("lambda", "get_function", FunctionName=name),
+            "alias": self._alias,
             "log group": self._log_group,
             "REST API": lambda name: self._ask("apigateway", "get_rest_api", restApiId=name),
             "HTTP API": lambda name: self._ask("apigatewayv2", "get_api", ApiId=name),
@@ -232,7 +233,8 @@ class Inventory:
         AwsError.
         """
         found = resources(self._aws, stack)
-        return [ref for ref in map(self._serving(found), found) if ref and self._is_gone(ref)]
+        wanted = {ref for ref in map(self._serving(found), found) if ref}
+        return [ref for ref in sorted(wanted) if self._is_gone(ref)]
 
     def require_whole(self, stack: Stack) -> None:
         """Raise DeployError if something is gone that a stack needs to serve."""
@@ -249,6 +251,8 @@ class Inventory:
             api = first_of(found, _API_OF_STAGE.get(resource.type, ""))
             if api is not None:
                 ref = ResourceRef("API stage", f"{api.physical_id}/stages/{resource.physical_id}")
+            elif resource.type == "AWS::Lambda::Alias":
+                ref = ResourceRef("alias", resource.physical_id.rpartition(":function:")[2])
             return ref if ref.kind in _SERVING and resource.physical_id else None
 
         return of
@@ -415,6 +419,10 @@ class Inventory:
     def _log_group(self, name: str) -> bool:
         answer = self._aws.call("logs", "describe_log_groups", logGroupNamePrefix=name)
         return any(group["logGroupName"] == name for group in answer["logGroups"])
+
+    def _alias(self, name: str) -> Any:
+        function, _, alias = name.partition(":")
+        return self._ask("lambda", "get_alias", FunctionName=function, Name=alias)
 
     def _stage(self, name: str) -> Any:
         api, _, stage = name.partition("/stages/")
