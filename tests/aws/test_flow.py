@@ -212,6 +212,18 @@ def test_every_kind_of_stage_comes_and_goes(
     assert world.everything() == []
 
 
+def test_an_api_that_an_asynchronous_endpoint_leaves_behind_is_told(
+    world: World, model: Model
+) -> None:
+    up(world, model)
+    world.flags = {("endpoint", "kind"): "async"}
+    target = world.target()
+    target.deploy(target.upload(model.artifact), model.verify)
+    assert "demo-dev-api stays, because no API can ask an asynchronous endpoint" in world.said
+    assert world.target().teardown(artifacts=True).left == ()
+    assert world.everything() == []
+
+
 def test_an_asynchronous_endpoint_answers_through_s3(world: World, model: Model) -> None:
     world.flags = {
         ("endpoint", "kind"): "async",

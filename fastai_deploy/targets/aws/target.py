@@ -375,9 +375,23 @@ class AwsTarget:
     def _remove_other_kind(self) -> None:
         """Delete what another kind of endpoint left, once the API asks it no more."""
         context, owner, other = self.context, self.context.owner, self._other_kind
-        if our_stack(context.aws, other, owner) is None:
+        waits = context.settings.sections.endpoint.kind == "async"
+        is_there = our_stack(context.aws, other, owner) is not None
+        if not (is_there or waits):
             return
         api = our_stack(context.aws, naming.api_stack(owner.project, owner.stage), owner)
+        if api and waits:
+            kept = f"{api.name} and {other} stay as they were" if is_there else f"{api.name} stays"
+            context.report(
+                Warned(
+                    f"{kept}, because no API can ask an asynchronous endpoint",
+                    hint="set another kind in [endpoint] and run fdeploy up, or remove the stage "
+                    "with fdeploy teardown",
+                )
+            )
+            return
+        if not is_there:
+            return
         if api and other_serves(api.outputs, self._serving_name):
             context.report(
                 Warned(
