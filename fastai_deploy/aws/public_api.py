@@ -113,10 +113,11 @@ def _refused(url: str, reply: Reply) -> InvocationError:
     if found and found.hint == KEY_HINT:  # it was sent, and is not the API's any more
         found.hint = "run fdeploy key, which fetches the API's present key, then try again"
     # Otherwise it has API Gateway's own form, such as {"message": "Forbidden"}.
-    unreached = reply.status == http.HTTPStatus.FORBIDDEN
+    unreached = reply.status in (http.HTTPStatus.FORBIDDEN, http.HTTPStatus.NOT_FOUND)
     return found or InvocationError(
         f"{url} answered {reply.status}: {reply.body[:200].decode(errors='replace')}",
-        hint="run fdeploy doctor to see whether the API is whole"
+        hint="run fdeploy status to see whether the API exists, and fdeploy doctor whether "
+        "something of it was deleted"
         if unreached
         else "run fdeploy logs --api to see why",
         status=reply.status,
