@@ -226,6 +226,16 @@ def test_what_was_deleted_by_hand_is_named(opened: Open, model: Model) -> None:
     assert stage.everything() == []
 
 
+def test_up_makes_nothing_that_no_api_can_ask(opened: Open, model: Model) -> None:
+    stage = opened(model, "")
+    (stage.folder / "learner.pkl").write_bytes(b"never read")
+    queue = {**stage.environ, "FDEPLOY_ENDPOINT_KIND": "async"}
+    refused = Fdeploy(stage.folder, queue)("up", "learner.pkl", "--region", REGION, "--json")
+    assert refused.error["code"] == "settings"
+    assert "fdeploy deploy" in refused.error["hint"]
+    assert stage.everything() == []
+
+
 def test_a_key_that_another_machine_has_replaced(opened: Open, model: Model) -> None:
     stage = opened(model, "")
     stage.run.ok("upload", "--region", REGION)
