@@ -115,15 +115,17 @@ def invoke_file(project: Project, request: FileRequest, how: BatchOptions) -> Ba
     """
     endpoint = project.workspace.need(Endpoint)
     manifest, _ = read_manifest(project.workspace.bundle)
-    work = _asking(project, endpoint, how)
+    remote = Remote(_asking(project, endpoint, how))
     answering = Answering(
-        by_model(lambda _way: nullcontext(Remote(work))),
+        by_model(lambda way: nullcontext(remote.continuing(way))),
         manifest.labels,
         several=manifest.several,
         version=endpoint.version,
         by="the API" if how.through_api else "the endpoint",
     )
-    return run_batch(_open_job(project, request), answering, project.report, project.clock)
+    found = run_batch(_open_job(project, request), answering, project.report, project.clock)
+    found.model = remote.way or found.model  # another machine may have deployed another version
+    return found
 
 
 def batch(project: Project, request: FileRequest) -> BatchReport:

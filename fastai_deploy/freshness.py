@@ -66,6 +66,13 @@ def stored(project: Project) -> StoredArtifact:
     if made_from is not None and record.image_tag != made_from.image_tag:
         raise _stale("the container image has changed since the last upload", "upload")
     _same_target(project, record.target, "upload")
+    name = project.settings.project_name
+    if record.project not in ("", name):
+        raise _stale(
+            f"the artifact was uploaded for project {record.project}, whose teardown may delete "
+            f"it, and not for {name}",
+            "upload",
+        )
     return record
 
 

@@ -25,7 +25,7 @@ from fastai_deploy.bundle.folder import CARD
 from fastai_deploy.bundle.manifest import LOCK, REQUIREMENTS
 from fastai_deploy.environments.requirements import lock_for_container, read_lock, read_requirements
 from fastai_deploy.environments.venv import Environments
-from fastai_deploy.errors import FileError, LeftoverError, NoProject, UsageError
+from fastai_deploy.errors import FileError, LeftoverError, NoProject, SettingsError, UsageError
 from fastai_deploy.evaluation.card import write_card
 from fastai_deploy.packaging.artifact import serving_versions, write_artifact
 from fastai_deploy.packaging.container_files import BACKEND_URL
@@ -275,7 +275,8 @@ def deploy(project: Project, stored: StoredArtifact) -> Endpoint:
     with reported(project, "deploy") as ending:
         in_function = project.settings.sections.endpoint.kind == "lambda"
         on = "the function" if in_function and project.target.name == "aws" else "the endpoint"
-        verify = verifier(project.workspace.bundle, on, project.report)
+        bundle = project.workspace.bundle
+        verify = verifier(bundle, on, project.report, version=stored.version)
         record = project.target.deploy(stored, verify)
         record = replace(record, **kept_flags(project.settings))
         project.workspace.save(record)
@@ -304,7 +305,8 @@ def create_api(project: Project, endpoint: Endpoint) -> Api:
     Raises DeployError, ParityError or InvocationError.
     """
     with reported(project, "create-api") as ending:
-        verify = verifier(project.workspace.bundle, "the API", project.report)
+        bundle = project.workspace.bundle
+        verify = verifier(bundle, "the API", project.report, version=endpoint.version)
         record = project.target.create_api(endpoint, verify)
         project.workspace.save(record)
         files.write(project.workspace.collection, collection(record, project.settings.project_name))
@@ -340,8 +342,15 @@ def openapi(project: Project) -> dict[str, Any]:
 def up(project: Project, *, pull: bool = False) -> Api:
     """Run every stage in order; a stage whose input has not changed ends at once.
 
-    ``pull`` is that of ``package``.
+    ``pull`` is that of ``package``. Raises SettingsError for an asynchronous endpoint.
     """
+    if project.settings.target == "aws" and project.settings.sections.endpoint.kind == "async":
+        raise SettingsError(
+            "up ends with an API, and none can wait for an asynchronous endpoint, which answers "
+            "through S3",
+            hint="run fdeploy export, fdeploy package, fdeploy upload and fdeploy deploy instead, "
+            "or set another kind in [endpoint]",
+        )
     project = claimed(project, creates=True)
     bundle = export(project)
     artifact = package(project, bundle, pull=pull)

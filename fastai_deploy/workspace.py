@@ -202,7 +202,8 @@ class Workspace:
         record = self.read(kind)
         if record is None:
             raise RecordMissing(
-                f"fdeploy {COMMANDS[kind]} has not been run in stage {self.stage} yet",
+                f"fdeploy {COMMANDS[kind]} has not been run in this folder for stage {self.stage} "
+                "yet",
                 hint=f"run {self._way_to(kind)}",
             )
         return record

@@ -41,7 +41,9 @@ def test_a_record_comes_back_equal(tmp_path: Path, record: Record) -> None:
 
 
 def test_a_missing_record_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(RecordMissing, match="export has not been run in stage dev") as caught:
+    with pytest.raises(
+        RecordMissing, match="export has not been run in this folder for stage dev"
+    ) as caught:
         Workspace(tmp_path, "dev").need(Bundle)
     assert caught.value.hint == "run fdeploy export learner.pkl"
 

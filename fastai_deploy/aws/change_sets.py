@@ -1,6 +1,6 @@
 """CloudFormation change sets: what an update of a stack would change, and its start.
 
-    StackRequest --create_change_set--> ChangeSet --execute_change_set--> the stack's events
+StackRequest --create_change_set--> ChangeSet --execute_change_set--> the stack's events
 """
 
 from __future__ import annotations

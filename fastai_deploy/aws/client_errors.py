@@ -188,7 +188,7 @@ def translated(error: Exception, service: str, operation: str) -> AwsError:
         return _answered(cause, service, operation)
     subject = f"{service} {operation}"
     if isinstance(error, _CREDENTIAL_ERRORS):
-        return AwsCredentials(f"there are no usable AWS credentials: {error}", hint=_SIGN_IN)
+        return unusable(error)
     if isinstance(error, _REGION_ERRORS):
         return AwsUnreachable(
             f"the AWS region is missing or wrong: {error}",
@@ -200,6 +200,11 @@ def translated(error: Exception, service: str, operation: str) -> AwsError:
             hint=f"check the connection, the proxy and the region, then {_AGAIN}",
         )
     return AwsError(f"{subject} failed: {type(error).__name__}: {error}", hint=_AGAIN)
+
+
+def unusable(why: object) -> AwsCredentials:
+    """The error for credentials that no request can be signed with."""
+    return AwsCredentials(f"there are no usable AWS credentials: {why}", hint=_SIGN_IN)
 
 
 def permission(service: str, operation: str) -> str:

@@ -21,7 +21,7 @@ from fastai_deploy.aws.bucket import bucket_key, default_bucket, find_bucket
 from fastai_deploy.aws.capacity import MemoryEstimate
 from fastai_deploy.aws.endpoint import instances_of
 from fastai_deploy.aws.images import OWN, Family
-from fastai_deploy.aws.inventory import Names
+from fastai_deploy.aws.inventory import MAKE_AGAIN, Inventory, Names
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.permission_check import check_permissions
 from fastai_deploy.aws.permissions import Needs, user_policies
@@ -387,6 +387,9 @@ class Doctor:
             return Check(about, "passed", "does not exist yet")
         if stack.working:
             return Check(about, "warned", f"is {stack.status}", "wait for it to finish")
+        if stack.status in stacks.READY and (gone := Inventory(self._aws, owner).gone(stack)):
+            lost = ", ".join(map(str, gone))
+            return Check(about, "failed", f"somebody has deleted {lost}", MAKE_AGAIN)
         if stack.status in stacks.READY or stack.status == stacks.REVIEW:
             return Check(about, "passed", f"is {stack.status}")
         return Check(about, "warned", f"is {stack.status}", "the next deploy cleans it up")

@@ -9,8 +9,15 @@ from http import HTTPStatus
 from typing import Any
 
 from fastai_deploy.aws.endpoint import passed_on
+from fastai_deploy.aws.inventory import MAKE_AGAIN
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.errors import AwsError, AwsMissing, InvocationError, error_from_response
+from fastai_deploy.errors import (
+    AwsError,
+    AwsMissing,
+    DeployError,
+    InvocationError,
+    error_from_response,
+)
 from fastai_deploy.naming import ALIAS
 from fastai_deploy.parity import Json
 
@@ -50,6 +57,28 @@ def find_function(aws: Aws, name: str) -> FunctionState | None:
         weights=weights,
         memory=found["MemorySize"],
     )
+
+
+def check_in_use(aws: Aws, name: str, number: str) -> None:
+    """Check that the alias serves this version, and no other. Raises DeployError or AwsError.
+
+    CloudFormation does not notice if somebody has deleted or moved it.
+    """
+    state = find_function(aws, name)
+    if state is None:
+        raise DeployError(
+            f"the function {name} or its alias {ALIAS} is gone, although its stack exists",
+            hint=f"it was deleted by hand: {MAKE_AGAIN}",
+        )
+    if (state.number, dict(state.weights)) != (number, {}):
+        others = "".join(f", {each}" for each in sorted(state.weights))
+        raise DeployError(
+            f"the alias {ALIAS} of {name} serves version {state.number}{others} instead of "
+            f"{number}, although its stack is up to date",
+            hint=f"it was moved by hand: run aws lambda update-alias --function-name {name} "
+            f"--name {ALIAS} --function-version {number} "
+            "--routing-config AdditionalVersionWeights={}",
+        )
 
 
 def invoke(aws: Aws, name: str, request: Json, qualifier: str = ALIAS) -> Json:

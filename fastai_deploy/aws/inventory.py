@@ -13,8 +13,15 @@ from fastai_deploy.aws.bucket import Bucket, object_versions
 from fastai_deploy.aws.log_groups import log_group_tags
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import Resource, find_stack, is_of, resources
-from fastai_deploy.errors import AwsError, AwsMissing
+from fastai_deploy.aws.stacks import (
+    Resource,
+    Stack,
+    find_stack,
+    first_of,
+    is_of,
+    resources,
+)
+from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, DeployError
 from fastai_deploy.naming import project_folder, stage_folder
 
 _REGION = re.compile(r"arn:[^:\"]+:[^:\"]+:([a-z0-9-]+):")  # the region in an ARN
@@ -100,8 +107,21 @@ def of_resource(resource: Resource) -> ResourceRef:
     return ResourceRef(kind, resource.physical_id)
 
 
+# Without one of these, a stage does not serve; anything else comes back with the next change.
+_SERVING = frozenset(
+    (
+        *("endpoint", "endpoint configuration", "model", "function", "alias", "role"),
+        *("REST API", "HTTP API", "API stage", "API key", "usage plan"),
+    )
+)
+_API_OF_STAGE = {
+    "AWS::ApiGateway::Stage": "AWS::ApiGateway::RestApi",
+    "AWS::ApiGatewayV2::Stage": "AWS::ApiGatewayV2::Api",
+}
 _VERSION = re.compile(r"/deployments/[^/]*-([0-9a-f]{12})\.json$")
 _ARTIFACT = re.compile(r"/models/([0-9a-f]{12})")
+# See naming.artifact_key and code_key. Nothing else there is fdeploy's.
+_SHARED = re.compile(r"/(models/[0-9a-f]{64}/model\.tar\.gz|lambda/[0-9a-f]{64}\.zip)$")
 
 RUNNING_JOBS = ("InProgress", "Stopping")
 """The states of a transform job that costs something."""
@@ -123,7 +143,8 @@ def artifacts_of(aws: Aws, bucket: Bucket, owner: Owner) -> list[Versioned]:
     others = False
     for key, version in object_versions(aws, bucket, project_folder(owner.project)):
         if not key.startswith(stages):
-            shared.append((key, version))
+            if _SHARED.search(key):
+                shared.append((key, version))
         elif not key.startswith(own):
             others = True
             needed.update(_VERSION.findall(key))
@@ -136,6 +157,8 @@ def _is_needed(key: str, needed: set[str], *, others: bool) -> bool:
     return artifact[1] in needed if artifact else others
 
 
+MAKE_AGAIN = "run fdeploy teardown, then fdeploy up"
+"""The way out after something was deleted by hand, which CloudFormation does not notice."""
 KINDS = ("real-time", "serverless", "async")  # of SageMaker
 
 
@@ -178,6 +201,7 @@ class Inventory:
             "model": lambda name: self._ask("sagemaker", "describe_model", ModelName=name),
             "transform job": self._running_job,
             "function": lambda name: self._ask("lambda", "get_function", FunctionName=name),
+            "alias": self._alias,
             "log group": self._log_group,
             "REST API": lambda name: self._ask("apigateway", "get_rest_api", restApiId=name),
             "HTTP API": lambda name: self._ask("apigatewayv2", "get_api", ApiId=name),
@@ -201,6 +225,43 @@ class Inventory:
     def outside(self) -> list[ResourceRef]:
         """All resources found without the stacks, to verify that nothing is left of them."""
         return sorted({*self._by_name(), *self._by_tag()})
+
+    def gone(self, stack: Stack) -> list[ResourceRef]:
+        """What a stack needs to serve and has no more, because somebody deleted it by hand.
+
+        CloudFormation does not notice. What the caller may not look at counts as there. Raises
+        AwsError.
+        """
+        found = resources(self._aws, stack)
+        wanted = {ref for ref in map(self._serving(found), found) if ref}
+        return [ref for ref in sorted(wanted) if self._is_gone(ref)]
+
+    def require_whole(self, stack: Stack) -> None:
+        """Raise DeployError if something is gone that a stack needs to serve."""
+        gone = self.gone(stack)
+        if gone:
+            raise DeployError(
+                f"somebody has deleted {', '.join(map(str, gone))} of the stack {stack.name}",
+                hint=MAKE_AGAIN,
+            )
+
+    def _serving(self, found: list[Resource]) -> Callable[[Resource], ResourceRef | None]:
+        def of(resource: Resource) -> ResourceRef | None:
+            ref = of_resource(resource)
+            api = first_of(found, _API_OF_STAGE.get(resource.type, ""))
+            if api is not None:
+                ref = ResourceRef("API stage", f"{api.physical_id}/stages/{resource.physical_id}")
+            elif resource.type == "AWS::Lambda::Alias":
+                ref = ResourceRef("alias", resource.physical_id.rpartition(":function:")[2])
+            return ref if ref.kind in _SERVING and resource.physical_id else None
+
+        return of
+
+    def _is_gone(self, ref: ResourceRef) -> bool:
+        try:
+            return not self._looks[ref.kind](ref.name)
+        except AwsDenied:
+            return False
 
     def _of_stacks(self) -> Iterator[ResourceRef]:
         for name in self.names.stacks:
@@ -232,8 +293,19 @@ class Inventory:
         path = naming.role_path(self._owner.project, self._owner.stage)
         for page in self._aws.pages("iam", "list_roles", PathPrefix=path):
             for role in page["Roles"]:
-                if self._is_of_this_region(role["RoleName"]):
+                if self._may_own_role(role["RoleName"]) and self._is_of_this_region(
+                    role["RoleName"]
+                ):
                     yield ResourceRef("role", role["RoleName"])
+
+    def _may_own_role(self, role: str) -> bool:
+        """Whether a role's tags are this stage's, or tell nothing.
+
+        Stage ``c`` of project ``a-b`` and stage ``b-c`` of project ``a`` have the same path.
+        """
+        found = self._ask("iam", "get_role", RoleName=role)
+        tags = found["Role"].get("Tags", []) if found else []
+        return self._owner.may_own({tag["Key"]: tag["Value"] for tag in tags})
 
     def _is_of_this_region(self, role: str) -> bool:
         """Whether a role's policies name this region's resources, or none with a region.
@@ -347,6 +419,10 @@ class Inventory:
     def _log_group(self, name: str) -> bool:
         answer = self._aws.call("logs", "describe_log_groups", logGroupNamePrefix=name)
         return any(group["logGroupName"] == name for group in answer["logGroups"])
+
+    def _alias(self, name: str) -> Any:
+        function, _, alias = name.partition(":")
+        return self._ask("lambda", "get_alias", FunctionName=function, Name=alias)
 
     def _stage(self, name: str) -> Any:
         api, _, stage = name.partition("/stages/")

@@ -21,9 +21,16 @@ from fastai_deploy import __version__
 from fastai_deploy.api_docs.smoke_tests import Reply, check_preflight, check_throttle
 from fastai_deploy.aws.session import Aws
 from fastai_deploy.aws.stacks import Stack, first_of, resources
-from fastai_deploy.errors import DeployError, InvocationError, NoAnswer, error_from_response
+from fastai_deploy.errors import (
+    AwsMissing,
+    DeployError,
+    InvocationError,
+    NoAnswer,
+    error_from_response,
+)
 from fastai_deploy.parity.gate import patient
 from fastai_deploy.progress import Reporter, Step
+from fastai_deploy.runtime.error_responses import KEY_HINT
 from fastai_deploy.settings import ApiSettings
 
 _SECONDS = 60.0
@@ -102,12 +109,17 @@ def _reply(status: int, answer: Any) -> Reply:
 def _refused(url: str, reply: Reply) -> InvocationError:
     said = reply.headers.get("retry-after", "")
     seconds = float(said) if said.isdecimal() else 0.0
+    found = error_from_response(url, reply.status, reply.body, retry_after=seconds)
+    if found and found.hint == KEY_HINT:  # it was sent, and is not the API's any more
+        found.hint = "run fdeploy key, which fetches the API's present key, then try again"
     # Otherwise it has API Gateway's own form, such as {"message": "Forbidden"}.
-    return error_from_response(
-        url, reply.status, reply.body, retry_after=seconds
-    ) or InvocationError(
+    unreached = reply.status in (http.HTTPStatus.FORBIDDEN, http.HTTPStatus.NOT_FOUND)
+    return found or InvocationError(
         f"{url} answered {reply.status}: {reply.body[:200].decode(errors='replace')}",
-        hint="run fdeploy logs --api to see why",
+        hint="run fdeploy status to see whether the API exists, and fdeploy doctor whether "
+        "something of it was deleted"
+        if unreached
+        else "run fdeploy logs --api to see why",
         status=reply.status,
         retry_after=seconds,
     )
@@ -256,7 +268,13 @@ class ApiPublisher:
             raise DeployError(
                 f"the stack {stack.name} has no API key", hint="run fdeploy create-api again"
             )
-        answer = self._aws.call(
-            "apigateway", "get_api_key", apiKey=key.physical_id, includeValue=True
-        )
+        try:
+            answer = self._aws.call(
+                "apigateway", "get_api_key", apiKey=key.physical_id, includeValue=True
+            )
+        except AwsMissing:
+            raise DeployError(
+                f"somebody has deleted the API key of the stack {stack.name}",
+                hint="run fdeploy key rotate to make a new one",
+            ) from None
         return str(answer["value"])

@@ -7,6 +7,7 @@ date. boto3's exceptions stop here: callers see only fdeploy's errors (``client_
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.parsers import ResponseParserError
 
 from fastai_deploy import __version__
-from fastai_deploy.aws.client_errors import translated
+from fastai_deploy.aws.client_errors import translated, unusable
 from fastai_deploy.errors import AwsCredentials, AwsUnreachable, AwsWrongAccount
 
 ATTEMPTS = 6
@@ -32,6 +33,7 @@ _CONNECT_SECONDS = 10.0
 # An invocation may take 60 s (AWS: InvokeEndpoint); everything else answers much sooner.
 READ_SECONDS = 70.0
 _STS = "sts"
+_HEADER = re.compile(r"[!-~]*")
 EXAMPLE_REGION = "eu-central-1"
 _FOREIGN = (BotoCoreError, ClientError, Boto3Error, ResponseParserError)
 
@@ -124,15 +126,48 @@ class Aws:
             self.check_account()
         if service not in self._clients:
             make: Any = self._session.client
+            self._find_credentials()
             with boundary(service, "CreateClient"):
-                self._clients[service] = make(service, region_name=self.region, config=self._config)
+                try:
+                    client = make(service, region_name=self.region, config=self._config)
+                except BotoCoreError:
+                    raise
+                except ValueError as error:  # such as "Invalid endpoint: ..."
+                    raise AwsUnreachable(
+                        f"no request can be sent to {service}: {error}",
+                        hint="correct or remove AWS_ENDPOINT_URL, or endpoint_url in the AWS "
+                        "configuration",
+                    ) from None
+            self._clients[service] = client
         return self._clients[service]
+
+    def _find_credentials(self) -> Any:
+        """The credentials, None without any. Raises AwsCredentials."""
+        with boundary(_STS, "FindCredentials"):
+            try:
+                found: Any = self._session.get_credentials()
+                now = found.get_frozen_credentials() if found else None
+            except EOFError:  # botocore asks, whether or not there is a terminal
+                raise unusable(
+                    "the profile asks for an MFA code, and there is no terminal to type it in"
+                ) from None
+            except BotoCoreError:
+                raise
+            except (OSError, ValueError) as error:  # of a file or program that a profile names
+                raise unusable(error) from None
+        # http.client would quote the header, and with it the token, in its error.
+        if now and not all(_HEADER.fullmatch(each or "") for each in (now.access_key, now.token)):
+            raise unusable(
+                "the access key id or the session token contains a line break or another "
+                "character that cannot be sent"
+            )
+        return found
 
     def signature(self, service: str, url: str, body: bytes) -> dict[str, str]:
         """The headers that sign a POST of JSON to a URL. Raises AwsError."""
         self.check_account()
         with boundary(service, "Sign"):
-            credentials = self._session.get_credentials()
+            credentials = self._find_credentials()
             if credentials is None:
                 raise NoCredentialsError
             request = AWSRequest("POST", url, {"content-type": "application/json"}, body)

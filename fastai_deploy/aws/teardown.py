@@ -35,11 +35,19 @@ from fastai_deploy.aws.inventory import Inventory, ResourceRef, artifacts_of, da
 from fastai_deploy.aws.ownership import Owner
 from fastai_deploy.aws.repository import ImageRepository, StageImages, StoredImage
 from fastai_deploy.aws.session import Aws
-from fastai_deploy.aws.stacks import stage_stacks
-from fastai_deploy.errors import AwsDenied, AwsError, AwsMissing, NotOurs, StackFailed
+from fastai_deploy.aws.stacks import Stack, stage_stacks
+from fastai_deploy.errors import (
+    AwsDenied,
+    AwsError,
+    AwsMissing,
+    NotOurs,
+    StackFailed,
+    UsageError,
+)
 from fastai_deploy.progress import Reporter, Step, Warned, silent
 from fastai_deploy.records import Teardown, counted
 
+EVEN_IF_PROTECTED = "to delete it anyway, run fdeploy teardown --even-if-protected"
 _STACK_ATTEMPTS = 3
 _IMAGES = ("image", "image tag", "image repository")
 _PAUSE_SECONDS = 15.0
@@ -85,6 +93,7 @@ class StageTeardown:
     """Deletes all resources of one owner.
 
     ``agreed`` is called with what was found before anything is deleted, and stops it by raising.
+    ``confirmed``: stacks with termination protection are deleted too.
     """
 
     def __init__(
@@ -95,6 +104,7 @@ class StageTeardown:
         report: Reporter,
         *,
         images: ImageRepository,
+        confirmed: bool,
         agreed: Callable[[Sequence[ResourceRef]], None] = lambda _found: None,
     ) -> None:
         self._aws = aws
@@ -102,6 +112,7 @@ class StageTeardown:
         self._deployment = deployment
         self._report = report
         self._images = images
+        self._confirmed = confirmed
         self._agreed = agreed
         self._inventory = Inventory(aws, owner)
         self._deletes: Mapping[str, Callable[[str], None]] = {
@@ -119,9 +130,13 @@ class StageTeardown:
         }
 
     def run(self, scope: TeardownScope) -> Teardown:
-        """Delete everything and return what is left. Raises NotOurs, StackBusy or AwsError."""
+        """Delete everything and return what is left.
+
+        Raises UsageError for a protected stack, NotOurs, StackBusy or AwsError.
+        """
         names = self._inventory.names.stacks
         stacks = stage_stacks(self._aws, names, self._owner)
+        self._refuse_protected(stacks.ours)
         bucket = buckets.find_bucket(self._aws, scope.bucket)
         pushed = self._look_for_images()
         found = [*self._inventory.everything(), *self._stored(bucket, scope), *pushed.own]
@@ -152,6 +167,7 @@ class StageTeardown:
         names = self._inventory.names.stacks
         stacks = stage_stacks(self._aws, names, self._owner)
         stacks.refuse_strangers_alone(self._owner)
+        self._refuse_protected(stacks.ours)
         self._agreed([ref for ref in self._inventory.outside() if ref.kind == "stack"])
         begun = tuple(
             f"stack {stack.name}"
@@ -176,6 +192,16 @@ class StageTeardown:
         )
 
     # Stacks and retained resources
+
+    def _refuse_protected(self, found: Sequence[Stack]) -> None:
+        """Raise UsageError for a stack that was protected, whatever the settings say by now."""
+        protected = [stack.name for stack in found if stack.protected]
+        if protected and not self._confirmed:
+            raise UsageError(
+                f"{protected[0]} has termination protection, although protect is false in "
+                "[project]",
+                hint=EVEN_IF_PROTECTED,
+            )
 
     def _remove_stack(self, name: str) -> None:
         for attempt in range(1, _STACK_ATTEMPTS + 1):
@@ -261,7 +287,7 @@ class StageTeardown:
         if scope.artifacts:
             found += artifacts_of(self._aws, bucket, self._owner)
         if found:
-            self._report(Step(f"deleting {len(found)} stored objects"))
+            self._report(Step(f"deleting {counted(len(found), 'stored object')}"))
             buckets.delete_objects(self._aws, bucket, found)
         if bucket.ours:
             for prefix in (naming.captured_prefix, naming.async_prefix):

@@ -107,6 +107,28 @@ def check_region(settings: Settings, region: str) -> None:
         )
 
 
+def check_arns(settings: Settings, region: str) -> None:
+    """Raise SettingsError if the settings name something of another region than the stage's.
+
+    CloudFormation would find out after minutes. Sources: "Using Amazon CloudWatch alarms" (actions
+    of the alarm's region), "Using keys in other AWS services" of KMS, and "Custom domain name for
+    public REST APIs" (a regional certificate).
+    """
+    sections = settings.sections
+    named = {
+        "project.kms_key": sections.project.kms_key,
+        "project.alarm_topic": sections.project.alarm_topic,
+        "api.certificate": sections.api.certificate,
+    }
+    for key, arn in named.items():
+        theirs = (arn or "").split(":")[3:4]
+        if arn and theirs != [region]:
+            raise SettingsError(
+                f"{key} is in {theirs[0]}, and the stage in {region}, which can only use its own",
+                hint=f"name one of {region}, or remove {key}",
+            )
+
+
 def region_warnings(settings: Settings, region: str) -> tuple[str, ...]:
     """A warning for a serverless endpoint in a region that may have none."""
     if settings.sections.endpoint.kind != "serverless" or region in _SERVERLESS_REGIONS:

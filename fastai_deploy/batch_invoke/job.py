@@ -36,7 +36,10 @@ _BAR = 30
 
 
 class Model(Protocol):
-    """What answers texts. ``rows`` is the size of a request, ``at_once`` how many are in flight."""
+    """What answers texts. ``rows`` is the size of a request, ``at_once`` how many are in flight.
+
+    ``way`` is what answers, the same for all rows; it may be unknown until the first answer.
+    """
 
     rows: int
     at_once: int
@@ -300,7 +303,7 @@ def _begin(run: Unfinished, job: BatchJob, report: Reporter) -> Work:
 def by_model(
     open_model: Callable[[str | None], AbstractContextManager[Model]],
 ) -> Callable[[Work, int | None], None]:
-    """Have a model answer; ``open_model`` gets the backend that an earlier run used, if any."""
+    """Have a model answer; ``open_model`` gets the ``way`` of an earlier run, if there was one."""
 
     def answer(work: Work, top_k: int | None) -> None:
         with open_model(work.run.way) as model:
@@ -318,7 +321,9 @@ def answer_rows(work: Work, model: Model, top_k: int | None) -> None:
 
     def collect() -> None:
         count, future = waiting.popleft()
-        run.add(count, future.result())
+        answered = future.result()
+        run.use(model.way)
+        run.add(count, answered)
         work.report(Advanced(_TASK, run.done, rows, "rows"))
 
     try:

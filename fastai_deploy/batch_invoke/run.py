@@ -243,15 +243,22 @@ class BatchOptions:
 
 
 class Remote:
-    """An endpoint or an API as the model of a batch; see job.py."""
+    """An endpoint or an API as the model of a batch; see job.py.
+
+    ``way`` is the version of the model that answers, which the first answer tells.
+    """
 
     rows = _CHUNK_TEXTS
-    way = ""
 
     def __init__(self, work: AskOptions) -> None:
         self.at_once = work.at_once
+        self.way = ""
         self._work = work
-        self._version = ""
+
+    def continuing(self, version: str | None) -> Remote:
+        """The same; ``version`` has answered the earlier rows, None if there are none."""
+        self.way = version or ""
+        return self
 
     def ask(self, texts: Sequence[Json], top_k: int | None) -> bytes:
         """The answers to texts as a JSON list. Raises InvocationError."""
@@ -264,10 +271,10 @@ class Remote:
         ]
         for body in found:
             version = body.pop("model", {}).get("version", "")
-            self._version = self._version or version
-            if version not in ("", self._version):
+            self.way = self.way or version
+            if version not in ("", self.way):
                 raise InvocationError(
-                    f"the model has changed: version {version} answers now, and {self._version} "
+                    f"the model has changed: version {version} answers now, and {self.way} "
                     "answered before",
                     hint="run the same command again with --overwrite",
                 )

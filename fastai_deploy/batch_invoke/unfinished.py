@@ -69,7 +69,7 @@ class Unfinished:
         self._save()
 
     def use(self, way: str) -> None:
-        """Write down the backend that answers, so that the rest is answered by the same."""
+        """Write down what answers, so that the rest is answered by the same."""
         if way != self.way:
             self.way = way
             self._save()

@@ -453,7 +453,9 @@ Adopt = Annotated[
 ]
 EvenIfProtected = Annotated[
     bool,
-    typer.Option("--even-if-protected", help="Delete a stage that has protect = true."),
+    typer.Option(
+        "--even-if-protected", help="Delete a stage that has, or was deployed with, protect = true."
+    ),
 ]
 
 

@@ -46,11 +46,12 @@ def model_summary(bundle: Path) -> ModelSummary:
     return ModelSummary(manifest.task, manifest.labels, precision, accuracy, labelled)
 
 
-def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:
+def verifier(bundle: Path, subject: str, report: Reporter, *, version: str) -> Verify:
     """Return a check that sends the goldens of a bundle's artifact; ``subject`` is what is checked.
 
-    The answers name the precision that they were computed in, whose rules they must keep to. The
-    check raises ParityError if they do not and InvocationError if there is no answer.
+    The answers name the precision that they were computed in, whose rules they must keep to, and
+    the version of the artifact, which explains a difference if it is not ``version``. The check
+    raises ParityError if they do not and InvocationError if there is no answer.
     """
     manifest, stored = stored_goldens(bundle)
     goldens = carried(stored, manifest.threshold)
@@ -64,8 +65,14 @@ def verifier(bundle: Path, subject: str, report: Reporter) -> Verify:
             [_probabilities(answer, manifest.labels) for answer in answers],
             threshold=manifest.threshold,
         )
-        precision = _precision(answers) or manifest.model.forms[0].precision
-        check(result, manifest.rules(precision), subject=subject)
+        precision = _of_model(answers, "precision") or manifest.model.forms[0].precision
+        served, hint = _of_model(answers, "version"), ""
+        if served not in ("", version):
+            hint = (
+                f"version {served} answers, and this folder deployed {version}: run fdeploy "
+                "versions to see who deployed what, or fdeploy deploy to serve this one again"
+            )
+        check(result, manifest.rules(precision), subject=subject, hint=hint)
         report(
             Step(
                 f"{subject} matches the {model} on {len(goldens)} goldens in {precision}: "
@@ -126,11 +133,11 @@ def _ask(invoke: Invoke, texts: list[str]) -> list[Json]:
     return answers
 
 
-def _precision(answers: Sequence[Json]) -> str:
-    """The precision in the first answer that names one; older servers name none."""
+def _of_model(answers: Sequence[Json], what: str) -> str:
+    """What the first answer that names it says of its model; older servers name no precision."""
     for answer in answers:
         model = answer.get("model") if isinstance(answer, dict) else None
-        found = model.get("precision") if isinstance(model, dict) else None
+        found = model.get(what) if isinstance(model, dict) else None
         if isinstance(found, str):
             return found
     return ""

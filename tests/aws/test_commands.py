@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,6 +193,76 @@ def test_a_doctor_who_finds_nothing(live: Stage) -> None:
     # The model was not packed for an image, because the double's servers have the libraries.
     assert {name for name, outcome in outcomes.items() if outcome != "passed"} == {"artifact"}
     assert {"credentials", "bucket", "image", "quota", "limits", "artifact"} <= set(outcomes)
+
+
+def test_what_was_deleted_by_hand_is_named(opened: Open, model: Model) -> None:
+    """CloudFormation does not notice: its stacks are up to date, and so is the plan."""
+    stage = opened(model, "")
+    stage.run.ok("upload", "--region", REGION)
+    stage.run.ok("deploy")
+    stage.run.ok("create-api")
+    gateway = stage.client("apigateway")
+    (key,) = gateway.get_api_keys()["items"]
+    gateway.delete_api_key(apiKey=key["id"])
+    lost = stage.run("key", "--json").error
+    assert lost["message"] == "somebody has deleted the API key of the stack demo-dev-api"
+    assert lost["hint"] == "run fdeploy key rotate to make a new one"
+    stage.run.ok("key", "rotate")
+    stage.run.ok("invoke", "a great film", "--api")
+
+    (api,) = gateway.get_rest_apis()["items"]
+    gateway.delete_stage(restApiId=api["id"], stageName="dev")
+    assert "fdeploy doctor" in stage.run("invoke", "text", "--api", "--json").error["hint"]
+    stage.client("lambda").delete_function(FunctionName="demo-dev-api")
+    stage.client("sagemaker").delete_endpoint(EndpointName="demo-dev")
+    for planned in (stage.run("plan", "--json"), stage.run("doctor")):
+        said = planned.stdout + planned.stderr
+        for part in ("function demo-dev-api", f"{api['id']}/stages/dev", "endpoint demo-dev"):
+            assert part in said
+    refused = stage.run("create-api", "--json").error
+    assert "somebody has deleted" in refused["message"]
+    assert refused["hint"] == "run fdeploy teardown, then fdeploy up"
+    assert stage.run.ok("teardown", "--artifacts", "--json").json["left"] == []
+    assert stage.everything() == []
+
+
+def test_up_makes_nothing_that_no_api_can_ask(opened: Open, model: Model) -> None:
+    stage = opened(model, "")
+    (stage.folder / "learner.pkl").write_bytes(b"never read")
+    queue = {**stage.environ, "FDEPLOY_ENDPOINT_KIND": "async"}
+    refused = Fdeploy(stage.folder, queue)("up", "learner.pkl", "--region", REGION, "--json")
+    assert refused.error["code"] == "settings"
+    assert "fdeploy deploy" in refused.error["hint"]
+    assert stage.everything() == []
+
+
+def test_a_key_that_another_machine_has_replaced(opened: Open, model: Model) -> None:
+    stage = opened(model, "")
+    stage.run.ok("upload", "--region", REGION)
+    stage.run.ok("deploy")
+    stage.run.ok("create-api")
+    other = opened(model, stage.account)
+    shutil.copytree(stage.folder, other.folder, dirs_exist_ok=True)
+    other.run.ok("key", "rotate")
+    refused = stage.run("invoke", "a great film", "--api", "--json").error
+    assert "run fdeploy key," in refused["hint"]
+    stage.run.ok("key")
+    stage.run.ok("invoke", "a great film", "--api")
+
+
+def test_an_api_is_not_proven_on_a_version_that_another_machine_deployed(
+    opened: Open, model: Model, other_model: Model
+) -> None:
+    stage = opened(model, "")
+    other = opened(other_model, stage.account)
+    for each in (stage, other):
+        each.run.ok("upload", "--region", REGION)
+        each.run.ok("deploy")
+    refused = stage.run("create-api", "--json").error
+    assert refused["code"] == "parity"
+    assert f"version {other_model.artifact.version} answers" in refused["hint"]
+    assert "fdeploy deploy" in refused["hint"]
+    assert "tolerance" not in refused["hint"]
 
 
 def test_an_unchanged_deploy_says_so(live: Stage) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fastai_deploy.errors import InvocationError
+from fastai_deploy.errors import InvocationError, SettingsError
 from fastai_deploy.records import Api, Endpoint
 from tests.aws.world import World
 from tests.aws_templates.scenarios import KMS_KEY
@@ -208,6 +208,40 @@ def test_every_kind_of_stage_comes_and_goes(
     _, api = up(world, model)
     answer = world.target().call_api(api, {"text": "a great film"})
     assert answer["model"]["version"] == model.artifact.version
+    assert world.target().teardown(artifacts=True).left == ()
+    assert world.everything() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "arn"),
+    [
+        (("project", "kms_key"), KMS_KEY.replace("eu-central-1", "us-east-1")),
+        (("project", "alarm_topic"), "arn:aws:sns:us-east-1:123456789012:alarms"),
+        (("api", "certificate"), "arn:aws:acm:us-east-1:123456789012:certificate/0a1b2c3d"),
+    ],
+)
+def test_what_is_of_another_region_is_refused_before_anything_is_made(
+    world: World, model: Model, key: tuple[str, str], arn: str
+) -> None:
+    world.flags = {key: arn}
+    if key == ("api", "certificate"):
+        world.flags["api", "domain"] = "api.example.com"
+    target = world.target()
+    stored = target.upload(model.artifact)
+    with pytest.raises(SettingsError, match=r"is in us-east-1, and the stage in eu-central-1"):
+        target.create_api(target.deploy(stored, model.verify), model.verify)
+    assert world.target().teardown(artifacts=True).left == ()
+    assert world.everything() == []
+
+
+def test_an_api_that_an_asynchronous_endpoint_leaves_behind_is_told(
+    world: World, model: Model
+) -> None:
+    up(world, model)
+    world.flags = {("endpoint", "kind"): "async"}
+    target = world.target()
+    target.deploy(target.upload(model.artifact), model.verify)
+    assert "demo-dev-api stays, because no API can ask an asynchronous endpoint" in world.said
     assert world.target().teardown(artifacts=True).left == ()
     assert world.everything() == []
 

@@ -119,6 +119,26 @@ def test_a_version_that_fails_is_taken_back_and_the_alias_stays(
     assert AwsOperations(world.target()).live_version() == model.artifact.version
 
 
+def test_an_alias_that_was_moved_or_deleted_by_hand_is_no_success(
+    world: World, model: Model, other_model: Model
+) -> None:
+    deploy(world, model)
+    deploy(world, other_model)
+    lambda_ = world.client("lambda")
+    lambda_.update_alias(FunctionName=NAME, Name="live", FunctionVersion="1")
+    with pytest.raises(DeployError, match="serves version 1 instead of 2"):
+        deploy(world, other_model)
+    lambda_.delete_alias(FunctionName=NAME, Name="live")
+    with pytest.raises(DeployError, match="its alias live is gone") as gone:
+        deploy(world, other_model)
+    assert "fdeploy teardown" in gone.value.hint
+    checks = AwsOperations(world.target()).doctor(model.artifact).checks
+    (stack,) = [check for check in checks if check.name == "stack demo-dev-function"]
+    assert (stack.outcome, f"alias {NAME}:live" in stack.message) == ("failed", True)
+    assert world.target().teardown(artifacts=True).left == ()
+    assert world.everything() == []
+
+
 def test_rollback_moves_the_alias_back_without_a_new_version(
     world: World, model: Model, other_model: Model
 ) -> None:

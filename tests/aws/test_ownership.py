@@ -277,6 +277,18 @@ def test_a_renamed_folder_keeps_its_stage(folders: Folders) -> None:
     assert moved.stage.everything() == []
 
 
+def test_a_renamed_project_does_not_deploy_what_the_old_one_may_delete(folders: Folders) -> None:
+    old = folders.make("old")
+    old.run.ok("upload", "--region", REGION)
+    renamed = Fdeploy(old.path, {**old.run.environ, "FDEPLOY_PROJECT_NAME": "mood"})
+    refused = renamed("deploy", "--json").error
+    assert refused["code"] == "record-stale"
+    assert "uploaded for project sentiment" in refused["message"]
+    assert refused["hint"] == "run fdeploy upload"
+    stored = renamed.ok("upload", "--json").json["uri"]
+    assert "/fdeploy/mood/models/" in stored
+
+
 def test_nothing_is_found_outside_of_a_project(folders: Folders, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

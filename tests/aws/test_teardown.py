@@ -54,12 +54,14 @@ def test_the_users_own_bucket_stays(world: World, model: Model) -> None:
     name = f"mine-{world.account}"
     s3 = world.client("s3")
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": world.region})
-    s3.put_object(Bucket=name, Key="theirs", Body=b"")
+    theirs = ["fdeploy/demo/models/mine/model.tar.gz", "fdeploy/demo/notes.txt", "theirs"]
+    for key in theirs:
+        s3.put_object(Bucket=name, Key=key, Body=b"")
     world.flags = {("project", "bucket"): name}
     deploy(world, model)
     assert world.target().teardown(artifacts=True).left == ()
     keys = [item["Key"] for item in s3.list_objects_v2(Bucket=name)["Contents"]]
-    assert keys == ["theirs"]
+    assert keys == theirs
 
 
 def test_what_was_deleted_by_hand_is_no_obstacle(world: World, model: Model) -> None:
@@ -103,7 +105,7 @@ def test_a_log_group_that_comes_back_meanwhile_goes_again(world: World, model: M
     group = "/aws/sagemaker/Endpoints/demo-dev"
 
     def write_last_words(event: Event) -> None:
-        if "stored objects" in getattr(event, "message", ""):
+        if "stored object" in getattr(event, "message", ""):
             world.client("logs").create_log_group(logGroupName=group)
 
     assert world.target(write_last_words).teardown(artifacts=True).left == ()
@@ -203,12 +205,34 @@ def test_somebody_elses_stack_among_ours_keeps_nothing_of_the_stage(
     assert world.everything() == before
 
 
+def test_the_roles_of_a_stage_with_the_same_names_are_not_counted(
+    world: World, model: Model
+) -> None:
+    """Stage c of project demo-b and stage b-c of project demo have the same names and role path."""
+    world.stage, world.flags = "c", {("project", "name"): "demo-b"}
+    deploy(world, model)
+    before = world.everything()
+    world.stage, world.flags = "b-c", {}
+    with pytest.raises(NotOurs, match="the stack demo-b-c-endpoint exists"):
+        world.target().teardown()
+    assert world.everything() == before
+    world.stage, world.flags = "c", {("project", "name"): "demo-b"}
+    assert world.target().teardown(artifacts=True).left == ()
+
+
 def test_a_protected_stage_needs_a_word(world: World, model: Model) -> None:
     world.flags = {("project", "protect"): True}
     deploy(world, model)
     with pytest.raises(UsageError, match="is protected") as refused:
         world.target().teardown()
     assert refused.value.hint == "to delete it anyway, run fdeploy teardown --even-if-protected"
+    before = world.everything()
+    world.flags = {}  # as in an older fdeploy.toml, or in a pull request's
+    for wait in (True, False):
+        with pytest.raises(UsageError, match="demo-dev-endpoint has termination protection") as of:
+            world.target().teardown(wait=wait)
+        assert of.value.hint == refused.value.hint
+    assert world.everything() == before
     assert world.target().teardown(artifacts=True, confirmed=True).left == ()
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -32,6 +32,7 @@ from fastai_deploy.batch_invoke.job import (
     run_batch,
 )
 from fastai_deploy.batch_invoke.places import LocalOutput, open_places
+from fastai_deploy.batch_invoke.run import AskOptions, Remote
 from fastai_deploy.batch_invoke.tables import ColumnChoice
 from fastai_deploy.errors import (
     FdeployError,
@@ -516,6 +517,36 @@ def test_an_interrupted_run_continues(tmp_path: Path, name: str) -> None:
     assert model.opened == ["echo"]
     assert records(output) == expected()
     assert not (tmp_path / "out.csv.partial").exists()
+
+
+def test_a_run_is_not_continued_with_another_version_of_a_remote_model(tmp_path: Path) -> None:
+    source, output = table(tmp_path / "in.csv"), tmp_path / "out.csv"
+
+    def run_with(version: str, *, stops: bool = False) -> BatchReport:
+        asked: list[Any] = []
+
+        def ask(request: Any) -> list[Any]:
+            asked.append(request)
+            if stops and len(asked) > 1:
+                raise Stop
+            return [{**answer(text), "model": {"version": version}} for text in request["texts"]]
+
+        remote = Remote(AskOptions(ask, lambda _seconds: None, limit=10_000))
+        answering = Answering(
+            by_model(lambda way: nullcontext(remote.continuing(way))),
+            LABELS,
+            several=False,
+            version="v1",
+            by="the endpoint",
+        )
+        return run_batch(job(source, output), answering, silent, lambda: 0.0)
+
+    with pytest.raises(Stop):
+        run_with("v1", stops=True)
+    with pytest.raises(InvocationError, match="version v2 answers now, and v1 answered before"):
+        run_with("v2")
+    assert 0 < run_with("v1").continued < 100
+    assert records(output) == expected()
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40, 200])

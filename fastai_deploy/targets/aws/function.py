@@ -102,19 +102,22 @@ class FunctionStage:
         deployment = context.deployment()
         before = deployment.live(self.stack)
         live = serving_of(before.template if before else None)
+        serves = live is None or live.live.logical_id == wanted.new.logical_id
 
         def prove(applied: Applied) -> None:
+            number = applied.stack.outputs["Candidate"]
+            if serves and not applied.changed:
+                functions.check_in_use(context.aws, self.name, number)
             if again and not applied.changed:
                 return
-            number = applied.stack.outputs["Candidate"]
-            if live and live.live.logical_id != wanted.new.logical_id:
+            if not serves:
                 context.report(Step(f"asking version {number} of {self.name}, which serves nobody"))
             verify(patient(self._asking(number), context.aws.sleep))
 
         rollout = context.rollout(naming.function_log_group(self.name))
         request = context.request(self.stack, wanted.definition(wanted.beside(live)))
         applied = rollout.apply(request, prove, lambda: checks.check_function(context, wanted.spec))
-        if live is None or live.live.logical_id == wanted.new.logical_id:
+        if live is None or serves:
             return stored, applied.changed
         proven = applied.stack
         if wanted.spec.canary:

@@ -23,6 +23,7 @@ from fastai_deploy.aws.templates.template import Template
 from fastai_deploy.aws.templates.update import KEY_SERIAL
 from fastai_deploy.aws.wanted import (
     api_spec,
+    check_arns,
     check_region,
     endpoint_spec,
     function_spec,
@@ -238,11 +239,13 @@ class SettingsStackDefinitions:
 
     def endpoint_spec(self, stored: StoredArtifact) -> EndpointSpec:
         """The specification of the endpoint stack."""
+        check_arns(self._settings, self._aws.region)
         on, image = self._machine(stored)
         return endpoint_spec(self._settings, stored, image, on, self.bucket_key)
 
     def function_spec(self, stored: StoredArtifact) -> FunctionSpec:
         """The specification of the function's stack, for the package of the artifact."""
+        check_arns(self._settings, self._aws.region)
         bucket, _, _ = stored.uri.removeprefix("s3://").partition("/")
         served, code = served_model(self._bundle), stored.function
         return function_spec(
@@ -259,6 +262,7 @@ class SettingsStackDefinitions:
 
         A rotated key is kept. Without an ``account`` to ask, there are neither.
         """
+        check_arns(self._settings, self._aws.region)
         allowed = self._aws.call("apigateway", "get_account") if account else {}
         # Whose the stack is, is checked where it is changed.
         owner = Owner(self._settings.project_name, self._settings.stage, adopts=True)

@@ -25,10 +25,11 @@ from fastai_deploy.aws.capacity import DEFAULT_INSTANCE
 from fastai_deploy.aws.deployment import Applied
 from fastai_deploy.aws.endpoint import Queue, invoke_async
 from fastai_deploy.aws.images import domain
+from fastai_deploy.aws.inventory import Inventory
 from fastai_deploy.aws.public_api import ApiAccess
 from fastai_deploy.aws.specs import VARIANT, Instances, Location
 from fastai_deploy.aws.stacks import Stack, first_of, our_stack, resources
-from fastai_deploy.aws.teardown import StageTeardown, TeardownScope
+from fastai_deploy.aws.teardown import EVEN_IF_PROTECTED, StageTeardown, TeardownScope
 from fastai_deploy.aws.templates.update import with_key_serial
 from fastai_deploy.errors import AwsDenied, FileMissing, StackBusy, UsageError
 from fastai_deploy.packaging.wheels import Container
@@ -180,6 +181,8 @@ class AwsTarget:
         api_publisher, auth = context.api_publisher, settings.auth
 
         def prove(applied: Applied) -> None:
+            if not applied.changed:
+                Inventory(context.aws, context.owner).require_whole(applied.stack)
             access = api_publisher.access(applied.stack, auth)
             api_publisher.prove(access, verify)
             api_publisher.prove_limits(applied.stack, access, settings, untouched=is_new)
@@ -297,7 +300,7 @@ class AwsTarget:
         if project.protect and not confirmed:
             raise UsageError(
                 f"stage {context.owner.stage} is protected (protect = true in [project])",
-                hint="to delete it anyway, run fdeploy teardown --even-if-protected",
+                hint=EVEN_IF_PROTECTED,
             )
         if artifacts and not wait:
             raise UsageError(
@@ -310,6 +313,7 @@ class AwsTarget:
             context.deployment(),
             context.report,
             images=context.images,
+            confirmed=confirmed,
             agreed=lambda found: claim.agree_to_teardown(context, found),
         )
         if not wait:
@@ -371,9 +375,23 @@ class AwsTarget:
     def _remove_other_kind(self) -> None:
         """Delete what another kind of endpoint left, once the API asks it no more."""
         context, owner, other = self.context, self.context.owner, self._other_kind
-        if our_stack(context.aws, other, owner) is None:
+        waits = context.settings.sections.endpoint.kind == "async"
+        is_there = our_stack(context.aws, other, owner) is not None
+        if not (is_there or waits):
             return
         api = our_stack(context.aws, naming.api_stack(owner.project, owner.stage), owner)
+        if api and waits:
+            kept = f"{api.name} and {other} stay as they were" if is_there else f"{api.name} stays"
+            context.report(
+                Warned(
+                    f"{kept}, because no API can ask an asynchronous endpoint",
+                    hint="set another kind in [endpoint] and run fdeploy up, or remove the stage "
+                    "with fdeploy teardown",
+                )
+            )
+            return
+        if not is_there:
+            return
         if api and other_serves(api.outputs, self._serving_name):
             context.report(
                 Warned(
