@@ -87,6 +87,10 @@ WRONG: dict[str, tuple[str, str | bytes, Labels, str]] = {
         "a.jsonl", '{"text": "' + "x" * 1_048_577 + '"}', ONE, "line 1: the text has 1,048,577",
     ),
     "a key twice": ("a.jsonl", '{"text": "a", "text": "b"}', ONE, "duplicate key 'text'"),
+    "probabilities and scores": (
+        "a.jsonl", '{"text": "a", "scores": [-1, 1], "probabilities": [0.1, 0.9]}', ONE,
+        'line 1: it has both "probabilities" and "scores"',
+    ),
     "answers under another key": (
         "a.jsonl", '{"text": "a", "label": "pos", "probs": [0.1, 0.9]}', ONE,
         "line 1: the numbers in 'probs' look like the learner's answer, but are not read",

@@ -309,6 +309,11 @@ def labelled_case(values: Mapping[str, Any], labels: Labels, where: str) -> Case
 def _case(place: _Place, value: Mapping[str, Any], labels: Labels) -> Case:
     _check_text(place, value["text"])
     scores = value.get("scores")
+    if scores is not None and value.get("probabilities") is not None:
+        place.wrong(
+            'it has both "probabilities" and "scores", of which only one would be compared',
+            "keep the one that learn.predict returned",
+        )
     numbers = value.get("probabilities") if scores is None else scores
     label = value.get("label")
     return Case(

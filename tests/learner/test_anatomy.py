@@ -204,6 +204,11 @@ def _own_class(root: Any) -> None:
         value.func = Global("__main__", "MyFFN")
 
 
+def _adapters(root: Any) -> None:
+    for value in objects(root, "FFN"):
+        value.func = Global("peft.tuners.lora.layer", "Linear")
+
+
 def _own_forward(root: Any) -> None:
     for value in objects(root, "FFN"):
         set_attribute(value, "forward", Global("__main__", "forward"))
@@ -232,6 +237,7 @@ CHANGES: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "fastai's rules": (_rules, "learner-runtime", "fix_html"),
     "fastai's marks": (_mark, "learner-runtime", "include_bos"),
     "a hook": (_hook, "learner-runtime", "hook"),
+    "adapters": (_adapters, "learner-runtime", "(peft) are not merged"),
     "a class of the user's": (_own_class, "with-definitions", "MyFFN"),
     "a patched forward": (_own_forward, "learner-runtime", "forward()"),
     "a model class of the user's": (_own_head, "with-definitions", "MyClassifier"),

@@ -34,7 +34,7 @@ from fastai_deploy.learner.examine.modules import (
     state_dict,
 )
 from fastai_deploy.learner.examine.unproven import RUNTIME, UNKNOWN, Forward, Unproven
-from fastai_deploy.learner.examine.verdict import Findings, Verdict, definable, judge
+from fastai_deploy.learner.examine.verdict import Findings, Verdict, definable, has_adapters, judge
 from fastai_deploy.learner.reading.formats import Archive, Format, open_archive
 from fastai_deploy.learner.reading.graph import Global, Plain
 from fastai_deploy.learner.reading.tensors import EmbeddedSource, Tensor
@@ -436,6 +436,7 @@ def examine(
                 loss,
                 ulmfit=ulmfit,
                 definable=brought,
+                adapters=has_adapters(modules),
                 handed=handed,
                 unproven=unproven,
                 file=file,

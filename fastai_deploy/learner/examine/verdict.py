@@ -43,6 +43,11 @@ def definable(modules: Sequence[Module], transformer: Transformer | None) -> tup
     return () if tops.intersection(_WHOLE_LIBRARIES) else users_classes(modules)
 
 
+def has_adapters(modules: Sequence[Module]) -> bool:
+    """Whether peft's layers stand in the model beside its weights."""
+    return any(m.cls is not None and m.cls.module.split(".")[0] == "peft" for m in modules)
+
+
 def innermost(modules: Sequence[Module]) -> str:
     """The path of the model inside torch's own wrappers, which pass everything through."""
     by_path = {module.path: module for module in modules}
@@ -64,6 +69,10 @@ DEFINITIONS = (
 GOLDENS = (
     "fdeploy export {0} prints a notebook cell that writes the learner's own answers to "
     "golden.jsonl; then: fdeploy export {0} --golden golden.jsonl"
+)
+_MERGE = (
+    "merge them into the weights, such as learn.model = learn.model.merge_and_unload(), and export "
+    "the learner again"
 )
 _OTHER_TASKS: dict[Family, str] = {
     "vision": "it classifies images",
@@ -92,8 +101,8 @@ class Findings:
     """The facts that decide a verdict.
 
     ``definable`` are the classes whose source would make the model convertible; empty if that
-    would not be enough. ``culprit`` is where in the learner the first danger is, ``file`` is the
-    learner's name in hints.
+    would not be enough. ``adapters``: peft's layers are in the model. ``culprit`` is where in the
+    learner the first danger is, ``file`` is the learner's name in hints.
     """
 
     dangers: tuple[str, ...]
@@ -105,6 +114,7 @@ class Findings:
     loss: Loss
     ulmfit: Ulmfit | None = None
     definable: tuple[str, ...] = ()
+    adapters: bool = False
     handed: UserTokenizer | None = None
     unproven: tuple[Unproven, ...] = ()
     file: str = "learner.pkl"
@@ -165,6 +175,8 @@ def _labels(found: Findings) -> Verdict | None:
 def _model(found: Findings) -> Verdict | None:
     if found.ulmfit is not None:
         return _ulmfit(found.ulmfit)
+    if found.adapters:
+        return Verdict("learner-runtime", "its adapters (peft) are not merged", _MERGE)
     transformer = found.transformer
     if found.definable:
         return None  # asked for last, when everything else is fine
