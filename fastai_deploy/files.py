@@ -334,7 +334,7 @@ def _is_about_a_name(error: ValueError, path: Path) -> bool:
     """Whether the path itself is invalid: it holds a NUL or a lone surrogate."""
     if isinstance(error, UnicodeEncodeError):
         return error.object in (str(path), path.name)
-    return str(error).startswith("embedded null")
+    return "\0" in str(path) and "embedded null" in str(error)
 
 
 def _parts(path: Path) -> tuple[Path, tuple[str, ...]]:
