@@ -20,7 +20,7 @@ from tests.learner.assemble import assemble, torch_zip
 from tests.learner.test_anatomy import objects, set_attribute
 
 V1, V2 = ULMFIT
-WAY_OUT = "--runtime learner --definitions model_def.py --trust-pickle"
+WAY_OUT = "fdeploy export learner.pkl --runtime learner --trust-pickle (with --definitions "
 
 
 def changed(

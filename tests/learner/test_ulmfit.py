@@ -225,7 +225,7 @@ def refused(
 
 def test_a_users_own_rule_is_refused_with_a_hint(tmp_path: Path) -> None:
     error = refused(USER_RULE, tmp_path, UnsupportedLearner, r"user-defined rule \(shout\)")
-    assert "--runtime learner --definitions model_def.py" in error.hint
+    assert "--runtime learner --trust-pickle (with --definitions model_def.py" in error.hint
 
 
 def test_a_language_model_is_refused(tmp_path: Path) -> None:
