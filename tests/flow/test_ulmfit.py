@@ -113,6 +113,11 @@ def test_without_spacy_the_extra_is_named(fdeploy: Fdeploy) -> None:
     assert error["hint"] == "pip install 'fastai-deploy[ulmfit]'"
 
 
+def test_inspect_says_what_it_did_not_find(fdeploy: Fdeploy) -> None:
+    file = changed(V2, fdeploy.folder, _sentencepiece)
+    assert "vocabulary not found; 128 in the embedding" in fdeploy.ok("inspect", file).stdout
+
+
 @pytest.mark.parametrize("name", ULMFIT)
 def test_inspect_tells_its_sizes_and_its_rules(fdeploy: Fdeploy, name: str) -> None:
     shown = fdeploy.ok("inspect", str(LEARNERS / f"{name}.pkl")).stdout
