@@ -180,7 +180,7 @@ class TableSink:
 
 
 class _UnixLines:
-    """Ends lines with a newline only.
+    """Ends lines with a newline only, and replaces NUL.
 
     The csv module does so, too, but does not quote a carriage return then.
     """
@@ -189,8 +189,11 @@ class _UnixLines:
         self._file = file
 
     def write(self, row: str) -> int:
-        """Write a row, which ends with a carriage return and a newline."""
-        return self._file.write(row[:-2] + "\n")
+        """Write a row, which ends with a carriage return and a newline.
+
+        Most readers of tables fail on NUL, or end the cell there.
+        """
+        return self._file.write(row[:-2].replace("\0", "\ufffd") + "\n")
 
 
 class JsonSink:

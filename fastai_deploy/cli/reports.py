@@ -133,7 +133,8 @@ def _ulmfit(ulmfit: Mapping[str, Any] | None) -> Iterator[str]:
         return
     sizes = ", ".join(f"{name} {ulmfit[name]}" for name in ("emb_sz", "n_hid", "n_layers"))
     yield f"sizes      {sizes}{', bidirectional' if ulmfit['bidirectional'] else ''}"
-    yield f"vocabulary {ulmfit['vocabulary']:,} words; {ulmfit['embedding']:,} in the embedding"
+    words = f"{ulmfit['vocabulary']:,} words" if ulmfit["vocabulary"] else "not found"
+    yield f"vocabulary {words}; {ulmfit['embedding']:,} in the embedding"
     where = "rules in the file" if ulmfit["splitter_in_file"] else "rules not in the file"
     language = f" ({ulmfit['language']}), {where}" if ulmfit["splitter"] == "spaCy" else ""
     yield f"splitter   {ulmfit['splitter']}{language}"

@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
@@ -383,11 +384,16 @@ def _row(place: _Place, header: list[str], row: list[str], labels: Labels) -> Ca
     )
 
 
-def _several(label: str, labels: Labels) -> str | list[str]:
-    """Split the labels of a multi-label CSV, which are separated by semicolons."""
-    if labels.several and label not in labels.names:
-        return [part.strip() for part in label.split(";") if part.strip()]
-    return label
+def _several(label: str, labels: Labels) -> str | list[Any]:
+    """The labels in a cell of a multi-label CSV: a list in JSON, or with semicolons between."""
+    if not labels.several or label in labels.names:
+        return label
+    if label.lstrip().startswith("["):
+        with suppress(BadJson):
+            found = parse_json(label)
+            if isinstance(found, list):
+                return found
+    return [part.strip() for part in label.split(";") if part.strip()]
 
 
 def _check_text(place: _Place, text: str) -> None:
@@ -412,7 +418,11 @@ def _expected(place: _Place, label: Any, labels: Labels) -> tuple[str, ...]:
         if name not in labels.names:
             some = ", ".join(map(_shown, labels.names[:8]))  # as many as one line takes
             shown = some + (", ..." if len(labels.names) > 8 else "")  # noqa: PLR2004 - the same
-            place.wrong(f"the learner has no label {str(item)[:60]!r}", f"its labels are: {shown}")
+            hint = f"its labels are: {shown}"
+            if labels.several and any(";" in each for each in labels.names):
+                hint += "; some contain a semicolon, so write several as a list in JSON, such as "
+                hint += '["a", "b"]'
+            place.wrong(f"the learner has no label {str(item)[:60]!r}", hint)
         names.append(str(name))
     return tuple(names)
 

@@ -20,7 +20,7 @@ from tests.learner.assemble import assemble, torch_zip
 from tests.learner.test_anatomy import objects, set_attribute
 
 V1, V2 = ULMFIT
-WAY_OUT = "--runtime learner --definitions model_def.py --trust-pickle"
+WAY_OUT = "fdeploy export learner.pkl --runtime learner --trust-pickle (with --definitions "
 
 
 def changed(
@@ -111,6 +111,11 @@ def test_without_spacy_the_extra_is_named(fdeploy: Fdeploy) -> None:
     error = command("export", "learner.pkl", "--json").error
     assert error["code"] == "extra-missing"
     assert error["hint"] == "pip install 'fastai-deploy[ulmfit]'"
+
+
+def test_inspect_says_what_it_did_not_find(fdeploy: Fdeploy) -> None:
+    file = changed(V2, fdeploy.folder, _sentencepiece)
+    assert "vocabulary not found; 128 in the embedding" in fdeploy.ok("inspect", file).stdout
 
 
 @pytest.mark.parametrize("name", ULMFIT)

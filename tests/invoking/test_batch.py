@@ -346,6 +346,17 @@ def test_several_labels(tmp_path: Path) -> None:
     assert read(tmp_path / "out.parquet")[0]["scores"] == [0.7, 0.6]
 
 
+@pytest.mark.parametrize("into", ["out.csv", "out.tsv"])
+def test_a_table_with_nul_in_a_text_can_be_read_again(tmp_path: Path, into: str) -> None:
+    """A table cannot hold the character: most readers fail on it, or end the cell there."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "good\0", "k\0": "\0"}) + "\n")
+    run(tmp_path / "a.jsonl", tmp_path / into)
+    run(tmp_path / into, tmp_path / "again.jsonl")
+    (again,) = read(tmp_path / "again.jsonl")
+    assert again["text"] == "good\ufffd"
+    assert again["k\ufffd"] == "\ufffd"
+
+
 def test_top_k_gives_one_column_of_probabilities(tmp_path: Path) -> None:
     run(table(tmp_path / "in.csv", 3), tmp_path / "out.csv", top_k=1)
     first = records(tmp_path / "out.csv")[0]

@@ -78,6 +78,22 @@ def test_a_label_may_contain_a_semicolon(read: Reading) -> None:
     assert case.expected == ("good; bad",)
 
 
+def test_several_labels_may_contain_semicolons(read: Reading) -> None:
+    labels = Labels(("good; bad", "fast", "[1]"), several=True)
+    cells = ("[1]", '["good; bad", "fast"]', "[]", "good; bad", "[1]; fast")
+    table = "\n".join(json.dumps({"text": "a", "label": cell}) for cell in cells)
+    expected = [("[1]",), ("good; bad", "fast"), (), ("good; bad",), ("[1]", "fast")]
+    assert [case.expected for case in read("a.jsonl", table, labels).cases] == expected
+    with pytest.raises(GoldenError, match="no label 'good'") as refused:
+        read("a.csv", "text,label\na,good; bad; fast\n", labels)
+    assert 'as a list in JSON, such as ["a", "b"]' in refused.value.hint
+
+
+def test_the_labels_that_batch_wrote_can_be_judged(read: Reading) -> None:
+    (case,) = read("a.csv", 'text,label\na,"[""fast"", ""good""]"\n', SEVERAL).cases
+    assert case.expected == ("fast", "good")
+
+
 def test_a_blank_label_of_the_model_is_a_label(read: Reading) -> None:
     labels = Labels(("", " ", "good"))
     found = read("a.csv", 'text,label\na,\nb," "\nc,good\nd,"   "\n', labels)

@@ -109,6 +109,24 @@ def test_a_batch_answers_as_its_texts_alone(name: str, loaded: Callable[[str], L
         assert dict(outcome.probabilities) == pytest.approx(dict(alone.probabilities), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "step", "theirs"),
+    [(V2, 72, (0.003699, 0.000348, 0.995953)), (V2_BIDIR, 16, (0.168486, 0.639104, 0.192409))],
+)  # fmt: skip
+def test_a_step_that_begins_with_padding_is_skipped(
+    name: str, step: int, theirs: tuple[float, ...], loaded: Callable[[str], Loaded]
+) -> None:
+    """fastai 2.8.12's own answers to a text with the word xxpad at the start of its second step."""
+    text = f"good {'film bad ' * (step // 2 - 1)}xxpad but the film was dull"
+    found, predictor = rebuilt(name), loaded(name).predictor
+    assert found.words.encode(text, 1_000).ids[step] == found.ulmfit.model.pad_id
+    (torch_answer,) = found.answer([text])
+    assert torch_answer == pytest.approx(theirs, abs=1e-5)
+    (served,) = predictor.predict([text])
+    assert isinstance(served, Prediction)
+    assert list(dict(served.probabilities).values()) == pytest.approx(theirs, abs=1e-5)
+
+
 @pytest.mark.parametrize("name", [V1, V2, V2_BACKWARDS])
 def test_what_a_long_text_leaves_out_has_faded(name: str) -> None:
     """The learner reads every token; serving reads the last 4,096 of them."""
@@ -207,7 +225,7 @@ def refused(
 
 def test_a_users_own_rule_is_refused_with_a_hint(tmp_path: Path) -> None:
     error = refused(USER_RULE, tmp_path, UnsupportedLearner, r"user-defined rule \(shout\)")
-    assert "--runtime learner --definitions model_def.py" in error.hint
+    assert "--runtime learner --trust-pickle (with --definitions model_def.py" in error.hint
 
 
 def test_a_language_model_is_refused(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ class AwdLstm:
     other and pools those within the last ``max_len`` tokens (None: all of them); a chunk that
     begins exactly there counts only if ``inclusive``. Pooling leaves out the id ``pad_id`` (None:
     nothing). ``last_skips_padding``: the last output is that of the last token that is not padding.
+    ``skips_padded_steps``: a chunk that begins with ``pad_id`` is not run, and clears the state.
     ``problem`` says why the model cannot be rebuilt, and is empty if it can.
     """
 
@@ -66,6 +67,7 @@ class AwdLstm:
     inclusive: bool
     pad_id: int | None
     last_skips_padding: bool
+    skips_padded_steps: bool
     head: tuple[HeadLayer, ...]
     outputs: int | None
     problem: str = ""
@@ -128,6 +130,7 @@ def find_awd_lstm(major: int, modules: Sequence[Module]) -> AwdLstm | None:
         inclusive=major != 1,
         pad_id=pad if type(pad) is int and 0 <= pad < (rows[0] if rows else 0) else None,
         last_skips_padding=major != 1,
+        skips_padded_steps=major != 1,
         head=layers,
         outputs=ends[-1][0] if ends and ends[-1] else None,
         problem=next(_problems(major, modules, core, head), ""),

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 RUNTIME = (
-    "serve the pickle itself: fdeploy export --runtime learner --definitions model_def.py "
-    "--trust-pickle"
+    "serve the pickle itself: fdeploy export --runtime learner --trust-pickle "
+    "(with --definitions model_def.py if it needs code of yours)"
 )
 # For a model that can be rebuilt but not exported.
 OTHER_ARCHITECTURE = (

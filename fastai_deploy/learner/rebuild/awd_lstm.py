@@ -28,6 +28,9 @@ from fastai_deploy.learner.rebuild.transformer import (
 )
 
 State = tuple[torch.Tensor, torch.Tensor]
+# Added to the gates of an LSTM, this closes them, whatever else is added: LSTMs of trained models
+# add less than a hundred.
+_CLOSED = -1e4
 
 
 class AwdLstmClassifier(nn.Module):
@@ -63,8 +66,11 @@ class AwdLstmClassifier(nn.Module):
         for start in range(0, length, step):
             chunk = ids[:, start : start + step]
             value = self.encoder(chunk)
+            skipped = described.skips_padded_steps and int(chunk[0, 0]) == described.pad_id
             for layer, rnn in enumerate(self.rnns):
                 value, states[layer] = rnn(value, states[layer])
+                if skipped:
+                    value, states[layer] = torch.zeros_like(value), None
             if self._is_pooled(start, length):
                 outputs.append(value)
                 kept.append(chunk)
@@ -102,6 +108,10 @@ class BatchedAwdLstm(Exportable):
     over the whole text. A backward LSTM reads each chunk from its end, so the tokens of each chunk
     are reversed before it runs, and its outputs afterwards. Padding follows the text, so no output
     within the text depends on it.
+
+    fastai 2 does not run a chunk that begins with padding: its outputs are zero, and the next chunk
+    starts without a state. Every LSTM has one more input for this, which is 1 in such a chunk, and
+    closes the gates.
     """
 
     inputs = ("input_ids", "attention_mask")
@@ -113,9 +123,15 @@ class BatchedAwdLstm(Exportable):
         self.encoder, self.head = classifier.encoder, classifier.head
         ends = ("", "_reverse") if self.described.bidirectional else ("",)
         self.layers = nn.ModuleList(
-            nn.ModuleList(_one_way(rnn, end) for end in ends) for rnn in classifier.rnns
+            nn.ModuleList(_one_way(rnn, end, closes=self._skipped_id is not None) for end in ends)
+            for rnn in classifier.rnns
         )
         self.eval().requires_grad_(requires_grad=False)
+
+    @property
+    def _skipped_id(self) -> int | None:
+        """The id with which a chunk begins that is not run."""
+        return self.described.pad_id if self.described.skips_padded_steps else None
 
     def arguments(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Both."""
@@ -127,7 +143,12 @@ class BatchedAwdLstm(Exportable):
         positions = torch.arange(ids.shape[1])[None, :]
         turned = self._turned(positions, lengths)
         value = self.encoder(ids)
+        skipped = []
+        if self._skipped_id is not None:
+            begins = ids.gather(1, self._chunk(positions).expand_as(ids)) == self._skipped_id
+            skipped = [begins[:, :, None].to(value.dtype)]
         for layer in self.layers:
+            value = torch.cat([value, *skipped], dim=2)
             forwards, *backwards = layer.children()
             outputs = [forwards(value)[0]]
             outputs += [_at(rnn(_at(value, turned))[0], turned) for rnn in backwards]
@@ -217,10 +238,17 @@ class AwdLstmChecks(Compared):
         )
 
 
-def _one_way(rnn: nn.Module, end: str) -> nn.LSTM:
-    """One direction of an LSTM, as a forward LSTM."""
+def _one_way(rnn: nn.Module, end: str, *, closes: bool) -> nn.LSTM:
+    """One direction of an LSTM, as a forward LSTM.
+
+    ``closes``: with one more input, last; where it is 1, the LSTM has neither state nor output.
+    """
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    weights = {name: rnn.get_parameter(name + end) for name in names}
+    weights: dict[str, torch.Tensor] = {name: rnn.get_parameter(name + end) for name in names}
+    if closes:
+        gates = torch.tensor([_CLOSED, _CLOSED, 0.0, _CLOSED])  # in, forget, cell, out
+        column = gates.repeat_interleave(len(weights["weight_ih_l0"]) // len(gates))
+        weights["weight_ih_l0"] = torch.cat([weights["weight_ih_l0"], column[:, None]], dim=1)
     rows, columns = weights["weight_ih_l0"].shape
     made = nn.LSTM(columns, rows // 4, batch_first=True)
     made.load_state_dict(weights, strict=True)
@@ -233,7 +261,10 @@ def _at(value: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def _random_batch(described: AwdLstm, lengths: Sequence[int], seed: int) -> tuple[Ids, Ids]:
-    """Ids and mask of texts; longer ones contain a padding id, but not at an end."""
+    """Ids and mask of texts that contain padding, but not at an end.
+
+    In the last of them a chunk begins with it.
+    """
     pad = described.pad_id or 0
     shape = (len(lengths), max(lengths))
     ids = np.random.default_rng(seed).integers(0, described.vocabulary, shape)
@@ -242,6 +273,8 @@ def _random_batch(described: AwdLstm, lengths: Sequence[int], seed: int) -> tupl
     for row, length in enumerate(lengths):
         if length > 2 and described.pad_id is not None:  # noqa: PLR2004 - ends and a middle
             ids[row, length - 2] = pad
+    if described.bptt < lengths[-1] - 1:
+        ids[-1, described.bptt] = pad
     ids[~mask] = pad
     return ids, mask.astype(np.int64)
 

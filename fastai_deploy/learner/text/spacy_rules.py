@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastai_deploy.errors import UnsupportedLearner, need_extra
+from fastai_deploy.learner.examine.unproven import RUNTIME
 from fastai_deploy.learner.reading.graph import (
     Call,
     Global,
@@ -112,8 +113,7 @@ def rules_of_language(language: str, marks: Iterable[str]) -> Rules:
     if type(tokenizer).__name__ != "Tokenizer":
         raise UnsupportedLearner(
             f"spaCy splits {language!r} with code ({type(tokenizer).__name__}), not rules",
-            hint="serve the pickle itself: fdeploy export --runtime learner "
-            "--definitions model_def.py --trust-pickle",
+            hint=RUNTIME,
         )
     rules: Rules = {
         "special": {text: [_attribute(part) for part in parts]
