@@ -118,6 +118,19 @@ _API_OF_STAGE = {
     "AWS::ApiGateway::Stage": "AWS::ApiGateway::RestApi",
     "AWS::ApiGatewayV2::Stage": "AWS::ApiGatewayV2::Api",
 }
+
+
+def _serving(resource: Resource, stack: list[Resource]) -> ResourceRef | None:
+    """A resource that its stack needs to serve, as the inventory looks for it; None for others."""
+    ref = of_resource(resource)
+    api = first_of(stack, _API_OF_STAGE.get(resource.type, ""))
+    if api is not None:
+        ref = ResourceRef("API stage", f"{api.physical_id}/stages/{resource.physical_id}")
+    elif resource.type == "AWS::Lambda::Alias":
+        ref = ResourceRef("alias", resource.physical_id.rpartition(":function:")[2])
+    return ref if ref.kind in _SERVING and resource.physical_id else None
+
+
 _VERSION = re.compile(r"/deployments/[^/]*-([0-9a-f]{12})\.json$")
 _ARTIFACT = re.compile(r"/models/([0-9a-f]{12})")
 # See naming.artifact_key and code_key. Nothing else there is fdeploy's.
@@ -233,7 +246,7 @@ class Inventory:
         AwsError.
         """
         found = resources(self._aws, stack)
-        wanted = {ref for ref in map(self._serving(found), found) if ref}
+        wanted = {ref for each in found if (ref := _serving(each, found))}
         return [ref for ref in sorted(wanted) if self._is_gone(ref)]
 
     def require_whole(self, stack: Stack) -> None:
@@ -244,18 +257,6 @@ class Inventory:
                 f"somebody has deleted {', '.join(map(str, gone))} of the stack {stack.name}",
                 hint=MAKE_AGAIN,
             )
-
-    def _serving(self, found: list[Resource]) -> Callable[[Resource], ResourceRef | None]:
-        def of(resource: Resource) -> ResourceRef | None:
-            ref = of_resource(resource)
-            api = first_of(found, _API_OF_STAGE.get(resource.type, ""))
-            if api is not None:
-                ref = ResourceRef("API stage", f"{api.physical_id}/stages/{resource.physical_id}")
-            elif resource.type == "AWS::Lambda::Alias":
-                ref = ResourceRef("alias", resource.physical_id.rpartition(":function:")[2])
-            return ref if ref.kind in _SERVING and resource.physical_id else None
-
-        return of
 
     def _is_gone(self, ref: ResourceRef) -> bool:
         try:

@@ -188,7 +188,7 @@ _OF_A_RUN = frozenset({"training", "gradient_checkpointing", "num_labels", "out_
 _NUMBERS = (int, float, bool)
 _ROUNDED = 0.01  # of a buffer that was converted with the model's half()
 _OPTIONS = (*_NUMBERS, str, type(None))
-_UNUSED_OPTIONS = frozenset({"p", "padding_idx"})  # when a model predicts
+_ABSENT = object()
 _SYNONYMS = {"swish": "silu", "gelunew": "newgelu", "gelufast": "fastgelu", "gelupython": "gelu"}
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, in early versions
 
@@ -467,9 +467,8 @@ def compare_modules(model: nn.Module, anatomy: Anatomy, transformer: Transformer
         _compare_computed(module, twin)
         for name, value in module.attributes.items():
             if not (name in _OF_A_RUN or name.startswith("_") or "drop" in name):
-                if plain and hasattr(twin, name):
-                    _compare_option(module, name, value, getattr(twin, name))
-                _compare_attribute(module, name, value, getattr(twin, name, None))
+                other = getattr(twin, name, _ABSENT)
+                _compare_attribute(module, name, value, other, plain=plain)
 
 
 def _compare_computed(module: Module, twin: nn.Module) -> None:
@@ -489,21 +488,17 @@ def _compare_computed(module: Module, twin: nn.Module) -> None:
                 )
 
 
-def _compare_option(module: Module, name: str, theirs: object, ours: object) -> None:
-    """Refuse an option of torch's own module that it has in one of the models only.
+def _compare_attribute(
+    module: Module, name: str, theirs: object, ours: object, *, plain: bool
+) -> None:
+    """Refuse a number or a function that differs from what the configuration says.
 
-    An embedding with a ``max_norm`` shortens the vectors that it reads, and a GELU may be
-    approximated.
+    ``plain``: the module is torch's own, so its other options are compared, too. An embedding with
+    a ``max_norm`` shortens the vectors that it reads, and a GELU may be approximated.
     """
-    both = type(theirs) in _OPTIONS and type(ours) in _OPTIONS
-    if both and name not in _UNUSED_OPTIONS and theirs != ours:
-        raise _exchanged(module, f"{name} {theirs}", f"{name} {ours}")
-
-
-def _compare_attribute(module: Module, name: str, theirs: object, ours: object) -> None:
-    """Refuse a number or a function that differs from what the configuration says."""
-    numbers = type(theirs) in _NUMBERS and type(ours) in _NUMBERS
-    if numbers and theirs != ours and name != "p":
+    kinds = _OPTIONS if plain else _NUMBERS
+    unused = name == "p" or (name == "padding_idx" and None in (theirs, ours))
+    if type(theirs) in kinds and type(ours) in kinds and theirs != ours and not unused:
         raise _exchanged(module, f"{name} {theirs}", f"{name} {ours}")
     if isinstance(theirs, Global) and callable(ours):
         named = _function_name(theirs.name)
